@@ -1,0 +1,1 @@
+"""FBNetV3 in detectors. Nothing here yet: it comes with the Faster R-CNN backbones."""

@@ -1,0 +1,49 @@
+"""FBNetV3 and its family: define, create, train, export and run small, accurate vision networks.
+
+Names resolve on first use, so that importing the package costs nothing; those who use no network import no torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fbnetv3_zoo.arch import Arch
+    from fbnetv3_zoo.cost import Cost, cost_of
+    from fbnetv3_zoo.errors import ZooError
+    from fbnetv3_zoo.export import export_onnx
+    from fbnetv3_zoo.factory import create, list_models
+    from fbnetv3_zoo.model import FBNet
+    from fbnetv3_zoo.preprocess import Preprocess
+    from fbnetv3_zoo.weights.files import load, save
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Arch": "arch",
+    "Cost": "cost",
+    "FBNet": "model",
+    "Preprocess": "preprocess",
+    "ZooError": "errors",
+    "cost_of": "cost",
+    "create": "factory",
+    "export_onnx": "export",
+    "list_models": "factory",
+    "load": "weights.files",
+    "save": "weights.files",
+}
+
+__all__ = [
+    "Arch", "Cost", "FBNet", "Preprocess", "ZooError", "cost_of", "create", "export_onnx", "list_models", "load", "save",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

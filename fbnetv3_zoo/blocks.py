@@ -1,0 +1,115 @@
+"""The kinds of block as modules, each built from a settled :class:`~fbnetv3_zoo.arch.Block`.
+
+All maps have shape (batch, channels, height, width).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from fbnetv3_zoo.arch import Block
+from fbnetv3_zoo.rows import Activation, Conv, Gate, InvertedResidual, PoolingHead
+
+_ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
+    Activation.RELU: lambda: nn.ReLU(inplace=True),
+    Activation.HARD_SWISH: lambda: nn.Hardswish(inplace=True),
+}
+_GATES: dict[Gate, Callable[[], nn.Module]] = {Gate.HARD_SIGMOID: nn.Hardsigmoid}
+
+
+class ConvNormAct(nn.Sequential):
+    """Convolution, batch norm (eps 1e-5, momentum 0.1) and, unless ``activation`` is None, an activation."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, kernel_size: int = 1, stride: int = 1, padding: int = 0,
+        groups: int = 1, bias: bool = False, activation: Activation | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=bias)
+        self.norm = nn.BatchNorm2d(out_channels)
+        if activation is not None:
+            self.act = _ACTIVATIONS[activation]()
+
+
+class SqueezeExcitation(nn.Module):
+    """Multiplies each channel by a gate computed from all channels' averages (arXiv 1709.01507)."""
+
+    def __init__(self, channels: int, squeezed: int, *, activation: Activation, gate: Gate) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(channels, squeezed, 1)
+        self.act = _ACTIVATIONS[activation]()
+        self.expand = nn.Conv2d(squeezed, channels, 1)
+        self.gate = _GATES[gate]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        average = x.mean((2, 3), keepdim=True)
+        return x * self.gate(self.expand(self.act(self.reduce(average))))
+
+
+class InvertedResidualBlock(nn.Module):
+    """Expansion, depthwise convolution, optional squeeze-excite, projection, residual add where shapes agree.
+
+    ``drop_rate`` is the probability that stochastic depth leaves the branch out, per image, in training.
+    """
+
+    def __init__(self, block: Block, row: InvertedResidual, *, drop_rate: float = 0.0) -> None:
+        super().__init__()
+        width, act = block.expanded_channels, row.activation
+        grouped = {"groups": row.groups_1x1, "bias": row.conv_bias}
+        if block.expands:
+            self.expand = ConvNormAct(block.in_channels, width, **grouped, activation=act)
+        if row.groups_1x1 > 1:
+            self.shuffle = nn.ChannelShuffle(row.groups_1x1)
+        self.depthwise = ConvNormAct(
+            width, width, kernel_size=block.kernel_size, stride=block.stride, padding=block.padding,
+            groups=block.groups, bias=row.conv_bias, activation=act,
+        )  # fmt: skip
+        if row.squeeze_excite is not None:
+            self.squeeze_excite = SqueezeExcitation(
+                width, block.se_channels, activation=act, gate=row.squeeze_excite.gate
+            )
+        self.project = ConvNormAct(width, block.out_channels, **grouped)
+        self.has_residual = block.keeps_shape
+        if self.has_residual and drop_rate > 0:
+            from torchvision.ops import StochasticDepth  # here because the import takes longer than building a network
+
+            self.stochastic_depth = StochasticDepth(drop_rate, "row")
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x
+        for part in self.children():
+            y = part(y)
+        return x + y if self.has_residual else y
+
+
+class PoolingHeadBlock(nn.Module):
+    """1x1 expansion, global average pool, 1x1 convolution without norm, activation: output (batch, channels, 1, 1)."""
+
+    def __init__(self, block: Block, row: PoolingHead) -> None:
+        super().__init__()
+        self.expand = ConvNormAct(block.in_channels, block.expanded_channels, activation=row.activation)
+        self.project = nn.Conv2d(block.expanded_channels, block.out_channels, 1, bias=False)
+        self.act = _ACTIVATIONS[row.activation]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.act(self.project(self.expand(x).mean((2, 3), keepdim=True)))
+        return y
+
+
+def build_block(block: Block, *, drop_rate: float = 0.0) -> nn.Module:
+    """The module for ``block``."""
+    row, channels = block.row, (block.in_channels, block.out_channels)
+    if isinstance(row, InvertedResidual):
+        return InvertedResidualBlock(block, row, drop_rate=drop_rate)
+    if isinstance(row, PoolingHead):
+        return PoolingHeadBlock(block, row)
+    if isinstance(row, Conv):
+        return ConvNormAct(
+            *channels, kernel_size=block.kernel_size, stride=block.stride, padding=block.padding, bias=row.bias,
+            activation=row.activation,
+        )  # fmt: skip
+    if block.keeps_shape:
+        return nn.Identity()
+    return ConvNormAct(*channels, stride=block.stride, activation=Activation.RELU)

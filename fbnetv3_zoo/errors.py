@@ -1,0 +1,63 @@
+"""The one error this package raises for wrong input, and the checks that raise it."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable
+from enum import Enum
+from typing import TypeVar
+
+E = TypeVar("E", bound=Enum)
+
+
+class ZooError(ValueError):
+    """Wrong input: one line that says what is wrong, where, and how to mend it.
+
+    The command line prints the line and exits with code 2; a library user catches it as ``ValueError``.
+    """
+
+
+def check_whole(place: str, value: object, *, at_least: int = 1) -> None:
+    """Raise unless ``value`` is an int (bools excluded) of at least ``at_least``."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
+        raise ZooError(f"{place} is {value!r}; it must be a whole number of at least {at_least}")
+
+
+def check_number(
+    place: str, value: object, *, above: float = -math.inf, at_least: float = -math.inf, below: float = math.inf
+) -> None:
+    """Raise unless ``value`` is a finite number with ``value > above``, ``value >= at_least`` and ``value < below``."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if number and above < value < below and value >= at_least:  # type: ignore[operator]
+        return
+    bounds = [f"above {above:g}"] if above > -math.inf else []
+    bounds += [f"at least {at_least:g}"] if at_least > -math.inf else []
+    bounds += [f"below {below:g}"] if below < math.inf else []
+    raise ZooError(f"{place} is {value!r}; it must be a number {' and '.join(bounds)}".rstrip())
+
+
+def check_flag(place: str, value: object) -> None:
+    """Raise unless ``value`` is True or False."""
+    if not isinstance(value, bool):
+        raise ZooError(f"{place} is {value!r}; it must be True or False")
+
+
+def check_type(place: str, value: object, kind: type, remedy: str) -> None:
+    """Raise unless ``value`` is an instance of ``kind``; ``remedy`` completes "it must be ..."."""
+    if not isinstance(value, kind):
+        raise ZooError(f"{place} is {value!r}; it must be {remedy}")
+
+
+def parse_enum(place: str, value: object, kind: type[E]) -> E:
+    """The member of ``kind`` with this value, given as text; an unknown one names the members."""
+    for member in kind:
+        if member.value == value or member is value:
+            return member
+    raise ZooError(f"{place} is {value!r}; choose from {', '.join(str(m.value) for m in kind)}")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """``"; did you mean 'x'?"`` for the known word nearest to ``word``, or nothing when none is near."""
+    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {found[0]!r}?" if found else ""

@@ -1,0 +1,182 @@
+"""The network as a module, built from an :class:`~fbnetv3_zoo.arch.Arch`: logits, features, feature maps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from fbnetv3_zoo.arch import Arch
+from fbnetv3_zoo.blocks import InvertedResidualBlock, build_block
+from fbnetv3_zoo.errors import ZooError, check_number, check_whole
+from fbnetv3_zoo.preprocess import Preprocess
+from fbnetv3_zoo.rows import InvertedResidual
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureMap:
+    """A map that :meth:`FBNet.feature_maps` returns: its name, channels, and stride relative to the image."""
+
+    name: str
+    channels: int
+    stride: int
+
+
+class FBNet(nn.Module):
+    """Any network of the family.
+
+    Args:
+        arch: what to build.
+        dropout: probability before the classifier, in [0, 1).
+        stochastic_depth: probability of leaving out the last residual branch, in [0, 1); rises linearly from 0 at the
+            first inverted residual (arXiv 1603.09382).
+        generator: source of the initial weights (default: torch's global one).
+
+    Initialisation: convolutions and classifier Kaiming normal, fan out; biases 0; norms 1 and 0, but 0 and 0 for the
+    last norm of a residual branch where the row says so. ``preprocess`` and ``class_names`` say what the network
+    expects and answers; :func:`fbnetv3_zoo.save` stores them with the weights.
+
+    On a CPU, maps are kept in the channels-last layout whatever the layout of the input: measured, that is the faster
+    one (docs/performance.md).
+    """
+
+    def __init__(
+        self, arch: Arch, *, dropout: float = 0.0, stochastic_depth: float = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        check_number("dropout", dropout, at_least=0, below=1)
+        check_number("stochastic_depth", stochastic_depth, at_least=0, below=1)
+        self.arch = arch
+        self.preprocess = Preprocess.for_arch(arch)
+        self.class_names: tuple[str, ...] | None = None
+        self.gradient_checkpointing = False
+        device = torch.get_default_device()
+        with torch.device("meta"):  # so that nothing is initialised twice
+            self.stages = nn.Sequential(*_build_stages(arch, stochastic_depth))
+            self.dropout = nn.Dropout(dropout)
+            self.classifier = nn.Linear(arch.blocks[-1].out_channels, arch.num_classes)
+        if device.type != "meta":
+            self.to_empty(device=device)
+            self.reset_parameters(generator)
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Give every parameter and buffer its initial value."""
+        for module in self.modules():
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                _initialise(module, generator)
+            elif isinstance(module, nn.BatchNorm2d):
+                module.reset_parameters()
+        blocks = (block for stage in self.stages for block in stage)
+        for settled, block in zip(self.arch.blocks, blocks, strict=True):
+            zeroed = isinstance(settled.row, InvertedResidual) and settled.row.zero_init_last_norm
+            if zeroed and isinstance(block, InvertedResidualBlock) and block.has_residual:
+                nn.init.zeros_(block.project.norm.weight)
+
+    def reset_classifier(self, num_classes: int, *, generator: torch.Generator | None = None) -> None:
+        """Replace the classifier by a new one; class names are forgotten."""
+        self.arch = replace(self.arch, num_classes=num_classes)
+        old = self.classifier.weight
+        with torch.device("meta"):
+            self.classifier = nn.Linear(self.classifier.in_features, num_classes, dtype=old.dtype)
+        self.classifier.to_empty(device=old.device)
+        if old.device.type != "meta":
+            _initialise(self.classifier, generator)
+        self.class_names = None
+
+    def set_gradient_checkpointing(self, enabled: bool = True) -> None:
+        """Recompute each block's activations in the backward pass instead of keeping them: less memory, more time."""
+        self.gradient_checkpointing = enabled
+
+    @property
+    def feature_info(self) -> tuple[FeatureMap, ...]:
+        """What :meth:`feature_maps` returns, in order of stride."""
+        trunk = [block for block in self.arch.blocks if block.stage < self.arch.trunk_depth]
+        last = {block.reduction: block.out_channels for block in trunk}
+        return tuple(FeatureMap(f"stride{stride}", channels, stride) for stride, channels in last.items())
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (batch, classes) of images (batch, channels, height, width), normalised as ``preprocess`` does."""
+        return self.forward_head(self.forward_features(images))
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """The last map before the head, shape (batch, channels, height / 32, width / 32)."""
+        return self._run(self.stages[: self.arch.trunk_depth], self._admit(images))
+
+    def forward_head(self, features: Tensor, *, pre_logits: bool = False) -> Tensor:
+        """Logits (batch, classes), or with ``pre_logits`` the classifier's input, from :meth:`forward_features`."""
+        x = self._run(self.stages[self.arch.trunk_depth :], features)
+        x = x.mean((2, 3)) if x.shape[-2:] != (1, 1) else x.flatten(1)
+        if pre_logits:
+            return x
+        logits: Tensor = self.classifier(self.dropout(x))
+        return logits
+
+    def feature_maps(self, images: Tensor) -> dict[str, Tensor]:
+        """The last map of each stride before the head, by the names of :attr:`feature_info`."""
+        x, maps = self._admit(images), {}
+        blocks = [block for stage in self.stages[: self.arch.trunk_depth] for block in stage]
+        for settled, block in zip(self.arch.blocks, blocks, strict=False):
+            x = self._run([[block]], x)
+            maps[f"stride{settled.reduction}"] = x
+        return maps
+
+    def _admit(self, images: Tensor) -> Tensor:
+        if not (torch.jit.is_tracing() or torch.compiler.is_compiling()):
+            self._check(images)
+            if images.device.type == "cpu":
+                return images.contiguous(memory_format=torch.channels_last)
+        return images
+
+    def _check(self, images: Tensor) -> None:
+        name, channels, side = self.arch.name, self.arch.in_channels, self.arch.min_resolution
+        if images.ndim != 4 or images.shape[1] != channels:
+            raise ZooError(f"{name}: images have shape {tuple(images.shape)}; it takes (batch, {channels}, height, width)")
+        if min(images.shape[2:]) < side:
+            remedy = "" if self.arch == self.arch.with_symmetric_padding() else ", or build arch.with_symmetric_padding()"
+            raise ZooError(f"{name}: images of {images.shape[2]} x {images.shape[3]} are too small; give at least {side} x {side}{remedy}")
+
+    def _run(self, stages: Iterable[Iterable[nn.Module]], x: Tensor) -> Tensor:
+        recompute = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
+        for stage in stages:
+            for block in stage:
+                x = _checkpointed(block, x) if recompute else block(x)
+        return x
+
+
+def _build_stages(arch: Arch, stochastic_depth: float) -> list[nn.Sequential]:
+    residuals = [block for block in arch.blocks if isinstance(block.row, InvertedResidual)]
+    step = stochastic_depth / max(1, len(residuals) - 1)
+    rates = {(block.stage, block.index): n * step for n, block in enumerate(residuals)}
+    stages: list[list[nn.Module]] = [[] for _ in arch.stages]
+    for block in arch.blocks:
+        stages[block.stage].append(build_block(block, drop_rate=rates.get((block.stage, block.index), 0.0)))
+    return [nn.Sequential(*stage) for stage in stages]
+
+
+def _initialise(layer: nn.Conv2d | nn.Linear, generator: torch.Generator | None) -> None:
+    nn.init.kaiming_normal_(layer.weight, mode="fan_out", generator=generator)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+def _checkpointed(block: nn.Module, x: Tensor) -> Tensor:
+    """``block(x)``, recomputed in the backward pass without counting into the norms' running statistics again."""
+    y: Tensor = checkpoint(block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _still_statistics(block)))
+    return y
+
+
+@contextmanager
+def _still_statistics(module: nn.Module) -> Iterator[None]:
+    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True

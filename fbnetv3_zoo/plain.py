@@ -1,0 +1,102 @@
+"""Frozen dataclasses to and from plain JSON data, so that every value of the package is written and read one way.
+
+A union of dataclasses is told apart by an ``"op"`` key holding the class name in snake case.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import MISSING, fields, is_dataclass
+from enum import Enum
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from fbnetv3_zoo.errors import ZooError, nearest, parse_enum
+
+T = TypeVar("T")
+
+
+def to_plain(value: object) -> Any:
+    """``value`` as dicts, lists, strings, numbers, booleans and None; fields at their defaults are left out."""
+    if is_dataclass(value):
+        kept = {f.name: getattr(value, f.name) for f in fields(value) if getattr(value, f.name) != f.default}
+        return {name: _tagged(item) for name, item in kept.items()}
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, (tuple, list)):
+        return [_tagged(item) for item in value]
+    return value
+
+
+def from_plain(kind: type[T], data: object, place: str) -> T:
+    """A ``kind`` built from what :func:`to_plain` gave. ``place`` begins every error message."""
+    built: T = _build(kind, data, place)
+    return built
+
+
+def _tagged(value: object) -> Any:
+    plain = to_plain(value)
+    return {"op": _tag(type(value)), **plain} if is_dataclass(value) else plain
+
+
+def _tag(kind: type) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
+
+
+def _build(hint: Any, data: Any, place: str) -> Any:
+    origin = get_origin(hint)
+    if origin is tuple:
+        if not isinstance(data, list):
+            raise ZooError(f"{place} is {data!r}; it must be a list")
+        return _build_tuple(get_args(hint), data, place)
+    if origin in (Union, UnionType):
+        return _build_union(get_args(hint), data, place)
+    if origin is Literal or hint is Any:
+        return data
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return parse_enum(place, data, hint)
+    if is_dataclass(hint):
+        return _build_dataclass(hint, data, place)
+    if hint is str and not isinstance(data, str):
+        raise ZooError(f"{place} is {data!r}; it must be text")
+    return data  # numbers and booleans: the dataclass checks them itself
+
+
+def _build_tuple(hints: tuple[Any, ...], data: list[Any], place: str) -> tuple[Any, ...]:
+    if hints[-1] is Ellipsis:
+        return tuple(_build(hints[0], item, f"{place}[{n}]") for n, item in enumerate(data))
+    if len(hints) != len(data):
+        raise ZooError(f"{place} has {len(data)} items; it must have {len(hints)}")
+    return tuple(_build(hint, item, f"{place}[{n}]") for n, (hint, item) in enumerate(zip(hints, data, strict=True)))
+
+
+def _build_union(hints: tuple[Any, ...], data: Any, place: str) -> Any:
+    if data is None and type(None) in hints:
+        return None
+    kinds = {_tag(hint): hint for hint in hints if is_dataclass(hint)}
+    if not kinds:
+        hint = next(hint for hint in hints if hint is not type(None))
+        return _build(hint, data, place)
+    op = data.get("op") if isinstance(data, dict) else None
+    if len(kinds) > 1 and op not in kinds:
+        raise ZooError(f"{place}.op is {op!r}; choose from {', '.join(kinds)}")
+    return _build(kinds[op] if op in kinds else next(iter(kinds.values())), data, place)
+
+
+def _build_dataclass(kind: Any, data: Any, place: str) -> Any:
+    if not isinstance(data, dict):
+        raise ZooError(f"{place} is {data!r}; it must be an object")
+    data = {key: item for key, item in data.items() if key != "op"}
+    names = [f.name for f in fields(kind)]
+    for key in data:
+        if key not in names:
+            raise ZooError(f"{place} has an unknown key {key!r}{nearest(key, names)}")
+    for f in fields(kind):
+        if f.name not in data and f.default is MISSING and f.default_factory is MISSING:
+            raise ZooError(f"{place} lacks {f.name!r}")
+    hints = get_type_hints(kind)
+    values = {key: _build(hints[key], item, f"{place}.{key}") for key, item in data.items()}
+    try:
+        return kind(**values)
+    except ZooError as error:
+        raise ZooError(f"{place}: {error}") from None

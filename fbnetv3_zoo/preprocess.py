@@ -1,0 +1,157 @@
+"""From an image file to the array a network takes: one implementation for PyTorch, ONNX Runtime and evaluation.
+
+Pillow and NumPy only, so that a client needs no torch. Values are frozen and travel with the weights.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fbnetv3_zoo.arch import Arch
+from fbnetv3_zoo.errors import ZooError, check_number, check_type, check_whole
+from fbnetv3_zoo.zoo.published import PUBLISHED
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from PIL import Image
+
+    Floats = npt.NDArray[np.float32]
+
+MAX_PIXELS = 178_956_970
+"""Largest image that is decoded, in pixels: 1/4 GiB of 24-bit pixels, twice Pillow's own warning limit."""
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Interpolation(Enum):
+    """Filter used to resize, with antialiasing (Pillow's)."""
+
+    NEAREST = "nearest"
+    BILINEAR = "bilinear"
+    BICUBIC = "bicubic"
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocess:
+    """Resize the shorter side to ``resize`` pixels, centre-crop ``resolution``, scale to [0, 1], normalise.
+
+    Calling it on a Pillow image of any mode gives a float32 array of shape (channels, resolution, resolution), where
+    channels (1: grey, 3: RGB) is the length of ``mean`` and ``std``.
+    """
+
+    resize: int
+    resolution: int
+    interpolation: Interpolation = Interpolation.BILINEAR
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        check_whole("Preprocess.resolution", self.resolution)
+        check_whole("Preprocess.resize", self.resize)
+        if self.resize < self.resolution:
+            raise ZooError(f"Preprocess.resize is {self.resize}; it must be at least the resolution, {self.resolution}")
+        check_type("Preprocess.interpolation", self.interpolation, Interpolation, "an Interpolation")
+        if not self.mean or len(self.mean) != len(self.std):
+            raise ZooError(f"Preprocess.mean has {len(self.mean)} values and std {len(self.std)}; give one a channel")
+        for mean, std in zip(self.mean, self.std, strict=True):
+            check_number("Preprocess.mean", mean)
+            check_number("Preprocess.std", std, above=0)
+
+    @classmethod
+    def for_arch(cls, arch: Arch) -> Preprocess:
+        """ImageNet's statistics at the network's resolution; the published resize where there is one, else none.
+
+        With one input channel, mean and std are the average of the three.
+        """
+        published = PUBLISHED.get(arch.name)
+        fits = published is not None and published.resolution == arch.resolution
+        resize = published.resize if published is not None and fits and published.resize else arch.resolution
+        mean, std = IMAGENET_MEAN, IMAGENET_STD
+        if arch.in_channels != 3:
+            mean = (sum(mean) / 3,) * arch.in_channels  # type: ignore[assignment]
+            std = (sum(std) / 3,) * arch.in_channels  # type: ignore[assignment]
+        return cls(resize=resize, resolution=arch.resolution, mean=mean, std=std)
+
+    def __call__(self, image: Image.Image) -> Floats:
+        import numpy as np
+
+        array = np.asarray(self.crop(image), dtype=np.float32) / 255.0
+        channels = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+        mean, std = (np.array(values, dtype=np.float32)[:, None, None] for values in (self.mean, self.std))
+        return np.ascontiguousarray((channels - mean) / std, dtype=np.float32)
+
+    def crop(self, image: Image.Image) -> Image.Image:
+        """The 8-bit image that the network sees: converted, resized, cropped."""
+        from PIL import Image
+
+        if len(self.mean) not in (1, 3):
+            raise ZooError(f"this network takes {len(self.mean)} channels; image files can only fill 1 or 3")
+        image = _to_mode(image, "L" if len(self.mean) == 1 else "RGB")
+        width, height = image.size
+        short = min(width, height)
+        size = (self.resize * width // short, self.resize * height // short)
+        if size != image.size:
+            image = image.resize(size, Image.Resampling[self.interpolation.name])
+        left, top = round((size[0] - self.resolution) / 2), round((size[1] - self.resolution) / 2)
+        return image.crop((left, top, left + self.resolution, top + self.resolution))
+
+
+def read_image(path: str | Path) -> Image.Image:
+    """The image file at ``path``, decoded and turned upright as its EXIF orientation says, in its own mode.
+
+    Raises :class:`ZooError` for a missing, unreadable, truncated or too large file (:data:`MAX_PIXELS`).
+    """
+    from PIL import Image, ImageOps
+
+    path = Path(path)
+    if not path.exists():
+        raise ZooError(f"{path}: no such file")
+    if path.is_dir():
+        raise ZooError(f"{path}: is a folder; name image files")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's warning limit is half of ours
+            with Image.open(path) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise ZooError(
+                        f"{path}: {image.width} x {image.height} pixels are over the limit of {MAX_PIXELS:,}; shrink it"
+                    )
+                image.load()
+                return ImageOps.exif_transpose(image)
+    except ZooError:
+        raise
+    except Image.DecompressionBombError:
+        raise ZooError(f"{path}: over the limit of {MAX_PIXELS:,} pixels; shrink it") from None
+    except Exception as error:  # Pillow's decoders raise many kinds for a damaged file
+        raise ZooError(f"{path}: cannot be read as an image ({_first_line(error)})") from None
+
+
+def stack(preprocess: Preprocess, images: Sequence[Image.Image]) -> Floats:
+    """The batch (images, channels, resolution, resolution) of preprocessed images."""
+    import numpy as np
+
+    return np.stack([preprocess(image) for image in images])
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def _to_mode(image: Image.Image, mode: str) -> Image.Image:
+    """``image`` in 8-bit ``mode``: 16-bit greys scaled, transparency laid over white."""
+    from PIL import Image
+
+    if image.mode.startswith("I"):  # 16-bit greys; Pillow's own conversion would clip them at 255
+        image = image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image if image.mode == mode else image.convert(mode)

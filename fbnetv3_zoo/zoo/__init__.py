@@ -1,0 +1,42 @@
+"""The published networks as values: one file a paper, and :data:`ARCHS` with all of them by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from fbnetv3_zoo.arch import Arch
+from fbnetv3_zoo.zoo import fbnet, fbnetv2, fbnetv3
+from fbnetv3_zoo.zoo.published import PUBLISHED, Published
+
+__all__ = ["ARCHS", "PUBLISHED", "Published"]
+
+ARCHS: Mapping[str, Arch] = MappingProxyType(
+    {
+        arch.name: arch
+        for arch in (
+            fbnet.FBNET_A,
+            fbnet.FBNET_B,
+            fbnet.FBNET_C,
+            fbnetv2.FBNETV2_F1,
+            fbnetv2.FBNETV2_F2,
+            fbnetv2.FBNETV2_F3,
+            fbnetv2.FBNETV2_F4,
+            fbnetv2.FBNETV2_L1,
+            fbnetv2.FBNETV2_L2,
+            fbnetv2.FBNETV2_L3,
+            fbnetv2.DMASKING_F1,
+            fbnetv2.DMASKING_F4,
+            fbnetv2.DMASKING_L2_HS,
+            fbnetv3.FBNETV3_A0,
+            fbnetv3.FBNETV3_A,
+            fbnetv3.FBNETV3_B,
+            fbnetv3.FBNETV3_C,
+            fbnetv3.FBNETV3_D,
+            fbnetv3.FBNETV3_E,
+            fbnetv3.FBNETV3_F,
+            fbnetv3.FBNETV3_G,
+            fbnetv3.FBNETV3_20G,
+        )
+    }
+)

@@ -1,0 +1,1 @@
+"""Joint architecture-recipe search. Nothing here yet: it comes with the three-stage search."""
