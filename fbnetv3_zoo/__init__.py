@@ -11,10 +11,11 @@ if TYPE_CHECKING:
     from fbnetv3_zoo.cost import Cost, cost_of
     from fbnetv3_zoo.errors import ZooError
     from fbnetv3_zoo.export import export_onnx
-    from fbnetv3_zoo.factory import create, list_models
+    from fbnetv3_zoo.factory import create
     from fbnetv3_zoo.model import FBNet
     from fbnetv3_zoo.preprocess import Preprocess
     from fbnetv3_zoo.weights.files import load, save
+    from fbnetv3_zoo.zoo import list_models
 
 __version__ = "0.1.0"
 
@@ -27,13 +28,14 @@ _HOMES = {
     "cost_of": "cost",
     "create": "factory",
     "export_onnx": "export",
-    "list_models": "factory",
+    "list_models": "zoo",
     "load": "weights.files",
     "save": "weights.files",
 }
 
 __all__ = [
-    "Arch", "Cost", "FBNet", "Preprocess", "ZooError", "cost_of", "create", "export_onnx", "list_models", "load", "save",
+    "Arch", "Cost", "FBNet", "Preprocess", "ZooError", "cost_of", "create", "export_onnx", "list_models", "load",
+    "save",
 ]  # fmt: skip
 
 

@@ -260,8 +260,7 @@ def _merge(blocks: list[Row]) -> list[Row]:
     rows: list[Row] = []
     for block in blocks:
         last = rows[-1] if rows else None
-        same = last is not None and not isinstance(last, PoolingHead) and replace(_unstrided(last), repeats=1) == block
-        if same and not isinstance(last, PoolingHead) and last is not None:
+        if isinstance(last, (InvertedResidual, Skip)) and _unstrided(replace(last, repeats=1)) == block:
             rows[-1] = replace(last, repeats=last.repeats + 1)
         else:
             rows.append(block)

@@ -43,12 +43,13 @@ class SqueezeExcitation(nn.Module):
         self.expand = nn.Conv2d(squeezed, channels, 1)
         self.gate = _GATES[gate]()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         average = x.mean((2, 3), keepdim=True)
-        return x * self.gate(self.expand(self.act(self.reduce(average))))
+        gate: Tensor = self.gate(self.expand(self.act(self.reduce(average))))
+        return x * gate
 
 
-class InvertedResidualBlock(nn.Module):
+class InvertedResidualBlock(nn.Sequential):
     """Expansion, depthwise convolution, optional squeeze-excite, projection, residual add where shapes agree.
 
     ``drop_rate`` is the probability that stochastic depth leaves the branch out, per image, in training.
@@ -56,31 +57,28 @@ class InvertedResidualBlock(nn.Module):
 
     def __init__(self, block: Block, row: InvertedResidual, *, drop_rate: float = 0.0) -> None:
         super().__init__()
-        width, act = block.expanded_channels, row.activation
-        grouped = {"groups": row.groups_1x1, "bias": row.conv_bias}
+        width, act, groups, bias = block.expanded_channels, row.activation, row.groups_1x1, row.conv_bias
         if block.expands:
-            self.expand = ConvNormAct(block.in_channels, width, **grouped, activation=act)
-        if row.groups_1x1 > 1:
-            self.shuffle = nn.ChannelShuffle(row.groups_1x1)
+            self.expand = ConvNormAct(block.in_channels, width, groups=groups, bias=bias, activation=act)
+        if groups > 1:
+            self.shuffle = nn.ChannelShuffle(groups)
         self.depthwise = ConvNormAct(
             width, width, kernel_size=block.kernel_size, stride=block.stride, padding=block.padding,
-            groups=block.groups, bias=row.conv_bias, activation=act,
+            groups=block.groups, bias=bias, activation=act,
         )  # fmt: skip
         if row.squeeze_excite is not None:
             self.squeeze_excite = SqueezeExcitation(
                 width, block.se_channels, activation=act, gate=row.squeeze_excite.gate
             )
-        self.project = ConvNormAct(width, block.out_channels, **grouped)
+        self.project = ConvNormAct(width, block.out_channels, groups=groups, bias=bias)
         self.has_residual = block.keeps_shape
         if self.has_residual and drop_rate > 0:
             from torchvision.ops import StochasticDepth  # here because the import takes longer than building a network
 
             self.stochastic_depth = StochasticDepth(drop_rate, "row")
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = x
-        for part in self.children():
-            y = part(y)
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+        y: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
         return x + y if self.has_residual else y
 
 
@@ -93,7 +91,7 @@ class PoolingHeadBlock(nn.Module):
         self.project = nn.Conv2d(block.expanded_channels, block.out_channels, 1, bias=False)
         self.act = _ACTIVATIONS[row.activation]()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         y: Tensor = self.act(self.project(self.expand(x).mean((2, 3), keepdim=True)))
         return y
 

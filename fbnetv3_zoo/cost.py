@@ -89,7 +89,9 @@ def cost_of(arch: Arch, *, resolution: int | None = None) -> Cost:
     side = arch.resolution if resolution is None else resolution
     check_whole("resolution", side)
     if side < arch.min_resolution:
-        raise ZooError(f"{arch.name}: resolution is {side}; its strides and padding need at least {arch.min_resolution}")
+        raise ZooError(
+            f"{arch.name}: resolution is {side}; its strides and padding need at least {arch.min_resolution}"
+        )
     pool = pool_cost(tabulate([arch], resolution=side))
     lines = zip(arch.blocks, pool.sizes[0], pool.block_macs[0], pool.block_parameters[0], strict=True)
     return Cost(

@@ -58,6 +58,6 @@ def parse_enum(place: str, value: object, kind: type[E]) -> E:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """``"; did you mean 'x'?"`` for the known word nearest to ``word``, or nothing when none is near."""
+    """``" (did you mean 'x'?)"`` for the known word nearest to ``word``, or nothing when none is near."""
     found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {found[0]!r}?" if found else ""
+    return f" (did you mean {found[0]!r}?)" if found else ""

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.jit import is_tracing  # type: ignore[attr-defined]
 from torch.utils.checkpoint import checkpoint
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.blocks import InvertedResidualBlock, build_block
-from fbnetv3_zoo.errors import ZooError, check_number, check_whole
+from fbnetv3_zoo.errors import ZooError, check_number
 from fbnetv3_zoo.preprocess import Preprocess
 from fbnetv3_zoo.rows import InvertedResidual
 
@@ -71,8 +72,7 @@ class FBNet(nn.Module):
                 _initialise(module, generator)
             elif isinstance(module, nn.BatchNorm2d):
                 module.reset_parameters()
-        blocks = (block for stage in self.stages for block in stage)
-        for settled, block in zip(self.arch.blocks, blocks, strict=True):
+        for settled, block in zip(self.arch.blocks, self._blocks(self.stages), strict=True):
             zeroed = isinstance(settled.row, InvertedResidual) and settled.row.zero_init_last_norm
             if zeroed and isinstance(block, InvertedResidualBlock) and block.has_residual:
                 nn.init.zeros_(block.project.norm.weight)
@@ -105,11 +105,11 @@ class FBNet(nn.Module):
 
     def forward_features(self, images: Tensor) -> Tensor:
         """The last map before the head, shape (batch, channels, height / 32, width / 32)."""
-        return self._run(self.stages[: self.arch.trunk_depth], self._admit(images))
+        return self._run(self._blocks(self.stages[: self.arch.trunk_depth]), self._admit(images))
 
     def forward_head(self, features: Tensor, *, pre_logits: bool = False) -> Tensor:
         """Logits (batch, classes), or with ``pre_logits`` the classifier's input, from :meth:`forward_features`."""
-        x = self._run(self.stages[self.arch.trunk_depth :], features)
+        x = self._run(self._blocks(self.stages[self.arch.trunk_depth :]), features)
         x = x.mean((2, 3)) if x.shape[-2:] != (1, 1) else x.flatten(1)
         if pre_logits:
             return x
@@ -119,32 +119,37 @@ class FBNet(nn.Module):
     def feature_maps(self, images: Tensor) -> dict[str, Tensor]:
         """The last map of each stride before the head, by the names of :attr:`feature_info`."""
         x, maps = self._admit(images), {}
-        blocks = [block for stage in self.stages[: self.arch.trunk_depth] for block in stage]
-        for settled, block in zip(self.arch.blocks, blocks, strict=False):
-            x = self._run([[block]], x)
+        trunk = self._blocks(self.stages[: self.arch.trunk_depth])
+        for settled, block in zip(self.arch.blocks, trunk, strict=False):
+            x = self._run([block], x)
             maps[f"stride{settled.reduction}"] = x
         return maps
 
     def _admit(self, images: Tensor) -> Tensor:
-        if not (torch.jit.is_tracing() or torch.compiler.is_compiling()):
-            self._check(images)
-            if images.device.type == "cpu":
-                return images.contiguous(memory_format=torch.channels_last)
-        return images
+        if torch.compiler.is_compiling() or is_tracing():  # type: ignore[no-untyped-call]
+            return images
+        self._check(images)
+        return images.contiguous(memory_format=torch.channels_last) if images.device.type == "cpu" else images
 
     def _check(self, images: Tensor) -> None:
         name, channels, side = self.arch.name, self.arch.in_channels, self.arch.min_resolution
         if images.ndim != 4 or images.shape[1] != channels:
-            raise ZooError(f"{name}: images have shape {tuple(images.shape)}; it takes (batch, {channels}, height, width)")
-        if min(images.shape[2:]) < side:
-            remedy = "" if self.arch == self.arch.with_symmetric_padding() else ", or build arch.with_symmetric_padding()"
-            raise ZooError(f"{name}: images of {images.shape[2]} x {images.shape[3]} are too small; give at least {side} x {side}{remedy}")
+            shape = tuple(images.shape)
+            raise ZooError(f"{name}: images have shape {shape}; it takes (batch, {channels}, height, width)")
+        height, width = images.shape[2:]
+        if min(height, width) < side:
+            remedy = f"{name}: images of {height} x {width} are too small; give at least {side} x {side}"
+            padded = self.arch.stages != self.arch.with_symmetric_padding().stages
+            raise ZooError(remedy + (" or build arch.with_symmetric_padding()" if padded else ""))
 
-    def _run(self, stages: Iterable[Iterable[nn.Module]], x: Tensor) -> Tensor:
+    @staticmethod
+    def _blocks(stages: nn.Sequential) -> list[nn.Module]:
+        return [block for stage in stages.children() for block in stage.children()]
+
+    def _run(self, blocks: Iterable[nn.Module], x: Tensor) -> Tensor:
         recompute = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
-        for stage in stages:
-            for block in stage:
-                x = _checkpointed(block, x) if recompute else block(x)
+        for block in blocks:
+            x = _checkpointed(block, x) if recompute else block(x)
         return x
 
 

@@ -73,7 +73,7 @@ def _build_tuple(hints: tuple[Any, ...], data: list[Any], place: str) -> tuple[A
 def _build_union(hints: tuple[Any, ...], data: Any, place: str) -> Any:
     if data is None and type(None) in hints:
         return None
-    kinds = {_tag(hint): hint for hint in hints if is_dataclass(hint)}
+    kinds = {_tag(hint): hint for hint in hints if isinstance(hint, type) and is_dataclass(hint)}
     if not kinds:
         hint = next(hint for hint in hints if hint is not type(None))
         return _build(hint, data, place)

@@ -80,6 +80,7 @@ class Preprocess:
         return cls(resize=resize, resolution=arch.resolution, mean=mean, std=std)
 
     def __call__(self, image: Image.Image) -> Floats:
+        """The array that a network takes, shape (channels, resolution, resolution)."""
         import numpy as np
 
         array = np.asarray(self.crop(image), dtype=np.float32) / 255.0

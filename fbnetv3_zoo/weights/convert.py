@@ -27,7 +27,9 @@ def from_official(arch: Arch, state_dict: Mapping[str, Any]) -> dict[str, Tensor
     missing, left_over = sorted(names.keys() - given.keys()), sorted(given.keys() - names.keys())
     if missing or left_over:
         raise ZooError(
-            f"state dict does not fit {arch.name}: {_some('missing', missing)}{_some('left over', left_over)}".rstrip("; ")
+            f"state dict does not fit {arch.name}: {_some('missing', missing)}{_some('left over', left_over)}".rstrip(
+                "; "
+            )
         )
     converted = {ours: given[official] for official, ours in names.items()}
     converted["classifier.weight"] = converted["classifier.weight"].flatten(1)

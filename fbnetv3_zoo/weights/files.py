@@ -98,7 +98,9 @@ def load_into(model: FBNet, path: str | Path) -> None:
     content = _read(path)
     given, wanted = content.arch, model.arch
     if given is not None and not _same_body(given, wanted):
-        raise ZooError(f"{path}: holds {given.name}, not {wanted.name}; create({given.name!r}, weights=...) or load() it")
+        raise ZooError(
+            f"{path}: holds {given.name}, not {wanted.name}; create({given.name!r}, weights=...) or load() it"
+        )
     _adopt(model, fit_to(model, content.tensors, str(path)), content)
 
 

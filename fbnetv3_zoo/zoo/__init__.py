@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
 from types import MappingProxyType
 
 from fbnetv3_zoo.arch import Arch
+from fbnetv3_zoo.errors import ZooError, nearest
 from fbnetv3_zoo.zoo import fbnet, fbnetv2, fbnetv3
 from fbnetv3_zoo.zoo.published import PUBLISHED, Published
 
-__all__ = ["ARCHS", "PUBLISHED", "Published"]
+__all__ = ["ARCHS", "PUBLISHED", "Published", "find_arch", "list_models"]
 
 ARCHS: Mapping[str, Arch] = MappingProxyType(
     {
@@ -40,3 +43,32 @@ ARCHS: Mapping[str, Arch] = MappingProxyType(
         )
     }
 )
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names of the published networks that match ``pattern`` (shell wildcards), in order of publication."""
+    return [name for name in ARCHS if fnmatchcase(name, pattern)]
+
+
+def find_arch(source: str | Path | Arch) -> Arch:
+    """The network that ``source`` stands for: a value, a published name, or the path of an arch JSON file.
+
+    Raises :class:`ZooError` for an unknown name (with the nearest known one) or an unreadable file.
+    """
+    if isinstance(source, Arch):
+        return source
+    if not isinstance(source, (str, Path)):
+        raise ZooError(f"a model is named by text, a path or an Arch, not {source!r}")
+    if str(source) in ARCHS:
+        return ARCHS[str(source)]
+    path = Path(source)
+    if path.suffix != ".json":
+        raise ZooError(f"unknown model {str(source)!r}{nearest(str(source), ARCHS)}; `fbnetv3 list` shows all")
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise ZooError(f"{path}: cannot be read ({error.strerror})") from None
+    try:
+        return Arch.from_json(text)
+    except ZooError as error:
+        raise ZooError(f"{path}: {error}") from None

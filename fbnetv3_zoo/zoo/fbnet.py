@@ -9,9 +9,7 @@ RELU = Activation.RELU
 
 
 def _v1(kernel_size: int, out_channels: int, stride: int, expansion: float, groups: int) -> InvertedResidual:
-    return InvertedResidual(
-        kernel_size, out_channels, stride, 1, expansion, RELU, conv_bias=True, groups_1x1=groups
-    )
+    return InvertedResidual(kernel_size, out_channels, stride, 1, expansion, RELU, conv_bias=True, groups_1x1=groups)
 
 
 # fmt: off

@@ -1,6 +1,6 @@
 """FBNetV2 (2020, arXiv 2004.05565): the networks F1-F4 and L1-L3 that masked differentiable search found.
 
-Of the first releases (January 2020) three keep their first names, ``dmasking_*``, and ``fbnetv2_l3`` is the fourth. They
+Of the four releases of January 2020, three keep their first names, ``dmasking_*``; ``fbnetv2_l3`` is the fourth. They
 round no width and do not zero the last norm at initialisation.
 """
 
