@@ -5,7 +5,6 @@ Everything else (module, cost, export, search) is derived from this value. No to
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from functools import cached_property
 from itertools import groupby
 
 from fbnetv3_zoo.errors import ZooError, check_number, check_type, check_whole
-from fbnetv3_zoo.plain import from_plain, to_plain
+from fbnetv3_zoo.plain import from_json, to_json
 from fbnetv3_zoo.rows import Conv, InvertedResidual, PoolingHead, Row, Skip, round_width
 
 
@@ -94,20 +93,12 @@ class Arch:
 
     def to_json(self) -> str:
         """This network as JSON text; :meth:`from_json` gives an equal value back."""
-        return json.dumps({"format": "fbnetv3_zoo.arch", "version": 1, **to_plain(self)}, indent=1)
+        return to_json(self)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Arch:
         """The network in ``text``. Raises :class:`ZooError` with the place of what is wrong."""
-        try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise ZooError(f"arch JSON cannot be read: {error}") from None
-        if not isinstance(data, dict) or data.pop("format", None) != "fbnetv3_zoo.arch":
-            raise ZooError('arch JSON lacks "format": "fbnetv3_zoo.arch"; write such files with Arch.to_json()')
-        if (version := data.pop("version", None)) != 1:
-            raise ZooError(f"arch JSON has version {version!r}; this release reads version 1")
-        return from_plain(cls, data, "arch")
+        return from_json(cls, text)
 
     @cached_property
     def blocks(self) -> tuple[Block, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.blocks import InvertedResidualBlock, build_block
+from fbnetv3_zoo.description import Description
 from fbnetv3_zoo.errors import ZooError, check_number
 from fbnetv3_zoo.preprocess import Preprocess
 from fbnetv3_zoo.rows import InvertedResidual
@@ -37,7 +39,8 @@ class FBNet(nn.Module):
             first inverted residual (arXiv 1603.09382).
         generator: source of the initial weights (default: torch's global one).
 
-    Initialisation: convolutions and classifier Kaiming normal, fan out; biases 0; norms 1 and 0, but 0 and 0 for the
+    Initialisation: convolutions and classifier Kaiming normal, fan out (the classifier's as for at least 1000 classes);
+    biases 0; norms 1 and 0, but 0 and 0 for the
     last norm of a residual branch where the row says so. ``preprocess`` and ``class_names`` say what the network
     expects and answers; :func:`fbnetv3_zoo.save` stores them with the weights.
 
@@ -68,10 +71,13 @@ class FBNet(nn.Module):
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Give every parameter and buffer its initial value."""
         for module in self.modules():
-            if isinstance(module, (nn.Conv2d, nn.Linear)):
-                _initialise(module, generator)
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", generator=generator)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
             elif isinstance(module, nn.BatchNorm2d):
                 module.reset_parameters()
+        _initialise_classifier(self.classifier, generator)
         for settled, block in zip(self.arch.blocks, self._blocks(self.stages), strict=True):
             zeroed = isinstance(settled.row, InvertedResidual) and settled.row.zero_init_last_norm
             if zeroed and isinstance(block, InvertedResidualBlock) and block.has_residual:
@@ -85,12 +91,17 @@ class FBNet(nn.Module):
             self.classifier = nn.Linear(self.classifier.in_features, num_classes, dtype=old.dtype)
         self.classifier.to_empty(device=old.device)
         if old.device.type != "meta":
-            _initialise(self.classifier, generator)
+            _initialise_classifier(self.classifier, generator)
         self.class_names = None
 
     def set_gradient_checkpointing(self, enabled: bool = True) -> None:
         """Recompute each block's activations in the backward pass instead of keeping them: less memory, more time."""
         self.gradient_checkpointing = enabled
+
+    @property
+    def description(self) -> Description:
+        """What a file of this network says of it."""
+        return Description(self.arch, self.preprocess, self.class_names)
 
     @property
     def feature_info(self) -> tuple[FeatureMap, ...]:
@@ -163,10 +174,10 @@ def _build_stages(arch: Arch, stochastic_depth: float) -> list[nn.Sequential]:
     return [nn.Sequential(*stage) for stage in stages]
 
 
-def _initialise(layer: nn.Conv2d | nn.Linear, generator: torch.Generator | None) -> None:
-    nn.init.kaiming_normal_(layer.weight, mode="fan_out", generator=generator)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
+def _initialise_classifier(layer: nn.Linear, generator: torch.Generator | None) -> None:
+    """Kaiming normal, fan out, but never wider than for ImageNet: ten classes would begin with a loss of 9 nats."""
+    nn.init.normal_(layer.weight, std=math.sqrt(2 / max(1000, layer.out_features)), generator=generator)
+    nn.init.zeros_(layer.bias)
 
 
 def _checkpointed(block: nn.Module, x: Tensor) -> Tensor:

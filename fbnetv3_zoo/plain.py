@@ -5,6 +5,7 @@ A union of dataclasses is told apart by an ``"op"`` key holding the class name i
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
@@ -14,6 +15,25 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from fbnetv3_zoo.errors import ZooError, nearest, parse_enum
 
 T = TypeVar("T")
+
+
+def to_json(value: object) -> str:
+    """JSON text of ``value``, naming its kind (``fbnetv3_zoo.arch``, ``fbnetv3_zoo.recipe``) and version."""
+    return json.dumps({"format": f"fbnetv3_zoo.{_tag(type(value))}", "version": 1, **to_plain(value)}, indent=1)
+
+
+def from_json(kind: type[T], text: str | bytes) -> T:
+    """The ``kind`` that :func:`to_json` wrote. Raises :class:`ZooError` with the place of what is wrong."""
+    name = _tag(kind)
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ZooError(f"{name} JSON cannot be read: {error}") from None
+    if not isinstance(data, dict) or data.pop("format", None) != f"fbnetv3_zoo.{name}":
+        raise ZooError(f'{name} JSON lacks "format": "fbnetv3_zoo.{name}"; write such files with to_json()')
+    if (version := data.pop("version", None)) != 1:
+        raise ZooError(f"{name} JSON has version {version!r}; this release reads version 1")
+    return from_plain(kind, data, name)
 
 
 def to_plain(value: object) -> Any:

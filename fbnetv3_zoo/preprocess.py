@@ -81,9 +81,13 @@ class Preprocess:
 
     def __call__(self, image: Image.Image) -> Floats:
         """The array that a network takes, shape (channels, resolution, resolution)."""
+        return self.normalise(self.crop(image))
+
+    def normalise(self, image: Image.Image) -> Floats:
+        """The array of an 8-bit image that :meth:`crop` or :meth:`convert` gave, shape (channels, height, width)."""
         import numpy as np
 
-        array = np.asarray(self.crop(image), dtype=np.float32) / 255.0
+        array = np.asarray(image, dtype=np.float32) / 255.0
         channels = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
         mean, std = (np.array(values, dtype=np.float32)[:, None, None] for values in (self.mean, self.std))
         return np.ascontiguousarray((channels - mean) / std, dtype=np.float32)
@@ -92,9 +96,7 @@ class Preprocess:
         """The 8-bit image that the network sees: converted, resized, cropped."""
         from PIL import Image
 
-        if len(self.mean) not in (1, 3):
-            raise ZooError(f"this network takes {len(self.mean)} channels; image files can only fill 1 or 3")
-        image = _to_mode(image, "L" if len(self.mean) == 1 else "RGB")
+        image = self.convert(image)
         width, height = image.size
         short = min(width, height)
         size = (self.resize * width // short, self.resize * height // short)
@@ -102,6 +104,12 @@ class Preprocess:
             image = image.resize(size, Image.Resampling[self.interpolation.name])
         left, top = round((size[0] - self.resolution) / 2), round((size[1] - self.resolution) / 2)
         return image.crop((left, top, left + self.resolution, top + self.resolution))
+
+    def convert(self, image: Image.Image) -> Image.Image:
+        """``image`` as 8-bit grey or RGB, whichever the network takes; 16-bit scaled, transparency laid over white."""
+        if len(self.mean) not in (1, 3):
+            raise ZooError(f"this network takes {len(self.mean)} channels; image files can only fill 1 or 3")
+        return _to_mode(image, "L" if len(self.mean) == 1 else "RGB")
 
 
 def read_image(path: str | Path) -> Image.Image:
@@ -146,7 +154,6 @@ def _first_line(error: Exception) -> str:
 
 
 def _to_mode(image: Image.Image, mode: str) -> Image.Image:
-    """``image`` in 8-bit ``mode``: 16-bit greys scaled, transparency laid over white."""
     from PIL import Image
 
     if image.mode.startswith("I"):  # 16-bit greys; Pillow's own conversion would clip them at 255

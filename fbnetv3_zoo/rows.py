@@ -59,7 +59,7 @@ class SqueezeExcite:
     def channels(self, expanded: int, expansion: float, divisor: int) -> int:
         """Width of the bottleneck inside a block of ``expanded`` channels."""
         width = expanded * self.ratio
-        return round_width(int(width / expansion if self.reduces == "input" else width), divisor)
+        return round_width(max(1, int(width / expansion if self.reduces == "input" else width)), divisor)
 
 
 def _check_shape(row: Conv | InvertedResidual | Skip, kernel_size: int) -> None:
@@ -69,7 +69,7 @@ def _check_shape(row: Conv | InvertedResidual | Skip, kernel_size: int) -> None:
     check_whole(f"{owner}.kernel_size", kernel_size)
     if kernel_size % 2 == 0:
         raise ZooError(f"{owner}.kernel_size is {kernel_size}; it must be odd (1, 3, 5, 7, ...)")
-    if row.stride not in (1, 2):
+    if type(row.stride) is not int or row.stride not in (1, 2):
         raise ZooError(f"{owner}.stride is {row.stride!r}; it must be 1 or 2")
 
 

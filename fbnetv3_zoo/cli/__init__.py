@@ -1,1 +1,51 @@
-"""."""
+"""The command line, one file a command. Commands import what they need when they run, so that help is instant."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+
+from fbnetv3_zoo.cli import classify, demo, export, info, train, validate
+from fbnetv3_zoo.cli import list as list_command
+from fbnetv3_zoo.errors import ZooError
+
+app = typer.Typer(
+    name="fbnetv3",
+    help="FBNetV3 and its family: look up, train, validate, export, classify.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("list")(list_command.list_)
+for command in (info.info, train.train, validate.validate, export.export, classify.classify, demo.demo):
+    app.command()(command)
+
+# The base class of all complaints about options and arguments. Typer builds on click, newer releases on a copy of it
+# that they keep private; this is the way to the class that works with both.
+ClickException: Any = typer.BadParameter.__mro__[2]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run ``fbnetv3 ARGUMENTS``; wrong input prints one line and exits with code 2."""
+    try:
+        status = app(args=arguments, standalone_mode=False)
+    except ZooError as error:
+        _fail(str(error))
+    except ClickException as error:
+        _fail(f"{error.format_message()} (see `fbnetv3 --help`)")
+    except (typer.Abort, KeyboardInterrupt):
+        status = 130
+    except BrokenPipeError:  # the reader, such as `head`, has gone
+        sys.stderr.close()
+        sys.exit(141)
+    if status == 130:
+        print("interrupted", file=sys.stderr)
+    sys.exit(status or 0)
+
+
+def _fail(message: str) -> None:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)

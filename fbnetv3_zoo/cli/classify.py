@@ -1,0 +1,48 @@
+"""``fbnetv3 classify``."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fbnetv3_zoo.cli.common import Json, print_json
+from fbnetv3_zoo.errors import ZooError
+
+
+def classify(
+    images: Annotated[list[Path], typer.Argument(help="Image files: JPEG, PNG, WebP, TIFF, BMP.")],
+    model: Annotated[Path, typer.Option(help="A .safetensors file (PyTorch) or .onnx file (ONNX Runtime).")],
+    top: Annotated[int, typer.Option(min=1, help="How many classes to show.")] = 5,
+    as_json: Json = False,
+) -> None:
+    """Say what is in images: the most probable classes with their probabilities.
+
+    An image that cannot be read is named on standard error, the others are classified, and the exit code is 2.
+
+    Example: fbnetv3 classify cat.jpg dog.png --model demo/model.onnx
+    """
+    from fbnetv3_zoo.classify import Classifier
+    from fbnetv3_zoo.preprocess import read_image
+
+    classifier = Classifier.open(model)
+    results, failed = [], False
+    for path in images:
+        try:
+            (predictions,) = classifier([read_image(path)], top=top)
+        except ZooError as error:
+            print(f"error: {error}", file=sys.stderr)
+            failed = True
+            continue
+        results.append({"image": str(path), "predictions": [asdict(prediction) for prediction in predictions]})
+        if not as_json:
+            print(path)
+            for prediction in predictions:
+                print(f"  {prediction.probability:7.2%}  {prediction.name}")
+    if as_json:
+        print_json(results)
+    if failed:
+        raise typer.Exit(2)

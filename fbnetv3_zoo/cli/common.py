@@ -1,0 +1,41 @@
+"""What several commands share: options, the console, output for scripts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fbnetv3_zoo.arch import Arch
+from fbnetv3_zoo.zoo import find_arch
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of text.")]
+SmallImages = Annotated[bool, typer.Option("--small-images", help="Use the form for 32 x 32 images (paper: CIFAR).")]
+Width = Annotated[float, typer.Option(help="Factor on all widths.")]
+Depth = Annotated[float, typer.Option(help="Factor on the number of blocks.")]
+Resolution = Annotated[int | None, typer.Option(help="Image side in pixels, if not the network's own.")]
+DataSource = Annotated[str, typer.Option("--data", help="'digits', or a folder of class folders of images.")]
+Seed = Annotated[int, typer.Option(help="Seed of the split into training, validation and test.")]
+
+
+def derived_arch(model: str, *, small_images: bool, width: float, depth: float, resolution: int | None) -> Arch:
+    """The network that ``model`` and the options of :data:`SmallImages` and so on describe."""
+    arch = find_arch(model)
+    if small_images:
+        arch = arch.for_small_images()
+    if width != 1 or depth != 1:
+        arch = arch.scaled(width=width, depth=depth)
+    return arch if resolution is None else replace(arch, resolution=resolution)
+
+
+def print_json(data: Any) -> None:
+    """``data`` on standard output; paths as text."""
+    print(json.dumps(data, indent=1, default=str))
+
+
+def written(path: Path) -> str:
+    """A line that names a file and its size."""
+    return f"{path} ({path.stat().st_size / 1e6:.1f} MB)"

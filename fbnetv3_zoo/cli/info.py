@@ -1,0 +1,87 @@
+"""``fbnetv3 info``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from fbnetv3_zoo.cli.common import Depth, Json, Resolution, SmallImages, Width, derived_arch, print_json
+
+
+def info(
+    model: Annotated[str, typer.Argument(help="A published name, or the path of an arch JSON file.")],
+    small_images: SmallImages = False,
+    width: Width = 1.0,
+    depth: Depth = 1.0,
+    resolution: Resolution = None,
+    as_json: Json = False,
+) -> None:
+    """Show a network block by block, with its cost and the published figures.
+
+    Example: fbnetv3 info fbnetv3_a
+    """
+    from fbnetv3_zoo.cost import cost_of
+    from fbnetv3_zoo.plain import to_plain
+    from fbnetv3_zoo.zoo import PUBLISHED
+
+    arch = derived_arch(model, small_images=small_images, width=width, depth=depth, resolution=resolution)
+    cost = cost_of(arch)
+    published = PUBLISHED.get(arch.name)
+    data: dict[str, Any] = {
+        "name": arch.name,
+        "resolution": cost.resolution,
+        "macs": cost.macs,
+        "conv_weights": cost.conv_weights,
+        "parameters": cost.parameters,
+        "peak_activation": cost.peak_activation,
+        "published": to_plain(published) if published else None,
+        "blocks": [_row(line) for line in cost.blocks],
+    }
+    if as_json:
+        print_json(data)
+    else:
+        _print_table(data)
+
+
+def _row(line: Any) -> dict[str, Any]:
+    block = line.block
+    return {
+        "stage": block.stage,
+        "block": block.index,
+        "kind": type(block.row).__name__,
+        "in_channels": block.in_channels,
+        "expanded_channels": block.expanded_channels if block.expands else None,
+        "out_channels": block.out_channels,
+        "kernel_size": block.kernel_size,
+        "stride": block.stride,
+        "squeeze_excite_channels": block.se_channels or None,
+        "size": line.size,
+        "macs": line.macs,
+        "parameters": line.parameters,
+    }
+
+
+def _print_table(data: dict[str, Any]) -> None:
+    side = data["resolution"]
+    print(f"{data['name']}, {side} x {side} pixels\n")
+    print(f"{'block':>6}  {'kind':18}{'in':>5}{'expanded':>10}{'out':>6}{'k':>3}{'s':>3}{'SE':>5}{'map':>6}", end="")
+    print(f"{'MACs':>13}{'parameters':>12}")
+    for row in data["blocks"]:
+        expanded, squeezed = row["expanded_channels"] or "-", row["squeeze_excite_channels"] or "-"
+        print(
+            f"{row['stage']:>4}.{row['block']:<2} {row['kind']:18}{row['in_channels']:>5}{expanded:>10}"
+            f"{row['out_channels']:>6}{row['kernel_size']:>3}{row['stride']:>3}{squeezed:>5}{row['size']:>6}"
+            f"{row['macs']:>13,}{row['parameters']:>12,}"
+        )
+    published = data["published"] or {}
+    print()
+    for key, label in (("macs", "MACs"), ("conv_weights", "conv weights")):
+        beside = f"   (published: {published[key]:,})" if key in published else ""
+        print(f"{label:16}{data[key]:>16,}{beside}")
+    print(f"{'parameters':16}{data['parameters']:>16,}")
+    print(f"{'peak activation':16}{data['peak_activation']:>16,}   (elements held at once, one image)")
+    if published:
+        print(f"{'published':16}{published['top1']:>15.2f}%   top-1, {published['top5']:.2f}% top-5 on ImageNet")
+    else:
+        print(f"{'published':16}{'-':>16}   no figures for this network")

@@ -1,0 +1,71 @@
+"""What a model file says of itself besides its weights: the network, its preprocessing, its class names.
+
+Safetensors and ONNX files carry the same text entries, so that either alone restores a working classifier.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fbnetv3_zoo.arch import Arch
+from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.plain import from_plain, to_plain
+from fbnetv3_zoo.preprocess import Preprocess
+
+FORMAT, VERSION = "fbnetv3_zoo", "1"
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """The text of a model file. ``class_names`` has one name a class, or is None where nobody named them."""
+
+    arch: Arch
+    preprocess: Preprocess
+    class_names: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        names, classes = self.class_names, self.arch.num_classes
+        if names is not None and len(names) != classes:
+            raise ZooError(f"class_names has {len(names)} names; {self.arch.name} tells {classes} classes apart")
+
+    def to_metadata(self) -> dict[str, str]:
+        """The entries to write into a file."""
+        return {
+            "format": FORMAT,
+            "format_version": VERSION,
+            "arch": self.arch.to_json(),
+            "preprocess": json.dumps(to_plain(self.preprocess)),
+            "class_names": json.dumps(self.class_names),
+        }
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str]) -> Description | None:
+        """The description among a file's entries; None where the file is not of this project.
+
+        Raises :class:`ZooError` for a damaged description, or one of a newer format.
+        """
+        if metadata.get("format") != FORMAT:
+            return None
+        if (found := metadata.get("format_version")) != VERSION:
+            raise ZooError(f"has format version {found!r}; this release reads {VERSION!r}, upgrade fbnetv3-zoo")
+        try:
+            arch = Arch.from_json(metadata["arch"])
+            preprocess = from_plain(Preprocess, json.loads(metadata["preprocess"]), "preprocess")
+            return cls(arch, preprocess, _names(json.loads(metadata["class_names"])))
+        except (KeyError, ValueError) as error:
+            raise ZooError(f"damaged description ({error})") from None
+
+    def name_of(self, index: int) -> str:
+        """The name of class ``index``, or the number itself."""
+        return str(index) if self.class_names is None else self.class_names[index]
+
+
+def _names(data: Any) -> tuple[str, ...] | None:
+    if data is None:
+        return None
+    if not isinstance(data, list) or not all(isinstance(name, str) for name in data):
+        raise ZooError("class_names is not a list of names")
+    return tuple(data)
