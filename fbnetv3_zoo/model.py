@@ -17,7 +17,7 @@ from fbnetv3_zoo.blocks import InvertedResidualBlock, build_block
 from fbnetv3_zoo.description import Description
 from fbnetv3_zoo.errors import ZooError, check_number
 from fbnetv3_zoo.preprocess import Preprocess
-from fbnetv3_zoo.rows import InvertedResidual
+from fbnetv3_zoo.rows import InvertedResidual, PoolingHead
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ class FBNet(nn.Module):
     def forward_head(self, features: Tensor, *, pre_logits: bool = False) -> Tensor:
         """Logits (batch, classes), or with ``pre_logits`` the classifier's input, from :meth:`forward_features`."""
         x = self._run(self._blocks(self.stages[self.arch.trunk_depth :]), features)
-        x = x.mean((2, 3)) if x.shape[-2:] != (1, 1) else x.flatten(1)
+        x = x.flatten(1) if isinstance(self.arch.blocks[-1].row, PoolingHead) else x.mean((2, 3))
         if pre_logits:
             return x
         logits: Tensor = self.classifier(self.dropout(x))

@@ -22,7 +22,7 @@ SAMPLES = 5
 
 def demo(
     output: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("demo"),
-    epochs: Annotated[int | None, typer.Option(help="Epochs, if not the recipe's 40.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs, if not the recipe's 30.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the split and of the training.")] = 0,
     as_json: Json = False,
 ) -> None:
