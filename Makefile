@@ -1,11 +1,12 @@
-# Two commands for a fresh machine: `make demo` and `make test`. Both set up what they need, in .venv.
-# For the small CPU build of PyTorch see "Installing" in README.md.
+# Two commands for a fresh machine: `make demo` and `make test`. Each sets up what it needs, in .venv.
+# The small CPU build of PyTorch: see "Installing" in README.md.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+TORCH_INDEX ?=
 
-# Threads that wait by spinning make small networks up to 25 times slower when something else wants a core.
+# OpenMP threads that wait by spinning make small networks up to 25 times slower when something else wants a core.
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: demo test lint format wheel clean
@@ -19,8 +20,8 @@ test: $(VENV)/.dev
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	mkdir -p build/typing/fbnetv3_zoo
-	ln -sfn $(CURDIR)/fbnetv3_zoo/* $(CURDIR)/search $(CURDIR)/detection $(CURDIR)/export build/typing/fbnetv3_zoo/
+	rm -rf build/typing && mkdir -p build/typing/fbnetv3_zoo
+	ln -s $(CURDIR)/fbnetv3_zoo/* $(CURDIR)/search $(CURDIR)/detection $(CURDIR)/export build/typing/fbnetv3_zoo/
 	cd build/typing && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p fbnetv3_zoo
 
 format: $(VENV)/.dev
@@ -35,6 +36,7 @@ clean:
 
 $(VENV)/.base: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -z "$(TORCH_INDEX)" || $(BIN)/python -m pip install --quiet torch torchvision --index-url "$(TORCH_INDEX)"
 	$(BIN)/python -m pip install --quiet --editable .
 	touch $@
 

@@ -113,7 +113,7 @@ class Arch:
             need = max(1, (need - 1) * block.stride + block.kernel_size - 2 * block.padding)
         return need
 
-    @cached_property
+    @property
     def trunk_depth(self) -> int:
         """Number of stages before the head; the head is a last stage of PoolingHead and 1x1 Conv rows only."""
         head = all(isinstance(r, PoolingHead) or (isinstance(r, Conv) and r.kernel_size == 1) for r in self.stages[-1])

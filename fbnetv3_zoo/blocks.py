@@ -5,8 +5,10 @@ All maps have shape (batch, channels, height, width).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 from fbnetv3_zoo.arch import Block
@@ -19,6 +21,28 @@ _ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
 _GATES: dict[Gate, Callable[[], nn.Module]] = {Gate.HARD_SIGMOID: nn.Hardsigmoid}
 
 
+class Conv2d(nn.Conv2d):
+    """Convolution that begins as the family does: Kaiming normal, fan out, bias 0. Initialised once, not twice."""
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw the initial weights."""
+        nn.init.kaiming_normal_(self.weight, mode="fan_out", generator=generator)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+
+class Classifier(nn.Linear):
+    """Linear layer that begins as the convolutions do, but never with larger weights than for 1000 classes.
+
+    Kaiming's fan-out rule alone gives ten classes weights so large that training begins at a loss of 9 nats.
+    """
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw the initial weights."""
+        nn.init.normal_(self.weight, std=math.sqrt(2 / max(1000, self.out_features)), generator=generator)
+        nn.init.zeros_(self.bias)
+
+
 class ConvNormAct(nn.Sequential):
     """Convolution, batch norm (eps 1e-5, momentum 0.1) and, unless ``activation`` is None, an activation."""
 
@@ -27,7 +51,7 @@ class ConvNormAct(nn.Sequential):
         groups: int = 1, bias: bool = False, activation: Activation | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=bias)
+        self.conv = Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=bias)
         self.norm = nn.BatchNorm2d(out_channels)
         if activation is not None:
             self.act = _ACTIVATIONS[activation]()
@@ -38,9 +62,9 @@ class SqueezeExcitation(nn.Module):
 
     def __init__(self, channels: int, squeezed: int, *, activation: Activation, gate: Gate) -> None:
         super().__init__()
-        self.reduce = nn.Conv2d(channels, squeezed, 1)
+        self.reduce = Conv2d(channels, squeezed, 1)
         self.act = _ACTIVATIONS[activation]()
-        self.expand = nn.Conv2d(squeezed, channels, 1)
+        self.expand = Conv2d(squeezed, channels, 1)
         self.gate = _GATES[gate]()
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
@@ -88,7 +112,7 @@ class PoolingHeadBlock(nn.Module):
     def __init__(self, block: Block, row: PoolingHead) -> None:
         super().__init__()
         self.expand = ConvNormAct(block.in_channels, block.expanded_channels, activation=row.activation)
-        self.project = nn.Conv2d(block.expanded_channels, block.out_channels, 1, bias=False)
+        self.project = Conv2d(block.expanded_channels, block.out_channels, 1, bias=False)
         self.act = _ACTIVATIONS[row.activation]()
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ from torch.jit import is_tracing  # type: ignore[attr-defined]
 from torch.utils.checkpoint import checkpoint
 
 from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.blocks import InvertedResidualBlock, build_block
+from fbnetv3_zoo.blocks import Classifier, Conv2d, InvertedResidualBlock, build_block
 from fbnetv3_zoo.description import Description
 from fbnetv3_zoo.errors import ZooError, check_number
 from fbnetv3_zoo.preprocess import Preprocess
@@ -59,25 +58,23 @@ class FBNet(nn.Module):
         self.preprocess = Preprocess.for_arch(arch)
         self.class_names: tuple[str, ...] | None = None
         self.gradient_checkpointing = False
-        device = torch.get_default_device()
-        with torch.device("meta"):  # so that nothing is initialised twice
-            self.stages = nn.Sequential(*_build_stages(arch, stochastic_depth))
-            self.dropout = nn.Dropout(dropout)
-            self.classifier = nn.Linear(arch.blocks[-1].out_channels, arch.num_classes)
-        if device.type != "meta":
-            self.to_empty(device=device)
+        self.stages = nn.Sequential(*_build_stages(arch, stochastic_depth))
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = Classifier(arch.blocks[-1].out_channels, arch.num_classes)
+        self._zero_last_norms()
+        if generator is not None:
             self.reset_parameters(generator)
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Give every parameter and buffer its initial value."""
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", generator=generator)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+            if isinstance(module, (Conv2d, Classifier)):
+                module.reset_parameters(generator)
             elif isinstance(module, nn.BatchNorm2d):
                 module.reset_parameters()
-        _initialise_classifier(self.classifier, generator)
+        self._zero_last_norms()
+
+    def _zero_last_norms(self) -> None:
         for settled, block in zip(self.arch.blocks, self._blocks(self.stages), strict=True):
             zeroed = isinstance(settled.row, InvertedResidual) and settled.row.zero_init_last_norm
             if zeroed and isinstance(block, InvertedResidualBlock) and block.has_residual:
@@ -87,11 +84,9 @@ class FBNet(nn.Module):
         """Replace the classifier by a new one; class names are forgotten."""
         self.arch = replace(self.arch, num_classes=num_classes)
         old = self.classifier.weight
-        with torch.device("meta"):
-            self.classifier = nn.Linear(self.classifier.in_features, num_classes, dtype=old.dtype)
-        self.classifier.to_empty(device=old.device)
-        if old.device.type != "meta":
-            _initialise_classifier(self.classifier, generator)
+        self.classifier = Classifier(self.classifier.in_features, num_classes).to(old.device, old.dtype)
+        if generator is not None:
+            self.classifier.reset_parameters(generator)
         self.class_names = None
 
     def set_gradient_checkpointing(self, enabled: bool = True) -> None:
@@ -172,12 +167,6 @@ def _build_stages(arch: Arch, stochastic_depth: float) -> list[nn.Sequential]:
     for block in arch.blocks:
         stages[block.stage].append(build_block(block, drop_rate=rates.get((block.stage, block.index), 0.0)))
     return [nn.Sequential(*stage) for stage in stages]
-
-
-def _initialise_classifier(layer: nn.Linear, generator: torch.Generator | None) -> None:
-    """Kaiming normal, fan out, but never wider than for ImageNet: ten classes would begin with a loss of 9 nats."""
-    nn.init.normal_(layer.weight, std=math.sqrt(2 / max(1000, layer.out_features)), generator=generator)
-    nn.init.zeros_(layer.bias)
 
 
 def _checkpointed(block: nn.Module, x: Tensor) -> Tensor:
