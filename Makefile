@@ -29,7 +29,8 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 
 wheel: $(VENV)/.dev
-	$(BIN)/python -m build --wheel
+	rm -rf build/lib build/bdist.*
+	$(BIN)/python -m build --wheel --no-isolation
 
 clean:
 	rm -rf $(VENV) build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -89,13 +89,13 @@ class Recipe:
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
         "digits": Recipe(
-            epochs=30,
+            epochs=24,
             batch_size=64,
             optimizer=Optimizer.SGD,
             learning_rate=0.1,
             augmentation=Augmentation.SHIFT,
             warmup_epochs=3,
-            decay_per_epoch=0.9,
+            decay_per_epoch=0.88,
             ema_decay=0.98,
             label_smoothing=0.1,
         ),

@@ -17,12 +17,10 @@ if TYPE_CHECKING:
     from fbnetv3_zoo.training import Dataset
     from fbnetv3_zoo.training.data import Example
 
-SAMPLES = 5
-
 
 def demo(
     output: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("demo"),
-    epochs: Annotated[int | None, typer.Option(help="Epochs, if not the recipe's 30.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs, if not the recipe's 24.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the split and of the training.")] = 0,
     as_json: Json = False,
 ) -> None:
@@ -46,7 +44,8 @@ def demo(
     cost = cost_of(replace(arch, in_channels=1, num_classes=10))
     say(f"Network: {arch.name}, {cost.parameters / 1e6:.2f} M parameters, {cost.macs / 1e6:.1f} M MACs.")
     recipe = replace(RECIPES["digits"], seed=seed, epochs=RECIPES["digits"].epochs if epochs is None else epochs)
-    (output / "checkpoint.safetensors").unlink(missing_ok=True)  # the demo always begins anew
+    if (output / "checkpoint.safetensors").exists():  # the demo always begins anew
+        (output / "checkpoint.safetensors").unlink()
     with TrainingProgress(recipe.epochs) as progress:
         run = train(arch, digits, recipe, output, on_step=progress.on_step, on_epoch=progress.on_epoch)
     (output / "checkpoint.safetensors").unlink()
@@ -56,7 +55,7 @@ def demo(
     classifier = Classifier.open(report.path)
     found = evaluate(classifier.logits, digits["test"], classifier.description.preprocess)
     say(f"Test accuracy on ONNX Runtime: {found}")
-    samples = _save_samples(digits["test"][:SAMPLES], digits, output / "images")
+    samples = _save_samples(digits["test"], digits, output / "images")
     _draw_predictions(classifier, digits["test"], digits.class_names, output / "predictions.png")
     if as_json:
         test = {**asdict(found), "accuracy": found.fraction, "interval": found.interval}
@@ -67,16 +66,17 @@ def demo(
     for name in ("model.safetensors", "model.onnx", "predictions.png", "curve.png", "metrics.jsonl"):
         print(f"  {written(output / name)}")
     print("\nNow try:")
-    print(f"  fbnetv3 classify {samples[0]} --model {output / 'model.onnx'}")
+    print(f"  fbnetv3 classify {samples[3]} --model {output / 'model.onnx'}")
     print("  fbnetv3 list")
 
 
 def _save_samples(examples: Sequence[Example], digits: Dataset, folder: Path) -> list[Path]:
-    """The examples as PNG files that ``fbnetv3 classify`` can read, named by their true class."""
+    """One example of each class as a PNG file that ``fbnetv3 classify`` can read, named by its class."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{n}_is_{digits.class_names[e.label]}.png" for n, e in enumerate(examples)]
-    for example, path in zip(examples, paths, strict=True):
-        example.read().save(path)
+    firsts = {example.label: example for example in reversed(examples)}
+    paths = [folder / f"digit_{digits.class_names[label]}.png" for label in sorted(firsts)]
+    for label, path in zip(sorted(firsts), paths, strict=True):
+        firsts[label].read().save(path)
     return paths
 
 

@@ -35,9 +35,8 @@ def _augmenter(preprocess: Preprocess, augmentation: Augmentation) -> Callable[[
         return preprocess.crop
     if augmentation is Augmentation.SHIFT:
         shift = v2.RandomAffine(degrees=8, translate=(0.08, 0.08), scale=(0.9, 1.1), interpolation=2)
-        return lambda image: shift(preprocess.crop(image))
-    crop_flip = v2.Compose([v2.RandomResizedCrop(preprocess.resolution), v2.RandomHorizontalFlip()])
-    return lambda image: crop_flip(preprocess.convert(image))
+        return v2.Compose([preprocess.crop, shift])  # not a lambda: worker processes may have to pickle it
+    return v2.Compose([preprocess.convert, v2.RandomResizedCrop(preprocess.resolution), v2.RandomHorizontalFlip()])
 
 
 def training_batches(

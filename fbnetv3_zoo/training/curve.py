@@ -16,7 +16,7 @@ def draw_curve(epochs: Sequence[Mapping[str, float]], path: str | Path) -> None:
     numbers = [epoch["epoch"] for epoch in epochs]
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     losses, accuracy = figure.subplots(1, 2)
-    for key, label in (("train_loss", "training"), ("validation_loss", "validation")):
+    for key, label in (("train_loss", "training, as optimised"), ("validation_loss", "validation")):
         losses.plot(numbers, [epoch[key] for epoch in epochs], marker=".", label=label)
     losses.set(title="Loss", xlabel="epoch", ylabel="cross entropy (nats)")
     losses.legend()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.errors import ZooError, check_whole
 from fbnetv3_zoo.preprocess import Preprocess
 from fbnetv3_zoo.training.data import Example
 
@@ -50,6 +50,7 @@ def evaluate(
     predict: Predict, examples: Sequence[Example], preprocess: Preprocess, *, batch_size: int = 64
 ) -> Accuracy:
     """Accuracy of ``predict``, which maps a batch (images, channels, height, width) to logits (images, classes)."""
+    check_whole("batch_size", batch_size)
     if not examples:
         raise ZooError("there are no images to evaluate on in this split")
     top1 = top5 = 0

@@ -15,7 +15,7 @@ from torch import nn
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.atomic import replacing
-from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.errors import ZooError, check_whole
 from fbnetv3_zoo.factory import create
 from fbnetv3_zoo.model import FBNet
 from fbnetv3_zoo.preprocess import Preprocess
@@ -82,6 +82,7 @@ def train(
     Raises :class:`ZooError` for input that does not fit, and when the loss stops being a finite number.
     """
     folder = Path(folder)
+    check_whole("workers", workers, at_least=0)
     arch = replace(arch, num_classes=len(data.class_names), in_channels=len(data.mean))
     state, preprocess, model = _begin(arch, data, recipe, weights, device)
     identity = _identity(arch, data, recipe)
@@ -90,6 +91,8 @@ def train(
         started = time.perf_counter()
         rate, loss = _train_epoch(state, data, recipe, preprocess, number, workers=workers, on_step=on_step)
         measured = evaluate(_predictor(_result(state)), data["validation"], preprocess)
+        if not math.isfinite(measured.loss):
+            raise ZooError(f"validation loss is {measured.loss} in epoch {number + 1}; {_remedy(recipe)}")
         seconds = round(time.perf_counter() - started, 2)
         epoch = Epoch(number + 1, rate, loss, measured.loss, measured.fraction, seconds)
         history.append(epoch)
@@ -110,7 +113,7 @@ def _begin(
         raise ZooError(f"{data.name}: needs at least 2 images to train on and 1 to validate on")
     try:
         place = torch.device(device)
-        torch.empty(0, device=place)
+        torch.zeros(1, device=place).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ZooError(f"device {device!r} cannot be used ({str(error).splitlines()[0]}); 'cpu' always can") from None
     generator = torch.Generator().manual_seed(recipe.seed)
@@ -130,6 +133,10 @@ def _identity(arch: Arch, data: Dataset, recipe: Recipe) -> dict[str, str]:
 
 def _history(folder: Path, state: TrainingState, identity: dict[str, str], *, resume: bool) -> list[Epoch]:
     path = folder / "checkpoint.safetensors"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)  # now, not after the first epoch
+    except OSError as error:
+        raise ZooError(f"{folder}: cannot be made a folder ({error.strerror})") from None
     if not path.exists():
         return []
     if not resume:
@@ -160,12 +167,14 @@ def _train_epoch(
             rate = recipe.learning_rate_at(number, step / len(batches))
             loss = _step(state, images.to(device), labels.to(device), recipe, rate)
             if not math.isfinite(loss):
-                raise ZooError(
-                    f"loss is {loss} in epoch {number + 1}, step {step}; lower learning_rate ({recipe.learning_rate:g})"
-                )
+                raise ZooError(f"loss is {loss} in epoch {number + 1}, step {step}; {_remedy(recipe)}")
             total += loss
             on_step(number + 1, step, len(batches), loss)
     return rate, total / len(batches)
+
+
+def _remedy(recipe: Recipe) -> str:
+    return f"lower learning_rate ({recipe.learning_rate:g})"
 
 
 def _step(state: TrainingState, images: torch.Tensor, labels: torch.Tensor, recipe: Recipe, rate: float) -> float:

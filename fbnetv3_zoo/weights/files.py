@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -64,7 +63,8 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise ZooError(f"{path}: weights are read from .safetensors files only")
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            # copied, because the tensors given are views of the mapped file: they would change, or crash, with it
+            return {name: file.get_tensor(name).clone() for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ZooError(f"{path}: cannot be read as safetensors ({error}); fetch or save it again") from None
 
@@ -81,9 +81,8 @@ def write_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[s
 def _same_weights(one: Arch, other: Arch) -> bool:
     """Whether the networks differ at most in name, resolution, padding, input channels and classes."""
 
-    def body(arch: Arch) -> Arch:
-        side = max(one.resolution, other.resolution)
-        return replace(arch.with_symmetric_padding(), name="any", resolution=side, in_channels=1, num_classes=1)
+    def body(arch: Arch) -> tuple[object, int]:
+        return arch.with_symmetric_padding().stages, arch.width_divisor
 
     return body(one) == body(other)
 

@@ -36,7 +36,7 @@ def fit_to(model: FBNet, tensors: Mapping[str, Tensor], source: str) -> dict[str
     wanted = model.state_dict()
     fitted = dict(tensors)
     given = fitted.get(_CLASSIFIER[0])
-    if given is not None and given.shape[0] != model.arch.num_classes:
+    if given is not None and given.shape[0] != model.arch.num_classes and not wanted[_CLASSIFIER[0]].is_meta:
         fitted.update({name: wanted[name] for name in _CLASSIFIER})
     stem = fitted.get(_STEM)
     if stem is not None and stem.ndim == 4 and _only_channels_differ(stem, wanted.get(_STEM)):

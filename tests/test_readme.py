@@ -1,0 +1,33 @@
+"""What README prints is what the commands print, and the names it uses exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import fbnetv3_zoo
+from fbnetv3_zoo.cli import main
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+
+
+def test_table_of_networks_is_the_output_of_list(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["list"])
+    table = re.search(r"<!-- fbnetv3 list -->\n```\n(.*?)```", README, re.DOTALL)
+    assert table is not None
+    assert table[1] == capsys.readouterr().out
+
+
+def test_names_in_the_example_exist() -> None:
+    names = set(re.findall(r"zoo\.(\w+)\(", README))
+    assert names >= {"create", "load", "save", "export_onnx", "list_models", "cost_of"}
+    assert names <= set(fbnetv3_zoo.__all__)
+
+
+def test_every_command_shown_exists(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in sorted(set(re.findall(r"fbnetv3 (list|info|train|validate|export|classify|[a-z]+) ", README))):
+        with pytest.raises(SystemExit) as stop:
+            main([command, "--help"])
+        assert stop.value.code == 0, command
+        assert "Example" in capsys.readouterr().out
