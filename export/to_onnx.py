@@ -7,7 +7,7 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,7 +62,8 @@ def export_onnx(
         model: the network; its training state is left as it was.
         path: file to write, ending in ``.onnx``.
         opset: ONNX operator set, 18 to 23.
-        resolution: side of the images in pixels (default: what ``model.preprocess`` crops).
+        resolution: side of the images in pixels (default: what ``model.preprocess`` crops); the file's preprocessing
+            resizes and crops to it.
         batch_sizes: batches to compare.
     """
     if Path(path).suffix != ".onnx":
@@ -79,19 +80,23 @@ def export_onnx(
         raise ZooError(f"the network's weights are {dtype}; export needs torch.float32, call model.float() first")
     with _evaluating(model), replacing(path) as temporary:
         _write(model, temporary, opset, side)
-        differences, scale = _compare(model, temporary, side, batch_sizes)
+        try:
+            differences, scale = _compare(model, temporary, side, batch_sizes)
+        except ZooError as error:
+            raise ZooError(f"{path}: {error}") from None
         report = _report(temporary, Path(path), differences, scale)
     return report
 
 
 @contextlib.contextmanager
 def _evaluating(model: FBNet) -> Iterator[None]:
-    was_training = model.training
+    was_training = {module: module.training for module in model.modules()}
     model.eval()
     try:
         yield
     finally:
-        model.train(was_training)
+        for module, training in was_training.items():  # one by one: a frozen norm may differ from the whole
+            module.training = training
 
 
 def _write(model: FBNet, path: Path, opset: int, side: int) -> None:
@@ -107,7 +112,9 @@ def _write(model: FBNet, path: Path, opset: int, side: int) -> None:
     if program is None:
         raise AssertionError("torch.onnx.export returned nothing")
     proto = program.model_proto
-    for key, value in model.description.to_metadata().items():
+    given = model.preprocess
+    preprocess = replace(given, resize=round(given.resize * side / given.resolution), resolution=side)
+    for key, value in replace(model.description, preprocess=preprocess).to_metadata().items():
         proto.metadata_props.add(key=key, value=value)
     onnx.checker.check_model(proto, full_check=True)
     onnx.save_model(proto, path)
@@ -143,11 +150,13 @@ def _compare(model: FBNet, path: Path, side: int, batch_sizes: Sequence[int]) ->
         with torch.inference_mode():
             expected = model(images).cpu().numpy()
         (logits,) = session.run(None, {"images": images.cpu().numpy()})
+        if not np.isfinite(expected).all():
+            raise ZooError("the network's own logits are not finite; its weights are damaged")
         differences[size] = float(np.abs(logits - expected).max())
         scale = max(scale, float(np.abs(expected).max()))
     if not max(differences.values()) <= TOLERANCE * max(scale, 1e-3):
         raise ZooError(
-            f"{path.name}: ONNX Runtime differs from PyTorch by {max(differences.values()):.2g} at logits up to "
+            f"ONNX Runtime differs from PyTorch by {max(differences.values()):.2g} at logits up to "
             f"{scale:.2g}; the file was not kept"
         )
     return differences, scale
