@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 
-from fbnetv3_zoo.errors import ZooError, check_number, check_type, check_whole
+from fbnetv3_zoo.errors import LARGEST, ZooError, check_number, check_type, check_whole
 from fbnetv3_zoo.plain import from_json, to_json
 from fbnetv3_zoo.rows import Conv, InvertedResidual, PoolingHead, Row, Skip, round_width
 
@@ -213,6 +213,8 @@ def _settle_block(arch: Arch, stage: int, index: int, row: Row, channels: int, r
 def _check_groups(name: str, block: Block) -> None:
     place = f"{name}: stage {block.stage}, block {block.index}"
     row = block.row
+    if block.expanded_channels > LARGEST:
+        raise ZooError(f"{place}: expanded width is {block.expanded_channels}; it must be at most {LARGEST}")
     if not isinstance(row, InvertedResidual):
         return
     if block.expanded_channels % block.groups:

@@ -106,6 +106,8 @@ def cost_of(arch: Arch, *, resolution: int | None = None) -> Cost:
 
 def tabulate(archs: Sequence[Arch], *, resolution: int | None = None) -> Table:
     """The table of ``archs``, each at its own resolution unless one is given."""
+    if not archs:
+        raise ZooError("archs is empty; give at least one network")
     depth = max(len(arch.blocks) for arch in archs)
     rows = np.zeros((len(archs), depth, len(COLUMNS)), dtype=np.int64)
     rows[:, :, [COLUMNS.index(name) for name in ("kernel", "stride", "groups_1x1")]] = 1

@@ -18,23 +18,36 @@ class ZooError(ValueError):
     """
 
 
-def check_whole(place: str, value: object, *, at_least: int = 1) -> None:
-    """Raise unless ``value`` is an int (bools excluded) of at least ``at_least``."""
+LARGEST = 1_000_000
+"""Upper bound of every count and number without a tighter one: products of a few of them still fit 64 bits."""
+
+
+def check_whole(place: str, value: object, *, at_least: int = 1, at_most: int = LARGEST) -> None:
+    """Raise unless ``value`` is an int (bools excluded) from ``at_least`` to ``at_most``."""
     if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
         raise ZooError(f"{place} is {value!r}; it must be a whole number of at least {at_least}")
+    if value > at_most:
+        raise ZooError(f"{place} is {_short(value)}; it must be a whole number of at most {at_most}")
 
 
 def check_number(
-    place: str, value: object, *, above: float = -math.inf, at_least: float = -math.inf, below: float = math.inf
+    place: str, value: object, *, above: float = -math.inf, at_least: float = -math.inf, below: float = LARGEST
 ) -> None:
-    """Raise unless ``value`` is a finite number with ``value > above``, ``value >= at_least`` and ``value < below``."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    """Raise unless ``value`` is a number with ``value > above``, ``value >= at_least`` and ``value < below``."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if number and above < value < below and value >= at_least:  # type: ignore[operator]
         return
     bounds = [f"above {above:g}"] if above > -math.inf else []
     bounds += [f"at least {at_least:g}"] if at_least > -math.inf else []
-    bounds += [f"below {below:g}"] if below < math.inf else []
-    raise ZooError(f"{place} is {value!r}; it must be a number {' and '.join(bounds)}".rstrip())
+    bounds += [f"below {below:g}"] if below < LARGEST else []
+    limit = f" and below {LARGEST}" if number and value >= LARGEST else ""  # type: ignore[operator]
+    raise ZooError(f"{place} is {_short(value)}; it must be a number {' and '.join(bounds)}".rstrip() + limit)
+
+
+def _short(value: object) -> str:
+    return (
+        f"a number of {value.bit_length()} bits" if isinstance(value, int) and value.bit_length() > 64 else repr(value)
+    )
 
 
 def check_flag(place: str, value: object) -> None:

@@ -58,9 +58,10 @@ class FBNet(nn.Module):
         self.preprocess = Preprocess.for_arch(arch)
         self.class_names: tuple[str, ...] | None = None
         self.gradient_checkpointing = False
-        self.stages = nn.Sequential(*_build_stages(arch, stochastic_depth))
-        self.dropout = nn.Dropout(dropout)
-        self.classifier = Classifier(arch.blocks[-1].out_channels, arch.num_classes)
+        with nullcontext() if generator is None else torch.random.fork_rng(devices=[]):
+            self.stages = nn.Sequential(*_build_stages(arch, stochastic_depth))
+            self.dropout = nn.Dropout(dropout)
+            self.classifier = Classifier(arch.blocks[-1].out_channels, arch.num_classes)
         self._zero_last_norms()
         if generator is not None:
             self.reset_parameters(generator)
@@ -177,11 +178,11 @@ def _checkpointed(block: nn.Module, x: Tensor) -> Tensor:
 
 @contextmanager
 def _still_statistics(module: nn.Module) -> Iterator[None]:
-    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.track_running_stats = False
+    norms = [(m, dict(m.named_buffers())) for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm, buffers in norms:  # the copies take the second count (autograd saves them: they cannot be left out)
+        norm._buffers.update({name: buffer.clone() for name, buffer in buffers.items()})
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, buffers in norms:
+            norm._buffers.update(buffers)

@@ -99,7 +99,13 @@ class Preprocess:
         image = self.convert(image)
         width, height = image.size
         short = min(width, height)
+        if short == 0:
+            raise ZooError(f"an image of {width} x {height} pixels is empty")
         size = (self.resize * width // short, self.resize * height // short)
+        if size[0] * size[1] > MAX_PIXELS:  # a thin image of few pixels would fill the memory
+            raise ZooError(
+                f"an image of {width} x {height} pixels is {size[0]} x {size[1]} when resized; crop it first"
+            )
         if size != image.size:
             image = image.resize(size, Image.Resampling[self.interpolation.name])
         left, top = round((size[0] - self.resolution) / 2), round((size[1] - self.resolution) / 2)
@@ -158,8 +164,13 @@ def _to_mode(image: Image.Image, mode: str) -> Image.Image:
 
     if image.mode.startswith("I"):  # 16-bit greys; Pillow's own conversion would clip them at 255
         image = image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+    if image.mode == "La":  # premultiplied
+        image = image.convert("LA")
+    if image.mode in ("RGBA", "RGBa", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-    return image if image.mode == mode else image.convert(mode)
+    try:
+        return image if image.mode == mode else image.convert(mode)
+    except ValueError:
+        raise ZooError(f"images of mode {image.mode} cannot be converted; save it as RGB") from None

@@ -67,7 +67,7 @@ class Recipe:
         check_number("Recipe.weight_decay", self.weight_decay, at_least=0)
         for field in ("momentum", "ema_decay", "label_smoothing", "dropout", "stochastic_depth"):
             check_number(f"Recipe.{field}", getattr(self, field), at_least=0, below=1)
-        check_whole("Recipe.seed", self.seed, at_least=0)
+        check_whole("Recipe.seed", self.seed, at_least=0, at_most=2**32 - 1)
 
     def learning_rate_at(self, epoch: int, progress: float) -> float:
         """The learning rate in ``epoch`` (from 0) for the step that completes ``progress`` in (0, 1] of it."""

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, settings
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.rows import Activation, Conv, InvertedResidual, PoolingHead, SqueezeExcite
 
-torch.set_num_threads(2)
+if "OMP_NUM_THREADS" not in os.environ:  # more threads than cores to themselves wait for one another
+    torch.set_num_threads(2)
 
 # The same examples in every run; HYPOTHESIS_PROFILE=explore looks further, with new ones each time.
 _SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]

@@ -55,7 +55,9 @@ def rows(draw: st.DrawFn, in_channels: int, divisor: int, *, may_stride: bool) -
         return Conv(kernel_size, width, stride, draw(activations), draw(st.booleans()), repeats)
     expansion = draw(st.sampled_from(EXPANSIONS))
     expanded = [round_width(channels * expansion, divisor) for channels in ({in_channels, width})]
-    grouped = draw(st.sampled_from([n for n in (1, 1, 2, 3) if not any(c % n for c in (in_channels, width, *expanded))]))
+    grouped = draw(
+        st.sampled_from([n for n in (1, 1, 2, 3) if not any(c % n for c in (in_channels, width, *expanded))])
+    )
     per_group = draw(st.sampled_from([n for n in (1, 1, 2, 4) if not any(c % max(1, c // n) for c in expanded)]))
     return InvertedResidual(
         kernel_size,

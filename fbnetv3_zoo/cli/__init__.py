@@ -16,7 +16,6 @@ from fbnetv3_zoo.errors import ZooError
 app = typer.Typer(
     name="fbnetv3",
     help="FBNetV3 and its family: look up, train, validate, export, classify.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -34,16 +33,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # OpenMP threads that wait by spinning make training up to 25 times slower when something else wants a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        status = app(args=arguments, standalone_mode=False)
+        given = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+        status = app(args=given, prog_name="fbnetv3", standalone_mode=False)
+        sys.stdout.flush()
     except ZooError as error:
         _fail(str(error))
     except ClickException as error:
         _fail(f"{error.format_message()} (see `fbnetv3 --help`)")
     except (typer.Abort, KeyboardInterrupt):
         status = 130
-    except BrokenPipeError:  # the reader, such as `head`, has gone
-        sys.stderr.close()
-        sys.exit(141)
+    except BrokenPipeError:  # the reader, such as `head`, has gone; typer, where it notices first, ends with 1 too
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     if status == 130:
         print("interrupted", file=sys.stderr)
     sys.exit(status or 0)

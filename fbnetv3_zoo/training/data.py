@@ -23,10 +23,11 @@ IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One image, read when asked for, with its class number."""
+    """One image, read when asked for, with its class number; ``key`` tells it from others in :attr:`fingerprint`."""
 
     read: Callable[[], Image.Image]
     label: int
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +50,8 @@ class Dataset:
 
     @property
     def fingerprint(self) -> str:
-        """Digest of names and labels in order: a run is only continued on the data it began with."""
-        text = repr((self.name, self.class_names, [[e.label for e in self.splits[s]] for s in SPLITS]))
+        """Digest of names, labels and keys in order: a run is only continued on the data it began with."""
+        text = repr((self.name, self.class_names, [[(e.label, e.key) for e in self.splits[s]] for s in SPLITS]))
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -69,11 +70,12 @@ def digits(*, seed: int = 0) -> Dataset:
     source = load_digits()
     pixels = np.rint(source.images * (255 / 16)).astype(np.uint8)
     labels = [int(label) for label in source.target]
-    parts = _split([image.tobytes() for image in pixels], labels, seed)
-    splits = {
-        split: tuple(Example(_ArrayReader(pixels[n]), labels[n]) for n in chosen) for split, chosen in parts.items()
-    }
     names = tuple(str(digit) for digit in range(10))
+    parts = _split([image.tobytes() for image in pixels], labels, seed, images=range(len(labels)), classes=names)
+    splits = {
+        split: tuple(Example(_ArrayReader(pixels[n]), labels[n], key=str(n)) for n in chosen)
+        for split, chosen in parts.items()
+    }
     return Dataset("digits", names, (0.305,), (0.376,), 1.0, MappingProxyType(splits))
 
 
@@ -93,8 +95,9 @@ def folder(path: str | Path, *, seed: int = 0) -> Dataset:
     names = tuple(files)
     found = [(file, names.index(name)) for name, members in files.items() for file in members]
     digests = [hashlib.sha256(file.read_bytes()).digest() for file, _ in found]
-    parts = _split(digests, [label for _, label in found], seed)
-    splits = {split: tuple(_file_example(*found[n]) for n in chosen) for split, chosen in parts.items()}
+    paths, labels = [file for file, _ in found], [label for _, label in found]
+    parts = _split(digests, labels, seed, images=paths, classes=[root / name for name in names])
+    splits = {split: tuple(_file_example(root, *found[n]) for n in chosen) for split, chosen in parts.items()}
     return _photos(root, names, splits)
 
 
@@ -112,7 +115,9 @@ def _split_folder(root: Path) -> Dataset:
         files = _class_files(place)
         if unknown := [name for name in files if name not in names]:
             raise ZooError(f"{place / unknown[0]}: class {unknown[0]!r} is not among those of {places['train']}")
-        splits[split] = tuple(_file_example(f, names.index(name)) for name, members in files.items() for f in members)
+        splits[split] = tuple(
+            _file_example(root, file, names.index(name)) for name, members in files.items() for file in members
+        )
     return _photos(root, names, splits)
 
 
@@ -121,12 +126,18 @@ def _photos(root: Path, names: tuple[str, ...], splits: Mapping[Split, Sequence[
 
 
 def _class_files(root: Path) -> dict[str, list[Path]]:
-    """Image files by class name, both sorted."""
+    """Image files by class name, both sorted; hidden files and folders left out."""
     folders = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if len(folders) < 2:
         raise ZooError(f"{root}: has {len(folders)} class folders; at least 2 are needed")
     files = {
-        entry.name: sorted(f for f in entry.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES and f.is_file())
+        entry.name: sorted(
+            file
+            for file in entry.rglob("*")
+            if file.suffix.lower() in IMAGE_SUFFIXES
+            and file.is_file()
+            and not any(part.startswith(".") for part in file.relative_to(entry).parts)
+        )
         for entry in folders
     }
     for name, members in files.items():
@@ -135,21 +146,24 @@ def _class_files(root: Path) -> dict[str, list[Path]]:
     return files
 
 
-def _split(contents: Sequence[Hashable], labels: Sequence[int], seed: int) -> dict[Split, list[int]]:
-    """Indices for each split, class by class; equal contents stay together."""
+def _split(
+    contents: Sequence[Hashable], labels: Sequence[int], seed: int, *, images: Sequence[object],
+    classes: Sequence[object],
+) -> dict[Split, list[int]]:  # fmt: skip
+    """Indices for each split, class by class; equal contents stay together. Errors name ``images`` and ``classes``."""
     groups: dict[Hashable, list[int]] = defaultdict(list)
     for n, (content, label) in enumerate(zip(contents, labels, strict=True)):
         groups[content].append(n)
-        if labels[groups[content][0]] != label:
-            raise ZooError(
-                f"classes {labels[groups[content][0]]} and {label} hold the same image; remove one of the two"
-            )
+        first = groups[content][0]
+        if labels[first] != label:
+            raise ZooError(f"{images[first]} and {images[n]}: one image in two classes; remove one of the two")
     rng = np.random.default_rng(seed)
     parts: dict[Split, list[int]] = {split: [] for split in SPLITS}
     for label in sorted(set(labels)):
         members = [group for group in groups.values() if labels[group[0]] == label]
         if len(members) < 3:
-            raise ZooError(f"class {label} has {len(members)} different images; at least 3 are needed, one a split")
+            count = len(members)
+            raise ZooError(f"{classes[label]}: has {count} different images; at least 3 are needed, one a split")
         order = rng.permutation(len(members))
         held_out = max(1, -(-len(members) // 5))
         parts["test"] += _flat(members[n] for n in order[:held_out])
@@ -178,5 +192,5 @@ class _FileReader:
         return read_image(self.path)
 
 
-def _file_example(path: Path, label: int) -> Example:
-    return Example(_FileReader(path), label)
+def _file_example(root: Path, path: Path, label: int) -> Example:
+    return Example(_FileReader(path), label, key=path.relative_to(root).as_posix())

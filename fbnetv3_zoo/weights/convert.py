@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fbnetv3_zoo.arch import Arch, Block
 from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.model import FBNet
 from fbnetv3_zoo.rows import Conv, InvertedResidual, PoolingHead
 
 _NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
@@ -22,17 +24,23 @@ def from_official(arch: Arch, state_dict: Mapping[str, Any]) -> dict[str, Tensor
     Raises :class:`ZooError` naming missing and left-over keys, and tensors of the wrong shape by their official names.
     """
     inner = state_dict.get("model_ema") or state_dict.get("state_dict") or state_dict
+    if not isinstance(inner, Mapping) or not all(isinstance(value, Tensor) for value in inner.values()):
+        raise ZooError(f"state dict for {arch.name} is not a mapping of names to tensors")
     given = {key.removeprefix("module."): value for key, value in inner.items()}
     names = dict(_official_names(arch))
     missing, left_over = sorted(names.keys() - given.keys()), sorted(given.keys() - names.keys())
     if missing or left_over:
-        raise ZooError(
-            f"state dict does not fit {arch.name}: {_some('missing', missing)}{_some('left over', left_over)}".rstrip(
-                "; "
-            )
-        )
-    converted = {ours: given[official] for official, ours in names.items()}
-    converted["classifier.weight"] = converted["classifier.weight"].flatten(1)
+        difference = _some("missing", missing) + _some("left over", left_over)
+        raise ZooError(f"state dict does not fit {arch.name}: {difference.removesuffix('; ')}")
+    with torch.device("meta"):
+        wanted = FBNet(arch).state_dict()
+    converted = {}
+    for official, ours in names.items():
+        tensor = given[official].flatten(1) if ours == "classifier.weight" else given[official]
+        if tensor.shape != wanted[ours].shape:
+            shapes = f"{tuple(given[official].shape)}, not {tuple(wanted[ours].shape)}"
+            raise ZooError(f"state dict does not fit {arch.name}: {official} has shape {shapes}")
+        converted[ours] = tensor
     return converted
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from fbnetv3_zoo.errors import ZooError
@@ -18,7 +17,7 @@ def adapt_stem(weight: Tensor, in_channels: int) -> Tensor:
     """A stem convolution's weight (out, channels, k, k) for another number of input channels.
 
     One channel takes the sum (a grey image then gives what its RGB copy gave); more are the old ones repeated in turn,
-    scaled so that equal channels give the same sum.
+    scaled by old / new number of channels so that the response keeps its size.
     """
     old = weight.shape[1]
     if in_channels == 1:
@@ -31,14 +30,16 @@ def fit_to(model: FBNet, tensors: Mapping[str, Tensor], source: str) -> dict[str
     """``tensors`` as a complete state dict of ``model``.
 
     A classifier of another width is replaced by the model's own; a stem of another number of input channels is
-    adapted. Any other difference raises :class:`ZooError`, with ``source`` before it.
+    adapted. Any other difference raises :class:`ZooError`, with ``source`` before it; so do these two for a model on the
+    meta device, which has no values of its own.
     """
     wanted = model.state_dict()
     fitted = dict(tensors)
-    given = fitted.get(_CLASSIFIER[0])
-    if given is not None and given.shape[0] != model.arch.num_classes and not wanted[_CLASSIFIER[0]].is_meta:
+    given, stem = fitted.get(_CLASSIFIER[0]), fitted.get(_STEM)
+    if wanted[_CLASSIFIER[0]].is_meta:
+        given = stem = None
+    if given is not None and given.shape[0] != model.arch.num_classes:
         fitted.update({name: wanted[name] for name in _CLASSIFIER})
-    stem = fitted.get(_STEM)
     if stem is not None and stem.ndim == 4 and _only_channels_differ(stem, wanted.get(_STEM)):
         fitted[_STEM] = adapt_stem(stem, model.arch.in_channels)
     _refuse_differences(fitted, wanted, model.arch.name, source)
@@ -64,5 +65,6 @@ def _refuse_differences(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor
         raise ZooError(
             f"{source}: does not fit {name}: {key} has shape {tuple(given[key].shape)}, not {tuple(wanted[key].shape)}"
         )
-    if any(given[key].dtype == torch.bool or given[key].is_complex() for key in given):
-        raise ZooError(f"{source}: does not fit {name}: tensors must be floating point")
+    for key in sorted(given):
+        if wanted[key].is_floating_point() and not given[key].is_floating_point():
+            raise ZooError(f"{source}: does not fit {name}: {key} is {given[key].dtype}; it must be floating point")

@@ -1,0 +1,203 @@
+"""Which module may import which (ARCHITECTURE.md), what an import costs, and how large a file may be."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from importlib import import_module
+from importlib.metadata import requires
+from pathlib import Path
+
+import pytest
+
+import fbnetv3_zoo
+
+ROOT = Path(__file__).parent.parent
+HOMES = {"": ROOT / "fbnetv3_zoo", **{room: ROOT / room for room in ("search", "detection", "export")}}
+
+# A module, or the folder it lies in, and what it may import besides itself.
+VALUES = {"errors", "plain", "rows", "arch"}
+CORE = {
+    *VALUES,
+    "atomic",
+    "zoo",
+    "cost",
+    "blocks",
+    "preprocess",
+    "description",
+    "model",
+    "weights",
+    "factory",
+    "classify",
+}
+MAY_IMPORT = {
+    "errors": set(),
+    "atomic": {"errors"},
+    "plain": {"errors"},
+    "rows": {"errors"},
+    "arch": {"errors", "plain", "rows"},
+    "zoo": VALUES,
+    "cost": VALUES,
+    "blocks": VALUES,
+    "recipe": VALUES,
+    "preprocess": {*VALUES, "zoo"},
+    "description": {*VALUES, "preprocess"},
+    "model": {*VALUES, "blocks", "preprocess", "description"},
+    "weights": {*VALUES, "atomic", "blocks", "preprocess", "description", "model"},
+    "factory": {*VALUES, "zoo", "model", "weights"},
+    "classify": CORE,
+    "training": {*CORE, "recipe"},
+    "search": {*VALUES, "zoo", "cost", "atomic", "recipe", "training"},
+    "detection": CORE,
+    "export": CORE,
+    "cli": {*CORE, "recipe", "training", "search", "detection", "export"},
+}
+WITHOUT_TORCH = ["errors", "plain", "rows", "arch", "zoo", "cost", "recipe", "preprocess", "description", "atomic"]
+
+
+def _modules() -> dict[str, Path]:
+    """Every library file by its dotted name after ``fbnetv3_zoo``."""
+    found = {}
+    for room, folder in HOMES.items():
+        for path in sorted(folder.rglob("*.py")):
+            parts = [room, *path.relative_to(folder).with_suffix("").parts]
+            found[".".join(part for part in parts if part and part != "__init__")] = path
+    return found
+
+
+MODULES = _modules()
+
+
+def _imported(module: str) -> Iterator[str]:
+    """What ``module`` imports of this package, wherever in its code; ``TYPE_CHECKING`` blocks count too."""
+    package = module if MODULES[module].name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = f"fbnetv3_zoo.{package}".split(".")
+                base = ".".join([*above[: len(above) - node.level + 1], *filter(None, [base])])
+            names = [base] if base != "fbnetv3_zoo" else [f"{base}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            if re.match(r"fbnetv3_zoo(\.|$)", name):
+                inside = name.removeprefix("fbnetv3_zoo").removeprefix(".")
+                yield fbnetv3_zoo._HOMES.get(inside, inside)
+            elif name.split(".")[0] in ("search", "detection", "export"):
+                raise AssertionError(f"fbnetv3_zoo.{module} imports {name} by its folder")
+
+
+def test_every_room_is_known() -> None:
+    assert {module.split(".")[0] for module in MODULES if module} <= MAY_IMPORT.keys()
+    assert len(MODULES) > 20
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if module])
+def test_arrows(module: str) -> None:
+    room = module.split(".")[0]
+    reached = {name.split(".")[0] for name in _imported(module)} - {room}
+    wrong = reached - MAY_IMPORT[room]
+    assert not wrong, f"fbnetv3_zoo.{module} must not import {sorted(wrong)}"
+
+
+def test_arrows_have_no_circle() -> None:
+    order = list(TopologicalSorter({room: allowed - {room} for room, allowed in MAY_IMPORT.items()}).static_order())
+    assert order[-1] == "cli"
+
+
+@pytest.mark.parametrize(
+    ("name", "line"), [("weights.fit", "from fbnetv3_zoo.factory import create"), ("zoo", "import fbnetv3_zoo.cost")]
+)
+def test_a_wrong_arrow_would_be_found(name: str, line: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / MODULES[name].name
+    file.write_text(f"def late() -> None:\n    {line}\n")
+    monkeypatch.setitem(MODULES, name, file)
+    with pytest.raises(AssertionError, match=f"fbnetv3_zoo.{name} must not import"):
+        test_arrows(name)
+
+
+def _loaded_after(statement: str) -> set[str]:
+    script = f"{statement}\nimport sys\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_the_package_itself_costs_nothing() -> None:
+    loaded = _loaded_after("import fbnetv3_zoo; fbnetv3_zoo.__all__, dir(fbnetv3_zoo)")
+    assert not loaded & {"torch", "numpy", "PIL", "onnx", "onnxruntime", "fbnetv3_zoo.arch"}
+
+
+def test_values_work_without_torch() -> None:
+    known = [name for name in WITHOUT_TORCH if name in MODULES]
+    loaded = _loaded_after("\n".join(f"import fbnetv3_zoo.{name}" for name in known))
+    assert {f"fbnetv3_zoo.{name}" for name in known} <= loaded
+    assert not loaded & {"torch", "torchvision"}
+
+
+def test_values_compute_without_torch() -> None:
+    loaded = _loaded_after(
+        "from PIL import Image\n"
+        "from fbnetv3_zoo import Preprocess, cost_of, list_models\n"
+        "from fbnetv3_zoo.zoo import ARCHS\n"
+        "cost_of(ARCHS[list_models()[0]])\n"
+        "Preprocess.for_arch(ARCHS['fbnetv3_a'])(Image.new('RGB', (300, 300)))"
+    )
+    assert not loaded & {"torch", "torchvision"}
+
+
+@pytest.mark.parametrize("name", fbnetv3_zoo.__all__)
+def test_public_names_resolve(name: str) -> None:
+    value = getattr(fbnetv3_zoo, name)
+    assert value.__name__ == name
+    assert value.__doc__
+    assert name in dir(fbnetv3_zoo)
+
+
+def test_unknown_names_are_attribute_errors() -> None:
+    with pytest.raises(AttributeError, match="module 'fbnetv3_zoo' has no attribute 'Arhc'"):
+        fbnetv3_zoo.Arhc  # noqa: B018
+
+
+def test_public_names_are_those_of_the_type_checker() -> None:
+    """The names that resolve on first use are the ones imported under ``TYPE_CHECKING``, from the same homes."""
+    tree = ast.parse(MODULES[""].read_text())
+    seen = {
+        alias.name: node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    homes = {name: f"fbnetv3_zoo.{home}" for name, home in fbnetv3_zoo._HOMES.items()}
+    assert homes == {name: module for name, module in seen.items() if name in homes}
+    assert sorted(homes) == sorted(fbnetv3_zoo.__all__)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_modules_have_a_docstring_and_can_be_imported(module: str) -> None:
+    assert import_module(f"fbnetv3_zoo.{module}".rstrip(".")).__doc__
+
+
+def test_no_module_bears_the_name_of_another() -> None:
+    names = {re.split(r"[^\w-]", entry)[0].replace("-", "_") for entry in requires("fbnetv3-zoo") or []}
+    assert {"torch", "onnx", "hypothesis"} <= names
+    taken = {*names, *sys.stdlib_module_names, "PIL", "sklearn", "skimage", "detectron2"}
+    assert not {path.stem for path in MODULES.values()} & taken
+
+
+def test_files_are_short() -> None:
+    lengths = {module: len(path.read_text().splitlines()) for module, path in MODULES.items()}
+    assert {module: length for module, length in lengths.items() if length > 400} == {}
+
+
+def test_nothing_else_is_installed_at_top_level() -> None:
+    for room in ("search", "detection", "export"):
+        spec = import_module(f"fbnetv3_zoo.{room}").__spec__
+        assert spec is not None
+        assert Path(str(spec.origin)).parent == ROOT / room
+    outside = "import importlib.util as u; print([n for n in ('search', 'detection', 'export') if u.find_spec(n)])"
+    done = subprocess.run([sys.executable, "-c", outside], capture_output=True, text=True, check=True, cwd="/")
+    assert done.stdout.strip() == "[]"

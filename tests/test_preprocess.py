@@ -1,0 +1,284 @@
+"""From an image file to the array a network takes: equal to torchvision's transform, for every kind of file."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import skimage.data
+import torch
+from PIL import Image
+from torchvision.transforms import v2
+
+from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.preprocess import IMAGENET_MEAN, IMAGENET_STD, Interpolation, Preprocess, read_image, stack
+from fbnetv3_zoo.zoo import ARCHS, PUBLISHED
+
+Pixels = npt.NDArray[np.uint8]
+FILTERS = {
+    Interpolation.NEAREST: v2.InterpolationMode.NEAREST,
+    Interpolation.BILINEAR: v2.InterpolationMode.BILINEAR,
+    Interpolation.BICUBIC: v2.InterpolationMode.BICUBIC,
+}
+SIZES = [(224, 224), (225, 224), (300, 200), (201, 300), (242, 500), (37, 501), (1000, 13), (1, 9), (6, 5)]
+
+
+@pytest.fixture(scope="module")
+def photos() -> dict[str, Image.Image]:
+    """Photographs that ship with scikit-image."""
+    names = ("astronaut", "coffee", "chelsea", "rocket", "camera")
+    return {name: Image.fromarray(getattr(skimage.data, name)()) for name in names}
+
+
+def _torchvision(preprocess: Preprocess, image: Image.Image) -> npt.NDArray[np.float32]:
+    transform = v2.Compose(
+        [
+            v2.Resize(preprocess.resize, FILTERS[preprocess.interpolation]),
+            v2.CenterCrop(preprocess.resolution),
+            v2.ToImage(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(preprocess.mean, preprocess.std),
+        ]
+    )
+    array: npt.NDArray[np.float32] = transform(image).numpy()
+    return array
+
+
+@pytest.mark.parametrize("name", ["astronaut", "coffee", "chelsea", "rocket"])
+@pytest.mark.parametrize("arch", ["fbnetv3_a", "fbnetv3_g", "fbnetv2_f1"])
+def test_photographs_as_torchvision_prepares_them(photos: dict[str, Image.Image], name: str, arch: str) -> None:
+    preprocess = Preprocess.for_arch(ARCHS[arch])
+    array = preprocess(photos[name])
+    assert array.dtype == np.float32
+    assert array.shape == (3, ARCHS[arch].resolution, ARCHS[arch].resolution)
+    assert array.flags.c_contiguous
+    np.testing.assert_allclose(array, _torchvision(preprocess, photos[name]), atol=1e-6)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("interpolation", Interpolation)
+@pytest.mark.parametrize("resize", [224, 242, 231])
+def test_any_size_as_torchvision_prepares_it(
+    photos: dict[str, Image.Image], size: tuple[int, int], interpolation: Interpolation, resize: int
+) -> None:
+    preprocess = Preprocess(resize, 224, interpolation)
+    image = photos["astronaut"].crop((100, 50, 500, 400)).resize(size)
+    np.testing.assert_allclose(preprocess(image), _torchvision(preprocess, image), atol=1e-6)
+
+
+def test_grey_networks(photos: dict[str, Image.Image]) -> None:
+    preprocess = Preprocess.for_arch(replace(ARCHS["fbnetv3_a"], in_channels=1))
+    assert preprocess.mean == pytest.approx((sum(IMAGENET_MEAN) / 3,))
+    assert preprocess.std == pytest.approx((sum(IMAGENET_STD) / 3,))
+    for name in ("camera", "coffee"):
+        array = preprocess(photos[name])
+        assert array.shape == (1, 224, 224)
+        np.testing.assert_allclose(array, _torchvision(preprocess, photos[name].convert("L")), atol=1e-6)
+
+
+def test_other_channels_cannot_come_from_files(photos: dict[str, Image.Image]) -> None:
+    preprocess = Preprocess.for_arch(replace(ARCHS["fbnetv3_a"], in_channels=4))
+    with pytest.raises(ZooError, match="this network takes 4 channels; image files can only fill 1 or 3"):
+        preprocess(photos["coffee"])
+
+
+@pytest.mark.parametrize("name", ARCHS)
+def test_published_networks_have_their_own_resize(name: str) -> None:
+    preprocess, published = Preprocess.for_arch(ARCHS[name]), PUBLISHED.get(name)
+    resize = published.resize if published and published.resize else ARCHS[name].resolution
+    assert preprocess == Preprocess(resize, ARCHS[name].resolution)
+    assert (preprocess.mean, preprocess.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert preprocess.interpolation is Interpolation.BILINEAR
+
+
+def test_at_another_resolution_nothing_is_cut_off() -> None:
+    assert Preprocess.for_arch(replace(ARCHS["fbnetv3_a"], resolution=160)) == Preprocess(160, 160)
+    assert Preprocess.for_arch(ARCHS["fbnetv3_a"].for_small_images()) == Preprocess(32, 32)
+
+
+def test_thin_images_cannot_fill_the_memory() -> None:
+    image = Image.new("RGB", (200_000, 1))  # 145 GB, resized
+    with pytest.raises(ZooError) as caught:
+        Preprocess(500, 224)(image)
+    text = "an image of 200000 x 1 pixels is 100000000 x 500 when resized; crop it first"
+    assert str(caught.value) == text
+
+
+def test_images_are_left_as_they_were(photos: dict[str, Image.Image]) -> None:
+    image = photos["coffee"].copy()
+    batch = stack(Preprocess(64, 48), [image, photos["camera"]])
+    assert batch.shape == (2, 3, 48, 48)
+    assert image == photos["coffee"]
+
+
+def _seen(image: Image.Image, mode: str = "RGB") -> Pixels:
+    """The 8-bit pixels that a network sees of a small image, none of them resized away."""
+    statistics = {"mean": (0.5,), "std": (0.5,)} if mode == "L" else {}
+    side = min(image.size)
+    cropped = Preprocess(side, side, **statistics).crop(image)  # type: ignore[arg-type]
+    assert cropped.mode == mode
+    return np.asarray(cropped)
+
+
+GREYS = np.arange(16, dtype=np.uint8).reshape(4, 4) * 17
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "I;16", "I"])
+def test_every_mode_shows_the_same_greys(tmp_path: Path, mode: str) -> None:
+    greys = np.where(GREYS > 127, 255, 0).astype(np.uint8) if mode == "1" else GREYS
+    if mode in ("I;16", "I"):
+        image = Image.fromarray(greys.astype(np.uint16) * 257)
+    else:
+        image = Image.fromarray(greys).convert(mode)
+    path = tmp_path / ("image.tif" if mode in ("CMYK", "I") else "image.png")
+    image.convert(mode).save(path)
+    back = read_image(path)
+    assert back.mode == mode
+    assert (_seen(back) == greys[..., None]).all()
+    assert (_seen(back, "L") == greys).all()
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "PA"])
+def test_transparency_lies_over_white(mode: str) -> None:
+    alpha = np.array([[0, 128], [255, 64]], dtype=np.uint8)
+    grey = Image.new("L", (2, 2), 60)
+    colour = {"RGBA": [grey] * 3, "LA": [grey], "PA": [grey.convert("P")]}[mode]
+    image = Image.merge(mode, [*colour, Image.fromarray(alpha)])
+    expected = 60 * (alpha / 255) + 255 * (1 - alpha / 255)
+    np.testing.assert_allclose(_seen(image), np.repeat(expected[..., None], 3, 2), atol=1)
+    np.testing.assert_allclose(_seen(image, "L"), expected, atol=1)
+
+
+@pytest.mark.parametrize(
+    ("depth", "colour", "pixels", "transparent"),
+    [
+        (8, 0, struct.pack("4B", 0, 100, 200, 255), struct.pack(">H", 100)),
+        (16, 0, struct.pack(">4H", 0, 25700, 51400, 65535), struct.pack(">H", 25700)),
+        (8, 2, bytes(v for v in (0, 100, 200, 255) for _ in range(3)), struct.pack(">3H", 100, 100, 100)),
+        (8, 3, bytes(range(4)), bytes((255, 0, 255, 255))),
+    ],
+    ids=["grey", "grey16", "rgb", "palette"],
+)
+def test_a_transparent_colour_is_white(
+    tmp_path: Path, depth: int, colour: int, pixels: bytes, transparent: bytes
+) -> None:
+    palette = bytes(v for v in (0, 100, 200, 255) for _ in range(3))
+    chunks = [(b"PLTE", palette)] if colour == 3 else []
+    path = _png(tmp_path, (4, 4), depth, colour, (b"\0" + pixels) * 4, [*chunks, (b"tRNS", transparent)])
+    assert (_seen(read_image(path))[:, :, 0] == (0, 255, 200, 255)).all()
+    assert (_seen(read_image(path), "L") == (0, 255, 200, 255)).all()
+
+
+def _png(
+    folder: Path, size: tuple[int, int], depth: int, colour: int, raw: bytes, chunks: list[tuple[bytes, bytes]]
+) -> Path:
+    """A PNG file written by hand: ``raw`` are its filtered rows."""
+    header = struct.pack(">IIBBBBB", *size, depth, colour, 0, 0, 0)
+    every = [(b"IHDR", header), *chunks, (b"IDAT", zlib.compress(raw)), (b"IEND", b"")]
+    blocks = [struct.pack(">I", len(d)) + kind + d + struct.pack(">I", zlib.crc32(kind + d)) for kind, d in every]
+    path = folder / "hand.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(blocks))
+    return path
+
+
+UPRIGHT: dict[int, Callable[[Pixels], Pixels]] = {  # from the stored pixels to the ones to be seen, by EXIF number
+    1: lambda stored: stored,
+    2: np.fliplr,
+    3: lambda stored: np.rot90(stored, 2),
+    4: np.flipud,
+    5: lambda stored: stored.swapaxes(0, 1),
+    6: lambda stored: np.rot90(stored, -1),
+    7: lambda stored: np.rot90(stored.swapaxes(0, 1), 2),
+    8: lambda stored: np.rot90(stored, 1),
+}
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
+def test_photographs_stand_upright(tmp_path: Path, orientation: int, suffix: str) -> None:
+    stored = np.zeros((32, 64, 3), dtype=np.uint8)
+    stored[:16, :32], stored[:16, 32:], stored[16:, :32] = (250, 0, 0), (0, 250, 0), (0, 0, 250)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"photo.{suffix}"
+    options = {"lossless": True} if suffix == "webp" else {"quality": 100, "subsampling": 0} if suffix == "jpg" else {}
+    Image.fromarray(stored).save(path, exif=exif, **options)
+    seen = np.asarray(read_image(path)).astype(int)
+    expected = UPRIGHT[orientation](stored)
+    assert seen.shape == expected.shape
+    assert np.abs(seen - expected).max() <= 6
+
+
+@pytest.mark.parametrize("suffix", ["bmp", "gif", "jpg", "png", "tif", "webp"])
+def test_usual_formats(tmp_path: Path, photos: dict[str, Image.Image], suffix: str) -> None:
+    path = tmp_path / f"photo.{suffix}"
+    photos["chelsea"].save(path)
+    mean = np.asarray(photos["chelsea"]).astype(float).mean()
+    assert np.asarray(read_image(path).convert("RGB")).astype(float).mean() == pytest.approx(mean, abs=2)
+
+
+def _refusal(path: Path) -> str:
+    with pytest.raises(ZooError) as caught:
+        read_image(path)
+    return str(caught.value)
+
+
+def test_missing_files_and_folders(tmp_path: Path) -> None:
+    assert _refusal(tmp_path / "gone.png") == f"{tmp_path / 'gone.png'}: no such file"
+    assert _refusal(tmp_path) == f"{tmp_path}: is a folder; name image files"
+
+
+@pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n", b"just text\n" * 100], ids=["empty", "start", "text"])
+def test_files_that_are_no_images(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "image.png"
+    path.write_bytes(content)
+    assert _refusal(path).startswith(f"{path}: cannot be read as an image (")
+    assert "\n" not in _refusal(path)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.95])
+def test_truncated_files(tmp_path: Path, photos: dict[str, Image.Image], suffix: str, part: float) -> None:
+    path = tmp_path / f"photo.{suffix}"
+    photos["coffee"].save(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * part)])
+    assert _refusal(path).startswith(f"{path}: cannot be read as an image (")
+
+
+def test_a_damaged_orientation_does_not_hide_the_picture(tmp_path: Path, photos: dict[str, Image.Image]) -> None:
+    path = tmp_path / "photo.jpg"
+    photos["coffee"].save(path, exif=b"Exif\0\0rubbish")
+    assert read_image(path).size == photos["coffee"].size
+
+
+@pytest.mark.parametrize("side", [13_378, 50_000, 2**31 - 1])
+def test_decompression_bombs(tmp_path: Path, side: int) -> None:
+    path = _png(tmp_path, (side, side), 1, 0, b"", [])
+    assert _refusal(path) == f"{path}: over the limit of 178,956,970 pixels; shrink it"
+
+
+def test_large_images_below_the_limit(tmp_path: Path) -> None:
+    path = _png(tmp_path, (9_500, 9_500), 1, 0, (b"\0" + bytes(9_500 // 8 + 1)) * 9_500, [])
+    assert read_image(path).size == (9_500, 9_500)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        (lambda: Preprocess(200, 224), "Preprocess.resize is 200; it must be at least the resolution, 224"),
+        (lambda: Preprocess(224, 0), "Preprocess.resolution is 0; it must be a whole number of at least 1"),
+        (lambda: Preprocess(8, 8, mean=(0.5,)), "Preprocess.mean has 1 values and std 3; give one a channel"),
+        (lambda: Preprocess(8, 8, std=(1, 0, 1)), "Preprocess.std is 0; it must be a number above 0"),
+    ],
+)
+def test_wrong_values_are_refused(wrong: Callable[[], object], text: str) -> None:
+    with pytest.raises(ZooError) as caught:
+        wrong()
+    assert str(caught.value) == text
