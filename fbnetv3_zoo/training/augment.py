@@ -31,12 +31,13 @@ class _Augmented(TorchDataset[tuple[Tensor, int]]):
 
 
 def _augmenter(preprocess: Preprocess, augmentation: Augmentation) -> Callable[[Image.Image], Image.Image]:
-    if augmentation is Augmentation.NONE:
-        return preprocess.crop
+    steps: list[Callable[[Image.Image], Image.Image]] = [preprocess.crop]
     if augmentation is Augmentation.SHIFT:
-        shift = v2.RandomAffine(degrees=8, translate=(0.08, 0.08), scale=(0.9, 1.1), interpolation=2)
-        return v2.Compose([preprocess.crop, shift])  # not a lambda: worker processes may have to pickle it
-    return v2.Compose([preprocess.convert, v2.RandomResizedCrop(preprocess.resolution), v2.RandomHorizontalFlip()])
+        steps.append(v2.RandomAffine(degrees=8, translate=(0.08, 0.08), scale=(0.9, 1.1), interpolation=2))
+    elif augmentation is Augmentation.CROP_FLIP:
+        steps = [preprocess.convert, v2.RandomResizedCrop(preprocess.resolution), v2.RandomHorizontalFlip()]
+    composed: Callable[[Image.Image], Image.Image] = v2.Compose(steps)  # not a lambda: worker processes pickle it
+    return composed
 
 
 def training_batches(

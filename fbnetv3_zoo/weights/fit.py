@@ -30,8 +30,8 @@ def fit_to(model: FBNet, tensors: Mapping[str, Tensor], source: str) -> dict[str
     """``tensors`` as a complete state dict of ``model``.
 
     A classifier of another width is replaced by the model's own; a stem of another number of input channels is
-    adapted. Any other difference raises :class:`ZooError`, with ``source`` before it; so do these two for a model on the
-    meta device, which has no values of its own.
+    adapted. Any other difference raises :class:`ZooError`, with ``source`` before it; so do these two for a model on
+    the meta device, which has no values of its own.
     """
     wanted = model.state_dict()
     fitted = dict(tensors)
