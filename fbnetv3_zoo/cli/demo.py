@@ -37,13 +37,13 @@ def demo(
 
     started = time.perf_counter()
     say = (lambda *_: None) if as_json else print
+    recipe = replace(RECIPES["digits"], seed=seed, epochs=RECIPES["digits"].epochs if epochs is None else epochs)
     digits = find_dataset("digits", seed=seed)
     counts = ", ".join(f"{len(digits[split])} for {split}" for split in digits.splits)
     say(f"Data: scikit-learn's handwritten digits, {counts}; no image in two of them.")
     arch = ARCHS["fbnetv3_a"].for_small_images().scaled(width=0.5, depth=0.5)
     cost = cost_of(replace(arch, in_channels=1, num_classes=10))
     say(f"Network: {arch.name}, {cost.parameters / 1e6:.2f} M parameters, {cost.macs / 1e6:.1f} M MACs.")
-    recipe = replace(RECIPES["digits"], seed=seed, epochs=RECIPES["digits"].epochs if epochs is None else epochs)
     if (output / "checkpoint.safetensors").exists():  # the demo always begins anew
         (output / "checkpoint.safetensors").unlink()
     with TrainingProgress(recipe.epochs) as progress:

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.errors import ZooError, check_whole
 from fbnetv3_zoo.preprocess import IMAGENET_MEAN, IMAGENET_STD, read_image
 
 Split = Literal["train", "validation", "test"]
@@ -129,7 +129,7 @@ def _class_files(root: Path) -> dict[str, list[Path]]:
     """Image files by class name, both sorted; hidden files and folders left out."""
     folders = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if len(folders) < 2:
-        raise ZooError(f"{root}: has {len(folders)} class folders; at least 2 are needed")
+        raise ZooError(f"{root}: needs at least 2 class folders, has {len(folders)}")
     files = {
         entry.name: sorted(
             file
@@ -151,6 +151,7 @@ def _split(
     classes: Sequence[object],
 ) -> dict[Split, list[int]]:  # fmt: skip
     """Indices for each split, class by class; equal contents stay together. Errors name ``images`` and ``classes``."""
+    check_whole("seed", seed, at_least=0, at_most=2**32 - 1)
     groups: dict[Hashable, list[int]] = defaultdict(list)
     for n, (content, label) in enumerate(zip(contents, labels, strict=True)):
         groups[content].append(n)

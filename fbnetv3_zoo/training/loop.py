@@ -140,7 +140,7 @@ def _history(folder: Path, state: TrainingState, identity: dict[str, str], *, re
     if not path.exists():
         return []
     if not resume:
-        raise ZooError(f"{folder}: holds a run already; continue it with resume, or give another folder")
+        raise ZooError(f"{folder}: holds a run; continue it with --resume (resume=True), or give another folder")
     return [Epoch(**entry) for entry in restore(path, state, identity=identity)]
 
 

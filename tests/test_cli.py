@@ -1,0 +1,468 @@
+"""The command line as its users meet it: what it prints, what it writes, how it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+
+from fbnetv3_zoo import training, zoo
+from fbnetv3_zoo.arch import Arch
+from fbnetv3_zoo.cli import main
+from fbnetv3_zoo.cost import cost_of
+from fbnetv3_zoo.recipe import Augmentation, Optimizer, Recipe
+from fbnetv3_zoo.training.data import digits
+from fbnetv3_zoo.weights.files import load
+from fbnetv3_zoo.zoo import ARCHS, PUBLISHED, list_models
+
+COMMANDS = ("list", "info", "train", "validate", "export", "classify", "demo")
+RECIPE = Recipe(1, 16, Optimizer.RMSPROP, 0.005, Augmentation.NONE, warmup_epochs=1, decay_per_epoch=0.8, ema_decay=0.9)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A command that ended: its exit code and what it printed."""
+
+    code: object
+    out: str
+    err: str
+
+
+def run(*arguments: object) -> Ended:
+    """Run ``fbnetv3 ARGUMENTS`` in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as caught:
+        main([str(argument) for argument in arguments])
+    return Ended(caught.value.code, out.getvalue(), err.getvalue())
+
+
+def script(*arguments: object, cwd: Path, **options: Any) -> subprocess.Popen[str]:
+    """Start the installed ``fbnetv3 ARGUMENTS`` in a process of its own."""
+    command = [str(Path(sys.executable).with_name("fbnetv3")), *map(str, arguments)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=cwd, text=True, **{**pipes, **options})
+
+
+def succeed(*arguments: object) -> str:
+    """What a command printed that must end well."""
+    ended = run(*arguments)
+    assert (ended.code, ended.err) == (0, "")
+    return ended.out
+
+
+@dataclass(frozen=True)
+class Home:
+    """A folder with ``arch.json``, ``recipe.json`` and a run of three epochs in ``run``; what training printed."""
+
+    folder: Path
+    first: Ended
+    resumed: Ended
+
+    @property
+    def model(self) -> Path:
+        return self.folder / "run" / "model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def home(tiny_arch: Arch, tmp_path_factory: pytest.TempPathFactory) -> Home:
+    folder = tmp_path_factory.mktemp("home")
+    (folder / "arch.json").write_text(tiny_arch.to_json())
+    (folder / "recipe.json").write_text(RECIPE.to_json())
+    options = ("--model", folder / "arch.json", "--recipe", folder / "recipe.json", "--output", folder / "run")
+    first = run("train", *options)
+    return Home(folder, first, run("train", *options, "--epochs", 3, "--resume", "--json"))
+
+
+@pytest.fixture(scope="module")
+def exported(home: Home) -> tuple[Path, str]:
+    """The ONNX file of the trained model, and what exporting it printed."""
+    return home.folder / "run" / "model.onnx", succeed("export", home.model)
+
+
+def test_list() -> None:
+    header, *lines = succeed("list").splitlines()
+    assert header.split() == ["name", "pixels", "MMACs", "Mparams", "top-1", "%", "(published)"]
+    assert [line.split()[0] for line in lines] == list_models()
+    assert len(lines) == 22
+    (line,) = (line for line in lines if line.startswith("fbnetv3_a "))
+    assert line.split() == ["fbnetv3_a", "224", "356.6", "8.60", "79.57"]
+    (line,) = (line for line in lines if line.startswith("fbnetv3_a0 "))
+    assert line.split()[-1] == "-"
+
+
+def test_list_with_a_pattern() -> None:
+    lines = succeed("list", "fbnetv2_[fl]1").splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["fbnetv2_f1", "fbnetv2_l1"]
+
+
+def test_list_as_json() -> None:
+    rows = json.loads(succeed("list", "--json"))
+    assert [row["name"] for row in rows] == list_models()
+    for row in rows:
+        cost = cost_of(ARCHS[row["name"]])
+        assert (row["macs"], row["parameters"]) == (cost.macs, cost.parameters)
+        assert row["resolution"] == ARCHS[row["name"]].resolution
+        published = PUBLISHED.get(row["name"])
+        assert row["published_top1"] == (published.top1 if published else None)
+
+
+def test_info_shows_the_published_figures() -> None:
+    text = succeed("info", "fbnetv3_a")
+    published, cost = PUBLISHED["fbnetv3_a"], cost_of(ARCHS["fbnetv3_a"])
+    assert text.startswith("fbnetv3_a, 224 x 224 pixels\n")
+    lines = {line.split("  ")[0]: line.split() for line in text.splitlines()}
+    assert lines["MACs"] == ["MACs", f"{cost.macs:,}", "(published:", f"{published.macs:,})"]
+    assert lines["conv weights"][2:] == [f"{cost.conv_weights:,}", "(published:", f"{published.conv_weights:,})"]
+    assert lines["parameters"] == ["parameters", "8,598,480"]
+    assert lines["published"][1:5] == ["79.57%", "top-1,", f"{published.top5:.2f}%", "top-5"]
+    rows = [line for line in text.splitlines() if "InvertedResidual" in line]
+    assert len(rows) == sum(type(block.row).__name__ == "InvertedResidual" for block in ARCHS["fbnetv3_a"].blocks)
+
+
+def test_info_without_published_figures(home: Home) -> None:
+    text = succeed("info", home.folder / "arch.json")
+    assert text.startswith("tiny, 32 x 32 pixels\n")
+    assert text.splitlines()[-1].split() == ["published", "-", "no", "figures", "for", "this", "network"]
+
+
+@pytest.mark.parametrize("name", ["fbnet_c", "fbnetv2_l1", "fbnetv3_a0", "fbnetv3_20g"])
+def test_info_as_json(name: str) -> None:
+    data, cost = json.loads(succeed("info", name, "--json")), cost_of(ARCHS[name])
+    for field in ("resolution", "macs", "conv_weights", "parameters", "peak_activation"):
+        assert data[field] == getattr(cost, field)
+    assert [row["macs"] for row in data["blocks"]] == [line.macs for line in cost.blocks]
+    assert [row["size"] for row in data["blocks"]] == [line.size for line in cost.blocks]
+    assert [row["out_channels"] for row in data["blocks"]] == [block.out_channels for block in ARCHS[name].blocks]
+    assert (data["published"] is None) == (name not in PUBLISHED)
+
+
+def test_info_of_a_derived_network() -> None:
+    options = ("--small-images", "--width", "0.5", "--depth", "2", "--resolution", "40", "--json")
+    data = json.loads(succeed("info", "fbnetv3_a", *options))
+    arch = replace(ARCHS["fbnetv3_a"].for_small_images().scaled(width=0.5, depth=2), resolution=40)
+    assert (data["name"], data["resolution"]) == ("fbnetv3_a_small_w0.5_d2", 40)
+    assert (data["macs"], data["parameters"]) == (cost_of(arch).macs, cost_of(arch).parameters)
+
+
+def test_train(home: Home) -> None:
+    assert home.first.code == 0
+    accuracy, test, *files = home.first.out.splitlines()
+    assert accuracy.startswith("validation accuracy ")
+    assert accuracy.endswith("% after 1 epochs")
+    assert test.startswith("test accuracy ")
+    assert "of 364; 95 % interval" in test
+    names = [line.split(" (")[0] for line in files]
+    assert names == [str(home.folder / "run" / name) for name in ("model.safetensors", "metrics.jsonl", "curve.png")]
+    (progress,) = home.first.err.splitlines()
+    assert progress.startswith("epoch   1/1  train loss ")
+
+
+def test_train_resumed(home: Home) -> None:
+    assert home.resumed.code == 0
+    assert [line[:11] for line in home.resumed.err.splitlines()] == ["epoch   2/3", "epoch   3/3"]
+    found = json.loads(home.resumed.out)
+    assert found["folder"] == str(home.folder / "run")
+    lines = [json.loads(line) for line in (home.folder / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    assert found["last_epoch"] == lines[-1]
+    assert found["test"]["total"] == 364
+    assert found["test"]["interval"][0] < found["test"]["top1"] / 364 < found["test"]["interval"][1]
+    assert found["test"]["top1"] > 0.7 * 364
+
+
+def test_train_takes_every_option(home: Home, tmp_path: Path) -> None:
+    for label, level in (("dark", 60), ("bright", 160)):  # a folder of photographs in all three splits
+        for split, count in (("train", 4), ("val", 2)):
+            (tmp_path / "photos" / split / label).mkdir(parents=True)
+            for n in range(count):
+                noise = np.random.default_rng(n).integers(0, 90, (40, 50, 3)) + level
+                Image.fromarray(noise.astype(np.uint8)).save(tmp_path / "photos" / split / label / f"{n}.jpg")
+    ended = run(
+        "train", "--model", home.folder / "arch.json", "--data", tmp_path / "photos", "--output", tmp_path / "run",
+        "--epochs", 2, "--batch-size", 4, "--learning-rate", 0.01, "--seed", 3, "--weights", home.model,
+        "--width", 1, "--depth", 1, "--resolution", 48, "--device", "cpu", "--workers", 0, "--json",
+    )  # fmt: skip
+    assert ended.code == 0
+    assert json.loads(ended.out)["test"] is None
+    model = load(tmp_path / "run" / "model.safetensors")
+    assert (model.arch.resolution, model.arch.in_channels, model.class_names) == (48, 3, ("bright", "dark"))
+    assert model.preprocess.resize == 55  # 8 / 7 of the crop
+    assert model.dropout.p == 0  # load() leaves it out; the recipe for photographs has 0.2
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "onnx"])
+def test_validate(kind: str, home: Home, exported: tuple[Path, str]) -> None:
+    trained = json.loads(home.resumed.out)
+    path = home.model if kind == "safetensors" else exported[0]
+    found = json.loads(succeed("validate", path, "--json"))
+    assert (found["model"], found["data"], found["split"]) == (str(path), "digits", "test")
+    assert (found["top1"], found["top5"], found["total"]) == tuple(
+        trained["test"][k] for k in ("top1", "top5", "total")
+    )
+    assert found["loss"] == pytest.approx(trained["test"]["loss"], rel=1e-4)
+    assert found["accuracy"] == found["top1"] / 364
+    text = succeed("validate", path, "--batch-size", 7)
+    assert text.splitlines()[0].startswith(f"test accuracy {found['accuracy']:.2%} ({found['top1']} of 364; 95 % int")
+    assert text.splitlines()[1] == f"top-5 {found['top5'] / 364:.2%}, loss {found['loss']:.4f}"
+
+
+def test_validate_another_split(home: Home) -> None:
+    found = json.loads(succeed("validate", home.model, "--split", "validation", "--json"))
+    expected = json.loads(home.resumed.out)["last_epoch"]
+    assert (found["accuracy"], found["total"]) == (expected["validation_top1"], 364)
+    other = json.loads(succeed("validate", home.model, "--split", "validation", "--json", "--seed", 1))
+    assert other["loss"] != found["loss"]
+
+
+def test_export(home: Home, exported: tuple[Path, str]) -> None:
+    path, text = exported
+    size = path.stat().st_size
+    file, given, answer, difference = text.splitlines()
+    assert file == f"{path}: opset 18, {size / 1e6:.1f} MB"
+    assert (given, answer) == ("input images: batch x 1 x 32 x 32", "output logits: batch x 10")
+    assert difference.startswith("largest difference to PyTorch: ")
+    assert difference.endswith(" (batches of 1, 2, 7)")
+
+
+def test_export_a_network_without_weights(home: Home, tmp_path: Path) -> None:
+    process = script("export", home.folder / "arch.json", "--opset", 20, "--resolution", 64, cwd=tmp_path)
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0] == "weights are random: good for timing, not for classifying"
+    assert lines[1].startswith("tiny.onnx: opset 20, ")
+    assert lines[2] == "input images: batch x 3 x 64 x 64"
+    assert next(o.version for o in onnx.load(tmp_path / "tiny.onnx").opset_import if not o.domain) == 20
+
+
+def test_export_as_json(home: Home, exported: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from fbnetv3_zoo.export import to_onnx
+
+    monkeypatch.setattr(to_onnx, "_write", lambda model, target, opset, side: shutil.copy(exported[0], target))
+    data = json.loads(succeed("export", home.model, "--output", home.folder / "again.onnx", "--json"))
+    assert data["path"] == str(home.folder / "again.onnx")
+    assert (data["opset"], data["inputs"]) == (18, {"images": ["batch", 1, 32, 32]})
+    assert data["max_difference"] == max(data["differences"].values())
+    assert data["file_size"] == exported[0].stat().st_size
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A test digit, a 7 that is no 7 when it lies on its side, in every kind of file, without loss but for JPEG."""
+    folder = tmp_path_factory.mktemp("pictures")
+    digit = next(example.read() for example in digits()["test"] if example.label == 7).resize((64, 64))
+    turned = Image.Exif()
+    turned[0x0112] = 6  # to be turned by 90 degrees clockwise
+    images: dict[str, tuple[Image.Image, dict[str, Any]]] = {
+        "grey.png": (digit, {}),
+        "rgb.png": (digit.convert("RGB"), {}),
+        "rgba.png": (digit.convert("RGBA"), {}),
+        "palette.png": (digit.convert("P"), {}),
+        "sixteen_bit.png": (Image.fromarray(np.asarray(digit).astype(np.uint16) * 257), {}),
+        "turned.png": (digit.transpose(Image.Transpose.ROTATE_90), {"exif": turned}),
+        "lossless.webp": (digit.convert("RGB"), {"lossless": True}),
+        "scan.tif": (digit, {}),
+        "plain.bmp": (digit, {}),
+        "cmyk.tiff": (digit.convert("RGB").convert("CMYK"), {}),
+        "photo.jpg": (digit, {"quality": 95}),
+        "print.jpeg": (digit.convert("CMYK"), {"quality": 95}),
+    }
+    for name, (image, options) in images.items():
+        image.save(folder / name, **options)
+    digit.transpose(Image.Transpose.ROTATE_90).save(folder / "on_its_side.png")
+    return {path.name: path for path in folder.iterdir()}
+
+
+def _answers(text: str) -> dict[str, dict[str, float]]:
+    return {
+        Path(entry["image"]).name: {p["name"]: p["probability"] for p in entry["predictions"]}
+        for entry in json.loads(text)
+    }
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "onnx"])
+def test_classify_every_kind_of_file(
+    kind: str, home: Home, exported: tuple[Path, str], pictures: dict[str, Path]
+) -> None:
+    model = home.model if kind == "safetensors" else exported[0]
+    found = _answers(succeed("classify", *pictures.values(), "--model", model, "--top", 10, "--json"))
+    expected = found["grey.png"]
+    assert list(found) == list(pictures)
+    for name, answer in found.items():
+        assert sum(answer.values()) == pytest.approx(1)
+        lossy, same = name.endswith((".jpg", ".jpeg")), answer == pytest.approx(expected, abs=0.02)
+        assert same != (name == "on_its_side.png") or lossy, name
+        assert not lossy or answer == pytest.approx(expected, abs=0.2), name
+
+
+def test_classify_as_text(home: Home, pictures: dict[str, Path]) -> None:
+    path = pictures["grey.png"]
+    probabilities = _answers(succeed("classify", path, "--model", home.model, "--json"))["grey.png"]
+    expected = [str(path), *(f"  {value:7.2%}  {name}" for name, value in probabilities.items())]
+    text = succeed("classify", path, "--model", home.model)
+    assert text.splitlines() == expected
+    assert len(expected) == 6
+    assert succeed("classify", path, "--model", home.model, "--top", 2).splitlines() == expected[:3]
+
+
+def test_classify_goes_on_after_a_broken_file(home: Home, pictures: dict[str, Path], tmp_path: Path) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(pictures["rgb.png"].read_bytes()[:80])
+    order = (pictures["grey.png"], broken, tmp_path / "absent.png", pictures["rgb.png"])
+    ended = run("classify", *order, "--model", home.model, "--json")
+    assert ended.code == 2
+    assert list(_answers(ended.out)) == ["grey.png", "rgb.png"]
+    first, second = ended.err.splitlines()
+    assert first.startswith(f"error: {broken}: cannot be read as an image (")
+    assert second == f"error: {tmp_path}/absent.png: no such file"
+
+
+def test_classify_from_another_folder(exported: tuple[Path, str], pictures: dict[str, Path]) -> None:
+    folder = pictures["grey.png"].parent
+    process = script("classify", "grey.png", "rgb.png", "--model", exported[0], "--top", 1, cwd=folder)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert [line.split()[-1] for line in out.splitlines()] == ["grey.png", "7", "rgb.png", "7"]
+
+
+DEMO_FILES = ("model.safetensors", "model.onnx", "predictions.png", "curve.png", "metrics.jsonl")
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ended]:
+    """The real demo, for one epoch."""
+    folder = tmp_path_factory.mktemp("demo") / "made" / "here"
+    return folder, run("demo", "--epochs", 1, "--output", folder)
+
+
+def test_demo(demo: tuple[Path, Ended]) -> None:
+    folder, ended = demo
+    assert ended.code == 0
+    assert [line[:11] for line in ended.err.splitlines()] == ["epoch   1/1"]
+    lines = ended.out.splitlines()
+    assert lines[0] == (
+        "Data: scikit-learn's handwritten digits, 1069 for train, 364 for validation, 364 for test; "
+        "no image in two of them."
+    )
+    assert lines[1] == "Network: fbnetv3_a_small_w0.5_d0.5, 1.37 M parameters, 4.8 M MACs."
+    assert {file.name for file in folder.iterdir()} == {*DEMO_FILES, "images"}
+    on_torch, on_onnx = (line.split(": ", 1)[1] for line in lines if line.startswith("Test accuracy on "))
+    assert on_torch == on_onnx
+    for name in DEMO_FILES:
+        assert f"  {folder / name} (" in ended.out
+        assert (folder / name).stat().st_size > 0
+    with Image.open(folder / "predictions.png") as picture:
+        picture.load()
+        assert picture.width > 800
+        assert picture.height > 500
+
+
+def test_demos_own_suggestions_work(demo: tuple[Path, Ended]) -> None:
+    suggestions = [line for line in demo[1].out.splitlines() if line.startswith("  fbnetv3 ")]
+    assert len(suggestions) == 2
+    for line in suggestions:
+        assert succeed(*shlex.split(line)[1:])
+
+
+def test_demo_again_in_the_same_folder(
+    demo: tuple[Path, Ended], tiny_arch: Arch, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It begins anew, also over a checkpoint that an interrupted demo left. Here with a tiny network, to be quick."""
+    folder = Path(shutil.copytree(demo[0], tmp_path / "again"))
+    (folder / "checkpoint.safetensors").write_bytes(b"of an interrupted demo")
+    few = digits()
+    few = replace(few, splits=MappingProxyType({split: few[split][::10] for split in few.splits}))
+    monkeypatch.setattr(training, "find_dataset", lambda source, seed: few)
+    monkeypatch.setattr(zoo, "ARCHS", {"fbnetv3_a": tiny_arch})
+    ended = run("demo", "--epochs", 2, "--output", folder, "--json")
+    assert ended.code == 0
+    found = json.loads(ended.out)
+    assert (found["folder"], found["test"]["total"]) == (str(folder), len(few["test"]))
+    assert found["max_difference"] < 1e-4
+    assert {file.name for file in folder.iterdir()} == {*DEMO_FILES, "images"}
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == 2
+    assert load(folder / "model.safetensors").arch.name == "tiny_small_w0.5_d0.5"
+    for name in ("model.onnx", "predictions.png", "curve.png"):
+        assert (folder / name).read_bytes() != (demo[0] / name).read_bytes()
+
+
+def _plain(text: str) -> str:
+    """``text`` without the colours that typer adds where it takes a log for a terminal, as on GitHub."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help(command: str) -> None:
+    text = " ".join(_plain(succeed(command, "--help")).split())
+    assert f"Usage: fbnetv3 {command} [OPTIONS]" in text
+    assert f"Example: fbnetv3 {command}" in text
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ()])
+def test_help_names_every_command(arguments: tuple[str, ...]) -> None:
+    text = _plain(succeed(*arguments))
+    assert "Usage: fbnetv3 [OPTIONS] COMMAND" in text
+    assert re.findall(r"^[│\s]*([a-z]+)  +[A-Z]", text, re.MULTILINE) == list(COMMANDS)
+
+
+def _imported(code: str) -> set[str]:
+    """The modules that a fresh interpreter holds after ``code``."""
+    code = f"import sys\n{code}\nprint(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stderr.split())
+
+
+HEAVY = {"torch", "torchvision", "onnx", "onnxruntime", "matplotlib", "sklearn", "scipy", "PIL", "safetensors"}
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["info", "fbnetv3_a"], ["train", "--help"]])
+def test_looking_up_imports_nothing_heavy(arguments: list[str]) -> None:
+    found = _imported(f"from fbnetv3_zoo.cli import main\ntry: main({arguments!r})\nexcept SystemExit: pass")
+    assert "fbnetv3_zoo.cli" in found
+    assert not found & HEAVY
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    found = _imported("import fbnetv3_zoo")
+    assert "fbnetv3_zoo" in found
+    assert not found & (HEAVY | {"numpy", "typer", "rich"})
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["info", "fbnetv3_g", "--json"]], ids=["little", "much"])
+def test_a_reader_that_leaves(arguments: list[str], tmp_path: Path) -> None:
+    """As in ``fbnetv3 list | head -1``: not a word, whether the output fits in a buffer or not."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = script(*arguments, cwd=tmp_path, stdout=writing, env={**os.environ, "PYTHONUNBUFFERED": ""})
+    os.close(writing)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (1, "")
+
+
+def test_interrupted_and_resumed(home: Home, tmp_path: Path) -> None:
+    options = ("--model", home.folder / "arch.json", "--recipe", home.folder / "recipe.json", "--output", "run")
+    process = script("train", *options, "--epochs", 1000, cwd=tmp_path)
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith("epoch   1/1000")
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert err.splitlines()[-1] == "interrupted"
+    assert "Traceback" not in err
+    assert {file.name for file in (tmp_path / "run").iterdir()} == {"checkpoint.safetensors", "metrics.jsonl"}

@@ -1,0 +1,613 @@
+"""Everything a user can plausibly get wrong, with the one line that says what, where, and how to mend it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fbnetv3_zoo.export import export_onnx
+from PIL import Image
+from safetensors.torch import save_file
+
+from fbnetv3_zoo.arch import Arch
+from fbnetv3_zoo.classify import Classifier
+from fbnetv3_zoo.cli import main
+from fbnetv3_zoo.cost import cost_of
+from fbnetv3_zoo.description import Description
+from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.factory import create
+from fbnetv3_zoo.model import FBNet
+from fbnetv3_zoo.preprocess import Preprocess, read_image
+from fbnetv3_zoo.recipe import RECIPES, find_recipe
+from fbnetv3_zoo.rows import Activation, Conv, InvertedResidual, PoolingHead, Row, Skip, SqueezeExcite
+from fbnetv3_zoo.training import evaluate, find_dataset, train
+from fbnetv3_zoo.weights.files import load, save
+from fbnetv3_zoo.zoo import ARCHS
+
+RELU = Activation.RELU
+STEM = Conv(3, 8, 2, RELU)
+WHOLE = "it must be a whole number of at least 1"
+
+
+def block(**changes: Any) -> InvertedResidual:
+    return replace(InvertedResidual(3, 8, 1, 1, 2, RELU), **changes)
+
+
+def arch(*rows: Row, **changes: Any) -> Arch:
+    """A network of one stage."""
+    return Arch(**{"name": "net", "resolution": 32, "stages": (rows or (STEM,),), "num_classes": 10, **changes})
+
+
+def from_json(old: str, new: str) -> Arch:
+    """The network ``arch(STEM, block())``, read from its JSON text with a change."""
+    text = arch(STEM, block()).to_json()
+    assert old in text
+    return Arch.from_json(text.replace(old, new, 1))
+
+
+def small(channels: int = 3, side: int = 32, **options: Any) -> torch.Tensor:
+    return FBNet(arch(), **options)(torch.zeros(1, channels, side, side))
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of right and wrong files. Only read."""
+    path = tmp_path_factory.mktemp("here")
+    model = create(arch())
+    model.class_names = tuple("abcdefghij")
+    save(model, path / "letters.safetensors")
+    save(create(arch(num_classes=3)), path / "three.safetensors")
+    save_file({"weight": torch.zeros(1)}, path / "foreign.safetensors")
+    save_file({"weight": torch.zeros(1)}, path / "newer.safetensors", {"format": "fbnetv3_zoo", "format_version": "2"})
+    (path / "net.json").write_text(arch().to_json())
+    for name in ("garbage.safetensors", "garbage.json", "garbage.png", "garbage.onnx", "notes.txt"):
+        (path / name).write_text("no such thing")
+    Image.new("RGB", (8, 8)).save(path / "image.png")
+    (path / "folder").mkdir()
+    (path / "folder.json").mkdir()
+    (path / "used").mkdir()
+    (path / "used" / "checkpoint.safetensors").write_text("of a run")
+    (path / "one_class" / "cat").mkdir(parents=True)
+    return path
+
+
+CALLS: list[tuple[str, Callable[[Path], object], str]] = [
+    # Rows
+    ("negative width", lambda _: Conv(3, -8, 1, RELU), f"Conv.out_channels is -8; {WHOLE}"),
+    ("zero width", lambda _: block(out_channels=0), f"InvertedResidual.out_channels is 0; {WHOLE}"),
+    ("float width", lambda _: Conv(3, 8.0, 1, RELU), f"Conv.out_channels is 8.0; {WHOLE}"),
+    ("width as text", lambda _: Skip("8"), f"Skip.out_channels is '8'; {WHOLE}"),
+    ("bool for a width", lambda _: Skip(True), f"Skip.out_channels is True; {WHOLE}"),
+    (
+        "huge width",
+        lambda _: PoolingHead(10**7, 1, RELU),
+        "PoolingHead.out_channels is 10000000; it must be a whole number of at most 1000000",
+    ),
+    ("no repeats", lambda _: block(repeats=0), f"InvertedResidual.repeats is 0; {WHOLE}"),
+    ("even kernel", lambda _: Conv(4, 8, 1, RELU), "Conv.kernel_size is 4; it must be odd (1, 3, 5, 7, ...)"),
+    ("stride 3", lambda _: block(stride=3), "InvertedResidual.stride is 3; it must be 1 or 2"),
+    ("bool for a stride", lambda _: Skip(8, True), "Skip.stride is True; it must be 1 or 2"),
+    ("activation as text", lambda _: Conv(3, 8, 1, "relu"), "Conv.activation is 'relu'; it must be an Activation"),
+    ("number for a flag", lambda _: Conv(3, 8, 1, RELU, 1), "Conv.bias is 1; it must be True or False"),
+    ("expansion 0", lambda _: block(expansion=0), "InvertedResidual.expansion is 0; it must be a number above 0"),
+    (
+        "expansion nan",
+        lambda _: block(expansion=math.nan),
+        "InvertedResidual.expansion is nan; it must be a number above 0",
+    ),
+    (
+        "padding too large",
+        lambda _: block(depthwise_padding=2),
+        "InvertedResidual.depthwise_padding is 2; it must be at most kernel_size // 2 = 1",
+    ),
+    ("no groups", lambda _: block(groups_1x1=0), f"InvertedResidual.groups_1x1 is 0; {WHOLE}"),
+    ("empty groups", lambda _: block(channels_per_group=0), f"InvertedResidual.channels_per_group is 0; {WHOLE}"),
+    (
+        "squeeze-excite as a number",
+        lambda _: block(squeeze_excite=0.25),
+        "InvertedResidual.squeeze_excite is 0.25; it must be a SqueezeExcite or None",
+    ),
+    (
+        "squeeze-excite of what",
+        lambda _: SqueezeExcite("output"),
+        "SqueezeExcite.reduces is 'output'; choose from input, expanded",
+    ),
+    (
+        "squeeze-excite to nothing",
+        lambda _: SqueezeExcite("input", 0.0),
+        "SqueezeExcite.ratio is 0.0; it must be a number above 0",
+    ),
+    # Networks
+    (
+        "name with a space",
+        lambda _: arch(name="my net"),
+        "Arch.name is 'my net'; use letters, digits, '.', '_' and '-', as in a file name",
+    ),
+    ("no classes", lambda _: arch(num_classes=0), f"net: num_classes is 0; {WHOLE}"),
+    ("channels as text", lambda _: arch(in_channels="3"), f"net: in_channels is '3'; {WHOLE}"),
+    ("no stages", lambda _: arch(stages=()), "net: stages is (); give a tuple of stages, each a tuple of rows"),
+    ("stages in a list", lambda _: arch(stages=[]), "net: stages is []; give a tuple of stages, each a tuple of rows"),
+    ("empty stage", lambda _: arch(stages=((),)), "net: stages[0] is (); give a tuple of at least one row"),
+    (
+        "stage in a list",
+        lambda _: arch(stages=((Skip(8),), [Skip(8)])),
+        "net: stages[1] is [Skip(out_channels=8, stride=1, repeats=1)]; give a tuple of at least one row",
+    ),
+    (
+        "no row",
+        lambda _: arch(stages=((STEM, 16),)),
+        "net: stages[0][1] is 16; it must be a Conv, InvertedResidual, Skip or PoolingHead",
+    ),
+    (
+        "pooling head in the middle",
+        lambda _: arch(PoolingHead(8, 1, RELU), Skip(8)),
+        "net: stages[0][0] is a PoolingHead; it may only be the last row",
+    ),
+    (
+        "width does not divide by groups_1x1",
+        lambda _: arch(STEM, block(groups_1x1=3)),
+        "net: stage 0, block 1: in_channels 8 is not divisible by groups_1x1 = 3; change one of them",
+    ),
+    (
+        "width does not divide by groups",
+        lambda _: arch(STEM, block(channels_per_group=3)),
+        "net: stage 0, block 1: expanded width 16 is not divisible by its 5 groups; "
+        "change channels_per_group (3) or expansion (2)",
+    ),
+    (
+        "resolution too small",
+        lambda _: replace(ARCHS["fbnetv3_a"], resolution=48),
+        "fbnetv3_a: resolution is 48; its strides and padding need at least 49",
+    ),
+    ("scaled to nothing", lambda _: arch().scaled(width=0), "scaled: width is 0; it must be a number above 0"),
+    ("scaled by nan", lambda _: arch().scaled(depth=math.nan), "scaled: depth is nan; it must be a number above 0"),
+    (
+        "small images without two strides",
+        lambda _: arch().for_small_images(),
+        "net: for_small_images needs two rows of stride 2; this network has 1",
+    ),
+    (
+        "cost at no resolution",
+        lambda _: cost_of(ARCHS["fbnetv3_a"], resolution=32),
+        "fbnetv3_a: resolution is 32; its strides and padding need at least 49",
+    ),
+    # Networks in files
+    (
+        "no JSON",
+        lambda _: Arch.from_json("net"),
+        "arch JSON cannot be read: Expecting value: line 1 column 1 (char 0)",
+    ),
+    (
+        "other JSON",
+        lambda _: Arch.from_json(RECIPES["digits"].to_json()),
+        'arch JSON lacks "format": "fbnetv3_zoo.arch"; write such files with to_json()',
+    ),
+    (
+        "newer JSON",
+        lambda _: from_json('"version": 1', '"version": 2'),
+        "arch JSON has version 2; this release reads version 1",
+    ),
+    (
+        "unknown key",
+        lambda _: from_json('"resolution"', '"resolutions"'),
+        "arch has an unknown key 'resolutions' (did you mean 'resolution'?)",
+    ),
+    ("missing key", lambda _: from_json('"name": "net",', ""), "arch lacks 'name'"),
+    (
+        "unknown op",
+        lambda _: from_json('"op": "conv"', '"op": "convolution"'),
+        "arch.stages[0][0].op is 'convolution'; choose from conv, inverted_residual, skip, pooling_head",
+    ),
+    (
+        "unknown activation",
+        lambda _: from_json('"activation": "relu"', '"activation": "swish"'),
+        "arch.stages[0][0].activation is 'swish'; choose from relu, hard_swish",
+    ),
+    (
+        "wrong value in a row",
+        lambda _: from_json('"expansion": 2', '"expansion": -2'),
+        "arch.stages[0][1]: InvertedResidual.expansion is -2; it must be a number above 0",
+    ),
+    (
+        "number for a list",
+        lambda _: Arch.from_json(
+            '{"format": "fbnetv3_zoo.arch", "version": 1, "name": "net", "resolution": 32, "stages": 3}'
+        ),
+        "arch.stages is 3; it must be a list",
+    ),
+    # Models
+    (
+        "unknown model",
+        lambda _: create("fbnetv3_h"),
+        "unknown model 'fbnetv3_h' (did you mean 'fbnetv3_g'?); `fbnetv3 list` shows all",
+    ),
+    ("nothing like a model", lambda _: create("resnet50"), "unknown model 'resnet50'; `fbnetv3 list` shows all"),
+    ("number for a model", lambda _: create(3), "a model is named by text, a path or an Arch, not 3"),
+    (
+        "missing JSON file",
+        lambda here: create(here / "absent.json"),
+        "{here}/absent.json: cannot be read (No such file or directory)",
+    ),
+    (
+        "garbage in a JSON file",
+        lambda here: create(here / "garbage.json"),
+        "{here}/garbage.json: arch JSON cannot be read: Expecting value: line 1 column 1 (char 0)",
+    ),
+    ("create without classes", lambda _: create("fbnetv3_a", num_classes=0), f"fbnetv3_a: num_classes is 0; {WHOLE}"),
+    (
+        "certain dropout",
+        lambda _: create(arch(), dropout=1.0),
+        "dropout is 1.0; it must be a number at least 0 and below 1",
+    ),
+    (
+        "negative stochastic depth",
+        lambda _: create(arch(), stochastic_depth=-0.1),
+        "stochastic_depth is -0.1; it must be a number at least 0 and below 1",
+    ),
+    (
+        "missing weights",
+        lambda here: create(arch(), weights=here / "absent.safetensors"),
+        "{here}/absent.safetensors: no such file",
+    ),
+    (
+        "weights of another kind",
+        lambda here: create(arch(), weights=here / "notes.txt"),
+        "{here}/notes.txt: weights are read from .safetensors files only",
+    ),
+    (
+        "weights of another network",
+        lambda here: create("fbnetv3_a", weights=here / "letters.safetensors"),
+        "{here}/letters.safetensors: holds net, not fbnetv3_a; name net instead, or load() the file alone",
+    ),
+    (
+        "weights of nobody",
+        lambda here: create(arch(), weights=here / "foreign.safetensors"),
+        "{here}/foreign.safetensors: does not fit net: 9 tensors missing, 1 left over (first missing: classifier.bias)",
+    ),
+    (
+        "grey images for a network of three channels",
+        lambda _: small(channels=1),
+        "net: images have shape (1, 1, 32, 32); it takes (batch, 3, height, width)",
+    ),
+    (
+        "one image without a batch",
+        lambda _: FBNet(arch())(torch.zeros(3, 32, 32)),
+        "net: images have shape (3, 32, 32); it takes (batch, 3, height, width)",
+    ),
+    (
+        "too small images",
+        lambda _: create("fbnetv3_a")(torch.zeros(1, 3, 32, 32)),
+        "fbnetv3_a: images of 32 x 32 are too small; give at least 49 x 49 or build arch.with_symmetric_padding()",
+    ),
+    # Files
+    ("load nothing", lambda here: load(here / "absent.safetensors"), "{here}/absent.safetensors: no such file"),
+    ("load a folder", lambda here: load(here / "folder"), "{here}/folder: is a folder, not a weight file"),
+    (
+        "load what does not describe itself",
+        lambda here: load(here / "foreign.safetensors"),
+        "{here}/foreign.safetensors: does not say which network it is for; use create(MODEL, weights=...)",
+    ),
+    (
+        "load what a newer release wrote",
+        lambda here: load(here / "newer.safetensors"),
+        "{here}/newer.safetensors: has format version '2'; this release reads '1', upgrade fbnetv3-zoo",
+    ),
+    (
+        "save as something else",
+        lambda here: save(create(arch()), here / "net.pt"),
+        "{here}/net.pt: weights are saved as .safetensors; change the ending",
+    ),
+    (
+        "names for other classes",
+        lambda _: Description(arch(), Preprocess(32, 32), ("cat", "dog")),
+        "class_names has 2 names; net tells 10 classes apart",
+    ),
+    # Images
+    ("no resolution", lambda _: Preprocess(32, 0), f"Preprocess.resolution is 0; {WHOLE}"),
+    (
+        "resize below the crop",
+        lambda _: Preprocess(28, 32),
+        "Preprocess.resize is 28; it must be at least the resolution, 32",
+    ),
+    (
+        "interpolation as text",
+        lambda _: Preprocess(32, 32, "bicubic"),
+        "Preprocess.interpolation is 'bicubic'; it must be an Interpolation",
+    ),
+    (
+        "means without deviations",
+        lambda _: Preprocess(32, 32, mean=(0.5,)),
+        "Preprocess.mean has 1 values and std 3; give one a channel",
+    ),
+    (
+        "deviation of nothing",
+        lambda _: Preprocess(32, 32, mean=(0.5,), std=(0.0,)),
+        "Preprocess.std is 0.0; it must be a number above 0",
+    ),
+    ("missing image", lambda here: read_image(here / "absent.png"), "{here}/absent.png: no such file"),
+    ("folder for an image", lambda here: read_image(here / "folder"), "{here}/folder: is a folder; name image files"),
+    (
+        "garbage for an image",
+        lambda here: read_image(here / "garbage.png"),
+        "{here}/garbage.png: cannot be read as an image (cannot identify image file '{here}/garbage.png')",
+    ),
+    # Training, evaluation, export
+    (
+        "unknown recipe",
+        lambda _: find_recipe("photo"),
+        "unknown recipe 'photo' (did you mean 'photos'?); known are digits, photos",
+    ),
+    ("no epochs", lambda _: replace(RECIPES["digits"], epochs=0), f"Recipe.epochs is 0; {WHOLE}"),
+    (
+        "batches of one",
+        lambda _: replace(RECIPES["digits"], batch_size=1),
+        "Recipe.batch_size is 1; it must be a whole number of at least 2",
+    ),
+    (
+        "negative learning rate",
+        lambda _: replace(RECIPES["digits"], learning_rate=-0.1),
+        "Recipe.learning_rate is -0.1; it must be a number above 0",
+    ),
+    (
+        "missing data",
+        lambda here: find_dataset(here / "absent"),
+        "{here}/absent: no such folder; give 'digits' or a folder of class folders",
+    ),
+    (
+        "data of one class",
+        lambda here: find_dataset(here / "one_class"),
+        "{here}/one_class: needs at least 2 class folders, has 1",
+    ),
+    (
+        "train into a run",
+        lambda here: train(arch(), find_dataset("digits"), RECIPES["digits"], here / "used"),
+        "{here}/used: holds a run; continue it with --resume (resume=True), or give another folder",
+    ),
+    (
+        "evaluate on nothing",
+        lambda _: evaluate(lambda images: images, [], Preprocess(32, 32)),
+        "there are no images to evaluate on in this split",
+    ),
+    (
+        "export to something else",
+        lambda here: export_onnx(create(arch()), here / "net.pb"),
+        "{here}/net.pb: ONNX files end in .onnx; change the ending",
+    ),
+    (
+        "export to an old opset",
+        lambda here: export_onnx(create(arch()), here / "net.onnx", opset=11),
+        "opset is 11; choose from 18 to 23",
+    ),
+    (
+        "open something else",
+        lambda here: Classifier.open(here / "notes.txt"),
+        "{here}/notes.txt: is no model file; give a .safetensors or .onnx file",
+    ),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), [row[1:] for row in CALLS], ids=[row[0] for row in CALLS])
+def test_wrong_call(call: Callable[[Path], object], message: str, here: Path) -> None:
+    with pytest.raises(ZooError) as caught:
+        call(here)
+    assert str(caught.value) == message.replace("{here}", str(here))
+
+
+# Arguments are split at blanks. What typer itself finds out ends in a pointer to the help; where the words within are
+# another library's and differ from release to release, {...} stands for them.
+COMMANDS: list[tuple[str, str, str]] = [
+    ("unknown command", "trian", "No such command 'trian'. Did you mean 'train'? (see `fbnetv3 --help`)"),
+    ("unknown option", "list --bogus", "No such option: --bogus (see `fbnetv3 --help`)"),
+    ("missing option", "train", "Missing option '--output'. (see `fbnetv3 --help`)"),
+    (
+        "text for a number",
+        "train --output {here}/new --epochs many",
+        "Invalid value for '--epochs': {...} (see `fbnetv3 --help`)",
+    ),
+    ("text for a factor", "info fbnetv3_a --width wide", "Invalid value for '--width': {...} (see `fbnetv3 --help`)"),
+    (
+        "unknown split",
+        "validate {here}/letters.safetensors --split all",
+        "Invalid value for '--split': {...}'all' is not one of 'train', 'validation', 'test'. (see `fbnetv3 --help`)",
+    ),
+    (
+        "top of nothing",
+        "classify {here}/image.png --model {here}/letters.safetensors --top 0",
+        "Invalid value for '--top': {...} (see `fbnetv3 --help`)",
+    ),
+    ("one argument too many", "info fbnetv3_a fbnetv3_b", "Got unexpected extra argument{...} (see `fbnetv3 --help`)"),
+    (
+        "option without a value",
+        "classify x.png --model",
+        "Option '--model' requires an argument. (see `fbnetv3 --help`)",
+    ),
+    ("pattern of nothing", "list resnet*", "no model matches 'resnet*'; `fbnetv3 list` shows all"),
+    (
+        "unknown model",
+        "info fbnet_v3_a",
+        "unknown model 'fbnet_v3_a' (did you mean 'fbnetv3_a'?); `fbnetv3 list` shows all",
+    ),
+    ("missing file", "info {here}/absent.json", "{here}/absent.json: cannot be read (No such file or directory)"),
+    ("folder for a file", "info {here}/folder.json", "{here}/folder.json: cannot be read (Is a directory)"),
+    ("width 0", "info fbnetv3_a --width 0", "scaled: width is 0.0; it must be a number above 0"),
+    ("depth nan", "info fbnetv3_a --depth nan", "scaled: depth is nan; it must be a number above 0"),
+    (
+        "resolution too small",
+        "info fbnetv3_a --resolution 32",
+        "fbnetv3_a: resolution is 32; its strides and padding need at least 49",
+    ),
+    (
+        "small images without two strides",
+        "info {here}/net.json --small-images",
+        "net: for_small_images needs two rows of stride 2; this network has 1",
+    ),
+    ("no epochs", "train --output {here}/new --epochs 0", f"Recipe.epochs is 0; {WHOLE}"),
+    (
+        "negative learning rate",
+        "train --output {here}/new --learning-rate -1",
+        "Recipe.learning_rate is -1.0; it must be a number above 0",
+    ),
+    (
+        "negative seed",
+        "train --output {here}/new --seed -1",
+        "Recipe.seed is -1; it must be a whole number of at least 0",
+    ),
+    (
+        "negative workers",
+        "train --output {here}/new --model {here}/net.json --workers -1",
+        "workers is -1; it must be a whole number of at least 0",
+    ),
+    (
+        "unknown recipe",
+        "train --output {here}/new --recipe digit",
+        "unknown recipe 'digit' (did you mean 'digits'?); known are digits, photos",
+    ),
+    (
+        "missing data",
+        "train --output {here}/new --data {here}/absent",
+        "{here}/absent: no such folder; give 'digits' or a folder of class folders",
+    ),
+    (
+        "missing weights",
+        "train --output {here}/new --model {here}/net.json --weights {here}/absent.safetensors",
+        "{here}/absent.safetensors: no such file",
+    ),
+    (
+        "training into a run",
+        "train --output {here}/used --model {here}/net.json",
+        "{here}/used: holds a run; continue it with --resume (resume=True), or give another folder",
+    ),
+    (
+        "training into a file",
+        "train --output {here}/notes.txt --model {here}/net.json",
+        "{here}/notes.txt: cannot be made a folder (File exists)",
+    ),
+    (
+        "training below a file",
+        "train --output {here}/notes.txt/run --model {here}/net.json",
+        "{here}/notes.txt/run: cannot be made a folder (Not a directory)",
+    ),
+    ("demo without epochs", "demo --output {here}/new --epochs 0", f"Recipe.epochs is 0; {WHOLE}"),
+    (
+        "demo with a negative seed",
+        "demo --output {here}/new --seed -1",
+        "Recipe.seed is -1; it must be a whole number of at least 0",
+    ),
+    (
+        "validate with a negative seed",
+        "validate {here}/letters.safetensors --seed -1",
+        "seed is -1; it must be a whole number of at least 0",
+    ),
+    ("validate nothing", "validate {here}/absent.onnx", "{here}/absent.onnx: no such file"),
+    (
+        "validate a folder",
+        "validate {here}/folder",
+        "{here}/folder: is no model file; give a .safetensors or .onnx file",
+    ),
+    (
+        "validate a model of other classes",
+        "validate {here}/letters.safetensors",
+        "{here}/letters.safetensors: tells apart 10 classes (a, b, c, ...); digits has 10 classes (0, 1, 2, ...)",
+    ),
+    (
+        "validate a model of fewer classes",
+        "validate {here}/three.safetensors",
+        "{here}/three.safetensors: tells 3 classes apart; digits has 10",
+    ),
+    (
+        "export garbage",
+        "export {here}/garbage.safetensors",
+        "{here}/garbage.safetensors: cannot be read as safetensors ({...}); fetch or save it again",
+    ),
+    (
+        "export to something else",
+        "export {here}/net.json --output {here}/net.txt",
+        "{here}/net.txt: ONNX files end in .onnx; change the ending",
+    ),
+    (
+        "export to an old opset",
+        "export {here}/net.json --output {here}/net.onnx --opset 9",
+        "opset is 9; choose from 18 to 23",
+    ),
+    (
+        "export below a file",
+        "export {here}/net.json --output {here}/notes.txt/net.onnx",
+        "{here}/notes.txt/net.onnx: cannot be written (File exists)",
+    ),
+    (
+        "classify with garbage",
+        "classify {here}/image.png --model {here}/garbage.onnx",
+        "{here}/garbage.onnx: cannot be read as ONNX ({...})",
+    ),
+    (
+        "classify with a text file",
+        "classify {here}/image.png --model {here}/notes.txt",
+        "{here}/notes.txt: is no model file; give a .safetensors or .onnx file",
+    ),
+    (
+        "classify a folder",
+        "classify {here}/folder --model {here}/letters.safetensors",
+        "{here}/folder: is a folder; name image files",
+    ),
+    (
+        "classify nothing",
+        "classify {here}/absent.png --model {here}/letters.safetensors",
+        "{here}/absent.png: no such file",
+    ),
+]
+
+
+def run(line: str) -> tuple[object, str, str]:
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as caught:
+        main(line.split())
+    return caught.value.code, out.getvalue(), err.getvalue()
+
+
+def same(text: str, expected: str) -> bool:
+    """Whether ``text`` is ``expected``, with anything on the line for its ``{...}``."""
+    return re.fullmatch(".*".join(map(re.escape, expected.split("{...}"))), text) is not None
+
+
+@pytest.mark.parametrize(("line", "message"), [row[1:] for row in COMMANDS], ids=[row[0] for row in COMMANDS])
+def test_wrong_command(line: str, message: str, here: Path) -> None:
+    line, message = (text.replace("{here}", str(here)) for text in (line, message))
+    code, out, err = run(line)
+    assert (code, out) == (2, "")
+    assert same(err, f"error: {message}\n"), err
+    assert not (here / "new").exists()
+
+
+def test_unknown_device(here: Path) -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.device("nope")
+    code, out, err = run(f"train --output {here}/new --model {here}/net.json --device nope")
+    reason = str(caught.value).splitlines()[0]
+    assert (code, out) == (2, "")
+    assert err == f"error: device 'nope' cannot be used ({reason}); 'cpu' always can\n"
+
+
+def test_demo_into_a_file(here: Path) -> None:
+    code, out, err = run(f"demo --output {here}/notes.txt")
+    assert code == 2
+    assert [line.split(":")[0] for line in out.splitlines()] == ["Data", "Network"]  # said before training begins
+    assert err == f"error: {here}/notes.txt: cannot be made a folder (File exists)\n"
+
+
+@pytest.mark.parametrize("number", [0, -1])
+def test_the_same_in_a_process_of_its_own(number: int, here: Path) -> None:
+    """A first and a last row of the table, without the test's own interpreter around it."""
+    line, message = (text.replace("{here}", str(here)) for text in COMMANDS[number][1:])
+    command = [sys.executable, "-c", "from fbnetv3_zoo.cli import main; main()", *line.split()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"error: {message}\n")
