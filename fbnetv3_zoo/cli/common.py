@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -38,4 +40,10 @@ def print_json(data: Any) -> None:
 
 def written(path: Path) -> str:
     """A line that names a file and its size."""
-    return f"{path} ({path.stat().st_size / 1e6:.1f} MB)"
+    size = path.stat().st_size
+    return f"{path} ({size / 1e6:.1f} MB)" if size >= 1e6 else f"{path} ({size / 1e3:.0f} kB)"
+
+
+def program() -> str:
+    """How to call this program from here: by name where the shell finds it, else as it was called."""
+    return "fbnetv3" if shutil.which("fbnetv3") or Path(sys.argv[0]).stem != "fbnetv3" else sys.argv[0]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fbnetv3_zoo.cli.common import Json, print_json, written
+from fbnetv3_zoo.cli.common import Json, print_json, program, written
 
 if TYPE_CHECKING:
     from fbnetv3_zoo.classify import Classifier
@@ -66,8 +66,8 @@ def demo(
     for name in ("model.safetensors", "model.onnx", "predictions.png", "curve.png", "metrics.jsonl"):
         print(f"  {written(output / name)}")
     print("\nNow try:")
-    print(f"  fbnetv3 classify {samples[3]} --model {output / 'model.onnx'}")
-    print("  fbnetv3 list")
+    print(f"  {program()} classify {samples[3]} --model {output / 'model.onnx'}")
+    print(f"  {program()} list")
 
 
 def _save_samples(examples: Sequence[Example], digits: Dataset, folder: Path) -> list[Path]:
