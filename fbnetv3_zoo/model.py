@@ -39,12 +39,11 @@ class FBNet(nn.Module):
         generator: source of the initial weights (default: torch's global one).
 
     Initialisation: convolutions and classifier Kaiming normal, fan out (the classifier's as for at least 1000 classes);
-    biases 0; norms 1 and 0, but 0 and 0 for the
-    last norm of a residual branch where the row says so. ``preprocess`` and ``class_names`` say what the network
-    expects and answers; :func:`fbnetv3_zoo.save` stores them with the weights.
+    biases 0; norms 1 and 0, but 0 and 0 for the last norm of a residual branch where the row says so. ``preprocess``
+    and ``class_names`` say what the network expects and answers; :func:`fbnetv3_zoo.save` stores them with the weights.
 
     On a CPU, maps are kept in the channels-last layout whatever the layout of the input: measured, that is the faster
-    one (docs/performance.md).
+    one (README, "Speed").
     """
 
     def __init__(
