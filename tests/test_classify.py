@@ -14,13 +14,13 @@ import onnx
 import pytest
 import skimage.data
 import torch
-from fbnetv3_zoo.export import export_onnx
 from PIL import Image
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.classify import Classifier, Floats, Prediction
 from fbnetv3_zoo.description import Description
 from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.export import export_onnx
 from fbnetv3_zoo.model import FBNet
 from fbnetv3_zoo.preprocess import Preprocess
 from fbnetv3_zoo.weights.files import load, save

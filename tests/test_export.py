@@ -13,7 +13,6 @@ import onnxruntime
 import pytest
 import skimage.data
 import torch
-from fbnetv3_zoo.export import ExportReport, export_onnx, to_onnx
 from PIL import Image
 from torch import nn
 
@@ -22,6 +21,7 @@ from fbnetv3_zoo.blocks import InvertedResidualBlock, SqueezeExcitation
 from fbnetv3_zoo.classify import Classifier
 from fbnetv3_zoo.description import Description
 from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.export import ExportReport, export_onnx, to_onnx
 from fbnetv3_zoo.factory import create
 from fbnetv3_zoo.model import FBNet
 from fbnetv3_zoo.preprocess import Preprocess, stack

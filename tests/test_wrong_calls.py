@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 import torch
-from fbnetv3_zoo.export import export_onnx
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -25,6 +24,7 @@ from fbnetv3_zoo.cli import main
 from fbnetv3_zoo.cost import cost_of
 from fbnetv3_zoo.description import Description
 from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.export import export_onnx
 from fbnetv3_zoo.factory import create
 from fbnetv3_zoo.model import FBNet
 from fbnetv3_zoo.preprocess import Preprocess, read_image
