@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -21,12 +22,13 @@ import numpy as np
 import onnx
 import pytest
 from PIL import Image
+from safetensors import safe_open
 
 from fbnetv3_zoo import training, zoo
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.cli import main
 from fbnetv3_zoo.cost import cost_of
-from fbnetv3_zoo.recipe import Augmentation, Optimizer, Recipe
+from fbnetv3_zoo.recipe import RECIPES, Augmentation, Optimizer, Recipe
 from fbnetv3_zoo.training.data import digits
 from fbnetv3_zoo.weights.files import load
 from fbnetv3_zoo.zoo import ARCHS, PUBLISHED, list_models
@@ -203,7 +205,20 @@ def test_train_takes_every_option(home: Home, tmp_path: Path) -> None:
     model = load(tmp_path / "run" / "model.safetensors")
     assert (model.arch.resolution, model.arch.in_channels, model.class_names) == (48, 3, ("bright", "dark"))
     assert model.preprocess.resize == 55  # 8 / 7 of the crop
-    assert model.dropout.p == 0  # load() leaves it out; the recipe for photographs has 0.2
+    with safe_open(tmp_path / "run" / "checkpoint.safetensors", framework="pt") as checkpoint:
+        recipe = Recipe.from_json(json.loads(checkpoint.metadata()["identity"])["recipe"])
+    assert recipe == replace(RECIPES["photos"], epochs=1, batch_size=4, learning_rate=0.01, seed=3)  # epochs left out
+
+
+def test_the_seed_of_a_run_is_that_of_its_split(home: Home, tmp_path: Path) -> None:
+    """What a run never saw is found again with the same seed, and only with it."""
+    options = ("--model", home.folder / "arch.json", "--recipe", home.folder / "recipe.json", "--output", tmp_path)
+    expected = json.loads(run("train", *options, "--seed", 1, "--json").out)["test"]
+    same, other = (
+        json.loads(succeed("validate", tmp_path / "model.safetensors", "--seed", n, "--json")) for n in (1, 0)
+    )
+    assert same["loss"] == pytest.approx(expected["loss"], rel=1e-6)
+    assert other["loss"] != pytest.approx(expected["loss"], rel=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "onnx"])
@@ -457,11 +472,12 @@ def test_a_reader_that_leaves(arguments: list[str], tmp_path: Path) -> None:
 
 def test_interrupted_and_resumed(home: Home, tmp_path: Path) -> None:
     options = ("--model", home.folder / "arch.json", "--recipe", home.folder / "recipe.json", "--output", "run")
-    process = script("train", *options, "--epochs", 1000, cwd=tmp_path)
+    listening = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # background jobs of a shell inherit deafness
+    process = script("train", *options, "--epochs", 1000, cwd=tmp_path, preexec_fn=listening)
     assert process.stderr is not None
     assert process.stderr.readline().startswith("epoch   1/1000")
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=120)
     assert (process.returncode, out) == (130, "")
     assert err.splitlines()[-1] == "interrupted"
     assert "Traceback" not in err
