@@ -13,8 +13,11 @@ if TYPE_CHECKING:
     from fbnetv3_zoo.export import export_onnx
     from fbnetv3_zoo.factory import create
     from fbnetv3_zoo.model import FBNet
-    from fbnetv3_zoo.preprocess import Preprocess
+    from fbnetv3_zoo.preprocess import Preprocess, read_image
     from fbnetv3_zoo.weights.files import load, save
+    from fbnetv3_zoo.weights.publish import push_to_hub, save_pretrained
+    from fbnetv3_zoo.weights.records import list_weights
+    from fbnetv3_zoo.weights.store import Store
     from fbnetv3_zoo.zoo import list_models
 
 __version__ = "0.1.0"
@@ -24,18 +27,23 @@ _HOMES = {
     "Cost": "cost",
     "FBNet": "model",
     "Preprocess": "preprocess",
+    "Store": "weights.store",
     "ZooError": "errors",
     "cost_of": "cost",
     "create": "factory",
     "export_onnx": "export",
     "list_models": "zoo",
+    "list_weights": "weights.records",
     "load": "weights.files",
+    "push_to_hub": "weights.publish",
+    "read_image": "preprocess",
     "save": "weights.files",
+    "save_pretrained": "weights.publish",
 }
 
 __all__ = [
-    "Arch", "Cost", "FBNet", "Preprocess", "ZooError", "cost_of", "create", "export_onnx", "list_models", "load",
-    "save",
+    "Arch", "Cost", "FBNet", "Preprocess", "Store", "ZooError", "cost_of", "create", "export_onnx", "list_models",
+    "list_weights", "load", "push_to_hub", "read_image", "save", "save_pretrained",
 ]  # fmt: skip
 
 

@@ -25,7 +25,9 @@ class Conv2d(nn.Conv2d):
     """Convolution that begins as the family does: Kaiming normal, fan out, bias 0. Initialised once, not twice."""
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw the initial weights."""
+        """Draw the initial weights; on the meta device there are none, and the time is saved."""
+        if self.weight.is_meta:
+            return
         nn.init.kaiming_normal_(self.weight, mode="fan_out", generator=generator)
         if self.bias is not None:
             nn.init.zeros_(self.bias)

@@ -1,4 +1,4 @@
-"""The short way in: :func:`create` a network by name, value or file."""
+"""The short way in: :func:`create` a network by name, value or file, with weights or without."""
 
 from __future__ import annotations
 
@@ -9,37 +9,49 @@ import torch
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.model import FBNet
-from fbnetv3_zoo.weights.files import load_into
-from fbnetv3_zoo.zoo import find_arch
+from fbnetv3_zoo.weights.pretrained import Wanted, find_weights, load_pretrained
+from fbnetv3_zoo.weights.records import RECORDS, Record
+from fbnetv3_zoo.weights.store import Store
+from fbnetv3_zoo.zoo import ARCHS, find_arch
 
 
 def create(
-    model: str | Path | Arch, *, num_classes: int | None = None, in_channels: int | None = None,
-    dropout: float = 0.0, stochastic_depth: float = 0.0, weights: str | Path | None = None,
-    generator: torch.Generator | None = None,
+    model: str | Path | Arch, *, pretrained: bool | str | Path = False, num_classes: int | None = None,
+    in_channels: int | None = None, dropout: float = 0.0, stochastic_depth: float = 0.0,
+    generator: torch.Generator | None = None, store: Store | None = None,
 ) -> FBNet:  # fmt: skip
     """A network, in training mode.
 
     Args:
-        model: a published name (``list_models()``), an :class:`Arch`, or the path of a JSON file of one.
-        num_classes: width of the classifier, if not the network's own.
-        in_channels: channels of the images, if not the network's own.
+        model: a published name (``list_models()``), the name of published weights (``fbnetv3_b.ra2_in1k``, see
+            ``list_weights()``) for the network in their form, an :class:`Arch`, or the path of a JSON file of one.
+        pretrained: load weights. True: the published ones. Or the tag of others (``"ra2_in1k"``), the path of a file,
+            its HTTP(S) address (``#sha256=DIGITS`` after it pins its contents), or ``hf-hub:owner/name``. Files are
+            ``.safetensors`` or checkpoints of torch.save, in this project's, the official or timm's layout.
+        num_classes: width of the classifier, if not that of the weights or the network. Where the weights have another
+            width the classifier is new and all else is loaded; the log says so.
+        in_channels: channels of the images, likewise. Where the weights have others the stem is adapted.
         dropout: probability before the classifier.
         stochastic_depth: probability of dropping the last residual branch; see :class:`FBNet`.
-        weights: a ``.safetensors`` file made by :func:`fbnetv3_zoo.save`, or of this project's state dict. Where the
-            file has another number of classes, the new classifier keeps its initial values; where it has another
-            number of input channels, the stem's weights are adapted.
-        generator: source of the initial weights (default: torch's global one).
+        generator: source of the initial values (default: torch's global one).
+        store: where weights are kept and how they are fetched (default: ``Store()``).
 
-    Raises :class:`ZooError` for anything that does not fit.
+    A network given by name takes the form that the weights are for: timm's pad symmetrically and have no bias in the
+    stem. One given as a value keeps its form, classes and channels. Raises :class:`ZooError` for anything that does
+    not fit, and where weights cannot be had.
     """
-    arch = find_arch(model)
+    name = str(model)
+    named = not isinstance(model, Arch) and (name in ARCHS or name in RECORDS)
+    arch = RECORDS[name].arch if named and name in RECORDS else find_arch(model)
+    if pretrained is not False:
+        weights = find_weights(name if named else arch.name, pretrained)
+        if named and isinstance(weights, Record):
+            arch = weights.arch
+        wanted = Wanted(arch, named, num_classes, in_channels, dropout, stochastic_depth, generator)
+        return load_pretrained(wanted, weights, Store() if store is None else store)
     arch = replace(
         arch,
         num_classes=arch.num_classes if num_classes is None else num_classes,
         in_channels=arch.in_channels if in_channels is None else in_channels,
     )
-    network = FBNet(arch, dropout=dropout, stochastic_depth=stochastic_depth, generator=generator)
-    if weights is not None:
-        load_into(network, weights)
-    return network
+    return FBNet(arch, dropout=dropout, stochastic_depth=stochastic_depth, generator=generator)

@@ -88,7 +88,7 @@ def test_missing_and_left_over_keys_are_named() -> None:
     official["head.conv.scale"] = official.pop("head.conv.bias")
     with pytest.raises(ZooError) as caught:
         from_official(ARCHS["fbnetv2_f1"], official)
-    text = "state dict does not fit fbnetv2_f1: 1 missing (head.conv.bias); 1 left over (head.conv.scale)"
+    text = "state dict does not fit fbnetv2_f1 in official layout: 1 missing (head.conv.bias); 1 left over (head.conv.scale)"
     assert str(caught.value) == text
 
 
@@ -99,7 +99,7 @@ def test_another_networks_keys_are_counted() -> None:
     with pytest.raises(ZooError) as caught:
         from_official(arch, kept)
     listed = f"{', '.join(gone[:3])} and {len(gone) - 3} more"
-    assert str(caught.value) == f"state dict does not fit fbnetv2_f1: {len(gone)} missing ({listed})"
+    assert str(caught.value) == f"state dict does not fit fbnetv2_f1 in official layout: {len(gone)} missing ({listed})"
 
 
 def test_a_tensor_of_the_wrong_shape_is_named() -> None:

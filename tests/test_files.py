@@ -112,7 +112,7 @@ def test_any_network_comes_back(tmp_path: Path, arch: Arch) -> None:
     back = load(tmp_path / "any.safetensors")
     assert back.arch == arch
     assert torch.equal(back(images), model(images))
-    assert torch.equal(create(arch, weights=tmp_path / "any.safetensors").eval()(images), model(images))
+    assert torch.equal(create(arch, pretrained=tmp_path / "any.safetensors").eval()(images), model(images))
 
 
 def test_a_loaded_network_trains_on(file: Path) -> None:
@@ -140,15 +140,16 @@ def test_saving_leaves_the_network_alone(model: FBNet, tmp_path: Path) -> None:
 
 @torch.inference_mode()
 def test_created_with_weights(model: FBNet, file: Path) -> None:
-    created = create(model.arch, weights=file)
+    created = create(model.arch, pretrained=file)
     assert (created.preprocess, created.class_names, created.training) == (PREPROCESS, NAMES, True)
     assert torch.equal(created.eval()(_images()), model(_images()))
 
 
 @torch.inference_mode()
 def test_created_with_other_classes(model: FBNet, file: Path) -> None:
-    created = create(model.arch, num_classes=7, weights=file, generator=torch.Generator().manual_seed(5)).eval()
-    fresh = create(model.arch, num_classes=7, generator=torch.Generator().manual_seed(5))
+    created = create(model.arch, num_classes=7, pretrained=file, generator=torch.Generator().manual_seed(5)).eval()
+    fresh = create(model.arch)
+    fresh.reset_classifier(7, generator=torch.Generator().manual_seed(5))
     assert (created.preprocess, created.class_names) == (PREPROCESS, None)
     assert torch.equal(created.forward_features(_images()), model.forward_features(_images()))
     assert torch.equal(created.classifier.weight, fresh.classifier.weight)
@@ -156,8 +157,8 @@ def test_created_with_other_classes(model: FBNet, file: Path) -> None:
 
 @torch.inference_mode()
 def test_created_for_grey_images(model: FBNet, file: Path) -> None:
-    grey = create(model.arch, in_channels=1, weights=file).eval()
-    assert grey.preprocess == Preprocess.for_arch(grey.arch)
+    grey = create(model.arch, in_channels=1, pretrained=file).eval()
+    assert grey.preprocess == PREPROCESS.for_channels(1)
     assert grey.class_names == NAMES
     images = _images(1)
     stems = [network.stages[0][0].conv for network in (grey, model)]
@@ -167,7 +168,7 @@ def test_created_for_grey_images(model: FBNet, file: Path) -> None:
 
 @torch.inference_mode()
 def test_created_for_four_channels(model: FBNet, file: Path) -> None:
-    four = create(model.arch, in_channels=4, weights=file).eval()
+    four = create(model.arch, in_channels=4, pretrained=file).eval()
     old, new = model.stages[0][0].conv.weight, four.stages[0][0].conv.weight
     torch.testing.assert_close(new, old[:, [0, 1, 2, 0]] * 3 / 4)
     assert four(_images(4)).shape == (4, 10)
@@ -183,16 +184,16 @@ def test_equal_channels_give_the_same_sum(old: int, new: int) -> None:
 def test_weights_fit_networks_that_differ_in_no_tensor(model: FBNet, file: Path, change: str) -> None:
     arch = model.arch.with_symmetric_padding() if change == "with_symmetric_padding" else model.arch
     arch = {"resolution": replace(arch, resolution=64), "name": replace(arch, name="other")}.get(change, arch)
-    assert torch.equal(create(arch, weights=file).classifier.weight, model.classifier.weight)
+    assert torch.equal(create(arch, pretrained=file).classifier.weight, model.classifier.weight)
 
 
 def test_plain_state_dicts_fit_too(model: FBNet, tmp_path: Path) -> None:
     plain = tmp_path / "plain.safetensors"
     save_file(model.state_dict(), plain)
-    created = create(model.arch, weights=plain).eval()
+    created = create(model.arch, pretrained=plain).eval()
     assert torch.equal(created(_images()), model(_images()))
     assert (created.preprocess, created.class_names) == (Preprocess.for_arch(model.arch), None)
-    text = f"{plain}: does not say which network it is for; use create(MODEL, weights=...)"
+    text = f"{plain}: does not say which network it is for; use create(MODEL, pretrained=...)"
     assert _refusal(lambda: load(plain)) == text
 
 
@@ -200,7 +201,7 @@ def test_another_networks_file_is_refused(model: FBNet, file: Path) -> None:
     stem, (first, last), head = model.arch.stages
     other = replace(model.arch, name="other", stages=(stem, (first, replace(last, kernel_size=3)), head))  # type: ignore[call-arg]
     text = f"{file}: holds tiny, not other; name tiny instead, or load() the file alone"
-    assert _refusal(lambda: create(other, weights=file)) == text
+    assert _refusal(lambda: create(other, pretrained=file)) == text
 
 
 def test_another_networks_plain_state_dict_is_refused(model: FBNet, tmp_path: Path) -> None:
@@ -208,11 +209,12 @@ def test_another_networks_plain_state_dict_is_refused(model: FBNet, tmp_path: Pa
     tensors = model.state_dict()
     tensors["stages.9.bias"] = tensors.pop("stages.0.0.conv.bias")
     save_file(tensors, plain)
-    text = "does not fit tiny: 1 tensors missing, 1 left over (first missing: stages.0.0.conv.bias)"
-    assert _refusal(lambda: create(model.arch, weights=plain)) == f"{plain}: {text}"
+    text = "state dict does not fit tiny in fbnetv3_zoo layout: 1 missing (stages.0.0.conv.bias); 1 left over (stages.9.bias)"
+    assert _refusal(lambda: create(model.arch, pretrained=plain)) == f"{plain}: {text}"
     save_file({**model.state_dict(), "stages.0.0.conv.bias": torch.zeros(9)}, plain)
-    text = "does not fit tiny: stages.0.0.conv.bias has shape (9,), not (8,)"
-    assert _refusal(lambda: create(model.arch, weights=plain)) == f"{plain}: {text}"
+    wrong = "1 of the wrong kind (stages.0.0.conv.bias has shape (9,), not (8,))"
+    text = f"state dict does not fit tiny in fbnetv3_zoo layout: {wrong}"
+    assert _refusal(lambda: create(model.arch, pretrained=plain)) == f"{plain}: {text}"
 
 
 def test_wrong_places_are_refused(model: FBNet, tmp_path: Path) -> None:
@@ -252,7 +254,7 @@ def test_other_files_are_refused(file: Path) -> None:
         ({"class_names": '["a", 2]'}, "damaged description (class_names is not a list of names)"),
         ({"class_names": '["a"]'}, "damaged description (class_names has 1 names; tiny tells 10 classes apart)"),
         ({"format_version": "2"}, "has format version '2'; this release reads '1', upgrade fbnetv3-zoo"),
-        ({"format": "other"}, "does not say which network it is for; use create(MODEL, weights=...)"),
+        ({"format": "other"}, "does not say which network it is for; use create(MODEL, pretrained=...)"),
     ],
 )  # fmt: skip
 def test_damaged_descriptions_are_refused(file: Path, entries: dict[str, str | None], text: str) -> None:

@@ -118,7 +118,11 @@ def _begin(
         raise ZooError(f"device {device!r} cannot be used ({str(error).splitlines()[0]}); 'cpu' always can") from None
     generator = torch.Generator().manual_seed(recipe.seed)
     model = create(
-        arch, dropout=recipe.dropout, stochastic_depth=recipe.stochastic_depth, weights=weights, generator=generator
+        arch,
+        dropout=recipe.dropout,
+        stochastic_depth=recipe.stochastic_depth,
+        generator=generator,
+        pretrained=False if weights is None else weights,
     )
     side = arch.resolution
     preprocess = Preprocess(round(side * data.resize_ratio), side, mean=data.mean, std=data.std)

@@ -1,8 +1,14 @@
-"""State dicts of other implementations, renamed to this project's parameter names. Always strict."""
+"""State dicts of other implementations, renamed to this project's parameter names. Always strict.
+
+The names are derived from an :class:`~fbnetv3_zoo.arch.Arch` block by block, so that every network converts, not only
+those with a published file.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,76 +18,204 @@ from fbnetv3_zoo.arch import Arch, Block
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.model import FBNet
 from fbnetv3_zoo.rows import Conv, InvertedResidual, PoolingHead
+from fbnetv3_zoo.weights.records import Layout, timm_form
+
+Names = Iterator[tuple[str, str]]
 
 _NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+_AVERAGED = ("model_ema", "state_dict_ema")
+_PLAIN = ("state_dict", "model")
+_PREFIXES = ("module.", "_orig_mod.", "model.")
+_UNUSED = frozenset({"n_averaged"})  # torch.optim.swa_utils keeps its counter beside the weights
 
 
 def from_official(arch: Arch, state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
     """The official FBNet layout (project mobile-vision) under this project's names.
 
     ``state_dict`` maps names such as ``backbone.stages.xif1_0.dw.conv.weight`` to tensors, with or without the prefix
-    ``module.``; or it is the whole checkpoint, of which ``model_ema`` is taken where present, else ``state_dict``.
-    Raises :class:`ZooError` naming missing and left-over keys, and tensors of the wrong shape by their official names.
+    ``module.``; or it is the whole checkpoint, of which :func:`unwrap` takes the averaged weights.
+    Raises :class:`ZooError` naming every missing and left-over key, and tensors of the wrong shape or kind.
     """
-    inner = state_dict.get("model_ema") or state_dict.get("state_dict") or state_dict
-    if not isinstance(inner, Mapping) or not all(isinstance(value, Tensor) for value in inner.values()):
-        raise ZooError(f"state dict for {arch.name} is not a mapping of names to tensors")
-    given = {key.removeprefix("module."): value for key, value in inner.items()}
-    names = dict(_official_names(arch))
-    missing, left_over = sorted(names.keys() - given.keys()), sorted(given.keys() - names.keys())
-    if missing or left_over:
-        difference = _some("missing", missing) + _some("left over", left_over)
-        raise ZooError(f"state dict does not fit {arch.name}: {difference.removesuffix('; ')}")
+    return _renamed(arch, state_dict, Layout.OFFICIAL)
+
+
+def from_timm(arch: Arch, state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The layout of timm (``conv_stem.weight``, ``blocks.0.0.conv_dw.weight`` ...) under this project's names.
+
+    timm's networks pad symmetrically and have no bias in the stem: ``arch`` is that form of a network, as
+    ``find_record("fbnetv3_b", "ra2_in1k").arch`` or ``timm_form(ARCHS["fbnetv3_b"])``. Raises as
+    :func:`from_official` does.
+    """
+    return _renamed(arch, state_dict, Layout.TIMM)
+
+
+def from_own(arch: Arch, state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
+    """This project's own layout, unwrapped and checked as the others are."""
+    return _renamed(arch, state_dict, Layout.OWN)
+
+
+def convert(arch: Arch, state_dict: Mapping[str, Any]) -> tuple[Arch, dict[str, Tensor]]:
+    """A state dict in any layout, found by its keys, and the network that it fits.
+
+    That is ``arch``, in timm's form for timm's layout, with the classes and input channels of the tensors.
+    """
+    given = unwrap(state_dict)
+    layout = find_layout(given)
+    arch = timm_form(arch) if layout is Layout.TIMM else arch
+    theirs = {ours: name for name, ours in _names(arch, layout)}
+    stem, classifier = given.get(theirs.get("stages.0.0.conv.weight", "")), given.get(theirs["classifier.weight"])
+    if stem is not None and stem.ndim == 4 and stem.shape[1]:
+        arch = replace(arch, in_channels=stem.shape[1])
+    if classifier is not None and classifier.ndim >= 2 and classifier.shape[0]:
+        arch = replace(arch, num_classes=classifier.shape[0])
+    return arch, _renamed(arch, given, layout)
+
+
+def find_layout(state_dict: Mapping[str, Any]) -> Layout:
+    """Whose names the keys of an unwrapped state dict are."""
+    if any(key.startswith("backbone.stages.") for key in state_dict):
+        return Layout.OFFICIAL
+    if any(key.startswith("blocks.") for key in state_dict):
+        return Layout.TIMM
+    if any(key.startswith("stages.") for key in state_dict):
+        return Layout.OWN
+    shown = ", ".join(repr(key) for key in sorted(state_dict)[:3])
+    raise ZooError(f"no known layout: keys such as {shown} are neither of FBNet's releases, nor timm's, nor ours")
+
+
+def unwrap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The state dict in ``checkpoint``, without the prefixes that wrappers of modules leave in its keys.
+
+    A checkpoint is a state dict, or a dict that has one under ``model_ema`` or ``state_dict_ema`` (averaged weights:
+    taken first, where they are present and not empty), ``state_dict`` or ``model``.
+    """
+    inner: Any = checkpoint
+    for key in (*_AVERAGED, *_PLAIN):
+        if isinstance(found := checkpoint.get(key), Mapping) and found:
+            inner = found
+            break
+    tensors = {key: value for key, value in inner.items() if key not in _UNUSED}
+    for key, value in tensors.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            kind = type(value).__name__
+            raise ZooError(f"holds no state dict: {str(key)[:80]!r} is a {kind}, not a tensor; save model.state_dict()")
+    if not tensors:
+        raise ZooError("holds no state dict: it is empty; save model.state_dict()")
+    while (prefix := next((p for p in _PREFIXES if all(key.startswith(p) for key in tensors)), None)) is not None:
+        tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
+    return tensors
+
+
+def _renamed(arch: Arch, state_dict: Mapping[str, Any], layout: Layout) -> dict[str, Tensor]:
+    given = unwrap(state_dict)
+    names = dict(_names(arch, layout))
     with torch.device("meta"):
         wanted = FBNet(arch).state_dict()
-    converted = {}
-    for official, ours in names.items():
-        tensor = given[official].flatten(1) if ours == "classifier.weight" else given[official]
-        if tensor.shape != wanted[ours].shape:
-            shapes = f"{tuple(given[official].shape)}, not {tuple(wanted[ours].shape)}"
-            raise ZooError(f"state dict does not fit {arch.name}: {official} has shape {shapes}")
-        converted[ours] = tensor
-    return converted
+    wrong = [
+        f"{theirs} {fault}" for theirs, ours in names.items() if (fault := _fault(given.get(theirs), wanted[ours]))
+    ]
+    missing, left_over = sorted(names.keys() - given.keys()), sorted(given.keys() - names.keys())
+    if missing or left_over or wrong:
+        faults = (_some("missing", missing), _some("left over", left_over), _some("of the wrong kind", wrong))
+        raise ZooError(
+            f"state dict does not fit {arch.name} in {layout.value} layout: {'; '.join(filter(None, faults))}"
+        )
+    return {ours: given[theirs].reshape(wanted[ours].shape) for theirs, ours in names.items()}
 
 
-def _some(what: str, keys: list[str], limit: int = 3) -> str:
-    if not keys:
+def _fault(given: Tensor | None, wanted: Tensor) -> str:
+    """What keeps ``given`` from being ``wanted``; a linear layer may be written as a 1 x 1 convolution."""
+    if given is None:
         return ""
-    more = f" and {len(keys) - limit} more" if len(keys) > limit else ""
-    return f"{len(keys)} {what} ({', '.join(keys[:limit])}{more}); "
+    shape = given.shape[: wanted.ndim] if given.shape[wanted.ndim :] == (1, 1) else given.shape
+    if shape != wanted.shape:
+        return f"has shape {tuple(given.shape)}, not {tuple(wanted.shape)}"
+    if given.layout is not torch.strided or given.is_quantized or given.is_meta:
+        return "is not a dense tensor"
+    if given.is_floating_point() != wanted.is_floating_point() or given.is_complex():
+        return f"is {given.dtype}, not {wanted.dtype}"
+    return ""
 
 
-def _official_names(arch: Arch) -> Iterator[tuple[str, str]]:
-    """Pairs (official name, our name) of every parameter and buffer."""
+def _some(what: str, entries: list[str], limit: int = 3) -> str:
+    if not entries:
+        return ""
+    more = f" and {len(entries) - limit} more" if len(entries) > limit else ""
+    return f"{len(entries)} {what} ({', '.join(entries[:limit])}{more})"
+
+
+def _names(arch: Arch, layout: Layout) -> Names:
+    """Pairs (their name, our name) of every parameter and buffer."""
+    if layout is Layout.OWN:
+        with torch.device("meta"):
+            yield from ((name, name) for name in FBNet(arch).state_dict())
+        return
+    places = _timm_places(arch)
     for block in arch.blocks:
-        official, ours = f"backbone.stages.xif{block.stage}_{block.index}", f"stages.{block.stage}.{block.index}"
-        for theirs, own in _block_names(block):
-            yield f"{official}.{theirs}", f"{ours}.{own}"
-    yield from (("head.conv.weight", "classifier.weight"), ("head.conv.bias", "classifier.bias"))
+        theirs_and_ours = _official_block(block) if layout is Layout.OFFICIAL else _timm_block(block, places[block])
+        for theirs, ours in theirs_and_ours:
+            yield theirs, f"stages.{block.stage}.{block.index}.{ours}"
+    classifier = "head.conv" if layout is Layout.OFFICIAL else "classifier"
+    yield from ((f"{classifier}.{tensor}", f"classifier.{tensor}") for tensor in ("weight", "bias"))
 
 
-def _block_names(block: Block) -> Iterator[tuple[str, str]]:
+def _official_block(block: Block) -> Names:
+    before = f"backbone.stages.xif{block.stage}_{block.index}"
     row = block.row
     if isinstance(row, Conv):
-        yield from _conv_norm("", "", row.bias)
+        yield from _conv_norm(f"{before}.conv", f"{before}.bn", "", row.bias)
     elif isinstance(row, InvertedResidual):
-        if block.expands:
-            yield from _conv_norm("pw.", "expand.", row.conv_bias)
-        yield from _conv_norm("dw.", "depthwise.", row.conv_bias)
+        parts = (("pw", "expand."), ("dw", "depthwise."), ("pwl", "project."))
+        for theirs, ours in parts[not block.expands :]:
+            yield from _conv_norm(f"{before}.{theirs}.conv", f"{before}.{theirs}.bn", ours, row.conv_bias)
         if row.squeeze_excite is not None:
-            for tensor in ("weight", "bias"):
-                yield f"se.se.0.conv.{tensor}", f"squeeze_excite.reduce.{tensor}"
-                yield f"se.se.1.{tensor}", f"squeeze_excite.expand.{tensor}"
-        yield from _conv_norm("pwl.", "project.", row.conv_bias)
+            yield from _squeeze_excite(f"{before}.se.se.0.conv", f"{before}.se.se.1")
     elif isinstance(row, PoolingHead):
-        yield from _conv_norm("pw.", "expand.", False)
-        yield "pwl.conv.weight", "project.weight"
+        yield from _conv_norm(f"{before}.pw.conv", f"{before}.pw.bn", "expand.", False)
+        yield f"{before}.pwl.conv.weight", "project.weight"
     elif not block.keeps_shape:
-        yield from _conv_norm("conv.", "", False)
+        yield from _conv_norm(f"{before}.conv.conv", f"{before}.conv.bn", "", False)
 
 
-def _conv_norm(theirs: str, ours: str, bias: bool) -> Iterator[tuple[str, str]]:
+def _timm_places(arch: Arch) -> dict[Block, str]:
+    """Where timm has each block: its stages are ours, less the stem, with stage 4 split where its width changes."""
+    places, counts = {}, Counter[int]()
+    width = next((block.out_channels for block in arch.blocks if block.stage == 4), 0)
+    for block in arch.blocks:
+        stage = block.stage - (block.stage < 4 or (block.stage == 4 and block.out_channels == width))
+        places[block] = f"blocks.{stage}.{counts[stage]}"
+        counts[stage] += 1
+    return places
+
+
+def _timm_block(block: Block, before: str) -> Names:
+    row = block.row
+    if isinstance(row, Conv) and block.stage == 0:
+        yield from _conv_norm("conv_stem", "bn1", "", row.bias)
+    elif isinstance(row, InvertedResidual):
+        convs = ("conv_pw", "conv_dw", "conv_pwl") if block.expands else ("conv_dw", "conv_pw")
+        ours = ("expand.", "depthwise.", "project.")[not block.expands :]
+        for number, (theirs, own) in enumerate(zip(convs, ours, strict=True), start=1):
+            yield from _conv_norm(f"{before}.{theirs}", f"{before}.bn{number}", own, row.conv_bias)
+        if row.squeeze_excite is not None:
+            yield from _squeeze_excite(f"{before}.se.conv_reduce", f"{before}.se.conv_expand")
+    elif isinstance(row, PoolingHead):
+        yield from _conv_norm(f"{before}.conv", f"{before}.bn1", "expand.", False)
+        yield "conv_head.weight", "project.weight"
+    else:
+        raise ZooError(
+            f"timm has no name for a {type(row).__name__} in stage {block.stage}; it has FBNetV3's rows only"
+        )
+
+
+def _squeeze_excite(reduce: str, expand: str) -> Names:
+    for tensor in ("weight", "bias"):
+        yield f"{reduce}.{tensor}", f"squeeze_excite.reduce.{tensor}"
+        yield f"{expand}.{tensor}", f"squeeze_excite.expand.{tensor}"
+
+
+def _conv_norm(conv: str, norm: str, ours: str, bias: bool) -> Names:
     for tensor in ("weight", "bias")[: 1 + bias]:
-        yield f"{theirs}conv.{tensor}", f"{ours}conv.{tensor}"
+        yield f"{conv}.{tensor}", f"{ours}conv.{tensor}"
     for tensor in _NORM:
-        yield f"{theirs}bn.{tensor}", f"{ours}norm.{tensor}"
+        yield f"{norm}.{tensor}", f"{ours}norm.{tensor}"

@@ -3,14 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
+from fbnetv3_zoo.description import Description
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.model import FBNet
+from fbnetv3_zoo.rows import Conv
+from fbnetv3_zoo.weights.log import LOG
 
-_CLASSIFIER = ("classifier.weight", "classifier.bias")
-_STEM = "stages.0.0.conv.weight"
+
+def assemble(
+    description: Description, tensors: Mapping[str, Tensor], source: str, *, num_classes: int | None = None,
+    in_channels: int | None = None, dropout: float = 0.0, stochastic_depth: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> FBNet:  # fmt: skip
+    """The network of ``description`` with the weights ``tensors``, in training mode. It takes the tensors over.
+
+    Args:
+        description: network, preprocessing and class names that the weights come with.
+        tensors: state dict, exactly that of the network.
+        source: what errors begin with.
+        num_classes: width of the classifier; where it differs from the description's, a new one with initial values
+            is put in its place, and the log says so.
+        in_channels: channels of the images; where they differ, the stem is adapted (:func:`adapt_stem`).
+        dropout: see :class:`FBNet`.
+        stochastic_depth: see :class:`FBNet`.
+        generator: source of a new classifier's values.
+    """
+    with torch.device("meta"):
+        model = FBNet(description.arch, dropout=dropout, stochastic_depth=stochastic_depth)
+    _refuse_differences(tensors, model.state_dict(), description.arch.name, source)
+    model.load_state_dict(tensors, assign=True)
+    model.preprocess, model.class_names = description.preprocess, description.class_names
+    if in_channels is not None and in_channels != model.arch.in_channels:
+        LOG.warning("%s: stem adapted from %d to %d channels", source, model.arch.in_channels, in_channels)
+        _take_channels(model, in_channels, source)
+    if num_classes is not None and num_classes != model.arch.num_classes:
+        old = model.arch.num_classes
+        LOG.warning("%s: new classifier for %d classes, not %d; all else is loaded", source, num_classes, old)
+        model.reset_classifier(num_classes, generator=generator)
+    return model
+
+
+def _take_channels(model: FBNet, in_channels: int, source: str) -> None:
+    arch = replace(model.arch, in_channels=in_channels)
+    if not isinstance(arch.blocks[0].row, Conv):
+        raise ZooError(f"{source}: cannot be adapted to {in_channels} channels; {arch.name} begins with no convolution")
+    stem = model.get_submodule("stages.0.0.conv")
+    assert isinstance(stem, nn.Conv2d)
+    stem.weight, stem.in_channels = nn.Parameter(adapt_stem(stem.weight.detach(), in_channels)), in_channels
+    model.arch, model.preprocess = arch, model.preprocess.for_channels(in_channels)
 
 
 def adapt_stem(weight: Tensor, in_channels: int) -> Tensor:
@@ -24,32 +69,6 @@ def adapt_stem(weight: Tensor, in_channels: int) -> Tensor:
         return weight.sum(1, keepdim=True)
     turns = -(-in_channels // old)
     return weight.repeat(1, turns, 1, 1)[:, :in_channels].contiguous() * (old / in_channels)
-
-
-def fit_to(model: FBNet, tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """``tensors`` as a complete state dict of ``model``.
-
-    A classifier of another width is replaced by the model's own; a stem of another number of input channels is
-    adapted. Any other difference raises :class:`ZooError`, with ``source`` before it; so do these two for a model on
-    the meta device, which has no values of its own.
-    """
-    wanted = model.state_dict()
-    fitted = dict(tensors)
-    given, stem = fitted.get(_CLASSIFIER[0]), fitted.get(_STEM)
-    if wanted[_CLASSIFIER[0]].is_meta:
-        given = stem = None
-    if given is not None and given.shape[0] != model.arch.num_classes:
-        fitted.update({name: wanted[name] for name in _CLASSIFIER})
-    if stem is not None and stem.ndim == 4 and _only_channels_differ(stem, wanted.get(_STEM)):
-        fitted[_STEM] = adapt_stem(stem, model.arch.in_channels)
-    _refuse_differences(fitted, wanted, model.arch.name, source)
-    return fitted
-
-
-def _only_channels_differ(stem: Tensor, wanted: Tensor | None) -> bool:
-    if wanted is None or stem.shape[1] == wanted.shape[1]:
-        return False
-    return stem.shape[0] == wanted.shape[0] and stem.shape[2:] == wanted.shape[2:]
 
 
 def _refuse_differences(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], name: str, source: str) -> None:

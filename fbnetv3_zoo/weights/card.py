@@ -1,0 +1,87 @@
+"""The model card of a network: what the Hugging Face Hub, and people, read first."""
+
+from __future__ import annotations
+
+from fbnetv3_zoo.cost import cost_of
+from fbnetv3_zoo.description import Description
+from fbnetv3_zoo.model import FBNet
+from fbnetv3_zoo.weights.records import Accuracy, Record
+
+_PAPERS = {
+    "fbnet": "FBNet (arXiv 1812.03443)",
+    "fbnetv2": "FBNetV2 (arXiv 2004.05565)",
+    "dmasking": "FBNetV2 (arXiv 2004.05565)",
+    "fbnetv3": "FBNetV3 (arXiv 2006.02049)",
+}
+
+
+def model_card(model: FBNet, *, licence: str | None = None) -> str:
+    """The card of a network of the user's own; ``licence`` is an SPDX identifier."""
+    head = _front_matter(licence, datasets=[])
+    return "\n".join([head, *_body(model.description, model.arch.name), "", "## Use", "", *_use_of_file()])
+
+
+def record_card(record: Record) -> str:
+    """The card of published weights. Imports torchvision for the names of the classes."""
+    head = _front_matter(record.licence.value if record.licence else None, datasets=["imagenet-1k"])
+    description = Description(record.arch, record.preprocess, record.class_names)
+    lines = [head, *_body(description, record.name), "", "## Weights", ""]
+    lines += [f"- Accuracy on ImageNet's validation set: {accuracy_text(a)}." for a in record.accuracy]
+    if record.licence is not None:
+        lines.append(f"- Licence: {record.licence.value} ({record.licence.terms}).")
+    lines += [f"- Published at {source.address}{_digest(source.sha256)}." for source in record.sources]
+    lines += [f"- {record.note[0].upper()}{record.note[1:]}."] if record.note else []
+    code = [f'model = fbnetv3_zoo.create("{record.name}", pretrained=True).eval()']
+    return "\n".join([*lines, "", "## Use", "", "```python", "import fbnetv3_zoo", "", *code, *_CLASSIFY, "```", ""])
+
+
+def accuracy_text(accuracy: Accuracy) -> str:
+    """One line that states an accuracy with its resolution and its evidence."""
+    top5 = "" if accuracy.top5 is None else f", top-5 {accuracy.top5:.2f} %"
+    return f"top-1 {accuracy.top1:.2f} %{top5} at {accuracy.resolution} px ({accuracy.evidence.value})"
+
+
+_CLASSIFY = (
+    'image = fbnetv3_zoo.read_image("cat.jpg")',
+    "logits = model(model.preprocess([image]))",
+    "print(model.class_names[logits.argmax()] if model.class_names else logits.argmax().item())",
+)
+
+
+def _use_of_file() -> list[str]:
+    code = ("import fbnetv3_zoo", "", 'model = fbnetv3_zoo.load("model.safetensors")  # or "hf-hub:owner/name"')
+    return ["```python", *code, *_CLASSIFY, "```", ""]
+
+
+def _front_matter(licence: str | None, datasets: list[str]) -> str:
+    lines = ["---", *([f"license: {licence.lower()}"] if licence else [])]
+    lines += ["library_name: fbnetv3_zoo", "pipeline_tag: image-classification", "tags:", "- fbnet", "- vision"]
+    if datasets:
+        lines += ["datasets:", *(f"- {name}" for name in datasets)]
+    return "\n".join([*lines, "---", ""])
+
+
+def _body(description: Description, title: str) -> list[str]:
+    arch, preprocess = description.arch, description.preprocess
+    cost = cost_of(arch)
+    family = _PAPERS.get(arch.name.partition("_")[0], "the FBNet family")
+    classes = f"{arch.num_classes}"
+    if description.class_names is not None:
+        shown = ", ".join(description.class_names[:5])
+        classes += f": {shown}{', ...' if arch.num_classes > 5 else ''}"
+    numbers = ", ".join(f"{value:g}" for value in preprocess.mean), ", ".join(f"{value:g}" for value in preprocess.std)
+    return [
+        f"# {title}",
+        "",
+        f"An image classifier of {family}, for fbnetv3-zoo.",
+        "",
+        f"- Network: {arch.name}, {cost.parameters / 1e6:.2f} M parameters, {cost.macs / 1e6:.1f} M "
+        f"multiply-accumulates at {arch.resolution} px.",
+        f"- Classes: {classes}.",
+        f"- Preprocessing: shorter side to {preprocess.resize} px ({preprocess.interpolation.value}), centre crop of "
+        f"{preprocess.resolution} px, scaled to [0, 1], mean ({numbers[0]}), standard deviation ({numbers[1]}).",
+    ]
+
+
+def _digest(sha256: str) -> str:
+    return f" (SHA-256 {sha256}{'...' if len(sha256) < 64 else ''})" if sha256 else ""

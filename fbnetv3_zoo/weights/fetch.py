@@ -1,0 +1,237 @@
+"""Getting published weights: from the cache where they are there and whole, else from their publisher, once.
+
+Whatever a file's own layout, the cache keeps it as this project's safetensors with a description beside the tensors.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from safetensors.torch import save as to_bytes
+
+from fbnetv3_zoo.description import Description
+from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.weights import hub
+from fbnetv3_zoo.weights.convert import convert
+from fbnetv3_zoo.weights.download import Progress, download
+from fbnetv3_zoo.weights.files import same_weights
+from fbnetv3_zoo.weights.foreign import read_any
+from fbnetv3_zoo.weights.log import LOG
+from fbnetv3_zoo.weights.records import Record, Source
+from fbnetv3_zoo.weights.store import Kept, LockedFile, Store, digest_of, sha256_of
+
+T = TypeVar("T")
+
+
+def use(record: Record, store: Store, build: Callable[[bytes, str], T]) -> T:
+    """``build(data, path)`` of the kept file of ``record``, fetched first where need be.
+
+    The file's digest is computed meanwhile: what ``build`` made of wrong bytes never leaves this function. A damaged
+    file is reported, removed and fetched again.
+    """
+    for kept in store.kept(record.name):
+        if _expected(kept, record, store) and (outcome := _try(kept, build)) is not None:
+            return outcome()
+    data, kept = _fetch(record, store)
+    return build(data, str(kept.path))
+
+
+def fetch(record: Record, store: Store) -> Kept:
+    """Make sure that the weights of ``record`` are in the store, whole. Raises :class:`ZooError` where that fails."""
+    for kept in store.kept(record.name):
+        if _expected(kept, record, store) and is_whole(kept):
+            return kept
+    return _fetch(record, store)[1]
+
+
+def is_whole(kept: Kept) -> bool:
+    """Whether the file's contents answer to its name."""
+    try:
+        return digest_of(kept.path.read_bytes()) == kept.digest
+    except OSError:
+        return False
+
+
+def is_local(address: str) -> bool:
+    """Whether an address is the path of a file."""
+    return not address.startswith(("http://", "https://", "hf-hub:"))
+
+
+def _try(kept: Kept, build: Callable[[bytes, str], T]) -> Callable[[], T] | None:
+    """What returns (or raises) what ``build`` made of ``kept``; None where the file is damaged."""
+    try:
+        data = kept.path.read_bytes()
+    except OSError:  # another process has removed it; or the disk is failing
+        return None
+    with ThreadPoolExecutor(1) as pool:
+        digest = pool.submit(digest_of, data)  # meanwhile, because hashing is the longer part of loading
+        outcome = Future[T]()
+        try:
+            outcome.set_result(build(data, str(kept.path)))
+        except ZooError as error:
+            outcome.set_exception(error)
+    return outcome.result if digest.result() == kept.digest else None
+
+
+def _expected(kept: Kept, record: Record, store: Store) -> bool:
+    """Whether ``kept`` was made from one of the record's files as they are published, or as first seen."""
+    known = [_known_digest(record, source, store) for source in record.sources]
+    return any(not digest or digest.startswith(kept.source) for digest in known)
+
+
+def _known_digest(record: Record, source: Source, store: Store) -> str:
+    """As many digits of the file's SHA-256 as are known: all where the lock file has it, else those published."""
+    if len(source.sha256) == 64:
+        return source.sha256
+    locked = store.known(record.key(source))
+    return locked.sha256 if locked else source.sha256
+
+
+def _fetch(record: Record, store: Store) -> tuple[bytes, Kept]:
+    if not list(_places(record, store)):
+        kept = next((kept for kept in store.kept(record.name) if _expected(kept, record, store)), None)
+        state = "not in the cache" if kept is None else f"{kept.path} is damaged"
+        raise ZooError(f"{record.name}: {state}, and offline; {_by_hand(record, store)}")
+    with store.sole(record.name):
+        for kept in store.kept(record.name):  # another process may have been faster
+            if not _expected(kept, record, store):
+                continue
+            try:
+                data = kept.path.read_bytes()
+            except OSError as error:
+                data, reason = b"", error.strerror
+            else:
+                reason = "does not have the digest in its name"
+            if digest_of(data) == kept.digest:
+                return data, kept
+            LOG.warning("%s: damaged (%s); fetching it again", kept.path, reason)
+            kept.path.unlink(missing_ok=True)
+        for leftover in store.temporaries(record.name):
+            leftover.unlink(missing_ok=True)
+        return _fetch_from_any(record, store)
+
+
+def _places(record: Record, store: Store) -> Iterator[tuple[Source, str]]:
+    """Each source with an address to get it from, in order of preference; without a network, those that need none."""
+    for source in record.sources:
+        if is_local(source.address):
+            yield source, source.address
+        elif (placed := store.folder / record.key(source)).is_file():
+            yield source, str(placed)
+        elif store.mirror is not None:
+            address = f"{store.mirror.rstrip('/')}/{record.key(source)}"
+            if is_local(address) or not store.offline:
+                yield source, address
+        elif not store.offline:
+            yield source, source.address
+
+
+def _fetch_from_any(record: Record, store: Store) -> tuple[bytes, Kept]:
+    failures = []
+    for source, address in _places(record, store):
+        try:
+            return _fetch_from(record, source, address, store)
+        except ZooError as error:
+            if is_local(source.address):
+                raise
+            failures.append(str(error))
+    raise ZooError(f"{record.name}: cannot be fetched: {'; '.join(failures)}; {_by_hand(record, store)}")
+
+
+def _fetch_from(record: Record, source: Source, address: str, store: Store) -> tuple[bytes, Kept]:
+    with _obtained(record, address, store) as path:
+        try:
+            sha256, size = sha256_of(path), path.stat().st_size
+        except OSError as error:
+            raise ZooError(f"{path}: cannot be read ({error.strerror})") from None
+        wanted = _known_digest(record, source, store)
+        if not sha256.startswith(wanted):
+            raise ZooError(f"{address}: has SHA-256 {sha256}, not {wanted}{_origin(source, store)}; refused")
+        data = _converted(record, path, address, sha256)
+    if len(source.sha256) < 64 and len(wanted) < 64:
+        store.record(LockedFile(record.key(source), sha256, size))
+        if not wanted:
+            LOG.warning("%s: no digest is published; recorded SHA-256 %s in %s", address, sha256, store.lock_path)
+    kept = store.keep(record.name, sha256, data)
+    if record.licence is not None:
+        LOG.warning("%s: licence %s (%s)", record.name, record.licence.value, record.licence.terms)
+    return data, kept
+
+
+def _origin(source: Source, store: Store) -> str:
+    return "..., as published" if 0 < len(source.sha256) < 64 else "" if source.sha256 else f" as in {store.lock_path}"
+
+
+@contextmanager
+def _obtained(record: Record, address: str, store: Store) -> Iterator[Path]:
+    """The file at ``address``, on disk: where it lies, or as a temporary copy in the store."""
+    if address.startswith("hf-hub:"):
+        yield hub.file_of(address, offline=store.offline)
+        return
+    if is_local(address):
+        yield Path(address).expanduser()
+        return
+    try:
+        store.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(prefix=f".{record.name}.", suffix=".download", dir=store.folder) as file:
+            with _bar(record.name, shown=store.progress) as on_progress:
+                download(
+                    address, file, timeout=store.timeout, attempts=store.attempts, pause=store.pause,
+                    on_progress=on_progress,
+                )  # fmt: skip
+            file.flush()
+            yield Path(file.name)
+    except OSError as error:
+        free = f", {shutil.disk_usage(store.folder).free / 1e6:.0f} MB free" if store.folder.is_dir() else ""
+        reason = f"{error.strerror or error}{free}"
+        raise ZooError(
+            f"{store.folder}: cannot be written ({reason}); set FBNETV3_ZOO_CACHE to another folder"
+        ) from None
+
+
+def _converted(record: Record, path: Path, address: str, sha256: str) -> bytes:
+    """The file at ``path`` as this project writes it, strictly for the record's network."""
+    tensors, metadata = read_any(path, name=address)
+    try:
+        description = Description.from_metadata(metadata)
+        if description is None:
+            arch, tensors = convert(record.arch, tensors)
+            names = record.class_names if arch.num_classes == 1000 else None
+            description = Description(arch, record.preprocess, names)
+    except ZooError as error:
+        raise ZooError(f"{address}: {error}") from None
+    if not same_weights(description.arch, record.arch) and record.layout is not None:
+        raise ZooError(f"{address}: holds {description.arch.name} in another form than {record.name}")
+    text = {**description.to_metadata(), "weights": record.name, "source": address, "source_sha256": sha256}
+    if record.licence is not None:
+        text["licence"] = record.licence.value
+    floats = {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
+    return to_bytes({name: tensor.contiguous() for name, tensor in floats.items()}, text)
+
+
+def _by_hand(record: Record, store: Store) -> str:
+    """How to bring the file by hand: its address, its digest, its place."""
+    source = record.sources[0]
+    known = _known_digest(record, source, store)
+    digest = f"SHA-256 {known}{'...' if len(known) < 64 else ''}" if known else "no digest is published"
+    return f"get {source.address} elsewhere ({digest}) and put it at {store.folder / record.key(source)}"
+
+
+@contextmanager
+def _bar(name: str, *, shown: bool) -> Iterator[Progress]:
+    """A bar on standard error, where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True)
+    columns = (TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=console, disable=not (shown and console.is_terminal)) as bar:
+        task = bar.add_task(name, total=None)
+        yield lambda done, size: bar.update(task, completed=done, total=size)

@@ -1,0 +1,57 @@
+"""Hugging Face Hub: getting a repository's weight file, and uploading one. All through huggingface_hub."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.weights.store import sha256_of
+
+FILE_NAME = "model.safetensors"
+
+
+def file_of(address: str, *, offline: bool = False) -> Path:
+    """The weight file of the repository at ``hf-hub:owner/name`` or ``hf-hub:owner/name@revision``, in the hub's cache.
+
+    The contents are checked against the digest under which the hub's cache keeps them, where it is a SHA-256.
+    Raises :class:`ZooError` where the file cannot be had.
+    """
+    found = re.fullmatch(r"hf-hub:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", address)
+    if not found:
+        raise ZooError(f"{address}: is no repository; write hf-hub:owner/name or hf-hub:owner/name@revision")
+    repository, revision = found.groups()
+    path = Path(_download(repository, revision, address, offline=offline))
+    kept_as = path.resolve().name
+    if re.fullmatch(r"[0-9a-f]{64}", kept_as) and sha256_of(path) != kept_as:
+        path.resolve().unlink()
+        path = Path(_download(repository, revision, address, offline=offline))
+        if sha256_of(path) != path.resolve().name:
+            raise ZooError(f"{address}: its file has not the SHA-256 that the hub states; refused")
+    return path
+
+
+def upload(folder: str | Path, repository: str, *, private: bool, token: str | None, message: str) -> str:
+    """Put the files of ``folder`` into the repository ``owner/name``, made where need be; the commit's address."""
+    from huggingface_hub import HfApi
+
+    try:
+        api = HfApi(token=token)
+        api.create_repo(repository, private=private, exist_ok=True)
+        commit = api.upload_folder(repo_id=repository, folder_path=folder, commit_message=message)
+    except (OSError, ValueError) as error:
+        raise ZooError(f"hf-hub:{repository}: cannot be written ({_first_line(error)})") from None
+    return str(commit.commit_url)
+
+
+def _download(repository: str, revision: str | None, address: str, *, offline: bool) -> str:
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return hf_hub_download(repository, FILE_NAME, revision=revision, local_files_only=offline)
+    except (OSError, ValueError) as error:  # all errors of the hub's client are one of these
+        raise ZooError(f"{address}: {FILE_NAME} cannot be had ({_first_line(error)})") from None
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]

@@ -1,0 +1,122 @@
+"""A network with weights, from wherever they are: published, in a file, at an address, on the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fbnetv3_zoo.arch import Arch
+from fbnetv3_zoo.description import Description
+from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.model import FBNet
+from fbnetv3_zoo.preprocess import Preprocess
+from fbnetv3_zoo.weights import hub
+from fbnetv3_zoo.weights.convert import convert, unwrap
+from fbnetv3_zoo.weights.fetch import use
+from fbnetv3_zoo.weights.files import describe, parse, read_tensors, same_weights
+from fbnetv3_zoo.weights.fit import assemble
+from fbnetv3_zoo.weights.foreign import PICKLED
+from fbnetv3_zoo.weights.records import RECORDS, Record, Source, find_record, timm_form
+from fbnetv3_zoo.weights.store import Store, sha256_of
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The network that is to get weights.
+
+    ``named``: it was asked for by name, so that the weights decide on what changes none of their tensors (padding,
+    resolution), on classes and on channels; else ``arch`` does. The rest is as in :func:`fbnetv3_zoo.create`.
+    """
+
+    arch: Arch
+    named: bool
+    num_classes: int | None = None
+    in_channels: int | None = None
+    dropout: float = 0.0
+    stochastic_depth: float = 0.0
+    generator: torch.Generator | None = None
+
+    def build(self, tensors: dict[str, Tensor], metadata: dict[str, str], source: str) -> FBNet:
+        """The network with ``tensors``, in training mode; errors begin with ``source``."""
+        description = describe(metadata, source)
+        if description is None:
+            description, tensors = self._convert(tensors, source)
+        found, arch = description.arch, self.arch
+        if not same_weights(found, arch) and not (self.named and same_weights(found, timm_form(arch))):
+            remedy = f"name {found.name} instead, or load() the file alone"
+            raise ZooError(f"{source}: holds {found.name}, not {arch.name}; {remedy}")
+        num_classes, in_channels = self.num_classes, self.in_channels
+        if not self.named:
+            num_classes = arch.num_classes if num_classes is None else num_classes
+            in_channels = arch.in_channels if in_channels is None else in_channels
+            own = replace(arch, num_classes=found.num_classes, in_channels=found.in_channels)
+            description = Description(own, description.preprocess, description.class_names)
+        return assemble(
+            description, {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}, source,
+            num_classes=num_classes, in_channels=in_channels, dropout=self.dropout,
+            stochastic_depth=self.stochastic_depth, generator=self.generator,
+        )  # fmt: skip
+
+    def _convert(self, tensors: dict[str, Tensor], source: str) -> tuple[Description, dict[str, Tensor]]:
+        try:
+            arch, converted = convert(self.arch, unwrap(tensors))
+        except ZooError as error:
+            raise ZooError(f"{source}: {error}") from None
+        return Description(arch, Preprocess.for_arch(arch)), converted
+
+
+def load_pretrained(wanted: Wanted, weights: str | Path | Record, store: Store) -> FBNet:
+    """The network with ``weights``: a record, or the place of a file as :func:`fbnetv3_zoo.create` takes it."""
+    record = weights if isinstance(weights, Record) else _record_of(wanted.arch, weights)
+    if record is not None:
+        return use(record, store, lambda data, source: wanted.build(*parse(data, source), source))
+    hosted = isinstance(weights, str) and weights.startswith("hf-hub:")
+    path = hub.file_of(str(weights), offline=store.offline) if hosted else Path(str(weights)).expanduser()
+    return wanted.build(*read_tensors(path, name=str(weights)), str(weights))
+
+
+def find_weights(network: str, place: str | Path | bool) -> Record | str | Path:
+    """What ``place`` stands for: the record of a published network's weights, or the place of a file as it is given.
+
+    ``network`` is a network's name, or ``name.tag``; ``place`` is True for the network's first weights, a tag, a path,
+    an address, or ``hf-hub:owner/name``. Raises :class:`ZooError` for what is none of these.
+    """
+    if place is True:
+        return find_record(network)
+    if not isinstance(place, (str, Path)) or not str(place):
+        raise ZooError(f"pretrained is {place!r}; give True, a tag, a path, an address or hf-hub:owner/name")
+    name, _, tag = network.partition(".")
+    tags = [record.tag for record in RECORDS.values() if record.arch.name == name]
+    if place in tags or place in RECORDS:
+        record = RECORDS[f"{name}.{place}" if place in tags else str(place)]
+        if record.arch.name != name or tag not in ("", record.tag):
+            raise ZooError(f"{record.name} are not weights of {network}; name {record.name} as the model")
+        return record
+    if Path(place).suffix or str(place).startswith(("hf-hub:", "http://", "https://")) or Path(place).exists():
+        return place
+    given = f"a tag ({', '.join(tags)}), a path" if tags else "a path"
+    raise ZooError(f"{name}: unknown weights {str(place)!r}; give {given}, an address or hf-hub:owner/name")
+
+
+def _record_of(arch: Arch, place: str | Path) -> Record | None:
+    """A record made up for a file that the store keeps: one at an address, or a pickled one. Others need no store."""
+    address, _, pinned = str(place).partition("#sha256=")
+    if address.startswith(("http://", "https://")):
+        tag = f"at_{hashlib.sha256(address.encode()).hexdigest()[:8]}"
+        source = Source(address, pinned.lower())
+    elif Path(address).suffix.lower() in PICKLED:
+        path = Path(address).expanduser()
+        try:
+            source = Source(str(path), sha256_of(path))
+        except OSError as error:
+            raise ZooError(f"{place}: cannot be read ({error.strerror})") from None
+        tag = "local"
+    else:
+        return None
+    return Record(
+        tag, arch, (source,), layout=None, licence=None, preprocess=Preprocess.for_arch(arch), imagenet_classes=False
+    )

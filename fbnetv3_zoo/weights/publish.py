@@ -1,0 +1,36 @@
+"""A network as a repository of the Hugging Face Hub: weights and a model card."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from fbnetv3_zoo.atomic import replacing
+from fbnetv3_zoo.model import FBNet
+from fbnetv3_zoo.weights import hub
+from fbnetv3_zoo.weights.card import model_card
+from fbnetv3_zoo.weights.files import save
+
+
+def save_pretrained(model: FBNet, folder: str | Path, *, licence: str | None = None) -> None:
+    """Write ``model`` into ``folder`` as a repository: ``model.safetensors`` and a model card, ``README.md``.
+
+    ``load("hf-hub:owner/name")`` reads it once it is uploaded. ``licence`` is the SPDX identifier that the card states.
+    """
+    card = model_card(model, licence=licence)
+    save(model, Path(folder, hub.FILE_NAME))
+    with replacing(Path(folder, "README.md")) as temporary:
+        temporary.write_text(card, encoding="utf-8")
+
+
+def push_to_hub(
+    model: FBNet, repository: str, *, licence: str | None = None, private: bool = False, token: str | None = None,
+    message: str = "Add the model",
+) -> str:  # fmt: skip
+    """Upload what :func:`save_pretrained` writes to the repository ``owner/name``, made where need be.
+
+    Returns the commit's address. Raises :class:`ZooError` where the hub refuses.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        save_pretrained(model, folder, licence=licence)
+        return hub.upload(folder, repository, private=private, token=token, message=message)

@@ -1,0 +1,220 @@
+"""Where weights are kept on this machine, and what is known of the files they come from.
+
+A kept file is ``NAME-SOURCE-DIGEST.safetensors``: the name of the weights (``fbnetv3_e.fb_in1k``), the first 8 digits
+of the SHA-256 of the file they were made from, and the first 16 digits of its own BLAKE2b (what ``b2sum`` prints). A
+file that does not answer to its own name is damaged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fbnetv3_zoo.atomic import replacing
+from fbnetv3_zoo.errors import ZooError, check_flag, check_number, check_whole
+from fbnetv3_zoo.plain import from_json, to_json
+from fbnetv3_zoo.weights.log import LOG
+
+_KEPT = re.compile(r"(?P<name>.+)-(?P<source>[0-9a-f]{8})-(?P<digest>[0-9a-f]{16})\.safetensors")
+_YES, _NO = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
+_PATIENCE = 5.0  # seconds of waiting for another process before saying so
+
+
+def _default_folder() -> Path:
+    if given := os.environ.get("FBNETV3_ZOO_CACHE"):
+        return Path(given)
+    from platformdirs import user_cache_path
+
+    return user_cache_path("fbnetv3-zoo", appauthor=False)
+
+
+def _default_offline() -> bool:
+    given = os.environ.get("FBNETV3_ZOO_OFFLINE", "").strip().lower()
+    if given not in (*_YES, *_NO):
+        raise ZooError(f"FBNETV3_ZOO_OFFLINE is {given!r}; set it to 1 or 0")
+    return given in _YES
+
+
+def _default_lock() -> Path | None:
+    given = os.environ.get("FBNETV3_ZOO_LOCK")
+    return Path(given) if given else None
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A file of the store, by what its name says."""
+
+    path: Path
+    name: str
+    source: str
+    digest: str
+
+    @classmethod
+    def parse(cls, path: Path) -> Kept | None:
+        """The kept file at ``path``; None where its name is not of that form."""
+        found = _KEPT.fullmatch(path.name)
+        return cls(path, found["name"], found["source"], found["digest"]) if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class LockedFile:
+    """A published file as it was first seen: what it is called, its SHA-256 in full, its size in bytes."""
+
+    key: str
+    sha256: str
+    size: int
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
+            raise ZooError(f"{self.key}: sha256 is {self.sha256!r}; it must be 64 hexadecimal digits")
+        check_whole(f"{self.key}: size", self.size, at_least=0, at_most=1 << 50)
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsLock:
+    """The contents of a lock file."""
+
+    files: tuple[LockedFile, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Where weights are kept and how they are got. A field not given is taken from the environment.
+
+    Args:
+        folder: the cache (``FBNETV3_ZOO_CACHE``; else the platform's place for caches).
+        offline: never touch the network (``FBNETV3_ZOO_OFFLINE``).
+        mirror: address or folder that has the published files as ``MIRROR/NAME/FILE``, such as
+            ``MIRROR/fbnetv3_e.fb_in1k/model.pth``; it is asked instead of the publishers (``FBNETV3_ZOO_MIRROR``).
+        lock: file of the digests of files without a published one (``FBNETV3_ZOO_LOCK``; else in ``folder``).
+        timeout: seconds without a byte after which an attempt is given up.
+        attempts: how often a transfer is tried; an attempt goes on where the last one ended.
+        pause: seconds before the second attempt; doubled before each further one.
+        progress: show a bar on a terminal.
+    """
+
+    folder: Path = field(default_factory=_default_folder)
+    offline: bool = field(default_factory=_default_offline)
+    mirror: str | None = field(default_factory=lambda: os.environ.get("FBNETV3_ZOO_MIRROR") or None)
+    lock: Path | None = field(default_factory=_default_lock)
+    timeout: float = 30.0
+    attempts: int = 5
+    pause: float = 0.5
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("folder", "lock"):
+            if isinstance(value := getattr(self, name), str):
+                object.__setattr__(self, name, Path(value).expanduser())
+        if not isinstance(self.folder, Path):
+            raise ZooError(f"Store.folder is {self.folder!r}; it must be a path")
+        check_flag("Store.offline", self.offline)
+        check_number("Store.timeout", self.timeout, above=0)
+        check_whole("Store.attempts", self.attempts)
+        check_number("Store.pause", self.pause, at_least=0)
+
+    @property
+    def lock_path(self) -> Path:
+        """The lock file in use."""
+        return self.folder / "weights.lock.json" if self.lock is None else self.lock
+
+    def kept(self, name: str | None = None) -> list[Kept]:
+        """The files of the store (those of ``name``), the newest first. A folder that is not there has none."""
+        try:
+            found = [kept for path in self.folder.iterdir() if (kept := Kept.parse(path)) is not None]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise self._refusal(error) from None
+        return sorted((kept for kept in found if name in (None, kept.name)), key=_age)
+
+    def temporaries(self, name: str | None = None) -> list[Path]:
+        """Half-written files that a killed process left (those of ``name``). Call it holding the lock of the name."""
+        befores = (".",) if name is None else (f".{name}.", f".{name}-")
+        paths = self.folder.iterdir() if self.folder.is_dir() else ()
+        return [
+            path for path in paths if path.name.startswith(befores) and path.suffix in (".download", ".safetensors")
+        ]
+
+    def keep(self, name: str, source_sha256: str, data: bytes) -> Kept:
+        """Write ``data`` under its name, whole or not at all."""
+        digest = digest_of(data)
+        path = self.folder / f"{name}-{source_sha256[:8]}-{digest}.safetensors"
+        with replacing(path) as temporary:
+            temporary.write_bytes(data)
+        return Kept(path, name, source_sha256[:8], digest)
+
+    @contextmanager
+    def sole(self, name: str) -> Iterator[None]:
+        """Hold the lock of ``name``: of all processes with this folder only one is here at a time."""
+        from filelock import FileLock, Timeout
+
+        try:
+            (self.folder / ".locks").mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.folder / ".locks" / f"{name}.lock")
+            try:
+                lock.acquire(timeout=_PATIENCE)
+            except Timeout:
+                LOG.warning("%s: waiting for another process that is getting it", name)
+                lock.acquire()
+        except (OSError, NotImplementedError) as error:
+            raise self._refusal(error) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def known(self, key: str) -> LockedFile | None:
+        """What the lock file says of the published file ``key``."""
+        return next((entry for entry in self._read_lock().files if entry.key == key), None)
+
+    def record(self, entry: LockedFile) -> None:
+        """Put ``entry`` into the lock file, unless something is known of its key already."""
+        with self.sole(".lockfile"):
+            files = self._read_lock().files
+            if all(known.key != entry.key for known in files):
+                text = to_json(WeightsLock(tuple(sorted((*files, entry), key=lambda known: known.key))))
+                with replacing(self.lock_path) as temporary:
+                    temporary.write_text(text + "\n", encoding="utf-8")
+
+    def _read_lock(self) -> WeightsLock:
+        try:
+            text = self.lock_path.read_bytes()
+        except FileNotFoundError:
+            return WeightsLock()
+        except OSError as error:
+            raise ZooError(f"{self.lock_path}: cannot be read ({error.strerror})") from None
+        try:
+            return from_json(WeightsLock, text)
+        except ZooError as error:
+            raise ZooError(f"{self.lock_path}: {error}; mend the file, or delete it to trust anew") from None
+
+    def _refusal(self, error: Exception) -> ZooError:
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        return ZooError(f"{self.folder}: cannot be used as cache ({reason}); set FBNETV3_ZOO_CACHE to another folder")
+
+
+def digest_of(data: bytes) -> str:
+    """The first 16 digits of the BLAKE2b of ``data``."""
+    return hashlib.blake2b(data).hexdigest()[:16]
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of the file at ``path`` in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _age(kept: Kept) -> float:
+    try:
+        return -kept.path.stat().st_mtime
+    except OSError:  # another process has just removed it
+        return 0.0
