@@ -36,7 +36,7 @@ def use(record: Record, store: Store, build: Callable[[bytes, str], T]) -> T:
     file is reported, removed and fetched again.
     """
     for kept in store.kept(record.name):
-        if _expected(kept, record, store) and (outcome := _try(kept, build)) is not None:
+        if is_expected(kept, record, store) and (outcome := _try(kept, build)) is not None:
             return outcome()
     data, kept = _fetch(record, store)
     return build(data, str(kept.path))
@@ -45,7 +45,7 @@ def use(record: Record, store: Store, build: Callable[[bytes, str], T]) -> T:
 def fetch(record: Record, store: Store) -> Kept:
     """Make sure that the weights of ``record`` are in the store, whole. Raises :class:`ZooError` where that fails."""
     for kept in store.kept(record.name):
-        if _expected(kept, record, store) and is_whole(kept):
+        if is_expected(kept, record, store) and is_whole(kept):
             return kept
     return _fetch(record, store)[1]
 
@@ -79,7 +79,7 @@ def _try(kept: Kept, build: Callable[[bytes, str], T]) -> Callable[[], T] | None
     return outcome.result if digest.result() == kept.digest else None
 
 
-def _expected(kept: Kept, record: Record, store: Store) -> bool:
+def is_expected(kept: Kept, record: Record, store: Store) -> bool:
     """Whether ``kept`` was made from one of the record's files as they are published, or as first seen."""
     known = [_known_digest(record, source, store) for source in record.sources]
     return any(not digest or digest.startswith(kept.source) for digest in known)
@@ -95,12 +95,12 @@ def _known_digest(record: Record, source: Source, store: Store) -> str:
 
 def _fetch(record: Record, store: Store) -> tuple[bytes, Kept]:
     if not list(_places(record, store)):
-        kept = next((kept for kept in store.kept(record.name) if _expected(kept, record, store)), None)
+        kept = next((kept for kept in store.kept(record.name) if is_expected(kept, record, store)), None)
         state = "not in the cache" if kept is None else f"{kept.path} is damaged"
         raise ZooError(f"{record.name}: {state}, and offline; {_by_hand(record, store)}")
     with store.sole(record.name):
         for kept in store.kept(record.name):  # another process may have been faster
-            if not _expected(kept, record, store):
+            if not is_expected(kept, record, store):
                 continue
             try:
                 data = kept.path.read_bytes()
