@@ -10,9 +10,9 @@ import torch
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.model import FBNet
 from fbnetv3_zoo.weights.pretrained import Wanted, find_weights, load_pretrained
-from fbnetv3_zoo.weights.records import RECORDS, Record
+from fbnetv3_zoo.weights.records import RECORDS, Record, find_network
 from fbnetv3_zoo.weights.store import Store
-from fbnetv3_zoo.zoo import ARCHS, find_arch
+from fbnetv3_zoo.zoo import ARCHS
 
 
 def create(
@@ -40,11 +40,10 @@ def create(
     stem. One given as a value keeps its form, classes and channels. Raises :class:`ZooError` for anything that does
     not fit, and where weights cannot be had.
     """
-    name = str(model)
-    named = not isinstance(model, Arch) and (name in ARCHS or name in RECORDS)
-    arch = RECORDS[name].arch if named and name in RECORDS else find_arch(model)
+    arch = find_network(model)
     if pretrained is not False:
-        weights = find_weights(name if named else arch.name, pretrained)
+        named = isinstance(model, str) and (model in ARCHS or model in RECORDS)
+        weights = find_weights(str(model) if named else arch.name, pretrained)
         if named and isinstance(weights, Record):
             arch = weights.arch
         wanted = Wanted(arch, named, num_classes, in_channels, dropout, stochastic_depth, generator)

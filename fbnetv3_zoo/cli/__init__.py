@@ -9,19 +9,20 @@ from typing import Any
 
 import typer
 
-from fbnetv3_zoo.cli import classify, demo, export, info, train, validate
+from fbnetv3_zoo.cli import classify, demo, export, info, train, validate, weights
 from fbnetv3_zoo.cli import list as list_command
 from fbnetv3_zoo.errors import ZooError
 
 app = typer.Typer(
     name="fbnetv3",
-    help="FBNetV3 and its family: look up, train, validate, export, classify.",
+    help="FBNetV3 and its family: look up, get, train, validate, export, classify.",
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.command("list")(list_command.list_)
 for command in (info.info, train.train, validate.validate, export.export, classify.classify, demo.demo):
     app.command()(command)
+app.add_typer(weights.app, name="weights")
 
 # The base class of all complaints about options and arguments. Typer builds on click, newer releases on a copy of it
 # that they keep private; this is the way to the class that works with both.

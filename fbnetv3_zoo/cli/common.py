@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.zoo import find_arch
+from fbnetv3_zoo.weights.records import find_network
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of text.")]
 SmallImages = Annotated[bool, typer.Option("--small-images", help="Use the form for 32 x 32 images (paper: CIFAR).")]
@@ -25,7 +25,7 @@ Seed = Annotated[int, typer.Option(help="Seed of the split into training, valida
 
 def derived_arch(model: str, *, small_images: bool, width: float, depth: float, resolution: int | None) -> Arch:
     """The network that ``model`` and the options of :data:`SmallImages` and so on describe."""
-    arch = find_arch(model)
+    arch = find_network(model)
     if small_images:
         arch = arch.for_small_images()
     if width != 1 or depth != 1:

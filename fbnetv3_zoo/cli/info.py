@@ -17,12 +17,13 @@ def info(
     resolution: Resolution = None,
     as_json: Json = False,
 ) -> None:
-    """Show a network block by block, with its cost and the published figures.
+    """Show a network block by block, with its cost, the published figures and weights.
 
     Example: fbnetv3 info fbnetv3_a
     """
     from fbnetv3_zoo.cost import cost_of
     from fbnetv3_zoo.plain import to_plain
+    from fbnetv3_zoo.weights.records import RECORDS
     from fbnetv3_zoo.zoo import PUBLISHED
 
     arch = derived_arch(model, small_images=small_images, width=width, depth=depth, resolution=resolution)
@@ -36,6 +37,16 @@ def info(
         "parameters": cost.parameters,
         "peak_activation": cost.peak_activation,
         "published": to_plain(published) if published else None,
+        "weights": [
+            {
+                "name": record.name,
+                "licence": record.licence.value if record.licence else None,
+                "note": record.note,
+                "accuracy": [str(accuracy) for accuracy in record.accuracy],
+            }
+            for record in RECORDS.values()
+            if record.arch.name == arch.name
+        ],
         "blocks": [_row(line) for line in cost.blocks],
     }
     if as_json:
@@ -81,7 +92,9 @@ def _print_table(data: dict[str, Any]) -> None:
         print(f"{label:16}{data[key]:>16,}{beside}")
     print(f"{'parameters':16}{data['parameters']:>16,}")
     print(f"{'peak activation':16}{data['peak_activation']:>16,}   (elements held at once, one image)")
-    if published:
-        print(f"{'published':16}{published['top1']:>15.2f}%   top-1, {published['top5']:.2f}% top-5 on ImageNet")
-    else:
-        print(f"{'published':16}{'-':>16}   no figures for this network")
+    for weights in data["weights"]:
+        print(f"\nweights {weights['name']} (licence {weights['licence']})")
+        for line in (*weights["accuracy"], *filter(None, [weights["note"]])):
+            print(f"    {line}")
+    if not data["weights"]:
+        print(f"{'weights':16}{'-':>16}   none are published for this network")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fbnetv3_zoo.cost import cost_of
 from fbnetv3_zoo.description import Description
 from fbnetv3_zoo.model import FBNet
-from fbnetv3_zoo.weights.records import Accuracy, Record
+from fbnetv3_zoo.weights.records import Record
 
 _PAPERS = {
     "fbnet": "FBNet (arXiv 1812.03443)",
@@ -26,19 +26,13 @@ def record_card(record: Record) -> str:
     head = _front_matter(record.licence.value if record.licence else None, datasets=["imagenet-1k"])
     description = Description(record.arch, record.preprocess, record.class_names)
     lines = [head, *_body(description, record.name), "", "## Weights", ""]
-    lines += [f"- Accuracy on ImageNet's validation set: {accuracy_text(a)}." for a in record.accuracy]
+    lines += [f"- Accuracy on ImageNet's validation set: {a}." for a in record.accuracy]
     if record.licence is not None:
         lines.append(f"- Licence: {record.licence.value} ({record.licence.terms}).")
     lines += [f"- Published at {source.address}{_digest(source.sha256)}." for source in record.sources]
     lines += [f"- {record.note[0].upper()}{record.note[1:]}."] if record.note else []
     code = [f'model = fbnetv3_zoo.create("{record.name}", pretrained=True).eval()']
     return "\n".join([*lines, "", "## Use", "", "```python", "import fbnetv3_zoo", "", *code, *_CLASSIFY, "```", ""])
-
-
-def accuracy_text(accuracy: Accuracy) -> str:
-    """One line that states an accuracy with its resolution and its evidence."""
-    top5 = "" if accuracy.top5 is None else f", top-5 {accuracy.top5:.2f} %"
-    return f"top-1 {accuracy.top1:.2f} %{top5} at {accuracy.resolution} px ({accuracy.evidence.value})"
 
 
 _CLASSIFY = (
@@ -67,8 +61,8 @@ def _body(description: Description, title: str) -> list[str]:
     family = _PAPERS.get(arch.name.partition("_")[0], "the FBNet family")
     classes = f"{arch.num_classes}"
     if description.class_names is not None:
-        shown = ", ".join(description.class_names[:5])
-        classes += f": {shown}{', ...' if arch.num_classes > 5 else ''}"
+        more = f" and {arch.num_classes - 5} more" if arch.num_classes > 5 else ""
+        classes += f": {', '.join(description.class_names[:5])}{more}"
     numbers = ", ".join(f"{value:g}" for value in preprocess.mean), ", ".join(f"{value:g}" for value in preprocess.std)
     return [
         f"# {title}",

@@ -10,13 +10,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from fnmatch import fnmatchcase
+from pathlib import Path
 from types import MappingProxyType
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.errors import ZooError, nearest
 from fbnetv3_zoo.preprocess import Preprocess
 from fbnetv3_zoo.rows import Conv
-from fbnetv3_zoo.zoo import ARCHS, PUBLISHED
+from fbnetv3_zoo.zoo import ARCHS, PUBLISHED, find_arch
 
 
 class Layout(Enum):
@@ -58,6 +59,10 @@ class Accuracy:
     top5: float | None
     resolution: int
     evidence: Evidence = Evidence.PUBLISHER
+
+    def __str__(self) -> str:
+        top5 = "" if self.top5 is None else f", top-5 {self.top5:.2f} %"
+        return f"top-1 {self.top1:.2f} %{top5} at {self.resolution} px ({self.evidence.value})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,3 +229,8 @@ def find_record(model: str, tag: str | None = None) -> Record:
     if wanted not in of_network or (dot and tag and tag != named):
         raise ZooError(f"{network}: no weights are tagged {wanted!r}; there are {', '.join(of_network)}")
     return of_network[wanted]
+
+
+def find_network(source: str | Path | Arch) -> Arch:
+    """As :func:`fbnetv3_zoo.zoo.find_arch`; and the name of published weights stands for the network in their form."""
+    return RECORDS[source].arch if isinstance(source, str) and source in RECORDS else find_arch(source)

@@ -1,0 +1,226 @@
+"""``fbnetv3 weights``: what weights are published, getting them, looking after the cache."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fbnetv3_zoo.cli.common import Json, print_json, written
+from fbnetv3_zoo.errors import ZooError
+
+if TYPE_CHECKING:
+    from fbnetv3_zoo.weights.store import Store
+
+app = typer.Typer(help="Published weights: list, fetch, verify, convert, describe; and the cache they are kept in.")
+
+Cache = Annotated[Path | None, typer.Option(help="Folder that keeps weights (FBNETV3_ZOO_CACHE).")]
+Mirror = Annotated[
+    str | None, typer.Option(help="Address or folder with the published files, asked instead (FBNETV3_ZOO_MIRROR).")
+]
+Lock = Annotated[Path | None, typer.Option(help="File of digests, to share with others (FBNETV3_ZOO_LOCK).")]
+Names = Annotated[list[str] | None, typer.Argument(help="Weights such as fbnetv3_e or fbnetv3_b.ra2_in1k.")]
+
+
+@app.callback(invoke_without_command=True)
+def _help(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@app.command("list")
+def list_(
+    pattern: Annotated[str, typer.Argument(help="A network's name, or shell wildcards, quoted.")] = "*",
+    cache: Cache = None,
+    as_json: Json = False,
+) -> None:
+    """List the published weights with size, licence, accuracy and whether they are in the cache.
+
+    Example: fbnetv3 weights list "fbnetv3_*"
+    """
+    from fbnetv3_zoo.weights.records import RECORDS, list_weights
+
+    names = list_weights(pattern)
+    if not names:
+        raise ZooError(f"no weights match {pattern!r}; `fbnetv3 weights list` shows all")
+    store = _store(cache=cache)
+    kept = {file.name: file.path for file in reversed(store.kept())}
+    rows = [_row(RECORDS[name], kept.get(name)) for name in names]
+    if as_json:
+        print_json(rows)
+        return
+    print(f"{'name':24}{'MB':>7}{'top-1 %':>9}{'pixels':>8}  {'licence':14}cache")
+    for row in rows:
+        top1 = row["accuracy"][0]
+        print(
+            f"{row['name']:24}{row['megabytes']:>7.1f}{top1['top1']:>9.2f}{top1['resolution']:>8}"
+            f"  {row['licence']:14}{'kept' if row['kept'] else '-'}"
+        )
+    print(f"\nMB: parameters in float32. top-1: ImageNet, by the publishers' records. Cache: {store.folder}")
+
+
+@app.command()
+def fetch(
+    names: Names = None,
+    all_: Annotated[bool, typer.Option("--all", help="All published weights.")] = False,
+    cache: Cache = None,
+    mirror: Mirror = None,
+    lock: Lock = None,
+    as_json: Json = False,
+) -> None:
+    """Put weights into the cache, so that later loads need no network.
+
+    Example: fbnetv3 weights fetch fbnetv3_e
+    """
+    from fbnetv3_zoo.weights.fetch import fetch as get
+    from fbnetv3_zoo.weights.records import RECORDS, find_record
+
+    if bool(names) == all_:
+        raise ZooError("name the weights to fetch, or give --all; `fbnetv3 weights list` shows them")
+    store = _store(cache=cache, mirror=mirror, lock=lock)
+    rows = []
+    for record in RECORDS.values() if all_ else [find_record(name) for name in names or ()]:
+        kept = get(record, store)
+        rows.append({"name": record.name, "path": kept.path, "source_sha256": kept.source, "blake2b": kept.digest})
+        if not as_json:
+            print(written(kept.path))
+    if as_json:
+        print_json(rows)
+
+
+@app.command()
+def verify(names: Names = None, cache: Cache = None, lock: Lock = None, as_json: Json = False) -> None:
+    """Read every file in the cache and compare it with its digest. Exit code 1 where one is damaged.
+
+    Example: fbnetv3 weights verify
+    """
+    from fbnetv3_zoo.weights.records import find_record
+    from fbnetv3_zoo.weights.upkeep import State, survey
+
+    wanted = {find_record(name).name for name in names or ()}
+    found = [entry for entry in survey(_store(cache=cache, lock=lock)) if not wanted or entry.name in wanted]
+    if missing := wanted - {entry.name for entry in found}:
+        raise ZooError(f"{', '.join(sorted(missing))}: not in the cache; `fbnetv3 weights fetch` gets them")
+    _show(found, as_json=as_json, nothing="the cache is empty")
+    if any(entry.state is State.DAMAGED for entry in found):
+        raise typer.Exit(1)
+
+
+@app.command()
+def convert(
+    file: Annotated[Path, typer.Argument(help="A checkpoint (.pth, .pt, .bin, .ckpt) or .safetensors file.")],
+    model: Annotated[str, typer.Option(help="The network: a published name, or the path of an arch JSON file.")],
+    output: Annotated[Path | None, typer.Option(help="The .safetensors file to write (default: beside FILE).")] = None,
+    class_names: Annotated[Path | None, typer.Option(help="Text file of the classes' names, one a line.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a checkpoint trained elsewhere as a file of this project. The layout is found by the names in it.
+
+    Example: fbnetv3 weights convert run7/model_best.pth --model fbnetv3_b --output model.safetensors
+    """
+    from fbnetv3_zoo import save
+    from fbnetv3_zoo.weights.foreign import read_any
+    from fbnetv3_zoo.weights.pretrained import Wanted
+    from fbnetv3_zoo.weights.records import find_network
+
+    target = output or file.with_suffix(".safetensors")
+    if target == file:
+        raise ZooError(f"{file}: would be written over itself; give another --output")
+    network = Wanted(find_network(model), named=True).build(*read_any(file), str(file))
+    if class_names is not None:
+        network.class_names = _lines(class_names)
+    save(network, target)
+    if as_json:
+        print_json({"file": target, "model": network.arch.name, "classes": network.arch.num_classes})
+        return
+    print(f"{network.arch.name}, {network.arch.num_classes} classes: {written(target)}")
+
+
+@app.command()
+def card(
+    weights: Annotated[str, typer.Argument(help="Published weights, or a .safetensors file of this project.")],
+    output: Annotated[Path | None, typer.Option(help="File to write (default: standard output).")] = None,
+    licence: Annotated[str | None, typer.Option(help="SPDX identifier, for a file of your own.")] = None,
+) -> None:
+    """Write the model card of published weights or of a file.
+
+    Example: fbnetv3 weights card fbnetv3_b.ra2_in1k
+    """
+    from fbnetv3_zoo.atomic import replacing
+    from fbnetv3_zoo.weights.card import model_card, record_card
+    from fbnetv3_zoo.weights.records import find_record
+
+    if Path(weights).suffix == ".safetensors":
+        from fbnetv3_zoo import load
+
+        text = model_card(load(weights), licence=licence)
+    elif licence is not None:
+        raise ZooError(f"{weights}: the licence of published weights is its publisher's; leave --licence out")
+    else:
+        text = record_card(find_record(weights))
+    if output is None:
+        print(text, end="")
+        return
+    with replacing(output) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    print(written(output))
+
+
+@app.command()
+def prune(
+    everything: Annotated[bool, typer.Option("--all", help="Remove whole files, too.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    cache: Cache = None,
+    lock: Lock = None,
+    as_json: Json = False,
+) -> None:
+    """Remove damaged, superseded and half-written files from the cache.
+
+    Example: fbnetv3 weights prune --dry-run
+    """
+    from fbnetv3_zoo.weights.upkeep import prune as remove
+
+    removed = remove(_store(cache=cache, lock=lock), everything=everything, dry_run=dry_run)
+    _show(removed, as_json=as_json, nothing="nothing to remove")
+
+
+def _store(*, cache: Path | None = None, mirror: str | None = None, lock: Path | None = None) -> Store:
+    from fbnetv3_zoo.weights.store import Store
+
+    given: dict[str, Any] = {"folder": cache, "mirror": mirror, "lock": lock}
+    return Store(**{name: value for name, value in given.items() if value is not None})
+
+
+def _row(record: Any, kept: Path | None) -> dict[str, Any]:
+    from fbnetv3_zoo.cost import cost_of
+    from fbnetv3_zoo.plain import to_plain
+
+    return {
+        "name": record.name,
+        "megabytes": round(4 * cost_of(record.arch).parameters / 1e6, 1),
+        "licence": record.licence.value,
+        "accuracy": [{**to_plain(a), "evidence": a.evidence.value} for a in record.accuracy],
+        "addresses": [source.address for source in record.sources],
+        "sha256": [source.sha256 for source in record.sources],
+        "kept": kept,
+    }
+
+
+def _show(found: list[Any], *, as_json: bool, nothing: str) -> None:
+    if as_json:
+        print_json([{"path": e.path, "name": e.name, "state": e.state.value, "size": e.size} for e in found])
+        return
+    for entry in found:
+        print(f"{entry.state.value:13}{entry.size / 1e6:>7.1f} MB  {os.fspath(entry.path)}")
+    if not found:
+        print(nothing)
+
+
+def _lines(path: Path) -> tuple[str, ...]:
+    try:
+        return tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise ZooError(f"{path}: cannot be read ({reason})") from None

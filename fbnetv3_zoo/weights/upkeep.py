@@ -1,0 +1,80 @@
+"""Looking after the cache: what state each of its files is in, and removing what is of no use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from fbnetv3_zoo.weights.fetch import is_expected, is_whole
+from fbnetv3_zoo.weights.records import RECORDS
+from fbnetv3_zoo.weights.store import Kept, Store
+
+
+class State(Enum):
+    """What a file of the cache is."""
+
+    WHOLE = "whole"
+    DAMAGED = "damaged"
+    SUPERSEDED = "superseded"
+    LEFTOVER = "half-written"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A file of the cache: ``name`` is that of the weights, "" for what a killed process left."""
+
+    path: Path
+    name: str
+    state: State
+    size: int
+
+
+def survey(store: Store) -> list[Found]:
+    """Every file of the cache, read through, by name.
+
+    Superseded are the files made from another source than the one now published or locked, and older twins.
+    """
+    found, seen = [], set()
+    for kept in store.kept():
+        state = _state(kept, store)
+        if state is State.WHOLE and (kept.name, kept.source) in seen:
+            state = State.SUPERSEDED
+        if state is State.WHOLE:
+            seen.add((kept.name, kept.source))
+        found.append(Found(kept.path, kept.name, state, _size(kept.path)))
+    found += [Found(path, "", State.LEFTOVER, _size(path)) for path in store.temporaries()]
+    return sorted(found, key=lambda entry: (entry.name, entry.path))
+
+
+def prune(store: Store, *, everything: bool = False, dry_run: bool = False) -> list[Found]:
+    """Remove from the cache what is damaged, superseded or half-written (or ``everything``); what was removed.
+
+    The lock file stays. Weights that another process is getting at the moment are left to it.
+    """
+    removed = [entry for entry in survey(store) if everything or entry.state is not State.WHOLE]
+    for entry in removed if not dry_run else ():
+        with store.sole(_owner(entry)):
+            entry.path.unlink(missing_ok=True)
+    return removed
+
+
+def _owner(entry: Found) -> str:
+    """The name of the weights that a file belongs to; of a half-written one it is in the middle of its name."""
+    if entry.name:
+        return entry.name
+    return next((name for name in RECORDS if entry.path.name.startswith((f".{name}.", f".{name}-"))), ".leftovers")
+
+
+def _state(kept: Kept, store: Store) -> State:
+    if not is_whole(kept):
+        return State.DAMAGED
+    record = RECORDS.get(kept.name)
+    return State.WHOLE if record is None or is_expected(kept, record, store) else State.SUPERSEDED
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

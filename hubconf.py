@@ -1,0 +1,19 @@
+"""Entry points for ``torch.hub.load(REPOSITORY, "fbnetv3_e", pretrained=True)``; options as of ``fbnetv3_zoo.create``."""
+
+from collections.abc import Callable
+
+import fbnetv3_zoo
+
+dependencies = ["torch", "numpy", "PIL", "safetensors", "filelock", "huggingface_hub", "platformdirs", "requests", "rich"]
+
+
+def _entry(name: str) -> Callable[..., fbnetv3_zoo.FBNet]:
+    def entry(**options: object) -> fbnetv3_zoo.FBNet:
+        return fbnetv3_zoo.create(name, **options)  # type: ignore[arg-type]
+
+    entry.__name__ = name
+    entry.__doc__ = f"{name}, as fbnetv3_zoo.create({name!r}, ...): pretrained=, num_classes=, in_channels= ..."
+    return entry
+
+
+globals().update({name: _entry(name) for name in fbnetv3_zoo.list_models()})
