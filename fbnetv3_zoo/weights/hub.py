@@ -22,12 +22,14 @@ def file_of(address: str, *, offline: bool = False) -> Path:
         raise ZooError(f"{address}: is no repository; write hf-hub:owner/name or hf-hub:owner/name@revision")
     repository, revision = found.groups()
     path = Path(_download(repository, revision, address, offline=offline))
-    kept_as = path.resolve().name
-    if re.fullmatch(r"[0-9a-f]{64}", kept_as) and sha256_of(path) != kept_as:
-        path.resolve().unlink()
-        path = Path(_download(repository, revision, address, offline=offline))
-        if sha256_of(path) != path.resolve().name:
-            raise ZooError(f"{address}: its file has not the SHA-256 that the hub states; refused")
+    if _is_whole(path):
+        return path
+    if offline:
+        raise ZooError(f"{address}: {path.resolve()} is damaged, and offline; delete it and load again with a network")
+    path.resolve().unlink(missing_ok=True)
+    path = Path(_download(repository, revision, address, offline=False))
+    if not _is_whole(path):
+        raise ZooError(f"{address}: its contents have not the SHA-256 that the hub states; refused")
     return path
 
 
@@ -40,7 +42,7 @@ def upload(folder: str | Path, repository: str, *, private: bool, token: str | N
         api.create_repo(repository, private=private, exist_ok=True)
         commit = api.upload_folder(repo_id=repository, folder_path=folder, commit_message=message)
     except (OSError, ValueError) as error:
-        raise ZooError(f"hf-hub:{repository}: cannot be written ({_first_line(error)})") from None
+        raise ZooError(f"hf-hub:{repository}: cannot be written ({_line(error)})") from None
     return str(commit.commit_url)
 
 
@@ -50,8 +52,14 @@ def _download(repository: str, revision: str | None, address: str, *, offline: b
     try:
         return hf_hub_download(repository, FILE_NAME, revision=revision, local_files_only=offline)
     except (OSError, ValueError) as error:  # all errors of the hub's client are one of these
-        raise ZooError(f"{address}: {FILE_NAME} cannot be had ({_first_line(error)})") from None
+        raise ZooError(f"{address}: {FILE_NAME} cannot be had ({_line(error)})") from None
 
 
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
+def _is_whole(path: Path) -> bool:
+    """Whether the contents have the SHA-256 that they are kept under; small files are kept under another digest."""
+    kept_as = path.resolve().name
+    return not re.fullmatch(r"[0-9a-f]{64}", kept_as) or sha256_of(path) == kept_as
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

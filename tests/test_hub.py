@@ -1,0 +1,163 @@
+"""Repositories of the Hugging Face Hub, through the real client, against a hub on the loopback interface."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from fake_hub import COMMIT, FakeHub, running_hub
+
+from fbnetv3_zoo import save_pretrained
+from fbnetv3_zoo.arch import Arch
+from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.model import FBNet
+from fbnetv3_zoo.weights.card import model_card, record_card
+from fbnetv3_zoo.weights.files import load, save
+from fbnetv3_zoo.weights.records import RECORDS
+
+
+@pytest.fixture
+def model(tiny_arch: Arch) -> FBNet:
+    network = FBNet(tiny_arch, generator=torch.Generator().manual_seed(1)).eval()
+    network.class_names = tuple("abcdefghij")
+    return network
+
+
+@pytest.fixture
+def hub() -> Iterator[FakeHub]:
+    with running_hub() as found:
+        yield found
+
+
+def _python(hub: FakeHub, folder: Path, code: str) -> str:
+    """What ``code`` prints, run with the client pointed at ``hub`` and at caches in ``folder``; errors one a line."""
+    given = {
+        "HF_ENDPOINT": hub.address,
+        "HF_HOME": str(folder / "hf"),
+        "HF_TOKEN": "hf_none",
+        "HF_HUB_DISABLE_XET": "1",
+    }
+    quiet = {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "OMP_NUM_THREADS": "1"}
+    lines = (
+        "import fbnetv3_zoo as zoo, torch",
+        "def refusal(call):",
+        "    try: call()",
+        "    except zoo.ZooError as error: print(error)",
+        "    else: print('no error')",
+        f"store = lambda offline=False: zoo.Store(folder={str(folder / 'cache')!r}, offline=offline)",
+        code,
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], env={**os.environ, **given, **quiet}, cwd=folder, text=True,
+        capture_output=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_pushed_and_loaded(model: FBNet, hub: FakeHub, tmp_path: Path) -> None:
+    save(model, tmp_path / "mine.safetensors")
+    code = """
+mine = zoo.load("mine.safetensors")
+print(zoo.push_to_hub(mine, "me/net", licence="Apache-2.0"))
+back = zoo.load("hf-hub:me/net")
+images = torch.randn(2, 3, 32, 32)
+print(torch.equal(back(images), mine(images)), back.class_names == mine.class_names)
+again = zoo.create(mine.arch, pretrained="hf-hub:me/net", store=store(offline=True)).eval()
+print(torch.equal(again(images), mine(images)))
+refusal(lambda: zoo.load("hf-hub:me/other"))
+refusal(lambda: zoo.create("fbnetv3_a", pretrained="hf-hub:me/net"))
+refusal(lambda: zoo.create("fbnetv3_a", pretrained="hf-hub:me/other", store=store(offline=True)))
+"""
+    address, same, again, absent, wrong, offline = _python(hub, tmp_path, code).splitlines()
+    assert address == f"{hub.address}/me/net/commit/{COMMIT}"
+    assert (same, again) == ("True True", "True")
+    assert absent.startswith("hf-hub:me/other: model.safetensors cannot be had (404 Client Error. ")
+    assert wrong == "hf-hub:me/net: holds tiny, not fbnetv3_a; name tiny instead, or load() the file alone"
+    assert offline.startswith("hf-hub:me/other: model.safetensors cannot be had (Cannot find")
+    assert hub.files["me/net/README.md"].decode() == model_card(
+        load(tmp_path / "mine.safetensors"), licence="Apache-2.0"
+    )
+
+
+def test_a_damaged_file_of_the_hubs_cache(model: FBNet, hub: FakeHub, tmp_path: Path) -> None:
+    save(model, tmp_path / "mine.safetensors")
+    hub.files["me/net/model.safetensors"] = (tmp_path / "mine.safetensors").read_bytes()
+    code = """
+from fbnetv3_zoo.weights.hub import file_of
+blob = file_of("hf-hub:me/net").resolve()
+def flip():
+    content = bytearray(blob.read_bytes()); content[-9] ^= 1; blob.write_bytes(content)
+flip()
+refusal(lambda: zoo.create("fbnetv3_a", pretrained="hf-hub:me/net", store=store(offline=True)))
+print(blob)
+state = zoo.load("hf-hub:me/net").state_dict()
+print(all(torch.equal(state[name], tensor) for name, tensor in zoo.load("mine.safetensors").state_dict().items()))
+"""
+    refused, blob, whole = _python(hub, tmp_path, code).splitlines()
+    remedy = "delete it and load again with a network"
+    assert refused == f"hf-hub:me/net: {blob} is damaged, and offline; {remedy}"
+    assert whole == "True"
+    assert hub.requests.count("GET /me/net/resolve/main/model.safetensors") == 2
+
+
+def test_a_hub_that_refuses(model: FBNet, hub: FakeHub, tmp_path: Path) -> None:
+    save(model, tmp_path / "mine.safetensors")
+    hub.refuse = True
+    code = "refusal(lambda: zoo.push_to_hub(zoo.load('mine.safetensors'), 'me/net'))"
+    assert _python(hub, tmp_path, code).startswith("hf-hub:me/net: cannot be written (403 Forbidden")
+    assert not hub.files
+
+
+@pytest.mark.parametrize("address", ["hf-hub:me", "hf-hub:a/b/c", "hf-hub:me/net@", "hf-hub:../x/y"])
+def test_addresses_that_name_no_repository(address: str) -> None:
+    with pytest.raises(ZooError) as caught:
+        load(address)
+    assert str(caught.value) == f"{address}: is no repository; write hf-hub:owner/name or hf-hub:owner/name@revision"
+
+
+def test_saved_as_a_repository(model: FBNet, tmp_path: Path) -> None:
+    save_pretrained(model, tmp_path / "net", licence="MIT")
+    assert sorted(path.name for path in (tmp_path / "net").iterdir()) == ["README.md", "model.safetensors"]
+    card = (tmp_path / "net" / "README.md").read_text()
+    _, head, body = card.split("---\n", 2)
+    assert yaml.safe_load(head)["license"] == "mit"
+    assert "- Classes: 10: a, b, c, d, e and 5 more." in body
+    back = load(tmp_path / "net" / "model.safetensors")
+    images = torch.randn(1, 3, 32, 32)
+    assert torch.equal(back(images), model(images))
+
+
+def test_the_code_of_a_card_runs(model: FBNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL import Image
+
+    save_pretrained(model, tmp_path)
+    Image.new("RGB", (50, 40), "red").save(tmp_path / "cat.jpg")
+    monkeypatch.chdir(tmp_path)
+    code = (tmp_path / "README.md").read_text().partition("```python\n")[2].partition("```")[0]
+    assert "cat.jpg" in code
+    exec(compile(code, "README.md", "exec"), {})
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_cards_of_published_weights(name: str) -> None:
+    record, card = RECORDS[name], record_card(RECORDS[name])
+    _, head, body = card.split("---\n", 2)
+    data = yaml.safe_load(head)
+    assert record.licence is not None
+    assert data["license"] == record.licence.value.lower()
+    assert data["datasets"] == ["imagenet-1k"]
+    for fact in (
+        f"# {name}\n",
+        str(record.accuracy[0]),
+        record.sources[0].address,
+        f"crop of {record.preprocess.resolution} px",
+    ):
+        assert fact in body
+    assert f"shorter side to {record.preprocess.resize} px" in body
