@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from fbnetv3_zoo.description import Description
 from fbnetv3_zoo.errors import ZooError, check_whole
+from fbnetv3_zoo.preprocess import stack
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -49,7 +50,7 @@ class Classifier:
         check_whole("top", top)
         if not images:
             return []
-        logits = self.logits(np.stack([self.description.preprocess(image) for image in images])).astype(np.float64)
+        logits = self.logits(stack(self.description.preprocess, images)).astype(np.float64)
         exponents = np.exp(logits - logits.max(1, keepdims=True))
         probabilities = exponents / exponents.sum(1, keepdims=True)
         ranked = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]

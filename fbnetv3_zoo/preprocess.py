@@ -1,13 +1,14 @@
-"""From an image file to the array a network takes: one implementation for PyTorch, ONNX Runtime and evaluation.
+"""From an image file to what a network takes: one implementation for PyTorch, ONNX Runtime and evaluation.
 
-Pillow and NumPy only, so that a client needs no torch. Values are frozen and travel with the weights.
+A client of ONNX Runtime needs Pillow and NumPy only: torch is imported where tensors are asked for. Values are frozen
+and travel with the weights.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     from PIL import Image
+    from torch import Tensor
 
     Floats = npt.NDArray[np.float32]
 
@@ -42,8 +44,8 @@ class Interpolation(Enum):
 class Preprocess:
     """Resize the shorter side to ``resize`` pixels, centre-crop ``resolution``, scale to [0, 1], normalise.
 
-    Calling it on a Pillow image of any mode gives a float32 array of shape (channels, resolution, resolution), where
-    channels (1: grey, 3: RGB) is the length of ``mean`` and ``std``.
+    Calling it on Pillow images or torch tensors gives a float32 tensor, :meth:`array` without torch a NumPy array, of
+    (channels, resolution, resolution) for an image; channels (1: grey, 3: RGB) is the length of ``mean`` and ``std``.
     """
 
     resize: int
@@ -73,14 +75,44 @@ class Preprocess:
         published = PUBLISHED.get(arch.name)
         fits = published is not None and published.resolution == arch.resolution
         resize = published.resize if published is not None and fits and published.resize else arch.resolution
-        mean, std = IMAGENET_MEAN, IMAGENET_STD
-        if arch.in_channels != 3:
-            mean = (sum(mean) / 3,) * arch.in_channels  # type: ignore[assignment]
-            std = (sum(std) / 3,) * arch.in_channels  # type: ignore[assignment]
-        return cls(resize=resize, resolution=arch.resolution, mean=mean, std=std)
+        return cls(resize=resize, resolution=arch.resolution).for_channels(arch.in_channels)
 
-    def __call__(self, image: Image.Image) -> Floats:
-        """The array that a network takes, shape (channels, resolution, resolution)."""
+    def for_channels(self, channels: int) -> Preprocess:
+        """The same for ``channels`` channels; where that is another number, each takes the average mean and std."""
+        if channels == len(self.mean):
+            return self
+        mean, std = (sum(values) / len(values) for values in (self.mean, self.std))
+        return replace(self, mean=(mean,) * channels, std=(std,) * channels)
+
+    def __call__(self, images: Image.Image | Tensor | Sequence[Image.Image] | Sequence[Tensor]) -> Tensor:
+        """The float32 tensor that a network takes: (channels, resolution, resolution) for one image, else a batch.
+
+        Args:
+            images: a Pillow image of any mode; a tensor (channels, height, width), uint8 from 0 to 255 or floating
+                from 0 to 1; a batch of such tensors (images, channels, height, width); or a list or tuple of Pillow
+                images or of tensors, each of its own size. One channel is repeated for a network that takes three,
+                three become grey for one that takes one. The answer is on the tensors' device.
+
+        A uint8 tensor and the Pillow image with the same pixels give the same numbers to about a grey level.
+        """
+        import torch
+
+        if not isinstance(images, (list, tuple)):
+            return self._one(images, (3, 4))
+        if not images:
+            raise ZooError("an empty list; give at least one image")
+        prepared = []
+        for number, image in enumerate(images):
+            try:
+                prepared.append(self._one(image, (3,)))
+            except ZooError as error:
+                raise ZooError(f"images[{number}]: {error}") from None
+        if len(devices := sorted({str(image.device) for image in prepared})) > 1:
+            raise ZooError(f"images lie on {' and '.join(devices)}; move them to one device")
+        return torch.stack(prepared)
+
+    def array(self, image: Image.Image) -> Floats:
+        """The float32 array that a network takes, shape (channels, resolution, resolution), of an image of any mode."""
         return self.normalise(self.crop(image))
 
     def normalise(self, image: Image.Image) -> Floats:
@@ -97,7 +129,13 @@ class Preprocess:
         from PIL import Image
 
         image = self.convert(image)
-        width, height = image.size
+        size, (left, top) = self._frame(*image.size)
+        if size != image.size:
+            image = image.resize(size, Image.Resampling[self.interpolation.name])
+        return image.crop((left, top, left + self.resolution, top + self.resolution))
+
+    def _frame(self, width: int, height: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Width and height to resize an image of this size to, and left and top of the crop from it."""
         short = min(width, height)
         if short == 0:
             raise ZooError(f"an image of {width} x {height} pixels is empty")
@@ -106,10 +144,29 @@ class Preprocess:
             raise ZooError(
                 f"an image of {width} x {height} pixels is {size[0]} x {size[1]} when resized; crop it first"
             )
-        if size != image.size:
-            image = image.resize(size, Image.Resampling[self.interpolation.name])
-        left, top = round((size[0] - self.resolution) / 2), round((size[1] - self.resolution) / 2)
-        return image.crop((left, top, left + self.resolution, top + self.resolution))
+        return size, (round((size[0] - self.resolution) / 2), round((size[1] - self.resolution) / 2))
+
+    def _one(self, image: object, dims: tuple[int, ...]) -> Tensor:
+        """The network's tensor of a Pillow image or of a tensor with so many dimensions."""
+        import torch
+        from PIL import Image
+
+        from fbnetv3_zoo import preprocess_tensors as tensors
+
+        if isinstance(image, Image.Image):
+            return torch.from_numpy(self.array(image))
+        pixels = tensors.checked(image, dims, len(self.mean))
+        (width, height), (left, top) = self._frame(pixels.shape[-1], pixels.shape[-2])
+        whole, mode, side = pixels.dtype == torch.uint8, self.interpolation.value, self.resolution
+        levels = tensors.levels(pixels).reshape(-1, *pixels.shape[-3:])
+        if len(self.mean) < levels.shape[1]:
+            levels = tensors.grey(levels, whole=whole)
+        # Width before height, as in Pillow (13 turns it round for some upright images). What is cropped off goes first.
+        levels = tensors.resize(levels, 3, width, mode, whole=whole)[..., left : left + side]
+        levels = tensors.resize(levels, 2, height, mode, whole=whole)[..., top : top + side, :]
+        mean, std = (levels.new_tensor(values)[:, None, None] for values in (self.mean, self.std))
+        # A single channel becomes as many as there are means.
+        return ((levels / 255 - mean) / std).reshape(*pixels.shape[:-3], len(self.mean), side, side).contiguous()
 
     def convert(self, image: Image.Image) -> Image.Image:
         """``image`` as 8-bit grey or RGB, whichever the network takes; 16-bit scaled, transparency laid over white."""
@@ -152,7 +209,7 @@ def stack(preprocess: Preprocess, images: Sequence[Image.Image]) -> Floats:
     """The batch (images, channels, resolution, resolution) of preprocessed images."""
     import numpy as np
 
-    return np.stack([preprocess(image) for image in images])
+    return np.stack([preprocess.array(image) for image in images])
 
 
 def _first_line(error: Exception) -> str:

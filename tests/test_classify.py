@@ -64,7 +64,7 @@ def _refusal(path: Path) -> str:
 def test_probabilities_are_the_softmax_of_the_logits(file: Path, folder: Path) -> None:
     model = load(folder / "net.safetensors")
     with torch.inference_mode():
-        logits = model(torch.from_numpy(model.preprocess(PHOTO))[None])
+        logits = model(model.preprocess(PHOTO)[None])
     expected = dict(zip(NAMES, logits.double().softmax(1)[0].tolist(), strict=True))
     (found,) = Classifier.open(file)([PHOTO], top=10)
     assert {p.name: p.probability for p in found} == pytest.approx(expected, abs=1e-5)

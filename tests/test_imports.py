@@ -28,6 +28,7 @@ CORE = {
     "cost",
     "blocks",
     "preprocess",
+    "preprocess_tensors",
     "description",
     "model",
     "weights",
@@ -44,7 +45,8 @@ MAY_IMPORT = {
     "cost": VALUES,
     "blocks": VALUES,
     "recipe": VALUES,
-    "preprocess": {*VALUES, "zoo"},
+    "preprocess_tensors": {"errors"},
+    "preprocess": {*VALUES, "zoo", "preprocess_tensors"},
     "description": {*VALUES, "preprocess"},
     "model": {*VALUES, "blocks", "preprocess", "description"},
     "weights": {*VALUES, "atomic", "blocks", "preprocess", "description", "model"},
@@ -147,7 +149,7 @@ def test_values_compute_without_torch() -> None:
         "from fbnetv3_zoo import Preprocess, cost_of, list_models\n"
         "from fbnetv3_zoo.zoo import ARCHS\n"
         "cost_of(ARCHS[list_models()[0]])\n"
-        "Preprocess.for_arch(ARCHS['fbnetv3_a'])(Image.new('RGB', (300, 300)))"
+        "Preprocess.for_arch(ARCHS['fbnetv3_a']).array(Image.new('RGB', (300, 300)))"
     )
     assert not loaded & {"torch", "torchvision"}
 

@@ -540,7 +540,7 @@ def test_without_augmentation_training_sees_what_evaluation_sees() -> None:
     ((images, labels),) = _batches(pictures, Augmentation.NONE, preprocess)
     assert len(set(labels.tolist())) == 8  # shuffled, the ninth left out
     for image, label in zip(images, labels.tolist(), strict=True):
-        assert np.array_equal(image.numpy(), preprocess(pictures[label]))
+        assert np.array_equal(image.numpy(), preprocess.array(pictures[label]))
 
 
 def test_the_order_depends_on_the_generator_alone() -> None:

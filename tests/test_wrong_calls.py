@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -333,6 +334,107 @@ CALLS: list[tuple[str, Callable[[Path], object], str]] = [
         "deviation of nothing",
         lambda _: Preprocess(32, 32, mean=(0.5,), std=(0.0,)),
         "Preprocess.std is 0.0; it must be a number above 0",
+    ),
+    (
+        "path for an image",
+        lambda here: Preprocess(8, 8)(here / "image.png"),
+        "'{here}/image.png' is a path; give read_image(path)",
+    ),
+    (
+        "path among images",
+        lambda _: Preprocess(8, 8)([Image.new("L", (8, 8)), "cat.jpg"]),
+        "images[1]: 'cat.jpg' is a path; give read_image(path)",
+    ),
+    (
+        "array for an image",
+        lambda _: Preprocess(8, 8)(np.zeros((8, 8, 3), np.uint8)),
+        "a NumPy array; give Image.fromarray(array) or torch.from_numpy(array)",
+    ),
+    ("nothing for an image", lambda _: Preprocess(8, 8)(None), "NoneType is no image; give a Pillow image or a tensor"),
+    (
+        "list in a list of images",
+        lambda _: Preprocess(8, 8)([[torch.zeros(3, 8, 8)]]),
+        "images[0]: list is no image; give a Pillow image or a tensor",
+    ),
+    ("no images", lambda _: Preprocess(8, 8)([]), "an empty list; give at least one image"),
+    (
+        "batch of no images",
+        lambda _: Preprocess(8, 8)(torch.zeros(0, 3, 8, 8)),
+        "an empty batch of shape (0, 3, 8, 8); give at least one image",
+    ),
+    ("no pixels", lambda _: Preprocess(8, 8)(torch.zeros(3, 0, 8)), "an image of 8 x 0 pixels is empty"),
+    ("no pixels in a file", lambda _: Preprocess(8, 8)(Image.new("L", (8, 0))), "an image of 8 x 0 pixels is empty"),
+    (
+        "image without channels",
+        lambda _: Preprocess(8, 8)(torch.zeros(8, 8)),
+        "a tensor of shape (8, 8); give (channels, height, width) or a batch (images, channels, height, width)",
+    ),
+    (
+        "batch in a list",
+        lambda _: Preprocess(8, 8)([torch.zeros(3, 8, 8), torch.zeros(1, 3, 8, 8)]),
+        "images[1]: a tensor of shape (1, 3, 8, 8); give (channels, height, width)",
+    ),
+    (
+        "channels last",
+        lambda _: Preprocess(8, 8)(torch.zeros(8, 9, 3)),
+        "a tensor of shape (8, 9, 3) has 8 channels, not 3 or 1; channels come first: give image.permute(2, 0, 1)",
+    ),
+    (
+        "channels last in a batch",
+        lambda _: Preprocess(8, 8)(torch.zeros(2, 8, 9, 3)),
+        "a tensor of shape (2, 8, 9, 3) has 8 channels, not 3 or 1; "
+        "channels come first: give image.permute(0, 3, 1, 2)",
+    ),
+    (
+        "alpha channel",
+        lambda _: Preprocess(8, 8)(torch.zeros(4, 8, 9)),
+        "a tensor of shape (4, 8, 9) has 4 channels, not 3 or 1; "
+        "leave out the alpha channel: give image[..., :3, :, :]",
+    ),
+    (
+        "colours for five channels",
+        lambda _: Preprocess(8, 8, mean=(0.5,) * 5, std=(0.5,) * 5)(torch.zeros(4, 8, 9)),
+        "a tensor of shape (4, 8, 9) has 4 channels, not 5; channels come first: (channels, height, width)",
+    ),
+    (
+        "whole numbers",
+        lambda _: Preprocess(8, 8)(torch.zeros(3, 8, 8, dtype=torch.int64)),
+        "a tensor of int64; give uint8 from 0 to 255 or floating numbers from 0 to 1",
+    ),
+    (
+        "mask for an image",
+        lambda _: Preprocess(8, 8)(torch.zeros(1, 8, 8, dtype=torch.bool)),
+        "a tensor of bool; give uint8 from 0 to 255 or floating numbers from 0 to 1",
+    ),
+    (
+        "levels as floating numbers",
+        lambda _: Preprocess(8, 8)([torch.linspace(0, 254.96, 192).reshape(3, 8, 8)]),
+        "images[0]: a floating tensor from 0 to 255, not from 0 to 1; divide by 255",
+    ),
+    (
+        "normalised pixels",
+        lambda _: Preprocess(8, 8)(torch.linspace(-2.117, 2.64, 192).reshape(3, 8, 8)),
+        "a floating tensor from -2.117 to 2.64, not from 0 to 1; scale or clamp it, and do not normalise it yet",
+    ),
+    (
+        "infinite pixel",
+        lambda _: Preprocess(8, 8)(torch.full((3, 8, 8), math.inf)),
+        "a floating tensor from inf to inf, not from 0 to 1; scale or clamp it, and do not normalise it yet",
+    ),
+    (
+        "nan for a pixel",
+        lambda _: Preprocess(8, 8)(torch.zeros(3, 64).index_fill(1, torch.tensor(63), math.nan).reshape(3, 8, 8)),
+        "a tensor with nan; give numbers from 0 to 1",
+    ),
+    (
+        "thin tensor",
+        lambda _: Preprocess(500, 224)(torch.zeros(3, 1, 400_000)),
+        "an image of 400000 x 1 pixels is 200000000 x 500 when resized; crop it first",
+    ),
+    (
+        "two devices",
+        lambda _: Preprocess(8, 8)([torch.zeros(3, 8, 8), torch.zeros(3, 8, 8, dtype=torch.uint8, device="meta")]),
+        "images lie on cpu and meta; move them to one device",
     ),
     ("missing image", lambda here: read_image(here / "absent.png"), "{here}/absent.png: no such file"),
     ("folder for an image", lambda here: read_image(here / "folder"), "{here}/folder: is a folder; name image files"),

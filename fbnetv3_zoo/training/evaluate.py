@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fbnetv3_zoo.errors import ZooError, check_whole
-from fbnetv3_zoo.preprocess import Preprocess
+from fbnetv3_zoo.preprocess import Preprocess, stack
 from fbnetv3_zoo.training.data import Example
 
 Floats = npt.NDArray[np.float32]
@@ -72,4 +72,4 @@ def _batches(
 ) -> Iterator[tuple[Floats, npt.NDArray[np.int64]]]:
     for start in range(0, len(examples), batch_size):
         part = examples[start : start + batch_size]
-        yield np.stack([preprocess(e.read()) for e in part]), np.array([e.label for e in part], dtype=np.int64)
+        yield stack(preprocess, [e.read() for e in part]), np.array([e.label for e in part], dtype=np.int64)
