@@ -109,8 +109,7 @@ def unwrap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
 def _renamed(arch: Arch, state_dict: Mapping[str, Any], layout: Layout) -> dict[str, Tensor]:
     given = unwrap(state_dict)
     names = dict(_names(arch, layout))
-    with torch.device("meta"):
-        wanted = FBNet(arch).state_dict()
+    wanted = _wanted(arch)
     wrong = [
         f"{theirs} {fault}" for theirs, ours in names.items() if (fault := _fault(given.get(theirs), wanted[ours]))
     ]
@@ -121,6 +120,12 @@ def _renamed(arch: Arch, state_dict: Mapping[str, Any], layout: Layout) -> dict[
             f"state dict does not fit {arch.name} in {layout.value} layout: {'; '.join(filter(None, faults))}"
         )
     return {ours: given[theirs].reshape(wanted[ours].shape) for theirs, ours in names.items()}
+
+
+def _wanted(arch: Arch) -> dict[str, Tensor]:
+    """What the network's own state dict is to be, without memory."""
+    with torch.device("meta"):
+        return FBNet(arch).state_dict()
 
 
 def _fault(given: Tensor | None, wanted: Tensor) -> str:
@@ -147,8 +152,7 @@ def _some(what: str, entries: list[str], limit: int = 3) -> str:
 def _names(arch: Arch, layout: Layout) -> Names:
     """Pairs (their name, our name) of every parameter and buffer."""
     if layout is Layout.OWN:
-        with torch.device("meta"):
-            yield from ((name, name) for name in FBNet(arch).state_dict())
+        yield from ((name, name) for name in _wanted(arch))
         return
     places = _timm_places(arch)
     for block in arch.blocks:

@@ -219,14 +219,16 @@ def find_record(model: str, tag: str | None = None) -> Record:
     """
     if tag is None and model in RECORDS:
         return RECORDS[model]
-    network, dot, named = model.partition(".")
+    network, _, named = model.partition(".")
     of_network = {record.tag: record for record in RECORDS.values() if record.arch.name == network}
     if not of_network:
         if network in ARCHS:
             raise ZooError(f"{network}: no weights are published for this network; `fbnetv3 weights list` shows all")
         raise ZooError(f"unknown weights {model!r}{nearest(model, RECORDS)}; `fbnetv3 weights list` shows all")
+    if named and tag not in (None, named):
+        raise ZooError(f"{model}: is tagged {named!r}, not {tag!r}; name one tag")
     wanted = tag or named or next(iter(of_network))
-    if wanted not in of_network or (dot and tag and tag != named):
+    if wanted not in of_network:
         raise ZooError(f"{network}: no weights are tagged {wanted!r}; there are {', '.join(of_network)}")
     return of_network[wanted]
 
