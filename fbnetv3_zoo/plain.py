@@ -9,6 +9,7 @@ import json
 import re
 from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
+from functools import cache
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -103,6 +104,9 @@ def _build_union(hints: tuple[Any, ...], data: Any, place: str) -> Any:
     return _build(kinds[op] if op in kinds else next(iter(kinds.values())), data, place)
 
 
+_hints = cache(get_type_hints)  # a network has a hundred rows of four kinds
+
+
 def _build_dataclass(kind: Any, data: Any, place: str) -> Any:
     if not isinstance(data, dict):
         raise ZooError(f"{place} is {data!r}; it must be an object")
@@ -114,7 +118,7 @@ def _build_dataclass(kind: Any, data: Any, place: str) -> Any:
     for f in fields(kind):
         if f.name not in data and f.default is MISSING and f.default_factory is MISSING:
             raise ZooError(f"{place} lacks {f.name!r}")
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     values = {key: _build(hints[key], item, f"{place}.{key}") for key, item in data.items()}
     try:
         return kind(**values)

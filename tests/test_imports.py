@@ -49,7 +49,7 @@ MAY_IMPORT = {
     "preprocess": {*VALUES, "zoo", "preprocess_tensors"},
     "description": {*VALUES, "preprocess"},
     "model": {*VALUES, "blocks", "preprocess", "description"},
-    "weights": {*VALUES, "atomic", "blocks", "preprocess", "description", "model"},
+    "weights": {*VALUES, "zoo", "cost", "atomic", "blocks", "preprocess", "description", "model"},
     "factory": {*VALUES, "zoo", "model", "weights"},
     "classify": CORE,
     "training": {*CORE, "recipe"},

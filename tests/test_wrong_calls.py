@@ -257,23 +257,24 @@ CALLS: list[tuple[str, Callable[[Path], object], str]] = [
     ),
     (
         "missing weights",
-        lambda here: create(arch(), weights=here / "absent.safetensors"),
+        lambda here: create(arch(), pretrained=here / "absent.safetensors"),
         "{here}/absent.safetensors: no such file",
     ),
     (
         "weights of another kind",
-        lambda here: create(arch(), weights=here / "notes.txt"),
+        lambda here: create(arch(), pretrained=here / "notes.txt"),
         "{here}/notes.txt: weights are read from .safetensors files only",
     ),
     (
         "weights of another network",
-        lambda here: create("fbnetv3_a", weights=here / "letters.safetensors"),
+        lambda here: create("fbnetv3_a", pretrained=here / "letters.safetensors"),
         "{here}/letters.safetensors: holds net, not fbnetv3_a; name net instead, or load() the file alone",
     ),
     (
         "weights of nobody",
-        lambda here: create(arch(), weights=here / "foreign.safetensors"),
-        "{here}/foreign.safetensors: does not fit net: 9 tensors missing, 1 left over (first missing: classifier.bias)",
+        lambda here: create(arch(), pretrained=here / "foreign.safetensors"),
+        "{here}/foreign.safetensors: no known layout: keys such as 'weight' are neither of FBNet's releases, nor timm's, "
+        "nor ours",
     ),
     (
         "grey images for a network of three channels",
@@ -296,7 +297,7 @@ CALLS: list[tuple[str, Callable[[Path], object], str]] = [
     (
         "load what does not describe itself",
         lambda here: load(here / "foreign.safetensors"),
-        "{here}/foreign.safetensors: does not say which network it is for; use create(MODEL, weights=...)",
+        "{here}/foreign.safetensors: does not say which network it is for; use create(MODEL, pretrained=...)",
     ),
     (
         "load what a newer release wrote",
