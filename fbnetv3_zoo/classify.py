@@ -1,4 +1,4 @@
-"""Classifying images with a model file, on PyTorch (``.safetensors``) or ONNX Runtime (``.onnx``)."""
+"""Classifying images with a network or a model file, on PyTorch (``.safetensors``) or ONNX Runtime (``.onnx``)."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from fbnetv3_zoo.preprocess import stack
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from fbnetv3_zoo.model import FBNet
 
 Floats = npt.NDArray[np.float32]
 
@@ -40,10 +42,24 @@ class Classifier:
         """The classifier in ``path``. Raises :class:`ZooError` for a file that is missing, damaged or not ours."""
         suffix = Path(path).suffix
         if suffix == ".safetensors":
-            return _open_torch(path)
+            from fbnetv3_zoo.weights.files import load
+
+            return cls.of(load(path))
         if suffix == ".onnx":
             return _open_onnx(Path(path))
         raise ZooError(f"{path}: is no model file; give a .safetensors or .onnx file")
+
+    @classmethod
+    def of(cls, model: FBNet) -> Classifier:
+        """The classifier that ``model``, in evaluation mode, is."""
+        import torch
+
+        def logits(images: Floats) -> Floats:
+            with torch.inference_mode():
+                answer: Floats = model(torch.from_numpy(images)).float().numpy()
+            return answer
+
+        return cls(model.description, logits)
 
     def __call__(self, images: Sequence[Image.Image], *, top: int = 5) -> list[list[Prediction]]:
         """For each image the ``top`` most probable classes, the most probable first."""
@@ -58,21 +74,6 @@ class Classifier:
             [Prediction(self.description.name_of(int(c)), float(row[c])) for c in classes]
             for row, classes in zip(probabilities, ranked, strict=True)
         ]
-
-
-def _open_torch(path: str | Path) -> Classifier:
-    import torch
-
-    from fbnetv3_zoo.weights.files import load
-
-    model = load(path)
-
-    def logits(images: Floats) -> Floats:
-        with torch.inference_mode():
-            answer: Floats = model(torch.from_numpy(images)).float().numpy()
-        return answer
-
-    return Classifier(model.description, logits)
 
 
 def _open_onnx(path: Path) -> Classifier:

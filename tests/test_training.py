@@ -435,7 +435,7 @@ def test_the_loss_is_smoothed_cross_entropy(
         assert abs(expected - F.cross_entropy(logits, labels, label_smoothing=0.15).item()) > 0.001
     losses: list[float] = []
     recipe = replace(PLAIN, epochs=1, batch_size=1000, label_smoothing=smoothing, stochastic_depth=0.0)
-    train(tiny_arch, data, recipe, tmp_path, weights=weights, on_step=lambda *told: losses.append(told[3]))
+    train(tiny_arch, data, recipe, tmp_path, pretrained=weights, on_step=lambda *told: losses.append(told[3]))
     assert losses == [pytest.approx(expected, rel=1e-5)]
 
 

@@ -9,13 +9,16 @@ from typing import Annotated
 
 import typer
 
-from fbnetv3_zoo.cli.common import Json, print_json
+from fbnetv3_zoo.cli.common import Json, Pretrained, open_classifier, print_json
 from fbnetv3_zoo.errors import ZooError
 
 
 def classify(
     images: Annotated[list[Path], typer.Argument(help="Image files: JPEG, PNG, WebP, TIFF, BMP.")],
-    model: Annotated[Path, typer.Option(help="A .safetensors file (PyTorch) or .onnx file (ONNX Runtime).")],
+    model: Annotated[
+        str, typer.Option(help="A .safetensors file (PyTorch), .onnx file (ONNX Runtime), or name with --pretrained.")
+    ],
+    pretrained: Pretrained = False,
     top: Annotated[int, typer.Option(min=1, help="How many classes to show.")] = 5,
     as_json: Json = False,
 ) -> None:
@@ -23,12 +26,11 @@ def classify(
 
     An image that cannot be read is named on standard error, the others are classified, and the exit code is 2.
 
-    Example: fbnetv3 classify cat.jpg dog.png --model demo/model.onnx
+    Example: fbnetv3 classify cat.jpg dog.png --model fbnetv3_e --pretrained
     """
-    from fbnetv3_zoo.classify import Classifier
     from fbnetv3_zoo.preprocess import read_image
 
-    classifier = Classifier.open(model)
+    classifier = open_classifier(model, pretrained=pretrained)
     results, failed = [], False
     for path in images:
         try:

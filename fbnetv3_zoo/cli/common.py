@@ -7,15 +7,23 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.weights.records import find_network
+from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.weights.records import RECORDS, find_network
+from fbnetv3_zoo.zoo import ARCHS
+
+if TYPE_CHECKING:
+    from fbnetv3_zoo.classify import Classifier
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of text.")]
 SmallImages = Annotated[bool, typer.Option("--small-images", help="Use the form for 32 x 32 images (paper: CIFAR).")]
+Pretrained = Annotated[
+    bool, typer.Option("--pretrained", help="MODEL is a name, such as fbnetv3_e; take its published weights.")
+]
 Width = Annotated[float, typer.Option(help="Factor on all widths.")]
 Depth = Annotated[float, typer.Option(help="Factor on the number of blocks.")]
 Resolution = Annotated[int | None, typer.Option(help="Image side in pixels, if not the network's own.")]
@@ -31,6 +39,18 @@ def derived_arch(model: str, *, small_images: bool, width: float, depth: float, 
     if width != 1 or depth != 1:
         arch = arch.scaled(width=width, depth=depth)
     return arch if resolution is None else replace(arch, resolution=resolution)
+
+
+def open_classifier(model: str, *, pretrained: bool) -> Classifier:
+    """The classifier in the file ``model``, or the network of that name with its published weights."""
+    from fbnetv3_zoo import create
+    from fbnetv3_zoo.classify import Classifier
+
+    if pretrained:
+        return Classifier.of(create(model, pretrained=True).eval())
+    if model in ARCHS or model in RECORDS:
+        raise ZooError(f"{model}: is a name, not a file; add --pretrained to take its published weights")
+    return Classifier.open(model)
 
 
 def print_json(data: Any) -> None:

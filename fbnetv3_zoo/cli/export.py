@@ -8,11 +8,12 @@ from typing import Annotated
 
 import typer
 
-from fbnetv3_zoo.cli.common import Json, Resolution, print_json
+from fbnetv3_zoo.cli.common import Json, Pretrained, Resolution, print_json
 
 
 def export(
-    model: Annotated[str, typer.Argument(help="A .safetensors file; or a published name, with random weights.")],
+    model: Annotated[str, typer.Argument(help="A .safetensors file; or a name, with random or published weights.")],
+    pretrained: Pretrained = False,
     output: Annotated[Path | None, typer.Option(help="The .onnx file to write (default: beside the model).")] = None,
     opset: Annotated[int, typer.Option(help="ONNX operator set, 18 to 23.")] = 18,
     resolution: Resolution = None,
@@ -26,13 +27,13 @@ def export(
     from fbnetv3_zoo.export import export_onnx
 
     trained = Path(model).suffix == ".safetensors"
-    network = load(model) if trained else create(model)
+    network = load(model) if trained else create(model, pretrained=pretrained)
     target = output or (Path(model).with_suffix(".onnx") if trained else Path(f"{network.arch.name}.onnx"))
     report = export_onnx(network, target, opset=opset, resolution=resolution)
     if as_json:
         print_json({**asdict(report), "max_difference": report.max_difference})
         return
-    if not trained:
+    if not trained and not pretrained:
         print("weights are random: good for timing, not for classifying")
     print(f"{report.path}: opset {report.opset}, {report.file_size / 1e6:.1f} MB")
     for label, shapes in (("input", report.inputs), ("output", report.outputs)):

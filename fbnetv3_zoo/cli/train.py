@@ -19,6 +19,7 @@ from fbnetv3_zoo.cli.common import (
     print_json,
     written,
 )
+from fbnetv3_zoo.errors import ZooError
 
 
 def train(
@@ -32,7 +33,12 @@ def train(
     batch_size: Annotated[int | None, typer.Option(help="Images a step, if not the recipe's.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak rate, if not the recipe's.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the run, if not the recipe's.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="A .safetensors file to start from.")] = None,
+    pretrained: Annotated[
+        bool, typer.Option("--pretrained", help="Start from the published weights of the model (fine-tune).")
+    ] = False,
+    weights: Annotated[
+        str | None, typer.Option(help="Weights to start from: a file, a tag, an address, hf-hub:owner/name.")
+    ] = None,
     small_images: SmallImages = False,
     width: Width = 1.0,
     depth: Depth = 1.0,
@@ -50,15 +56,19 @@ def train(
     from fbnetv3_zoo.recipe import find_recipe
     from fbnetv3_zoo.training import find_dataset
     from fbnetv3_zoo.training import train as run_training
+    from fbnetv3_zoo.weights.records import find_record
 
     chosen = find_recipe(recipe or ("digits" if data == "digits" else "photos"))
     changes = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
     chosen = replace(chosen, **{field: value for field, value in changes.items() if value is not None})  # type: ignore[arg-type]
     arch = derived_arch(model, small_images=small_images, width=width, depth=depth, resolution=resolution)
+    if pretrained and weights is not None:
+        raise ZooError("--pretrained and --weights name two sets of weights to start from; give one")
+    start = find_record(model).name if pretrained else weights
     images = find_dataset(data, seed=chosen.seed)
     with TrainingProgress(chosen.epochs) as progress:
         run = run_training(
-            arch, images, chosen, output, weights=weights, resume=resume, device=device, workers=workers,
+            arch, images, chosen, output, pretrained=start or False, resume=resume, device=device, workers=workers,
             on_step=progress.on_step, on_epoch=progress.on_epoch,
         )  # fmt: skip
     last = run.epochs[-1]

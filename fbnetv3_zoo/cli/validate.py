@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from fbnetv3_zoo.cli.common import DataSource, Json, Seed, print_json
+from fbnetv3_zoo.cli.common import DataSource, Json, Pretrained, Seed, open_classifier, print_json
 from fbnetv3_zoo.errors import ZooError
 
 
 def validate(
-    model: Annotated[Path, typer.Argument(help="A .safetensors or .onnx file.")],
+    model: Annotated[str, typer.Argument(help="A .safetensors or .onnx file, or a name with --pretrained.")],
+    pretrained: Pretrained = False,
     data: DataSource = "digits",
     split: Annotated[Literal["train", "validation", "test"], typer.Option(help="Images to measure on.")] = "test",
     seed: Seed = 0,
@@ -24,10 +24,9 @@ def validate(
 
     Example: fbnetv3 validate demo/model.onnx --data digits
     """
-    from fbnetv3_zoo.classify import Classifier
     from fbnetv3_zoo.training import evaluate, find_dataset
 
-    classifier = Classifier.open(model)
+    classifier = open_classifier(model, pretrained=pretrained)
     images = find_dataset(data, seed=seed)
     names = classifier.description.class_names
     if names is not None and names != images.class_names:

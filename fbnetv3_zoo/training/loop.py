@@ -60,7 +60,7 @@ Listener = Callable[[int, int, int, float], None]
 
 
 def train(
-    arch: Arch, data: Dataset, recipe: Recipe, folder: str | Path, *, weights: str | Path | None = None,
+    arch: Arch, data: Dataset, recipe: Recipe, folder: str | Path, *, pretrained: bool | str | Path = False,
     resume: bool = False, device: str = "cpu", workers: int = 0, on_step: Listener = lambda *_: None,
     on_epoch: Callable[[Epoch], None] = lambda _: None,
 ) -> Run:  # fmt: skip
@@ -71,7 +71,7 @@ def train(
         data: images to train, validate and test on.
         recipe: how to train.
         folder: where the files go; must not hold a run unless ``resume``.
-        weights: file to start from; see :func:`fbnetv3_zoo.create`.
+        pretrained: weights to start from; see :func:`fbnetv3_zoo.create`.
         resume: continue the run in ``folder`` after its last finished epoch, with the result of one that was never
             interrupted. Network, data and recipe must be the same, but for a larger number of epochs.
         device: where to compute, as torch names it.
@@ -84,7 +84,7 @@ def train(
     folder = Path(folder)
     check_whole("workers", workers, at_least=0)
     arch = replace(arch, num_classes=len(data.class_names), in_channels=len(data.mean))
-    state, preprocess, model = _begin(arch, data, recipe, weights, device)
+    state, preprocess, model = _begin(arch, data, recipe, pretrained, device)
     identity = _identity(arch, data, recipe)
     history = _history(folder, state, identity, resume=resume)
     for number in range(len(history), recipe.epochs):
@@ -107,7 +107,7 @@ def train(
 
 
 def _begin(
-    arch: Arch, data: Dataset, recipe: Recipe, weights: str | Path | None, device: str
+    arch: Arch, data: Dataset, recipe: Recipe, pretrained: bool | str | Path, device: str
 ) -> tuple[TrainingState, Preprocess, FBNet]:
     if len(data["train"]) < 2 or not data["validation"]:
         raise ZooError(f"{data.name}: needs at least 2 images to train on and 1 to validate on")
@@ -122,7 +122,7 @@ def _begin(
         dropout=recipe.dropout,
         stochastic_depth=recipe.stochastic_depth,
         generator=generator,
-        pretrained=False if weights is None else weights,
+        pretrained=pretrained,
     )
     side = arch.resolution
     preprocess = Preprocess(round(side * data.resize_ratio), side, mean=data.mean, std=data.std)
