@@ -1,6 +1,7 @@
 """What README prints is what the commands print, and the names it uses exist."""
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,9 @@ import pytest
 import fbnetv3_zoo
 from fbnetv3_zoo.cli import main
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+WEIGHTS = (ROOT / "docs" / "weights.md").read_text()
 
 
 def test_table_of_networks_is_the_output_of_list(capsys: pytest.CaptureFixture[str]) -> None:
@@ -19,14 +22,20 @@ def test_table_of_networks_is_the_output_of_list(capsys: pytest.CaptureFixture[s
     assert table[1] == capsys.readouterr().out
 
 
+def test_table_of_weights_is_made_from_the_records() -> None:
+    made = runpy.run_path(str(ROOT / "docs" / "tables.py"))["with_tables"]
+    assert made(WEIGHTS) == WEIGHTS
+    assert made(WEIGHTS.replace("82.03", "85.00")) == WEIGHTS
+
+
 def test_names_in_the_example_exist() -> None:
-    names = set(re.findall(r"zoo\.(\w+)\(", README))
-    assert names >= {"create", "load", "save", "export_onnx", "list_models", "cost_of"}
+    names = set(re.findall(r"zoo\.(\w+)\(", README + WEIGHTS))
+    assert names >= {"create", "load", "save", "export_onnx", "list_models", "cost_of", "Store", "push_to_hub"}
     assert names <= set(fbnetv3_zoo.__all__)
 
 
 def test_every_command_shown_exists(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in sorted(set(re.findall(r"fbnetv3 (list|info|train|validate|export|classify|[a-z]+) ", README))):
+    for command in sorted(set(re.findall(r"fbnetv3 (list|info|train|validate|export|classify|[a-z]+) ", README + WEIGHTS))):
         with pytest.raises(SystemExit) as stop:
             main([command, "--help"])
         assert stop.value.code == 0, command

@@ -14,7 +14,12 @@ from fbnetv3_zoo.errors import ZooError
 if TYPE_CHECKING:
     from fbnetv3_zoo.weights.store import Store
 
-app = typer.Typer(help="Published weights: list, fetch, verify, convert, describe; and the cache they are kept in.")
+app = typer.Typer(
+    help="""Published weights: list, fetch, verify, convert, describe; and the cache that they are kept in.
+
+    Example: fbnetv3 weights fetch fbnetv3_e
+    """
+)
 
 Cache = Annotated[Path | None, typer.Option(help="Folder that keeps weights (FBNETV3_ZOO_CACHE).")]
 Mirror = Annotated[

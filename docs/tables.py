@@ -1,0 +1,35 @@
+"""Write the tables of these pages that are made from the package's records: ``python docs/tables.py``."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from fbnetv3_zoo.cost import cost_of
+from fbnetv3_zoo.weights.records import RECORDS, Record
+
+PAGE = Path(__file__).parent / "weights.md"
+_PLACE = re.compile(r"(<!-- weights table -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def with_tables(page: str) -> str:
+    """The text of ``weights.md`` with the table of published weights as the records now have it."""
+    head = "| weights | MB | top-1 % | top-5 % | at px | resize | licence | digest | source of the accuracy |"
+    lines = [head, "|---|---:|---:|---:|---:|---:|---|---|---|", *(_row(record) for record in RECORDS.values())]
+    return _PLACE.sub(lambda found: f"{found[1]}{chr(10).join(lines)}\n{found[2]}", page)
+
+
+def _row(record: Record) -> str:
+    accuracy = record.accuracy[0]
+    top5 = "-" if accuracy.top5 is None else f"{accuracy.top5:.2f}"
+    digest = ", ".join(f"`{source.sha256}`" for source in record.sources if source.sha256) or "-"
+    megabytes = 4 * cost_of(record.arch).parameters / 1e6
+    return (
+        f"| `{record.name}` | {megabytes:.1f} | {accuracy.top1:.2f} | {top5} | {accuracy.resolution} "
+        f"| {record.preprocess.resize}{'*' if 'assumed' in record.note else ''} "
+        f"| {record.licence.value if record.licence else '-'} | {digest} | {accuracy.evidence.value} |"
+    )
+
+
+if __name__ == "__main__":
+    PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
