@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,16 +19,17 @@ def replacing(path: str | Path) -> Iterator[Path]:
     Raises :class:`ZooError` where the file cannot be written (no permission, full disk, a folder in its place).
     """
     path = Path(path)
+    temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}{path.suffix}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-        os.close(handle)
+        temporary.touch(exist_ok=False)
+        mode = temporary.stat().st_mode & 0o777
     except OSError as error:
         raise _refusal(path, error) from None
-    temporary = Path(name)
     try:
         yield temporary
         _flush(temporary)
+        temporary.chmod(mode)  # who wrote it may have put another, private file in its place
         temporary.replace(path)
     except OSError as error:
         raise _refusal(path, error) from None
@@ -39,9 +40,6 @@ def replacing(path: str | Path) -> Iterator[Path]:
 def _flush(temporary: Path) -> None:
     with temporary.open("rb+") as file:
         os.fsync(file.fileno())
-    umask = os.umask(0)  # mkstemp made the file private; give it the mode that open() would have
-    os.umask(umask)
-    temporary.chmod(0o666 & ~umask)
 
 
 def _refusal(path: Path, error: OSError) -> ZooError:

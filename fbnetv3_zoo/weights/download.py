@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import IO
 
 import requests
@@ -17,13 +20,13 @@ LARGEST_FILE = 8 << 30
 
 _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 _LONGEST_PAUSE = 60.0
-_BLOCK = 1 << 16
+_BLOCK = 1 << 13  # what an attempt loses at most when it is cut
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes that are there and the file's size, None where the server does not say."""
 
 
-class _Interrupted(Exception):
+class _TransientError(Exception):
     """An attempt that failed in a way that another one may not. ``pause``: seconds the server asks for."""
 
     def __init__(self, reason: str, pause: float = 0.0) -> None:
@@ -38,7 +41,7 @@ def download(
     """Write what is at ``address`` into the empty ``file``, open for writing.
 
     Proxies and certificates are those of the environment. Raises :class:`ZooError` when the server refuses, or after
-    ``attempts`` attempts; ``OSError`` where the file cannot be written.
+    ``attempts`` attempts; ``OSError`` where the file cannot be written, and nowhere else.
     """
     transfer = _Transfer(address, file, timeout, on_progress)
     with requests.Session() as session:
@@ -46,99 +49,139 @@ def download(
         for attempt in range(1, attempts + 1):
             try:
                 return transfer.attempt(session)
-            except _Interrupted as interruption:
+            except _TransientError as error:
                 if attempt == attempts:
                     times = f"after {attempts} attempts" if attempts > 1 else "at the only attempt"
-                    raise ZooError(f"{address}: {interruption} ({times})") from None
-                LOG.info("%s: %s; trying again", address, interruption)
-                time.sleep(min(max(pause * 2 ** (attempt - 1), interruption.pause), _LONGEST_PAUSE))
+                    raise ZooError(f"{address}: {error} ({times})") from None
+                LOG.info("%s: %s; trying again", address, error)
+                own = pause * 2 ** min(attempt - 1, 30)
+                time.sleep(min(max(own, error.pause), _LONGEST_PAUSE))
+
+
+@dataclass(frozen=True, slots=True)
+class _Version:
+    """What the head of an answer says of the file, to tell it from a later one at the same address."""
+
+    tag: str | None = None
+    date: str | None = None
+    size: int | None = None
+
+    @property
+    def validator(self) -> str | None:
+        """What If-Range may name: a strong entity tag, or else the date of the last change."""
+        return self.tag if self.tag and not self.tag.startswith("W/") else self.date
+
+    def agrees(self, later: _Version) -> bool:
+        """Whether nothing that both say differs."""
+        pairs = (self.tag, later.tag), (self.date, later.date), (self.size, later.size)
+        return all(one is None or other is None or one == other for one, other in pairs)
 
 
 class _Transfer:
-    """The state of a file half here: how much there is, and what tells whether the server still has the same one."""
+    """The state of a file half here: how much there is, and of which version."""
 
     def __init__(self, address: str, file: IO[bytes], timeout: float, on_progress: Progress) -> None:
         self._address, self._file, self._timeout, self._on_progress = address, file, timeout, on_progress
-        self._validator: str | None = None
+        self._version = _Version()
         self._done = 0
-        self._size: int | None = None
 
     def attempt(self, session: requests.Session) -> None:
         headers = {"Accept-Encoding": "identity", "User-Agent": "fbnetv3-zoo"}
-        if self._done and self._validator:
-            headers |= {"Range": f"bytes={self._done}-", "If-Range": self._validator}
+        if self._done and self._version.validator:
+            headers |= {"Range": f"bytes={self._done}-", "If-Range": self._version.validator}
         else:
-            self._restart()
+            self._restart(_Version())
+        with self._explained():
+            response = session.get(self._address, headers=headers, stream=True, timeout=self._timeout)
+        with response:
+            self._admit(response)
+            self._receive(response)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """What the network does wrong in the block, in one line."""
         try:
-            with session.get(self._address, headers=headers, stream=True, timeout=self._timeout) as response:
-                self._receive(response, size=self._admit(response))
+            yield
         except requests.TooManyRedirects:
             raise ZooError(f"{self._address}: the server redirects in a circle") from None
-        except requests.exceptions.SSLError as error:
-            raise ZooError(
-                f"{self._address}: its certificate is not trusted ({_cause(error)}); REQUESTS_CA_BUNDLE names others"
-            ) from None
         except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
-            raise _Interrupted(_cause(error)) from None
-        except requests.RequestException as error:
-            raise ZooError(f"{self._address}: cannot be asked for ({_cause(error)})") from None
+            if isinstance(reason := _innermost(error), ssl.SSLCertVerificationError):
+                place = f"{self._address}: its certificate is not trusted ({reason.verify_message})"
+                raise ZooError(f"{place}; set REQUESTS_CA_BUNDLE to a file with its issuer's") from None
+            size = "" if self._version.size is None else f" of {self._version.size}"
+            raise _TransientError(_cause(error) + (f" after {self._done}{size} bytes" if self._done else "")) from None
+        except (OSError, ValueError) as error:  # requests' other errors, urllib3's for odd addresses, a missing bundle
+            raise ZooError(f"{self._address}: cannot be had ({_cause(error)})") from None
 
-    def _admit(self, response: requests.Response) -> int | None:
-        """Judge the answer's head, and make ready for its body; the size of the whole file if the head says so."""
-        if self._address.startswith("https:") and not response.url.startswith("https:"):
-            raise ZooError(f"{self._address}: redirects to an address without encryption, {response.url}")
+    def _admit(self, response: requests.Response) -> None:
+        """Judge the answer's head, and make ready for its body."""
+        hops = [hop.url for hop in (*response.history, response)]
+        if hops[0].startswith("https:") and (plain := [hop for hop in hops if not hop.startswith("https:")]):
+            raise ZooError(f"{self._address}: redirects to an address without encryption, {plain[0]}")
         if response.status_code in _TRANSIENT:
-            raise _Interrupted(f"the server answered {_status(response)}", _asked_pause(response))
-        validator, size = _validator(response), _whole(response.headers.get("Content-Length", ""))
-        if response.status_code == 206:
-            start, total = _content_range(response)
-            if start != self._done or total != self._size or validator not in (None, self._validator):
-                self._restart()
-                raise _Interrupted("the file changed between two attempts")
-            return total
-        if response.status_code == 416:
-            self._restart()
-            raise _Interrupted("the file became shorter between two attempts")
+            raise _TransientError(f"the server answered {_status(response)}", _asked_pause(response))
+        if self._done and response.status_code in (206, 416):
+            start, version = _part(response)
+            if response.status_code == 416 or start != self._done or not self._version.agrees(version):
+                self._restart(_Version())
+                raise _TransientError("the file changed between two attempts")
+            self._version = replace(self._version, size=self._version.size or version.size)
+            return
         if response.status_code != 200:
             raise ZooError(f"{self._address}: the server answered {_status(response)}")
-        self._restart()
-        self._validator, self._size = validator, size
-        return size
+        self._restart(_whole(response))
+        if (self._version.size or 0) > LARGEST_FILE:
+            raise self._too_large()
 
-    def _receive(self, response: requests.Response, size: int | None) -> None:
+    def _receive(self, response: requests.Response) -> None:
+        size, blocks = self._version.size, response.iter_content(_BLOCK)
         self._on_progress(self._done, size)
-        for block in response.iter_content(_BLOCK):
+        while block := self._next(blocks):
             self._file.write(block)
             self._done += len(block)
             if self._done > LARGEST_FILE:
-                raise ZooError(f"{self._address}: sends more than {LARGEST_FILE >> 30} GiB; given up")
+                raise self._too_large()
             self._on_progress(self._done, size)
         if size is not None and self._done != size:
-            raise _Interrupted(f"ended after {self._done} of {size} bytes")
+            raise _TransientError(f"the server sent {self._done} of {size} bytes")
 
-    def _restart(self) -> None:
+    def _next(self, blocks: Iterator[bytes]) -> bytes:
+        with self._explained():
+            return next(blocks, b"")
+
+    def _restart(self, version: _Version) -> None:
         self._file.seek(0)
         self._file.truncate()
-        self._done, self._validator, self._size = 0, None, None
+        self._done, self._version = 0, version
+
+    def _too_large(self) -> ZooError:
+        return ZooError(f"{self._address}: has more than {LARGEST_FILE >> 30} GiB; given up")
 
 
-def _validator(response: requests.Response) -> str | None:
-    """What If-Range may name: a strong entity tag, or else the date of the last change."""
-    tag = response.headers.get("ETag", "")
-    return tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified")
+def _whole(response: requests.Response) -> _Version:
+    """The version in an answer with all of the file; nothing holds of its bytes where the server packs them unasked."""
+    if response.headers.get("Content-Encoding", "identity") != "identity":
+        return _Version()
+    return _Version(*_validators(response), _number(response.headers.get("Content-Length", "")))
 
 
-def _content_range(response: requests.Response) -> tuple[int | None, int | None]:
+def _part(response: requests.Response) -> tuple[int | None, _Version]:
+    """Where the part in an answer begins, and the version it is of."""
     found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", "").strip())
-    return (int(found[1]), _whole(found[2])) if found else (None, None)
+    start, size = (_number(found[1]), _number(found[2])) if found else (None, None)
+    return start, _Version(*_validators(response), size)
 
 
-def _whole(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdigit() else None
+def _validators(response: requests.Response) -> tuple[str | None, str | None]:
+    return response.headers.get("ETag"), response.headers.get("Last-Modified")
+
+
+def _number(text: str) -> int | None:
+    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else None
 
 
 def _asked_pause(response: requests.Response) -> float:
-    return float(_whole(response.headers.get("Retry-After", "")) or 0)
+    return float(_number(response.headers.get("Retry-After", "")) or 0)
 
 
 def _status(response: requests.Response) -> str:
@@ -146,11 +189,18 @@ def _status(response: requests.Response) -> str:
 
 
 def _cause(error: BaseException) -> str:
-    """The innermost reason of a chain of exceptions, in one line."""
+    """What a chain of exceptions began with, in one line."""
     if isinstance(error, requests.Timeout) or "timed out" in str(error):
         return "no answer in time"
+    reason = _innermost(error)
+    if isinstance(reason, OSError) and reason.strerror:
+        return reason.strerror
+    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+        return "the connection ended"
+    return " ".join(str(reason).split())[:200] or type(reason).__name__
+
+
+def _innermost(error: BaseException) -> BaseException:
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return error

@@ -6,7 +6,6 @@ Whatever a file's own layout, the cache keeps it as this project's safetensors w
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from fbnetv3_zoo.weights.files import same_weights
 from fbnetv3_zoo.weights.foreign import read_any
 from fbnetv3_zoo.weights.log import LOG
 from fbnetv3_zoo.weights.records import Record, Source
-from fbnetv3_zoo.weights.store import Kept, LockedFile, Store, digest_of, sha256_of
+from fbnetv3_zoo.weights.store import Kept, LockedFile, Store, StoreError, digest_of, sha256_of
 
 T = TypeVar("T")
 
@@ -74,7 +73,7 @@ def _try(kept: Kept, build: Callable[[bytes, str], T]) -> Callable[[], T] | None
         outcome = Future[T]()
         try:
             outcome.set_result(build(data, str(kept.path)))
-        except ZooError as error:
+        except Exception as error:  # of any kind, if the bytes are wrong
             outcome.set_exception(error)
     return outcome.result if digest.result() == kept.digest else None
 
@@ -86,11 +85,9 @@ def is_expected(kept: Kept, record: Record, store: Store) -> bool:
 
 
 def _known_digest(record: Record, source: Source, store: Store) -> str:
-    """As many digits of the file's SHA-256 as are known: all where the lock file has it, else those published."""
-    if len(source.sha256) == 64:
-        return source.sha256
+    """As many digits of the file's SHA-256 as are known: those published, made complete by the lock file's."""
     locked = store.known(record.key(source))
-    return locked.sha256 if locked else source.sha256
+    return locked.sha256 if locked and locked.sha256.startswith(source.sha256) else source.sha256
 
 
 def _fetch(record: Record, store: Store) -> tuple[bytes, Kept]:
@@ -104,6 +101,8 @@ def _fetch(record: Record, store: Store) -> tuple[bytes, Kept]:
                 continue
             try:
                 data = kept.path.read_bytes()
+            except FileNotFoundError:
+                continue
             except OSError as error:
                 data, reason = b"", error.strerror
             else:
@@ -111,9 +110,9 @@ def _fetch(record: Record, store: Store) -> tuple[bytes, Kept]:
             if digest_of(data) == kept.digest:
                 return data, kept
             LOG.warning("%s: damaged (%s); fetching it again", kept.path, reason)
-            kept.path.unlink(missing_ok=True)
+            store.discard(kept.path)
         for leftover in store.temporaries(record.name):
-            leftover.unlink(missing_ok=True)
+            store.discard(leftover)
         return _fetch_from_any(record, store)
 
 
@@ -125,7 +124,7 @@ def _places(record: Record, store: Store) -> Iterator[tuple[Source, str]]:
         elif (placed := store.folder / record.key(source)).is_file():
             yield source, str(placed)
         elif store.mirror is not None:
-            address = f"{store.mirror.rstrip('/')}/{record.key(source)}"
+            address = f"{str(store.mirror).rstrip('/')}/{record.key(source)}"
             if is_local(address) or not store.offline:
                 yield source, address
         elif not store.offline:
@@ -136,36 +135,51 @@ def _fetch_from_any(record: Record, store: Store) -> tuple[bytes, Kept]:
     failures = []
     for source, address in _places(record, store):
         try:
-            return _fetch_from(record, source, address, store)
+            data, file = _checked(record, source, address, store)
+        except StoreError:
+            raise
         except ZooError as error:
             if is_local(source.address):
                 raise
             failures.append(str(error))
+        else:
+            _lock(file, source, address, store)
+            kept = store.keep(record.name, file.sha256, data)
+            if record.licence is not None:
+                LOG.warning("%s: licence %s (%s)", record.name, record.licence.value, record.licence.terms)
+            return data, kept
     raise ZooError(f"{record.name}: cannot be fetched: {'; '.join(failures)}; {_by_hand(record, store)}")
 
 
-def _fetch_from(record: Record, source: Source, address: str, store: Store) -> tuple[bytes, Kept]:
+def _checked(record: Record, source: Source, address: str, store: Store) -> tuple[bytes, LockedFile]:
+    """What is to be kept of the file at ``address``, and what that file was."""
     with _obtained(record, address, store) as path:
         try:
-            sha256, size = sha256_of(path), path.stat().st_size
+            file = LockedFile(record.key(source), sha256_of(path), path.stat().st_size)
         except OSError as error:
             raise ZooError(f"{path}: cannot be read ({error.strerror})") from None
-        wanted = _known_digest(record, source, store)
-        if not sha256.startswith(wanted):
-            raise ZooError(f"{address}: has SHA-256 {sha256}, not {wanted}{_origin(source, store)}; refused")
-        data = _converted(record, path, address, sha256)
-    if len(source.sha256) < 64 and len(wanted) < 64:
-        store.record(LockedFile(record.key(source), sha256, size))
-        if not wanted:
-            LOG.warning("%s: no digest is published; recorded SHA-256 %s in %s", address, sha256, store.lock_path)
-    kept = store.keep(record.name, sha256, data)
-    if record.licence is not None:
-        LOG.warning("%s: licence %s (%s)", record.name, record.licence.value, record.licence.terms)
-    return data, kept
+        _refuse_other(file, _known_digest(record, source, store), source, address, store)
+        return _converted(record, path, address, file.sha256), file
 
 
-def _origin(source: Source, store: Store) -> str:
-    return "..., as published" if 0 < len(source.sha256) < 64 else "" if source.sha256 else f" as in {store.lock_path}"
+def _lock(file: LockedFile, source: Source, address: str, store: Store) -> None:
+    """Write down the digest of a file that is published without one, or with a part of it."""
+    if len(source.sha256) == 64:
+        return
+    first = store.known(file.key) is None
+    locked = store.record(file)
+    if locked.sha256.startswith(source.sha256):  # another process may have been faster, and have got another file
+        _refuse_other(file, locked.sha256, source, address, store)
+    if first and not source.sha256:
+        LOG.warning("%s: no digest is published; recorded SHA-256 %s in %s", address, file.sha256, store.lock_path)
+
+
+def _refuse_other(file: LockedFile, wanted: str, source: Source, address: str, store: Store) -> None:
+    if not file.sha256.startswith(wanted):
+        origin = (
+            f" as in {store.lock_path}" if wanted != source.sha256 else "" if len(wanted) == 64 else "..., as published"
+        )
+        raise ZooError(f"{address}: has SHA-256 {file.sha256}, not {wanted}{origin}; refused")
 
 
 @contextmanager
@@ -177,27 +191,27 @@ def _obtained(record: Record, address: str, store: Store) -> Iterator[Path]:
     if is_local(address):
         yield Path(address).expanduser()
         return
-    try:
-        store.folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(prefix=f".{record.name}.", suffix=".download", dir=store.folder) as file:
-            with _bar(record.name, shown=store.progress) as on_progress:
+    with store.temporary(record.name) as path:
+        try:
+            with path.open("wb") as file, _bar(record.name, shown=store.progress) as on_progress:
                 download(
                     address, file, timeout=store.timeout, attempts=store.attempts, pause=store.pause,
                     on_progress=on_progress,
                 )  # fmt: skip
-            file.flush()
-            yield Path(file.name)
-    except OSError as error:
-        free = f", {shutil.disk_usage(store.folder).free / 1e6:.0f} MB free" if store.folder.is_dir() else ""
-        reason = f"{error.strerror or error}{free}"
-        raise ZooError(
-            f"{store.folder}: cannot be written ({reason}); set FBNETV3_ZOO_CACHE to another folder"
-        ) from None
+        except OSError as error:
+            reason = f"{error.strerror or error}, {shutil.disk_usage(store.folder).free / 1e6:.0f} MB free"
+            raise StoreError(
+                f"{store.folder}: cannot be written ({reason}); set FBNETV3_ZOO_CACHE to another folder"
+            ) from None
+        yield path
 
 
 def _converted(record: Record, path: Path, address: str, sha256: str) -> bytes:
     """The file at ``path`` as this project writes it, strictly for the record's network."""
-    tensors, metadata = read_any(path, name=address)
+    # The name's ending tells the format: not that of a query, nor of a repository's name.
+    hosted = address.startswith("hf-hub:")
+    name = f"{address}/{hub.FILE_NAME}" if hosted else address if is_local(address) else address.split("?")[0]
+    tensors, metadata = read_any(path, name=name)
     try:
         description = Description.from_metadata(metadata)
         if description is None:

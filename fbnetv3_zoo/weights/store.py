@@ -10,17 +10,25 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fbnetv3_zoo.atomic import replacing
 from fbnetv3_zoo.errors import ZooError, check_flag, check_number, check_whole
 from fbnetv3_zoo.plain import from_json, to_json
 from fbnetv3_zoo.weights.log import LOG
 
+if TYPE_CHECKING:
+    from filelock import FileLock
+
 _KEPT = re.compile(r"(?P<name>.+)-(?P<source>[0-9a-f]{8})-(?P<digest>[0-9a-f]{16})\.safetensors")
+_TEMPORARY = re.compile(
+    r"\.(?P<name>.+?)(-[0-9a-f]{8}-[0-9a-f]{16}\.safetensors)?\.[a-z0-9_]{8}\.(download|safetensors)"
+)
 _YES, _NO = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
 _PATIENCE = 5.0  # seconds of waiting for another process before saying so
 
@@ -43,6 +51,10 @@ def _default_offline() -> bool:
 def _default_lock() -> Path | None:
     given = os.environ.get("FBNETV3_ZOO_LOCK")
     return Path(given) if given else None
+
+
+class StoreError(ZooError):
+    """The store's own folder fails: no other source of a file would help."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +112,7 @@ class Store:
 
     folder: Path = field(default_factory=_default_folder)
     offline: bool = field(default_factory=_default_offline)
-    mirror: str | None = field(default_factory=lambda: os.environ.get("FBNETV3_ZOO_MIRROR") or None)
+    mirror: str | Path | None = field(default_factory=lambda: os.environ.get("FBNETV3_ZOO_MIRROR") or None)
     lock: Path | None = field(default_factory=_default_lock)
     timeout: float = 30.0
     attempts: int = 5
@@ -108,12 +120,19 @@ class Store:
     progress: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("folder", "lock"):
-            if isinstance(value := getattr(self, name), str):
-                object.__setattr__(self, name, Path(value).expanduser())
-        if not isinstance(self.folder, Path):
-            raise ZooError(f"Store.folder is {self.folder!r}; it must be a path")
+        for name, remedy in (
+            ("folder", "a path"),
+            ("lock", "a path"),
+            ("mirror", "an address or the path of a folder"),
+        ):
+            value = getattr(self, name)
+            if (value is not None or name == "folder") and not (isinstance(value, (str, Path)) and str(value)):
+                raise ZooError(f"Store.{name} is {value!r}; it must be {remedy}")
+        object.__setattr__(self, "folder", Path(self.folder).expanduser())
+        if self.lock is not None:
+            object.__setattr__(self, "lock", Path(self.lock).expanduser())
         check_flag("Store.offline", self.offline)
+        check_flag("Store.progress", self.progress)
         check_number("Store.timeout", self.timeout, above=0)
         check_whole("Store.attempts", self.attempts)
         check_number("Store.pause", self.pause, at_least=0)
@@ -135,11 +154,23 @@ class Store:
 
     def temporaries(self, name: str | None = None) -> list[Path]:
         """Half-written files that a killed process left (those of ``name``). Call it holding the lock of the name."""
-        befores = (".",) if name is None else (f".{name}.", f".{name}-")
         paths = self.folder.iterdir() if self.folder.is_dir() else ()
-        return [
-            path for path in paths if path.name.startswith(befores) and path.suffix in (".download", ".safetensors")
-        ]
+        found = [(path, match["name"]) for path in paths if (match := _TEMPORARY.fullmatch(path.name))]
+        return [path for path, of in found if name in (None, of)]
+
+    @contextmanager
+    def temporary(self, name: str) -> Iterator[Path]:
+        """An empty file for a download of ``name``, removed when the block ends."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            handle, path = tempfile.mkstemp(prefix=f".{name}.", suffix=".download", dir=self.folder)
+            os.close(handle)
+        except OSError as error:
+            raise self._refusal(error) from None
+        try:
+            yield Path(path)
+        finally:
+            Path(path).unlink(missing_ok=True)
 
     def keep(self, name: str, source_sha256: str, data: bytes) -> Kept:
         """Write ``data`` under its name, whole or not at all."""
@@ -149,19 +180,18 @@ class Store:
             temporary.write_bytes(data)
         return Kept(path, name, source_sha256[:8], digest)
 
+    def discard(self, path: Path) -> None:
+        """Remove a damaged or half-written file."""
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise self._refusal(error) from None
+
     @contextmanager
     def sole(self, name: str) -> Iterator[None]:
         """Hold the lock of ``name``: of all processes with this folder only one is here at a time."""
-        from filelock import FileLock, Timeout
-
         try:
-            (self.folder / ".locks").mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.folder / ".locks" / f"{name}.lock")
-            try:
-                lock.acquire(timeout=_PATIENCE)
-            except Timeout:
-                LOG.warning("%s: waiting for another process that is getting it", name)
-                lock.acquire()
+            lock = _acquired(self.folder / ".locks" / f"{name}.lock", f"{name}: waiting for another process to get it")
         except (OSError, NotImplementedError) as error:
             raise self._refusal(error) from None
         try:
@@ -173,14 +203,25 @@ class Store:
         """What the lock file says of the published file ``key``."""
         return next((entry for entry in self._read_lock().files if entry.key == key), None)
 
-    def record(self, entry: LockedFile) -> None:
-        """Put ``entry`` into the lock file, unless something is known of its key already."""
-        with self.sole(".lockfile"):
-            files = self._read_lock().files
-            if all(known.key != entry.key for known in files):
-                text = to_json(WeightsLock(tuple(sorted((*files, entry), key=lambda known: known.key))))
-                with replacing(self.lock_path) as temporary:
-                    temporary.write_text(text + "\n", encoding="utf-8")
+    def record(self, entry: LockedFile) -> LockedFile:
+        """Put ``entry`` into the lock file, unless something is known of its key already; what then holds.
+
+        Stores with other folders may have the same lock file, so the lock of its writers lies beside it.
+        """
+        path = self.lock_path
+        try:
+            lock = _acquired(path.with_name(f".{path.name}.lock"), f"{path}: waiting for another process to write it")
+        except (OSError, NotImplementedError) as error:
+            raise ZooError(f"{path}: cannot be written ({_reason(error)})") from None
+        try:
+            if (known := self.known(entry.key)) is not None:
+                return known
+            files = sorted((*self._read_lock().files, entry), key=lambda file: file.key)
+            with replacing(path) as temporary:
+                temporary.write_text(to_json(WeightsLock(tuple(files))) + "\n", encoding="utf-8")
+            return entry
+        finally:
+            lock.release()
 
     def _read_lock(self) -> WeightsLock:
         try:
@@ -194,9 +235,9 @@ class Store:
         except ZooError as error:
             raise ZooError(f"{self.lock_path}: {error}; mend the file, or delete it to trust anew") from None
 
-    def _refusal(self, error: Exception) -> ZooError:
-        reason = (error.strerror if isinstance(error, OSError) else None) or error
-        return ZooError(f"{self.folder}: cannot be used as cache ({reason}); set FBNETV3_ZOO_CACHE to another folder")
+    def _refusal(self, error: Exception) -> StoreError:
+        place = f"{self.folder}: cannot be used as cache ({_reason(error)})"
+        return StoreError(f"{place}; set FBNETV3_ZOO_CACHE to another folder")
 
 
 def digest_of(data: bytes) -> str:
@@ -211,6 +252,24 @@ def sha256_of(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _acquired(path: Path, waiting: str) -> FileLock:
+    """The lock of the file at ``path``, held; ``waiting`` is said when that takes long."""
+    from filelock import FileLock, Timeout
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=_PATIENCE)
+    except Timeout:
+        LOG.warning(waiting)
+        lock.acquire()
+    return lock
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def _age(kept: Kept) -> float:
