@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 import re
@@ -23,10 +21,10 @@ import onnx
 import pytest
 from PIL import Image
 from safetensors import safe_open
+from shell import Ended, run, script, succeed
 
 from fbnetv3_zoo import training, zoo
 from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.cli import main
 from fbnetv3_zoo.cost import cost_of
 from fbnetv3_zoo.recipe import RECIPES, Augmentation, Optimizer, Recipe
 from fbnetv3_zoo.training.data import digits
@@ -35,37 +33,6 @@ from fbnetv3_zoo.zoo import ARCHS, PUBLISHED, list_models
 
 COMMANDS = ("list", "info", "train", "validate", "export", "classify", "demo")
 RECIPE = Recipe(1, 16, Optimizer.RMSPROP, 0.005, Augmentation.NONE, warmup_epochs=1, decay_per_epoch=0.8, ema_decay=0.9)
-
-
-@dataclass(frozen=True)
-class Ended:
-    """A command that ended: its exit code and what it printed."""
-
-    code: object
-    out: str
-    err: str
-
-
-def run(*arguments: object) -> Ended:
-    """Run ``fbnetv3 ARGUMENTS`` in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as caught:
-        main([str(argument) for argument in arguments])
-    return Ended(caught.value.code, out.getvalue(), err.getvalue())
-
-
-def script(*arguments: object, cwd: Path, **options: Any) -> subprocess.Popen[str]:
-    """Start the installed ``fbnetv3 ARGUMENTS`` in a process of its own."""
-    command = [str(Path(sys.executable).with_name("fbnetv3")), *map(str, arguments)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, cwd=cwd, text=True, **{**pipes, **options})
-
-
-def succeed(*arguments: object) -> str:
-    """What a command printed that must end well."""
-    ended = run(*arguments)
-    assert (ended.code, ended.err) == (0, "")
-    return ended.out
 
 
 @dataclass(frozen=True)
@@ -132,7 +99,8 @@ def test_info_shows_the_published_figures() -> None:
     assert lines["MACs"] == ["MACs", f"{cost.macs:,}", "(published:", f"{published.macs:,})"]
     assert lines["conv weights"][2:] == [f"{cost.conv_weights:,}", "(published:", f"{published.conv_weights:,})"]
     assert lines["parameters"] == ["parameters", "8,598,480"]
-    assert lines["published"][1:5] == ["79.57%", "top-1,", f"{published.top5:.2f}%", "top-5"]
+    figures = f"    top-1 79.57 %, top-5 {published.top5:.2f} % at 224 px (publisher's record)"
+    assert text.splitlines()[-2:] == ["weights fbnetv3_a.fb_in1k (licence CC-BY-NC-4.0)", figures]
     rows = [line for line in text.splitlines() if "InvertedResidual" in line]
     assert len(rows) == sum(type(block.row).__name__ == "InvertedResidual" for block in ARCHS["fbnetv3_a"].blocks)
 
@@ -140,7 +108,7 @@ def test_info_shows_the_published_figures() -> None:
 def test_info_without_published_figures(home: Home) -> None:
     text = succeed("info", home.folder / "arch.json")
     assert text.startswith("tiny, 32 x 32 pixels\n")
-    assert text.splitlines()[-1].split() == ["published", "-", "no", "figures", "for", "this", "network"]
+    assert text.splitlines()[-1].split() == ["weights", "-", "none", "are", "published", "for", "this", "network"]
 
 
 @pytest.mark.parametrize("name", ["fbnet_c", "fbnetv2_l1", "fbnetv3_a0", "fbnetv3_20g"])
