@@ -209,7 +209,8 @@ def test_another_networks_plain_state_dict_is_refused(model: FBNet, tmp_path: Pa
     tensors = model.state_dict()
     tensors["stages.9.bias"] = tensors.pop("stages.0.0.conv.bias")
     save_file(tensors, plain)
-    text = "state dict does not fit tiny in fbnetv3_zoo layout: 1 missing (stages.0.0.conv.bias); 1 left over (stages.9.bias)"
+    faults = "1 missing (stages.0.0.conv.bias); 1 left over (stages.9.bias)"
+    text = f"state dict does not fit tiny in fbnetv3_zoo layout: {faults}"
     assert _refusal(lambda: create(model.arch, pretrained=plain)) == f"{plain}: {text}"
     save_file({**model.state_dict(), "stages.0.0.conv.bias": torch.zeros(9)}, plain)
     wrong = "1 of the wrong kind (stages.0.0.conv.bias has shape (9,), not (8,))"

@@ -35,7 +35,7 @@ def test_names_in_the_example_exist() -> None:
 
 
 def test_every_command_shown_exists(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in sorted(set(re.findall(r"fbnetv3 (list|info|train|validate|export|classify|[a-z]+) ", README + WEIGHTS))):
+    for command in sorted(set(re.findall(r"fbnetv3 ([a-z]+) ", README + WEIGHTS))):
         with pytest.raises(SystemExit) as stop:
             main([command, "--help"])
         assert stop.value.code == 0, command

@@ -273,8 +273,8 @@ CALLS: list[tuple[str, Callable[[Path], object], str]] = [
     (
         "weights of nobody",
         lambda here: create(arch(), pretrained=here / "foreign.safetensors"),
-        "{here}/foreign.safetensors: no known layout: keys such as 'weight' are neither of FBNet's releases, nor timm's, "
-        "nor ours",
+        "{here}/foreign.safetensors: no known layout: keys such as 'weight' are neither of FBNet's releases, "
+        "nor timm's, nor ours",
     ),
     (
         "grey images for a network of three channels",
