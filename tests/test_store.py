@@ -1,0 +1,624 @@
+"""Where weights are kept: settings, lock files, mirrors, offline use, and files that rot."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from hashlib import blake2b, sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from faulty_server import FaultyServer, File, closed_port, serving
+from published import record_of, weight_file
+
+from fbnetv3_zoo.arch import Arch
+from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.factory import create
+from fbnetv3_zoo.model import FBNet
+from fbnetv3_zoo.weights.fetch import fetch, is_whole, use
+from fbnetv3_zoo.weights.files import load, parse
+from fbnetv3_zoo.weights.records import Record, Source
+from fbnetv3_zoo.weights.store import Kept, LockedFile, Store
+
+NET = "/models/model.safetensors"
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No settings of the machine."""
+    for name in list(os.environ):
+        if name.startswith("FBNETV3_ZOO_") or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="module")
+def weights(tiny_arch: Arch) -> bytes:
+    return weight_file(tiny_arch)
+
+
+@pytest.fixture(scope="module")
+def others(tiny_arch: Arch) -> bytes:
+    """Other weights of the same network, in a file of the same size."""
+    return weight_file(tiny_arch, seed=1)
+
+
+@pytest.fixture
+def server(weights: bytes) -> Iterator[FaultyServer]:
+    with serving({NET: weights}) as server:
+        yield server
+
+
+@pytest.fixture
+def record(server: FaultyServer, tiny_arch: Arch) -> Record:
+    return record_of(tiny_arch, server.address(NET))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "cache", timeout=5.0, attempts=1)
+
+
+def refusal(call: Any, *arguments: Any, **named: Any) -> str:
+    with pytest.raises(ZooError) as caught:
+        call(*arguments, **named)
+    return str(caught.value)
+
+
+def tensors_of(data: bytes, path: str = "x.safetensors") -> dict[str, torch.Tensor]:
+    return parse(data, path)[0]
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def digest(data: bytes) -> str:
+    return sha256(data).hexdigest()
+
+
+def pinned(record: Record, digits: str) -> Record:
+    return replace(record, sources=(Source(record.sources[0].address, digits),))
+
+
+def by_hand(record: Record, store: Store, known: str = "no digest is published") -> str:
+    source = record.sources[0]
+    return f"get {source.address} elsewhere ({known}) and put it at {store.folder / record.name / source.file_name}"
+
+
+def entries(store: Store) -> list[str]:
+    paths = [path for path in store.folder.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    return sorted(str(path.relative_to(store.folder)) for path in paths)
+
+
+# Settings
+
+
+def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    store = Store()
+    assert (store.offline, store.mirror, store.lock) == (False, None, None)
+    if sys.platform == "linux":
+        assert store.folder == tmp_path / "xdg" / "fbnetv3-zoo"
+    assert store.lock_path == store.folder / "weights.lock.json"
+    for name in ("CACHE", "MIRROR", "LOCK"):
+        monkeypatch.setenv(f"FBNETV3_ZOO_{name}", f"~/{name}")
+    monkeypatch.setenv("FBNETV3_ZOO_OFFLINE", "1")
+    store, home = Store(), tmp_path / "home"
+    assert (store.folder, store.lock_path, store.mirror) == (home / "CACHE", home / "LOCK", "~/MIRROR")
+    assert store.offline
+
+
+def test_arguments_win(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("CACHE", "MIRROR", "LOCK"):
+        monkeypatch.setenv(f"FBNETV3_ZOO_{name}", "/elsewhere")
+    monkeypatch.setenv("FBNETV3_ZOO_OFFLINE", "1")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    store = Store("~/cache", offline=False, mirror=Path("/mirror"), lock="~/lock.json")  # type: ignore[arg-type]
+    assert (store.folder, store.lock_path) == (tmp_path / "cache", tmp_path / "lock.json")
+    assert (store.offline, store.mirror) == (False, Path("/mirror"))
+    assert Store(mirror=None, lock=None).lock_path == Path("/elsewhere/weights.lock.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "offline"),
+    [("1", True), ("true", True), (" Yes", True), ("ON", True)]
+    + [(no, False) for no in ("", "0", "False", "no", "off")],
+)
+def test_offline_from_the_environment(monkeypatch: pytest.MonkeyPatch, text: str, offline: bool) -> None:
+    monkeypatch.setenv("FBNETV3_ZOO_OFFLINE", text)
+    assert Store().offline is offline
+
+
+def test_a_wrong_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FBNETV3_ZOO_OFFLINE", "maybe")
+    assert refusal(Store) == "FBNETV3_ZOO_OFFLINE is 'maybe'; set it to 1 or 0"
+    assert Store(offline=True).offline  # the argument wins
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"folder": 5}, "Store.folder is 5; it must be a path"),
+        ({"folder": ""}, "Store.folder is ''; it must be a path"),
+        ({"folder": None}, "Store.folder is None; it must be a path"),
+        ({"lock": 5}, "Store.lock is 5; it must be a path"),
+        ({"lock": ""}, "Store.lock is ''; it must be a path"),
+        ({"mirror": 5}, "Store.mirror is 5; it must be an address or the path of a folder"),
+        ({"mirror": ""}, "Store.mirror is ''; it must be an address or the path of a folder"),
+        ({"offline": 1}, "Store.offline is 1; it must be True or False"),
+        ({"progress": "no"}, "Store.progress is 'no'; it must be True or False"),
+        ({"timeout": 0}, "Store.timeout is 0; it must be a number above 0"),
+        ({"timeout": float("nan")}, "Store.timeout is nan; it must be a number above 0"),
+        ({"attempts": 0}, "Store.attempts is 0; it must be a whole number of at least 1"),
+        ({"attempts": 1.5}, "Store.attempts is 1.5; it must be a whole number of at least 1"),
+        ({"pause": -1}, "Store.pause is -1; it must be a number at least 0"),
+    ],
+)
+def test_wrong_settings_are_refused(settings: dict[str, Any], text: str) -> None:
+    assert refusal(Store, **settings) == text
+
+
+# What is kept
+
+
+def test_a_fetched_file_is_kept_whole_and_asked_for_once(
+    server: FaultyServer, record: Record, store: Store, weights: bytes
+) -> None:
+    kept = fetch(record, store)
+    assert fetch(record, store) == kept
+    data, path = use(record, store, lambda data, path: (data, path))
+    assert path == str(kept.path)
+    assert data == kept.path.read_bytes()
+    assert len(server.seen) == 1
+    assert equal(tensors_of(data), tensors_of(weights))
+    assert kept.path.name == f"tiny.test-{digest(weights)[:8]}-{blake2b(data).hexdigest()[:16]}.safetensors"
+    assert store.kept() == store.kept("tiny.test") == [kept] == [Kept.parse(kept.path)]
+    assert store.kept("tiny") == []
+    metadata = parse(data, "x")[1]
+    assert metadata["weights"] == "tiny.test"
+    assert (metadata["source"], metadata["source_sha256"]) == (server.address(NET), digest(weights))
+    assert load(kept.path).arch == record.arch
+
+
+def test_files_of_one_name_do_not_mix(
+    server: FaultyServer, tiny_arch: Arch, store: Store, weights: bytes, others: bytes
+) -> None:
+    server.files = {"/a/model.safetensors": File(weights), "/b/model.safetensors": File(others)}
+    records = [record_of(tiny_arch, server.address(f"/{tag}/model.safetensors"), tag=tag) for tag in ("a", "b")]
+    for _ in range(2):
+        for record, expected in zip(records, (weights, others), strict=True):
+            assert equal(use(record, store, tensors_of), tensors_of(expected))
+    assert len(server.seen) == 2
+    assert len(store.kept()) == 2
+    assert [len(store.kept(record.name)) for record in records] == [1, 1]
+
+
+def test_pickled_files_of_one_name_do_not_mix(
+    server: FaultyServer, tiny_arch: Arch, store: Store, tmp_path: Path
+) -> None:
+    models = [FBNet(replace(tiny_arch, name=name)).eval() for name in ("one", "two")]
+    for model in models:
+        torch.save({"state_dict": model.state_dict()}, tmp_path / "model.pth")
+        server.files[f"/{model.arch.name}/model.pth"] = File((tmp_path / "model.pth").read_bytes())
+    for _ in range(2):
+        for model in models:
+            address = server.address(f"/{model.arch.name}/model.pth")
+            assert equal(create(model.arch, pretrained=address, store=store).state_dict(), model.state_dict())
+    assert len(server.seen) == 2
+
+
+def test_half_written_files_are_known_and_removed(record: Record, store: Store) -> None:
+    kept = fetch(record, store)
+    halves = [
+        store.folder / name for name in (".tiny.test.abcd1234.download", f".{kept.path.name}.a_cd1234.safetensors")
+    ]
+    foreign = [
+        store.folder / name
+        for name in (".tiny.test.two.abcd1234.download", ".tiny.test-x-abcd1234.download", ".hidden", ".a.safetensors")
+    ]
+    for path in halves + foreign:
+        path.touch()
+    assert sorted(store.temporaries("tiny.test")) == sorted(halves)
+    assert set(store.temporaries()) == {*halves, foreign[0]}
+    assert store.temporaries("tiny") == []
+    assert store.kept() == [kept]
+    kept.path.unlink()
+    fetch(record, store)
+    assert store.temporaries("tiny.test") == []
+    assert all(path.exists() for path in foreign)
+
+
+def test_no_folder_holds_nothing(store: Store) -> None:
+    assert (store.kept(), store.temporaries()) == ([], [])
+    assert not store.folder.exists()
+
+
+# Digests and the lock file
+
+
+def test_the_first_fetch_is_written_down(
+    server: FaultyServer, record: Record, store: Store, weights: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    address = server.address(NET)
+    kept = fetch(record, store)
+    said = f"{address}: no digest is published; recorded SHA-256 {digest(weights)} in {store.lock_path}"
+    assert caplog.messages == [said]
+    assert store.known("tiny.test/model.safetensors") == LockedFile(
+        "tiny.test/model.safetensors", digest(weights), len(weights)
+    )
+    written = store.lock_path.read_bytes()
+    kept.path.unlink()
+    fetch(record, store)
+    assert store.lock_path.read_bytes() == written
+    assert caplog.messages == [said]  # not said again
+
+
+def test_a_later_difference_is_refused(
+    server: FaultyServer, record: Record, store: Store, weights: bytes, others: bytes
+) -> None:
+    kept = fetch(record, store)
+    written = store.lock_path.read_bytes()
+    kept.path.unlink()
+    server.files[NET] = File(others, '"second"')
+    assert refusal(fetch, record, store) == (
+        f"tiny.test: cannot be fetched: {server.address(NET)}: has SHA-256 {digest(others)}, not {digest(weights)} "
+        f"as in {store.lock_path}; refused; {by_hand(record, store, f'SHA-256 {digest(weights)}')}"
+    )
+    assert store.lock_path.read_bytes() == written
+    assert entries(store) == ["weights.lock.json"]
+
+
+def test_a_lock_file_is_shared(
+    server: FaultyServer, record: Record, store: Store, others: bytes, tiny_arch: Arch, tmp_path: Path
+) -> None:
+    lock = tmp_path / "shared" / "lock.json"
+    one, two = (replace(store, folder=tmp_path / name, lock=lock) for name in ("one", "two"))
+    fetch(record, one)
+    server.files[NET] = File(others)
+    assert f" as in {lock}; refused; " in refusal(fetch, record, two)
+    server.files["/more/model.safetensors"] = File(others)
+    fetch(record_of(tiny_arch, server.address("/more/model.safetensors"), tag="more"), two)
+    for each in (one, two):
+        assert each.known("tiny.test/model.safetensors") is not None
+        assert each.known("tiny.more/model.safetensors") is not None
+    assert not (tmp_path / "one" / "weights.lock.json").exists()
+
+
+def test_the_first_of_two_records_holds(store: Store) -> None:
+    first, second = (LockedFile("a/model.pth", digit * 64, 5) for digit in "12")
+    assert store.record(first) == first
+    assert store.record(second) == first
+    assert store.known("a/model.pth") == first
+
+
+def test_a_file_locked_meanwhile_is_refused(
+    server: FaultyServer, record: Record, store: Store, weights: bytes, others: bytes, tmp_path: Path
+) -> None:
+    """Two caches with one lock file get different files at the same time: one of them only is accepted."""
+    server.seconds = 0.3
+    command = [sys.executable, "-c", LATE, server.address(NET), str(store.folder), record.arch.to_json()]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        while not server.seen:
+            assert process.poll() is None
+        store.record(LockedFile("tiny.test/model.safetensors", digest(others), len(others)))
+        text = process.communicate()[0]
+    assert (
+        text
+        == (
+            f"{server.address(NET)}: has SHA-256 {digest(weights)}, not {digest(others)} as in {store.lock_path}; refused\n"
+        )
+        or f"has SHA-256 {digest(weights)}, not {digest(others)} as in {store.lock_path}; refused; " in text
+    )
+    assert store.kept() == []
+
+
+LATE = """
+import sys
+from pathlib import Path
+from fbnetv3_zoo.arch import Arch
+from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.weights.fetch import fetch
+from fbnetv3_zoo.weights.store import Store
+from published import record_of
+
+try:
+    fetch(record_of(Arch.from_json(sys.argv[3]), sys.argv[1]), Store(Path(sys.argv[2])))
+except ZooError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (
+            "{",
+            "weights_lock JSON cannot be read: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)",
+        ),
+        ("", "weights_lock JSON cannot be read: Expecting value: line 1 column 1 (char 0)"),
+        ("{}", 'weights_lock JSON lacks "format": "fbnetv3_zoo.weights_lock"; write such files with to_json()'),
+        (
+            '{"format": "fbnetv3_zoo.weights_lock", "version": 1, "files": [{"op": "locked_file", "key": "a/b", '
+            '"sha256": "12", "size": 5}]}',
+            "a/b: sha256 is '12'; it must be 64 hexadecimal digits",
+        ),
+    ],
+)
+def test_a_damaged_lock_file_is_refused(
+    server: FaultyServer, record: Record, store: Store, content: str, text: str
+) -> None:
+    store.folder.mkdir()
+    store.lock_path.write_text(content)
+    remedy = "mend the file, or delete it to trust anew"
+    found = refusal(fetch, record, store)
+    assert f"{store.lock_path}: " in found
+    assert text in found
+    assert remedy in found
+    assert "\n" not in found
+    assert store.lock_path.read_text() == content
+    assert store.kept() == []
+
+
+def test_a_folder_for_a_lock_file_is_refused(record: Record, store: Store, tmp_path: Path) -> None:
+    found = refusal(fetch, record, replace(store, lock=tmp_path))
+    assert f"{tmp_path}: cannot be read (Is a directory)" in found
+
+
+@pytest.mark.parametrize("digits", [8, 64], ids=["prefix", "pin"])
+def test_a_wrong_digest_is_refused(
+    server: FaultyServer, record: Record, store: Store, weights: bytes, others: bytes, digits: int
+) -> None:
+    right, found = digest(weights)[:digits], digest(others)
+    published = pinned(record, right)
+    fetch(published, store).path.unlink()
+    store.lock_path.unlink(missing_ok=True)
+    server.files[NET] = File(others)
+    origin, known = ("..., as published", "...") if digits < 64 else ("", "")
+    assert refusal(fetch, published, store) == (
+        f"tiny.test: cannot be fetched: {server.address(NET)}: has SHA-256 {found}, not {right}{origin}; refused; "
+        f"{by_hand(published, store, f'SHA-256 {right}{known}')}"
+    )
+    assert entries(store) == []
+
+
+def test_a_published_prefix_is_made_complete(
+    server: FaultyServer, record: Record, store: Store, weights: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    fetch(pinned(record, digest(weights)[:8]), store)
+    known = store.known("tiny.test/model.safetensors")
+    assert known is not None
+    assert known.sha256 == digest(weights)
+    assert not caplog.messages  # nothing was taken on trust
+    store.lock_path.unlink()
+    store.record(LockedFile(known.key, known.sha256[:8] + "0" * 56, 5))  # another file with the same prefix was first
+    store.kept()[0].path.unlink()
+    found = refusal(fetch, pinned(record, digest(weights)[:8]), store)
+    assert f"not {known.sha256[:8]}{'0' * 56} as in {store.lock_path}; refused" in found
+
+
+@pytest.mark.parametrize("digits", [8, 64], ids=["prefix", "pin"])
+def test_a_pin_holds_whatever_was_recorded(
+    server: FaultyServer, record: Record, store: Store, weights: bytes, others: bytes, digits: int
+) -> None:
+    fetch(record, store)
+    later = pinned(record, digest(others)[:digits])
+    found = refusal(fetch, later, store)
+    assert f"has SHA-256 {digest(weights)}, not {digest(others)[:digits]}" in found
+    server.files[NET] = File(others)
+    assert equal(use(later, store, tensors_of), tensors_of(others))
+    assert equal(use(later, store, tensors_of), tensors_of(others))
+    assert len(server.seen) == 3
+
+
+def test_a_kept_file_of_another_source_is_not_used(
+    server: FaultyServer, record: Record, store: Store, weights: bytes, others: bytes
+) -> None:
+    fetch(record, store)
+    store.lock_path.unlink()
+    store.record(LockedFile("tiny.test/model.safetensors", digest(others), len(others)))
+    server.files[NET] = File(others)
+    assert equal(use(record, store, tensors_of), tensors_of(others))
+    assert len(server.seen) == 2
+    offline = replace(store, offline=True)
+    assert equal(use(record, offline, tensors_of), tensors_of(others))
+    [kept] = [kept for kept in store.kept() if kept.source == digest(others)[:8]]
+    kept.path.unlink()
+    known = f"SHA-256 {digest(others)}"
+    assert refusal(fetch, record, offline) == (
+        f"tiny.test: not in the cache, and offline; {by_hand(record, store, known)}"
+    )
+
+
+# Mirrors, files put by hand, offline
+
+
+def test_a_mirror_is_asked_instead(server: FaultyServer, tiny_arch: Arch, store: Store, weights: bytes) -> None:
+    record = record_of(tiny_arch, f"http://127.0.0.1:{closed_port()}/x/model.safetensors")
+    server.files["/weights/tiny.test/model.safetensors"] = File(weights)
+    for slash in ("", "/"):
+        kept = fetch(record, replace(store, mirror=server.address(f"/weights{slash}")))
+        kept.path.unlink()
+    assert [seen.path for seen in server.seen] == ["/weights/tiny.test/model.safetensors"] * 2
+    missing = replace(store, mirror=server.address("/nothing"))
+    address = server.address("/nothing/tiny.test/model.safetensors")
+    known = f"SHA-256 {digest(weights)}"
+    assert refusal(fetch, record, missing) == (
+        f"tiny.test: cannot be fetched: {address}: the server answered 404 Not Found; {by_hand(record, store, known)}"
+    )
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_mirror_may_be_a_folder(
+    server: FaultyServer, record: Record, store: Store, weights: bytes, tmp_path: Path, kind: Any
+) -> None:
+    place = tmp_path / "mirror" / "tiny.test" / "model.safetensors"
+    mirrored = replace(store, mirror=kind(tmp_path / "mirror"), offline=True)
+    assert refusal(fetch, record, mirrored) == (
+        f"tiny.test: cannot be fetched: {place}: cannot be read (No such file or directory); {by_hand(record, store)}"
+    )
+    place.parent.mkdir(parents=True)
+    place.write_bytes(weights)
+    assert equal(use(record, mirrored, tensors_of), tensors_of(weights))
+    assert not server.seen
+    assert place.read_bytes() == weights
+
+
+def test_a_file_put_by_hand_is_used(
+    server: FaultyServer, record: Record, store: Store, weights: bytes, others: bytes
+) -> None:
+    place = store.folder / "tiny.test" / "model.safetensors"
+    place.parent.mkdir(parents=True)
+    place.write_bytes(others)
+    published = pinned(record, digest(weights))
+    assert f"{place}: has SHA-256 {digest(others)}, not {digest(weights)}; refused" in refusal(fetch, published, store)
+    place.write_bytes(weights)
+    for offline in (True, False):
+        kept = fetch(published, replace(store, offline=offline))
+        assert equal(tensors_of(kept.path.read_bytes()), tensors_of(weights))
+        kept.path.unlink()
+    assert not server.seen
+
+
+def test_offline(server: FaultyServer, record: Record, store: Store, weights: bytes) -> None:
+    offline = replace(store, offline=True)
+    text = f"tiny.test: not in the cache, and offline; {by_hand(record, store)}"
+    for each in (offline, replace(offline, mirror=server.address("/mirror"))):
+        assert refusal(fetch, record, each) == text
+        assert refusal(use, record, each, tensors_of) == text
+    assert not store.folder.exists()
+    assert not server.seen
+    known = pinned(record, digest(weights)[:8])
+    place = by_hand(record, store, f"SHA-256 {digest(weights)[:8]}...")
+    assert refusal(fetch, known, offline) == f"tiny.test: not in the cache, and offline; {place}"
+    fetch(record, store)
+    assert equal(use(record, offline, tensors_of), tensors_of(weights))
+    assert len(server.seen) == 1
+
+
+UNPLUGGED = """
+import socket, sys
+from pathlib import Path
+
+def refuse(*arguments, **named):
+    raise AssertionError("the network was touched")
+
+from fbnetv3_zoo.arch import Arch
+from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.factory import create
+from fbnetv3_zoo.weights.store import Store
+socket.socket.connect = socket.getaddrinfo = socket.create_connection = refuse
+arch, store = Arch.from_json(sys.argv[2]), Store(Path(sys.argv[3]), offline=sys.argv[4] == "offline")
+print(create(arch, pretrained=sys.argv[1], store=store).arch.name)
+try:
+    create(arch, pretrained=sys.argv[1] + ".other.safetensors", store=store)
+except (ZooError, AssertionError) as error:
+    print(str(error).split(";")[0])
+"""
+
+
+def test_offline_touches_no_network(server: FaultyServer, tiny_arch: Arch, store: Store) -> None:
+    address = server.address(NET)
+    create(tiny_arch, pretrained=address, store=store)
+    other = f"{address}.other.safetensors"
+    name = f"tiny.at_{digest(other.encode())[:8]}"
+    for mode, text in (("offline", f"{name}: not in the cache, and offline"), ("online", "the network was touched")):
+        command = [sys.executable, "-c", UNPLUGGED, address, tiny_arch.to_json(), str(store.folder), mode]
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+        assert done.stdout.splitlines() == ["tiny", text], done.stderr
+    assert len(server.seen) == 1
+
+
+# Files that rot
+
+
+def test_a_rotten_file_is_reported_and_fetched_again(
+    server: FaultyServer, record: Record, store: Store, weights: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    for call in (fetch, lambda *arguments: use(*arguments, tensors_of)):
+        for damage in (lambda data: data[:-1] + bytes([data[-1] ^ 1]), lambda data: data[:100], lambda data: b""):
+            kept = fetch(record, store)
+            kept.path.write_bytes(damage(kept.path.read_bytes()))
+            assert not is_whole(kept)
+            caplog.clear()
+            requests = len(server.seen)
+            call(record, store)
+            text = "damaged (does not have the digest in its name); fetching it again"
+            assert caplog.messages == [f"{kept.path}: {text}"]
+            assert len(server.seen) == requests + 1
+            [new] = store.kept()
+            assert is_whole(new)
+            assert equal(tensors_of(new.path.read_bytes()), tensors_of(weights))
+
+
+def test_a_rotten_file_that_cannot_be_fetched_again_is_removed(
+    server: FaultyServer, record: Record, store: Store
+) -> None:
+    kept = fetch(record, store)
+    kept.path.write_bytes(b"rotten")
+    server.files.clear()
+    assert "the server answered 404 Not Found" in refusal(use, record, store, tensors_of)
+    assert store.kept() == []
+
+
+def test_a_rotten_file_offline_is_named_and_left(record: Record, store: Store, weights: bytes) -> None:
+    kept = fetch(record, store)
+    kept.path.write_bytes(b"rotten")
+    offline = replace(store, offline=True)
+    place = by_hand(record, store, f"SHA-256 {digest(weights)}")
+    for call in (lambda: fetch(record, offline), lambda: use(record, offline, tensors_of)):
+        assert refusal(call) == f"tiny.test: {kept.path} is damaged, and offline; {place}"
+    assert kept.path.read_bytes() == b"rotten"
+
+
+def test_a_file_moved_under_another_name_is_refused(
+    server: FaultyServer, record: Record, store: Store, others: bytes, tiny_arch: Arch
+) -> None:
+    """Bytes that are right somewhere else are wrong here."""
+    kept = fetch(record, store)
+    server.files["/other.safetensors"] = File(others)
+    other = fetch(record_of(tiny_arch, server.address("/other.safetensors"), tag="other"), store)
+    os.replace(other.path, kept.path)
+    assert "is damaged, and offline" in refusal(use, record, replace(store, offline=True), tensors_of)
+
+
+def test_what_a_whole_file_raises_is_raised(record: Record, store: Store) -> None:
+    fetch(record, store)
+
+    def build(data: bytes, path: str) -> None:
+        raise ZeroDivisionError(path)
+
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            use(record, store, build)
+    assert len(store.kept()) == 1
+
+
+def test_a_single_flipped_bit_is_always_refused(tiny_arch: Arch, server: FaultyServer, store: Store) -> None:
+    """10,000 of them: every bit of the first 64 bytes, the others at random."""
+    address = server.address(NET)
+    create(tiny_arch, pretrained=address, store=store)
+    [kept] = store.kept()
+    right, offline = kept.path.read_bytes(), replace(store, offline=True)
+    record = record_of(tiny_arch, address, tag=kept.name.removeprefix("tiny."))
+    draw = random.Random(0)
+    bits = [*range(512), *(draw.randrange(512, 8 * len(right)) for _ in range(10_000 - 512))]
+    text = f"{kept.name}: {kept.path} is damaged, and offline; "
+    logging.disable(logging.WARNING)
+    with kept.path.open("rb+", buffering=0) as file:
+        for bit in bits:
+            byte, mask = bit // 8, 1 << bit % 8
+            os.pwrite(file.fileno(), bytes([right[byte] ^ mask]), byte)
+            assert refusal(use, record, offline, tensors_of).startswith(text), bit
+            os.pwrite(file.fileno(), right[byte : byte + 1], byte)
+    logging.disable(logging.NOTSET)
+    assert kept.path.read_bytes() == right
+    assert use(record, offline, lambda data, path: data) == right
