@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from disks import file_limit
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.atomic import replacing
@@ -83,17 +83,6 @@ def old_and_new(tiny_arch: Arch, tmp_path: Path) -> tuple[Path, Path]:
 
 
 @contextmanager
-def _file_limit(size: int) -> Iterator[None]:
-    """No file may grow beyond ``size`` bytes (Python ignores the signal that would end the process)."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-@contextmanager
 def _full_disk(folder: Path, content: bytes) -> Iterator[Path]:
     """A file of ``content`` on a disk without room for a second; where none can be mounted, no file may grow."""
     folder.mkdir()
@@ -101,7 +90,7 @@ def _full_disk(folder: Path, content: bytes) -> Iterator[Path]:
     mounted = subprocess.run(mount, check=False, capture_output=True).returncode == 0
     (folder / "net.safetensors").write_bytes(content)
     try:
-        with nullcontext() if mounted else _file_limit(8192):
+        with nullcontext() if mounted else file_limit(8192):
             yield folder / "net.safetensors"
     finally:
         if mounted:
@@ -110,7 +99,7 @@ def _full_disk(folder: Path, content: bytes) -> Iterator[Path]:
 
 def test_a_file_that_may_not_grow_leaves_the_old_one(old_and_new: tuple[Path, Path]) -> None:
     old, new = old_and_new
-    with _file_limit(8192):
+    with file_limit(8192):
         _assert_refused(new, old)
     assert sorted(old.parent.iterdir()) == sorted(old_and_new)
 
