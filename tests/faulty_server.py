@@ -49,6 +49,7 @@ class Fault:
         length_error: by how much the Content-Length is wrong.
         ignores: request headers that the server overlooks.
         shift: by how much a part begins elsewhere than asked.
+        at_most: bytes after which a part ends, rightly framed: a server need not send all that is asked for.
         chunked: send the body in chunks, without its length.
         becomes: what is at the path from this request on.
     """
@@ -60,6 +61,7 @@ class Fault:
     length_error: int = 0
     ignores: tuple[str, ...] = ()
     shift: int = 0
+    at_most: int | None = None
     chunked: bool = False
     becomes: File | None = None
 
@@ -222,7 +224,8 @@ def _part(file: File, asked: Message, fault: Fault) -> tuple[int, dict[str, str]
     if start >= size:
         return 416, {"Content-Range": f"bytes */{size}"}, b""
     start += fault.shift
-    return 206, {"Content-Range": f"bytes {start}-{size - 1}/{size}"}, file.content[start:]
+    end = size if fault.at_most is None else start + fault.at_most
+    return 206, {"Content-Range": f"bytes {start}-{end - 1}/{size}"}, file.content[start:end]
 
 
 @contextmanager

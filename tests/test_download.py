@@ -104,6 +104,10 @@ LATER = File(OTHER, '"second"')
         pytest.param(File(CONTENT), [Fault(chunked=True)], [200], id="chunked"),
         pytest.param(File(CONTENT), [cut(chunked=True)], [200, 206], id="chunked and cut"),
         pytest.param(File(CONTENT), [cut(chunked=True), cut(), cut()], [200, 206, 206, 206], id="chunked, cut often"),
+        pytest.param(File(CONTENT), [cut(), Fault(at_most=99_999)], [200, 206, 206], id="less than asked for"),
+        pytest.param(
+            File(CONTENT), [cut(chunked=True), Fault(at_most=99_999)], [200, 206, 206], id="chunked, then less"
+        ),
         pytest.param(WEAK, [cut()], [200, 200], id="weak tag only"),
         pytest.param(BARE, [cut()], [200, 200], id="nothing to tell versions apart"),
         pytest.param(DATED, [cut()], [200, 206], id="weak tag and date"),
@@ -356,8 +360,8 @@ def test_a_short_length_is_found_by_the_digest(server: FaultyServer, published: 
     digest = sha256(server.files[NET].content).hexdigest()
     other = sha256(server.files[NET].content[:-1000]).hexdigest()
     assert refused_fetch(published, store) == (
-        f"tiny.test: cannot be fetched: {server.address(NET)}: has SHA-256 {other}, not {digest} as in {store.lock_path}; "
-        f"refused; {by_hand(published, store.folder, f'SHA-256 {digest}')}"
+        f"tiny.test: cannot be fetched: {server.address(NET)}: has SHA-256 {other}, not {digest} "
+        f"as in {store.lock_path}; refused; {by_hand(published, store.folder, f'SHA-256 {digest}')}"
     )
     assert entries(store.folder) == []
 

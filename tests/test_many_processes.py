@@ -83,7 +83,7 @@ for moment in range(200):
     patience = time.monotonic() + 0.3 * (moment % 5 == 0)  # writing takes a millisecond or two: wait for it at times
     while time.monotonic() < patience and ".safetensors" not in halves():
         pass
-    victims = random.sample(sorted(askers), random.randint(1, 8))
+    victims = random.sample(sorted(askers), random.randint(1, 5))
     for victim in victims:
         os.kill(victim, signal.SIGKILL)
     killed += len(victims)
@@ -101,8 +101,9 @@ reap(wait=True)
 left = len(store.temporaries())
 ask()
 reap(wait=True)
-assert len(look()) == 1
-assert not store.temporaries(), store.temporaries()
+[kept] = look()
+assert set(os.listdir(store.folder)) == {".locks", kept.path.name}
+assert set(os.listdir(folder)) == {"apart", "cache", "lock.json", ".lock.json.lock"}
 print(killed, downloading, writing, others, whole, left)
 """
 )
@@ -113,8 +114,8 @@ AT_ONCE = (
 for _ in range(8):
     ask()
 reap(wait=True)
-assert len(look()) == 1
-assert not store.temporaries(), store.temporaries()
+[kept] = look()
+assert set(os.listdir(store.folder)) == {".locks", kept.path.name}
 """
 )
 
@@ -141,7 +142,7 @@ def server() -> Iterator[FaultyServer]:
 def test_askers_killed_at_200_moments(server: FaultyServer, tmp_path: Path) -> None:
     killed, downloading, writing, others, whole, _ = map(int, run(KILLED, server, tmp_path).split())
     assert server.most_at_once == 1
-    assert killed > 500
+    assert killed >= 400
     assert min(downloading, writing, others) >= 1  # kills hit every phase
     assert whole >= 10  # and did not keep everyone from getting anywhere
     assert len(server.seen) > 30

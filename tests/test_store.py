@@ -236,6 +236,15 @@ def test_half_written_files_are_known_and_removed(record: Record, store: Store) 
     assert all(path.exists() for path in foreign)
 
 
+def test_half_written_lock_files_are_removed(record: Record, store: Store, tmp_path: Path) -> None:
+    store = replace(store, lock=tmp_path / "lock[1].json")
+    half, foreign = tmp_path / ".lock[1].json.abcd1234.json", tmp_path / ".lock1.json.abcd1234.json"
+    for path in (half, foreign):
+        path.touch()
+    fetch(record, store)
+    assert sorted(os.listdir(tmp_path)) == [".lock1.json.abcd1234.json", ".lock[1].json.lock", "cache", "lock[1].json"]
+
+
 def test_no_folder_holds_nothing(store: Store) -> None:
     assert (store.kept(), store.temporaries()) == ([], [])
     assert not store.folder.exists()

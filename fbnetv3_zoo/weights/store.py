@@ -7,6 +7,7 @@ file that does not answer to its own name is damaged.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import re
@@ -155,8 +156,7 @@ class Store:
     def temporaries(self, name: str | None = None) -> list[Path]:
         """Half-written files that a killed process left (those of ``name``). Call it holding the lock of the name."""
         paths = self.folder.iterdir() if self.folder.is_dir() else ()
-        found = [(path, match["name"]) for path in paths if (match := _TEMPORARY.fullmatch(path.name))]
-        return [path for path, of in found if name in (None, of)]
+        return [path for path in paths if (owner := owner_of(path)) is not None and name in (None, owner)]
 
     @contextmanager
     def temporary(self, name: str) -> Iterator[Path]:
@@ -214,6 +214,8 @@ class Store:
         except (OSError, NotImplementedError) as error:
             raise ZooError(f"{path}: cannot be written ({_reason(error)})") from None
         try:
+            for leftover in path.parent.glob(f".{glob.escape(path.name)}.????????{glob.escape(path.suffix)}"):
+                self.discard(leftover)  # a killed writer's
             if (known := self.known(entry.key)) is not None:
                 return known
             files = sorted((*self._read_lock().files, entry), key=lambda file: file.key)
@@ -238,6 +240,12 @@ class Store:
     def _refusal(self, error: Exception) -> StoreError:
         place = f"{self.folder}: cannot be used as cache ({_reason(error)})"
         return StoreError(f"{place}; set FBNETV3_ZOO_CACHE to another folder")
+
+
+def owner_of(temporary: Path) -> str | None:
+    """The name of the weights that a half-written file is of; None for any other file."""
+    found = _TEMPORARY.fullmatch(temporary.name)
+    return found["name"] if found else None
 
 
 def digest_of(data: bytes) -> str:
