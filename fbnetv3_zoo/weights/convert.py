@@ -26,6 +26,7 @@ _NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 _AVERAGED = ("model_ema", "state_dict_ema")
 _PLAIN = ("state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.", "model.")
+_LONGEST_NAME = 200
 _UNUSED = frozenset({"n_averaged"})  # torch.optim.swa_utils keeps its counter beside the weights
 
 
@@ -96,9 +97,11 @@ def unwrap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
             break
     tensors = {key: value for key, value in inner.items() if key not in _UNUSED}
     for key, value in tensors.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
+        if not isinstance(key, str) or not key.isprintable() or len(key) > _LONGEST_NAME:
+            raise ZooError(f"holds no state dict: {str(key)[:80]!r} is no tensor's name; save model.state_dict()")
+        if not isinstance(value, Tensor):
             kind = type(value).__name__
-            raise ZooError(f"holds no state dict: {str(key)[:80]!r} is a {kind}, not a tensor; save model.state_dict()")
+            raise ZooError(f"holds no state dict: {key[:80]!r} is a {kind}, not a tensor; save model.state_dict()")
     if not tensors:
         raise ZooError("holds no state dict: it is empty; save model.state_dict()")
     while (prefix := next((p for p in _PREFIXES if all(key.startswith(p) for key in tensors)), None)) is not None:
@@ -132,11 +135,11 @@ def _fault(given: Tensor | None, wanted: Tensor) -> str:
     """What keeps ``given`` from being ``wanted``; a linear layer may be written as a 1 x 1 convolution."""
     if given is None:
         return ""
+    if given.layout is not torch.strided or given.is_quantized or given.is_meta or given.is_nested:
+        return "is not a dense tensor"
     shape = given.shape[: wanted.ndim] if given.shape[wanted.ndim :] == (1, 1) else given.shape
     if shape != wanted.shape:
-        return f"has shape {tuple(given.shape)}, not {tuple(wanted.shape)}"
-    if given.layout is not torch.strided or given.is_quantized or given.is_meta:
-        return "is not a dense tensor"
+        return f"has shape {str(tuple(given.shape))[:80]}, not {tuple(wanted.shape)}"
     if given.is_floating_point() != wanted.is_floating_point() or given.is_complex():
         return f"is {given.dtype}, not {wanted.dtype}"
     return ""

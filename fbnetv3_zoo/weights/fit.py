@@ -81,9 +81,8 @@ def _refuse_differences(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor
         )
     if shapes:
         key = min(shapes)
-        raise ZooError(
-            f"{source}: does not fit {name}: {key} has shape {tuple(given[key].shape)}, not {tuple(wanted[key].shape)}"
-        )
+        shape, right = str(tuple(given[key].shape))[:80], tuple(wanted[key].shape)
+        raise ZooError(f"{source}: does not fit {name}: {key} has shape {shape}, not {right}")
     for key in sorted(given):
         if wanted[key].is_floating_point() and not given[key].is_floating_point():
             raise ZooError(f"{source}: does not fit {name}: {key} is {given[key].dtype}; it must be floating point")

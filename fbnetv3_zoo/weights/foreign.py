@@ -13,7 +13,7 @@ from torch import Tensor
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.weights import unpickle
 from fbnetv3_zoo.weights.convert import unwrap
-from fbnetv3_zoo.weights.files import read_tensors
+from fbnetv3_zoo.weights.files import in_short, read_tensors
 
 PICKLED = (".pth", ".pt", ".bin", ".ckpt", ".tar")
 """Endings under which torch.save's files are found (.tar: a habit of naming only; tar files are refused)."""
@@ -52,7 +52,7 @@ def _unpickled(path: Path, name: str) -> dict[str, Tensor]:
         target = Path(folder, "tensors.safetensors")
         paths = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
         environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", unpickle.__name__, str(path.absolute()), str(target)]
+        command = [sys.executable, "-m", unpickle.__name__, str(path.absolute()), str(target), str(os.getpid())]
         try:
             process = subprocess.run(
                 command, env=environment, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True,
@@ -63,7 +63,7 @@ def _unpickled(path: Path, name: str) -> dict[str, Tensor]:
         if process.returncode == 0:
             tensors, _ = read_tensors(target, name=name)
             return tensors
-    reason = (process.stderr.splitlines() or [""])[-1][:300]
+    reason = in_short((process.stderr.splitlines() or [""])[-1])
     if process.returncode == unpickle.REFUSED:
         raise ZooError(f"{name}: {reason}")
     ending = f"signal {-process.returncode}" if process.returncode < 0 else f"exit code {process.returncode}"

@@ -1,8 +1,8 @@
-"""The process that reads one pickled checkpoint: ``python -m fbnetv3_zoo.weights.unpickle SOURCE TARGET``.
+"""The process that reads one pickled checkpoint: ``python -m fbnetv3_zoo.weights.unpickle SOURCE TARGET PARENT``.
 
 It writes the checkpoint's state dict to the safetensors file ``TARGET``, names unchanged, or ends with exit code 3 and
 one line on standard error. :mod:`fbnetv3_zoo.weights.foreign` starts it; nothing else unpickles. It runs under limits
-of memory, processor time and file size, reads with ``weights_only=True``, and ends when its parent has.
+of memory, processor time and file size, reads with ``weights_only=True``, and ends when the process PARENT has.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import time
 import zipfile
 from pathlib import Path
 
+from fbnetv3_zoo.errors import ZooError
+
 REFUSED = 3
 _TORCH_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # how torch.save began its files before version 1.6
 _ZIP_MAGIC = b"PK\x03\x04"
@@ -22,10 +24,19 @@ _MOST_ENTRIES = 20_000
 _MEMORY, _SECONDS = 512 << 20, 60  # beside what grows with the file
 
 
-def main(source: Path, target: Path) -> None:
-    """Read ``source`` and write ``target``; see the module's text."""
-    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
-    _refuse_other_formats(source)
+def main(source: Path, target: Path, parent: int) -> int:
+    """Read ``source`` and write ``target``; the exit code. What was refused is said in one line on standard error."""
+    try:
+        threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
+        _read(source, target)
+    except Exception as error:
+        print(" ".join(_reason(error).split()), file=sys.stderr)
+        return REFUSED
+    return 0
+
+
+def _read(source: Path, target: Path) -> None:
+    archive = _is_archive(source)
     import torch
     from safetensors.torch import save_file
 
@@ -33,36 +44,45 @@ def main(source: Path, target: Path) -> None:
 
     size = source.stat().st_size
     _limit(size)
+    if archive:
+        _refuse_other_archives(source)
     loaded = torch.load(source, map_location="cpu", weights_only=True)
     if not isinstance(loaded, dict):
-        raise ValueError(f"holds a {type(loaded).__name__}, not a state dict; save model.state_dict()")
+        raise ZooError(f"holds a {type(loaded).__name__}, not a state dict; save model.state_dict()")
     tensors = unwrap(loaded)
     for name, tensor in tensors.items():
         if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta or tensor.is_nested:
-            raise ValueError(f"{name} is not a dense tensor; convert it with dense floating-point tensors")
+            raise ZooError(f"{name} is not a dense tensor; convert it with dense floating-point tensors")
         if not tensor.is_floating_point() and tensor.dtype is not torch.int64:
-            raise ValueError(f"{name} is {tensor.dtype}; weights are floating point")
+            raise ZooError(f"{name} is {tensor.dtype}; weights are floating point")
     if sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) > size:
-        raise ValueError("its tensors are larger than the file")  # expanded views, or a storage shared by many
+        raise ZooError("its tensors are larger than the file")  # expanded views, or a storage shared by many
     save_file({name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}, target)
 
 
-def _refuse_other_formats(source: Path) -> None:
+def _is_archive(source: Path) -> bool:
+    """Whether ``source`` is a zip file; if not, it is of torch.save's older format. Raises for all else."""
     with source.open("rb") as file:
         start = file.read(512)
     if start.startswith(_ZIP_MAGIC):
-        with zipfile.ZipFile(source) as archive:
-            entries = archive.infolist()
-        if len(entries) > _MOST_ENTRIES or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-            raise ValueError("is not written by torch.save: compressed, or of too many entries")
-        if any(entry.filename.endswith("constants.pkl") for entry in entries):
-            raise ValueError("is a TorchScript program; save model.state_dict() instead")
-        return
+        return True
     if start[257:262] == b"ustar":
-        raise ValueError("is a tar file, the format of the first PyTorch releases; save it again with torch.save")
+        raise ZooError("is a tar file, the format of the first PyTorch releases; save it again with torch.save")
     if not start.startswith(_TORCH_MAGIC):
         kind = "a plain pickle" if start[:1] == b"\x80" else "no checkpoint"
-        raise ValueError(f"is {kind}; give a file that torch.save wrote, or a .safetensors file")
+        raise ZooError(f"is {kind}; give a file that torch.save wrote, or a .safetensors file")
+    return False
+
+
+def _refuse_other_archives(source: Path) -> None:
+    with zipfile.ZipFile(source) as archive:
+        entries = archive.infolist()
+    names = {entry.filename for entry in entries}
+    if any(name.endswith("/constants.pkl") for name in names):
+        raise ZooError("is a TorchScript program; save model.state_dict() instead")
+    compressed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
+    if compressed or len(names) < len(entries) or len(entries) > _MOST_ENTRIES:
+        raise ZooError("is not written by torch.save: entries are compressed, of one name, or too many")
 
 
 def _limit(size: int) -> None:
@@ -92,19 +112,16 @@ def _end_with_parent(parent: int) -> None:
 
 def _reason(error: Exception) -> str:
     """One short line that says why ``error`` was raised."""
-    if isinstance(error, MemoryError) or "allocate memory" in str(error):
+    text = str(error)
+    if isinstance(error, ZooError):
+        return text
+    if isinstance(error, MemoryError) or "allocate memory" in text:
         return "needs more memory than a checkpoint of its size should"
-    if found := re.search(r"GLOBAL (\S+) was not an allowed global", str(error)):
+    if found := re.search(r"GLOBAL (\S+) (?:was not an allowed global|whose module \S+ is blocked)", text):
         return f"holds more than tensors ({found[1]}); save model.state_dict() alone"
-    if isinstance(error, ValueError):
-        return str(error)
-    line = (str(error).splitlines() or [""])[0] or type(error).__name__
-    return f"cannot be read as a checkpoint ({line[:120]})"
+    told = text.partition("WeightsUnpickler error: ")[2] or text  # what is before advises to switch the safety off
+    return f"cannot be read as a checkpoint ({type(error).__name__}: {told.strip().partition(chr(10))[0][:120]})"
 
 
 if __name__ == "__main__":
-    try:
-        main(Path(sys.argv[1]), Path(sys.argv[2]))
-    except Exception as error:
-        print(" ".join(_reason(error).split()), file=sys.stderr)
-        sys.exit(REFUSED)
+    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])))
