@@ -263,7 +263,7 @@ CALLS: list[tuple[str, Callable[[Path], object], str]] = [
     (
         "weights of another kind",
         lambda here: create(arch(), pretrained=here / "notes.txt"),
-        "{here}/notes.txt: weights are read from .safetensors files only",
+        "{here}/notes.txt: weights are read from .safetensors, .pth, .pt, .bin and .ckpt files only",
     ),
     (
         "weights of another network",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from fbnetv3_zoo.weights.convert import convert, unwrap
 from fbnetv3_zoo.weights.fetch import use
 from fbnetv3_zoo.weights.files import describe, parse, read_tensors, same_weights
 from fbnetv3_zoo.weights.fit import assemble
-from fbnetv3_zoo.weights.foreign import PICKLED
+from fbnetv3_zoo.weights.foreign import PICKLED, read_any
 from fbnetv3_zoo.weights.records import RECORDS, Record, Source, find_record, timm_form
 from fbnetv3_zoo.weights.store import Store, sha256_of
 
@@ -47,8 +48,7 @@ class Wanted:
             description, tensors = self._convert(tensors, source)
         found, arch = description.arch, self.arch
         if not same_weights(found, arch) and not (self.named and same_weights(found, timm_form(arch))):
-            remedy = f"name {found.name} instead, or load() the file alone"
-            raise ZooError(f"{source}: holds {found.name}, not {arch.name}; {remedy}")
+            raise ZooError(f"{source}: holds {_difference(found, arch)}, or load() the file alone")
         num_classes, in_channels = self.num_classes, self.in_channels
         if not self.named:
             num_classes = arch.num_classes if num_classes is None else num_classes
@@ -74,9 +74,11 @@ def load_pretrained(wanted: Wanted, weights: str | Path | Record, store: Store) 
     record = weights if isinstance(weights, Record) else _record_of(wanted.arch, weights)
     if record is not None:
         return use(record, store, lambda data, source: wanted.build(*parse(data, source), source))
-    hosted = isinstance(weights, str) and weights.startswith("hf-hub:")
-    path = hub.file_of(str(weights), offline=store.offline) if hosted else Path(str(weights)).expanduser()
-    return wanted.build(*read_tensors(path, name=str(weights)), str(weights))
+    if str(weights).startswith("hf-hub:"):
+        contents = read_tensors(hub.file_of(str(weights), offline=store.offline), name=str(weights))
+    else:
+        contents = read_any(Path(str(weights)).expanduser(), name=str(weights))
+    return wanted.build(*contents, str(weights))
 
 
 def find_weights(network: str, place: str | Path | bool) -> Record | str | Path:
@@ -102,14 +104,22 @@ def find_weights(network: str, place: str | Path | bool) -> Record | str | Path:
     raise ZooError(f"{name}: unknown weights {str(place)!r}; give {given}, an address or hf-hub:owner/name")
 
 
+def _difference(found: Arch, arch: Arch) -> str:
+    if found.name == arch.name:
+        return f"another form of {arch.name}; create({arch.name!r}, ...) takes the file's own"
+    return f"{found.name}, not {arch.name}; name {found.name} instead"
+
+
 def _record_of(arch: Arch, place: str | Path) -> Record | None:
     """A record made up for a file that the store keeps: one at an address, or a pickled one. Others need no store."""
-    address, _, pinned = str(place).partition("#sha256=")
-    if address.startswith(("http://", "https://")):
+    if str(place).startswith(("http://", "https://")):
+        address, pin, pinned = str(place).partition("#sha256=")
+        if pin and not re.fullmatch(r"[0-9a-fA-F]{8,64}", pinned):
+            raise ZooError(f"{place}: #sha256= wants 8 to 64 hexadecimal digits after it")
         tag = f"at_{hashlib.sha256(address.encode()).hexdigest()[:8]}"
         source = Source(address, pinned.lower())
-    elif Path(address).suffix.lower() in PICKLED:
-        path = Path(address).expanduser()
+    elif Path(place).suffix.lower() in PICKLED:
+        path = Path(place).expanduser()
         try:
             source = Source(str(path), sha256_of(path))
         except OSError as error:
