@@ -6,7 +6,9 @@ import os
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from hashlib import blake2b, sha256
 from pathlib import Path
@@ -22,6 +24,7 @@ from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.factory import create
 from fbnetv3_zoo.model import FBNet
 from fbnetv3_zoo.weights import fetch as module
+from fbnetv3_zoo.weights import store as store_module
 from fbnetv3_zoo.weights.fetch import fetch, is_whole, use
 from fbnetv3_zoo.weights.files import load, parse
 from fbnetv3_zoo.weights.records import Record, Source
@@ -250,6 +253,26 @@ def test_no_folder_holds_nothing(store: Store) -> None:
     assert not store.folder.exists()
 
 
+def test_waiting_for_another_is_said(
+    server: FaultyServer,
+    record: Record,
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(store_module, "_PATIENCE", 0.05)
+    with ThreadPoolExecutor(8) as pool:
+        with store.sole(record.name):
+            waiting = [pool.submit(fetch, record, store) for _ in range(8)]
+            while len(caplog.messages) < 8:
+                assert not any(each.done() for each in waiting)
+                time.sleep(0.01)
+            assert set(caplog.messages) == {"tiny.test: waiting for another process to get it"}
+            assert not server.seen
+        assert {each.result() for each in waiting} == set(store.kept())
+    assert len(server.seen) == 1
+
+
 # Digests and the lock file
 
 
@@ -299,6 +322,14 @@ def test_a_lock_file_is_shared(
         assert each.known("tiny.test/model.safetensors") is not None
         assert each.known("tiny.more/model.safetensors") is not None
     assert not (tmp_path / "one" / "weights.lock.json").exists()
+
+
+def test_records_made_at_once_are_all_kept(tmp_path: Path) -> None:
+    stores = [Store(tmp_path / str(number), lock=tmp_path / "lock.json") for number in range(4)]
+    files = [LockedFile(f"net.test/{number}.pth", f"{number:064x}", number) for number in range(40)]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(Store.record, stores * 10, files)) == files
+    assert [stores[0].known(file.key) for file in files] == files
 
 
 def test_the_first_of_two_records_holds(store: Store) -> None:
