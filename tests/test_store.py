@@ -623,6 +623,17 @@ def test_a_file_moved_under_another_name_is_refused(
     assert "is damaged, and offline" in refusal(use, record, replace(store, offline=True), tensors_of)
 
 
+def test_what_rotten_bytes_raise_is_nobodys_business(record: Record, store: Store, weights: bytes) -> None:
+    kept = fetch(record, store)
+    kept.path.write_bytes(b"rotten")
+
+    def build(data: bytes, path: str) -> int:
+        return 1 // (data != b"rotten")
+
+    assert use(record, store, build) == 1
+    assert is_whole(store.kept()[0])
+
+
 def test_what_a_whole_file_raises_is_raised(record: Record, store: Store) -> None:
     fetch(record, store)
 
