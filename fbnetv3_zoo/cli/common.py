@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of text.")]
 SmallImages = Annotated[bool, typer.Option("--small-images", help="Use the form for 32 x 32 images (paper: CIFAR).")]
 Pretrained = Annotated[
-    bool, typer.Option("--pretrained", help="MODEL is a name, such as fbnetv3_e; take its published weights.")
+    bool, typer.Option("--pretrained", help="The model is a name, such as fbnetv3_e; take its published weights.")
 ]
 Width = Annotated[float, typer.Option(help="Factor on all widths.")]
 Depth = Annotated[float, typer.Option(help="Factor on the number of blocks.")]
@@ -42,15 +42,15 @@ def derived_arch(model: str, *, small_images: bool, width: float, depth: float, 
 
 
 def open_classifier(model: str, *, pretrained: bool) -> Classifier:
-    """The classifier in the file ``model``, or the network of that name with its published weights."""
-    from fbnetv3_zoo import create
+    """The classifier in the file or repository ``model``, or the network of that name with its published weights."""
+    from fbnetv3_zoo import create, load
     from fbnetv3_zoo.classify import Classifier
 
     if pretrained:
         return Classifier.of(create(model, pretrained=True).eval())
     if model in ARCHS or model in RECORDS:
         raise ZooError(f"{model}: is a name, not a file; add --pretrained to take its published weights")
-    return Classifier.open(model)
+    return Classifier.of(load(model)) if model.startswith("hf-hub:") else Classifier.open(model)
 
 
 def print_json(data: Any) -> None:

@@ -105,7 +105,8 @@ def verify(names: Names = None, cache: Cache = None, lock: Lock = None, as_json:
     from fbnetv3_zoo.weights.upkeep import State, survey
 
     wanted = {find_record(name).name for name in names or ()}
-    found = [entry for entry in survey(_store(cache=cache, lock=lock)) if not wanted or entry.name in wanted]
+    kept = [entry for entry in survey(_store(cache=cache, lock=lock)) if entry.state is not State.LEFTOVER]
+    found = [entry for entry in kept if not wanted or entry.name in wanted]
     if missing := wanted - {entry.name for entry in found}:
         raise ZooError(f"{', '.join(sorted(missing))}: not in the cache; `fbnetv3 weights fetch` gets them")
     _show(found, as_json=as_json, nothing="the cache is empty")

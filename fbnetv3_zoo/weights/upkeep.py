@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fbnetv3_zoo.weights.fetch import is_expected, is_whole
 from fbnetv3_zoo.weights.records import RECORDS
-from fbnetv3_zoo.weights.store import Kept, Store
+from fbnetv3_zoo.weights.store import Kept, Store, owner_of
 
 
 class State(Enum):
@@ -22,7 +22,7 @@ class State(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A file of the cache: ``name`` is that of the weights, "" for what a killed process left."""
+    """A file of the cache; ``name`` is that of the weights."""
 
     path: Path
     name: str
@@ -43,7 +43,8 @@ def survey(store: Store) -> list[Found]:
         if state is State.WHOLE:
             seen.add((kept.name, kept.source))
         found.append(Found(kept.path, kept.name, state, _size(kept.path)))
-    found += [Found(path, "", State.LEFTOVER, _size(path)) for path in store.temporaries()]
+    for path in store.temporaries():
+        found.append(Found(path, owner_of(path) or "", State.LEFTOVER, _size(path)))
     return sorted(found, key=lambda entry: (entry.name, entry.path))
 
 
@@ -52,18 +53,17 @@ def prune(store: Store, *, everything: bool = False, dry_run: bool = False) -> l
 
     The lock file stays. Weights that another process is getting at the moment are left to it.
     """
-    removed = [entry for entry in survey(store) if everything or entry.state is not State.WHOLE]
-    for entry in removed if not dry_run else ():
-        with store.sole(_owner(entry)):
-            entry.path.unlink(missing_ok=True)
-    return removed
+    found = [entry for entry in survey(store) if everything or entry.state is not State.WHOLE]
+    return found if dry_run else [entry for entry in found if _removed(entry, store)]
 
 
-def _owner(entry: Found) -> str:
-    """The name of the weights that a file belongs to; of a half-written one it is in the middle of its name."""
-    if entry.name:
-        return entry.name
-    return next((name for name in RECORDS if entry.path.name.startswith((f".{name}.", f".{name}-"))), ".leftovers")
+def _removed(entry: Found, store: Store) -> bool:
+    with store.sole(entry.name):
+        kept = Kept.parse(entry.path)
+        if kept is not None and entry.state is State.DAMAGED and is_whole(kept):
+            return False  # another process has got it anew
+        store.discard(entry.path)
+    return True
 
 
 def _state(kept: Kept, store: Store) -> State:
