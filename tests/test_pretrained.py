@@ -1,0 +1,492 @@
+"""Published weights in use: the official ones, timm's, and files in their layouts, through ``create`` alone."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import logging
+import re
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+
+import pytest
+import timm
+import torch
+from golden import GOLDEN, expected_logits, golden_input, official_checkpoint, official_state_dict
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from fbnetv3_zoo import factory
+from fbnetv3_zoo.arch import Arch
+from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.factory import create
+from fbnetv3_zoo.model import FBNet
+from fbnetv3_zoo.preprocess import Preprocess
+from fbnetv3_zoo.weights import pretrained, records
+from fbnetv3_zoo.weights.convert import from_official, from_timm
+from fbnetv3_zoo.weights.files import load, save
+from fbnetv3_zoo.weights.pretrained import find_weights
+from fbnetv3_zoo.weights.records import RECORDS, timm_form
+from fbnetv3_zoo.weights.store import Store, sha256_of
+from fbnetv3_zoo.zoo import ARCHS
+
+NETWORK = "fbnetv2_f1"  # the cheapest of the golden ones
+
+
+def _refusal(call: Callable[[], object]) -> str:
+    with pytest.raises(ZooError) as caught:
+        call()
+    text = str(caught.value)
+    assert text.isprintable(), text
+    return text
+
+
+def _said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *values: object) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Site:
+    """A folder of published files, its address, and a store that gets them from there."""
+
+    folder: Path
+    address: str
+    store: Store
+
+    def publish(self, name: str, file: str, content: object) -> Path:
+        path = self.folder / name / file
+        path.parent.mkdir(exist_ok=True)
+        torch.save(content, path)
+        return path
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Published files behind a real server."""
+    folder = tmp_path_factory.mktemp("site")
+    handler = functools.partial(_Quiet, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        kept = tmp_path_factory.mktemp("kept")
+        yield Site(folder, address, Store(kept, offline=False, mirror=address, lock=kept / "lock.json", pause=0.0))
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def store(site: Site) -> Store:
+    """A store that has the official weights of NETWORK and may ask nobody any more."""
+    site.publish(f"{NETWORK}.fb_in1k", "model.pth", official_checkpoint(NETWORK))
+    create(NETWORK, pretrained=True, store=site.store)
+    return replace(site.store, offline=True, mirror=None)
+
+
+@pytest.fixture(autouse=True)
+def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FBNETV3_ZOO_CACHE", "FBNETV3_ZOO_OFFLINE", "FBNETV3_ZOO_MIRROR", "FBNETV3_ZOO_LOCK"):
+        monkeypatch.delenv(name, raising=False)
+
+
+# The official weights.
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_official_weights_give_the_official_logits(site: Site, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    path = site.publish(f"{name}.fb_in1k", "model.pth", official_checkpoint(name))
+    model = create(name, pretrained=True, store=site.store)
+    assert model.training
+    with torch.inference_mode():
+        logits = model.eval()(golden_input(name))
+    torch.testing.assert_close(logits, expected_logits(name), atol=1e-5, rtol=0)
+    record = RECORDS[f"{name}.fb_in1k"]
+    assert (model.arch, model.preprocess, model.class_names) == (ARCHS[name], record.preprocess, record.class_names)
+    address, digest = f"{site.address}/{name}.fb_in1k/model.pth", sha256_of(path)
+    assert _said(caplog) == [
+        f"{address}: no digest is published; recorded SHA-256 {digest} in {site.store.lock_path}",
+        f"{name}.fb_in1k: licence CC-BY-NC-4.0 (name the authors, no commercial use)",
+    ]
+    state = model.state_dict()
+    averaged, raw = (from_official(ARCHS[name], official_state_dict(name, salt)) for salt in ("", "raw:"))
+    assert all(torch.equal(state[key], averaged[key]) for key in state)
+    assert not any(torch.equal(state[key], raw[key]) for key in state if "num_batches" not in key)
+    model.load_state_dict(raw)
+    with torch.inference_mode():
+        assert (model(golden_input(name)) - logits).abs().max() > 0.1
+
+
+def test_without_an_average_the_raw_weights_are_taken(site: Site, tmp_path: Path) -> None:
+    site.publish("fbnet_b.fb_in1k", "model.pth", {})
+    raw = official_checkpoint(NETWORK) | {"model_ema": None}
+    (tmp_path / f"{NETWORK}.fb_in1k").mkdir()
+    torch.save(raw, tmp_path / f"{NETWORK}.fb_in1k" / "model.pth")
+    model = create(NETWORK, pretrained=True, store=Store(tmp_path / "kept", mirror=str(tmp_path)))
+    expected = from_official(ARCHS[NETWORK], official_state_dict(NETWORK, "raw:"))
+    assert all(torch.equal(value, expected[key]) for key, value in model.state_dict().items())
+
+
+def test_kept_weights_need_nobody(store: Store) -> None:
+    for place in (True, "fb_in1k", f"{NETWORK}.fb_in1k"):
+        for name in (NETWORK, f"{NETWORK}.fb_in1k"):
+            model = create(name, pretrained=place, store=store).eval()
+            with torch.inference_mode():
+                torch.testing.assert_close(model(golden_input(NETWORK)), expected_logits(NETWORK), atol=1e-5, rtol=0)
+
+
+# timm's weights.
+
+
+def _random_timm(name: str) -> nn.Module:
+    """A network of timm with random weights and statistics: logits of order 1, which depend on the image.
+
+    Each norm takes away part of its input's mean only and residual branches are weak: the signal neither fades nor
+    makes noise of rounding grow, as it does under timm's initial values.
+    """
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(2020)
+        model: nn.Module = timm.create_model(name).eval()
+        for key, parameter in model.named_parameters():
+            if re.search(r"\.se\.conv_\w+\.weight", key):
+                parameter.mul_(0.1)
+        norms = [(key, module) for key, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)]
+        hooks = [norm.register_forward_pre_hook(_settle) for _, norm in norms]
+        for key, norm in norms:
+            norm.branch_gain = 0.3 if key.endswith("bn3") else 1.0
+        model(torch.randn(2, 3, 128, 128))
+        for hook in hooks:
+            hook.remove()
+        model.get_classifier().weight.div_(2 * model(torch.randn(2, 3, 128, 128)).std())
+        model.get_classifier().bias.normal_(0.0, 0.1)
+    return model
+
+
+def _settle(norm: nn.BatchNorm2d, inputs: tuple[Tensor]) -> None:
+    """Draw a norm's values about the statistics of its input."""
+    x = inputs[0]
+    norm.weight.uniform_(0.5, 1.5).mul_(norm.branch_gain)
+    norm.bias.normal_(0.0, 0.1)
+    norm.running_mean.copy_(0.5 * x.mean((0, 2, 3))).mul_(torch.empty_like(norm.bias).uniform_(0.7, 1.3))
+    spread = (x - norm.running_mean[:, None, None]).square().mean((0, 2, 3))
+    norm.running_var.copy_(spread).mul_(torch.empty_like(norm.bias).uniform_(0.7, 1.4))
+
+
+@pytest.fixture(scope="module", params=["fbnetv3_b", "fbnetv3_d", "fbnetv3_g"])
+def theirs(request: pytest.FixtureRequest) -> tuple[str, nn.Module]:
+    """One of the networks that timm has retrained, and its name."""
+    return request.param, _random_timm(request.param)
+
+
+def _images() -> Tensor:
+    return torch.randn(2, 3, 131, 160, generator=torch.Generator().manual_seed(4))
+
+
+def _difference(model: nn.Module, theirs: nn.Module) -> float:
+    with torch.inference_mode():
+        expected = theirs(_images())
+        assert 0.3 < expected.std() < 3
+        assert (expected[0] - expected[1]).std() > 0.1  # the logits do depend on the image
+        return float((model.eval()(_images()) - expected).abs().max())
+
+
+def test_timms_state_dict_gives_timms_logits(theirs: tuple[str, nn.Module]) -> None:
+    name, net = theirs
+    for arch in (RECORDS[f"{name}.ra2_in1k"].arch, timm_form(ARCHS[name])):
+        with torch.device("meta"):
+            model = FBNet(arch)
+        model.load_state_dict(from_timm(arch, net.state_dict()), assign=True)
+        assert _difference(model, net) < 1e-5
+
+
+@pytest.mark.parametrize("file", ["a.pth", "old.pth", "a.safetensors"])
+def test_timms_files_give_timms_logits(theirs: tuple[str, nn.Module], file: str, tmp_path: Path) -> None:
+    name, net = theirs
+    path, record = tmp_path / file, RECORDS[f"{name}.ra2_in1k"]
+    if file == "a.safetensors":
+        save_file(net.state_dict(), path, {"format": "pt"})
+    else:
+        torch.save(net.state_dict(), path, _use_new_zipfile_serialization=file == "a.pth")
+    for model_name in (name, f"{name}.ra2_in1k"):
+        model = create(model_name, pretrained=path, store=Store(tmp_path / "kept"))
+        assert _difference(model, net) < 1e-5
+        assert model.arch.stages == record.arch.stages
+    assert _difference(create(record.arch, pretrained=path, store=Store(tmp_path / "kept")), net) < 1e-5
+    text = f"{path}: holds another form of {name}; create({name!r}, ...) takes the file's own, or load() the file alone"
+    value = ARCHS[name]
+    refused = _refusal(lambda: create(value, pretrained=path, store=Store(tmp_path / "kept")))
+    assert refused.partition(": ")[2] == text.partition(": ")[2]
+
+
+def _published(monkeypatch: pytest.MonkeyPatch, path: Path, name: str) -> None:
+    """Have the record's published digits be those of the file at ``path``."""
+    record = RECORDS[name]
+    sources = (replace(record.sources[0], sha256=sha256_of(path)[:8]), *record.sources[1:])
+    changed = MappingProxyType({**RECORDS, name: replace(record, sources=sources)})
+    for module in (records, pretrained, factory):
+        monkeypatch.setattr(module, "RECORDS", changed)
+
+
+def test_timms_published_weights(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    name, net = "fbnetv3_b.ra2_in1k", _random_timm("fbnetv3_b")
+    path = site.publish(name, "fbnetv3_b_224-ead5d2a1.pth", net.state_dict())
+    _published(monkeypatch, path, name)
+    store = replace(site.store, folder=tmp_path, lock=None)
+    model = create("fbnetv3_b", pretrained="ra2_in1k", store=store)
+    assert _difference(model, net) < 1e-5
+    record = RECORDS[name]
+    assert (model.arch, model.preprocess, model.class_names) == (record.arch, record.preprocess, record.class_names)
+    assert _said(caplog) == [f"{name}: licence Apache-2.0 (any use, keep the notices)"]
+    alone = replace(store, offline=True, mirror=None)
+    for make in (
+        lambda: create(name, pretrained=True, store=alone),
+        lambda: create(name, pretrained="ra2_in1k", store=alone),
+        lambda: create("fbnetv3_b", pretrained=name, store=alone),
+    ):
+        assert _difference(make(), net) < 1e-5
+    value = replace(record.arch, name="mine", resolution=200)
+    mine = create(value, pretrained=next(tmp_path.glob("*.safetensors")), store=alone)
+    assert (mine.arch, mine.preprocess) == (value, record.preprocess)
+    assert _difference(mine, net) < 1e-5
+
+
+def test_a_file_without_the_published_digits_is_refused(site: Site, tmp_path: Path) -> None:
+    name = "fbnetv3_d.ra2_in1k"
+    path = site.publish(name, "fbnetv3_d_224-c98bce42.pth", {"a": torch.zeros(1)})
+    store = replace(site.store, folder=tmp_path, lock=None, attempts=1)
+    refused = _refusal(lambda: create(name, pretrained=True, store=store))
+    wrong = f"{site.address}/{name}/{path.name}: has SHA-256 {sha256_of(path)}, not c98bce42..., as published; refused"
+    assert refused.startswith(f"{name}: cannot be fetched: {wrong}; ")
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+# Using them.
+
+
+def test_other_classes_are_said_once(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    def make(seed: int = 5) -> FBNet:
+        generator = torch.Generator().manual_seed(seed)
+        return create(NETWORK, pretrained=True, num_classes=7, generator=generator, store=store)
+
+    model, whole = make(), create(NETWORK, pretrained=True, store=store)
+    path = store.kept(f"{NETWORK}.fb_in1k")[0].path
+    assert _said(caplog) == [f"{path}: new classifier for 7 classes, not 1000; all else is loaded"]
+    assert (model.arch.num_classes, model.class_names) == (7, None)
+    assert model.preprocess == whole.preprocess == RECORDS[f"{NETWORK}.fb_in1k"].preprocess
+    state, old = model.state_dict(), whole.state_dict()
+    assert state.keys() == old.keys()
+    assert all(torch.equal(state[key], old[key]) for key in state if not key.startswith("classifier."))
+    assert state["classifier.weight"].shape == (7, old["classifier.weight"].shape[1])
+    assert torch.equal(make().classifier.weight, model.classifier.weight)
+    assert not torch.equal(make(6).classifier.weight, model.classifier.weight)
+    assert model(torch.randn(2, 3, 64, 64)).shape == (2, 7)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+@torch.inference_mode()
+def test_other_channels(store: Store, channels: int, caplog: pytest.LogCaptureFixture) -> None:
+    model = create(NETWORK, pretrained=True, in_channels=channels, store=store).eval()
+    whole = create(NETWORK, pretrained=True, store=store).eval()
+    assert _said(caplog) == [f"{store.kept(f'{NETWORK}.fb_in1k')[0].path}: stem adapted from 3 to {channels} channels"]
+    assert model.preprocess == whole.preprocess.for_channels(channels)
+    assert (model.arch, model.class_names) == (replace(whole.arch, in_channels=channels), whole.class_names)
+    grey = torch.randn(2, 1, 96, 96)
+    images = grey.expand(-1, channels, -1, -1)
+    maps = model.stages[0](images), whole.stages[0](grey.expand(-1, 3, -1, -1))
+    torch.testing.assert_close(*maps, atol=1e-5, rtol=1e-5)
+    assert model(images).shape == (2, 1000)
+    stem = {"stages.0.0.conv.weight"}
+    state, old = model.state_dict(), whole.state_dict()
+    assert {key for key in state if not torch.equal(state[key], old[key])} == stem
+
+
+def test_a_value_keeps_its_form_and_a_name_takes_the_records(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    record = RECORDS[f"{NETWORK}.fb_in1k"]
+    value = replace(ARCHS[NETWORK].with_symmetric_padding(), name=NETWORK, resolution=96, num_classes=5, in_channels=1)
+    model = create(value, pretrained=True, store=store)
+    assert (model.arch, model.class_names) == (value, None)
+    assert model.preprocess == record.preprocess.for_channels(1)
+    assert len(_said(caplog)) == 2
+    overridden = create(value, pretrained=True, num_classes=6, in_channels=3, store=store)
+    assert overridden.arch == replace(value, num_classes=6, in_channels=3)
+    named = create(NETWORK, pretrained=True, store=store)
+    assert (named.arch, named.class_names) == (record.arch, record.class_names)
+
+
+def test_training_options_are_taken(store: Store) -> None:
+    model = create(NETWORK, pretrained=True, dropout=0.3, stochastic_depth=0.2, store=store)
+    assert model.training
+    assert model.dropout.p == 0.3
+    rates = [module.rate for module in model.modules() if hasattr(module, "rate")]
+    assert not rates or max(rates) == pytest.approx(0.2)
+    model(torch.randn(2, 3, 64, 64)).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@torch.inference_mode()
+def test_features_without_the_head(store: Store) -> None:
+    model = create(NETWORK, pretrained=True, store=store).eval()
+    images = golden_input(NETWORK)
+    features, maps = model.forward_features(images), model.feature_maps(images)
+    assert {info.name: info.channels for info in model.feature_info} == {name: m.shape[1] for name, m in maps.items()}
+    assert torch.equal(list(maps.values())[-1], features)
+    torch.testing.assert_close(model.forward_head(features), expected_logits(NETWORK), atol=1e-5, rtol=0)
+
+
+def test_pretrained_weights_can_be_saved_and_loaded(store: Store, tmp_path: Path) -> None:
+    model = create(NETWORK, pretrained=True, store=store)
+    save(model, tmp_path / "a.safetensors")
+    back = load(tmp_path / "a.safetensors")
+    assert back.description == model.description
+    for place in (
+        tmp_path / "a.safetensors",
+        str(tmp_path / "a.safetensors"),
+        store.kept(f"{NETWORK}.fb_in1k")[0].path,
+    ):
+        again = create(NETWORK, pretrained=place)
+        assert all(torch.equal(value, again.state_dict()[key]) for key, value in model.state_dict().items())
+        assert again.class_names == model.class_names
+
+
+def test_another_networks_weights_are_refused(store: Store, tmp_path: Path) -> None:
+    kept = store.kept(f"{NETWORK}.fb_in1k")[0].path
+    text = f"{kept}: holds {NETWORK}, not fbnet_a; name {NETWORK} instead, or load() the file alone"
+    assert _refusal(lambda: create("fbnet_a", pretrained=kept)) == text
+    assert _refusal(lambda: create(ARCHS["fbnet_a"], pretrained=str(kept))) == text
+    save_file(official_state_dict(NETWORK), tmp_path / "a.safetensors")
+    start = f"{tmp_path}/a.safetensors: state dict does not fit fbnet_a in official layout: "
+    assert _refusal(lambda: create("fbnet_a", pretrained=tmp_path / "a.safetensors")).startswith(start)
+
+
+def test_a_published_name_for_another_network_is_refused(store: Store) -> None:
+    value = replace(ARCHS["fbnet_a"], name=NETWORK)
+    text = f"holds another form of {NETWORK}; create({NETWORK!r}, ...) takes the file's own, or load() the file alone"
+    assert (
+        _refusal(lambda: create(value, pretrained=True, store=store))
+        == f"{store.kept(f'{NETWORK}.fb_in1k')[0].path}: {text}"
+    )
+
+
+# Addresses.
+
+
+@pytest.fixture
+def tiny(site: Site, tiny_arch: Arch) -> tuple[str, Path, FBNet]:
+    """A plain state dict of the tiny network: its address, its path, the network."""
+    model = FBNet(tiny_arch, generator=torch.Generator().manual_seed(9))
+    save_file(model.state_dict(), site.folder / "tiny.safetensors")
+    return f"{site.address}/tiny.safetensors", site.folder / "tiny.safetensors", model
+
+
+@pytest.mark.parametrize("digits", [8, 20, 64])
+def test_an_address_may_be_pinned(
+    site: Site, tiny: tuple[str, Path, FBNet], tiny_arch: Arch, digits: int, tmp_path: Path
+) -> None:
+    address, path, model = tiny
+    digest = sha256_of(path)
+    store = replace(site.store, folder=tmp_path, lock=None, mirror=None)
+    for text in (digest, digest.upper()):
+        got = create(tiny_arch, pretrained=f"{address}#sha256={text[:digits]}", store=store)
+        assert torch.equal(got.classifier.weight, model.classifier.weight)
+    assert (got.preprocess, got.class_names) == (Preprocess.for_arch(tiny_arch), None)
+    wrong = ("0" if digest[0] != "0" else "1") + digest[1:digits]
+    refused = _refusal(lambda: create(tiny_arch, pretrained=f"{address}#sha256={wrong}", store=store))
+    assert f"{address}: has SHA-256 {digest}, not {wrong}" in refused
+
+
+@pytest.mark.parametrize("pin", ["", "1234567", "g" * 8, "0" * 65, "12345678 "])
+def test_a_pin_that_is_none_is_refused(tiny_arch: Arch, tmp_path: Path, pin: str) -> None:
+    address = f"http://127.0.0.1:9/a.safetensors#sha256={pin}"
+    text = f"{address}: #sha256= wants 8 to 64 hexadecimal digits after it"
+    assert _refusal(lambda: create(tiny_arch, pretrained=address, store=Store(tmp_path))) == text
+
+
+def test_a_pin_after_a_path_is_part_of_it(tiny_arch: Arch, tmp_path: Path) -> None:
+    torch.save({}, tmp_path / "a.pth")
+    for ending in ("pth", "safetensors"):
+        place = f"{tmp_path}/a.{ending}#sha256=12345678"
+        text = f"{place}: weights are read from .safetensors, .pth, .pt, .bin and .ckpt files only"
+        assert _refusal(lambda place=place: create(tiny_arch, pretrained=place, store=Store(tmp_path))) == text
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("gone.safetensors", "no such file"),
+        ("gone.pth", "cannot be read (No such file or directory)"),
+        ("a.pkl", "weights are read from .safetensors, .pth, .pt, .bin and .ckpt files only"),
+        ("folder.safetensors", "is a folder, not a weight file"),
+        ("folder.pth", "cannot be read (Is a directory)"),
+    ],
+)
+def test_files_that_are_none_are_refused(tiny_arch: Arch, tmp_path: Path, file: str, text: str) -> None:
+    for folder in ("folder.safetensors", "folder.pth"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "a.pkl").touch()
+    for place in (tmp_path / file, str(tmp_path / file)):
+        refused = _refusal(lambda place=place: create(tiny_arch, pretrained=place, store=Store(tmp_path / "kept")))
+        assert refused == f"{tmp_path / file}: {text}"
+
+
+# What ``pretrained`` stands for.
+
+
+def test_places_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    official, retrained = RECORDS["fbnetv3_b.fb_in1k"], RECORDS["fbnetv3_b.ra2_in1k"]
+    assert find_weights("fbnetv3_b", True) is official
+    assert find_weights("fbnetv3_b.ra2_in1k", True) is retrained
+    assert find_weights("fbnetv3_b", "ra2_in1k") is retrained
+    assert find_weights("fbnetv3_b", "fbnetv3_b.ra2_in1k") is retrained
+    assert find_weights("fbnetv3_b.ra2_in1k", "ra2_in1k") is retrained
+    assert find_weights("fbnetv3_b.ra2_in1k", "fbnetv3_b.ra2_in1k") is retrained
+    for place in ("hf-hub:a/b", "http://a/b", "https://a/b#sha256=0", "gone.pth", Path("gone.safetensors")):
+        assert find_weights("fbnetv3_b", place) is place
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights").touch()
+    assert find_weights("anything", "weights") == "weights"
+
+
+OFFICIAL, RETRAINED = "fbnetv3_b.fb_in1k", "fbnetv3_b.ra2_in1k"
+GIVE = "an address or hf-hub:owner/name"
+
+
+@pytest.mark.parametrize(
+    ("network", "place", "text"),
+    [
+        ("fbnetv3_a", "ra2_in1k", f"fbnetv3_a: unknown weights 'ra2_in1k'; give a tag (fb_in1k), a path, {GIVE}"),
+        ("fbnetv3_b", "x", f"fbnetv3_b: unknown weights 'x'; give a tag (fb_in1k, ra2_in1k), a path, {GIVE}"),
+        ("fbnetv3_a", Path("fb_in1k"), f"fbnetv3_a: unknown weights 'fb_in1k'; give a tag (fb_in1k), a path, {GIVE}"),
+        ("mine", "x", f"mine: unknown weights 'x'; give a path, {GIVE}"),
+        ("fbnetv3_b", "", f"pretrained is ''; give True, a tag, a path, {GIVE}"),
+        ("fbnetv3_b", None, f"pretrained is None; give True, a tag, a path, {GIVE}"),
+        ("fbnetv3_b", 1, f"pretrained is 1; give True, a tag, a path, {GIVE}"),
+        ("fbnetv3_a", RETRAINED, f"{RETRAINED} are not weights of fbnetv3_a; name {RETRAINED} as the model"),
+        (OFFICIAL, "ra2_in1k", f"{RETRAINED} are not weights of {OFFICIAL}; name {RETRAINED} as the model"),
+        ("fbnetv3_a0", True, "fbnetv3_a0: no weights are published for this network; `fbnetv3 weights list` shows all"),
+        ("mine", True, "unknown weights 'mine'; `fbnetv3 weights list` shows all"),
+    ],
+)  # fmt: skip
+def test_places_that_are_none_are_refused(network: str, place: object, text: str) -> None:
+    assert _refusal(lambda: find_weights(network, place)) == text  # type: ignore[arg-type]
+
+
+def test_create_asks_by_the_name_it_was_given() -> None:
+    text = "fbnetv3_b.ra2_in1k are not weights of fbnetv3_b.fb_in1k; name fbnetv3_b.ra2_in1k as the model"
+    assert _refusal(lambda: create("fbnetv3_b.fb_in1k", pretrained="ra2_in1k")) == text
+    assert re.match("fbnetv3_a0: no weights", _refusal(lambda: create(ARCHS["fbnetv3_a0"], pretrained=True)))
+
+
+def test_the_name_of_weights_gives_the_network_in_their_form() -> None:
+    for name, record in (
+        ("fbnetv3_b.ra2_in1k", RECORDS["fbnetv3_b.ra2_in1k"]),
+        ("fbnetv3_b", RECORDS["fbnetv3_b.fb_in1k"]),
+    ):
+        with torch.device("meta"):
+            assert create(name).arch == record.arch
