@@ -58,7 +58,20 @@ MAY_IMPORT = {
     "export": CORE,
     "cli": {*CORE, "recipe", "training", "search", "detection", "export"},
 }
-WITHOUT_TORCH = ["errors", "plain", "rows", "arch", "zoo", "cost", "recipe", "preprocess", "description", "atomic"]
+WITHOUT_TORCH = [
+    "errors",
+    "plain",
+    "rows",
+    "arch",
+    "zoo",
+    "cost",
+    "recipe",
+    "preprocess",
+    "description",
+    "atomic",
+    "weights.records",
+    "weights.store",
+]
 
 
 def _modules() -> dict[str, Path]:
