@@ -56,8 +56,10 @@ def structured(draw: random.Random) -> bytes:
     data = header()
     for _ in range(draw.randint(1, 3)):
         entry = data.get(draw.choice("abc"))
-        change = draw.randrange(9)
-        if change == 0:
+        change = draw.randrange(10)
+        if change == 9 and "c" in data:
+            data[draw.choice(("\n\x1b[2J", "\u202e", "e", ""))] = data.pop("c")
+        elif change == 0:
             data[draw.choice(("a", "d", "__metadata__", "", "\n\x1b[2J", "a" * 500))] = draw.choice(ODD)
         elif change == 1:
             data["__metadata__"] = {draw.choice("xy"): draw.choice(ODD)}
@@ -77,7 +79,7 @@ def structured(draw: random.Random) -> bytes:
             entry.pop(draw.choice(list(entry)), None) if entry else None
         elif change == 7:
             size = draw.choice((0, 1, 1 << 40, 1 << 62, 1 << 63))
-            entry.update(shape=[0, size], data_offsets=[32, 32])
+            data["d"] = {"dtype": "F32", "shape": [0, size], "data_offsets": [64, 64]}
         else:
             entry["shape"] = [1] * draw.choice((65, 1000, 5000)) + [2, 4]
     return file_of(json.dumps(data).encode())
