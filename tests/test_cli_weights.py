@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from blake3 import blake3
 from golden import official_checkpoint, official_state_dict
 from PIL import Image
 from shell import Ended, run, script, succeed
@@ -75,7 +76,7 @@ def test_fetch(fetched: tuple[Path, Ended], mirror: Path) -> None:
         "name": NAME,
         "path": str(kept),
         "source_sha256": published[:8],
-        "blake2b": hashlib.blake2b(kept.read_bytes()).hexdigest()[:16],
+        "blake3": blake3(kept.read_bytes()).hexdigest()[:16],
     }
     (locked,) = json.loads((cache / "weights.lock.json").read_text())["files"]
     assert (locked["key"], locked["sha256"]) == (f"{NAME}/model.pth", published)

@@ -88,7 +88,7 @@ def fetch(
     rows = []
     for record in RECORDS.values() if all_ else [find_record(name) for name in names or ()]:
         kept = get(record, store)
-        rows.append({"name": record.name, "path": kept.path, "source_sha256": kept.source, "blake2b": kept.digest})
+        rows.append({"name": record.name, "path": kept.path, "source_sha256": kept.source, "blake3": kept.digest})
         if not as_json:
             print(written(kept.path))
     if as_json:

@@ -6,11 +6,9 @@ Whatever a file's own layout, the cache keeps it as this project's safetensors w
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 from safetensors.torch import save as to_bytes
 
@@ -25,57 +23,40 @@ from fbnetv3_zoo.weights.log import LOG
 from fbnetv3_zoo.weights.records import Record, Source
 from fbnetv3_zoo.weights.store import Kept, LockedFile, Store, StoreError, digest_of, sha256_of
 
-T = TypeVar("T")
 
+def read(record: Record, store: Store) -> tuple[bytes, str]:
+    """The contents and the path of the kept file of ``record``, fetched first where need be.
 
-def use(record: Record, store: Store, build: Callable[[bytes, str], T]) -> T:
-    """``build(data, path)`` of the kept file of ``record``, fetched first where need be.
-
-    The file's digest is computed meanwhile: what ``build`` made of wrong bytes never leaves this function. A damaged
-    file is reported, removed and fetched again.
+    The contents have the digest in the file's name: a damaged file is reported, removed and fetched again. Raises
+    :class:`ZooError` where the weights cannot be had.
     """
     for kept in store.kept(record.name):
-        if is_expected(kept, record, store) and (outcome := _try(kept, build)) is not None:
-            return outcome()
+        if is_expected(kept, record, store) and (data := whole_contents(kept)) is not None:
+            return data, str(kept.path)
     data, kept = _fetch(record, store)
-    return build(data, str(kept.path))
+    return data, str(kept.path)
 
 
 def fetch(record: Record, store: Store) -> Kept:
     """Make sure that the weights of ``record`` are in the store, whole. Raises :class:`ZooError` where that fails."""
     for kept in store.kept(record.name):
-        if is_expected(kept, record, store) and is_whole(kept):
+        if is_expected(kept, record, store) and whole_contents(kept) is not None:
             return kept
     return _fetch(record, store)[1]
 
 
-def is_whole(kept: Kept) -> bool:
-    """Whether the file's contents answer to its name."""
+def whole_contents(kept: Kept) -> bytes | None:
+    """The file's contents; None where they do not answer to its name, or cannot be read."""
     try:
-        return digest_of(kept.path.read_bytes()) == kept.digest
+        data = kept.path.read_bytes()
     except OSError:
-        return False
+        return None
+    return data if digest_of(data) == kept.digest else None
 
 
 def is_local(address: str) -> bool:
     """Whether an address is the path of a file."""
     return not address.startswith(("http://", "https://", "hf-hub:"))
-
-
-def _try(kept: Kept, build: Callable[[bytes, str], T]) -> Callable[[], T] | None:
-    """What returns (or raises) what ``build`` made of ``kept``; None where the file is damaged."""
-    try:
-        data = kept.path.read_bytes()
-    except OSError:  # another process has removed it; or the disk is failing
-        return None
-    with ThreadPoolExecutor(1) as pool:
-        digest = pool.submit(digest_of, data)  # meanwhile, because hashing is the longer part of loading
-        outcome = Future[T]()
-        try:
-            outcome.set_result(build(data, str(kept.path)))
-        except Exception as error:  # of any kind, if the bytes are wrong
-            outcome.set_exception(error)
-    return outcome.result if digest.result() == kept.digest else None
 
 
 def is_expected(kept: Kept, record: Record, store: Store) -> bool:

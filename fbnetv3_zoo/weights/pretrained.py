@@ -17,7 +17,7 @@ from fbnetv3_zoo.model import FBNet
 from fbnetv3_zoo.preprocess import Preprocess
 from fbnetv3_zoo.weights import hub
 from fbnetv3_zoo.weights.convert import convert, unwrap
-from fbnetv3_zoo.weights.fetch import use
+from fbnetv3_zoo.weights.fetch import read
 from fbnetv3_zoo.weights.files import describe, parse, read_tensors, same_weights
 from fbnetv3_zoo.weights.fit import assemble
 from fbnetv3_zoo.weights.foreign import PICKLED, read_any
@@ -73,7 +73,8 @@ def load_pretrained(wanted: Wanted, weights: str | Path | Record, store: Store) 
     """The network with ``weights``: a record, or the place of a file as :func:`fbnetv3_zoo.create` takes it."""
     record = weights if isinstance(weights, Record) else _record_of(wanted.arch, weights)
     if record is not None:
-        return use(record, store, lambda data, source: wanted.build(*parse(data, source), source))
+        data, source = read(record, store)
+        return wanted.build(*parse(data, source), source)
     if str(weights).startswith("hf-hub:"):
         contents = read_tensors(hub.file_of(str(weights), offline=store.offline), name=str(weights))
     else:

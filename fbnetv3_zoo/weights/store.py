@@ -1,7 +1,7 @@
 """Where weights are kept on this machine, and what is known of the files they come from.
 
 A kept file is ``NAME-SOURCE-DIGEST.safetensors``: the name of the weights (``fbnetv3_e.fb_in1k``), the first 8 digits
-of the SHA-256 of the file they were made from, and the first 16 digits of its own BLAKE2b (what ``b2sum`` prints). A
+of the SHA-256 of the file they were made from, and the first 16 digits of its own BLAKE3 (what ``b3sum`` prints). A
 file that does not answer to its own name is damaged.
 """
 
@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from blake3 import blake3
 
 from fbnetv3_zoo.atomic import replacing
 from fbnetv3_zoo.errors import ZooError, check_flag, check_number, check_whole
@@ -249,8 +251,8 @@ def owner_of(temporary: Path) -> str | None:
 
 
 def digest_of(data: bytes) -> str:
-    """The first 16 digits of the BLAKE2b of ``data``."""
-    return hashlib.blake2b(data).hexdigest()[:16]
+    """The first 16 digits of the BLAKE3 of ``data``: six times as fast as SHA-256, which every load would feel."""
+    return blake3(data).hexdigest()[:16]
 
 
 def sha256_of(path: Path) -> str:

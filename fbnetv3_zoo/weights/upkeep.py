@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from fbnetv3_zoo.weights.fetch import is_expected, is_whole
+from fbnetv3_zoo.weights.fetch import is_expected, whole_contents
 from fbnetv3_zoo.weights.records import RECORDS
 from fbnetv3_zoo.weights.store import Kept, Store, owner_of
 
@@ -60,14 +60,14 @@ def prune(store: Store, *, everything: bool = False, dry_run: bool = False) -> l
 def _removed(entry: Found, store: Store) -> bool:
     with store.sole(entry.name):
         kept = Kept.parse(entry.path)
-        if kept is not None and entry.state is State.DAMAGED and is_whole(kept):
+        if kept is not None and entry.state is State.DAMAGED and whole_contents(kept) is not None:
             return False  # another process has got it anew
         store.discard(entry.path)
     return True
 
 
 def _state(kept: Kept, store: Store) -> State:
-    if not is_whole(kept):
+    if whole_contents(kept) is None:
         return State.DAMAGED
     record = RECORDS.get(kept.name)
     return State.WHOLE if record is None or is_expected(kept, record, store) else State.SUPERSEDED
