@@ -214,6 +214,12 @@ def test_tensors_of_other_kinds_do_not_convert(tiny_arch: Arch, state: dict[str,
     assert _refusal(lambda: from_own(tiny_arch, state)).startswith(f"{start}{fault}")
 
 
+def test_a_complex_counter_does_not_convert(tiny_arch: Arch, state: dict[str, Tensor]) -> None:
+    state["stages.0.0.norm.num_batches_tracked"] = torch.tensor(1j)
+    fault = "(stages.0.0.norm.num_batches_tracked is torch.complex64, not torch.int64)"
+    assert _refusal(lambda: from_own(tiny_arch, state)).endswith(fault)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_precisions_become_float32(
     tiny_arch: Arch, state: dict[str, Tensor], dtype: torch.dtype, tmp_path: Path
