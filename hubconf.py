@@ -4,7 +4,17 @@ from collections.abc import Callable
 
 import fbnetv3_zoo
 
-dependencies = ["torch", "numpy", "PIL", "safetensors", "filelock", "huggingface_hub", "platformdirs", "requests", "rich"]
+dependencies = [
+    "torch",
+    "numpy",
+    "PIL",
+    "safetensors",
+    "filelock",
+    "huggingface_hub",
+    "platformdirs",
+    "requests",
+    "rich",
+]
 
 
 def _entry(name: str) -> Callable[..., fbnetv3_zoo.FBNet]:

@@ -104,7 +104,7 @@ def _places(record: Record, store: Store) -> Iterator[tuple[Source, str]]:
             yield source, source.address
         elif (placed := store.folder / record.key(source)).is_file():
             yield source, str(placed)
-        elif store.mirror is not None:
+        elif store.mirror is not None and record.layout is not None:  # a user's own address stands for itself
             address = f"{str(store.mirror).rstrip('/')}/{record.key(source)}"
             if is_local(address) or not store.offline:
                 yield source, address

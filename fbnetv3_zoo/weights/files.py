@@ -17,7 +17,8 @@ from fbnetv3_zoo.description import Description
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.model import FBNet
 from fbnetv3_zoo.weights import hub
-from fbnetv3_zoo.weights.fit import assemble
+from fbnetv3_zoo.weights.fit import assemble, skeleton
+from fbnetv3_zoo.weights.store import Store
 
 # What safetensors and torch raise for damaged headers: found by 20,000 of them (tests/fuzz_headers.py).
 _UNREADABLE = (SafetensorError, ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError)
@@ -38,13 +39,14 @@ def load(path: str | Path, *, dropout: float = 0.0, stochastic_depth: float = 0.
     ``path`` may also be ``hf-hub:owner/name``, a repository made by :func:`fbnetv3_zoo.save_pretrained`. Raises
     :class:`ZooError` for a missing or damaged file, or one without the network's description.
     """
-    tensors, metadata = read_tensors(
-        hub.file_of(str(path)) if str(path).startswith("hf-hub:") else path, name=str(path)
-    )
+    hosted = str(path).startswith("hf-hub:")
+    file = hub.file_of(str(path), offline=Store().offline) if hosted else path
+    tensors, metadata = read_tensors(file, name=str(path))
     description = describe(metadata, str(path))
     if description is None:
         raise ZooError(f"{path}: does not say which network it is for; use create(MODEL, pretrained=...)")
-    return assemble(description, tensors, str(path), dropout=dropout, stochastic_depth=stochastic_depth).eval()
+    model = skeleton(description.arch, dropout=dropout, stochastic_depth=stochastic_depth)
+    return assemble(model, description, tensors, str(path)).eval()
 
 
 def read_tensors(path: str | Path, *, name: str | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:

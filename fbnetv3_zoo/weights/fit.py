@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.description import Description
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.model import FBNet
@@ -15,26 +16,28 @@ from fbnetv3_zoo.rows import Conv
 from fbnetv3_zoo.weights.log import LOG
 
 
+def skeleton(arch: Arch, *, dropout: float = 0.0, stochastic_depth: float = 0.0) -> FBNet:
+    """The network on the meta device, in training mode: shapes without values."""
+    with torch.device("meta"):
+        return FBNet(arch, dropout=dropout, stochastic_depth=stochastic_depth)
+
+
 def assemble(
-    description: Description, tensors: Mapping[str, Tensor], source: str, *, num_classes: int | None = None,
-    in_channels: int | None = None, dropout: float = 0.0, stochastic_depth: float = 0.0,
-    generator: torch.Generator | None = None,
+    model: FBNet, description: Description, tensors: Mapping[str, Tensor], source: str, *,
+    num_classes: int | None = None, in_channels: int | None = None, generator: torch.Generator | None = None,
 ) -> FBNet:  # fmt: skip
-    """The network of ``description`` with the weights ``tensors``, in training mode. It takes the tensors over.
+    """``model``, the :func:`skeleton` of the described network, given the weights ``tensors``. It takes them over.
 
     Args:
+        model: what is filled and returned.
         description: network, preprocessing and class names that the weights come with.
         tensors: state dict, exactly that of the network.
         source: what errors begin with.
         num_classes: width of the classifier; where it differs from the description's, a new one with initial values
             is put in its place, and the log says so.
         in_channels: channels of the images; where they differ, the stem is adapted (:func:`adapt_stem`).
-        dropout: see :class:`FBNet`.
-        stochastic_depth: see :class:`FBNet`.
         generator: source of a new classifier's values.
     """
-    with torch.device("meta"):
-        model = FBNet(description.arch, dropout=dropout, stochastic_depth=stochastic_depth)
     _refuse_differences(tensors, model.state_dict(), description.arch.name, source)
     model.load_state_dict(tensors, assign=True)
     model.preprocess, model.class_names = description.preprocess, description.class_names

@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from torch import Tensor
@@ -18,7 +20,7 @@ from fbnetv3_zoo.weights.files import in_short, read_tensors
 PICKLED = (".pth", ".pt", ".bin", ".ckpt", ".tar")
 """Endings under which torch.save's files are found (.tar: a habit of naming only; tar files are refused)."""
 
-_SECONDS = 120  # beside what grows with the file; three quarters of a second a MB is a slow disk
+_SECONDS = 120  # beside one second a MB: also enough on a slow disk
 
 
 def read_any(path: str | Path, *, name: str | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -42,13 +44,24 @@ def read_any(path: str | Path, *, name: str | None = None) -> tuple[dict[str, Te
         raise ZooError(f"{name}: {error}") from None
 
 
+@contextmanager
+def _scratch(name: str) -> Iterator[str]:
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="fbnetv3-zoo-")
+    except OSError as error:
+        reason = f"{error.strerror}; set TMPDIR to a folder that can be written"
+        raise ZooError(f"{name}: cannot be converted, no room for temporary files ({reason})") from None
+    with folder as path:
+        yield path
+
+
 def _unpickled(path: Path, name: str) -> dict[str, Tensor]:
     try:
         size = path.stat().st_size
         path.open("rb").close()
     except OSError as error:
         raise ZooError(f"{name}: cannot be read ({error.strerror})") from None
-    with tempfile.TemporaryDirectory(prefix="fbnetv3-zoo-") as folder:
+    with _scratch(name) as folder:
         target = Path(folder, "tensors.safetensors")
         paths = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
         environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from fbnetv3_zoo.weights import hub
 from fbnetv3_zoo.weights.convert import convert, unwrap
 from fbnetv3_zoo.weights.fetch import read
 from fbnetv3_zoo.weights.files import describe, parse, read_tensors, same_weights
-from fbnetv3_zoo.weights.fit import assemble
+from fbnetv3_zoo.weights.fit import assemble, skeleton
 from fbnetv3_zoo.weights.foreign import PICKLED, read_any
 from fbnetv3_zoo.weights.records import RECORDS, Record, Source, find_record, timm_form
 from fbnetv3_zoo.weights.store import Store, sha256_of
@@ -41,8 +42,17 @@ class Wanted:
     stochastic_depth: float = 0.0
     generator: torch.Generator | None = None
 
-    def build(self, tensors: dict[str, Tensor], metadata: dict[str, str], source: str) -> FBNet:
-        """The network with ``tensors``, in training mode; errors begin with ``source``."""
+    def skeleton(self, arch: Arch) -> FBNet:
+        """``arch`` without values, with the regularisation that is wanted."""
+        return skeleton(arch, dropout=self.dropout, stochastic_depth=self.stochastic_depth)
+
+    def build(
+        self, tensors: dict[str, Tensor], metadata: dict[str, str], source: str, *, model: FBNet | None = None
+    ) -> FBNet:
+        """The network with ``tensors``, in training mode; errors begin with ``source``.
+
+        ``model`` is a skeleton made beforehand; it is filled if it is the network that the weights are for.
+        """
         description = describe(metadata, source)
         if description is None:
             description, tensors = self._convert(tensors, source)
@@ -55,10 +65,11 @@ class Wanted:
             in_channels = arch.in_channels if in_channels is None else in_channels
             own = replace(arch, num_classes=found.num_classes, in_channels=found.in_channels)
             description = Description(own, description.preprocess, description.class_names)
+        if model is None or model.arch != description.arch:
+            model = self.skeleton(description.arch)
         return assemble(
-            description, {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}, source,
-            num_classes=num_classes, in_channels=in_channels, dropout=self.dropout,
-            stochastic_depth=self.stochastic_depth, generator=self.generator,
+            model, description, {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()},
+            source, num_classes=num_classes, in_channels=in_channels, generator=self.generator,
         )  # fmt: skip
 
     def _convert(self, tensors: dict[str, Tensor], source: str) -> tuple[Description, dict[str, Tensor]]:
@@ -73,8 +84,11 @@ def load_pretrained(wanted: Wanted, weights: str | Path | Record, store: Store) 
     """The network with ``weights``: a record, or the place of a file as :func:`fbnetv3_zoo.create` takes it."""
     record = weights if isinstance(weights, Record) else _record_of(wanted.arch, weights)
     if record is not None:
-        data, source = read(record, store)
-        return wanted.build(*parse(data, source), source)
+        own = replace(wanted.arch, num_classes=record.arch.num_classes, in_channels=record.arch.in_channels)
+        with ThreadPoolExecutor(1) as pool:  # reading and hashing leave the interpreter free
+            model = pool.submit(wanted.skeleton, own)
+            data, source = read(record, store)
+        return wanted.build(*parse(data, source), source, model=model.result())
     if str(weights).startswith("hf-hub:"):
         contents = read_tensors(hub.file_of(str(weights), offline=store.offline), name=str(weights))
     else:
