@@ -26,8 +26,8 @@ def create(
         model: a published name (``list_models()``), the name of published weights (``fbnetv3_b.ra2_in1k``, see
             ``list_weights()``) for the network in their form, an :class:`Arch`, or the path of a JSON file of one.
         pretrained: load weights. True: the published ones. Or the tag of others (``"ra2_in1k"``), the path of a file,
-            its HTTP(S) address (``#sha256=DIGITS``, 8 to 64 of them, pins its contents), or ``hf-hub:owner/name``. Files are
-            ``.safetensors`` or checkpoints of torch.save, in this project's, the official or timm's layout.
+            its HTTP(S) address (``#sha256=DIGITS``, 8 to 64 of them, pins its contents), or ``hf-hub:owner/name``.
+            Files are ``.safetensors`` or checkpoints of torch.save, in this project's, the official or timm's layout.
         num_classes: width of the classifier, if not that of the weights or the network. Where the weights have another
             width the classifier is new and all else is loaded; the log says so.
         in_channels: channels of the images, likewise. Where the weights have others the stem is adapted.
