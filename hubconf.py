@@ -1,20 +1,12 @@
-"""Entry points for ``torch.hub.load(REPOSITORY, "fbnetv3_e", pretrained=True)``; options as of ``fbnetv3_zoo.create``."""
+"""Entry points for ``torch.hub.load(REPOSITORY, "fbnetv3_e", pretrained=True)``; options as of ``create``."""
 
 from collections.abc import Callable
 
 import fbnetv3_zoo
 
-dependencies = [
-    "torch",
-    "numpy",
-    "PIL",
-    "safetensors",
-    "filelock",
-    "huggingface_hub",
-    "platformdirs",
-    "requests",
-    "rich",
-]
+# what create() imports; torch.hub says which of these is missing
+dependencies = ["torch", "torchvision", "numpy", "PIL", "safetensors", "blake3", "filelock", "huggingface_hub"]
+dependencies += ["platformdirs", "requests", "rich"]
 
 
 def _entry(name: str) -> Callable[..., fbnetv3_zoo.FBNet]:
