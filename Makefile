@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 TORCH_INDEX ?=
+JOBS ?= 2
 
 # OpenMP threads that wait by spinning make small networks up to 25 times slower when something else wants a core.
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -15,7 +16,7 @@ demo: $(VENV)/.base
 	$(BIN)/fbnetv3 demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -q $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .

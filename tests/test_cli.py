@@ -31,7 +31,7 @@ from fbnetv3_zoo.training.data import digits
 from fbnetv3_zoo.weights.files import load
 from fbnetv3_zoo.zoo import ARCHS, PUBLISHED, list_models
 
-COMMANDS = ("list", "info", "train", "validate", "export", "classify", "demo")
+COMMANDS = ("list", "info", "train", "validate", "export", "classify", "demo", "weights")
 RECIPE = Recipe(1, 16, Optimizer.RMSPROP, 0.005, Augmentation.NONE, warmup_epochs=1, decay_per_epoch=0.8, ema_decay=0.9)
 
 

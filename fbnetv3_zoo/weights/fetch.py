@@ -17,7 +17,6 @@ from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.weights import hub
 from fbnetv3_zoo.weights.convert import convert
 from fbnetv3_zoo.weights.download import Progress, download
-from fbnetv3_zoo.weights.files import same_weights
 from fbnetv3_zoo.weights.foreign import read_any
 from fbnetv3_zoo.weights.log import LOG
 from fbnetv3_zoo.weights.records import Record, Source
@@ -198,11 +197,11 @@ def _converted(record: Record, path: Path, address: str, sha256: str) -> bytes:
         if description is None:
             arch, tensors = convert(record.arch, tensors)
             names = record.class_names if arch.num_classes == 1000 else None
-            description = Description(arch, record.preprocess, names)
+            description = Description(arch, record.preprocess.for_channels(arch.in_channels), names)
     except ZooError as error:
         raise ZooError(f"{address}: {error}") from None
-    if not same_weights(description.arch, record.arch) and record.layout is not None:
-        raise ZooError(f"{address}: holds {description.arch.name} in another form than {record.name}")
+    if description.arch != record.arch and record.layout is not None:
+        raise ZooError(f"{address}: holds {description.arch.name} in another form than {record.name}; refused")
     text = {**description.to_metadata(), "weights": record.name, "source": address, "source_sha256": sha256}
     if record.licence is not None:
         text["licence"] = record.licence.value
