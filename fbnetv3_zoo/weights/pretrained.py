@@ -88,7 +88,8 @@ def load_pretrained(wanted: Wanted, weights: str | Path | Record, store: Store) 
         with ThreadPoolExecutor(1) as pool:  # reading and hashing leave the interpreter free
             model = pool.submit(wanted.skeleton, own)
             data, source = read(record, store)
-        return wanted.build(*parse(data, source), source, model=model.result())
+            contents = parse(data, source)
+        return wanted.build(*contents, source, model=model.result())
     if str(weights).startswith("hf-hub:"):
         contents = read_tensors(hub.file_of(str(weights), offline=store.offline), name=str(weights))
     else:
