@@ -37,7 +37,7 @@ def from_official(arch: Arch, state_dict: Mapping[str, Any]) -> dict[str, Tensor
     ``module.``; or it is the whole checkpoint, of which :func:`unwrap` takes the averaged weights.
     Raises :class:`ZooError` naming every missing and left-over key, and tensors of the wrong shape or kind.
     """
-    return _renamed(arch, state_dict, Layout.OFFICIAL)
+    return _renamed(arch, unwrap(state_dict), Layout.OFFICIAL)
 
 
 def from_timm(arch: Arch, state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -47,12 +47,12 @@ def from_timm(arch: Arch, state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
     ``find_record("fbnetv3_b", "ra2_in1k").arch`` or ``timm_form(ARCHS["fbnetv3_b"])``. Raises as
     :func:`from_official` does.
     """
-    return _renamed(arch, state_dict, Layout.TIMM)
+    return _renamed(arch, unwrap(state_dict), Layout.TIMM)
 
 
 def from_own(arch: Arch, state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
     """This project's own layout, unwrapped and checked as the others are."""
-    return _renamed(arch, state_dict, Layout.OWN)
+    return _renamed(arch, unwrap(state_dict), Layout.OWN)
 
 
 def convert(arch: Arch, state_dict: Mapping[str, Any]) -> tuple[Arch, dict[str, Tensor]]:
@@ -109,8 +109,7 @@ def unwrap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     return tensors
 
 
-def _renamed(arch: Arch, state_dict: Mapping[str, Any], layout: Layout) -> dict[str, Tensor]:
-    given = unwrap(state_dict)
+def _renamed(arch: Arch, given: Mapping[str, Tensor], layout: Layout) -> dict[str, Tensor]:
     names = dict(_names(arch, layout))
     wanted = _wanted(arch)
     wrong = [

@@ -17,7 +17,7 @@ from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.model import FBNet
 from fbnetv3_zoo.preprocess import Preprocess
 from fbnetv3_zoo.weights import hub
-from fbnetv3_zoo.weights.convert import convert, unwrap
+from fbnetv3_zoo.weights.convert import convert
 from fbnetv3_zoo.weights.fetch import read
 from fbnetv3_zoo.weights.files import describe, parse, read_tensors, same_weights
 from fbnetv3_zoo.weights.fit import assemble, skeleton
@@ -74,7 +74,7 @@ class Wanted:
 
     def _convert(self, tensors: dict[str, Tensor], source: str) -> tuple[Description, dict[str, Tensor]]:
         try:
-            arch, converted = convert(self.arch, unwrap(tensors))
+            arch, converted = convert(self.arch, tensors)
         except ZooError as error:
             raise ZooError(f"{source}: {error}") from None
         return Description(arch, Preprocess.for_arch(arch)), converted
