@@ -11,13 +11,12 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import timm
 import torch
-from against_timm import machine
+from against_timm import machine, seconds
 from safetensors.torch import load_file, save, save_file
 
 from fbnetv3_zoo import Store, create
@@ -57,12 +56,6 @@ def _official(tensors: dict[str, torch.Tensor]) -> dict[str, object]:
 
     names = _names(find_record("fbnetv3_e").arch, Layout.OFFICIAL)
     return {"state_dict": {f"module.{theirs}": tensors[ours] for theirs, ours in names}, "model_ema": None}
-
-
-def seconds(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
 
 
 def main() -> None:

@@ -6,9 +6,6 @@ import base64
 import hashlib
 import json
 import re
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -30,15 +27,6 @@ class FakeHub(ThreadingHTTPServer):
     @property
     def address(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
-
-
-@contextmanager
-def running_hub() -> Iterator[FakeHub]:
-    with FakeHub() as hub:
-        thread = threading.Thread(target=hub.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-        thread.start()
-        yield hub
-        hub.shutdown()
 
 
 class _Handler(BaseHTTPRequestHandler):

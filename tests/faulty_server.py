@@ -17,6 +17,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Literal
 
+from loopback import running
+
 _BLOCK = 1 << 14
 CERTIFICATE = Path(__file__).parent / "data" / "loopback.pem"
 """Certificate and key of the server, worth nothing elsewhere; a client trusts it by REQUESTS_CA_BUNDLE."""
@@ -231,15 +233,11 @@ def _part(file: File, asked: Message, fault: Fault) -> tuple[int, dict[str, str]
 @contextmanager
 def serving(files: Mapping[str, File | bytes], *, encrypted: bool = False) -> Iterator[FaultyServer]:
     """A server of ``files`` while the block lasts."""
-    with FaultyServer(files, encrypted=encrypted) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
+    with running(FaultyServer(files, encrypted=encrypted)) as server:
         try:
             yield server
         finally:
             server.stopping.set()
-            server.shutdown()
-            thread.join()
 
 
 class _ProxyHandler(BaseHTTPRequestHandler):
@@ -279,14 +277,8 @@ class Proxy(ThreadingHTTPServer):
 @contextmanager
 def proxying() -> Iterator[Proxy]:
     """A proxy while the block lasts."""
-    with Proxy() as proxy:
-        thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
-        try:
-            yield proxy
-        finally:
-            proxy.shutdown()
-            thread.join()
+    with running(Proxy()) as proxy:
+        yield proxy
 
 
 def closed_port() -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from refusals import refusal
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from strategies import archs
@@ -47,12 +47,6 @@ def file(model: FBNet, tmp_path: Path) -> Path:
 
 def _images(channels: int = 3) -> Tensor:
     return torch.randn(4, channels, 32, 32, generator=torch.Generator().manual_seed(2))
-
-
-def _refusal(call: Callable[[], object]) -> str:
-    with pytest.raises(ZooError) as caught:
-        call()
-    return str(caught.value)
 
 
 def _entries(file: Path) -> dict[str, str]:
@@ -194,14 +188,14 @@ def test_plain_state_dicts_fit_too(model: FBNet, tmp_path: Path) -> None:
     assert torch.equal(created(_images()), model(_images()))
     assert (created.preprocess, created.class_names) == (Preprocess.for_arch(model.arch), None)
     text = f"{plain}: does not say which network it is for; use create(MODEL, pretrained=...)"
-    assert _refusal(lambda: load(plain)) == text
+    assert refusal(lambda: load(plain)) == text
 
 
 def test_another_networks_file_is_refused(model: FBNet, file: Path) -> None:
     stem, (first, last), head = model.arch.stages
     other = replace(model.arch, name="other", stages=(stem, (first, replace(last, kernel_size=3)), head))  # type: ignore[call-arg]
     text = f"{file}: holds tiny, not other; name tiny instead, or load() the file alone"
-    assert _refusal(lambda: create(other, pretrained=file)) == text
+    assert refusal(lambda: create(other, pretrained=file)) == text
 
 
 def test_another_networks_plain_state_dict_is_refused(model: FBNet, tmp_path: Path) -> None:
@@ -211,24 +205,24 @@ def test_another_networks_plain_state_dict_is_refused(model: FBNet, tmp_path: Pa
     save_file(tensors, plain)
     faults = "1 missing (stages.0.0.conv.bias); 1 left over (stages.9.bias)"
     text = f"state dict does not fit tiny in fbnetv3_zoo layout: {faults}"
-    assert _refusal(lambda: create(model.arch, pretrained=plain)) == f"{plain}: {text}"
+    assert refusal(lambda: create(model.arch, pretrained=plain)) == f"{plain}: {text}"
     save_file({**model.state_dict(), "stages.0.0.conv.bias": torch.zeros(9)}, plain)
     wrong = "1 of the wrong kind (stages.0.0.conv.bias has shape (9,), not (8,))"
     text = f"state dict does not fit tiny in fbnetv3_zoo layout: {wrong}"
-    assert _refusal(lambda: create(model.arch, pretrained=plain)) == f"{plain}: {text}"
+    assert refusal(lambda: create(model.arch, pretrained=plain)) == f"{plain}: {text}"
 
 
 def test_wrong_places_are_refused(model: FBNet, tmp_path: Path) -> None:
     (tmp_path / "net.pth").touch()
     gone = tmp_path / "gone.safetensors"
-    assert _refusal(lambda: load(gone)) == f"{gone}: no such file"
-    assert _refusal(lambda: load(tmp_path)) == f"{tmp_path}: is a folder, not a weight file"
+    assert refusal(lambda: load(gone)) == f"{gone}: no such file"
+    assert refusal(lambda: load(tmp_path)) == f"{tmp_path}: is a folder, not a weight file"
     wrong = tmp_path / "net.pth"
-    assert _refusal(lambda: load(wrong)) == f"{wrong}: weights are read from .safetensors files only"
-    assert _refusal(lambda: save(model, wrong)) == f"{wrong}: weights are saved as .safetensors; change the ending"
+    assert refusal(lambda: load(wrong)) == f"{wrong}: weights are read from .safetensors files only"
+    assert refusal(lambda: save(model, wrong)) == f"{wrong}: weights are saved as .safetensors; change the ending"
     (tmp_path / "folder.safetensors").mkdir()
     folder = tmp_path / "folder.safetensors"
-    assert _refusal(lambda: save(model, folder)) == f"{folder}: cannot be written (Is a directory)"
+    assert refusal(lambda: save(model, folder)) == f"{folder}: cannot be written (Is a directory)"
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["folder.safetensors", "net.pth"]
 
 
@@ -236,12 +230,12 @@ def test_wrong_places_are_refused(model: FBNet, tmp_path: Path) -> None:
 def test_truncated_files_are_refused(file: Path, size: int) -> None:
     content = file.read_bytes()
     file.write_bytes(content[:size])
-    assert _refusal(lambda: load(file)).startswith(f"{file}: cannot be read as safetensors (")
+    assert refusal(lambda: load(file)).startswith(f"{file}: cannot be read as safetensors (")
 
 
 def test_other_files_are_refused(file: Path) -> None:
     torch.save({}, file)
-    assert _refusal(lambda: load(file)).startswith(f"{file}: cannot be read as safetensors (")
+    assert refusal(lambda: load(file)).startswith(f"{file}: cannot be read as safetensors (")
 
 
 @pytest.mark.parametrize(
@@ -260,13 +254,13 @@ def test_other_files_are_refused(file: Path) -> None:
 )  # fmt: skip
 def test_damaged_descriptions_are_refused(file: Path, entries: dict[str, str | None], text: str) -> None:
     _rewrite(file, **entries)
-    assert _refusal(lambda: load(file)) == f"{file}: {text}"
+    assert refusal(lambda: load(file)) == f"{file}: {text}"
 
 
 def test_a_description_of_another_width_is_refused(model: FBNet, file: Path) -> None:
     data = json.loads(_entries(file)["arch"]) | {"num_classes": 11}
     _rewrite(file, arch=json.dumps(data), class_names="null")
-    assert _refusal(lambda: load(file)).startswith(f"{file}: does not fit tiny: classifier.")
+    assert refusal(lambda: load(file)).startswith(f"{file}: does not fit tiny: classifier.")
 
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -294,5 +288,5 @@ def _loaded(file: Path) -> tuple[str, dict[str, Tensor]]:
 def test_class_names_of_another_number_are_refused_when_saving(model: FBNet, tmp_path: Path) -> None:
     model.class_names = ("cat", "dog")
     text = "class_names has 2 names; tiny tells 10 classes apart"
-    assert _refusal(lambda: save(model, tmp_path / "net.safetensors")) == text
+    assert refusal(lambda: save(model, tmp_path / "net.safetensors")) == text
     assert not list(tmp_path.iterdir())

@@ -24,11 +24,11 @@ from typing import Any
 import hostile
 import pytest
 import torch
+from refusals import refusal
 from safetensors.torch import save_file
 from torch import Tensor
 
 from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.factory import create
 from fbnetv3_zoo.model import FBNet
 from fbnetv3_zoo.weights import foreign, unpickle
@@ -62,14 +62,6 @@ def _state(model: FBNet) -> dict[str, Tensor]:
 def state(tiny_arch: Arch) -> dict[str, Tensor]:
     """A state dict of the tiny network."""
     return _state(FBNet(tiny_arch, generator=torch.Generator().manual_seed(3)))
-
-
-def _refusal(call: Callable[[], object]) -> str:
-    with pytest.raises(ZooError) as caught:
-        call()
-    text = str(caught.value)
-    assert text.isprintable(), text
-    return text
 
 
 def _same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -159,13 +151,13 @@ def test_safetensors_are_unwrapped_too(state: dict[str, Tensor], tmp_path: Path)
     ],
 )  # fmt: skip
 def test_what_holds_no_state_dict_is_refused(checkpoint: dict[Any, Any], text: str) -> None:
-    assert _refusal(lambda: unwrap(checkpoint)) == text
+    assert refusal(lambda: unwrap(checkpoint)) == text
 
 
 def test_unknown_layouts_show_some_keys() -> None:
     given = {name: torch.zeros(1) for name in ("d", "c", "b", "a")}
     text = "no known layout: keys such as 'a', 'b', 'c' are neither of FBNet's releases, nor timm's, nor ours"
-    assert _refusal(lambda: find_layout(given)) == text
+    assert refusal(lambda: find_layout(given)) == text
 
 
 def test_all_errors_are_in_one_message(tiny_arch: Arch, state: dict[str, Tensor]) -> None:
@@ -179,8 +171,8 @@ def test_all_errors_are_in_one_message(tiny_arch: Arch, state: dict[str, Tensor]
         "stages.0.0.conv.weight has shape (8, 3, 5, 5), not (8, 3, 3, 3), "
         "stages.0.0.norm.weight is torch.int64, not torch.float32)"
     )
-    assert _refusal(lambda: from_own(tiny_arch, state)) == text
-    assert _refusal(lambda: convert(tiny_arch, {"state_dict": state})) == text
+    assert refusal(lambda: from_own(tiny_arch, state)) == text
+    assert refusal(lambda: convert(tiny_arch, {"state_dict": state})) == text
 
 
 def _nested() -> Tensor:
@@ -211,13 +203,13 @@ def test_tensors_of_other_kinds_do_not_convert(tiny_arch: Arch, state: dict[str,
     make, fault = WRONG[kind]
     state["stages.0.0.conv.weight"] = make()
     start = "state dict does not fit tiny in fbnetv3_zoo layout: 1 of the wrong kind (stages.0.0.conv.weight "
-    assert _refusal(lambda: from_own(tiny_arch, state)).startswith(f"{start}{fault}")
+    assert refusal(lambda: from_own(tiny_arch, state)).startswith(f"{start}{fault}")
 
 
 def test_a_complex_counter_does_not_convert(tiny_arch: Arch, state: dict[str, Tensor]) -> None:
     state["stages.0.0.norm.num_batches_tracked"] = torch.tensor(1j)
     fault = "(stages.0.0.norm.num_batches_tracked is torch.complex64, not torch.int64)"
-    assert _refusal(lambda: from_own(tiny_arch, state)).endswith(fault)
+    assert refusal(lambda: from_own(tiny_arch, state)).endswith(fault)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -359,28 +351,28 @@ def test_a_sound_file_is_read_by_the_same_process(state: dict[str, Tensor], tmp_
 
 def test_refusals_name_the_file(tmp_path: Path) -> None:
     _tar(tmp_path / "old.tar")
-    assert _refusal(lambda: read_any(tmp_path / "old.tar")) == f"{tmp_path}/old.tar: {TAR}"
-    assert _refusal(lambda: read_any(tmp_path / "old.tar", name="https://a/b.pth")) == f"https://a/b.pth: {TAR}"
+    assert refusal(lambda: read_any(tmp_path / "old.tar")) == f"{tmp_path}/old.tar: {TAR}"
+    assert refusal(lambda: read_any(tmp_path / "old.tar", name="https://a/b.pth")) == f"https://a/b.pth: {TAR}"
     _script(tmp_path / "program.pt")
     text = "is a TorchScript program; save model.state_dict() instead"
-    assert _refusal(lambda: read_any(tmp_path / "program.pt")) == f"{tmp_path}/program.pt: {text}"
+    assert refusal(lambda: read_any(tmp_path / "program.pt")) == f"{tmp_path}/program.pt: {text}"
 
 
 @pytest.mark.parametrize("file", ["a.pkl", "a.pickle", "a.h5", "a.zip", "a"])
 def test_other_endings_are_refused(tmp_path: Path, file: str) -> None:
     (tmp_path / file).write_bytes(pickle.dumps({}))
     text = f"{tmp_path / file}: weights are read from .safetensors, .pth, .pt, .bin and .ckpt files only"
-    assert _refusal(lambda: read_any(tmp_path / file)) == text
+    assert refusal(lambda: read_any(tmp_path / file)) == text
 
 
 def test_folders_and_missing_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "folder.pth").mkdir()
     (tmp_path / "folder.safetensors").mkdir()
     folder, gone = tmp_path / "folder.pth", tmp_path / "gone.pth"
-    assert _refusal(lambda: read_any(folder)) == f"{folder}: cannot be read (Is a directory)"
-    assert _refusal(lambda: read_any(gone)) == f"{gone}: cannot be read (No such file or directory)"
+    assert refusal(lambda: read_any(folder)) == f"{folder}: cannot be read (Is a directory)"
+    assert refusal(lambda: read_any(gone)) == f"{gone}: cannot be read (No such file or directory)"
     folder = tmp_path / "folder.safetensors"
-    assert _refusal(lambda: read_any(folder)) == f"{folder}: is a folder, not a weight file"
+    assert refusal(lambda: read_any(folder)) == f"{folder}: is a folder, not a weight file"
 
 
 # Hostile files.
@@ -544,21 +536,21 @@ def test_hostile_files_are_refused_for_real(tmp_path: Path) -> None:
     }
     for (name, old), text in said.items():
         path = _hostile(tmp_path, name, old=old)
-        assert _refusal(lambda path=path: read_any(path)) == f"{path}: {text}"
+        assert refusal(lambda path=path: read_any(path)) == f"{path}: {text}"
     assert list((tmp_path / "marks").iterdir()) == []
 
 
 def test_no_variable_of_the_environment_opens_the_door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     path = _hostile(tmp_path, "open")
-    assert _refusal(lambda: read_any(path)) == f"{path}: holds more than tensors (open); save model.state_dict() alone"
+    assert refusal(lambda: read_any(path)) == f"{path}: holds more than tensors (open); save model.state_dict() alone"
     assert list((tmp_path / "marks").iterdir()) == []
 
 
 def test_a_reader_that_takes_too_long_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = _hostile(tmp_path, "laughs_key")
     monkeypatch.setattr(foreign, "_SECONDS", 1)
-    assert _refusal(lambda: read_any(path)) == f"{path}: takes too long to read for a checkpoint; refused"
+    assert refusal(lambda: read_any(path)) == f"{path}: takes too long to read for a checkpoint; refused"
     assert _child_of(os.getpid()) is None
 
 
@@ -567,7 +559,7 @@ def test_a_reader_that_is_killed_is_told_of(tmp_path: Path) -> None:
     killer = threading.Thread(target=lambda: os.kill(_wait_for(lambda: _child_of(os.getpid())), signal.SIGKILL))
     killer.start()
     text = f"{path}: cannot be read; the process that tried ended with signal 9"
-    assert _refusal(lambda: read_any(path)) == text
+    assert refusal(lambda: read_any(path)) == text
     killer.join()
 
 

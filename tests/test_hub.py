@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from fake_hub import COMMIT, FakeHub, running_hub
+from fake_hub import COMMIT, FakeHub
+from loopback import running
 
 from fbnetv3_zoo import save_pretrained
 from fbnetv3_zoo.arch import Arch
@@ -31,7 +32,7 @@ def model(tiny_arch: Arch) -> FBNet:
 
 @pytest.fixture
 def hub() -> Iterator[FakeHub]:
-    with running_hub() as found:
+    with running(FakeHub()) as found:
         yield found
 
 

@@ -6,8 +6,7 @@ import functools
 import http.server
 import logging
 import re
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,12 +16,13 @@ import pytest
 import timm
 import torch
 from golden import GOLDEN, expected_logits, golden_input, official_checkpoint, official_state_dict
+from loopback import running
+from refusals import refusal
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fbnetv3_zoo import factory
 from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.factory import create
 from fbnetv3_zoo.model import FBNet
 from fbnetv3_zoo.preprocess import Preprocess
@@ -35,14 +35,6 @@ from fbnetv3_zoo.weights.store import Store, sha256_of
 from fbnetv3_zoo.zoo import ARCHS
 
 NETWORK = "fbnetv2_f1"  # the cheapest of the golden ones
-
-
-def _refusal(call: Callable[[], object]) -> str:
-    with pytest.raises(ZooError) as caught:
-        call()
-    text = str(caught.value)
-    assert text.isprintable(), text
-    return text
 
 
 def _said(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -74,12 +66,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Published files behind a real server."""
     folder = tmp_path_factory.mktemp("site")
     handler = functools.partial(_Quiet, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with running(http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)) as server:
         address = f"http://127.0.0.1:{server.server_port}"
         kept = tmp_path_factory.mktemp("kept")
         yield Site(folder, address, Store(kept, offline=False, mirror=address, lock=kept / "lock.json", pause=0.0))
-        server.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -223,7 +213,7 @@ def test_timms_files_give_timms_logits(theirs: tuple[str, nn.Module], file: str,
     assert _difference(create(record.arch, pretrained=path, store=Store(tmp_path / "kept")), net) < 1e-5
     text = f"{path}: holds another form of {name}; create({name!r}, ...) takes the file's own, or load() the file alone"
     value = ARCHS[name]
-    refused = _refusal(lambda: create(value, pretrained=path, store=Store(tmp_path / "kept")))
+    refused = refusal(lambda: create(value, pretrained=path, store=Store(tmp_path / "kept")))
     assert refused.partition(": ")[2] == text.partition(": ")[2]
 
 
@@ -265,7 +255,7 @@ def test_a_file_without_the_published_digits_is_refused(site: Site, tmp_path: Pa
     name = "fbnetv3_d.ra2_in1k"
     path = site.publish(name, "fbnetv3_d_224-c98bce42.pth", {"a": torch.zeros(1)})
     store = replace(site.store, folder=tmp_path, lock=None, attempts=1)
-    refused = _refusal(lambda: create(name, pretrained=True, store=store))
+    refused = refusal(lambda: create(name, pretrained=True, store=store))
     wrong = f"{site.address}/{name}/{path.name}: has SHA-256 {sha256_of(path)}, not c98bce42..., as published; refused"
     assert refused.startswith(f"{name}: cannot be fetched: {wrong}; ")
     assert not list(tmp_path.glob("*.safetensors"))
@@ -360,18 +350,18 @@ def test_pretrained_weights_can_be_saved_and_loaded(store: Store, tmp_path: Path
 def test_another_networks_weights_are_refused(store: Store, tmp_path: Path) -> None:
     kept = store.kept(f"{NETWORK}.fb_in1k")[0].path
     text = f"{kept}: holds {NETWORK}, not fbnet_a; name {NETWORK} instead, or load() the file alone"
-    assert _refusal(lambda: create("fbnet_a", pretrained=kept)) == text
-    assert _refusal(lambda: create(ARCHS["fbnet_a"], pretrained=str(kept))) == text
+    assert refusal(lambda: create("fbnet_a", pretrained=kept)) == text
+    assert refusal(lambda: create(ARCHS["fbnet_a"], pretrained=str(kept))) == text
     save_file(official_state_dict(NETWORK), tmp_path / "a.safetensors")
     start = f"{tmp_path}/a.safetensors: state dict does not fit fbnet_a in official layout: "
-    assert _refusal(lambda: create("fbnet_a", pretrained=tmp_path / "a.safetensors")).startswith(start)
+    assert refusal(lambda: create("fbnet_a", pretrained=tmp_path / "a.safetensors")).startswith(start)
 
 
 def test_a_published_name_for_another_network_is_refused(store: Store) -> None:
     value = replace(ARCHS["fbnet_a"], name=NETWORK)
     text = f"holds another form of {NETWORK}; create({NETWORK!r}, ...) takes the file's own, or load() the file alone"
     assert (
-        _refusal(lambda: create(value, pretrained=True, store=store))
+        refusal(lambda: create(value, pretrained=True, store=store))
         == f"{store.kept(f'{NETWORK}.fb_in1k')[0].path}: {text}"
     )
 
@@ -399,7 +389,7 @@ def test_an_address_may_be_pinned(
         assert torch.equal(got.classifier.weight, model.classifier.weight)
     assert (got.preprocess, got.class_names) == (Preprocess.for_arch(tiny_arch), None)
     wrong = ("0" if digest[0] != "0" else "1") + digest[1:digits]
-    refused = _refusal(lambda: create(tiny_arch, pretrained=f"{address}#sha256={wrong}", store=store))
+    refused = refusal(lambda: create(tiny_arch, pretrained=f"{address}#sha256={wrong}", store=store))
     assert f"{address}: has SHA-256 {digest}, not {wrong}" in refused
 
 
@@ -407,7 +397,7 @@ def test_an_address_may_be_pinned(
 def test_a_pin_that_is_none_is_refused(tiny_arch: Arch, tmp_path: Path, pin: str) -> None:
     address = f"http://127.0.0.1:9/a.safetensors#sha256={pin}"
     text = f"{address}: #sha256= wants 8 to 64 hexadecimal digits after it"
-    assert _refusal(lambda: create(tiny_arch, pretrained=address, store=Store(tmp_path))) == text
+    assert refusal(lambda: create(tiny_arch, pretrained=address, store=Store(tmp_path))) == text
 
 
 def test_a_pin_after_a_path_is_part_of_it(tiny_arch: Arch, tmp_path: Path) -> None:
@@ -415,7 +405,7 @@ def test_a_pin_after_a_path_is_part_of_it(tiny_arch: Arch, tmp_path: Path) -> No
     for ending in ("pth", "safetensors"):
         place = f"{tmp_path}/a.{ending}#sha256=12345678"
         text = f"{place}: weights are read from .safetensors, .pth, .pt, .bin and .ckpt files only"
-        assert _refusal(lambda place=place: create(tiny_arch, pretrained=place, store=Store(tmp_path))) == text
+        assert refusal(lambda place=place: create(tiny_arch, pretrained=place, store=Store(tmp_path))) == text
 
 
 @pytest.mark.parametrize(
@@ -433,7 +423,7 @@ def test_files_that_are_none_are_refused(tiny_arch: Arch, tmp_path: Path, file: 
         (tmp_path / folder).mkdir()
     (tmp_path / "a.pkl").touch()
     for place in (tmp_path / file, str(tmp_path / file)):
-        refused = _refusal(lambda place=place: create(tiny_arch, pretrained=place, store=Store(tmp_path / "kept")))
+        refused = refusal(lambda place=place: create(tiny_arch, pretrained=place, store=Store(tmp_path / "kept")))
         assert refused == f"{tmp_path / file}: {text}"
 
 
@@ -476,13 +466,13 @@ GIVE = "an address or hf-hub:owner/name"
     ],
 )  # fmt: skip
 def test_places_that_are_none_are_refused(network: str, place: object, text: str) -> None:
-    assert _refusal(lambda: find_weights(network, place)) == text  # type: ignore[arg-type]
+    assert refusal(lambda: find_weights(network, place)) == text  # type: ignore[arg-type]
 
 
 def test_create_asks_by_the_name_it_was_given() -> None:
     text = "fbnetv3_b.ra2_in1k are not weights of fbnetv3_b.fb_in1k; name fbnetv3_b.ra2_in1k as the model"
-    assert _refusal(lambda: create("fbnetv3_b.fb_in1k", pretrained="ra2_in1k")) == text
-    assert re.match("fbnetv3_a0: no weights", _refusal(lambda: create(ARCHS["fbnetv3_a0"], pretrained=True)))
+    assert refusal(lambda: create("fbnetv3_b.fb_in1k", pretrained="ra2_in1k")) == text
+    assert re.match("fbnetv3_a0: no weights", refusal(lambda: create(ARCHS["fbnetv3_a0"], pretrained=True)))
 
 
 def test_the_name_of_weights_gives_the_network_in_their_form() -> None:

@@ -8,13 +8,10 @@ import os
 import pickle
 import random
 import re
-import resource
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -24,6 +21,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from disks import file_limit
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -457,21 +455,10 @@ def test_weights_that_broke_in_the_last_step_are_not_kept(tiny_arch: Arch, data:
     assert list((tmp_path / "run").iterdir()) == []
 
 
-@contextmanager
-def _files_up_to(size: int) -> Iterator[None]:
-    """Writing beyond ``size`` bytes of a file fails, as on a full disk (Python itself ignores the signal)."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def test_a_full_disk_keeps_the_old_checkpoint(tiny_arch: Arch, data: Dataset, begun: Path) -> None:
     before = {file.name: file.read_bytes() for file in begun.iterdir()}
     assert len(before["checkpoint.safetensors"]) > 50_000
-    with _files_up_to(50_000):
+    with file_limit(50_000):
         told = _refusal(tiny_arch, data, RECIPE, begun, resume=True)
     place = re.escape(f"{begun}/checkpoint.safetensors")
     assert re.fullmatch(rf"{place}: cannot be written \(.*File too large.*\)", told)  # one line
