@@ -1,32 +1,87 @@
-"""Accuracy of anything that turns batches of arrays into logits: a module, an ONNX Runtime session."""
+"""Evaluating what turns batches of arrays into logits, a module or an ONNX Runtime session, image by image."""
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
 
-from fbnetv3_zoo.errors import ZooError, check_whole
-from fbnetv3_zoo.preprocess import Preprocess, stack
+from fbnetv3_zoo.errors import ZooError, check_type, check_whole
+from fbnetv3_zoo.preprocess import Preprocess
 from fbnetv3_zoo.training.data import Example
+from fbnetv3_zoo.training.execution import OnBadImage
+from fbnetv3_zoo.training.world import World
 
 Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 Predict = Callable[[Floats], Floats]
+
+_ALONE = World()
 
 
 @dataclass(frozen=True, slots=True)
-class Accuracy:
-    """How many of ``total`` images had their class ranked first (``top1``) or among the first five (``top5``).
+class ClassAccuracy:
+    """How many ``images`` of the class ``name`` were answered right."""
 
-    ``loss`` is the mean cross entropy in nats.
+    name: str
+    images: int
+    right: int
+
+    @property
+    def fraction(self) -> float | None:
+        """The share answered right, in [0, 1]; None where the class has no images."""
+        return self.right / self.images if self.images else None
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % Wilson score interval of :attr:`fraction`; without images, from 0 to 1."""
+        return _wilson(self.right, self.images)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluation:
+    """What was answered to each image that could be read, in the order of the examples; all else is derived.
+
+    ``labels``, ``predicted``: the true class and the one ranked first. ``ranks``: how many other classes rank as high
+    as the true one or higher (0: right); ties count against the network, and so does what is no number. ``losses``:
+    cross entropy in nats. ``probabilities``: of the class ranked first. ``positions``: index into the examples.
+    ``skipped``: keys of the images that could not be read. ``seconds``: from the first image read to the last answer.
     """
 
-    top1: int
-    top5: int
-    total: int
-    loss: float
+    labels: Ints
+    predicted: Ints
+    ranks: Ints
+    losses: Doubles
+    probabilities: Doubles
+    positions: Ints
+    skipped: tuple[str, ...]
+    seconds: float
+    class_names: tuple[str, ...]
+
+    @property
+    def total(self) -> int:
+        """Number of images answered."""
+        return len(self.labels)
+
+    @property
+    def top1(self) -> int:
+        """Number of images whose class is ranked first."""
+        return int((self.ranks == 0).sum())
+
+    @property
+    def top5(self) -> int:
+        """Number of images whose class is among the first five."""
+        return int((self.ranks < 5).sum())
 
     @property
     def fraction(self) -> float:
@@ -34,42 +89,256 @@ class Accuracy:
         return self.top1 / self.total
 
     @property
+    def top5_fraction(self) -> float:
+        """Top-5 accuracy in [0, 1]."""
+        return self.top5 / self.total
+
+    @property
     def interval(self) -> tuple[float, float]:
         """The 95 % Wilson score interval of :attr:`fraction`."""
-        from scipy.stats import binomtest
+        return _wilson(self.top1, self.total)
 
-        found = binomtest(self.top1, self.total).proportion_ci(0.95, method="wilson")
-        return float(found.low), float(found.high)
+    @property
+    def top5_interval(self) -> tuple[float, float]:
+        """The 95 % Wilson score interval of :attr:`top5_fraction`."""
+        return _wilson(self.top5, self.total)
+
+    @property
+    def loss(self) -> float:
+        """Mean cross entropy in nats; not finite where a logit was not."""
+        return float(self.losses.mean())
+
+    @property
+    def images_per_second(self) -> float:
+        """Images by second of the whole evaluation: reading, preparing and answering."""
+        return self.total / self.seconds
+
+    @property
+    def per_class(self) -> tuple[ClassAccuracy, ...]:
+        """How each class fared, in the order of :attr:`class_names`."""
+        counts = self.confusion
+        images, right = counts.sum(1).tolist(), counts.diagonal().tolist()
+        return tuple(ClassAccuracy(*row) for row in zip(self.class_names, images, right, strict=True))
+
+    @property
+    def confusion(self) -> Ints:
+        """Numbers of images by true class (rows) and answered class (columns)."""
+        classes = len(self.class_names)
+        cells = np.bincount(self.labels * classes + self.predicted, minlength=classes**2)
+        return cells.reshape(classes, classes).astype(np.int64)
+
+    @property
+    def wrong(self) -> Ints:
+        """Rows of this record that were answered wrong, the costliest first; a loss that is no number costs most."""
+        rows = np.flatnonzero(self.ranks > 0)
+        costs = np.nan_to_num(self.losses[rows], nan=math.inf, posinf=math.inf)
+        chosen: Ints = rows[np.argsort(-costs, kind="stable")].astype(np.int64)
+        return chosen
+
+    def summary(self) -> dict[str, Any]:
+        """The figures as plain values for JSON; a loss that is not finite is None."""
+        return {
+            "accuracy": self.fraction,
+            "interval": list(self.interval),
+            "top5_accuracy": self.top5_fraction,
+            "top5_interval": list(self.top5_interval),
+            "top1": self.top1,
+            "top5": self.top5,
+            "total": self.total,
+            "loss": self.loss if math.isfinite(self.loss) else None,
+            "skipped": len(self.skipped),
+            "seconds": self.seconds,
+            "images_per_second": self.images_per_second,
+        }
 
     def __str__(self) -> str:
         low, high = self.interval
         return f"{self.fraction:.2%} ({self.top1} of {self.total}; 95 % interval {low:.2%} to {high:.2%})"
 
 
+def _wilson(right: int, total: int) -> tuple[float, float]:
+    from scipy.stats import binomtest
+
+    if not total:
+        return 0.0, 1.0
+    found = binomtest(right, total).proportion_ci(0.95, method="wilson")
+    return float(found.low), float(found.high)
+
+
 def evaluate(
-    predict: Predict, examples: Sequence[Example], preprocess: Preprocess, *, batch_size: int = 64
-) -> Accuracy:
-    """Accuracy of ``predict``, which maps a batch (images, channels, height, width) to logits (images, classes)."""
+    predict: Predict, examples: Sequence[Example], preprocess: Preprocess, *,
+    class_names: Sequence[str] | None = None, batch_size: int = 64, workers: int = 0,
+    on_bad_image: OnBadImage = OnBadImage.RAISE, world: World = _ALONE,
+) -> Evaluation:  # fmt: skip
+    """What ``predict`` answers to ``examples``; it maps (images, channels, height, width) to logits (images, classes).
+
+    Args:
+        predict: called with batches of float32 arrays.
+        examples: images to answer; each is read and prepared once, in full resolution.
+        preprocess: how images are prepared.
+        class_names: one a logit (default: the numbers).
+        batch_size: most images at a time.
+        workers: processes that prepare images (0: this one).
+        on_bad_image: what to do where an image cannot be read or prepared.
+        world: the processes that share the work, each calling this function with the same arguments: process r answers
+            examples r, r + size and so on, and all get the whole record.
+
+    Raises :class:`ZooError`, in every process, where there are no images, none can be read, one cannot be read and
+    ``on_bad_image`` is RAISE, or the logits do not fit labels and names.
+    """
     check_whole("batch_size", batch_size)
-    if not examples:
+    check_whole("workers", workers, at_least=0)
+    check_type("on_bad_image", on_bad_image, OnBadImage, "an OnBadImage")
+    if not len(examples):
         raise ZooError("there are no images to evaluate on in this split")
-    top1 = top5 = 0
-    loss = 0.0
-    for images, labels in _batches(examples, preprocess, batch_size):
-        logits = predict(images).astype(np.float64)
-        own = np.take_along_axis(logits, labels[:, None], axis=1)
-        rank = (~(logits < own)).sum(1) - 1  # ties count against us, and so does what is no number
-        top1 += int((rank == 0).sum())
-        top5 += int((rank < 5).sum())
-        peak = logits.max(1, keepdims=True)
-        with np.errstate(invalid="ignore"):  # infinite logits make the loss nan, which says enough
-            loss += float((np.log(np.exp(logits - peak).sum(1)) + (peak - own)[:, 0]).sum())
-    return Accuracy(top1, top5, len(examples), loss / len(examples))
+    started = time.perf_counter()
+    images = _Images(examples, preprocess, range(world.rank, len(examples), world.size))
+    share: _Share | ZooError
+    try:
+        share = _answer(predict, _batches(images, batch_size, workers), on_bad_image)
+    except ZooError as error:  # told to the other processes, which would wait for this one's share
+        share = error
+    shares = world.gather(share)
+    seconds = max(world.gather(time.perf_counter() - started))
+    return _record(_sound(shares), class_names, seconds)
 
 
-def _batches(
-    examples: Sequence[Example], preprocess: Preprocess, batch_size: int
-) -> Iterator[tuple[Floats, npt.NDArray[np.int64]]]:
-    for start in range(0, len(examples), batch_size):
-        part = examples[start : start + batch_size]
-        yield stack(preprocess, [e.read() for e in part]), np.array([e.label for e in part], dtype=np.int64)
+@dataclass(frozen=True, slots=True)
+class _Bad:
+    position: int
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Prepared images with their positions and labels, and those that could not be prepared."""
+
+    positions: list[int]
+    labels: list[int]
+    images: Tensor | None
+    bad: list[_Bad]
+
+
+@dataclass(slots=True)
+class _Share:
+    """What one process answered, by batch. Rows: positions, labels, predicted, ranks; and losses, probabilities."""
+
+    integers: list[Ints] = field(default_factory=list)
+    reals: list[Doubles] = field(default_factory=list)
+    bad: list[_Bad] = field(default_factory=list)
+    classes: int = 0
+
+
+class _Images(TorchDataset[tuple[int, int, Floats | _Bad]]):
+    """The images at ``positions``, prepared, each with position and label."""
+
+    def __init__(self, examples: Sequence[Example], preprocess: Preprocess, positions: range) -> None:
+        self.examples = examples
+        self.preprocess = preprocess
+        self.positions = positions
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, index: int) -> tuple[int, int, Floats | _Bad]:
+        position = self.positions[index]
+        example = self.examples[position]
+        return position, example.label, self._prepared(position, example)
+
+    def _prepared(self, position: int, example: Example) -> Floats | _Bad:
+        try:
+            image = example.read()
+        except ZooError as error:
+            return _Bad(position, example.key, str(error))
+        try:
+            return self.preprocess.array(image)
+        except ZooError as error:
+            return _Bad(position, example.key, f"{example.key}: {error}" if example.key else str(error))
+
+
+def _batches(images: _Images, batch_size: int, workers: int) -> Iterator[_Batch]:
+    """The images in order."""
+    loader: DataLoader[_Batch] = DataLoader(
+        images,  # type: ignore[arg-type]
+        batch_size=batch_size,
+        num_workers=workers if len(images) else 0,
+        collate_fn=_collate,
+        generator=torch.Generator(),  # else the loader would draw from the caller's
+    )
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if str(error).startswith("DataLoader worker (pid"):
+            raise ZooError(f"a process that prepares images has ended ({str(error).splitlines()[0]})") from None
+        raise
+
+
+def _collate(items: list[tuple[int, int, Floats | _Bad]]) -> _Batch:
+    good = [(position, label, image) for position, label, image in items if not isinstance(image, _Bad)]
+    return _Batch(
+        positions=[position for position, _, _ in good],
+        labels=[label for _, label, _ in good],
+        images=torch.from_numpy(np.stack([image for _, _, image in good])) if good else None,
+        bad=[image for _, _, image in items if isinstance(image, _Bad)],
+    )
+
+
+def _answer(predict: Predict, batches: Iterator[_Batch], on_bad_image: OnBadImage) -> _Share:
+    share = _Share()
+    for batch in batches:
+        if batch.bad and on_bad_image is OnBadImage.RAISE:
+            raise ZooError(f"{batch.bad[0].reason}; with --on-bad-image skip such images are left out and counted")
+        share.bad += batch.bad
+        if batch.images is None:
+            continue
+        labels = np.array(batch.labels, dtype=np.int64)
+        logits = predict(batch.images.numpy()).astype(np.float64)
+        share.classes = logits.shape[1]
+        if labels.max() >= share.classes:
+            raise ZooError(f"an image has label {labels.max()}; the network tells {share.classes} classes apart")
+        predicted, ranks, losses, probabilities = _judge(logits, labels)
+        share.integers.append(np.stack([np.array(batch.positions, dtype=np.int64), labels, predicted, ranks]))
+        share.reals.append(np.stack([losses, probabilities]))
+    return share
+
+
+def _judge(logits: Doubles, labels: Ints) -> tuple[Ints, Ints, Doubles, Doubles]:
+    """Answered class, rank of the true class, cross entropy and the answered class's probability of each row."""
+    own = np.take_along_axis(logits, labels[:, None], axis=1)
+    ranks = (~(logits < own)).sum(1) - 1  # ties count against us, and so does what is no number
+    others = np.maximum(logits, np.finfo(np.float64).min)  # above the true class, which is taken out, whatever they are
+    np.put_along_axis(others, labels[:, None], -np.inf, axis=1)
+    predicted = np.where(ranks == 0, labels, others.argmax(1))
+    peak = logits.max(1, keepdims=True)
+    with np.errstate(invalid="ignore"):  # infinite logits make the loss nan, which says enough
+        powers = np.exp(logits - peak)
+        losses = np.log(powers.sum(1)) + (peak - own)[:, 0]
+        probabilities = np.take_along_axis(powers, predicted[:, None], axis=1)[:, 0] / powers.sum(1)
+    return predicted, ranks, losses, probabilities
+
+
+def _sound(shares: Sequence[_Share | ZooError]) -> list[_Share]:
+    for share in shares:
+        if isinstance(share, ZooError):
+            raise ZooError(str(share))
+    return [share for share in shares if isinstance(share, _Share)]
+
+
+def _record(shares: Sequence[_Share], class_names: Sequence[str] | None, seconds: float) -> Evaluation:
+    """The shares as one record in the order of the examples."""
+    bad = sorted((bad for share in shares for bad in share.bad), key=lambda bad: bad.position)
+    if not (integers := [block for share in shares for block in share.integers]):
+        raise ZooError(f"none of the {len(bad)} images can be read; the first: {bad[0].reason}")
+    table = np.concatenate(integers, axis=1)
+    order = np.argsort(table[0])
+    positions, labels, predicted, ranks = table[:, order]
+    losses, probabilities = np.concatenate([block for share in shares for block in share.reals], axis=1)[:, order]
+    classes = max(share.classes for share in shares)
+    names = tuple(map(str, range(classes))) if class_names is None else tuple(class_names)
+    if len(names) != classes:
+        raise ZooError(f"class_names has {len(names)} names; the network tells {classes} classes apart")
+    for array in (positions, labels, predicted, ranks, losses, probabilities):
+        array.setflags(write=False)
+    skipped = tuple(entry.key for entry in bad)
+    return Evaluation(labels, predicted, ranks, losses, probabilities, positions, skipped, seconds, names)
