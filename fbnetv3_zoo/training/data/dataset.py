@@ -1,0 +1,158 @@
+"""What a dataset is: examples in three splits, each image read when it is asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol, TypeAlias, overload
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from fbnetv3_zoo.preprocess import LeastSize
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+Integers: TypeAlias = npt.NDArray[np.integer]
+
+
+class Reader(Protocol):
+    """Reads one image; with ``at_least`` it may come smaller, as :func:`~fbnetv3_zoo.preprocess.decode_image` says.
+
+    Whatever keeps an image from being read is a :class:`~fbnetv3_zoo.errors.ZooError` that names it.
+    """
+
+    def __call__(self, at_least: LeastSize | None = None) -> Image.Image:
+        """The image, upright, in its own mode."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One image, read when asked for, with its class number; ``key`` tells it from all others of its dataset."""
+
+    read: Reader
+    label: int
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Examples by split, with what a network needs to know of them.
+
+    ``mean`` and ``std`` (of values in [0, 1]) have one entry a channel; ``resize_ratio`` is how much larger than the
+    crop the shorter side is made for evaluation.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    resize_ratio: float
+    splits: Mapping[Split, Sequence[Example]]
+
+    def __getitem__(self, split: Split) -> Sequence[Example]:
+        return self.splits[split]
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of names, labels and keys in order: a run is only continued on the data it began with."""
+        digest = hashlib.sha256(repr((self.name, self.class_names)).encode())
+        for split in SPLITS:
+            digest.update(repr((split, len(self.splits[split]))).encode())
+            for example in self.splits[split]:
+                digest.update(repr((example.label, example.key)).encode())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Names(Sequence[str]):
+    """Many names in one run of bytes; name ``n`` ends before ``ends[n]``."""
+
+    text: bytes
+    ends: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, names: Iterable[str]) -> Names:
+        """These names, none of which is kept as a text of its own."""
+        text, ends = bytearray(), bytearray()
+        for name in names:
+            text += os.fsencode(name)
+            ends += len(text).to_bytes(8, "little")
+        return cls(bytes(text), np.frombuffer(bytes(ends), dtype="<i8"))
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    @overload
+    def __getitem__(self, n: int) -> str: ...
+    @overload
+    def __getitem__(self, n: slice) -> list[str]: ...
+    def __getitem__(self, n: int | slice) -> str | list[str]:
+        if isinstance(n, slice):
+            return [self[row] for row in range(*n.indices(len(self)))]
+        n = range(len(self))[n]
+        return os.fsdecode(self.text[self.ends[n - 1] if n else 0 : self.ends[n]])
+
+
+class Origin(Protocol):
+    """Where the images of :class:`Examples` come from."""
+
+    def reader(self, row: int, key: str) -> Reader:
+        """What reads image ``row``, which is known as ``key``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Examples(Sequence[Example]):
+    """Examples made when asked for, from arrays: a million take less memory than their names.
+
+    ``keys`` and ``labels`` tell of all images of ``origin``; ``rows`` says which of them these are, in order. A slice
+    shares them.
+    """
+
+    keys: Names
+    labels: Integers
+    rows: Integers
+    origin: Origin
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, n: int) -> Example: ...
+    @overload
+    def __getitem__(self, n: slice) -> Examples: ...
+    def __getitem__(self, n: int | slice) -> Example | Examples:
+        if isinstance(n, slice):
+            return replace(self, rows=self.rows[n])
+        return self._example(int(self.rows[n]))
+
+    def __iter__(self) -> Iterator[Example]:
+        return map(self._example, map(int, self.rows))
+
+    def at(self, chosen: Integers) -> Examples:
+        """The examples of these indices, in their order."""
+        return replace(self, rows=self.rows[chosen])
+
+    def _example(self, row: int) -> Example:
+        key = self.keys[row]
+        return Example(self.origin.reader(row, key), int(self.labels[row]), key)
+
+
+def labels_of(examples: Sequence[Example]) -> Integers:
+    """The class number of every example."""
+    if isinstance(examples, Examples):
+        return examples.labels[examples.rows]
+    return np.fromiter((example.label for example in examples), np.int64, len(examples))
+
+
+def take(examples: Sequence[Example], chosen: Integers, new_labels: Integers) -> Sequence[Example]:
+    """The examples of these indices, in their order; class number ``n`` becomes ``new_labels[n]``."""
+    if isinstance(examples, Examples):
+        return replace(examples.at(chosen), labels=new_labels[examples.labels])
+    picked = (examples[int(n)] for n in chosen)
+    return tuple(replace(example, label=int(new_labels[example.label])) for example in picked)

@@ -1,0 +1,46 @@
+"""Handwritten digits, for trying things out: small, real, and already on the disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from fbnetv3_zoo.preprocess import LeastSize
+from fbnetv3_zoo.training.data.dataset import Dataset, Example
+from fbnetv3_zoo.training.data.splitting import split_by_seed
+
+
+def digits(*, seed: int = 0) -> Dataset:
+    """The 1,797 handwritten digits that scikit-learn ships: 8 x 8 grey images, about 20 % each for validation and test.
+
+    Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository.
+    """
+    from sklearn.datasets import load_digits
+
+    source = load_digits()
+    pixels = np.rint(source.images * (255 / 16)).astype(np.uint8)
+    labels = source.target
+    names = tuple(str(digit) for digit in range(10))
+    seen: dict[bytes, int] = {}
+    first = np.array([seen.setdefault(image.tobytes(), n) for n, image in enumerate(pixels)])
+    parts = split_by_seed(labels, seed, image=str, classes=names, first=first)
+    splits = {
+        split: tuple(Example(ArrayReader(pixels[n]), int(labels[n]), key=str(n)) for n in chosen)
+        for split, chosen in parts.items()
+    }
+    return Dataset("digits", names, (0.305,), (0.376,), 1.0, MappingProxyType(splits))
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayReader:
+    """The image of an array (height, width) of greys or (height, width, 3) of colours, always of full size."""
+
+    pixels: npt.NDArray[np.uint8]
+
+    def __call__(self, at_least: LeastSize | None = None) -> Image.Image:
+        """The image."""
+        return Image.fromarray(self.pixels)
