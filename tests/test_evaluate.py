@@ -1,9 +1,17 @@
-"""Accuracy: against counting by hand, PyTorch's cross entropy and scikit-learn's top-k accuracy."""
+"""Evaluation: against counting by hand, PyTorch's cross entropy and scikit-learn's top-k accuracy; in processes."""
 
 from __future__ import annotations
 
+import json
 import math
+import os
+import re
+import signal
+import subprocess
+import sys
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +21,14 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from refusals import refusal
 from sklearn.metrics import top_k_accuracy_score
 
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.preprocess import Preprocess
 from fbnetv3_zoo.training.data import Example
 from fbnetv3_zoo.training.evaluate import Evaluation, Floats, evaluate
+from fbnetv3_zoo.training.execution import OnBadImage
 
 ONE_PIXEL = Preprocess(1, 1, mean=(0.0,), std=(1 / 255,))  # gives an image's only pixel as it is
 
@@ -131,3 +141,204 @@ def test_batches_of_nothing(batch_size: int) -> None:
     with pytest.raises(ZooError) as caught:
         _measure([[0.0, 1.0]], [0], batch_size=batch_size)
     assert str(caught.value) == f"batch_size is {batch_size}; it must be a whole number of at least 1"
+
+
+def _pictures(count: int, *, bad: Sequence[int] = ()) -> list[Example]:
+    """Grey images of one pixel, named ``0.png`` and so on, image n of class n % 3; those of ``bad`` cannot be read."""
+
+    def read(n: int) -> Image.Image:
+        if n in bad:
+            raise ZooError(f"{n}.png: cannot be read as an image (truncated)")
+        return Image.new("L", (1, 1), n)
+
+    return [Example(partial(read, n), n % 3, key=f"{n}.png") for n in range(count)]
+
+
+def _answers(images: Floats) -> Floats:
+    """Logits of three classes that depend on the pixel alone: image 0 is right, 1 and 2 are taken for 0 and so on."""
+    pixels = np.rint(images[:, 0, 0, 0])
+    return np.stack([np.cos(pixels), np.sin(pixels), pixels / 50], axis=1).astype(np.float32)
+
+
+def _equal(one: Evaluation, other: Evaluation) -> bool:
+    """Whether two records say the same, but for the time it took."""
+    arrays = ("labels", "predicted", "ranks", "losses", "probabilities", "positions")
+    return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in arrays) and (
+        (one.skipped, one.class_names) == (other.skipped, other.class_names)
+    )
+
+
+def test_the_record_image_by_image() -> None:
+    found = _measure([[3, 1, 0], [1, 0, 3], [0, 2, 2], [0, 0, 0]], [0, 0, 1, 2])
+    assert found.labels.tolist() == [0, 0, 1, 2]
+    assert found.predicted.tolist() == [0, 2, 2, 0]  # a tie is answered with another class than the true one
+    assert found.ranks.tolist() == [0, 1, 1, 2]
+    assert found.positions.tolist() == [0, 1, 2, 3]
+    softmax = torch.tensor([[3, 1, 0], [1, 0, 3], [0, 2, 2], [0, 0, 0]]).double().softmax(1)
+    assert np.exp(-found.losses) == pytest.approx(softmax[range(4), [0, 0, 1, 2]].numpy(), rel=1e-12)
+    assert found.probabilities == pytest.approx(softmax[range(4), [0, 2, 2, 0]].numpy(), rel=1e-12)
+    assert found.class_names == ("0", "1", "2")
+    assert found.wrong.tolist() == [1, 3, 2]
+    assert found.confusion.tolist() == [[1, 0, 1], [0, 0, 1], [1, 0, 0]]
+    assert [(row.name, row.images, row.right, row.fraction) for row in found.per_class] == [
+        ("0", 2, 1, 0.5),
+        ("1", 1, 0, 0.0),
+        ("2", 1, 0, 0.0),
+    ]
+    assert {array.dtype for array in (found.labels, found.predicted, found.ranks, found.positions)} == {np.dtype("i8")}
+
+
+@given(st.data())
+def test_what_is_derived_agrees(data: st.DataObject) -> None:
+    value = st.sampled_from([-math.inf, -1.0, 0.0, 1.0, math.inf, math.nan])
+    classes, images = data.draw(st.integers(2, 4)), data.draw(st.integers(1, 6))
+    logits = data.draw(st.lists(st.lists(value, min_size=classes, max_size=classes), min_size=images, max_size=images))
+    labels = data.draw(st.lists(st.integers(0, classes - 1), min_size=images, max_size=images))
+    found = _measure(logits, labels)
+    assert ((found.ranks == 0) == (found.predicted == found.labels)).all()
+    assert found.confusion.diagonal().sum() == sum(row.right for row in found.per_class) == found.top1
+    assert found.confusion.sum() == sum(row.images for row in found.per_class) == images
+    assert sorted(found.wrong) == np.flatnonzero(found.predicted != found.labels).tolist()
+    json.loads(json.dumps(found.summary(), allow_nan=False))
+
+
+def test_the_costliest_mistakes_come_first() -> None:
+    nan = math.nan
+    found = _measure([[0, 1], [0, 5], [nan, 0], [9, 0], [0, 9], [nan, nan]], [0, 0, 0, 0, 0, 0])
+    assert found.wrong.tolist() == [2, 5, 4, 1, 0]
+
+
+def test_classes_without_images() -> None:
+    empty = _measure([[1, 0]], [0]).per_class[1]
+    assert (empty.name, empty.images, empty.right, empty.fraction, empty.interval) == ("1", 0, 0, None, (0.0, 1.0))
+
+
+def test_the_summary() -> None:
+    assert _record(355, 364).summary() == {
+        "accuracy": 355 / 364,
+        "interval": list(_record(355, 364).interval),
+        "top5_accuracy": 1.0,
+        "top5_interval": list(_record(364, 364).interval),
+        "top1": 355,
+        "top5": 364,
+        "total": 364,
+        "loss": 0.0,
+        "skipped": 0,
+        "seconds": 2.0,
+        "images_per_second": 182.0,
+    }
+    assert _measure([[math.nan, 0]], [0]).summary()["loss"] is None
+
+
+def test_names_of_classes() -> None:
+    examples = _pictures(3)
+    assert evaluate(_answers, examples, ONE_PIXEL, class_names=["a", "b", "c"]).class_names == ("a", "b", "c")
+    names = refusal(lambda: evaluate(_answers, examples, ONE_PIXEL, class_names=["a", "b"]))
+    assert names == "class_names has 2 names; the network tells 3 classes apart"
+
+
+def test_labels_that_the_network_does_not_know() -> None:
+    told = refusal(lambda: evaluate(lambda images: _answers(images)[:, :2], _pictures(3), ONE_PIXEL))
+    assert told == "an image has label 2; the network tells 2 classes apart"
+
+
+def test_images_that_cannot_be_read() -> None:
+    examples = _pictures(7, bad=[2, 5])
+    told = refusal(lambda: evaluate(_answers, examples, ONE_PIXEL))
+    assert told == (
+        "2.png: cannot be read as an image (truncated); with --on-bad-image skip such images are left out and counted"
+    )
+    whole = evaluate(_answers, _pictures(7), ONE_PIXEL)
+    for batch_size in (1, 2, 64):
+        found = evaluate(_answers, examples, ONE_PIXEL, batch_size=batch_size, on_bad_image=OnBadImage.SKIP)
+        assert (found.skipped, found.total, found.summary()["skipped"]) == (("2.png", "5.png"), 5, 2)
+        assert found.positions.tolist() == [0, 1, 3, 4, 6]
+        assert found.losses.tolist() == whole.losses[[0, 1, 3, 4, 6]].tolist()
+
+
+def test_no_image_can_be_read() -> None:
+    examples = _pictures(3, bad=[0, 1, 2])
+    told = refusal(lambda: evaluate(_answers, examples, ONE_PIXEL, on_bad_image=OnBadImage.SKIP))
+    assert told == "none of the 3 images can be read; the first: 0.png: cannot be read as an image (truncated)"
+
+
+def test_images_that_cannot_be_prepared() -> None:
+    thin = Example(lambda: Image.new("L", (1, 40_000)), 0, key="thin.png")
+    preprocess = Preprocess(100, 100, mean=(0.0,), std=(1.0,))
+    found = evaluate(_answers, [*_pictures(2), thin], preprocess, on_bad_image=OnBadImage.SKIP)
+    assert found.skipped == ("thin.png",)
+    assert refusal(lambda: evaluate(_answers, [thin], preprocess)).startswith("thin.png: an image of 1 x 40000 pixels")
+
+
+@pytest.mark.parametrize("bad", [[], [0, 9]])
+def test_processes_that_prepare_images_change_nothing(bad: list[int]) -> None:
+    examples = _pictures(23, bad=bad)
+    generator = torch.random.get_rng_state()
+    alone, helped = (
+        evaluate(_answers, examples, ONE_PIXEL, batch_size=5, workers=workers, on_bad_image=OnBadImage.SKIP)
+        for workers in (0, 2)
+    )
+    assert _equal(alone, helped)
+    assert alone.skipped == tuple(f"{n}.png" for n in bad)
+    assert torch.equal(torch.random.get_rng_state(), generator)
+
+
+def test_a_bad_image_met_by_another_process() -> None:
+    examples = _pictures(7, bad=[2])
+    alone, helped = (refusal(lambda w=w: evaluate(_answers, examples, ONE_PIXEL, workers=w)) for w in (0, 2))  # type: ignore[misc]
+    assert alone == helped
+
+
+def test_a_process_that_dies() -> None:
+    examples = [Example(lambda: os.kill(os.getpid(), signal.SIGKILL), 0)]  # type: ignore[arg-type,return-value]
+    told = refusal(lambda: evaluate(_answers, examples, ONE_PIXEL, workers=1))
+    assert re.fullmatch(r"a process that prepares images has ended \(DataLoader worker \(pid.*\) .*\)", told)
+
+
+def test_wrong_arguments() -> None:
+    examples = _pictures(3)
+    for workers in (-1, 0.5):
+        told = refusal(lambda w=workers: evaluate(_answers, examples, ONE_PIXEL, workers=w))  # type: ignore[misc]
+        assert told == f"workers is {workers}; it must be a whole number of at least 0"
+    told = refusal(lambda: evaluate(_answers, examples, ONE_PIXEL, on_bad_image="skip"))  # type: ignore[arg-type]
+    assert told == "on_bad_image is 'skip'; it must be an OnBadImage"
+
+
+TOGETHER = """
+import json
+from test_evaluate import ONE_PIXEL, _answers, _equal, _pictures
+from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.training.evaluate import evaluate
+from fbnetv3_zoo.training.execution import OnBadImage
+from fbnetv3_zoo.training.world import join
+
+equal, refusals = [], []
+with join() as world:
+    for count, bad in ((1, []), (2, []), (7, []), (8, []), (33, [4, 7, 8]), (2, [1]), (3, [0, 2])):
+        examples, options = _pictures(count, bad=bad), {"batch_size": 5, "on_bad_image": OnBadImage.SKIP}
+        together = evaluate(_answers, examples, ONE_PIXEL, **options, world=world)
+        alone = evaluate(_answers, examples, ONE_PIXEL, **options)
+        equal.append(_equal(together, alone) and together.total == count - len(bad))
+    for bad in ([5], [2, 5]):
+        try:
+            evaluate(_answers, _pictures(7, bad=bad), ONE_PIXEL, world=world)
+        except ZooError as error:
+            refusals.append(str(error))
+    every = world.gather((equal, refusals, world.size))
+    if world.leads:
+        print(json.dumps(every))
+"""
+
+
+def test_two_processes_give_the_record_of_one(tmp_path: Path) -> None:
+    """Odd and even numbers of images, fewer images than processes, bad ones in either process's share."""
+    (tmp_path / "together.py").write_text(TOGETHER)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    script = [*command, str(tmp_path / "together.py")]
+    done = subprocess.run(script, check=False, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-3000:]
+    remedy = "cannot be read as an image (truncated); with --on-bad-image skip such images are left out and counted"
+    told = [f"5.png: {remedy}", f"2.png: {remedy}"]
+    assert json.loads(done.stdout) == [[[True] * 7, told, 2]] * 2

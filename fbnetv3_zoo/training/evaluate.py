@@ -193,11 +193,11 @@ def evaluate(
         raise ZooError("there are no images to evaluate on in this split")
     started = time.perf_counter()
     images = _Images(examples, preprocess, range(world.rank, len(examples), world.size))
-    share: _Share | ZooError
+    share: _Share | str
     try:
         share = _answer(predict, _batches(images, batch_size, workers), on_bad_image)
     except ZooError as error:  # told to the other processes, which would wait for this one's share
-        share = error
+        share = str(error)  # the error itself would hold on to this frame, and so to the loader's processes
     shares = world.gather(share)
     seconds = max(world.gather(time.perf_counter() - started))
     return _record(_sound(shares), class_names, seconds)
@@ -318,10 +318,10 @@ def _judge(logits: Doubles, labels: Ints) -> tuple[Ints, Ints, Doubles, Doubles]
     return predicted, ranks, losses, probabilities
 
 
-def _sound(shares: Sequence[_Share | ZooError]) -> list[_Share]:
+def _sound(shares: Sequence[_Share | str]) -> list[_Share]:
     for share in shares:
-        if isinstance(share, ZooError):
-            raise ZooError(str(share))
+        if isinstance(share, str):
+            raise ZooError(share)
     return [share for share in shares if isinstance(share, _Share)]
 
 
