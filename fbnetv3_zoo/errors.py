@@ -6,6 +6,7 @@ import difflib
 import math
 from collections.abc import Iterable
 from enum import Enum
+from types import UnionType
 from typing import TypeVar
 
 E = TypeVar("E", bound=Enum)
@@ -31,15 +32,17 @@ def check_whole(place: str, value: object, *, at_least: int = 1, at_most: int = 
 
 
 def check_number(
-    place: str, value: object, *, above: float = -math.inf, at_least: float = -math.inf, below: float = LARGEST
-) -> None:
-    """Raise unless ``value`` is a number with ``value > above``, ``value >= at_least`` and ``value < below``."""
+    place: str, value: object, *, above: float = -math.inf, at_least: float = -math.inf, below: float = LARGEST,
+    at_most: float = math.inf,
+) -> None:  # fmt: skip
+    """Raise unless ``value`` is a number within the bounds: ``above`` and ``below`` exclude theirs."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if number and above < value < below and value >= at_least:  # type: ignore[operator]
+    if number and above < value < below and at_least <= value <= at_most:  # type: ignore[operator]
         return
     bounds = [f"above {above:g}"] if above > -math.inf else []
     bounds += [f"at least {at_least:g}"] if at_least > -math.inf else []
     bounds += [f"below {below:g}"] if below < LARGEST else []
+    bounds += [f"at most {at_most:g}"] if at_most < math.inf else []
     limit = f" and below {LARGEST}" if number and value >= LARGEST else ""  # type: ignore[operator]
     raise ZooError(f"{place} is {_short(value)}; it must be a number {' and '.join(bounds)}".rstrip() + limit)
 
@@ -56,7 +59,7 @@ def check_flag(place: str, value: object) -> None:
         raise ZooError(f"{place} is {value!r}; it must be True or False")
 
 
-def check_type(place: str, value: object, kind: type, remedy: str) -> None:
+def check_type(place: str, value: object, kind: type | UnionType, remedy: str) -> None:
     """Raise unless ``value`` is an instance of ``kind``; ``remedy`` completes "it must be ..."."""
     if not isinstance(value, kind):
         raise ZooError(f"{place} is {value!r}; it must be {remedy}")

@@ -61,7 +61,7 @@ def _tagged(value: object) -> Any:
 
 
 def _tag(kind: type) -> str:
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", kind.__name__).lower()
 
 
 def _build(hint: Any, data: Any, place: str) -> Any:

@@ -1,55 +1,114 @@
-"""Training images as tensors: augmented, normalised, in an order that depends on seed and epoch alone."""
+"""What one training image goes through, from file to 8-bit pixels, and what a batch of them goes through."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
-from torchvision.transforms import v2
+from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms import RandomResizedCrop as CropParameters
 
 from fbnetv3_zoo.preprocess import Preprocess
-from fbnetv3_zoo.recipe import Augmentation
+from fbnetv3_zoo.recipe import Augmentation, AutoAugment, PolicyData, RandAugment
 from fbnetv3_zoo.training.data import Example
 
+_POLICIES = {PolicyData.IMAGENET: v2.AutoAugmentPolicy.IMAGENET, PolicyData.CIFAR10: v2.AutoAugmentPolicy.CIFAR10}
 
-class _Augmented(TorchDataset[tuple[Tensor, int]]):
-    def __init__(self, examples: Sequence[Example], preprocess: Preprocess, augmentation: Augmentation) -> None:
-        self.examples = examples
+
+class Augmenter:
+    """Reads an example and gives the 8-bit pixels (height, width, channels) of one training image.
+
+    All randomness comes from torch's global generator. Instances go to worker processes.
+    """
+
+    def __init__(self, preprocess: Preprocess, augmentation: Augmentation) -> None:
         self.preprocess = preprocess
-        self.augment = _augmenter(preprocess, augmentation)
+        self.augmentation = augmentation
+        self._change = _compose(augmentation)
+        fill = [round(255 * mean) for mean in preprocess.mean]
+        self._erase = v2.RandomErasing(augmentation.erasing, value=fill) if augmentation.erasing else None
 
-    def __len__(self) -> int:
-        return len(self.examples)
+    def __call__(self, example: Example) -> Tensor:
+        """The pixels as a uint8 tensor."""
+        cropped = self._crop(example) if self.augmentation.crop_area < 1 else self.preprocess.crop(example.read())
+        pixels = torch.from_numpy(np.array(self._change(cropped)))
+        if pixels.ndim == 2:
+            pixels = pixels[..., None]
+        if self._erase is not None:
+            pixels = self._erase(pixels.movedim(-1, 0)).movedim(0, -1)
+        return pixels
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        example = self.examples[index]
-        return torch.from_numpy(self.preprocess.normalise(self.augment(example.read()))), example.label
+    def _crop(self, example: Example) -> Image.Image:
+        side = self.preprocess.resolution
+        crop = _RandomCrop(self.augmentation.crop_area, side)
+        image = self.preprocess.convert(example.read(crop.least))
+        filter_ = Image.Resampling[self.preprocess.interpolation.name]
+        return image.resize((side, side), filter_, box=crop.box(image.size))
 
 
-def _augmenter(preprocess: Preprocess, augmentation: Augmentation) -> Callable[[Image.Image], Image.Image]:
-    steps: list[Callable[[Image.Image], Image.Image]] = [preprocess.crop]
-    if augmentation is Augmentation.SHIFT:
-        steps.append(v2.RandomAffine(degrees=8, translate=(0.08, 0.08), scale=(0.9, 1.1), interpolation=2))
-    elif augmentation is Augmentation.CROP_FLIP:
-        steps = [preprocess.convert, v2.RandomResizedCrop(preprocess.resolution), v2.RandomHorizontalFlip()]
-    composed: Callable[[Image.Image], Image.Image] = v2.Compose(steps)  # not a lambda: worker processes pickle it
+class _RandomCrop:
+    """A crop drawn before the image is decoded, so that a JPEG need not be decoded at full size."""
+
+    def __init__(self, least_area: float, side: int) -> None:
+        self._least_area, self._side = least_area, side
+        self._shares: tuple[float, float, float, float] | None = None
+
+    def least(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The least width and height at which the crop still has as many pixels as it is resized to."""
+        left, top, right, bottom = self._drawn(size)
+        return math.ceil(self._side / (right - left)), math.ceil(self._side / (bottom - top))
+
+    def box(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom in an image of this width and height."""
+        width, height = size
+        left, top, right, bottom = self._drawn(size)
+        return left * width, top * height, min(right, 1.0) * width, min(bottom, 1.0) * height
+
+    def _drawn(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
+        if self._shares is None:
+            width, height = size
+            frame = torch.empty(1, height, width, device="meta")
+            top, left, h, w = CropParameters.get_params(frame, [self._least_area, 1.0], [3 / 4, 4 / 3])
+            self._shares = left / width, top / height, (left + w) / width, (top + h) / height
+        return self._shares
+
+
+def _compose(augmentation: Augmentation) -> Callable[[Image.Image], Image.Image]:
+    steps: list[Any] = []
+    if augmentation.flip:
+        steps.append(v2.RandomHorizontalFlip(augmentation.flip))
+    if augmentation.shift:
+        bilinear = InterpolationMode.BILINEAR
+        steps.append(v2.RandomAffine(degrees=8, translate=(0.08, 0.08), scale=(0.9, 1.1), interpolation=bilinear))
+    policy = augmentation.policy
+    if isinstance(policy, AutoAugment):
+        steps.append(v2.AutoAugment(_POLICIES[policy.found_on]))
+    elif isinstance(policy, RandAugment):
+        steps.append(v2.RandAugment(policy.operations, policy.magnitude))
+    composed: Callable[[Image.Image], Image.Image] = v2.Compose(steps) if steps else _unchanged
     return composed
 
 
-def training_batches(
-    examples: Sequence[Example], preprocess: Preprocess, augmentation: Augmentation, *,
-    batch_size: int, generator: torch.Generator, workers: int = 0,
-) -> DataLoader[tuple[Tensor, Tensor]]:  # fmt: skip
-    """Shuffled batches (images, channels, height, width) with labels (images,); an incomplete last one is left out."""
-    return DataLoader(
-        _Augmented(examples, preprocess, augmentation),  # type: ignore[arg-type]
-        batch_size=min(batch_size, len(examples)),
-        shuffle=True,
-        drop_last=True,
-        generator=generator,
-        num_workers=workers,
-    )
+def _unchanged(image: Image.Image) -> Image.Image:
+    return image
+
+
+def build_mixer(augmentation: Augmentation, num_classes: int) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """What mixes a batch (images, channels, height, width) and its labels (images,) by torch's global generator.
+
+    Where the recipe mixes, the labels become shares of classes, (images, num_classes).
+    """
+    kinds = [
+        kind(alpha=alpha, num_classes=num_classes)
+        for kind, alpha in ((v2.MixUp, augmentation.mixup), (v2.CutMix, augmentation.cutmix))
+        if alpha > 0
+    ]
+    if not kinds:
+        return lambda images, labels: (images, labels)
+    mixer: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = kinds[0] if len(kinds) == 1 else v2.RandomChoice(kinds)
+    return mixer

@@ -1,66 +1,136 @@
-"""The state of a run between two epochs, in one safetensors file: enough to go on as if nothing had happened."""
+"""The state of a run in one safetensors file: enough to go on, mid-epoch too, as if nothing had happened.
+
+Randomness needs no state: it is derived from seed, epoch and position (loader.py, learner.py).
+"""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
+from blake3 import blake3
+from safetensors.torch import save as to_bytes
+from torch import Tensor
 
+from fbnetv3_zoo.atomic import replacing
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.weights.files import read_tensors, write_tensors
+from fbnetv3_zoo.training.learner import Learner
+from fbnetv3_zoo.training.run import Epoch
+from fbnetv3_zoo.weights.files import parse
+from fbnetv3_zoo.weights.log import LOG
 
-FORMAT = "fbnetv3_zoo.checkpoint"
+FORMAT, VERSION = "fbnetv3_zoo.checkpoint", "2"
+_NAME = re.compile(r"epoch-(\d{4,})-step-(\d{6,})-([0-9a-f]{16})\.safetensors")
 
 
 @dataclass(frozen=True, slots=True)
-class TrainingState:
-    """The parts of a run that change: all are updated in place by :func:`restore`."""
+class Progress:
+    """How far a run has come: ``step`` steps of epoch ``epoch`` (from 0), and the finished epochs.
 
-    model: nn.Module
-    average: AveragedModel | None
-    optimizer: torch.optim.Optimizer
+    ``loss`` and ``seconds`` are sums over those steps; ``skipped`` counts the images that could not be read in them.
+    """
 
-    def modules(self) -> dict[str, nn.Module]:
-        """The modules by the prefix of their tensors' names."""
-        return {"model": self.model} if self.average is None else {"model": self.model, "average": self.average}
+    epoch: int = 0
+    step: int = 0
+    loss: float = 0.0
+    seconds: float = 0.0
+    skipped: int = 0
+    history: tuple[Epoch, ...] = ()
 
+    def after_step(self, loss: float, seconds: float, skipped: int) -> Progress:
+        """One step further."""
+        sums = {"loss": self.loss + loss, "seconds": self.seconds + seconds, "skipped": self.skipped + skipped}
+        return replace(self, step=self.step + 1, **sums)  # type: ignore[arg-type]
 
-def store(path: Path, state: TrainingState, *, identity: dict[str, str], history: list[dict[str, Any]]) -> None:
-    """Write ``state``. ``identity`` says what the run is (any texts); ``history`` has one entry a finished epoch."""
-    tensors = {
-        f"{prefix}.{name}": tensor.detach().cpu().contiguous()
-        for prefix, module in state.modules().items()
-        for name, tensor in module.state_dict().items()
-    }
-    saved = state.optimizer.state_dict()
-    for index, slots in saved["state"].items():
-        tensors.update({f"optimizer.{index}.{name}": value.cpu() for name, value in slots.items() if value is not None})
-    metadata = {"format": FORMAT, "version": "1", "identity": json.dumps(identity), "history": json.dumps(history)}
-    write_tensors(path, tensors, metadata)
+    def after_epoch(self, epoch: Epoch) -> Progress:
+        """At the beginning of the next epoch."""
+        return Progress(epoch=self.epoch + 1, history=(*self.history, epoch))
 
 
-def restore(path: Path, state: TrainingState, *, identity: dict[str, str]) -> list[dict[str, Any]]:
-    """Load ``state`` from ``path`` and return the history. Raises :class:`ZooError` where ``identity`` differs."""
-    tensors, metadata = read_tensors(path)
-    if metadata.get("format") != FORMAT:
-        raise ZooError(f"{path}: is not a checkpoint of a training run")
+class Checkpoints:
+    """The checkpoints of a run, in ``folder``: the newest ``keep`` of them, each named after its own contents."""
+
+    def __init__(self, folder: Path, *, keep: int) -> None:
+        self.folder, self._keep = folder, keep
+
+    def paths(self) -> list[Path]:
+        """All checkpoints, the newest first."""
+        found = [(match, path) for path in self.folder.glob("*") if (match := _NAME.fullmatch(path.name))]
+        found.sort(key=lambda pair: (int(pair[0][1]), int(pair[0][2]), pair[1].stat().st_mtime_ns), reverse=True)
+        return [path for _, path in found]
+
+    def write(self, learner: Learner, progress: Progress, *, identity: Mapping[str, str]) -> Path:
+        """Write the state whole or not at all, then remove what is no longer among the newest."""
+        metadata = {
+            "format": FORMAT,
+            "version": VERSION,
+            "identity": json.dumps(dict(identity)),
+            "progress": json.dumps(asdict(progress)),
+            "scaler": json.dumps(learner.scaler.state_dict()),
+        }
+        data = to_bytes(_tensors(learner), metadata)
+        digest = blake3(data).hexdigest()[:16]
+        path = self.folder / f"epoch-{progress.epoch:04}-step-{progress.step:06}-{digest}.safetensors"
+        with replacing(path) as temporary:
+            temporary.write_bytes(data)
+        for old in self.paths()[self._keep :]:
+            old.unlink(missing_ok=True)
+        return path
+
+    def newest(self) -> bytes | None:
+        """The contents of the newest checkpoint that is whole; None where there is no checkpoint at all."""
+        paths = self.paths()
+        for path in paths:
+            try:
+                data = path.read_bytes()
+            except OSError as error:
+                LOG.warning("%s: cannot be read (%s); going on from the checkpoint before it", path, error.strerror)
+                continue
+            if blake3(data).hexdigest().startswith(_NAME.fullmatch(path.name)[3]):  # type: ignore[index]
+                return data
+            LOG.warning("%s: is damaged; going on from the checkpoint before it", path)
+        if paths:
+            raise ZooError(f"{self.folder}: none of {len(paths)} checkpoints can be read; begin anew in another folder")
+        return None
+
+    def clear_leftovers(self) -> None:
+        """Remove what a killed process left half-written."""
+        for path in self.folder.glob(".epoch-*.safetensors"):
+            path.unlink(missing_ok=True)
+
+
+def restore(data: bytes, learner: Learner, *, identity: Mapping[str, str], place: Path) -> Progress:
+    """Bring ``learner`` into the state that ``data`` holds. Raises :class:`ZooError` where ``identity`` differs."""
+    tensors, metadata = parse(data, str(place))
+    if metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
+        raise ZooError(f"{place}: holds checkpoints of another release; begin anew in another folder")
     stored = json.loads(metadata["identity"])
-    differing = [key for key, text in identity.items() if stored.get(key) != text]
-    if differing:
-        raise ZooError(f"{path}: the run was begun with another {' and '.join(differing)}; give another folder")
-    for prefix, module in state.modules().items():
-        module.load_state_dict(_under(prefix, tensors))
-    _restore_optimizer(state.optimizer, _under("optimizer", tensors))
-    history: list[dict[str, Any]] = json.loads(metadata["history"])
-    return history
+    if differing := [key for key, text in identity.items() if stored.get(key) != text]:
+        raise ZooError(f"{place}: the run was begun with another {' and '.join(differing)}; give another folder")
+    learner.student.load_state_dict(_under("student", tensors))
+    if learner.average is not None:
+        learner.average.load_state_dict(_under("average", tensors))
+    _restore_optimizer(learner.optimizer, _under("optimizer", tensors))
+    learner.scaler.load_state_dict(json.loads(metadata["scaler"]))
+    progress = json.loads(metadata["progress"])
+    return Progress(**{**progress, "history": tuple(Epoch(**entry) for entry in progress["history"])})
 
 
-def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+def _tensors(learner: Learner) -> dict[str, Tensor]:
+    tensors: dict[str, Any] = {f"student.{name}": tensor for name, tensor in learner.student.state_dict().items()}
+    if learner.average is not None:
+        tensors.update({f"average.{name}": tensor for name, tensor in learner.average.state_dict().items()})
+    for index, slots in learner.optimizer.state_dict()["state"].items():
+        tensors.update({f"optimizer.{index}.{name}": value for name, value in slots.items() if value is not None})
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     slots: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         index, name = key.split(".", 1)
@@ -68,5 +138,5 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tens
     optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(f"{prefix}."): t for name, t in tensors.items() if name.startswith(f"{prefix}.")}

@@ -1,217 +1,271 @@
-"""The training loop: epochs that depend on seed and number alone, a checkpoint after each, exact resume."""
+"""The training loop: from data and recipe to a folder with a trained network, resumable at any moment."""
 
 from __future__ import annotations
 
 import json
 import math
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from torch import nn
+from filelock import FileLock, Timeout
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.atomic import replacing
-from fbnetv3_zoo.errors import ZooError, check_whole
+from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.factory import create
 from fbnetv3_zoo.model import FBNet
 from fbnetv3_zoo.preprocess import Preprocess
-from fbnetv3_zoo.recipe import Recipe
-from fbnetv3_zoo.training.augment import training_batches
-from fbnetv3_zoo.training.checkpoint import TrainingState, restore, store
-from fbnetv3_zoo.training.curve import draw_curve
+from fbnetv3_zoo.recipe import ExponentialDecay, Recipe
+from fbnetv3_zoo.training.checkpoint import Checkpoints, Progress, restore
 from fbnetv3_zoo.training.data import Dataset
-from fbnetv3_zoo.training.evaluate import Accuracy, Floats, evaluate
-from fbnetv3_zoo.training.optim import build_average, build_optimizer
-from fbnetv3_zoo.weights.files import save
+from fbnetv3_zoo.training.evaluate import Evaluation, evaluate
+from fbnetv3_zoo.training.execution import Execution
+from fbnetv3_zoo.training.interrupt import Interrupted, Termination
+from fbnetv3_zoo.training.learner import Learner
+from fbnetv3_zoo.training.loader import Batch, TrainingBatches, seed_of
+from fbnetv3_zoo.training.optim import warn_of_long_average
+from fbnetv3_zoo.training.run import Epoch, Observer, Run, Step
+from fbnetv3_zoo.training.teacher import TeacherSource, find_teacher
+from fbnetv3_zoo.training.world import World, join
+from fbnetv3_zoo.weights.files import save, write_tensors
 
-
-@dataclass(frozen=True, slots=True)
-class Epoch:
-    """One finished epoch, a line of ``metrics.jsonl``. Losses in nats, accuracy in [0, 1], time in seconds."""
-
-    epoch: int
-    learning_rate: float
-    train_loss: float
-    validation_loss: float
-    validation_top1: float
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A finished run: the trained network (averaged weights, evaluation mode), its epochs, its accuracy.
-
-    ``folder`` holds ``model.safetensors``, ``metrics.jsonl``, ``curve.png`` and ``checkpoint.safetensors``. ``test`` is
-    None where the data has no test split.
-    """
-
-    folder: Path
-    model: FBNet
-    epochs: tuple[Epoch, ...]
-    test: Accuracy | None
-
-
-Listener = Callable[[int, int, int, float], None]
-"""Called after every step with epoch, step and number of steps (from 1), and the step's loss."""
+EXPLODED = 1000.0
+"""A loss above this, in nats, ends the run: nothing comes back from there."""
 
 
 def train(
-    arch: Arch, data: Dataset, recipe: Recipe, folder: str | Path, *, pretrained: bool | str | Path = False,
-    resume: bool = False, device: str = "cpu", workers: int = 0, on_step: Listener = lambda *_: None,
-    on_epoch: Callable[[Epoch], None] = lambda _: None,
+    arch: Arch, data: Dataset, recipe: Recipe, folder: str | Path, *, teacher: TeacherSource | None = None,
+    pretrained: bool | str | Path = False, resume: bool = False, execution: Execution = Execution(),
+    observers: Sequence[Observer] = (),
 ) -> Run:  # fmt: skip
-    """Train ``arch`` on ``data`` and leave the result in ``folder``.
+    """Train ``arch`` on ``data`` and leave the result in ``folder``; under ``torchrun``, all processes together.
 
     Args:
         arch: the network; its classes and input channels are changed to the data's.
         data: images to train, validate and test on.
         recipe: how to train.
         folder: where the files go; must not hold a run unless ``resume``.
+        teacher: a network to learn from, as ``recipe.distillation`` says: a module, a published name, a model file
+            (``.safetensors``, ``.onnx``) or ``hf-hub:owner/name``. It is validated before the first epoch.
         pretrained: weights to start from; see :func:`fbnetv3_zoo.create`.
-        resume: continue the run in ``folder`` after its last finished epoch, with the result of one that was never
-            interrupted. Network, data and recipe must be the same, but for a larger number of epochs.
-        device: where to compute, as torch names it.
-        workers: processes that prepare images (0: this one).
-        on_step: called after every step.
-        on_epoch: called after every epoch.
+        resume: continue the run in ``folder`` after its newest checkpoint, with the result of one that was never
+            interrupted. Network, data, recipe and teacher must be the same; ``epochs`` may grow where the schedule does
+            not depend on it. The number of processes may change.
+        execution: where and how to compute.
+        observers: are told of every step and epoch, in the leading process.
 
-    Raises :class:`ZooError` for input that does not fit, and when the loss stops being a finite number.
+    Raises :class:`ZooError` for input that does not fit, and where the loss explodes or stops being a number (the batch
+    is then in ``folder``); :class:`Interrupted` where SIGTERM ends the run, after a checkpoint.
     """
-    folder = Path(folder)
-    check_whole("workers", workers, at_least=0)
-    arch = replace(arch, num_classes=len(data.class_names), in_channels=len(data.mean))
-    state, preprocess, model = _begin(arch, data, recipe, pretrained, device)
-    identity = _identity(arch, data, recipe)
-    history = _history(folder, state, identity, resume=resume)
-    for number in range(len(history), recipe.epochs):
-        started = time.perf_counter()
-        rate, loss = _train_epoch(state, data, recipe, preprocess, number, workers=workers, on_step=on_step)
-        measured = evaluate(_predictor(_result(state)), data["validation"], preprocess)
+    with join(execution.device) as world, _locked(Path(folder), world), _own_randomness(world):
+        trainer = _Trainer(
+            replace(arch, num_classes=len(data.class_names), in_channels=len(data.mean)),
+            data, recipe, Path(folder), execution, world,
+        )  # fmt: skip
+        trainer.prepare(teacher, pretrained)
+        trainer.begin(resume=resume)
+        with Termination() as termination:
+            return trainer.run(observers if world.leads else (), termination)
+
+
+class _Trainer:
+    def __init__(
+        self, arch: Arch, data: Dataset, recipe: Recipe, folder: Path, execution: Execution, world: World
+    ) -> None:
+        if len(data["train"]) < 2 or not data["validation"]:
+            raise ZooError(f"{data.name}: needs at least 2 images to train on and 1 to validate on")
+        self.arch, self.data, self.recipe, self.folder = arch, data, recipe, folder
+        self.execution, self.world = execution, world
+        self.checkpoints = Checkpoints(folder / "checkpoints", keep=execution.keep_checkpoints)
+        self.progress = Progress()
+        side = arch.resolution
+        self.preprocess = Preprocess(round(side * data.resize_ratio), side, mean=data.mean, std=data.std)
+        self.batches = TrainingBatches(data["train"], self.preprocess, recipe, execution=execution, world=world)
+        self.notes: list[str] = []
+
+    def prepare(self, teacher: TeacherSource | None, pretrained: bool | str | Path) -> None:
+        """Build the network and open the teacher."""
+        recipe, generator = self.recipe, torch.Generator().manual_seed(self.recipe.seed)
+        network = create(
+            self.arch, dropout=recipe.dropout, stochastic_depth=recipe.stochastic_depth, generator=generator,
+            pretrained=pretrained,
+        )  # fmt: skip
+        network.preprocess, network.class_names = self.preprocess, self.data.class_names
+        found = teacher and find_teacher(teacher, preprocess=self.preprocess, device=self.world.device)
+        self.learner = Learner(
+            network, recipe, teacher=found or None, execution=self.execution, world=self.world, generator=generator
+        )
+        if found:
+            seen = found.check(self.data, world=self.world, execution=self.execution)
+            self.notes.append(f"teacher {found.name}: validation accuracy {seen}")
+        warn_of_long_average(recipe, self.batches.steps)
+
+    def begin(self, *, resume: bool) -> None:
+        """Take up the newest checkpoint where there is one."""
+        data = self.world.share(self._newest(resume) if self.world.leads else None)
+        if data is not None:
+            self.progress = restore(data, self.learner, identity=self._identity(), place=self.folder)
+
+    def run(self, observers: Sequence[Observer], termination: Termination) -> Run:
+        """All epochs that are left, then the result."""
+        self._last_write = time.monotonic()
+        while self.progress.epoch < self.recipe.epochs:
+            began = time.monotonic()
+            for parts in self.batches.epoch(self.progress.epoch, first_step=self.progress.step):
+                told = self._step(parts, began, termination)
+                began = time.monotonic()
+                for observer in observers:
+                    observer.on_step(told)
+                self._write_if_due(termination)
+            epoch = self._end_epoch()
+            for observer in observers:
+                observer.on_epoch(epoch)
+        return self._finish()
+
+    def _step(self, parts: list[Batch], began: float, termination: Termination) -> Step:
+        at, steps, size = self.progress, self.batches.steps, self.batches.batch_size
+        rate = self.recipe.learning_rate_at(at.epoch, (at.step + 1) / steps)
+        own = self.learner.gradients(parts, seed=seed_of(self.recipe.seed, at.epoch, at.step, self.world.rank))
+        bad = sum(len(batch.bad) for batch in parts)
+        sums = self.world.total(torch.tensor([own, bad, termination.asked], dtype=torch.float64))
+        loss = float(sums[0]) / self.world.size
+        if not loss <= EXPLODED:
+            self._refuse(loss, rate, parts)
+        self.learner.update(rate)
+        termination.agreed = sums[2] > 0
+        seconds = time.monotonic() - began
+        self.progress = at.after_step(loss, seconds, int(sums[1]))
+        return Step(at.epoch + 1, at.step + 1, steps, loss, rate, size / seconds)
+
+    def _write_if_due(self, termination: Termination) -> None:
+        every, minutes = self.execution.checkpoint_steps, self.execution.checkpoint_minutes
+        taken = self.progress.epoch * self.batches.steps + self.progress.step
+        waited = time.monotonic() - self._last_write
+        due = (every > 0 and taken % every == 0) or (minutes > 0 and waited >= 60 * minutes)
+        if due or termination.agreed:
+            self._write()
+        if termination.agreed:
+            epoch, step = self.progress.epoch + 1, self.progress.step
+            raise Interrupted(f"ended by SIGTERM after step {step} of epoch {epoch}; continue with --resume")
+
+    def _write(self) -> None:
+        if self.world.leads:
+            self.checkpoints.write(self.learner, self.progress, identity=self._identity())
+        self._last_write = time.monotonic()
+
+    def _end_epoch(self) -> Epoch:
+        began, at = time.monotonic(), self.progress
+        measured = self._measure("validation")
         if not math.isfinite(measured.loss):
-            raise ZooError(f"validation loss is {measured.loss} in epoch {number + 1}; {_remedy(recipe)}")
-        seconds = round(time.perf_counter() - started, 2)
-        epoch = Epoch(number + 1, rate, loss, measured.loss, measured.fraction, seconds)
-        history.append(epoch)
-        store(folder / "checkpoint.safetensors", state, identity=identity, history=[asdict(e) for e in history])
-        _write_metrics(folder, history)
-        on_epoch(epoch)
-    model.load_state_dict(_result(state).state_dict())
-    save(model.eval(), folder / "model.safetensors")
-    draw_curve([asdict(epoch) for epoch in history], folder / "curve.png")
-    test = evaluate(_predictor(model), data["test"], preprocess) if data["test"] else None
-    return Run(folder, model, tuple(history), test)
+            raise ZooError(f"validation loss is {measured.loss} in epoch {at.epoch + 1}; {self._remedy()}")
+        best = max((epoch.validation_top1 for epoch in at.history), default=-1.0)
+        epoch = Epoch(
+            epoch=at.epoch + 1,
+            learning_rate=self.recipe.learning_rate_at(at.epoch, 1.0),
+            train_loss=at.loss / self.batches.steps,
+            validation_loss=measured.loss,
+            validation_top1=measured.fraction,
+            skipped=at.skipped,
+            images_per_second=round(self.batches.steps * self.batches.batch_size / at.seconds, 2),
+            seconds=round(at.seconds + time.monotonic() - began, 2),
+        )
+        self.progress = at.after_epoch(epoch)
+        if self.world.leads:
+            if epoch.validation_top1 > best:
+                save(self._delivered(), self.folder / "best.safetensors")
+            self._write_metrics()
+        self._write()
+        return epoch
+
+    def _measure(self, split: str) -> Evaluation:
+        self.world.share_buffers(self.learner.result)
+        return evaluate(
+            self.learner.predict, self.data[split], self.preprocess, class_names=self.data.class_names,  # type: ignore[index]
+            workers=self.execution.workers, on_bad_image=self.execution.on_bad_image, world=self.world,
+        )  # fmt: skip
+
+    def _finish(self) -> Run:
+        model = self._delivered()
+        measured = self._measure("test" if self.data["test"] else "validation")
+        if self.world.leads:
+            save(model, self.folder / "model.safetensors")
+            self._write_metrics()
+            self._report(measured)
+        return Run(self.folder, model, self.progress.history, measured if self.data["test"] else None)
+
+    def _delivered(self) -> FBNet:
+        """The network that the run gives, on the CPU, in evaluation mode and without what only training needs."""
+        model = FBNet(self.learner.student.network.arch)
+        model.load_state_dict(self.learner.result.state_dict())
+        model.preprocess, model.class_names = self.preprocess, self.data.class_names
+        return model.eval()
+
+    def _newest(self, resume: bool) -> bytes | None:
+        self.checkpoints.clear_leftovers()
+        if not resume and self.checkpoints.paths():
+            raise ZooError(
+                f"{self.folder}: holds a run; continue it with --resume (resume=True), or give another folder"
+            )
+        return self.checkpoints.newest()
+
+    def _identity(self) -> Mapping[str, str]:
+        extensible = isinstance(self.recipe.schedule, ExponentialDecay)
+        recipe = replace(self.recipe, epochs=1) if extensible else self.recipe
+        teacher = self.learner.teacher
+        return {
+            "network": self.arch.to_json(),
+            "data": self.data.fingerprint,
+            "recipe": recipe.to_json(),
+            "teacher": "" if teacher is None else teacher.digest,
+        }
+
+    def _refuse(self, loss: float, rate: float, parts: list[Batch]) -> None:
+        """End the run: the loss has left all bounds. What led there is kept."""
+        at, path = self.progress, self.folder / f"failed-batch-{self.world.rank}.safetensors"
+        tensors = {f"images.{n}": batch.images.contiguous() for n, batch in enumerate(parts)}
+        tensors.update({f"labels.{n}": batch.labels for n, batch in enumerate(parts)})
+        about = {"epoch": at.epoch + 1, "step": at.step + 1, "learning_rate": rate, "loss": loss}
+        write_tensors(path, tensors, {key: str(value) for key, value in about.items()})
+        raise ZooError(
+            f"loss is {loss:.4g} in epoch {at.epoch + 1}, step {at.step + 1}, at learning rate {rate:.4g}; "
+            f"{self._remedy()}; the batch is in {path}"
+        )
+
+    def _remedy(self) -> str:
+        return f"lower learning_rate ({self.recipe.learning_rate:g})"
+
+    def _write_metrics(self) -> None:
+        with replacing(self.folder / "metrics.jsonl") as temporary:
+            temporary.write_text("".join(json.dumps(asdict(epoch)) + "\n" for epoch in self.progress.history))
+
+    def _report(self, measured: Evaluation) -> None:
+        """Filled in with the report page."""
 
 
-def _begin(
-    arch: Arch, data: Dataset, recipe: Recipe, pretrained: bool | str | Path, device: str
-) -> tuple[TrainingState, Preprocess, FBNet]:
-    if len(data["train"]) < 2 or not data["validation"]:
-        raise ZooError(f"{data.name}: needs at least 2 images to train on and 1 to validate on")
+def _own_randomness(world: World) -> AbstractContextManager[None]:
+    """The caller's random generators are as before when this ends."""
+    return torch.random.fork_rng(devices=[world.device] if world.device.type == "cuda" else [])
+
+
+@contextmanager
+def _locked(folder: Path, world: World) -> Iterator[None]:
+    """The folder, made where it is missing, with no other run writing into it."""
+    if not world.leads:
+        yield
+        return
     try:
-        place = torch.device(device)
-        torch.zeros(1, device=place).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ZooError(f"device {device!r} cannot be used ({str(error).splitlines()[0]}); 'cpu' always can") from None
-    generator = torch.Generator().manual_seed(recipe.seed)
-    model = create(
-        arch,
-        dropout=recipe.dropout,
-        stochastic_depth=recipe.stochastic_depth,
-        generator=generator,
-        pretrained=pretrained,
-    )
-    side = arch.resolution
-    preprocess = Preprocess(round(side * data.resize_ratio), side, mean=data.mean, std=data.std)
-    model.preprocess, model.class_names = preprocess, data.class_names
-    model.to(place)
-    return TrainingState(model, build_average(model, recipe), build_optimizer(model, recipe)), preprocess, model
-
-
-def _identity(arch: Arch, data: Dataset, recipe: Recipe) -> dict[str, str]:
-    return {"network": arch.to_json(), "data": data.fingerprint, "recipe": replace(recipe, epochs=1).to_json()}
-
-
-def _history(folder: Path, state: TrainingState, identity: dict[str, str], *, resume: bool) -> list[Epoch]:
-    path = folder / "checkpoint.safetensors"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)  # now, not after the first epoch
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock", timeout=0)
+        lock.acquire()
+    except Timeout:
+        raise ZooError(f"{folder}: another run is writing here; give another folder") from None
     except OSError as error:
         raise ZooError(f"{folder}: cannot be made a folder ({error.strerror})") from None
-    if not path.exists():
-        return []
-    if not resume:
-        raise ZooError(f"{folder}: holds a run; continue it with --resume (resume=True), or give another folder")
-    return [Epoch(**entry) for entry in restore(path, state, identity=identity)]
-
-
-def _train_epoch(
-    state: TrainingState, data: Dataset, recipe: Recipe, preprocess: Preprocess, number: int, *, workers: int,
-    on_step: Listener,
-) -> tuple[float, float]:  # fmt: skip
-    """One pass over the training split; returns the last learning rate and the mean loss.
-
-    All its randomness comes from seed and epoch number, so that a resumed run repeats it; the caller's generators are
-    left as they were.
-    """
-    device = next(state.model.parameters()).device
-    seed = recipe.seed * 1_000_003 + number
-    batches = training_batches(
-        data["train"], preprocess, recipe.augmentation, batch_size=recipe.batch_size,
-        generator=torch.Generator().manual_seed(seed), workers=workers,
-    )  # fmt: skip
-    state.model.train()
-    total, rate = 0.0, 0.0
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        for step, (images, labels) in enumerate(batches, start=1):
-            rate = recipe.learning_rate_at(number, step / len(batches))
-            loss = _step(state, images.to(device), labels.to(device), recipe, rate)
-            if not math.isfinite(loss):
-                raise ZooError(f"loss is {loss} in epoch {number + 1}, step {step}; {_remedy(recipe)}")
-            total += loss
-            on_step(number + 1, step, len(batches), loss)
-    return rate, total / len(batches)
-
-
-def _remedy(recipe: Recipe) -> str:
-    return f"lower learning_rate ({recipe.learning_rate:g})"
-
-
-def _step(state: TrainingState, images: torch.Tensor, labels: torch.Tensor, recipe: Recipe, rate: float) -> float:
-    for group in state.optimizer.param_groups:
-        group["lr"] = rate
-    state.optimizer.zero_grad()
-    loss = F.cross_entropy(state.model(images), labels, label_smoothing=recipe.label_smoothing)
-    loss.backward()  # type: ignore[no-untyped-call]
-    state.optimizer.step()
-    if state.average is not None:
-        state.average.update_parameters(state.model)
-    return float(loss.detach())
-
-
-def _result(state: TrainingState) -> nn.Module:
-    """The network that a run delivers: the average where there is one."""
-    return state.model if state.average is None else state.average.module
-
-
-def _predictor(model: nn.Module) -> Callable[[Floats], Floats]:
-    device = next(model.parameters()).device
-
-    def predict(images: Floats) -> Floats:
-        was_training = model.training
-        model.eval()
-        with torch.inference_mode():
-            logits: Floats = model(torch.from_numpy(images).to(device)).float().cpu().numpy()
-        model.train(was_training)
-        return logits
-
-    return predict
-
-
-def _write_metrics(folder: Path, history: list[Epoch]) -> None:
-    with replacing(folder / "metrics.jsonl") as temporary:
-        temporary.write_text("".join(json.dumps(asdict(epoch)) + "\n" for epoch in history))
+    try:
+        yield
+    finally:
+        lock.release()

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from fbnetv3_zoo.recipe import Optimizer, Recipe
+from fbnetv3_zoo.recipe import SGD, AdamW, Recipe
+from fbnetv3_zoo.training.rmsprop import RMSPropTF
+from fbnetv3_zoo.weights.log import LOG
 
 Tensors: TypeAlias = tuple[Tensor, ...] | list[Tensor]
 
@@ -20,20 +22,42 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    rate, momentum = recipe.learning_rate, recipe.momentum
-    if recipe.optimizer is Optimizer.SGD:
-        return torch.optim.SGD(groups, lr=rate, momentum=momentum, nesterov=momentum > 0)
-    return torch.optim.RMSprop(groups, lr=rate, momentum=momentum, alpha=0.9, eps=1e-3)
+    rate, chosen = recipe.learning_rate, recipe.optimizer
+    if isinstance(chosen, SGD):
+        nesterov = chosen.nesterov and chosen.momentum > 0
+        return torch.optim.SGD(groups, lr=rate, momentum=chosen.momentum, nesterov=nesterov)
+    if isinstance(chosen, AdamW):
+        return torch.optim.AdamW(groups, lr=rate, betas=(chosen.beta1, chosen.beta2), eps=chosen.epsilon)
+    return RMSPropTF(
+        groups, lr=rate, momentum=chosen.momentum, smoothing=chosen.smoothing, epsilon=chosen.epsilon
+    )  # fmt: skip
 
 
 def build_average(model: nn.Module, recipe: Recipe) -> AveragedModel | None:
-    """The moving average of ``model``'s parameters and buffers; None where the recipe has none."""
+    """The moving average of ``model``'s parameters and buffers; None where the recipe has none.
+
+    The first update copies; ``n_averaged`` counts them and is part of the state.
+    """
     if recipe.ema_decay == 0:
         return None
 
     def update(averaged: Tensors, current: Tensors, updates: Tensor | int) -> None:
-        steps = int(updates)
-        decay = min(recipe.ema_decay, (1 + steps) / (10 + steps))
+        decay = average_decay(recipe, int(updates))
         get_ema_multi_avg_fn(decay)(averaged, current, updates)  # type: ignore[no-untyped-call]
 
     return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
+
+
+def average_decay(recipe: Recipe, updates: int) -> float:
+    """The factor of the moving average after so many updates."""
+    return min(recipe.ema_decay, (1 + updates) / (10 + updates)) if recipe.ema_warmup else recipe.ema_decay
+
+
+def warn_of_long_average(recipe: Recipe, steps_per_epoch: int) -> None:
+    """Log a warning where the moving average reaches further back than the run is long."""
+    steps, horizon = recipe.epochs * steps_per_epoch, 1 / (1 - recipe.ema_decay)
+    if recipe.ema_decay > 0 and horizon > steps:
+        LOG.warning(
+            "ema_decay %g averages over about %.0f steps, and the run has %d: the average will lag behind; "
+            "take at most %.4g", recipe.ema_decay, horizon, steps, max(0.0, 1 - 10 / steps),
+        )  # fmt: skip

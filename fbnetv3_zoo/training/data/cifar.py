@@ -1,0 +1,210 @@
+"""CIFAR-10 and CIFAR-100 from the files they are published as, in the binary and in the Python version.
+
+Source: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+import numpy.typing as npt
+
+from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.training.data.dataset import Dataset, Example, Examples, Integers, Names, Split
+from fbnetv3_zoo.training.data.digits import ArrayReader
+from fbnetv3_zoo.training.data.files import unreadable
+from fbnetv3_zoo.training.data.pickled import read_plain
+from fbnetv3_zoo.training.data.splitting import check_seed
+
+Bytes = npt.NDArray[np.uint8]
+_PIXELS = 3 * 32 * 32
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The files of one version: their names, and the folder that the published archive unpacks to.
+
+    ``label_bytes`` come before the pixels in a binary file, the label last; in the Python version there are none, and
+    ``labels`` and ``names`` are the keys. ``train_images`` and ``test_images`` count all there are.
+    """
+
+    title: str
+    folder: str
+    train: tuple[str, ...]
+    test: str
+    meta: str
+    num_classes: int
+    label_bytes: int = 0
+    labels: str = ""
+    names: str = ""
+    train_images: int = 50_000
+    test_images: int = 10_000
+
+
+_BATCHES = tuple(f"data_batch_{n}" for n in range(1, 6))
+LAYOUTS = (
+    Layout(
+        "CIFAR-10", "cifar-10-batches-bin", tuple(f"{name}.bin" for name in _BATCHES), "test_batch.bin",
+        "batches.meta.txt", 10, label_bytes=1,
+    ),
+    Layout(
+        "CIFAR-10", "cifar-10-batches-py", _BATCHES, "test_batch", "batches.meta", 10, labels="labels",
+        names="label_names",
+    ),
+    Layout(
+        "CIFAR-100", "cifar-100-binary", ("train.bin",), "test.bin", "fine_label_names.txt", 100, label_bytes=2,
+    ),
+    Layout(
+        "CIFAR-100", "cifar-100-python", ("train",), "test", "meta", 100, labels="fine_labels",
+        names="fine_label_names",
+    ),
+)  # fmt: skip
+
+# Mean and standard deviation of the red, green and blue values of all 50,000 training images, as commonly published.
+STATISTICS = {
+    "CIFAR-10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "CIFAR-100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+}
+
+
+def find_cifar(root: Path) -> tuple[Layout, Path] | None:
+    """How and where CIFAR lies in ``root`` or one folder below; None where it does not.
+
+    Two of the first training file, the test file and the file of names are enough: the third is then missed by name.
+    """
+    found: dict[str, tuple[Layout, Path]] = {}
+    for layout in LAYOUTS:
+        for place in (root, root / layout.folder):
+            files = (layout.train[0], layout.test, layout.meta)
+            if sum((place / name).is_file() for name in files) >= 2:
+                found.setdefault(layout.title, (layout, place))
+    if len(found) > 1:
+        places = " and ".join(str(place) for _, place in found.values())
+        raise ZooError(f"{root}: holds {' and '.join(found)}; name one of {places}")
+    return next(iter(found.values()), None)
+
+
+def cifar(path: str | Path, *, seed: int = 0) -> Dataset:
+    """CIFAR-10 or CIFAR-100 (fine labels) in the folder ``path``, 32 x 32 RGB.
+
+    A tenth of the training images, drawn by ``seed`` class by class, are for validation; the test images are as
+    published. Raises :class:`ZooError` that names the file for one that is missing or not exactly as it should be.
+    """
+    check_seed(seed)
+    found = find_cifar(Path(path))
+    if found is None:
+        raise ZooError(f"{path}: holds neither CIFAR-10 nor CIFAR-100; unpack the published archive there")
+    layout, place = found
+    count = layout.train_images // len(layout.train)
+    parts = [_read(place / name, layout, count) for name in layout.train]
+    train = np.concatenate([pixels for pixels, _ in parts]), np.concatenate([labels for _, labels in parts])
+    rest, held_out = _hold_out(train[1], seed)
+    mean, std = STATISTICS[layout.title]
+    splits: dict[Split, Sequence[Example]] = {
+        "train": _examples("train", *train).at(rest),
+        "validation": _examples("train", *train).at(held_out),
+        "test": _examples("test", *_read(place / layout.test, layout, layout.test_images)),
+    }
+    names = _class_names(place / layout.meta, layout)
+    return Dataset(layout.title, names, mean, std, 1.0, MappingProxyType(splits))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Pictures:
+    """Images as published: 1,024 reds, 1,024 greens, 1,024 blues, row by row."""
+
+    pixels: Bytes
+
+    def reader(self, row: int, key: str) -> ArrayReader:
+        return ArrayReader(np.ascontiguousarray(self.pixels[row].reshape(3, 32, 32).transpose(1, 2, 0)))
+
+
+def _examples(split: str, pixels: Bytes, labels: Integers) -> Examples:
+    keys = Names.of(f"{split}/{n}" for n in range(len(labels)))
+    return Examples(keys, labels, np.arange(len(labels)), _Pictures(pixels))
+
+
+def _hold_out(labels: Integers, seed: int) -> tuple[Integers, Integers]:
+    """Indices to train on and to validate on, each in order."""
+    rng = np.random.default_rng(seed)
+    held_out = np.zeros(len(labels), dtype=bool)
+    for label in range(int(labels.max()) + 1):
+        members = np.flatnonzero(labels == label)
+        held_out[rng.permutation(members)[len(members) - len(members) // 10 :]] = True
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+
+
+def _read(path: Path, layout: Layout, count: int) -> tuple[Bytes, Integers]:
+    """Pixels (count, 3072) and labels (count,) of one file."""
+    pixels, labels = (_read_binary if layout.label_bytes else _read_python)(path, layout, count)
+    if (most := int(labels.max())) >= layout.num_classes or int(labels.min()) < 0:
+        raise _damaged(path, f"has the label {most if most >= layout.num_classes else int(labels.min())}")
+    return pixels, labels
+
+
+def _read_binary(path: Path, layout: Layout, count: int) -> tuple[Bytes, Integers]:
+    record = layout.label_bytes + _PIXELS
+    data = _contents(path, at_most=count * record)
+    if len(data) != count * record:
+        raise _damaged(path, f"has {len(data):,} bytes, not {count * record:,}")
+    records = np.frombuffer(data, np.uint8).reshape(count, record)
+    return records[:, layout.label_bytes :], records[:, layout.label_bytes - 1].astype(np.int32)
+
+
+def _read_python(path: Path, layout: Layout, count: int) -> tuple[Bytes, Integers]:
+    data = _pickled(path, at_most=count * (_PIXELS + 1000) * 2)  # names of images beside the pixels
+    pixels, labels = data.get("data"), data.get(layout.labels)
+    if not isinstance(pixels, np.ndarray) or pixels.shape != (count, _PIXELS):
+        raise _damaged(path, f"has no array 'data' of {count:,} x {_PIXELS:,} bytes")
+    if not isinstance(labels, list) or len(labels) != count or not all(type(label) is int for label in labels):
+        raise _damaged(path, f"has no list {layout.labels!r} of {count:,} whole numbers")
+    if any(not -(2**31) <= label < 2**31 for label in labels):
+        raise _damaged(path, f"has no list {layout.labels!r} of {count:,} whole numbers")
+    return pixels, np.array(labels, dtype=np.int32)
+
+
+def _class_names(path: Path, layout: Layout) -> tuple[str, ...]:
+    if layout.label_bytes:
+        text = _contents(path, at_most=100_000).decode("utf-8", "replace")
+        names = [line.strip() for line in text.splitlines() if line.strip()]
+    else:
+        listed = _pickled(path, at_most=100_000).get(layout.names)
+        names = [_text(name) for name in listed] if isinstance(listed, list) else []
+    if len(set(names)) != layout.num_classes or len(names) != layout.num_classes or "" in names:
+        raise _damaged(path, f"does not name {layout.num_classes} classes")
+    return tuple(names)
+
+
+def _text(name: object) -> str:
+    if isinstance(name, bytes):
+        return name.decode("utf-8", "replace")
+    return name if isinstance(name, str) else ""
+
+
+def _pickled(path: Path, *, at_most: int) -> dict[str, object]:
+    try:
+        value = read_plain(_contents(path, at_most=at_most))
+    except ZooError as error:
+        if str(error).startswith(str(path)):
+            raise
+        raise _damaged(path, str(error)) from None
+    if type(value) is not dict:
+        raise _damaged(path, "holds no dict")
+    return value
+
+
+def _contents(path: Path, *, at_most: int) -> bytes:
+    try:
+        if path.stat().st_size > at_most:
+            raise _damaged(path, f"has {path.stat().st_size:,} bytes, at most {at_most:,} are due")
+        return path.read_bytes()
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
+def _damaged(path: Path, what: str) -> ZooError:
+    return ZooError(f"{path}: {what}; it is damaged, unpack the published archive again")

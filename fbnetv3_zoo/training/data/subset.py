@@ -1,0 +1,142 @@
+"""A part of a dataset to search on: fewer classes, some training images held out, written down as a list."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+
+from fbnetv3_zoo.errors import ZooError, check_whole
+from fbnetv3_zoo.plain import from_json, to_json
+from fbnetv3_zoo.training.data.dataset import Dataset, Example, Examples, Integers, labels_of, take
+from fbnetv3_zoo.training.data.files import unreadable
+from fbnetv3_zoo.training.data.splitting import check_seed
+
+
+@dataclass(frozen=True, slots=True)
+class Subset:
+    """Which classes, and which of their training images (by key) are held out of training.
+
+    ``data`` is the name of the dataset it was chosen from, ``seed`` what it was chosen by, and what the data was split
+    by where no split is given.
+    """
+
+    data: str
+    seed: int
+    class_names: tuple[str, ...]
+    held_out: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
+        for place, values in (("class_names", self.class_names), ("held_out", self.held_out)):
+            if len(set(values)) < len(values):
+                twice = next(value for n, value in enumerate(values) if value in values[:n])
+                raise ZooError(f"Subset.{place} has {twice!r} twice; remove one")
+        if len(self.class_names) < 2 or not self.held_out:
+            raise ZooError("Subset needs at least 2 class_names and 1 held_out image")
+
+    def to_json(self) -> str:
+        """This subset as JSON text, an item a line; :meth:`from_json` gives an equal value back."""
+        return to_json(self)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Subset:
+        """The subset in ``text``. Raises :class:`ZooError` with the place of what is wrong."""
+        return from_json(cls, text)
+
+    def apply(self, data: Dataset) -> Dataset:
+        """``data`` with these classes only, numbered anew in its order.
+
+        The held-out images are the validation split, the other training images the train split. The validation split
+        of ``data`` becomes the test split, which a search never looks at. Raises :class:`ZooError` for the first class
+        or image that ``data`` lacks.
+        """
+        known = set(data.class_names)
+        if missing := [name for name in self.class_names if name not in known]:
+            raise ZooError(f"{data.name}: has no class {missing[0]!r}, which the subset of {self.data} names")
+        wanted = set(self.class_names)
+        kept = np.array([name in wanted for name in data.class_names])
+        numbers = np.where(kept, np.cumsum(kept) - 1, -1)
+        ours = np.flatnonzero(kept[labels_of(data["train"])])
+        held_out = self._held_out(data, ours)
+        unseen = np.flatnonzero(kept[labels_of(data["validation"])])
+        splits = {
+            "train": take(data["train"], ours[~held_out], numbers),
+            "validation": take(data["train"], ours[held_out], numbers),
+            "test": take(data["validation"], unseen, numbers),
+        }
+        names = tuple(name for name in data.class_names if name in wanted)
+        name = f"{data.name}, {len(names)} of {len(data.class_names)} classes"
+        return Dataset(name, names, data.mean, data.std, data.resize_ratio, MappingProxyType(splits))  # type: ignore[arg-type]
+
+    def _held_out(self, data: Dataset, ours: Integers) -> Integers:
+        """Which of the training images ``ours`` are held out."""
+        waiting = set(self.held_out)
+        held_out = np.zeros(len(ours), dtype=bool)
+        for n, key in enumerate(keys_of(data["train"], ours)):
+            if key in waiting:
+                held_out[n] = True
+                waiting.remove(key)
+        if waiting:
+            first = next(key for key in self.held_out if key in waiting)
+            raise ZooError(f"{data.name}: no training image {first!r}, which the subset of {self.data} holds out")
+        return held_out
+
+
+def choose_subset(data: Dataset, *, classes: int = 200, held_out: int = 10_000, seed: int = 0) -> Subset:
+    """Classes and held-out training images drawn by ``seed``, as many of each class as can be.
+
+    Every class keeps at least one image to train on; classes of a single one are not drawn. Raises :class:`ZooError`
+    where the data has not so many.
+    """
+    check_whole("classes", classes, at_least=2)
+    check_whole("held_out", held_out, at_most=10**9)
+    check_seed(seed)
+    labels = labels_of(data["train"])
+    counts = np.bincount(labels, minlength=len(data.class_names))
+    possible = np.flatnonzero(counts > 1)
+    if len(possible) < classes:
+        raise ZooError(f"{data.name}: has {len(possible)} classes with 2 or more training images, not {classes}")
+    rng = np.random.default_rng(seed)
+    chosen = np.sort(rng.permutation(possible)[:classes])
+    shares = _shares(counts[chosen] - 1, held_out, rng, data.name)
+    rows = [rng.permutation(np.flatnonzero(labels == c))[:share] for c, share in zip(chosen, shares, strict=True)]
+    names = tuple(data.class_names[c] for c in chosen)
+    return Subset(data.name, seed, names, tuple(keys_of(data["train"], np.sort(np.concatenate(rows)))))
+
+
+def load_subset(path: str | Path) -> Subset:
+    """The subset in the JSON file ``path``."""
+    try:
+        return Subset.from_json(Path(path).read_bytes())
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except ZooError as error:
+        raise ZooError(f"{path}: {error}") from None
+
+
+def keys_of(examples: Sequence[Example], chosen: Integers) -> Sequence[str]:
+    """Keys of the examples with these indices."""
+    if isinstance(examples, Examples):
+        return [examples.keys[int(row)] for row in examples.rows[chosen]]
+    return [examples[int(n)].key for n in chosen]
+
+
+def _shares(room: Integers, total: int, rng: np.random.Generator, name: str) -> Integers:
+    """``total`` divided among classes that can give so many each, as evenly as possible."""
+    if total > room.sum():
+        raise ZooError(
+            f"{name}: {len(room)} classes have {room.sum() + len(room):,} training images; "
+            f"at most {room.sum():,} can be held out, not {total:,}"
+        )
+    shares = np.zeros_like(room)
+    while left := total - int(shares.sum()):
+        able = np.flatnonzero(shares < room)
+        if left < len(able):
+            shares[rng.permutation(able)[:left]] += 1
+        else:
+            shares[able] = np.minimum(room[able], shares[able] + left // len(able))
+    return shares

@@ -1,0 +1,61 @@
+"""How a run is carried out: what a machine can do, as against what is learned (that is the recipe)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from fbnetv3_zoo.errors import check_flag, check_number, check_type, check_whole
+
+
+class Precision(Enum):
+    """What the network computes in; weights, moving average and loss stay in 32 bits."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bf16"
+    FLOAT16 = "fp16"
+
+
+class OnBadImage(Enum):
+    """What happens where an image cannot be read: end the run, or leave the image out and count it."""
+
+    RAISE = "raise"
+    SKIP = "skip"
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """Where and how a run computes.
+
+    ``device``: as torch names it; under ``torchrun``, ``cuda`` is each process's own GPU. ``workers``: processes that
+    prepare images, for each process that computes (0: it does so itself). ``accumulation``: parts that a batch is
+    computed in, one after the other, each with norms of its own. ``channels_last``: the layout of the maps (None: by
+    device, the faster one). ``checkpoint_steps`` and ``checkpoint_minutes``: a checkpoint whenever so much has passed,
+    besides the one after every epoch (0: none). ``keep_checkpoints``: how many of the newest are kept.
+    """
+
+    device: str = "cpu"
+    workers: int = 0
+    precision: Precision = Precision.FLOAT32
+    compile: bool = False
+    channels_last: bool | None = None
+    gradient_checkpointing: bool = False
+    accumulation: int = 1
+    checkpoint_steps: int = 0
+    checkpoint_minutes: float = 0.0
+    keep_checkpoints: int = 2
+    on_bad_image: OnBadImage = OnBadImage.RAISE
+
+    def __post_init__(self) -> None:
+        check_type("Execution.device", self.device, str, "text, such as 'cpu' or 'cuda'")
+        check_whole("Execution.workers", self.workers, at_least=0)
+        check_type("Execution.precision", self.precision, Precision, "a Precision")
+        check_flag("Execution.compile", self.compile)
+        if self.channels_last is not None:
+            check_flag("Execution.channels_last", self.channels_last)
+        check_flag("Execution.gradient_checkpointing", self.gradient_checkpointing)
+        check_whole("Execution.accumulation", self.accumulation)
+        check_whole("Execution.checkpoint_steps", self.checkpoint_steps, at_least=0)
+        check_number("Execution.checkpoint_minutes", self.checkpoint_minutes, at_least=0)
+        check_whole("Execution.keep_checkpoints", self.keep_checkpoints)
+        check_type("Execution.on_bad_image", self.on_bad_image, OnBadImage, "an OnBadImage")

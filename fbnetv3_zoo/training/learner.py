@@ -1,0 +1,155 @@
+"""What changes in a run, and the one step that changes it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from fbnetv3_zoo.classify import Floats
+from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.model import FBNet
+from fbnetv3_zoo.recipe import Recipe
+from fbnetv3_zoo.training.augment import build_mixer
+from fbnetv3_zoo.training.execution import Execution, Precision
+from fbnetv3_zoo.training.loader import Batch
+from fbnetv3_zoo.training.losses import distilled_loss, map_distance
+from fbnetv3_zoo.training.optim import build_average, build_optimizer
+from fbnetv3_zoo.training.teacher import Teacher, normalised
+from fbnetv3_zoo.training.world import World
+
+_DTYPES = {Precision.BFLOAT16: torch.bfloat16, Precision.FLOAT16: torch.float16}
+
+
+class Student(nn.Module):
+    """The network in training, and what fits its last map to the teacher's where maps are compared."""
+
+    def __init__(self, network: FBNet, map_channels: int | None, generator: torch.Generator | None) -> None:
+        super().__init__()
+        self.network = network
+        self.projector: nn.Module | None = None
+        if map_channels is not None:
+            own = network.feature_info[-1].channels
+            self.projector = nn.Conv2d(own, map_channels, 1, bias=False)
+            nn.init.kaiming_normal_(self.projector.weight, generator=generator)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Logits, and the last map in as many channels as the teacher's has."""
+        if self.projector is None:
+            return self.network(images), None
+        maps = self.network.forward_features(images)
+        return self.network.forward_head(maps), self.projector(maps)
+
+
+class Learner:
+    """Network, optimizer, moving average and teacher of a run, in this process of ``world``.
+
+    ``network`` is trained in place: moved to the device, its norms synchronised where several GPUs share a batch.
+    """
+
+    def __init__(
+        self, network: FBNet, recipe: Recipe, *, teacher: Teacher | None = None, execution: Execution = Execution(),
+        world: World = World(), generator: torch.Generator | None = None,
+    ) -> None:  # fmt: skip
+        self.recipe, self.execution, self.world, self.teacher = recipe, execution, world, teacher
+        self.preprocess = network.preprocess
+        self._format = self._memory_format()
+        maps = self._map_channels()
+        if world.size > 1 and world.device.type == "cuda":
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        network.set_gradient_checkpointing(execution.gradient_checkpointing)
+        self.student = Student(network, maps, generator).to(world.device, memory_format=self._format)  # type: ignore[call-overload]
+        self.average = build_average(self.student.network, recipe)
+        self.optimizer = build_optimizer(self.student, recipe)
+        self.scaler = torch.amp.GradScaler(world.device.type, enabled=execution.precision is Precision.FLOAT16)
+        self._mix = build_mixer(recipe.augmentation, network.arch.num_classes)
+        self.student.train()
+        if execution.compile:
+            self.student.compile()
+        self._forward: nn.Module = self.student
+        if world.size > 1:
+            self._forward = DistributedDataParallel(self.student)
+
+    @property
+    def result(self) -> nn.Module:
+        """The network that a run delivers: the average where there is one."""
+        return self.student.network if self.average is None else self.average.module
+
+    def gradients(self, parts: Sequence[Batch], *, seed: int) -> float:
+        """Compute the gradients of the mean loss of ``parts`` and return that loss (this process's, in nats).
+
+        All randomness (mixing, dropout, stochastic depth) comes from ``seed``.
+        """
+        torch.manual_seed(seed)
+        self.optimizer.zero_grad()
+        total = 0.0
+        for number, batch in enumerate(parts, start=1):
+            with self._exchanging(number == len(parts)):
+                loss = self._loss(batch) / len(parts)
+                self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            total += float(loss.detach())
+        return total
+
+    def update(self, rate: float) -> None:
+        """Apply the gradients at this learning rate, and let the average follow."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        if self.recipe.clip_norm > 0:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.student.parameters(), self.recipe.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.average is not None:
+            self.average.update_parameters(self.student.network)
+
+    def predict(self, images: Floats) -> Floats:
+        """Logits of a batch (images, channels, height, width) by :attr:`result`, in evaluation mode and 32 bits."""
+        network, was_training = self.result, self.result.training
+        network.eval()
+        with torch.inference_mode():
+            logits: Floats = network(torch.from_numpy(images).to(self.world.device)).float().cpu().numpy()
+        network.train(was_training)
+        return logits
+
+    def _loss(self, batch: Batch) -> Tensor:
+        device, recipe = self.world.device, self.recipe
+        pixels = batch.images.to(device, non_blocking=True).float().div_(255)
+        pixels, targets = self._mix(pixels, batch.labels.to(device, non_blocking=True))
+        images = normalised(pixels, self.preprocess).contiguous(memory_format=self._format)
+        with self._reduced_precision():
+            logits, maps = self._forward(images)
+            answers, teacher_maps = (None, None) if self.teacher is None else self.teacher(pixels)
+        loss = F.cross_entropy(logits.float(), targets, label_smoothing=recipe.label_smoothing)
+        if answers is not None:
+            loss = distilled_loss(loss, logits.float(), answers, recipe.distillation)
+        if maps is not None and teacher_maps is not None:
+            loss = loss + recipe.distillation.feature_weight * map_distance(maps.float(), teacher_maps.float())
+        return loss
+
+    def _exchanging(self, last: bool) -> AbstractContextManager[None]:
+        """Gradients are exchanged between processes once a step, with its last part."""
+        if last or not isinstance(self._forward, DistributedDataParallel):
+            return nullcontext()
+        return self._forward.no_sync()
+
+    def _reduced_precision(self) -> AbstractContextManager[None]:
+        if (dtype := _DTYPES.get(self.execution.precision)) is None:
+            return nullcontext()
+        return torch.autocast(self.world.device.type, dtype)  # type: ignore[return-value]
+
+    def _memory_format(self) -> torch.memory_format:
+        last = self.execution.channels_last
+        if last is None:  # tensor cores work in it; on a CPU the network itself takes no other (see FBNet)
+            last = self.world.device.type == "cpu" or self.execution.precision is not Precision.FLOAT32
+        return torch.channels_last if last else torch.contiguous_format
+
+    def _map_channels(self) -> int | None:
+        if self.teacher is None or self.recipe.distillation.feature_weight == 0:
+            return None
+        if self.teacher.map_channels is None:
+            raise ZooError(f"teacher {self.teacher.name}: has no maps to compare; set distillation.feature_weight to 0")
+        return self.teacher.map_channels

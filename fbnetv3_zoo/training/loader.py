@@ -1,0 +1,164 @@
+"""Training batches whose order and contents depend on seed, epoch and position alone.
+
+Neither the number of worker processes nor an interruption changes them, and as many processes as there may be take the
+same images together as one would alone.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.preprocess import Preprocess
+from fbnetv3_zoo.recipe import Recipe
+from fbnetv3_zoo.training.augment import Augmenter
+from fbnetv3_zoo.training.data import Example
+from fbnetv3_zoo.training.execution import Execution, OnBadImage
+from fbnetv3_zoo.training.world import World
+
+_TRIES = 50
+"""How many images in a row may be unreadable before the data as a whole is called unreadable."""
+
+
+def seed_of(*numbers: int) -> int:
+    """A 63-bit seed from so many whole numbers; another for every other choice of them."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Images (uint8: images, channels, height, width) with labels (int64: images).
+
+    ``bad`` has key and complaint of every image that could not be read, and was replaced by the next one; there are no
+    images where that led nowhere.
+    """
+
+    images: Tensor
+    labels: Tensor
+    bad: tuple[tuple[str, str], ...] = ()
+
+    def pin_memory(self) -> Batch:
+        """The same in page-locked memory, from which a GPU copies faster."""
+        return Batch(self.images.pin_memory(), self.labels.pin_memory(), self.bad)
+
+
+class TrainingBatches:
+    """The batches of a run, for this process of ``world``.
+
+    Every step takes ``batch_size`` images over all processes (all images, where there are fewer), in
+    ``execution.accumulation`` parts. The images left over at the end of an epoch are not seen in it.
+    """
+
+    def __init__(
+        self, examples: Sequence[Example], preprocess: Preprocess, recipe: Recipe, *,
+        execution: Execution = Execution(), world: World = World(),
+    ) -> None:  # fmt: skip
+        self._count, self._recipe, self._execution, self._world = len(examples), recipe, execution, world
+        self.batch_size = min(recipe.batch_size, self._count)
+        shares = world.size * execution.accumulation
+        self._part = self.batch_size // shares
+        if self.batch_size % shares or self._part < 2:
+            raise ZooError(
+                f"batches of {self.batch_size} images cannot be divided among {world.size} processes x "
+                f"{execution.accumulation} parts, at least 2 images each; take a multiple of {shares}, "
+                f"{max(2, self._part) * shares} for one"
+            )
+        self.steps = self._count // self.batch_size
+        self._order = _Order()
+        self._loader: DataLoader[Batch] = DataLoader(
+            _Samples(examples, Augmenter(preprocess, recipe.augmentation)),  # type: ignore[arg-type]
+            batch_sampler=self._order,  # type: ignore[arg-type]
+            collate_fn=_collate,
+            num_workers=execution.workers,
+            persistent_workers=execution.workers > 0,
+            worker_init_fn=_apart,
+            pin_memory=world.device.type == "cuda",
+            generator=torch.Generator(),  # else the loader would draw from the caller's
+        )
+
+    def epoch(self, number: int, *, first_step: int = 0) -> Iterator[list[Batch]]:
+        """The parts of every step of epoch ``number`` (from 0) for this process, from ``first_step`` on."""
+        self._order.plan = lambda: self._plan(number, first_step)
+        parts: list[Batch] = []
+        for batch in self._guarded():
+            if not len(batch.images):
+                raise ZooError(f"{len(batch.bad)} images in a row cannot be read, the first: {batch.bad[0][1]}")
+            if batch.bad and self._execution.on_bad_image is OnBadImage.RAISE:
+                raise ZooError(f"{batch.bad[0][1]}; with --on-bad-image skip such images are replaced and counted")
+            parts.append(batch)
+            if len(parts) == self._execution.accumulation:
+                yield parts
+                parts = []
+
+    def _guarded(self) -> Iterator[Batch]:
+        try:
+            yield from self._loader
+        except RuntimeError as error:
+            if re.match(r"DataLoader worker \(pid.*", str(error)):
+                told = str(error).splitlines()[0]
+                raise ZooError(f"a process that prepares images has ended ({told}); the run can be resumed") from None
+            raise
+
+    def _plan(self, number: int, first_step: int) -> Iterator[list[tuple[int, int]]]:
+        """Index and seed of every image of every part that this process takes."""
+        repeats, seed, part = self._recipe.augmentation.repeats, self._recipe.seed, self._part
+        order = np.random.default_rng([seed, number]).permutation(self._count)
+        if repeats > 1:
+            order = np.repeat(order, repeats)[: self._count]
+        for n in range(first_step * self._execution.accumulation, self.steps * self._execution.accumulation):
+            start = (n * self._world.size + self._world.rank) * part
+            yield [(int(order[at]), seed_of(seed, number, at)) for at in range(start, start + part)]
+
+
+class _Order:
+    """What the loader is to take next: it asks anew every epoch."""
+
+    def __init__(self) -> None:
+        self.plan: Callable[[], Iterator[list[tuple[int, int]]]] = lambda: iter(())
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        return self.plan()
+
+
+_Sample = tuple[Tensor | None, int, tuple[tuple[str, str], ...]]
+
+
+class _Samples(TorchDataset[_Sample]):
+    def __init__(self, examples: Sequence[Example], augmenter: Augmenter) -> None:
+        self._examples, self._augmenter = examples, augmenter
+
+    def __getitem__(self, chosen: tuple[int, int]) -> _Sample:
+        index, seed = chosen
+        bad: list[tuple[str, str]] = []
+        with torch.random.fork_rng(devices=[]):
+            for offset in range(min(_TRIES, len(self._examples))):
+                torch.default_generator.manual_seed(seed)  # torch.manual_seed would look for GPUs, every time
+                example = self._examples[(index + offset) % len(self._examples)]
+                try:
+                    return self._augmenter(example), example.label, tuple(bad)
+                except ZooError as error:
+                    bad.append((example.key, str(error)))
+        return None, 0, tuple(bad)
+
+
+def _apart(worker: int) -> None:
+    """Leave signals that go to a whole process group to the process that writes the checkpoint."""
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
+
+
+def _collate(samples: list[_Sample]) -> Batch:
+    for pixels, _, bad in samples:
+        if pixels is None:
+            return Batch(torch.empty(0), torch.empty(0), bad)
+    images = torch.stack([pixels for pixels, _, _ in samples if pixels is not None]).movedim(-1, 1)  # channels-last
+    return Batch(images, torch.tensor([label for _, label, _ in samples]), tuple(b for *_, bad in samples for b in bad))

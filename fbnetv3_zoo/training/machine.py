@@ -1,0 +1,41 @@
+"""What machine this is and which releases run on it, for those who read a result later."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+PACKAGES = ("fbnetv3-zoo", "torch", "torchvision", "numpy", "pillow")
+
+
+def describe_machine() -> dict[str, str]:
+    """Processor, cores, memory, GPUs, operating system and releases, by name."""
+    gpus = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
+    return {
+        "Processor": _processor(),
+        "Cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
+        "Memory": _memory(),
+        **({"GPUs": ", ".join(gpus)} if gpus else {}),
+        "System": f"{platform.system()} {platform.release()}",
+        "Python": platform.python_version(),
+        **{name: version(name) for name in PACKAGES},
+    }
+
+
+def _processor() -> str:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return next(filter(None, names), platform.processor() or platform.machine())
+
+
+def _memory() -> str:
+    try:
+        size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # not on every system
+        return "unknown"
+    return f"{size / 2**30:.1f} GiB"

@@ -1,0 +1,157 @@
+"""A network that another one learns from: any module, model name, model file or ONNX file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from blake3 import blake3
+from torch import Tensor, nn
+
+from fbnetv3_zoo.classify import Classifier, Floats
+from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.factory import create
+from fbnetv3_zoo.model import FBNet
+from fbnetv3_zoo.preprocess import Preprocess
+from fbnetv3_zoo.training.data import Dataset
+from fbnetv3_zoo.training.evaluate import Evaluation, evaluate
+from fbnetv3_zoo.training.execution import Execution
+from fbnetv3_zoo.training.world import World
+from fbnetv3_zoo.weights.files import load
+from fbnetv3_zoo.weights.log import LOG
+from fbnetv3_zoo.weights.records import RECORDS
+from fbnetv3_zoo.zoo import ARCHS
+
+TeacherSource: TypeAlias = "Teacher | nn.Module | str | Path"
+
+
+class Teacher:
+    """Answers for the images that the student sees, at its own resolution and with its own normalisation.
+
+    Always in evaluation mode, without gradients. ``name`` is what messages call it; ``digest`` tells its weights from
+    others (a run is only resumed with the same teacher); ``class_names`` are None where it does not know them.
+    """
+
+    def __init__(
+        self, answer: Callable[[Tensor], tuple[Tensor, Tensor | None]], preprocess: Preprocess, *, name: str,
+        digest: str, class_names: tuple[str, ...] | None, map_channels: int | None,
+    ) -> None:  # fmt: skip
+        self.preprocess, self.name, self.digest, self.class_names = preprocess, name, digest, class_names
+        self.map_channels = map_channels
+        self._answer = answer
+
+    def __call__(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Logits (images, classes), and the last map where the teacher has one, of square images in [0, 1].
+
+        ``pixels``: (images, channels, height, width), mixed as the student's are, before any normalisation.
+        """
+        with torch.no_grad():
+            logits, maps = self._answer(_prepared(pixels, self.preprocess))
+        return logits.float(), maps
+
+    def check(self, data: Dataset, *, world: World, execution: Execution) -> Evaluation:
+        """How the teacher does on the validation split. Raises :class:`ZooError` where its classes are others."""
+        if self.class_names is not None and self.class_names != data.class_names:
+            raise ZooError(f"teacher {self.name}: its classes are not those of {data.name}; train one on this data")
+
+        def predict(images: Floats) -> Floats:
+            with torch.no_grad():
+                logits: Floats = self._answer(torch.from_numpy(images).to(world.device))[0].float().cpu().numpy()
+            if logits.shape != (len(images), len(data.class_names)):
+                shape, classes = logits.shape[1:], len(data.class_names)
+                raise ZooError(f"teacher {self.name}: answers of shape {shape}; {data.name} has {classes} classes")
+            return logits
+
+        found = evaluate(
+            predict, data["validation"], self.preprocess, workers=execution.workers,
+            on_bad_image=execution.on_bad_image, world=world,
+        )  # fmt: skip
+        LOG.info("teacher %s: validation accuracy %s", self.name, found)
+        if found.fraction * len(data.class_names) <= 1:
+            LOG.warning("teacher %s knows no more of %s than chance would", self.name, data.name)
+        return found
+
+
+def find_teacher(source: TeacherSource, *, preprocess: Preprocess, device: torch.device) -> Teacher:
+    """The teacher that ``source`` stands for, computing on ``device`` (ONNX files: on the CPU).
+
+    A module (which is copied); a published name, for its published weights; a ``.safetensors`` or ``.onnx`` file of this
+    project; or ``hf-hub:owner/name``. A module that does not say what images it expects gets ``preprocess``.
+    """
+    if isinstance(source, Teacher):
+        return source
+    if isinstance(source, nn.Module):
+        return _module_teacher(deepcopy(source), preprocess, device, name=type(source).__name__)
+    name = str(source)
+    if name in ARCHS or name in RECORDS:
+        return _module_teacher(create(name, pretrained=True), preprocess, device, name=name)
+    if name.endswith(".onnx"):
+        return _onnx_teacher(Path(source))
+    return _module_teacher(load(source), preprocess, device, name=name)
+
+
+def _module_teacher(network: nn.Module, preprocess: Preprocess, device: torch.device, *, name: str) -> Teacher:
+    network.to(device).requires_grad_(False)
+    ours = network if isinstance(network, FBNet) else None
+
+    def answer(images: Tensor) -> tuple[Tensor, Tensor | None]:
+        network.eval()
+        if ours is None:
+            return network(images), None
+        maps = ours.forward_features(images)
+        return ours.forward_head(maps), maps
+
+    return Teacher(
+        answer,
+        preprocess if ours is None else ours.preprocess,
+        name=name,
+        digest=_digest(network),
+        class_names=None if ours is None else ours.class_names,
+        map_channels=None if ours is None else ours.feature_info[-1].channels,
+    )
+
+
+def _onnx_teacher(path: Path) -> Teacher:
+    classifier = Classifier.open(path)
+
+    def answer(images: Tensor) -> tuple[Tensor, Tensor | None]:
+        array = np.ascontiguousarray(images.float().cpu().numpy())
+        return torch.from_numpy(classifier.logits(array)).to(images.device), None
+
+    about, digest = classifier.description, blake3(path.read_bytes()).hexdigest()
+    names = about.class_names
+    return Teacher(answer, about.preprocess, name=str(path), digest=digest, class_names=names, map_channels=None)
+
+
+def _digest(network: nn.Module) -> str:
+    hasher = blake3()
+    for name, tensor in network.state_dict().items():
+        hasher.update(name.encode())
+        hasher.update(np.ascontiguousarray(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy()))
+    return hasher.hexdigest()
+
+
+def _prepared(pixels: Tensor, preprocess: Preprocess) -> Tensor:
+    """Images in [0, 1] as the teacher takes them; unlike in evaluation nothing is cropped off."""
+    channels, side = len(preprocess.mean), preprocess.resolution
+    if pixels.shape[1] != channels:
+        pixels = (_luma(pixels) if pixels.shape[1] == 3 else pixels.mean(1, keepdim=True)).expand(-1, channels, -1, -1)
+    if pixels.shape[-1] != side:
+        pixels = F.interpolate(pixels, (side, side), mode="bilinear", antialias=True)
+    return normalised(pixels, preprocess)
+
+
+def _luma(pixels: Tensor) -> Tensor:
+    weights = pixels.new_tensor((0.299, 0.587, 0.114))[:, None, None]  # ITU-R 601-2, as Pillow's "L"
+    return (pixels * weights).sum(1, keepdim=True)
+
+
+def normalised(pixels: Tensor, preprocess: Preprocess) -> Tensor:
+    """``(pixels - mean) / std``, channel by channel, of images in [0, 1]."""
+    mean, std = (pixels.new_tensor(values)[:, None, None] for values in (preprocess.mean, preprocess.std))
+    return (pixels - mean) / std

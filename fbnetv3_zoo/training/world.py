@@ -1,0 +1,94 @@
+"""The processes of one run: alone by default, several when started by ``torchrun``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from fbnetv3_zoo.errors import ZooError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """This process among those of a run: number ``rank`` (from 0) of ``size``, computing on ``device``."""
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = torch.device("cpu")
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that writes files and speaks."""
+        return self.rank == 0
+
+    def total(self, values: Tensor) -> Tensor:
+        """The sum of all processes' ``values`` (equal shapes), which are left alone."""
+        if self.size == 1:
+            return values
+        summed = values.to(self.device, copy=True)
+        dist.all_reduce(summed)
+        return summed.to(values.device)
+
+    def gather(self, value: T) -> list[T]:
+        """Every process's ``value``, in order of rank."""
+        if self.size == 1:
+            return [value]
+        values: list[T | None] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values  # type: ignore[return-value]
+
+    def share(self, value: T) -> T:
+        """The ``value`` of the leading process."""
+        if self.size == 1:
+            return value
+        box: list[T] = [value]
+        dist.broadcast_object_list(box, src=0, device=self.device)
+        return box[0]
+
+    def share_buffers(self, module: nn.Module) -> None:
+        """Give ``module`` the leading process's buffers: running statistics differ where norms are not synchronised."""
+        if self.size > 1:
+            for buffer in module.buffers():
+                dist.broadcast(buffer, src=0)
+
+
+@contextmanager
+def join(device: str = "cpu") -> Iterator[World]:
+    """The world of this process: what ``torchrun`` has set up, or this process alone.
+
+    Processes meet over NCCL where ``device`` is ``cuda`` (each takes the GPU of its local rank), else over gloo. Raises
+    :class:`ZooError` for a device that cannot be used.
+    """
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        yield World(device=usable(device))
+        return
+    place = usable(f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device == "cuda" else device)
+    joined_before = dist.is_initialized()
+    if not joined_before:
+        dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+    try:
+        yield World(dist.get_rank(), dist.get_world_size(), place)
+    finally:
+        if not joined_before:
+            dist.destroy_process_group()
+
+
+def usable(device: str) -> torch.device:
+    """``device`` as torch has it; raises :class:`ZooError` where nothing can be computed on it."""
+    try:
+        place = torch.device(device)
+        torch.zeros(1, device=place).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ZooError(f"device {device!r} cannot be used ({str(error).splitlines()[0]}); 'cpu' always can") from None
+    if place.type == "cuda":
+        torch.cuda.set_device(place)
+    return place
