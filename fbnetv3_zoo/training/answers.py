@@ -93,7 +93,7 @@ def _matrix(found: Evaluation) -> Html:
         f"<tr>{_label(names[true], scope='row')}{_cells(true, counts[true], names, counted=counted)}</tr>\n"
         for true in range(len(names))
     )
-    kind = "confusion" if counted else "confusion dense"
+    kind = "confusion" + (" upright" if max(map(len, names)) <= 2 else "") + ("" if counted else " dense")
     head = f"<thead><tr><td></td>{heads}</tr></thead>"
     return Html(f'<div class="wide"><table class="{kind}">{head}\n<tbody>{rows}</tbody></table></div>\n')
 

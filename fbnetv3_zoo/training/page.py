@@ -112,12 +112,12 @@ td { vertical-align: top; max-width: 26rem; overflow-wrap: break-word; }
 .confusion td { min-width: 2.2rem; height: 2rem; text-align: center; vertical-align: middle;
   background: rgb(var(--wrong) / calc(var(--share, 0) * .75)); }
 .confusion td.right { background: rgb(var(--right) / calc(var(--share, 0) * .6)); }
-.confusion thead th { height: 1px; padding: .3rem 0; writing-mode: vertical-rl; transform: rotate(180deg);
-  vertical-align: middle; }
-.confusion th bdi { display: block; max-width: 11rem; max-height: 11rem; overflow: hidden; text-overflow: ellipsis;
+.confusion thead th { padding: .3rem 0; writing-mode: vertical-rl; transform: rotate(180deg); vertical-align: middle; }
+.confusion th bdi { display: block; max-inline-size: 11rem; overflow: hidden; text-overflow: ellipsis;
   white-space: nowrap; }
 .confusion tbody th { padding-right: .6rem; text-align: right; vertical-align: middle; }
 .confusion tbody tr { border: 0; }
+.confusion.upright thead th { writing-mode: horizontal-tb; transform: none; text-align: center; }
 .confusion.dense td { min-width: .85rem; height: .85rem; }
 .confusion.dense th { font-size: .7rem; line-height: 1; }
 .pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(8rem, 1fr)); gap: 1.25rem .9rem; }
@@ -132,6 +132,10 @@ dl div { display: grid; grid-template-columns: 11rem 1fr; gap: 1rem; padding: .2
   border-top: 1px solid var(--line); }
 dd { margin: 0; overflow-wrap: anywhere; }
 @media (max-width: 34rem) { main { padding-top: 1.25rem; } dl div { grid-template-columns: 8rem 1fr; }
+  table { font-size: .78rem; } th, td { padding-right: .5rem; } td { overflow-wrap: anywhere; }
+  :not(.confusion) > tbody td:first-child { min-width: 6rem; }
+  .confusion th bdi { max-inline-size: 6rem; }
+  .confusion td { min-width: 1.6rem; height: 1.6rem; }
   .pictures { grid-template-columns: repeat(auto-fill, minmax(6rem, 1fr)); } }
 @media print { section { break-inside: avoid-page; } }
 """

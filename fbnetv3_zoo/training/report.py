@@ -95,12 +95,15 @@ def _curves(epochs: Sequence[Epoch]) -> Html:
 
 
 def _recipe(report: Report) -> Html:
-    values = report.recipe.values()
+    values = {key: value for key, value in report.recipe.values().items() if value not in _ONE_KIND}
     sources = sources_of(report.recipe, arch=report.arch.name)
     if not sources:
         return section("Recipe", table(("field", "value"), [(key, _value(value)) for key, value in values.items()]))
     rows = [(key, _value(value), sources[key]) for key, value in values.items()]
     return section("Recipe", table(("field", "value", "source"), rows))
+
+
+_ONE_KIND = ("Augmentation", "Distillation")  # their own values follow, and there is no other kind
 
 
 def sources_of(recipe: Recipe, *, arch: str) -> dict[str, str]:
@@ -151,7 +154,7 @@ def _run(report: Report) -> dict[str, object]:
     seconds = sum(epoch.seconds for epoch in report.epochs)
     return {
         "Data": name(report.data.name),
-        "Images": ", ".join(f"{len(report.data[split]):,} for {split}" for split in SPLITS),
+        "Images": ", ".join(f"{split} {len(report.data[split]):,}" for split in SPLITS),
         "Epochs": len(report.epochs),
         "Training": f"{_duration(seconds)}, {_speed(report.epochs)} images/s while training",
         "Evaluation": f"{_duration(found.seconds)}, {found.images_per_second:,.0f} images/s with reading and preparing",
