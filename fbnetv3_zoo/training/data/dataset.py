@@ -17,6 +17,7 @@ from fbnetv3_zoo.preprocess import LeastSize
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 Integers: TypeAlias = npt.NDArray[np.integer]
+_AT_ONCE = 1 << 16
 
 
 class Reader(Protocol):
@@ -62,9 +63,13 @@ class Dataset:
         """Digest of names, labels and keys in order: a run is only continued on the data it began with."""
         digest = hashlib.sha256(repr((self.name, self.class_names)).encode())
         for split in SPLITS:
-            digest.update(repr((split, len(self.splits[split]))).encode())
-            for example in self.splits[split]:
-                digest.update(repr((example.label, example.key)).encode())
+            labels = labels_of(self.splits[split]).astype("<i8")
+            digest.update(f"{split} {len(labels)}".encode())
+            for start in range(0, len(labels), _AT_ONCE):
+                part = labels[start : start + _AT_ONCE]
+                keys = keys_of(self.splits[split], np.arange(start, start + len(part)))
+                digest.update(part.tobytes() + np.array([len(key) for key in keys], "<i8").tobytes())
+                digest.update("".join(keys).encode(errors="surrogateescape"))
         return digest.hexdigest()
 
 
@@ -93,9 +98,14 @@ class Names(Sequence[str]):
     def __getitem__(self, n: slice) -> list[str]: ...
     def __getitem__(self, n: int | slice) -> str | list[str]:
         if isinstance(n, slice):
-            return [self[row] for row in range(*n.indices(len(self)))]
+            return self.take(np.arange(*n.indices(len(self))))
         n = range(len(self))[n]
         return os.fsdecode(self.text[self.ends[n - 1] if n else 0 : self.ends[n]])
+
+    def take(self, rows: Integers) -> list[str]:
+        """The names of these numbers."""
+        starts = np.where(rows > 0, self.ends[rows - 1], 0).tolist()
+        return [os.fsdecode(self.text[a:b]) for a, b in zip(starts, self.ends[rows].tolist(), strict=True)]
 
 
 class Origin(Protocol):
@@ -148,6 +158,13 @@ def labels_of(examples: Sequence[Example]) -> Integers:
     if isinstance(examples, Examples):
         return examples.labels[examples.rows]
     return np.fromiter((example.label for example in examples), np.int64, len(examples))
+
+
+def keys_of(examples: Sequence[Example], chosen: Integers) -> list[str]:
+    """The keys of the examples with these indices."""
+    if isinstance(examples, Examples):
+        return examples.keys.take(examples.rows[chosen])
+    return [examples[int(n)].key for n in chosen]
 
 
 def take(examples: Sequence[Example], chosen: Integers, new_labels: Integers) -> Sequence[Example]:

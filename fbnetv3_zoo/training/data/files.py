@@ -70,7 +70,7 @@ def folders_in(root: Path) -> list[str]:
     """Names of the folders in ``root``, sorted, hidden ones left out."""
     try:
         with os.scandir(root) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+            return sorted(entry.name for entry in entries if _is_folder(entry) and not entry.name.startswith("."))
     except OSError as error:
         raise unreadable(root, error) from None
 
@@ -93,12 +93,19 @@ def _images_in(folder: str, prefix: str) -> Iterator[str]:
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     below.append(entry.name)
-                elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and not entry.is_dir():
+                elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and not _is_folder(entry):
                     yield prefix + entry.name
     except OSError as error:
         raise unreadable(folder, error) from None
     for name in below:
         yield from _images_in(os.path.join(folder, name), f"{prefix}{name}/")
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads in a circle
+        return False
 
 
 def first_of_equal(root: str, names: Sequence[str]) -> Integers:

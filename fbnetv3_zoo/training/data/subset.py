@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -11,7 +10,7 @@ import numpy as np
 
 from fbnetv3_zoo.errors import ZooError, check_whole
 from fbnetv3_zoo.plain import from_json, to_json
-from fbnetv3_zoo.training.data.dataset import Dataset, Example, Examples, Integers, labels_of, take
+from fbnetv3_zoo.training.data.dataset import Dataset, Integers, keys_of, labels_of, take
 from fbnetv3_zoo.training.data.files import unreadable
 from fbnetv3_zoo.training.data.splitting import check_seed
 
@@ -116,13 +115,6 @@ def load_subset(path: str | Path) -> Subset:
         raise unreadable(path, error) from None
     except ZooError as error:
         raise ZooError(f"{path}: {error}") from None
-
-
-def keys_of(examples: Sequence[Example], chosen: Integers) -> Sequence[str]:
-    """Keys of the examples with these indices."""
-    if isinstance(examples, Examples):
-        return [examples.keys[int(row)] for row in examples.rows[chosen]]
-    return [examples[int(n)].key for n in chosen]
 
 
 def _shares(room: Integers, total: int, rng: np.random.Generator, name: str) -> Integers:

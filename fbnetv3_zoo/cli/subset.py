@@ -1,0 +1,39 @@
+"""``fbnetv3 subset``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fbnetv3_zoo.cli.common import Json, print_json, written
+
+
+def subset(
+    data: Annotated[str, typer.Argument(help="The data to choose from, as for --data elsewhere.")],
+    output: Annotated[Path, typer.Option(help="JSON file to write.")] = Path("subset.json"),
+    classes: Annotated[int, typer.Option(help="How many classes.")] = 200,
+    held_out: Annotated[int, typer.Option(help="How many training images to hold out for validation.")] = 10_000,
+    seed: Annotated[int, typer.Option(help="Seed of the choice, and of the split where none is given.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Choose classes of a dataset, and training images to hold out, for a search: the same for the same seed.
+
+    Example: fbnetv3 subset /data/imagenet --classes 200 --held-out 10000 --output subset.json
+    """
+    from fbnetv3_zoo.atomic import replacing
+    from fbnetv3_zoo.training.data import SPLITS, choose_subset, find_dataset
+
+    whole = find_dataset(data, seed=seed)
+    chosen = choose_subset(whole, classes=classes, held_out=held_out, seed=seed)
+    part = chosen.apply(whole)
+    with replacing(output) as temporary:
+        temporary.write_text(chosen.to_json() + "\n")
+    counts = {split: len(part[split]) for split in SPLITS}
+    if as_json:
+        print_json({"file": output, "name": part.name, "classes": len(part.class_names), **counts})
+        return
+    told = ", ".join(f"{count:,} images for {split}" for split, count in counts.items())
+    print(f"{part.name}: {told}")
+    print(written(output))
