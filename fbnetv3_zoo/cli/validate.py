@@ -2,47 +2,118 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from rich.cells import cell_len
 
 from fbnetv3_zoo.cli.common import DataSource, Json, Pretrained, Seed, open_classifier, print_json
 from fbnetv3_zoo.errors import ZooError
 
+if TYPE_CHECKING:
+    from fbnetv3_zoo.description import Description
+    from fbnetv3_zoo.training import Dataset, Evaluation
+    from fbnetv3_zoo.training.evaluate import ClassAccuracy
+
 
 def validate(
-    model: Annotated[str, typer.Argument(help="A .safetensors or .onnx file, or a name with --pretrained.")],
+    model: Annotated[
+        str, typer.Argument(help="A .safetensors or .onnx file, hf-hub:owner/name, or a name with --pretrained.")
+    ],
     pretrained: Pretrained = False,
     data: DataSource = "digits",
     split: Annotated[Literal["train", "validation", "test"], typer.Option(help="Images to measure on.")] = "test",
     seed: Seed = 0,
+    subset: Annotated[
+        Path | None, typer.Option(help="Measure on this part of the data only, a file of `fbnetv3 subset`.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 64,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that prepare images (0: none beside this one).")] = 0,
+    on_bad_image: Annotated[
+        Literal["raise", "skip"], typer.Option(help="Where an image cannot be read: end, or leave it out and count it.")
+    ] = "raise",
+    per_class: Annotated[bool, typer.Option("--per-class", help="Show every class, the worst first.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Measure a model file's accuracy on labelled images.
+    """Measure a model's accuracy on labelled images, with 95 % intervals, and how fast it is answered.
 
-    Example: fbnetv3 validate demo/model.onnx --data digits
+    Example: fbnetv3 validate demo/model.onnx --data digits --per-class
     """
-    from fbnetv3_zoo.training import evaluate, find_dataset
+    from fbnetv3_zoo.training import OnBadImage, evaluate, find_dataset
 
     classifier = open_classifier(model, pretrained=pretrained)
-    images = find_dataset(data, seed=seed)
-    names = classifier.description.class_names
-    if names is not None and names != images.class_names:
-        raise ZooError(f"{model}: tells apart {_some(names)}; {data} has {_some(images.class_names)}")
-    if classifier.description.arch.num_classes != len(images.class_names):
-        count = classifier.description.arch.num_classes
-        raise ZooError(f"{model}: tells {count} classes apart; {data} has {len(images.class_names)}")
-    found = evaluate(classifier.logits, images[split], classifier.description.preprocess, batch_size=batch_size)
+    images = find_dataset(data, seed=seed, subset=subset)
+    names = _shared_names(model, classifier.description, data, images)
+    found = evaluate(
+        classifier.logits, images[split], classifier.description.preprocess, class_names=names, batch_size=batch_size,
+        workers=workers, on_bad_image=OnBadImage(on_bad_image),
+    )  # fmt: skip
     if as_json:
-        fields = {"model": model, "data": data, "split": split, "accuracy": found.fraction, "interval": found.interval}
-        print_json({**fields, **asdict(found)})
+        print_json({"model": model, "data": data, "split": split, **_plain(found)})
         return
-    print(f"{split} accuracy {found}")
-    print(f"top-5 {found.top5 / found.total:.2%}, loss {found.loss:.4f}")
+    _print_summary(split, found)
+    if per_class:
+        _print_classes(found.per_class)
+
+
+def _shared_names(model: str, description: Description, data: str, images: Dataset) -> tuple[str, ...]:
+    """The names of the classes that network and data agree on."""
+    names, count = description.class_names, description.arch.num_classes
+    if names is not None and names != images.class_names and not _named_by_wordnet(names, images.class_names):
+        raise ZooError(f"{model}: tells apart {_some(names)}; {data} has {_some(images.class_names)}")
+    if count != len(images.class_names):
+        raise ZooError(f"{model}: tells {count} classes apart; {data} has {len(images.class_names)}")
+    return names or images.class_names
+
+
+def _named_by_wordnet(names: tuple[str, ...], folders: tuple[str, ...]) -> bool:
+    """Whether ``folders`` are ImageNet's, whose sorted numbers are in the order of the class ``names``."""
+    numbered = all(re.fullmatch(r"n\d{8}", folder) for folder in folders) and sorted(folders) == list(folders)
+    return numbered and len(names) == len(folders) == 1000 and names[0] == "tench"
 
 
 def _some(names: tuple[str, ...]) -> str:
     shown = ", ".join(names[:3])
     return f"{len(names)} classes ({shown}{', ...' if len(names) > 3 else ''})"
+
+
+def _plain(found: Evaluation) -> dict[str, object]:
+    rows = [{**asdict(row), "accuracy": row.fraction, "interval": row.interval} for row in found.per_class]
+    return {**found.summary(), "skipped_images": found.skipped, "per_class": rows}
+
+
+def _print_summary(split: str, found: Evaluation) -> None:
+    low, high = found.top5_interval
+    print(f"{split} accuracy {found}")
+    print(f"top-5 {found.top5_fraction:.2%} ({found.top5} of {found.total}; 95 % interval {low:.2%} to {high:.2%})")
+    print(f"loss {found.loss:.4f}")
+    speed = f"{found.images_per_second:,.1f} images/s"
+    print(f"{speed} over the whole evaluation ({found.seconds:.1f} s: reading, preparing, answering)")
+    if found.skipped:
+        shown = ", ".join(map(_printable, found.skipped[:5]))
+        print(f"left out, as they cannot be read: {len(found.skipped)} ({shown}{_more(len(found.skipped) - 5)})")
+
+
+def _printable(name: str) -> str:
+    """``name`` with what cannot be shown written out: a file's name need not be text."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in name)
+
+
+def _more(count: int) -> str:
+    return f" and {count} more" if count > 0 else ""
+
+
+def _print_classes(rows: tuple[ClassAccuracy, ...]) -> None:
+    from fbnetv3_zoo.training.answers import worst_first
+
+    names = {row.name: _printable(row.name) for row in rows}
+    width = max(5, *map(cell_len, names.values()))
+    print(f"\n{'class':{width}}  images  right  accuracy  95 % interval")
+    for row in worst_first(rows):
+        accuracy = "-" if row.fraction is None else f"{row.fraction:.2%}"
+        low, high = row.interval
+        label = names[row.name] + " " * (width - cell_len(names[row.name]))
+        print(f"{label}  {row.images:>6}  {row.right:>5}  {accuracy:>8}  {low:.2%} to {high:.2%}")

@@ -1,0 +1,272 @@
+"""``fbnetv3 validate``: what it prints, against PyTorch's own answers to the same images."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from scipy.stats import binomtest
+from shell import run, succeed
+from torchvision.models import MobileNet_V2_Weights
+
+from fbnetv3_zoo.arch import Arch
+from fbnetv3_zoo.description import Description
+from fbnetv3_zoo.model import FBNet
+from fbnetv3_zoo.training.data import Dataset, choose_subset, digits
+from fbnetv3_zoo.weights.files import load, save
+
+WEIGHT = np.random.default_rng(0).normal(size=(3 * 32 * 32, 10)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def model(tiny_arch: Arch, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network that knows little of ten digits but answers with all of them; beside it an ONNX file of another."""
+    network = FBNet(tiny_arch, generator=torch.Generator().manual_seed(0))
+    data = digits()
+    images = network.preprocess([example.read() for example in data["train"][:256]])
+    with torch.no_grad():
+        for _ in range(20):
+            network(images)  # the norms' statistics
+        network.eval().classifier.bias -= network(images).mean(0)
+    network.class_names = data.class_names
+    path = tmp_path_factory.mktemp("model") / "net.safetensors"
+    save(network, path)
+    onnx.save_model(_linear(images.shape[1:], network.description), path.with_suffix(".onnx"))
+    return path
+
+
+def _linear(shape: Sequence[int], description: Description) -> onnx.ModelProto:
+    """Logits that are products of the pixels with :data:`WEIGHT`."""
+    value, kind = onnx.helper.make_tensor_value_info, onnx.TensorProto.FLOAT
+    nodes = [
+        onnx.helper.make_node("Flatten", ["images"], ["pixels"]),
+        onnx.helper.make_node("MatMul", ["pixels", "weight"], ["logits"]),
+    ]
+    given, answer = value("images", kind, ["n", *shape]), value("logits", kind, ["n", 10])
+    graph = onnx.helper.make_graph(nodes, "g", [given], [answer], [onnx.numpy_helper.from_array(WEIGHT, "weight")])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
+    onnx.helper.set_model_props(model, description.to_metadata())
+    return model
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photographs of two classes: 2 and 4 to train on, 1 and 1 to validate on, 3 and 9 to test, most of them broken."""
+    folder = tmp_path_factory.mktemp("photos")
+    for split, counts in (("train", (2, 4)), ("val", (1, 1)), ("test", (3, 9))):
+        for name, count in zip(("猫", "dog"), counts, strict=True):
+            (folder / split / name).mkdir(parents=True)
+            for n in range(count):
+                Image.new("RGB", (40, 36), (20 * n, 90, 200)).save(folder / split / name / f"{n}.png")
+    for n in range(7):
+        (folder / "test" / "dog" / f"{n}.png").write_bytes(b"")
+    (folder / "test" / "dog" / "6.png").rename(folder / "test" / "dog" / os.fsdecode(b"6\n\xff.png"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pets(tiny_arch: Arch, model: Path) -> Path:
+    network = FBNet(replace(tiny_arch, num_classes=2), generator=torch.Generator().manual_seed(1))
+    network.class_names = ("dog", "猫")
+    save(network, model.with_name("pets.safetensors"))
+    return model.with_name("pets.safetensors")
+
+
+def _expected(model: Path, split: str, data: Dataset) -> dict[str, Any]:
+    network, examples = load(model.with_suffix(".safetensors")), data[split]  # type: ignore[index]
+    labels = torch.tensor([example.label for example in examples])
+    images = network.preprocess([example.read() for example in examples])
+    with torch.inference_mode():
+        logits = images.flatten(1) @ torch.from_numpy(WEIGHT) if model.suffix == ".onnx" else network(images)
+    first = logits.topk(5).indices
+    return {
+        "top1": int((first[:, 0] == labels).sum()),
+        "top5": int((first == labels[:, None]).any(1).sum()),
+        "total": len(examples),
+        "loss": pytest.approx(F.cross_entropy(logits.double(), labels).item(), rel=1e-5),
+        "per_class": [
+            (name, int((labels == n).sum()), int(((labels == n) & (first[:, 0] == n)).sum()))
+            for n, name in enumerate(data.class_names)
+        ],
+    }
+
+
+def _told(*arguments: object) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(succeed("validate", *arguments, "--json"))
+    return told
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".onnx"])
+def test_for_scripts(suffix: str, model: Path) -> None:
+    path = model.with_suffix(suffix)
+    found, expected = _told(path), _expected(path, "test", digits())
+    assert list(found) == [
+        "model", "data", "split", "accuracy", "interval", "top5_accuracy", "top5_interval", "top1", "top5", "total",
+        "loss", "skipped", "seconds", "images_per_second", "skipped_images", "per_class",
+    ]  # fmt: skip
+    assert (found["model"], found["data"], found["split"]) == (str(path), "digits", "test")
+    assert {key: found[key] for key in ("top1", "top5", "total", "loss")} == {
+        key: expected[key] for key in ("top1", "top5", "total", "loss")
+    }
+    assert (found["accuracy"], found["top5_accuracy"]) == (found["top1"] / 364, found["top5"] / 364)
+    assert found["interval"] == list(binomtest(found["top1"], 364).proportion_ci(method="wilson"))
+    assert found["images_per_second"] == pytest.approx(364 / found["seconds"])
+    assert (found["skipped"], found["skipped_images"]) == (0, [])
+    assert [(row["name"], row["images"], row["right"]) for row in found["per_class"]] == expected["per_class"]
+    row = found["per_class"][3]
+    assert row["accuracy"] == row["right"] / row["images"]
+    assert row["interval"] == list(binomtest(row["right"], row["images"]).proportion_ci(method="wilson"))
+
+
+def test_for_readers(model: Path) -> None:
+    found = _told(model)
+    lines = succeed("validate", model).splitlines()
+    low, high = found["interval"]
+    interval = f"95 % interval {low:.2%} to {high:.2%}"
+    assert lines[0] == f"test accuracy {found['accuracy']:.2%} ({found['top1']} of 364; {interval})"
+    low, high = found["top5_interval"]
+    interval = f"95 % interval {low:.2%} to {high:.2%}"
+    assert lines[1] == f"top-5 {found['top5_accuracy']:.2%} ({found['top5']} of 364; {interval})"
+    assert lines[2] == f"loss {found['loss']:.4f}"
+    speed = r"([\d,.]+) images/s over the whole evaluation \((\d+\.\d) s: reading, preparing, answering\)"
+    told = re.fullmatch(speed, lines[3])
+    assert told is not None
+    assert float(told[1].replace(",", "")) > 0
+    assert len(lines) == 4
+
+
+def test_neither_batches_nor_processes_change_the_figures(model: Path) -> None:
+    first, *others = (_told(model, *more) for more in ((), ("--batch-size", 7), ("--workers", 2)))
+    for other in others:
+        assert {key: other[key] for key in ("top1", "top5", "per_class")} == {
+            key: first[key] for key in ("top1", "top5", "per_class")
+        }
+        assert other["loss"] == pytest.approx(first["loss"], rel=1e-6)
+
+
+def test_split_and_seed(model: Path) -> None:
+    for split, seed in (("validation", 0), ("test", 1)):
+        found, expected = _told(model, "--split", split, "--seed", seed), _expected(model, split, digits(seed=seed))
+        assert (found["split"], found["top1"], found["loss"]) == (split, expected["top1"], expected["loss"])
+
+
+def test_classes_the_worst_first(model: Path) -> None:
+    rows = _told(model)["per_class"]
+    text = succeed("validate", model, "--per-class")
+    blank, head, *lines = text.splitlines()[4:]
+    assert (blank, head) == ("", "class  images  right  accuracy  95 % interval")
+    worst = sorted(rows, key=lambda row: (row["accuracy"], -row["images"]))
+    assert len({row["accuracy"] for row in rows}) > 2
+    for row, line in zip(worst, lines, strict=True):
+        low, high = row["interval"]
+        cells = f"{row['name']:5}  {row['images']:6}  {row['right']:5}  {row['accuracy']:>8.2%}"
+        assert line == f"{cells}  {low:.2%} to {high:.2%}"
+
+
+def test_images_that_cannot_be_read(pets: Path, photos: Path) -> None:
+    ended = run("validate", pets, "--data", photos)
+    first = photos / "test" / "dog" / "0.png"
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.startswith(f"error: {first}: ")
+    assert ended.err.endswith("; with --on-bad-image skip such images are left out and counted\n")
+    lines = succeed("validate", pets, "--data", photos, "--on-bad-image", "skip").splitlines()
+    assert re.match(r"test accuracy [\d.]+% \(\d of 5; ", lines[0])
+    keys = ", ".join(f"test/dog/{n}.png" for n in range(5))
+    assert lines[4] == f"left out, as they cannot be read: 7 ({keys} and 2 more)"
+    found = _told(pets, "--data", photos, "--on-bad-image", "skip")
+    assert (found["skipped"], found["total"], len(found["skipped_images"])) == (7, 5, 7)
+    assert set(found["skipped_images"]) == {
+        *(f"test/dog/{n}.png" for n in range(6)),
+        os.fsdecode(b"test/dog/6\n\xff.png"),
+    }
+
+
+def test_names_that_are_wide_or_no_text(pets: Path, photos: Path, tmp_path: Path) -> None:
+    shutil.copytree(photos, tmp_path / "photos")
+    for n in range(6):
+        (tmp_path / "photos" / "test" / "dog" / f"{n}.png").unlink()
+    text = succeed("validate", pets, "--data", tmp_path / "photos", "--on-bad-image", "skip", "--per-class")
+    lines = text.splitlines()
+    assert lines[4] == "left out, as they cannot be read: 1 (test/dog/6\\n\\udcff.png)"
+    head, *rows = lines[6:]
+    starts = ("dog         2 ", "猫          3 ")  # the sign is two columns wide
+    assert [sum(row.startswith(start) for row in rows) for start in starts] == [1, 1]
+    assert head.startswith("class  ")
+
+
+def test_a_class_without_images(pets: Path, photos: Path, tmp_path: Path) -> None:
+    shutil.copytree(photos, tmp_path / "photos")
+    for path in (tmp_path / "photos" / "test" / "dog").iterdir():
+        path.write_bytes(b"")
+    lines = succeed("validate", pets, "--data", tmp_path / "photos", "--on-bad-image", "skip", "--per-class")
+    assert lines.splitlines()[-1] == "dog         0      0         -  0.00% to 100.00%"
+
+
+def test_a_subset(model: Path, tmp_path: Path) -> None:
+    part = choose_subset(digits(seed=2), classes=10, held_out=50, seed=2)
+    (tmp_path / "subset.json").write_text(part.to_json())
+    for split in ("test", "validation"):
+        found = _told(model, "--subset", tmp_path / "subset.json", "--split", split)
+        expected = _expected(model, split, part.apply(digits(seed=2)))
+        assert (found["total"], found["top1"]) == (expected["total"], expected["top1"])
+
+
+@pytest.mark.parametrize(
+    ("folders", "right"),
+    [
+        ([f"n{n:08}" for n in range(1000)], True),
+        ([f"m{n:08}" for n in range(1000)], False),
+        ([f"n{n:08}" for n in range(999)], False),
+    ],
+)
+def test_imagenet_by_its_folders(folders: list[str], right: bool, tiny_arch: Arch, tmp_path: Path) -> None:
+    """Published networks tell classes by name, the folders of ImageNet by number; the order is one."""
+    names = tuple(MobileNet_V2_Weights.IMAGENET1K_V1.meta["categories"])
+    network = FBNet(replace(tiny_arch, num_classes=1000))
+    network.class_names = names
+    save(network, tmp_path / "net.safetensors")
+    Image.new("RGB", (32, 32)).save(tmp_path / "image.png")
+    data = tmp_path / "data"
+    for name in folders:
+        (data / "train" / name).mkdir(parents=True)
+        (data / "train" / name / "image.png").hardlink_to(tmp_path / "image.png")
+    for name in folders[5:8]:
+        (data / "val" / name).mkdir(parents=True)
+        (data / "val" / name / "image.png").hardlink_to(tmp_path / "image.png")
+    ended = run("validate", tmp_path / "net.safetensors", "--data", data, "--split", "validation", "--json")
+    if not right:
+        shown = f"{len(folders)} classes ({', '.join(folders[:3])}, ...)"
+        tells = f"{tmp_path}/net.safetensors: tells apart 1000 classes (tench, goldfish, great white shark, ...)"
+        assert ended.err == f"error: {tells}; {data} has {shown}\n"
+        return
+    rows = json.loads(ended.out)["per_class"]
+    assert [row["name"] for row in rows] == list(names)
+    assert [n for n, row in enumerate(rows) if row["images"]] == [5, 6, 7]
+
+
+def test_published_names_and_repositories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FBNETV3_ZOO_CACHE", str(tmp_path))
+    monkeypatch.setenv("FBNETV3_ZOO_OFFLINE", "1")
+    absent = run("validate", "fbnetv3_e", "--pretrained")
+    assert absent.err.startswith("error: fbnetv3_e.fb_in1k: not in the cache, and offline; get ")
+    absent = run("validate", "hf-hub:me/net")
+    assert absent.err.startswith("error: hf-hub:me/net: model.safetensors cannot be had (")
+
+
+def test_no_test_split(pets: Path, photos: Path, tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        shutil.copytree(photos / split, tmp_path / split)
+    ended = run("validate", pets, "--data", tmp_path)
+    assert (ended.code, ended.err) == (2, "error: there are no images to evaluate on in this split\n")
