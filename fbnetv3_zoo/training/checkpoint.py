@@ -26,6 +26,7 @@ from fbnetv3_zoo.weights.log import LOG
 
 FORMAT, VERSION = "fbnetv3_zoo.checkpoint", "2"
 _NAME = re.compile(r"epoch-(\d{4,})-step-(\d{6,})-([0-9a-f]{16})\.safetensors")
+_LEFTOVER = re.compile(r"\..+\.[0-9a-f]{8}\.\w+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +79,15 @@ class Checkpoints:
         path = self.folder / f"epoch-{progress.epoch:04}-step-{progress.step:06}-{digest}.safetensors"
         with replacing(path) as temporary:
             temporary.write_bytes(data)
-        for old in self.paths()[self._keep :]:
-            old.unlink(missing_ok=True)
+        self._thin_out(path)
         return path
+
+    def _thin_out(self, newest: Path) -> None:
+        """Leave ``newest`` and those before it; what is further on could not be read, or it would have been resumed."""
+        paths = self.paths()
+        at = paths.index(newest)
+        for other in paths[:at] + paths[at + self._keep :]:
+            other.unlink(missing_ok=True)
 
     def newest(self) -> bytes | None:
         """The contents of the newest checkpoint that is whole; None where there is no checkpoint at all."""
@@ -98,9 +105,11 @@ class Checkpoints:
             raise ZooError(f"{self.folder}: none of {len(paths)} checkpoints can be read; begin anew in another folder")
         return None
 
-    def clear_leftovers(self) -> None:
-        """Remove what a killed process left half-written."""
-        for path in self.folder.glob(".epoch-*.safetensors"):
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove what a killed process left half-written in ``folder`` (see :func:`fbnetv3_zoo.atomic.replacing`)."""
+    for path in folder.glob(".*"):
+        if _LEFTOVER.fullmatch(path.name):
             path.unlink(missing_ok=True)
 
 
@@ -116,7 +125,8 @@ def restore(data: bytes, learner: Learner, *, identity: Mapping[str, str], place
     if learner.average is not None:
         learner.average.load_state_dict(_under("average", tensors))
     _restore_optimizer(learner.optimizer, _under("optimizer", tensors))
-    learner.scaler.load_state_dict(json.loads(metadata["scaler"]))
+    if scaler := json.loads(metadata["scaler"]):  # empty where the run computed in another precision
+        learner.scaler.load_state_dict(scaler)
     progress = json.loads(metadata["progress"])
     return Progress(**{**progress, "history": tuple(Epoch(**entry) for entry in progress["history"])})
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+from multiprocessing.util import register_after_fork
 from types import FrameType, TracebackType
 from typing import Any
 
 
-class Interrupted(Exception):
+class Interrupted(Exception):  # noqa: N818 -- a run that was asked to end has not failed
     """A run was ended by SIGTERM, after a checkpoint; the message says where."""
 
 
 class Termination:
     """Notes a SIGTERM while it is entered: ``asked`` once this process has got one, ``agreed`` once all know.
 
-    Outside the main thread, where Python lets nobody handle signals, it notes nothing.
+    Processes that multiprocessing forks meanwhile (those that prepare images) leave the process group, so that a
+    SIGTERM to all of it does not end them before the checkpoint is written. Outside the main thread, where Python lets
+    nobody handle signals, it notes nothing.
     """
 
     def __init__(self) -> None:
@@ -26,6 +30,7 @@ class Termination:
     def __enter__(self) -> Termination:
         if threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGTERM, self._note)
+        register_after_fork(self, _leave_group)
         return self
 
     def __exit__(
@@ -36,3 +41,7 @@ class Termination:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
+
+
+def _leave_group(_: Termination) -> None:
+    os.setpgid(0, 0)

@@ -20,7 +20,7 @@ from fbnetv3_zoo.factory import create
 from fbnetv3_zoo.model import FBNet
 from fbnetv3_zoo.preprocess import Preprocess
 from fbnetv3_zoo.recipe import ExponentialDecay, Recipe
-from fbnetv3_zoo.training.checkpoint import Checkpoints, Progress, restore
+from fbnetv3_zoo.training.checkpoint import Checkpoints, Progress, clear_leftovers, restore
 from fbnetv3_zoo.training.data import Dataset
 from fbnetv3_zoo.training.evaluate import Evaluation, evaluate
 from fbnetv3_zoo.training.execution import Execution
@@ -66,10 +66,13 @@ def train(
             replace(arch, num_classes=len(data.class_names), in_channels=len(data.mean)),
             data, recipe, Path(folder), execution, world,
         )  # fmt: skip
-        trainer.prepare(teacher, pretrained)
-        trainer.begin(resume=resume)
-        with Termination() as termination:
-            return trainer.run(observers if world.leads else (), termination)
+        try:
+            trainer.prepare(teacher, pretrained)
+            trainer.begin(resume=resume)
+            with Termination() as termination:
+                return trainer.run(observers if world.leads else (), termination)
+        finally:
+            trainer.close()
 
 
 class _Trainer:
@@ -102,7 +105,8 @@ class _Trainer:
         if found:
             seen = found.check(self.data, world=self.world, execution=self.execution)
             self.notes.append(f"teacher {found.name}: validation accuracy {seen}")
-        warn_of_long_average(recipe, self.batches.steps)
+        if self.world.leads:
+            warn_of_long_average(recipe, self.batches.steps)
 
     def begin(self, *, resume: bool) -> None:
         """Take up the newest checkpoint where there is one."""
@@ -125,6 +129,10 @@ class _Trainer:
             for observer in observers:
                 observer.on_epoch(epoch)
         return self._finish()
+
+    def close(self) -> None:
+        """End the processes that prepare images; left to the garbage collector, each would be waited for, seconds."""
+        vars(self.batches).clear()
 
     def _step(self, parts: list[Batch], began: float, termination: Termination) -> Step:
         at, steps, size = self.progress, self.batches.steps, self.batches.batch_size
@@ -205,7 +213,8 @@ class _Trainer:
         return model.eval()
 
     def _newest(self, resume: bool) -> bytes | None:
-        self.checkpoints.clear_leftovers()
+        for folder in (self.folder, self.checkpoints.folder):
+            clear_leftovers(folder)
         if not resume and self.checkpoints.paths():
             raise ZooError(
                 f"{self.folder}: holds a run; continue it with --resume (resume=True), or give another folder"

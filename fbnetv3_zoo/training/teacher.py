@@ -71,8 +71,9 @@ class Teacher:
             predict, data["validation"], self.preprocess, workers=execution.workers,
             on_bad_image=execution.on_bad_image, world=world,
         )  # fmt: skip
-        LOG.info("teacher %s: validation accuracy %s", self.name, found)
-        if found.fraction * len(data.class_names) <= 1:
+        if world.leads:
+            LOG.info("teacher %s: validation accuracy %s", self.name, found)
+        if world.leads and found.fraction * len(data.class_names) <= 1:
             LOG.warning("teacher %s knows no more of %s than chance would", self.name, data.name)
         return found
 
@@ -80,8 +81,8 @@ class Teacher:
 def find_teacher(source: TeacherSource, *, preprocess: Preprocess, device: torch.device) -> Teacher:
     """The teacher that ``source`` stands for, computing on ``device`` (ONNX files: on the CPU).
 
-    A module (which is copied); a published name, for its published weights; a ``.safetensors`` or ``.onnx`` file of this
-    project; or ``hf-hub:owner/name``. A module that does not say what images it expects gets ``preprocess``.
+    A module (which is copied); a published name, for its published weights; a ``.safetensors`` or ``.onnx`` file of
+    this project; or ``hf-hub:owner/name``. A module that does not say what images it expects gets ``preprocess``.
     """
     if isinstance(source, Teacher):
         return source
