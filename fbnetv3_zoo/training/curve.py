@@ -55,7 +55,7 @@ _FOR_A_PAGE = {
     r"font-family: [^;]+": "font-family: inherit",
     r"<style.*?</style>": "",  # would be for the whole page
     r' (width|height)="[\d.]+pt"': "",
-    r' xmlns(:xlink)?="[^"]+"': "",
+    r'\bxmlns(:xlink)?="[^"]+" ?': "",
 }
 _METADATA = ("Creator", "Date", "Format", "Type")
 

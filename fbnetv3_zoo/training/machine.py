@@ -23,6 +23,7 @@ def describe_machine() -> dict[str, str]:
         "System": f"{platform.system()} {platform.release()}",
         "Python": platform.python_version(),
         **{name: version(name) for name in PACKAGES},
+        "torch": str(torch.__version__),  # says which build, too
     }
 
 
