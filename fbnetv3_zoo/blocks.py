@@ -9,14 +9,22 @@ import math
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fbnetv3_zoo.arch import Block
 from fbnetv3_zoo.rows import Activation, Conv, Gate, InvertedResidual, PoolingHead
 
+class Hardswish(nn.Hardswish):
+    """Hard swish, in place unless a gradient may be wanted: autograd would copy the input first, and gain nothing."""
+
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+        return F.hardswish(x, inplace=not torch.is_grad_enabled())
+
+
 _ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
     Activation.RELU: lambda: nn.ReLU(inplace=True),
-    Activation.HARD_SWISH: lambda: nn.Hardswish(inplace=True),
+    Activation.HARD_SWISH: Hardswish,
 }
 _GATES: dict[Gate, Callable[[], nn.Module]] = {Gate.HARD_SIGMOID: nn.Hardsigmoid}
 

@@ -19,6 +19,10 @@ class ZooError(ValueError):
     """
 
 
+class Interrupted(Exception):
+    """A run was ended by SIGTERM, after a checkpoint; the message says where. The command exits with code 143."""
+
+
 LARGEST = 1_000_000
 """Upper bound of every count and number without a tighter one: products of a few of them still fit 64 bits."""
 

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import typer
 
-from fbnetv3_zoo.cli import classify, demo, export, info, train, validate, weights
+from fbnetv3_zoo.cli import classify, demo, distil, export, info, recipe, subset, train, validate, weights
 from fbnetv3_zoo.cli import list as list_command
-from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.errors import Interrupted, ZooError
 
 app = typer.Typer(
     name="fbnetv3",
-    help="FBNetV3 and its family: look up, get, train, validate, export, classify.",
+    help="FBNetV3 and its family: look up, get, train, distil, validate, export, classify.",
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.command("list")(list_command.list_)
-for command in (info.info, train.train, validate.validate, export.export, classify.classify, demo.demo):
+for command in (
+    info.info, train.train, distil.distil, validate.validate, export.export, classify.classify, subset.subset,
+    demo.demo,
+):  # fmt: skip
     app.command()(command)
+app.add_typer(recipe.app, name="recipe")
 app.add_typer(weights.app, name="weights")
 
 # The base class of all complaints about options and arguments. Typer builds on click, newer releases on a copy of it
@@ -39,6 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stdout.flush()
     except ZooError as error:
         _fail(str(error))
+    except Interrupted as error:
+        print(error, file=sys.stderr)
+        status = 128 + signal.SIGTERM
     except ClickException as error:
         _fail(f"{error.format_message()} (see `fbnetv3 --help`)")
     except (typer.Abort, KeyboardInterrupt):

@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fbnetv3_zoo.cli.common import (
-    DataSource,
-    Depth,
-    Json,
-    Resolution,
-    SmallImages,
-    Width,
-    derived_arch,
-    print_json,
-    written,
-)
+from fbnetv3_zoo.cli import running
+from fbnetv3_zoo.cli.common import DataSource, Depth, Json, Resolution, SmallImages, Width, derived_arch, print_json
 from fbnetv3_zoo.errors import ZooError
 
 
 def train(
-    output: Annotated[Path, typer.Option(help="Folder for model, metrics, curve and checkpoint.")],
+    output: Annotated[Path, typer.Option(help="Folder for model, report, metrics and checkpoints.")],
     model: Annotated[str, typer.Option(help="A published name, or the path of an arch JSON file.")] = "fbnetv3_a",
     data: DataSource = "digits",
-    recipe: Annotated[
-        str | None, typer.Option(help="'digits', 'photos' or a JSON file (default: by the data).")
+    subset: running.SubsetFile = None,
+    recipe: running.RecipeSource = None,
+    epochs: running.Epochs = None,
+    batch_size: running.BatchSize = None,
+    learning_rate: running.LearningRate = None,
+    seed: running.RunSeed = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="Learn from this network too: a published name, a .safetensors or .onnx file.")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs, if not the recipe's.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images a step, if not the recipe's.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Peak rate, if not the recipe's.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the run, if not the recipe's.")] = None,
     pretrained: Annotated[
         bool, typer.Option("--pretrained", help="Start from the published weights of the model (fine-tune).")
     ] = False,
@@ -43,41 +35,45 @@ def train(
     width: Width = 1.0,
     depth: Depth = 1.0,
     resolution: Resolution = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the output folder.")] = False,
-    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1 ...")] = "cpu",
-    workers: Annotated[int, typer.Option(help="Processes that prepare images.")] = 0,
+    resume: running.Resume = False,
+    device: running.Device = "cpu",
+    workers: running.Workers = 0,
+    precision: running.PrecisionName = "float32",
+    compile: running.Compile = False,
+    gradient_checkpointing: running.Checkpointing = False,
+    accumulation: running.Accumulation = 1,
+    checkpoint_steps: running.CheckpointSteps = 0,
+    checkpoint_minutes: running.CheckpointMinutes = 0.0,
+    keep_checkpoints: running.Keep = 2,
+    on_bad_image: running.OnBad = "raise",
+    tensorboard: running.ToTensorBoard = False,
     as_json: Json = False,
 ) -> None:
     """Train a network on labelled images. Interrupted runs continue with --resume.
 
+    On several GPUs or machines: torchrun --nproc-per-node 8 -m fbnetv3_zoo train --device cuda ...
+
     Example: fbnetv3 train --model fbnetv3_a --small-images --width 0.5 --depth 0.5 --output runs/digits
     """
+    options = dict(locals())
     from fbnetv3_zoo.cli.progress import TrainingProgress
-    from fbnetv3_zoo.recipe import find_recipe
     from fbnetv3_zoo.training import find_dataset
     from fbnetv3_zoo.training import train as run_training
     from fbnetv3_zoo.weights.records import find_record
 
-    chosen = find_recipe(recipe or ("digits" if data == "digits" else "photos"))
-    changes = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
-    chosen = replace(chosen, **{field: value for field, value in changes.items() if value is not None})  # type: ignore[arg-type]
+    chosen = running.changed(running.recipe_for(recipe, data), options)
     arch = derived_arch(model, small_images=small_images, width=width, depth=depth, resolution=resolution)
     if pretrained and weights is not None:
         raise ZooError("--pretrained and --weights name two sets of weights to start from; give one")
     start = find_record(model).name if pretrained else weights
-    images = find_dataset(data, seed=chosen.seed)
+    images = find_dataset(data, seed=chosen.seed, subset=subset)
     with TrainingProgress(chosen.epochs) as progress:
         run = run_training(
-            arch, images, chosen, output, pretrained=start or False, resume=resume, device=device, workers=workers,
-            on_step=progress.on_step, on_epoch=progress.on_epoch,
+            arch, images, chosen, output, teacher=teacher, pretrained=start or False, resume=resume,
+            execution=running.execution_of(options),
+            observers=[progress, *running.observers_of(output, tensorboard=tensorboard)],
         )  # fmt: skip
-    last = run.epochs[-1]
-    if as_json:
-        test = {**asdict(run.test), "interval": run.test.interval} if run.test else None
-        print_json({"folder": run.folder, "last_epoch": asdict(last), "test": test})
-        return
-    print(f"validation accuracy {last.validation_top1:.2%} after {last.epoch} epochs")
-    if run.test:
-        print(f"test accuracy {run.test}")
-    for name in ("model.safetensors", "metrics.jsonl", "curve.png"):
-        print(written(output / name))
+    if as_json and running.leads():
+        print_json(running.outcome(run))
+    elif running.leads():
+        running.print_outcome(run)

@@ -15,19 +15,21 @@ from filelock import FileLock, Timeout
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.atomic import replacing
-from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.errors import Interrupted, ZooError
 from fbnetv3_zoo.factory import create
 from fbnetv3_zoo.model import FBNet
 from fbnetv3_zoo.preprocess import Preprocess
 from fbnetv3_zoo.recipe import ExponentialDecay, Recipe
 from fbnetv3_zoo.training.checkpoint import Checkpoints, Progress, clear_leftovers, restore
+from fbnetv3_zoo.training.curve import draw_curve
 from fbnetv3_zoo.training.data import Dataset
 from fbnetv3_zoo.training.evaluate import Evaluation, evaluate
 from fbnetv3_zoo.training.execution import Execution
-from fbnetv3_zoo.training.interrupt import Interrupted, Termination
+from fbnetv3_zoo.training.interrupt import Termination
 from fbnetv3_zoo.training.learner import Learner
 from fbnetv3_zoo.training.loader import Batch, TrainingBatches, seed_of
 from fbnetv3_zoo.training.optim import warn_of_long_average
+from fbnetv3_zoo.training.report import Report, write_report
 from fbnetv3_zoo.training.run import Epoch, Observer, Run, Step
 from fbnetv3_zoo.training.teacher import TeacherSource, find_teacher
 from fbnetv3_zoo.training.world import World, join
@@ -252,7 +254,14 @@ class _Trainer:
             temporary.write_text("".join(json.dumps(asdict(epoch)) + "\n" for epoch in self.progress.history))
 
     def _report(self, measured: Evaluation) -> None:
-        """Filled in with the report page."""
+        draw_curve([asdict(epoch) for epoch in self.progress.history], self.folder / "curve.png")
+        if skipped := sum(epoch.skipped for epoch in self.progress.history):
+            self.notes.append(f"{skipped} times a training image could not be read and another took its place")
+        report = Report(
+            self.arch, self.data, self.recipe, self.preprocess, self.progress.history,
+            "test" if self.data["test"] else "validation", measured, self.execution, self.world.size, self.notes,
+        )  # fmt: skip
+        write_report(self.folder / "report.html", report)
 
 
 def _own_randomness(world: World) -> AbstractContextManager[None]:

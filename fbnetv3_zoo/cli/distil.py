@@ -1,0 +1,80 @@
+"""``fbnetv3 distil``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fbnetv3_zoo.cli import running
+from fbnetv3_zoo.cli.common import DataSource, Depth, Json, Resolution, SmallImages, Width, derived_arch, print_json
+
+
+def distil(
+    output: Annotated[Path, typer.Option(help="Folder; every network gets one of its own in it.")],
+    models: Annotated[str, typer.Option(help="Published names or arch JSON files, with commas between.")],
+    data: DataSource = "digits",
+    subset: running.SubsetFile = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="Learn from this network instead of the largest of the models.")
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="As for train; 'own': every network's recipe of its own name (the paper's way)."),
+    ] = None,
+    epochs: running.Epochs = None,
+    batch_size: running.BatchSize = None,
+    learning_rate: running.LearningRate = None,
+    seed: running.RunSeed = None,
+    small_images: SmallImages = False,
+    width: Width = 1.0,
+    depth: Depth = 1.0,
+    resolution: Resolution = None,
+    resume: running.Resume = False,
+    device: running.Device = "cpu",
+    workers: running.Workers = 0,
+    precision: running.PrecisionName = "float32",
+    compile: running.Compile = False,
+    gradient_checkpointing: running.Checkpointing = False,
+    accumulation: running.Accumulation = 1,
+    checkpoint_steps: running.CheckpointSteps = 0,
+    checkpoint_minutes: running.CheckpointMinutes = 0.0,
+    keep_checkpoints: running.Keep = 2,
+    on_bad_image: running.OnBad = "raise",
+    as_json: Json = False,
+) -> None:
+    """Train a family in two steps: the largest network on labels, then all of them, itself included, from it.
+
+    Example: fbnetv3 distil --models fbnetv3_a,fbnetv3_g --recipe own --data /data/imagenet --output runs/family
+    """
+    options = dict(locals())
+    from fbnetv3_zoo.cli.progress import TrainingProgress
+    from fbnetv3_zoo.training import find_dataset
+    from fbnetv3_zoo.training.family import Member
+    from fbnetv3_zoo.training.family import distil as distil_family
+
+    members = []
+    for model in models.split(","):
+        arch = derived_arch(model, small_images=small_images, width=width, depth=depth, resolution=resolution)
+        chosen = running.recipe_for(model if recipe == "own" else recipe, data)
+        members.append(Member(arch, running.changed(chosen, options)))
+    images = find_dataset(data, seed=members[0].recipe.seed, subset=subset)
+    with TrainingProgress(max(member.recipe.epochs for member in members)) as progress:
+        family = distil_family(
+            members, images, output, teacher=teacher, resume=resume, execution=running.execution_of(options),
+            observers=[progress],
+        )  # fmt: skip
+    runs = ({"teacher": family.teacher} if family.teacher else {}) | family.students
+    if not running.leads():
+        return
+    if as_json:
+        print_json({name: running.outcome(run) for name, run in runs.items()})
+        return
+    for name, run in runs.items():
+        how = "on labels alone" if run is family.teacher else "with the teacher"
+        found = f"test accuracy {run.test}" if run.test else f"validation {run.epochs[-1].validation_top1:.2%}"
+        print(f"{name} ({run.model.arch.name}, {how}): {found}")
+        print(f"  {run.folder / 'report.html'}")
+
+

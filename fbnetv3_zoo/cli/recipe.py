@@ -1,0 +1,46 @@
+"""``fbnetv3 recipe``: the named recipes, value by value, with where each comes from."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from fbnetv3_zoo.cli.common import Json, print_json
+
+app = typer.Typer(help="The named recipes: list them, show every value with its source.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_(as_json: Json = False) -> None:
+    """List the named recipes with what they are for.
+
+    Example: fbnetv3 recipe list
+    """
+    from fbnetv3_zoo.recipes import NAMED
+
+    if as_json:
+        print_json({name: named.purpose for name, named in NAMED.items()})
+        return
+    for name, named in NAMED.items():
+        print(f"{name:11}{named.purpose}")
+
+
+@app.command()
+def show(
+    recipe: Annotated[str, typer.Argument(help="A name of `fbnetv3 recipe list`, or the path of a JSON file.")],
+    as_json: Json = False,
+) -> None:
+    """Show a recipe value by value with the source of each. --json prints the file that --recipe takes.
+
+    Example: fbnetv3 recipe show fbnetv3_g
+    """
+    from fbnetv3_zoo.recipes import NAMED, find_recipe
+
+    found, named = find_recipe(recipe), NAMED.get(recipe)
+    if as_json:
+        print(found.to_json())
+        return
+    print(f"{recipe}: {named.purpose if named else 'a recipe of your own'}\n")
+    for field, value in found.values().items():
+        print(f"{field:30}{value!s:18}{named.source_of(field) if named else ''}".rstrip())

@@ -1,0 +1,100 @@
+"""What the commands that train share: options of how a run is carried out, recipes with changes, what is printed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from fbnetv3_zoo.cli.common import written
+
+if TYPE_CHECKING:
+    from fbnetv3_zoo.recipe import Recipe
+    from fbnetv3_zoo.training import Execution, Observer, Run
+
+RecipeSource = Annotated[str | None, typer.Option("--recipe", help="A name of `fbnetv3 recipe list`, or a JSON file.")]
+Epochs = Annotated[int | None, typer.Option(help="Epochs, if not the recipe's.")]
+BatchSize = Annotated[
+    int | None, typer.Option(help="Images a step over all processes; learning rate and average are scaled with it.")
+]
+LearningRate = Annotated[float | None, typer.Option(help="Peak rate, if not the recipe's.")]
+RunSeed = Annotated[int | None, typer.Option("--seed", help="Seed of the run, if not the recipe's.")]
+SubsetFile = Annotated[Path | None, typer.Option("--subset", help="Only this part of the data (`fbnetv3 subset`).")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in the output folder.")]
+Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1; under torchrun cuda is each its own.")]
+Workers = Annotated[int, typer.Option(help="Processes that prepare images (0: none beside this one).")]
+PrecisionName = Annotated[Literal["float32", "bf16", "fp16"], typer.Option(help="What the network computes in.")]
+Compile = Annotated[bool, typer.Option("--compile", help="Use torch.compile.")]
+Checkpointing = Annotated[
+    bool, typer.Option("--gradient-checkpointing", help="Less memory for more time in the backward pass.")
+]
+Accumulation = Annotated[int, typer.Option(help="Parts that a batch is computed in, one after the other.")]
+CheckpointSteps = Annotated[int, typer.Option(help="A checkpoint every so many steps, besides every epoch.")]
+CheckpointMinutes = Annotated[float, typer.Option(help="A checkpoint every so many minutes, besides every epoch.")]
+Keep = Annotated[int, typer.Option("--keep-checkpoints", help="How many of the newest are kept.")]
+OnBad = Annotated[
+    Literal["raise", "skip"], typer.Option("--on-bad-image", help="An image that cannot be read: end, or go on.")
+]
+ToTensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Write figures for TensorBoard as well.")]
+
+
+def leads() -> bool:
+    """Whether this is the process that speaks: the only one, or the first that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def execution_of(options: Mapping[str, Any]) -> Execution:
+    """The execution that a command's options describe: those of them that are named like its fields."""
+    from fbnetv3_zoo.training import Execution, OnBadImage, Precision
+
+    chosen = {f.name: options[f.name] for f in fields(Execution) if f.name in options}
+    chosen["precision"] = Precision(chosen["precision"])
+    chosen["on_bad_image"] = OnBadImage(chosen["on_bad_image"])
+    return Execution(**chosen)
+
+
+def changed(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
+    """``recipe`` with a command's options ``epochs``, ``batch_size``, ``learning_rate`` and ``seed`` where given."""
+    if options["batch_size"] is not None:
+        recipe = recipe.for_batch_size(options["batch_size"])
+    fields_ = ("epochs", "learning_rate", "seed")
+    return replace(recipe, **{field: options[field] for field in fields_ if options[field] is not None})
+
+
+def recipe_for(source: str | None, data: str) -> Recipe:
+    """The recipe of that name or file; where none is named, the one for the kind of data."""
+    from fbnetv3_zoo.recipes import find_recipe
+    from fbnetv3_zoo.training.data.cifar import find_cifar
+
+    if source is None:
+        source = "digits" if data == "digits" else "cifar10" if find_cifar(Path(data)) else "photos"
+    return find_recipe(source)
+
+
+def observers_of(folder: Path, *, tensorboard: bool) -> list[Observer]:
+    """Who watches the run besides the screen."""
+    if not tensorboard:
+        return []
+    from fbnetv3_zoo.training.tensorboard import TensorBoard
+
+    return [TensorBoard(folder / "tensorboard")] if leads() else []
+
+
+def outcome(run: Run) -> dict[str, Any]:
+    """A finished run for scripts."""
+    test = run.test.summary() if run.test else None
+    return {"folder": run.folder, "last_epoch": asdict(run.epochs[-1]), "test": test}
+
+
+def print_outcome(run: Run) -> None:
+    """A finished run for people."""
+    last = run.epochs[-1]
+    print(f"validation accuracy {last.validation_top1:.2%} after {last.epoch} epochs")
+    if run.test:
+        print(f"test accuracy {run.test}")
+    for name in ("model.safetensors", "best.safetensors", "report.html", "metrics.jsonl", "curve.png"):
+        print(written(run.folder / name))

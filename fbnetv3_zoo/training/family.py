@@ -1,0 +1,66 @@
+"""A family trained as the paper does it: the largest network on labels, then all of them, itself included, from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fbnetv3_zoo.arch import Arch
+from fbnetv3_zoo.cost import cost_of
+from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.recipe import Recipe
+from fbnetv3_zoo.training.data import Dataset
+from fbnetv3_zoo.training.execution import Execution
+from fbnetv3_zoo.training.loop import train
+from fbnetv3_zoo.training.run import Observer, Run
+from fbnetv3_zoo.training.teacher import TeacherSource
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A network of a family with the recipe for it."""
+
+    arch: Arch
+    recipe: Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """What :func:`distil` made: the teacher's run (None where a teacher was given) and the students' by their names."""
+
+    teacher: Run | None
+    students: dict[str, Run] = field(default_factory=dict)
+
+
+def distil(
+    members: Sequence[Member], data: Dataset, folder: str | Path, *, teacher: TeacherSource | None = None,
+    resume: bool = False, execution: Execution = Execution(), observers: Sequence[Observer] = (),
+) -> Family:  # fmt: skip
+    """Train ``members`` with a teacher: ``teacher``, or the largest of them, which is then trained on labels first.
+
+    Source: FBNetV3 paper, final training. Every run has a folder of its own below ``folder``: ``teacher`` and the
+    networks' names. With ``resume`` finished runs are only measured again, and the interrupted one goes on. The other
+    arguments are those of :func:`fbnetv3_zoo.training.train`; raises :class:`ZooError` as it does.
+    """
+    folder, names = Path(folder), [member.arch.name for member in members]
+    if not members:
+        raise ZooError("there are no networks to distil; name at least one")
+    if repeated := sorted({name for name in names if names.count(name) > 1} | ({"teacher"} & set(names))):
+        raise ZooError(f"two runs would share the folder {folder / repeated[0]}; give the networks names of their own")
+    first: Run | None = None
+    if teacher is None:
+        largest = max(members, key=lambda member: cost_of(member.arch).macs)
+        first = train(
+            largest.arch, data, largest.recipe, folder / "teacher", resume=resume, execution=execution,
+            observers=observers,
+        )  # fmt: skip
+        teacher = first.model
+    students = {
+        member.arch.name: train(
+            member.arch, data, member.recipe, folder / member.arch.name, teacher=teacher, resume=resume,
+            execution=execution, observers=observers,
+        )
+        for member in members
+    }  # fmt: skip
+    return Family(first, students)
