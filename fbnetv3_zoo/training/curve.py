@@ -36,7 +36,13 @@ def _drawing(title: str, panel: Panel, epochs: Epochs) -> str:
     from matplotlib.figure import Figure
 
     ink = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _INK)
-    settings = {**ink, "grid.color": _INK, "legend.frameon": False, "svg.fonttype": "none", "svg.hashsalt": title}
+    settings: dict[Any, Any] = {
+        **ink,
+        "grid.color": _INK,
+        "legend.frameon": False,
+        "svg.fonttype": "none",
+        "svg.hashsalt": title,
+    }
     with rc_context(settings):
         figure = Figure(figsize=(4.4, 3.2), layout="constrained")
         axes = figure.subplots()
