@@ -1,0 +1,125 @@
+"""What the processes of :mod:`forks` do."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from runs import few_digits
+from safetensors.torch import save_file
+
+from fbnetv3_zoo.arch import Arch
+from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.factory import create
+from fbnetv3_zoo.plain import from_json
+from fbnetv3_zoo.preprocess import Preprocess
+from fbnetv3_zoo.recipe import Recipe
+from fbnetv3_zoo.training import Dataset, Epoch, Execution, Interrupted, Observer, Step, train
+from fbnetv3_zoo.training.data import Example
+from fbnetv3_zoo.training.learner import Learner
+from fbnetv3_zoo.training.loader import TrainingBatches
+from fbnetv3_zoo.training.world import join
+
+Job = dict[str, Any]
+Tell = Callable[[str], None]
+REFUSED, INTERRUPTED = 3, 4
+
+
+def warm_up() -> None:
+    """Import what a run would, without using it."""
+    for name in ("scipy.stats", "torch.distributed", "torch.nn.parallel", "matplotlib.figure"):
+        importlib.import_module(name)
+    few_digits()
+
+
+def do(job: Job, tell: Tell) -> int:
+    """Do ``job``; the exit status."""
+    logging.disable()
+    try:
+        {"train": _train, "steps": _steps}[job["name"]](job, tell)
+    except ZooError as error:
+        tell(f"refused: {error}")
+        return REFUSED
+    except Interrupted as error:
+        tell(f"interrupted: {error}")
+        return INTERRUPTED
+    return 0
+
+
+class _Teller(Observer):
+    """Tells every step and epoch; where ``dies`` is [epoch, step], the process kills itself there, once."""
+
+    def __init__(self, tell: Tell, dies: list[int] | None) -> None:
+        self._tell, self._dies = tell, dies
+
+    def on_step(self, step: Step) -> None:
+        self._tell(f"step {step.epoch} {step.step}")
+        if self._dies == [step.epoch, step.step] and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def on_epoch(self, epoch: Epoch) -> None:
+        self._tell(f"epoch {epoch.epoch}")
+
+
+def _train(job: Job, tell: Tell) -> None:
+    tell(f"pid {os.getpid()}")
+    data = few_digits()
+    if job.get("signalled"):
+        data = _signalled(data, Path(job["folder"]) / "signalled")
+    run = train(
+        Arch.from_json(job["arch"]), data, Recipe.from_json(job["recipe"]), job["folder"], resume=True,
+        execution=from_json(Execution, job["execution"]), observers=[_Teller(tell, job.get("dies"))],
+    )  # fmt: skip
+    assert run.test is not None
+    tell("result " + json.dumps([run.test.total, run.test.top1, [epoch.validation_top1 for epoch in run.epochs]]))
+
+
+def _signalled(data: Dataset, flag: Path) -> Dataset:
+    """The same data; who reads the fourth image to validate sends a SIGTERM to the whole group of its run, once."""
+    group = os.getpgid(0)
+
+    def noted(example: Example) -> Example:
+        def read(*least: Any) -> Any:
+            if not flag.exists():
+                flag.touch()
+                os.killpg(group, signal.SIGTERM)
+            return example.read(*least)
+
+        return replace(example, read=read)
+
+    validation = tuple(noted(e) if n == 3 else e for n, e in enumerate(data["validation"]))
+    return replace(data, splits=MappingProxyType({**data.splits, "validation": validation}))
+
+
+def _steps(job: Job, tell: Tell) -> None:
+    """Six steps with norms as in evaluation, so that it does not matter how a batch is divided."""
+    data, recipe = few_digits(), Recipe.from_json(job["recipe"])
+    execution, generator = from_json(Execution, job["execution"]), torch.Generator().manual_seed(0)
+    preprocess = Preprocess(32, 32, mean=data.mean, std=data.std)
+    with join() as world:
+        network = create(replace(Arch.from_json(job["arch"]), in_channels=1), generator=generator)
+        network.preprocess = preprocess
+        learner = Learner(network, recipe, execution=execution, world=world)
+        learner.student.eval()
+        for number, parts in enumerate(
+            _thrice(TrainingBatches(data["train"], preprocess, recipe, execution=execution, world=world))
+        ):
+            loss = learner.gradients(parts, seed=number)
+            learner.update(recipe.learning_rate)
+            tell(f"loss {float(world.total(torch.tensor(loss, dtype=torch.float64))) / world.size!r}")
+        if world.leads:
+            save_file({name: t.contiguous() for name, t in learner.student.state_dict().items()}, job["file"])
+
+
+def _thrice(batches: TrainingBatches) -> Any:
+    for epoch in range(2):
+        yield from list(batches.epoch(epoch))[:3]

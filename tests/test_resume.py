@@ -1,0 +1,171 @@
+"""Runs killed, ended and resumed give what they would have given uninterrupted, to the last bit."""
+
+from __future__ import annotations
+
+import random
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from forks import Job, Server, serving
+from jobs import INTERRUPTED
+from runs import PLAIN, RECIPE, Stopped, Stopper, assert_same, checkpoints, few_digits, metadata, metrics
+
+from fbnetv3_zoo.arch import Arch
+from fbnetv3_zoo.plain import to_json
+from fbnetv3_zoo.recipe import SGD, AdamW, CosineDecay, Recipe
+from fbnetv3_zoo.training import Dataset, Execution, Interrupted, Observer, Run, Step, train
+
+EVERY_STEP = Execution(checkpoint_steps=1)
+TEN_EPOCHS = replace(RECIPE, epochs=10)
+
+
+@pytest.fixture(scope="module")
+def data() -> Dataset:
+    return few_digits()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with serving() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_arch: Arch, data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """An uninterrupted run of three epochs. Its folder is only read."""
+    return train(tiny_arch, data, RECIPE, tmp_path_factory.mktemp("finished"))
+
+
+def _job(arch: Arch, recipe: Recipe, folder: Path, execution: Execution) -> Job:
+    return {
+        "arch": arch.to_json(), "recipe": recipe.to_json(), "folder": str(folder), "execution": to_json(execution),
+    }  # fmt: skip
+
+
+def _moments(first: float, step: float) -> list[Job]:
+    """30 moments, the last three for fresh interpreters: while it starts, while it writes, and any time in a step."""
+    chance = random.Random(0)
+    starting: list[Job] = [{"delay": chance.uniform(0, 1.2 * first)} for _ in range(10)]
+    writing: list[Job] = [{"steps": chance.randint(0, 2), "writing": "", "delay": 0.0} for _ in range(8)]
+    stepping: list[Job] = [{"steps": chance.randint(1, 4), "delay": chance.uniform(0, 2 * step)} for _ in range(11)]
+    moments = starting + writing + stepping
+    chance.shuffle(moments)
+    return [*moments[:9], {"delay": chance.uniform(0, 2), "fresh": True}, *moments[9:]]
+
+
+def test_killed_30_times_is_as_never_killed(server: Server, tiny_arch: Arch, tmp_path: Path) -> None:
+    """Shuffling, augmentation, mixing, dropout, stochastic depth, moving average, RMSProp, two worker processes."""
+    execution = Execution(workers=2, checkpoint_steps=2)
+    straight = server("train", **_job(tiny_arch, TEN_EPOCHS, tmp_path / "straight", execution))
+    assert straight["codes"] == [0], straight
+    hits, halves, steps, broken = 0, 0, [], tmp_path / "broken"
+    for number, moment in enumerate(_moments(straight["first"], (straight["last"] - straight["first"]) / 49)):
+        fresh = moment.pop("fresh", False) or number in (3, 20)
+        if "writing" in moment:
+            moment["writing"] = str(broken / "checkpoints")
+        told = server("train", kill=moment, fresh=fresh, **_job(tiny_arch, TEN_EPOCHS, broken, execution))
+        hits += told["codes"] == [-signal.SIGKILL]
+        halves += any((broken / "checkpoints").glob(".epoch-*"))
+        steps.append(sum(line.startswith("step") for line in told["lines"][0]))
+    assert hits == 30, steps
+    assert halves >= 3  # it was really killed while writing
+    assert sum(count > 0 for count in steps) >= 12
+    last = server("train", **_job(tiny_arch, TEN_EPOCHS, broken, execution))
+    assert last["codes"] == [0], last
+    assert 0 < sum(line.startswith("step") for line in last["lines"][0]) < 40  # much had been done before
+    assert last["lines"][0][-1] == straight["lines"][0][-1]
+    assert_same(broken, tmp_path / "straight")
+    assert not any((broken / "checkpoints").glob(".*"))
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        replace(PLAIN, optimizer=SGD(momentum=0.0)),
+        replace(RECIPE, epochs=2, optimizer=AdamW(), schedule=CosineDecay(), learning_rate=0.001),
+    ],
+    ids=["sgd without momentum or average", "adamw"],
+)
+def test_resumed_with_other_optimizers(recipe: Recipe, tiny_arch: Arch, data: Dataset, tmp_path: Path) -> None:
+    train(tiny_arch, data, recipe, tmp_path / "straight")
+    with pytest.raises(Stopped):
+        train(tiny_arch, data, recipe, tmp_path / "run", execution=EVERY_STEP, observers=[Stopper(2, 3)])
+    assert metadata(checkpoints(tmp_path / "run")[0])["progress"]["step"] == 2
+    train(tiny_arch, data, recipe, tmp_path / "run", resume=True)
+    assert_same(tmp_path / "run", tmp_path / "straight")
+
+
+def test_resumed_between_epochs_and_before_an_epoch_is_validated(
+    finished: Run, tiny_arch: Arch, data: Dataset, tmp_path: Path
+) -> None:
+    class Failing(Observer):
+        def on_epoch(self, epoch: object) -> None:
+            raise Stopped
+
+    for _ in range(2):
+        with pytest.raises(Stopped):
+            train(tiny_arch, data, RECIPE, tmp_path, resume=True, observers=[Failing()])
+    assert metadata(checkpoints(tmp_path)[0])["progress"]["epoch"] == 2
+    assert len(metrics(tmp_path)) == 2
+    with pytest.raises(Interrupted):  # asked in the last step but one, so that the last is the one after which it ends
+        train(tiny_arch, data, RECIPE, tmp_path, resume=True, observers=[_Terminator(3, 4)])
+    assert metadata(checkpoints(tmp_path)[0])["progress"]["step"] == 5
+    train(tiny_arch, data, RECIPE, tmp_path, resume=True)
+    assert_same(tmp_path, finished.folder)
+
+
+def test_resume_of_a_finished_run_only_measures(finished: Run, tiny_arch: Arch, data: Dataset, tmp_path: Path) -> None:
+    train(tiny_arch, data, replace(RECIPE, epochs=1), tmp_path)
+    before = [path.read_bytes() for path in checkpoints(tmp_path)]
+    run = train(tiny_arch, data, replace(RECIPE, epochs=1), tmp_path, resume=True, observers=[Stopper(1, 1)])
+    assert [path.read_bytes() for path in checkpoints(tmp_path)] == before
+    assert len(run.epochs) == 1
+    train(tiny_arch, data, RECIPE, tmp_path, resume=True)  # an exponential schedule may go on for longer
+    assert_same(tmp_path, finished.folder)
+
+
+class _Terminator(Observer):
+    def __init__(self, epoch: int, step: int) -> None:
+        self._moment = epoch, step
+
+    def on_step(self, step: Step) -> None:
+        if (step.epoch, step.step) == self._moment:
+            signal.raise_signal(signal.SIGTERM)
+
+
+def test_sigterm(finished: Run, tiny_arch: Arch, data: Dataset, tmp_path: Path) -> None:
+    heard: list[Any] = []
+    before = signal.signal(signal.SIGTERM, lambda *_: heard.append(1))
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(Interrupted) as caught:
+            train(tiny_arch, data, RECIPE, tmp_path, observers=[_Terminator(2, 2)])
+        assert str(caught.value) == "ended by SIGTERM after step 3 of epoch 2; continue with --resume"
+        assert signal.getsignal(signal.SIGTERM) is handler
+        progress = metadata(checkpoints(tmp_path)[0])["progress"]
+        assert (progress["epoch"], progress["step"]) == (1, 3)
+        assert not (tmp_path / "model.safetensors").exists()
+        train(tiny_arch, data, RECIPE, tmp_path, resume=True)
+        assert signal.getsignal(signal.SIGTERM) is handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert heard == []
+    assert_same(tmp_path, finished.folder)
+
+
+def test_sigterm_to_the_whole_group_while_workers_read(
+    finished: Run, server: Server, tiny_arch: Arch, tmp_path: Path
+) -> None:
+    """A process that prepares images for validation sends it; none of its kind may end by it."""
+    job = _job(tiny_arch, RECIPE, tmp_path, Execution(workers=2))
+    told = server("train", signalled=True, **job)
+    assert told["codes"] == [INTERRUPTED], told
+    said = told["lines"][0][-1]
+    assert said == "interrupted: ended by SIGTERM after step 1 of epoch 2; continue with --resume"
+    again = server("train", **job)
+    assert again["codes"] == [0], again
+    assert_same(tmp_path, finished.folder)
