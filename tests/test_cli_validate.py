@@ -147,6 +147,14 @@ def test_for_readers(model: Path) -> None:
     assert len(lines) == 4
 
 
+def test_a_bar_on_the_terminal(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "100")
+    ended = run("validate", model, "--json")
+    assert "364/364" in re.sub(r"\x1b\[[\d;?]*\w", "", ended.err)
+    assert json.loads(ended.out)["total"] == 364
+
+
 def test_neither_batches_nor_processes_change_the_figures(model: Path) -> None:
     first, *others = (_told(model, *more) for more in ((), ("--batch-size", 7), ("--workers", 2)))
     for other in others:

@@ -229,6 +229,14 @@ def test_pictures_are_made_small(page: Any) -> None:
     assert Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))).size == (128, 128)
 
 
+def test_pictures_are_those_of_the_positions(page: Any, tiny_arch: Arch) -> None:
+    """Where images were left out, a row of the record is not the example of that number."""
+    found = Case().report(tiny_arch).evaluation
+    moved = replace(found, positions=7 - found.positions)
+    read = page(Case(changes={"evaluation": moved}))
+    assert read.values(("img", "title")) == ["1.png", "4.png"]
+
+
 def test_more_mistakes_than_are_shown(page: Any) -> None:
     count = 40
     case = Case([0] * count, [1] * count, [n / 10 for n in range(count)], names=("a", "b"))

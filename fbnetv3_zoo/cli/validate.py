@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.cells import cell_len
 
 from fbnetv3_zoo.cli.common import DataSource, Json, Pretrained, Seed, open_classifier, print_json
 from fbnetv3_zoo.errors import ZooError
@@ -16,7 +17,7 @@ from fbnetv3_zoo.errors import ZooError
 if TYPE_CHECKING:
     from fbnetv3_zoo.description import Description
     from fbnetv3_zoo.training import Dataset, Evaluation
-    from fbnetv3_zoo.training.evaluate import ClassAccuracy
+    from fbnetv3_zoo.training.evaluate import ClassAccuracy, Floats, Predict
 
 
 def validate(
@@ -47,16 +48,39 @@ def validate(
     classifier = open_classifier(model, pretrained=pretrained)
     images = find_dataset(data, seed=seed, subset=subset)
     names = _shared_names(model, classifier.description, data, images)
-    found = evaluate(
-        classifier.logits, images[split], classifier.description.preprocess, class_names=names, batch_size=batch_size,
-        workers=workers, on_bad_image=OnBadImage(on_bad_image),
-    )  # fmt: skip
+    with _counted(classifier.logits, len(images[split])) as predict:
+        found = evaluate(
+            predict, images[split], classifier.description.preprocess, class_names=names, batch_size=batch_size,
+            workers=workers, on_bad_image=OnBadImage(on_bad_image),
+        )  # fmt: skip
     if as_json:
         print_json({"model": model, "data": data, "split": split, **_plain(found)})
         return
     _print_summary(split, found)
     if per_class:
         _print_classes(found.per_class)
+
+
+@contextmanager
+def _counted(predict: Predict, total: int) -> Iterator[Predict]:
+    """``predict`` with a bar on the terminal that counts the images answered."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = ("images", MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
+    silent = not console.is_terminal
+    with Progress(  # refreshed from here: processes are forked meanwhile, and threads do not survive that
+        *columns, console=console, disable=silent, transient=True, auto_refresh=False
+    ) as progress:
+        task = progress.add_task("", total=total)
+
+        def counting(images: Floats) -> Floats:
+            logits = predict(images)
+            progress.update(task, advance=len(images), refresh=True)
+            return logits
+
+        yield counting
 
 
 def _shared_names(model: str, description: Description, data: str, images: Dataset) -> tuple[str, ...]:
@@ -107,6 +131,8 @@ def _more(count: int) -> str:
 
 
 def _print_classes(rows: tuple[ClassAccuracy, ...]) -> None:
+    from rich.cells import cell_len
+
     from fbnetv3_zoo.training.answers import worst_first
 
     names = {row.name: _printable(row.name) for row in rows}
