@@ -1,4 +1,4 @@
-"""``python -m fbnetv3_zoo``: the command line, for ``torchrun -m fbnetv3_zoo train ...`` and where scripts have no path."""
+"""``python -m fbnetv3_zoo``: the command line, as ``torchrun -m fbnetv3_zoo train ...`` needs it."""
 
 from fbnetv3_zoo.cli import main
 

@@ -85,7 +85,7 @@ class Arch:
                 raise ZooError(f"{self.name}: stages[{s}] is {stage!r}; give a tuple of at least one row")
             for r, row in enumerate(stage):
                 kinds = "Conv, InvertedResidual, Skip or PoolingHead"
-                check_type(f"{self.name}: stages[{s}][{r}]", row, Row, f"a {kinds}")  # type: ignore[arg-type]
+                check_type(f"{self.name}: stages[{s}][{r}]", row, Row, f"a {kinds}")
                 if isinstance(row, PoolingHead) and (s, r) != (len(self.stages) - 1, len(stage) - 1):
                     raise ZooError(f"{self.name}: stages[{s}][{r}] is a PoolingHead; it may only be the last row")
         for block in self.blocks:

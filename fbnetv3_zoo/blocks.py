@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from fbnetv3_zoo.arch import Block
 from fbnetv3_zoo.rows import Activation, Conv, Gate, InvertedResidual, PoolingHead
 
+
 class Hardswish(nn.Hardswish):
     """Hard swish, in place unless a gradient may be wanted: autograd would copy the input first, and gain nothing."""
 

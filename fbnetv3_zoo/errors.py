@@ -19,7 +19,7 @@ class ZooError(ValueError):
     """
 
 
-class Interrupted(Exception):
+class Interrupted(Exception):  # noqa: N818 - nothing has gone wrong
     """A run was ended by SIGTERM, after a checkpoint; the message says where. The command exits with code 143."""
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,26 +15,28 @@ import typer
 from fbnetv3_zoo.cli.common import Json, print_json, program, written
 
 if TYPE_CHECKING:
+    from fbnetv3_zoo.arch import Arch
     from fbnetv3_zoo.classify import Classifier
-    from fbnetv3_zoo.training import Dataset
+    from fbnetv3_zoo.model import FBNet
+    from fbnetv3_zoo.recipe import Recipe
+    from fbnetv3_zoo.training import Dataset, Run
     from fbnetv3_zoo.training.data import Example
 
 
 def demo(
     output: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("demo"),
-    epochs: Annotated[int | None, typer.Option(help="Epochs, if not the recipe's 24.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of every network, if not the recipe's 24.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the split and of the training.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Train a small FBNetV3 on handwritten digits, export it to ONNX, and classify digits it has never seen.
+    """Train a teacher on handwritten digits, distil a slim FBNetV3 from it, export that to ONNX and classify with it.
 
     Example: fbnetv3 demo --output /tmp/demo
     """
-    from fbnetv3_zoo import cost_of, export_onnx
+    from fbnetv3_zoo import export_onnx
     from fbnetv3_zoo.classify import Classifier
-    from fbnetv3_zoo.cli.progress import TrainingProgress
-    from fbnetv3_zoo.recipe import RECIPES
-    from fbnetv3_zoo.training import evaluate, find_dataset, train
+    from fbnetv3_zoo.recipes import RECIPES
+    from fbnetv3_zoo.training import evaluate, find_dataset
     from fbnetv3_zoo.zoo import ARCHS
 
     started = time.perf_counter()
@@ -41,33 +45,68 @@ def demo(
     digits = find_dataset("digits", seed=seed)
     counts = ", ".join(f"{len(digits[split])} for {split}" for split in digits.splits)
     say(f"Data: scikit-learn's handwritten digits, {counts}; no image in two of them.")
-    arch = ARCHS["fbnetv3_a"].for_small_images().scaled(width=0.5, depth=0.5)
-    cost = cost_of(replace(arch, in_channels=1, num_classes=10))
-    say(f"Network: {arch.name}, {cost.parameters / 1e6:.2f} M parameters, {cost.macs / 1e6:.1f} M MACs.")
-    if (output / "checkpoint.safetensors").exists():  # the demo always begins anew
-        (output / "checkpoint.safetensors").unlink()
-    with TrainingProgress(recipe.epochs) as progress:
-        run = train(arch, digits, recipe, output, on_step=progress.on_step, on_epoch=progress.on_epoch)
-    (output / "checkpoint.safetensors").unlink()
-    say(f"Test accuracy on PyTorch: {run.test}")
-    report = export_onnx(run.model, output / "model.onnx")
-    say(f"ONNX: largest difference to PyTorch {report.max_difference:.2g} at logits up to {report.scale:.2g}")
+    small = ARCHS["fbnetv3_a"].for_small_images()
+    large, slim = small.scaled(width=0.5, depth=0.5), small.scaled(width=0.25, depth=0.25)
+    train = partial(_train, data=digits, recipe=recipe, say=say)
+    say("\n1. The teacher, on labels")
+    teacher = train(large, output / "teacher")
+    say("\n2. The slim network, on labels alone")
+    alone = train(slim, output / "alone")
+    say("\n3. The slim network, with the teacher: loss = 0.8 x distillation + 0.2 x cross entropy")
+    distilled = train(slim, output / "distilled", teacher=teacher.model)
+    report = export_onnx(distilled.model, output / "model.onnx")
     classifier = Classifier.open(report.path)
     found = evaluate(classifier.logits, digits["test"], classifier.description.preprocess)
+    say(f"\n4. ONNX: largest difference to PyTorch {report.max_difference:.2g} at logits up to {report.scale:.2g}")
     say(f"Test accuracy on ONNX Runtime: {found}")
     samples = _save_samples(digits["test"], digits, output / "images")
     _draw_predictions(classifier, digits["test"], digits.class_names, output / "predictions.png")
+    runs = {"teacher": teacher, "alone": alone, "distilled": distilled}
+    seconds = time.perf_counter() - started
     if as_json:
-        test = {**asdict(found), "accuracy": found.fraction, "interval": found.interval}
-        seconds = round(time.perf_counter() - started, 1)
-        print_json({"folder": output, "test": test, "max_difference": report.max_difference, "seconds": seconds})
+        tests = {name: run.test.summary() for name, run in runs.items() if run.test}
+        fields = {"folder": output, "test": {**tests, "onnx": found.summary()}}
+        print_json({**fields, "max_difference": report.max_difference, "seconds": round(seconds, 1)})
         return
-    print(f"\nMade in {time.perf_counter() - started:.0f} s:")
-    for name in ("model.safetensors", "model.onnx", "predictions.png", "curve.png", "metrics.jsonl"):
+    _print_table(runs)
+    print(f"\nMade in {seconds:.0f} s:")
+    for name in ("model.onnx", "predictions.png", "distilled/model.safetensors", "distilled/report.html"):
         print(f"  {written(output / name)}")
     print("\nNow try:")
     print(f"  {program()} classify {samples[3]} --model {output / 'model.onnx'}")
     print(f"  {program()} list")
+
+
+def _train(
+    arch: Arch, folder: Path, *, data: Dataset, recipe: Recipe, say: Callable[[str], None],
+    teacher: FBNet | None = None,
+) -> Run:  # fmt: skip
+    """One of the demo's runs, always begun anew."""
+    from fbnetv3_zoo.cli.progress import TrainingProgress
+    from fbnetv3_zoo.training import train
+
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    with TrainingProgress(recipe.epochs) as progress:
+        run = train(arch, data, recipe, folder, teacher=teacher, observers=[progress])
+    shutil.rmtree(folder / "checkpoints")
+    say(f"Test accuracy: {run.test}")
+    return run
+
+
+def _print_table(runs: Mapping[str, Run]) -> None:
+    from fbnetv3_zoo import cost_of
+
+    print(f"\n{'network':14}{'learned from':20}{'parameters':>11}{'MMACs':>7}  test accuracy (95 % interval)")
+    sources = {"teacher": "labels", "alone": "labels", "distilled": "teacher and labels"}
+    for name, run in runs.items():
+        cost, found = cost_of(run.model.arch), run.test
+        assert found is not None
+        low, high = found.interval
+        label = "slim student" if name != "teacher" else "teacher"
+        print(
+            f"{label:14}{sources[name]:20}{cost.parameters:>11,}{cost.macs / 1e6:>7.2f}  "
+            f"{found.fraction:.2%} ({low:.2%} to {high:.2%})"
+        )
 
 
 def _save_samples(examples: Sequence[Example], digits: Dataset, folder: Path) -> list[Path]:

@@ -76,5 +76,3 @@ def distil(
         found = f"test accuracy {run.test}" if run.test else f"validation {run.epochs[-1].validation_top1:.2%}"
         print(f"{name} ({run.model.arch.name}, {how}): {found}")
         print(f"  {run.folder / 'report.html'}")
-
-

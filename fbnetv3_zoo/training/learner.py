@@ -60,7 +60,7 @@ class Learner:
         self._format = self._memory_format()
         maps = self._map_channels()
         if world.size > 1 and world.device.type == "cuda":
-            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         network.set_gradient_checkpointing(execution.gradient_checkpointing)
         self.student = Student(network, maps, generator).to(world.device, memory_format=self._format)  # type: ignore[call-overload]
         self.average = build_average(self.student.network, recipe)
@@ -139,7 +139,7 @@ class Learner:
     def _reduced_precision(self) -> AbstractContextManager[None]:
         if (dtype := _DTYPES.get(self.execution.precision)) is None:
             return nullcontext()
-        return torch.autocast(self.world.device.type, dtype)  # type: ignore[return-value]
+        return torch.autocast(self.world.device.type, dtype)
 
     def _memory_format(self) -> torch.memory_format:
         last = self.execution.channels_last

@@ -76,7 +76,7 @@ class TrainingBatches:
         self._order = _Order()
         self._loader: DataLoader[Batch] = DataLoader(
             _Samples(examples, Augmenter(preprocess, recipe.augmentation)),  # type: ignore[arg-type]
-            batch_sampler=self._order,  # type: ignore[arg-type]
+            batch_sampler=self._order,
             collate_fn=_collate,
             num_workers=execution.workers,
             persistent_workers=execution.workers > 0,

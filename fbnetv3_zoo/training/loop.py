@@ -146,7 +146,7 @@ class _Trainer:
         if not loss <= EXPLODED:
             self._refuse(loss, rate, parts)
         self.learner.update(rate)
-        termination.agreed = sums[2] > 0
+        termination.agreed = bool(sums[2] > 0)
         seconds = time.monotonic() - began
         self.progress = at.after_step(loss, seconds, int(sums[1]))
         return Step(at.epoch + 1, at.step + 1, steps, loss, rate, size / seconds)

@@ -30,5 +30,5 @@ def map_distance(maps: Tensor, teacher_maps: Tensor) -> Tensor:
 
     Both of shape (images, channels, height, width); where height and width differ the teacher's are averaged to fit.
     """
-    fitting = F.adaptive_avg_pool2d(teacher_maps, maps.shape[-2:])
+    fitting = F.adaptive_avg_pool2d(teacher_maps, (maps.shape[-2], maps.shape[-1]))
     return (1 - F.cosine_similarity(maps, fitting, dim=1)).mean()

@@ -50,7 +50,7 @@ class Observer:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A finished run: the trained network (averaged weights, evaluation mode), its epochs, how it does on the test split.
+    """A finished run: the trained network (averaged weights, evaluation mode), its epochs, its test.
 
     ``folder`` holds ``model.safetensors``, ``best.safetensors`` (of the epoch that did best in validation),
     ``metrics.jsonl``, ``report.html``, ``curve.png`` and ``checkpoints/``. ``test`` is None where the data has no test

@@ -133,7 +133,7 @@ def _digest(network: nn.Module) -> str:
     hasher = blake3()
     for name, tensor in network.state_dict().items():
         hasher.update(name.encode())
-        hasher.update(np.ascontiguousarray(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy()))
+        hasher.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return hasher.hexdigest()
 
 

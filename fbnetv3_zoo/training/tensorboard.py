@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.training.run import Epoch, Observer, Step
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 
 class TensorBoard(Observer):
     """Writes loss, learning rate and images/s by step, losses and accuracy by epoch, below ``folder``.
 
-    Raises :class:`ZooError` where the package ``tensorboard`` is missing. What a killed run wrote after its checkpoint is
-    replaced when it is resumed.
+    Raises :class:`ZooError` where the package ``tensorboard`` is missing. What a killed run wrote after its last
+    checkpoint is replaced when the run is resumed.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -21,7 +24,8 @@ class TensorBoard(Observer):
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             raise ZooError("TensorBoard is not installed; pip install 'fbnetv3-zoo[tensorboard]'") from None
-        self._open, self._folder, self._writer = SummaryWriter, Path(folder), None
+        self._open, self._folder = SummaryWriter, Path(folder)
+        self._writer: SummaryWriter | None = None
         self._steps = 0
 
     def on_step(self, step: Step) -> None:
@@ -34,10 +38,12 @@ class TensorBoard(Observer):
         """The epoch's figures, at the step that it ended with."""
         for name in ("train_loss", "validation_loss", "validation_top1", "skipped"):
             self._add(f"epoch/{name}", getattr(epoch, name))
-        self._writer.flush()  # type: ignore[attr-defined]
+        self._opened().flush()
 
     def _add(self, name: str, value: float) -> None:
+        self._opened().add_scalar(name, value, self._steps)
+
+    def _opened(self) -> SummaryWriter:
         if self._writer is None:
             self._writer = self._open(self._folder, purge_step=self._steps)
-        writer: Any = self._writer
-        writer.add_scalar(name, value, self._steps)
+        return self._writer
