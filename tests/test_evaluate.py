@@ -22,6 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from refusals import refusal
+from scipy.stats import binomtest
 from sklearn.metrics import top_k_accuracy_score
 
 from fbnetv3_zoo.errors import ZooError
@@ -115,15 +116,14 @@ def test_large_logits_do_not_overflow() -> None:
     assert _measure([[1e4, -1e4]], [1]).loss == 20_000
 
 
-@pytest.mark.parametrize("right", [0, 1, 7, 182, 359, 364])
-def test_the_interval_is_wilsons(right: int) -> None:
-    n, p, z = 364, right / 364, 1.959963984540054
-    centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-    low, high = _record(right, n).interval
-    assert low == pytest.approx(centre - half, abs=1e-12)
-    assert high == pytest.approx(centre + half, abs=1e-12)
-    assert 0 <= low <= p <= high <= 1
+@pytest.mark.parametrize(("right", "total"), [(0, 364), (1, 364), (182, 364), (359, 364), (364, 364), (0, 1), (1, 1)])
+def test_the_interval_is_wilsons(right: int, total: int) -> None:
+    expected = binomtest(right, total).proportion_ci(0.95, method="wilson")
+    low, high = _record(right, total).interval
+    assert low == pytest.approx(expected.low, abs=1e-12)
+    assert high == pytest.approx(expected.high, abs=1e-12)
+    assert 0 <= low <= right / total <= high <= 1
+    assert _record(right, total).per_class[0].interval == (low, high)
 
 
 def test_as_text() -> None:
