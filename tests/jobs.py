@@ -110,16 +110,10 @@ def _steps(job: Job, tell: Tell) -> None:
         network.preprocess = preprocess
         learner = Learner(network, recipe, execution=execution, world=world)
         learner.student.eval()
-        for number, parts in enumerate(
-            _thrice(TrainingBatches(data["train"], preprocess, recipe, execution=execution, world=world))
-        ):
+        batches = TrainingBatches(data["train"], preprocess, recipe, execution=execution, world=world)
+        for number, parts in enumerate(step for epoch in range(2) for step in list(batches.epoch(epoch))[:3]):
             loss = learner.gradients(parts, seed=number)
             learner.update(recipe.learning_rate)
             tell(f"loss {float(world.total(torch.tensor(loss, dtype=torch.float64))) / world.size!r}")
         if world.leads:
             save_file({name: t.contiguous() for name, t in learner.student.state_dict().items()}, job["file"])
-
-
-def _thrice(batches: TrainingBatches) -> Any:
-    for epoch in range(2):
-        yield from list(batches.epoch(epoch))[:3]

@@ -1,0 +1,295 @@
+"""Checkpoints: which are kept, what happens to damaged ones, and whose they are."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from disks import small_disk
+from filelock import FileLock
+from refusals import refusal
+from runs import PLAIN, RECIPE, Stopped, Stopper, assert_same, checkpoints, few_digits, metadata, metrics
+from safetensors.torch import load_file, save
+
+from fbnetv3_zoo.arch import Arch
+from fbnetv3_zoo.model import FBNet
+from fbnetv3_zoo.preprocess import Preprocess
+from fbnetv3_zoo.recipe import CosineDecay, Recipe
+from fbnetv3_zoo.training import Dataset, Execution, Observer, Run, Step, train
+from fbnetv3_zoo.training.checkpoint import Checkpoints, Progress
+from fbnetv3_zoo.training.learner import Learner
+
+EVERY_STEP = Execution(checkpoint_steps=1, keep_checkpoints=3)
+
+
+@pytest.fixture(scope="module")
+def data() -> Dataset:
+    return few_digits()
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_arch: Arch, data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """An uninterrupted run of three epochs. Its folder is only read."""
+    return train(tiny_arch, data, RECIPE, tmp_path_factory.mktemp("finished"))
+
+
+@pytest.fixture(scope="module")
+def stopped(tiny_arch: Arch, data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the same run, as if killed after step 4 of epoch 2, with its checkpoints of steps 1, 2 and 3."""
+    folder = tmp_path_factory.mktemp("stopped")
+    with pytest.raises(Stopped):
+        train(tiny_arch, data, RECIPE, folder, execution=EVERY_STEP, observers=[Stopper(2, 4)])
+    return folder
+
+
+@pytest.fixture
+def begun(stopped: Path, tmp_path: Path) -> Path:
+    """A copy of :func:`stopped` to go on with."""
+    return Path(shutil.copytree(stopped, tmp_path / "begun"))
+
+
+def _positions(folder: Path) -> list[tuple[int, int]]:
+    progress = [metadata(path)["progress"] for path in checkpoints(folder)]
+    return [(entry["epoch"], entry["step"]) for entry in progress]
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {str(file): file.read_bytes() for file in folder.rglob("*") if file.is_file() and file.name != ".lock"}
+
+
+# --- which are kept ---
+
+
+def test_the_newest_are_kept(stopped: Path, finished: Run) -> None:
+    assert _positions(stopped) == [(1, 3), (1, 2), (1, 1)]
+    assert _positions(finished.folder) == [(3, 0), (2, 0)]
+
+
+def test_a_checkpoint_after_so_many_minutes(tiny_arch: Arch, data: Dataset, tmp_path: Path) -> None:
+    seen: list[list[tuple[int, int]]] = []
+
+    class Looking(Observer):
+        def on_step(self, step: Step) -> None:
+            seen.append(_positions(tmp_path))
+
+    recipe, execution = replace(PLAIN, epochs=1), Execution(checkpoint_minutes=1e-9, keep_checkpoints=1)
+    train(tiny_arch, data, recipe, tmp_path, execution=execution, observers=[Looking()])
+    assert seen == [[], [(0, 1)], [(0, 2)], [(0, 3)], [(0, 4)]]
+    assert _positions(tmp_path) == [(1, 0)]
+
+
+def _learner(arch: Arch) -> Learner:
+    network = FBNet(arch, generator=torch.Generator().manual_seed(0))
+    network.preprocess = Preprocess.for_arch(arch)
+    return Learner(network, PLAIN)
+
+
+def test_what_could_not_be_read_does_not_push_out_what_is_whole(tiny_arch: Arch, tmp_path: Path) -> None:
+    learner, kept = _learner(tiny_arch), Checkpoints(tmp_path, keep=2)
+    whole = kept.write(learner, Progress(epoch=1), identity={})
+    damaged = [kept.write(learner, Progress(epoch=epoch), identity={}) for epoch in (2, 3)]
+    assert not whole.exists()
+    whole = kept.write(learner, Progress(epoch=1), identity={})
+    assert kept.paths() == [whole]  # those of a future that did not come about are gone
+    assert not any(path.exists() for path in damaged)
+    before = Checkpoints(tmp_path, keep=1).write(learner, Progress(epoch=1), identity={"other": "contents"})
+    assert kept.paths() == [before]  # of the same moment, too, the one written last
+
+
+# --- damage ---
+
+
+def test_any_bit_that_flips_is_seen(begun: Path, caplog: pytest.LogCaptureFixture) -> None:
+    newest, second, _ = checkpoints(begun)
+    content, chance = newest.read_bytes(), random.Random(0)
+    places = [0, 9, len(content) - 1, *(chance.randrange(len(content)) for _ in range(40))]
+    for place in places:
+        newest.write_bytes(content[:place] + bytes([content[place] ^ 1 << chance.randrange(8)]) + content[place + 1 :])
+        assert Checkpoints(begun / "checkpoints", keep=3).newest() == second.read_bytes()
+    told = f"{newest}: is damaged; going on from the checkpoint before it"
+    assert [record.getMessage() for record in caplog.records] == [told] * len(places)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda content: b"", id="empty"),
+        pytest.param(lambda content: content[:-100], id="truncated"),
+        pytest.param(lambda content: content[:5000] + bytes([content[5000] ^ 4]) + content[5001:], id="flipped"),
+    ],
+)
+def test_damaged_and_resumed_is_as_never_damaged(
+    damage: Callable[[bytes], bytes], tiny_arch: Arch, data: Dataset, finished: Run, begun: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    newest, second, _ = checkpoints(begun)
+    for path in (newest, second):
+        path.write_bytes(damage(path.read_bytes()))
+    train(tiny_arch, data, RECIPE, begun, resume=True)
+    warnings = [record.getMessage() for record in caplog.records]
+    assert warnings == [f"{path}: is damaged; going on from the checkpoint before it" for path in (newest, second)]
+    assert_same(begun, finished.folder)
+    assert _positions(begun) == [(3, 0), (2, 0)]
+
+
+def test_a_checkpoint_that_cannot_be_opened(begun: Path, caplog: pytest.LogCaptureFixture) -> None:
+    newest, second, _ = checkpoints(begun)
+    newest.unlink()
+    newest.mkdir()
+    assert Checkpoints(begun / "checkpoints", keep=3).newest() == second.read_bytes()
+    said = f"{newest}: cannot be read (Is a directory); going on from the checkpoint before it"
+    assert [record.getMessage() for record in caplog.records] == [said]
+
+
+def test_none_is_whole(tiny_arch: Arch, data: Dataset, begun: Path) -> None:
+    for path in checkpoints(begun):
+        path.write_bytes(b"")
+    before = _contents(begun)
+    assert refusal(lambda: train(tiny_arch, data, RECIPE, begun, resume=True)) == (
+        f"{begun}/checkpoints: none of 3 checkpoints can be read; begin anew in another folder"
+    )
+    assert _contents(begun) == before
+
+
+# --- whose they are ---
+
+
+def _rewritten(folder: Path, **changed: str) -> None:
+    """The newest checkpoint of ``folder``, alone, with other metadata and so under another name."""
+    newest = checkpoints(folder)[0]
+    about = {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata(newest).items()}
+    tensors = load_file(newest)
+    for path in checkpoints(folder):
+        path.unlink()
+    from blake3 import blake3
+
+    data = save(tensors, {**about, **changed})
+    name = f"epoch-0001-step-000003-{blake3(data).hexdigest()[:16]}.safetensors"
+    (folder / "checkpoints" / name).write_bytes(data)
+
+
+@pytest.mark.parametrize("changed", [{"version": "3"}, {"format": "something"}])
+def test_checkpoints_of_another_release(changed: dict[str, str], tiny_arch: Arch, data: Dataset, begun: Path) -> None:
+    _rewritten(begun, **changed)
+    assert refusal(lambda: train(tiny_arch, data, RECIPE, begun, resume=True)) == (
+        f"{begun}: holds checkpoints of another release; begin anew in another folder"
+    )
+
+
+@pytest.mark.parametrize("what", ["network", "data", "recipe", "teacher", "network and recipe"])
+def test_resumed_with_something_else(what: str, tiny_arch: Arch, data: Dataset, begun: Path) -> None:
+    before = _contents(begun)
+    arch = tiny_arch.scaled(width=2) if "network" in what else tiny_arch
+    data = few_digits(seed=1) if "data" in what else data
+    recipe = replace(RECIPE, learning_rate=0.04) if "recipe" in what else RECIPE
+    teacher = FBNet(replace(tiny_arch, in_channels=1)) if "teacher" in what else None
+    if teacher is not None:
+        teacher.preprocess = Preprocess(32, 32, mean=data.mean, std=data.std)
+    assert refusal(lambda: train(arch, data, recipe, begun, resume=True, teacher=teacher)) == (
+        f"{begun}: the run was begun with another {what}; give another folder"
+    )
+    assert _contents(begun) == before
+
+
+def test_a_cosine_is_as_long_as_it_was(tiny_arch: Arch, data: Dataset, tmp_path: Path) -> None:
+    """An exponential one may go on for longer: test_resume.py."""
+    recipe = replace(PLAIN, schedule=CosineDecay())
+    with pytest.raises(Stopped):
+        train(tiny_arch, data, recipe, tmp_path, execution=EVERY_STEP, observers=[Stopper(1, 2)])
+    longer: Recipe = replace(recipe, epochs=3)
+    assert refusal(lambda: train(tiny_arch, data, longer, tmp_path, resume=True)) == (
+        f"{tmp_path}: the run was begun with another recipe; give another folder"
+    )
+
+
+def test_a_folder_that_holds_a_run(tiny_arch: Arch, data: Dataset, begun: Path) -> None:
+    before = _contents(begun)
+    assert refusal(lambda: train(tiny_arch, data, RECIPE, begun)) == (
+        f"{begun}: holds a run; continue it with --resume (resume=True), or give another folder"
+    )
+    assert _contents(begun) == before
+
+
+def test_two_runs_in_one_folder(tiny_arch: Arch, data: Dataset, tmp_path: Path) -> None:
+    said: list[str] = []
+
+    class Intruder(Observer):
+        def on_step(self, step: Step) -> None:
+            said.append(refusal(lambda: train(tiny_arch, data, PLAIN, tmp_path, resume=True)))
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        train(tiny_arch, data, PLAIN, tmp_path, observers=[Intruder()])
+    assert said == [f"{tmp_path}: another run is writing here; give another folder"]
+    with FileLock(tmp_path / ".lock", timeout=0):
+        pass  # free again
+
+
+# --- writing ---
+
+
+def test_a_disk_that_fills_up(tiny_arch: Arch, data: Dataset, finished: Run, tmp_path: Path) -> None:
+    folder, size = tmp_path / "disk" / "run", checkpoints(finished.folder)[0].stat().st_size
+    with small_disk(tmp_path / "disk", 4 * size):
+
+        class Filling(Observer):
+            def on_step(self, step: Step) -> None:
+                if (step.epoch, step.step) == (2, 3):
+                    free = shutil.disk_usage(folder).free
+                    (tmp_path / "disk" / "other").write_bytes(b"x" * max(0, free - size // 2))
+
+        execution = Execution(checkpoint_steps=2)
+        said = refusal(lambda: train(tiny_arch, data, RECIPE, folder, execution=execution, observers=[Filling()]))
+        assert said.startswith(f"{folder}/checkpoints/epoch-0001-step-000")
+        assert said.endswith(": cannot be written (No space left on device)")
+        assert not any((folder / "checkpoints").glob(".*"))
+        assert _positions(folder)[0][0] == 1
+        (tmp_path / "disk" / "other").unlink()
+        train(tiny_arch, data, RECIPE, folder, resume=True, execution=Execution(keep_checkpoints=1))
+        assert_same(folder, finished.folder)
+
+
+def test_leftovers_of_a_killed_process_are_removed(tiny_arch: Arch, data: Dataset, begun: Path) -> None:
+    left = [f"checkpoints/.{checkpoints(begun)[0].name}.0a1b2c3d.safetensors", ".best.safetensors.00000000.safetensors",
+            ".metrics.jsonl.89abcdef.jsonl"]  # fmt: skip
+    others = ["checkpoints/.hidden", ".notes.txt", "best.00000000.safetensors"]
+    for name in left + others:
+        (begun / name).write_bytes(b"half")
+    with pytest.raises(Stopped):
+        train(tiny_arch, data, RECIPE, begun, resume=True, observers=[Stopper(2, 4)])
+    assert [name for name in left + others if (begun / name).exists()] == others
+
+
+def test_a_file_where_the_folder_should_be(tiny_arch: Arch, data: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("notes")
+    said = refusal(lambda: train(tiny_arch, data, RECIPE, tmp_path / "run"))
+    assert said == f"{tmp_path}/run: cannot be made a folder (File exists)"
+
+
+def test_the_best_file_is_of_the_best_epoch(tiny_arch: Arch, data: Dataset, tmp_path: Path) -> None:
+    """The rate explodes late, so that the last epoch is not the best; a resumed run knows what was best before."""
+    recipe = replace(PLAIN, epochs=4, schedule=replace(PLAIN.schedule, factor=6.0))
+    weights: list[dict[str, Any]] = []
+
+    class Keeping(Observer):
+        def on_epoch(self, epoch: object) -> None:
+            weights.append(load_file(checkpoints(tmp_path)[0]))
+            if len(weights) == 2:
+                raise Stopped
+
+    with pytest.raises(Stopped):
+        train(tiny_arch, data, recipe, tmp_path, observers=[Keeping()])
+    run = train(tiny_arch, data, recipe, tmp_path, resume=True, observers=[Keeping()])
+    accuracies = [epoch.validation_top1 for epoch in run.epochs]
+    best = accuracies.index(max(accuracies))
+    assert best < 3, accuracies
+    assert [entry["validation_top1"] for entry in metrics(tmp_path)] == accuracies
+    found = load_file(tmp_path / "best.safetensors")
+    assert all(torch.equal(tensor, weights[best][f"student.network.{name}"]) for name, tensor in found.items())
