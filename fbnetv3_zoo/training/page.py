@@ -127,9 +127,10 @@ figure img, .missing { display: block; width: 100%; aspect-ratio: 1; object-fit:
 .small { image-rendering: pixelated; }
 figcaption { margin-top: .35rem; font-size: .8rem; line-height: 1.4; overflow-wrap: anywhere; }
 figcaption b { color: var(--ink); font-weight: 600; }
-dl { margin: 1rem 0; font-size: .9rem; }
+dl { margin: .5rem 0; font-size: .9rem; }
 dl div { display: grid; grid-template-columns: 11rem 1fr; gap: 1rem; padding: .25rem 0;
   border-top: 1px solid var(--line); }
+dl div:first-child { border-top: 0; }
 dd { margin: 0; overflow-wrap: anywhere; }
 @media (max-width: 34rem) { main { padding-top: 1.25rem; } dl div { grid-template-columns: 8rem 1fr; }
   table { font-size: .78rem; } th, td { padding-right: .5rem; } td { overflow-wrap: anywhere; }
