@@ -14,9 +14,12 @@ import pytest
 from refusals import refusal
 
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.training.data import SPLITS, Dataset, Example, Examples, digits, find_dataset
+from fbnetv3_zoo.preprocess import MAX_PIXELS
+from fbnetv3_zoo.training.data import IMAGE_SUFFIXES, SPLITS, Dataset, Example, Examples, digits, find_dataset
+from fbnetv3_zoo.training.data.cifar import LAYOUTS
 from fbnetv3_zoo.training.data.dataset import Names, keys_of, labels_of, take
-from fbnetv3_zoo.training.data.files import FileReader, FolderOrigin
+from fbnetv3_zoo.training.data.files import MAX_BYTES, FileReader, FolderOrigin
+from fbnetv3_zoo.training.data.tars import EXTENSIONS
 
 
 @pytest.fixture(scope="module")
@@ -190,3 +193,14 @@ def test_fingerprints_see_where_a_key_ends() -> None:
         return Dataset("x", ("a",), (0.0,), (1.0,), 1.0, {"train": examples, "validation": (), "test": ()}).fingerprint
 
     assert len({of("ab", "c"), of("a", "bc"), of("abc"), of("abc", ""), of("", "abc"), of("c", "ab")}) == 6
+
+
+# --- what the documentation says ---
+
+
+def test_the_documentation_names_what_is_understood() -> None:
+    text = " ".join((Path(__file__).parents[1] / "docs" / "data.md").read_text().split())
+    assert f"Images are `{' '.join(sorted(IMAGE_SUFFIXES))}`," in text
+    assert f"one image (`{' '.join(sorted(EXTENSIONS, key=['jpg', 'jpeg', 'png', 'ppm', 'webp'].index))}`)" in text
+    assert all(f"`{layout.folder}`" in text for layout in LAYOUTS)
+    assert f"over {MAX_BYTES >> 30} GiB, over {MAX_PIXELS:,} pixels" in text
