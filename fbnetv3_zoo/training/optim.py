@@ -36,13 +36,13 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 def build_average(model: nn.Module, recipe: Recipe) -> AveragedModel | None:
     """The moving average of ``model``'s parameters and buffers; None where the recipe has none.
 
-    The first update copies; ``n_averaged`` counts them and is part of the state.
+    The first update copies, as every update does whole numbers; ``n_averaged`` counts them and is part of the state.
     """
     if recipe.ema_decay == 0:
         return None
 
     def update(averaged: Tensors, current: Tensors, updates: Tensor | int) -> None:
-        decay = average_decay(recipe, int(updates))
+        decay = average_decay(recipe, int(updates)) if averaged[0].is_floating_point() else 0.0
         get_ema_multi_avg_fn(decay)(averaged, current, updates)  # type: ignore[no-untyped-call]
 
     return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
