@@ -180,11 +180,12 @@ def test_names_of_any_kind() -> None:
     names = Names.of(given)
     assert list(names) == names[:] == given
     assert names[-2:] == given[-2:]
-    assert names[3] == given[3]
+    assert [names[n] for n in range(-6, 0)] == given
     assert len(Names.of([])) == 0
     assert Names.of([])[:] == []
-    with pytest.raises(IndexError):
-        names[6]
+    for n in (6, -7):
+        with pytest.raises(IndexError):
+            names[n]
 
 
 def test_fingerprints_see_where_a_key_ends() -> None:
@@ -193,6 +194,25 @@ def test_fingerprints_see_where_a_key_ends() -> None:
         return Dataset("x", ("a",), (0.0,), (1.0,), 1.0, {"train": examples, "validation": (), "test": ()}).fingerprint
 
     assert len({of("ab", "c"), of("a", "bc"), of("abc"), of("abc", ""), of("", "abc"), of("c", "ab")}) == 6
+
+
+def test_fingerprints_see_to_the_end() -> None:
+    """However many there are: two examples that change places, wherever, are seen."""
+    examples, found = _listed(70_000), set()
+    for n in (0, 20, 65_534, 65_535, 69_998):
+        rows = examples.rows.copy()
+        rows[[n, n + 1]] = rows[[n + 1, n]]
+        splits = {"train": replace(examples, rows=rows), "validation": (), "test": ()}
+        found.add(Dataset("x", ("a",), (0.0,), (1.0,), 1.0, splits).fingerprint)  # type: ignore[arg-type]
+    assert len(found) == 5
+
+
+def test_fingerprints_see_labels_and_splits() -> None:
+    def of(label: int, split: str) -> str:
+        splits = {**dict.fromkeys(SPLITS, ()), split: (Example(FileReader("", ""), label, "key"),)}
+        return Dataset("x", ("a", "b"), (0.0,), (1.0,), 1.0, splits).fingerprint  # type: ignore[arg-type]
+
+    assert len({of(label, split) for label in (0, 1) for split in SPLITS}) == 6
 
 
 # --- what the documentation says ---
