@@ -22,6 +22,7 @@ from scipy.stats import t
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.model import FBNet
+from fbnetv3_zoo.recipe import ExponentialDecay
 from fbnetv3_zoo.recipes import RECIPES
 from fbnetv3_zoo.training import Dataset, Run, evaluate, train
 from fbnetv3_zoo.training.data import digits
@@ -58,7 +59,7 @@ def one_seed(seed: int, labelled: int, epochs: int, folder: Path) -> list[float]
     """The accuracies of all columns."""
     data = few_digits(labelled, seed)
     recipe = replace(RECIPES["digits"], epochs=epochs, batch_size=50, ema_decay=0.95, seed=seed)
-    recipe = replace(recipe, schedule=type(recipe.schedule)(0.88 ** (24 / epochs)))
+    recipe = replace(recipe, schedule=ExponentialDecay(0.05 ** (1 / epochs)))
 
     def run(name: str, arch: Arch, teacher: FBNet | None = None) -> Run:
         return train(arch, data, recipe, folder / name, teacher=teacher)

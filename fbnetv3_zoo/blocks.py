@@ -114,7 +114,7 @@ class InvertedResidualBlock(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         y: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
-        return x + y if self.has_residual else y
+        return y.add_(x) if self.has_residual else y
 
 
 class PoolingHeadBlock(nn.Module):

@@ -103,12 +103,12 @@ _NAMED = {
     ),
     "digits": Named(
         Recipe(
-            epochs=24,
+            epochs=16,
             batch_size=64,
             optimizer=SGD(),
             learning_rate=0.1,
             augmentation=Augmentation(shift=True),
-            schedule=ExponentialDecay(0.88),
+            schedule=ExponentialDecay(0.82),
             warmup_epochs=3,
             ema_decay=0.98,
             label_smoothing=0.1,

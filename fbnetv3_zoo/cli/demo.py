@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def demo(
     output: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("demo"),
-    epochs: Annotated[int | None, typer.Option(help="Epochs of every network, if not the recipe's 24.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of every network, if not the recipe's 16.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the split and of the training.")] = 0,
     as_json: Json = False,
 ) -> None:
