@@ -61,6 +61,8 @@ def print_json(data: Any) -> None:
 def written(path: Path) -> str:
     """A line that names a file and its size."""
     size = path.stat().st_size
+    if size < 1000:
+        return f"{path} ({size} bytes)"
     return f"{path} ({size / 1e6:.1f} MB)" if size >= 1e6 else f"{path} ({size / 1e3:.0f} kB)"
 
 

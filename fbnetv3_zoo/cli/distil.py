@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fbnetv3_zoo.cli import running
 from fbnetv3_zoo.cli.common import DataSource, Depth, Json, Resolution, SmallImages, Width, derived_arch, print_json
+from fbnetv3_zoo.errors import ZooError
+
+if TYPE_CHECKING:
+    from fbnetv3_zoo.recipe import Recipe
 
 
 def distil(
@@ -55,15 +59,15 @@ def distil(
     from fbnetv3_zoo.training.family import distil as distil_family
 
     members = []
-    for model in models.split(","):
+    for model in map(str.strip, models.split(",")):
         arch = derived_arch(model, small_images=small_images, width=width, depth=depth, resolution=resolution)
-        chosen = running.recipe_for(model if recipe == "own" else recipe, data)
+        chosen = _own_recipe(model) if recipe == "own" else running.recipe_for(recipe, data)
         members.append(Member(arch, running.changed(chosen, options)))
     images = find_dataset(data, seed=members[0].recipe.seed, subset=subset)
     with TrainingProgress(max(member.recipe.epochs for member in members)) as progress:
         family = distil_family(
             members, images, output, teacher=teacher, resume=resume, execution=running.execution_of(options),
-            observers=[progress],
+            observers=[progress], begins=progress.announce,
         )  # fmt: skip
     runs = ({"teacher": family.teacher} if family.teacher else {}) | family.students
     if not running.leads():
@@ -76,3 +80,11 @@ def distil(
         found = f"test accuracy {run.test}" if run.test else f"validation {run.epochs[-1].validation_top1:.2%}"
         print(f"{name} ({run.model.arch.name}, {how}): {found}")
         print(f"  {run.folder / 'report.html'}")
+
+
+def _own_recipe(model: str) -> Recipe:
+    from fbnetv3_zoo.recipes import RECIPES
+
+    if model not in RECIPES:
+        raise ZooError(f"--recipe own: no recipe is named {model!r}; give all networks one (`fbnetv3 recipe list`)")
+    return RECIPES[model]

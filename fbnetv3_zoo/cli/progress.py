@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from fbnetv3_zoo.cli.running import leads
 from fbnetv3_zoo.training.run import Observer
 
 if TYPE_CHECKING:
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 class TrainingProgress(Observer):
     """A bar over all epochs on standard error, and a line for each finished one. Use as a context manager.
 
-    The bar shows the loss of the last step, images/s, the time passed and the time that is left.
+    The bar shows the loss of the last step, images/s, the time passed and the time that is left; there is none where
+    standard error is no terminal, and under torchrun only the leading process draws one.
     """
 
     def __init__(self, epochs: int) -> None:
@@ -26,7 +28,7 @@ class TrainingProgress(Observer):
         columns = (TextColumn("epoch {task.fields[epoch]}/{task.total:g}"), BarColumn(), TextColumn("loss"))
         figures = (TextColumn("{task.fields[loss]:.3f}"), TextColumn("{task.fields[speed]:.0f} images/s"))
         times = (*figures, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-        self._progress = Progress(*columns, *times, console=console, disable=not console.is_terminal)
+        self._progress = Progress(*columns, *times, console=console, disable=not (console.is_terminal and leads()))
         self._task = self._progress.add_task("", total=epochs, epoch=1, loss=float("nan"), speed=0.0)
         self._console = console
 
@@ -38,6 +40,11 @@ class TrainingProgress(Observer):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._progress.stop()
+
+    def announce(self, name: str) -> None:
+        """Print that the lines that follow are those of the run ``name``."""
+        if leads():
+            self._console.print(f"{name}:", highlight=False, markup=False)
 
     def on_step(self, step: Step) -> None:
         """Move the bar."""

@@ -8,7 +8,18 @@ import typer
 
 from fbnetv3_zoo.cli.common import Json, print_json
 
-app = typer.Typer(help="The named recipes: list them, show every value with its source.", no_args_is_help=True)
+app = typer.Typer(
+    help="""The named recipes: list them, show every value with its source.
+
+    Example: fbnetv3 recipe show fbnetv3_g
+    """
+)
+
+
+@app.callback(invoke_without_command=True)
+def _help(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 @app.command("list")
@@ -42,5 +53,7 @@ def show(
         print(found.to_json())
         return
     print(f"{recipe}: {named.purpose if named else 'a recipe of your own'}\n")
-    for field, value in found.values().items():
-        print(f"{field:30}{value!s:18}{named.source_of(field) if named else ''}".rstrip())
+    values = found.values()
+    width = 2 + max(map(len, values))
+    for field, value in values.items():
+        print(f"{field:{width}}{value!s:18}{named.source_of(field) if named else ''}".rstrip())

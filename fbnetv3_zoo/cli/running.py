@@ -44,7 +44,7 @@ ToTensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Write figure
 
 def leads() -> bool:
     """Whether this is the process that speaks: the only one, or the first that torchrun started."""
-    return os.environ.get("RANK", "0") == "0"
+    return os.environ.get("RANK", "0") == "0" or "WORLD_SIZE" not in os.environ
 
 
 def execution_of(options: Mapping[str, Any]) -> Execution:

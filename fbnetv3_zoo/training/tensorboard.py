@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class TensorBoard(Observer):
-    """Writes loss, learning rate and images/s by step, losses and accuracy by epoch, below ``folder``.
+    """Writes loss, learning rate and images/s against the step, losses and accuracy against the epoch, into ``folder``.
 
     Raises :class:`ZooError` where the package ``tensorboard`` is missing. What a killed run wrote after its last
     checkpoint is replaced when the run is resumed.
@@ -26,24 +26,23 @@ class TensorBoard(Observer):
             raise ZooError("TensorBoard is not installed; pip install 'fbnetv3-zoo[tensorboard]'") from None
         self._open, self._folder = SummaryWriter, Path(folder)
         self._writer: SummaryWriter | None = None
-        self._steps = 0
 
     def on_step(self, step: Step) -> None:
-        """Three figures."""
-        self._steps = (step.epoch - 1) * step.steps + step.step
+        """Three figures, at the number of steps taken."""
+        taken = (step.epoch - 1) * step.steps + step.step
+        writer = self._opened(taken)
         for name in ("loss", "learning_rate", "images_per_second"):
-            self._add(f"step/{name}", getattr(step, name))
+            writer.add_scalar(f"step/{name}", getattr(step, name), taken)
 
     def on_epoch(self, epoch: Epoch) -> None:
-        """The epoch's figures, at the step that it ended with."""
+        """The epoch's figures, at its number."""
+        writer = self._opened(None)
         for name in ("train_loss", "validation_loss", "validation_top1", "skipped"):
-            self._add(f"epoch/{name}", getattr(epoch, name))
-        self._opened().flush()
+            writer.add_scalar(f"epoch/{name}", getattr(epoch, name), epoch.epoch)
+        writer.flush()
 
-    def _add(self, name: str, value: float) -> None:
-        self._opened().add_scalar(name, value, self._steps)
-
-    def _opened(self) -> SummaryWriter:
+    def _opened(self, first_step: int | None) -> SummaryWriter:
+        """The writer, which replaces what was written from ``first_step`` on (None: nothing) when it is opened."""
         if self._writer is None:
-            self._writer = self._open(self._folder, purge_step=self._steps)
+            self._writer = self._open(self._folder, purge_step=first_step)
         return self._writer
