@@ -74,12 +74,20 @@ def join(device: str = "cpu") -> Iterator[World]:
     place = usable(f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device == "cuda" else device)
     joined_before = dist.is_initialized()
     if not joined_before:
-        dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+        _meet("nccl" if place.type == "cuda" else "gloo")
     try:
         yield World(dist.get_rank(), dist.get_world_size(), place)
     finally:
         if not joined_before:
             dist.destroy_process_group()
+
+
+def _meet(backend: str) -> None:
+    """Join the other processes. Torchrun keeps its store over restarts, and what has ended left addresses in it."""
+    store, rank, size = next(dist.rendezvous("env://"))
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    apart = dist.PrefixStore(f"attempt {attempt}", store)
+    dist.init_process_group(backend, store=apart, rank=rank, world_size=size)
 
 
 def usable(device: str) -> torch.device:
