@@ -21,7 +21,9 @@ from scipy.stats import binomtest
 from shell import run, succeed
 from torchvision.models import MobileNet_V2_Weights
 
+from fbnetv3_zoo import training
 from fbnetv3_zoo.arch import Arch
+from fbnetv3_zoo.cli.validate import _named_by_wordnet
 from fbnetv3_zoo.description import Description
 from fbnetv3_zoo.model import FBNet
 from fbnetv3_zoo.training.data import Dataset, choose_subset, digits
@@ -155,13 +157,22 @@ def test_a_bar_on_the_terminal(model: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert json.loads(ended.out)["total"] == 364
 
 
-def test_neither_batches_nor_processes_change_the_figures(model: Path) -> None:
+def test_neither_batches_nor_processes_change_the_figures(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def evaluate(*arguments: Any, **options: Any) -> training.Evaluation:
+        asked.append((options["batch_size"], options["workers"]))
+        return training_evaluate(*arguments, **options)
+
+    training_evaluate = training.evaluate
+    monkeypatch.setattr(training, "evaluate", evaluate)
     first, *others = (_told(model, *more) for more in ((), ("--batch-size", 7), ("--workers", 2)))
     for other in others:
         assert {key: other[key] for key in ("top1", "top5", "per_class")} == {
             key: first[key] for key in ("top1", "top5", "per_class")
         }
         assert other["loss"] == pytest.approx(first["loss"], rel=1e-6)
+    assert asked == [(64, 0), (7, 0), (64, 2)]
 
 
 def test_split_and_seed(model: Path) -> None:
@@ -262,6 +273,14 @@ def test_imagenet_by_its_folders(folders: list[str], right: bool, tiny_arch: Arc
     rows = json.loads(ended.out)["per_class"]
     assert [row["name"] for row in rows] == list(names)
     assert [n for n, row in enumerate(rows) if row["images"]] == [5, 6, 7]
+
+
+def test_imagenet_in_another_order() -> None:
+    names = tuple(MobileNet_V2_Weights.IMAGENET1K_V1.meta["categories"])
+    numbers = tuple(f"n{n:08}" for n in range(1000))
+    assert _named_by_wordnet(names, numbers)
+    assert not _named_by_wordnet(names, numbers[::-1])
+    assert not _named_by_wordnet(names[::-1], numbers)
 
 
 def test_published_names_and_repositories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
