@@ -10,10 +10,6 @@ from types import FrameType, TracebackType
 from typing import Any
 
 
-class Interrupted(Exception):  # noqa: N818 -- a run that was asked to end has not failed
-    """A run was ended by SIGTERM, after a checkpoint; the message says where."""
-
-
 class Termination:
     """Notes a SIGTERM while it is entered: ``asked`` once this process has got one, ``agreed`` once all know.
 
