@@ -8,6 +8,7 @@ import shutil
 import tracemalloc
 from collections import Counter
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -273,6 +274,24 @@ def test_only_files_of_equal_size_are_read_and_never_whole(photos: Path) -> None
 def _read() -> int:
     """Bytes that this process has read so far, as Linux counts them."""
     return int(dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())["rchar"])
+
+
+def test_files_that_must_not_be_opened_are_equal_to_none(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A superuser may open all files, so the refusal is played."""
+    for name in CLASSES:
+        (photos / name / "secret.jpg").write_bytes(b"of equal size and contents")
+
+    def refuse(path: str, mode: str) -> BinaryIO:
+        if "secret" in path:
+            raise PermissionError(13, "Permission denied")
+        return open(path, "rb")
+
+    monkeypatch.setattr("fbnetv3_zoo.training.data.files.open", refuse, raising=False)
+    example = _example(photos, "dog/secret.jpg")
+    assert refusal(example.read) == f"{photos}/dog/secret.jpg: cannot be read (Permission denied)"
+    monkeypatch.undo()
+    expected = f"{photos}/cat/secret.jpg and {photos}/dog/secret.jpg: one image in two classes; remove one of the two"
+    assert _refusal(photos) == expected
 
 
 def test_links_to_folders(photos: Path, tmp_path: Path) -> None:
