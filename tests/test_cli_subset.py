@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from refusals import refusal
 
+from fbnetv3_zoo.cli import main
 from fbnetv3_zoo.cli.subset import subset
 from fbnetv3_zoo.training.data import choose_subset, digits, find_dataset, load_subset
 
@@ -44,3 +45,17 @@ def test_what_it_refuses(tmp_path: Path) -> None:
     assert refusal(lambda: subset("digits", tmp_path, classes=3, held_out=3)).startswith(
         f"{tmp_path}: cannot be written ("
     )
+
+
+def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "subset.json"
+    with pytest.raises(SystemExit) as ended:
+        main(["subset", "digits", "--classes", "4", "--held-out", "41", "--seed", "3", "--output", str(file)])
+    assert ended.value.code == 0
+    assert load_subset(file) == choose_subset(digits(seed=3), classes=4, held_out=41, seed=3)
+    assert capsys.readouterr().out.startswith("digits, 4 of 10 classes: ")
+    with pytest.raises(SystemExit) as ended:
+        main(["subset", "digits", "--output", str(file)])
+    assert ended.value.code == 2
+    told = "error: digits: has 10 classes with 2 or more training images, not 200\n"
+    assert capsys.readouterr().err == told
