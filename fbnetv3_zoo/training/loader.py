@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,18 +62,18 @@ class TrainingBatches:
         self, examples: Sequence[Example], preprocess: Preprocess, recipe: Recipe, *,
         execution: Execution = Execution(), world: World = World(),
     ) -> None:  # fmt: skip
-        self._count, self._recipe, self._execution, self._world = len(examples), recipe, execution, world
-        self.batch_size = min(recipe.batch_size, self._count)
+        self._execution, count = execution, len(examples)
+        self.batch_size = min(recipe.batch_size, count)
         shares = world.size * execution.accumulation
-        self._part = self.batch_size // shares
-        if self.batch_size % shares or self._part < 2:
+        part = self.batch_size // shares
+        if self.batch_size % shares or part < 2:
             raise ZooError(
                 f"batches of {self.batch_size} images cannot be divided among {world.size} processes x "
                 f"{execution.accumulation} parts, at least 2 images each; take a multiple of {shares}, "
-                f"{max(2, self._part) * shares} for one"
+                f"{max(2, part) * shares} for one"
             )
-        self.steps = self._count // self.batch_size
-        self._order = _Order()
+        self.steps = count // self.batch_size
+        self._order = _Order(count, part, self.steps, recipe, execution.accumulation, world)
         self._loader: DataLoader[Batch] = DataLoader(
             _Samples(examples, Augmenter(preprocess, recipe.augmentation)),  # type: ignore[arg-type]
             batch_sampler=self._order,
@@ -87,7 +87,7 @@ class TrainingBatches:
 
     def epoch(self, number: int, *, first_step: int = 0) -> Iterator[list[Batch]]:
         """The parts of every step of epoch ``number`` (from 0) for this process, from ``first_step`` on."""
-        self._order.plan = lambda: self._plan(number, first_step)
+        self._order.epoch, self._order.first_step = number, first_step
         parts: list[Batch] = []
         for batch in self._guarded():
             if not len(batch.images):
@@ -108,25 +108,27 @@ class TrainingBatches:
                 raise ZooError(f"a process that prepares images has ended ({told}); the run can be resumed") from None
             raise
 
-    def _plan(self, number: int, first_step: int) -> Iterator[list[tuple[int, int]]]:
-        """Index and seed of every image of every part that this process takes."""
-        repeats, seed, part = self._recipe.augmentation.repeats, self._recipe.seed, self._part
-        order = np.random.default_rng([seed, number]).permutation(self._count)
-        if repeats > 1:
-            order = np.repeat(order, repeats)[: self._count]
-        for n in range(first_step * self._execution.accumulation, self.steps * self._execution.accumulation):
-            start = (n * self._world.size + self._world.rank) * part
-            yield [(int(order[at]), seed_of(seed, number, at)) for at in range(start, start + part)]
-
 
 class _Order:
-    """What the loader is to take next: it asks anew every epoch."""
+    """Index and seed of every image of every part that this process takes in ``epoch``, from ``first_step`` on.
 
-    def __init__(self) -> None:
-        self.plan: Callable[[], Iterator[list[tuple[int, int]]]] = lambda: iter(())
+    The loader asks for it anew every epoch. It knows nothing of the batches: in a circle with the loader, that would
+    keep the workers from being told to end (torch waits five seconds for them).
+    """
+
+    def __init__(self, count: int, part: int, steps: int, recipe: Recipe, accumulation: int, world: World) -> None:
+        self._count, self._part, self._steps, self._recipe = count, part, steps, recipe
+        self._accumulation, self._world = accumulation, world
+        self.epoch = self.first_step = 0
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        return self.plan()
+        repeats, seed, epoch = self._recipe.augmentation.repeats, self._recipe.seed, self.epoch
+        order = np.random.default_rng([seed, epoch]).permutation(self._count)
+        if repeats > 1:
+            order = np.repeat(order, repeats)[: self._count]
+        for n in range(self.first_step * self._accumulation, self._steps * self._accumulation):
+            start = (n * self._world.size + self._world.rank) * self._part
+            yield [(int(order[at]), seed_of(seed, epoch, at)) for at in range(start, start + self._part)]
 
 
 _Sample = tuple[Tensor | None, int, tuple[tuple[str, str], ...]]
