@@ -1,0 +1,50 @@
+"""How a run is carried out: what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import pytest
+from refusals import refusal
+
+from fbnetv3_zoo.training.execution import Execution, OnBadImage, Precision
+
+COUNT, FLAG = "a whole number of at least 0", "True or False"
+REFUSED: list[tuple[str, object, str]] = [
+    ("device", 0, "text, such as 'cpu' or 'cuda'"),
+    ("device", None, "text, such as 'cpu' or 'cuda'"),
+    ("workers", -1, COUNT),
+    ("workers", 1.0, COUNT),
+    ("workers", True, COUNT),
+    ("precision", "bf16", "a Precision"),
+    ("compile", 1, FLAG),
+    ("channels_last", "no", FLAG),
+    ("gradient_checkpointing", None, FLAG),
+    ("accumulation", 0, "a whole number of at least 1"),
+    ("checkpoint_steps", -1, COUNT),
+    ("checkpoint_minutes", -0.5, "a number at least 0"),
+    ("checkpoint_minutes", float("nan"), "a number at least 0"),
+    ("keep_checkpoints", 0, "a whole number of at least 1"),
+    ("on_bad_image", "skip", "an OnBadImage"),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "remedy"), REFUSED)
+def test_wrong_values_are_refused(field: str, value: object, remedy: str) -> None:
+    told = refusal(lambda: replace(Execution(), **{field: value}))  # type: ignore[arg-type]
+    assert told == f"Execution.{field} is {value!r}; it must be {remedy}"
+
+
+def test_every_field_can_be_refused() -> None:
+    assert {field for field, *_ in REFUSED} == {field.name for field in fields(Execution)}
+
+
+@pytest.mark.parametrize("channels_last", [None, True, False])
+@pytest.mark.parametrize("precision", Precision)
+@pytest.mark.parametrize("on_bad_image", OnBadImage)
+def test_every_choice_is_taken(channels_last: bool | None, precision: Precision, on_bad_image: OnBadImage) -> None:
+    found = Execution(
+        device="cuda:1", workers=3, precision=precision, compile=True, channels_last=channels_last, accumulation=4,
+        checkpoint_steps=100, checkpoint_minutes=2.5, keep_checkpoints=1, on_bad_image=on_bad_image,
+    )  # fmt: skip
+    assert (found.channels_last, found.precision, found.on_bad_image) == (channels_last, precision, on_bad_image)
