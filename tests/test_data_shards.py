@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import tarfile
+import tracemalloc
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from refusals import refusal
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.training.data import SPLITS, Dataset, Examples, find_dataset, shards
 from fbnetv3_zoo.training.data.shards import OpenFiles
+from fbnetv3_zoo.training.data.tars import samples_in
 
 KINDS = {"jpg": "JPEG", "jpeg": "JPEG", "png": "PNG", "ppm": "PPM", "webp": "WEBP"}
 
@@ -170,6 +172,19 @@ def test_the_index_does_not_read_images(tmp_path: Path) -> None:
     data = shards(tmp_path)
     assert count() - before < 104 * 512 + 52 * 8 + 104 + 3 * 10_240 + 20_000
     assert len(data["train"]) == 50
+
+
+def test_the_index_forgets_headers(tmp_path: Path) -> None:
+    whole = samples(0, 1)
+    many = {f"{n:05d}{name[4:]}": data for n in range(3000) for name, data in whole.items()}
+    path = tar(tmp_path / "x.tar", many)
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in samples_in(path, None)) == 3000
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1_500_000
 
 
 def test_examples_go_to_other_processes(tmp_path: Path) -> None:

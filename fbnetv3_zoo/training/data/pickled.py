@@ -75,7 +75,7 @@ class _Array:
     def pixels(self) -> npt.NDArray[np.uint8]:
         _, shape, dtype, fortran, data = self.state
         raw = data.encode("latin-1") if isinstance(data, str) else data
-        if dtype != _Named("bytes") or not all(type(side) is int for side in shape) or math.prod(shape) != len(raw):
+        if dtype != _Named("bytes") or math.prod(shape) != len(raw):
             raise TypeError
         pixels: npt.NDArray[np.uint8] = np.frombuffer(raw, np.uint8).reshape(shape, order="F" if fortran else "C")
         return pixels
@@ -106,9 +106,9 @@ def _append(state: _State, items: list[Any]) -> None:
 
 def _set(state: _State, items: list[Any]) -> None:
     target, keys = state.stack[-1], items[::2]
-    if type(target) is not dict or not all(type(key) in (str, bytes) for key in keys):
+    if type(target) is not dict:
         raise TypeError
-    names = [key if isinstance(key, str) else key.decode("latin-1") for key in keys]
+    names = [key if isinstance(key, str) else key.decode("latin-1") for key in keys]  # nothing else is hashed
     target.update(zip(names, items[1::2], strict=True))
 
 
