@@ -212,6 +212,15 @@ def test_files_stay_open_but_not_too_many(tmp_path: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == opened
 
 
+def test_reading_goes_on_until_all_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network file system may give less at a time than it is asked for."""
+    data = _two(tmp_path)
+    whole = data["train"][0].read().tobytes()
+    pread = os.pread
+    monkeypatch.setattr("os.pread", lambda file, size, offset: pread(file, min(size, 100), offset))
+    assert data["train"][0].read().tobytes() == whole
+
+
 def test_a_shard_that_changes_under_us(tmp_path: Path) -> None:
     data = _two(tmp_path)
     path, last = tmp_path / "train.tar", data["train"][5]
