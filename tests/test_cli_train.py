@@ -1,0 +1,374 @@
+"""``fbnetv3 train`` as its users meet it: every option, what it prints and leaves, how it ends and goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+from runs import checkpoints, metadata
+from shell import Ended, run
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from fbnetv3_zoo import training
+from fbnetv3_zoo.arch import Arch
+from fbnetv3_zoo.cli import app
+from fbnetv3_zoo.cli.progress import TrainingProgress
+from fbnetv3_zoo.description import Description
+from fbnetv3_zoo.recipe import SGD, AdamW, ExponentialDecay, Recipe
+from fbnetv3_zoo.recipes import RECIPES
+from fbnetv3_zoo.training import Execution, OnBadImage, Precision
+from fbnetv3_zoo.training.data import choose_subset, digits
+from fbnetv3_zoo.training.tensorboard import TensorBoard
+from fbnetv3_zoo.weights.files import load, save
+from fbnetv3_zoo.zoo import ARCHS
+
+RECIPE = Recipe(1, 8, SGD(), 0.05, warmup_epochs=0, schedule=ExponentialDecay(0.8), ema_decay=0.5)
+LEFT = ("model.safetensors", "best.safetensors", "report.html", "metrics.jsonl", "curve.png")
+LINE = r"epoch {:3}/{}  train loss [\d.]+  validation loss [\d.]+  top-1 [ \d]\d\d?\.\d\d%  [\d.]+ s"
+
+
+@dataclass(frozen=True)
+class Home:
+    """A folder with ``arch.json``, ``recipe.json``, ``subset.json`` and a run of three epochs; what training printed.
+
+    The subset has two digits, 0 and 9 for one choice: 20 images to validate on.
+    """
+
+    folder: Path
+    first: Ended
+    resumed: Ended
+    test_images: int
+
+    @property
+    def options(self) -> tuple[object, ...]:
+        """A run of one epoch with the tiny network, but for its output folder."""
+        return _options(self.folder)
+
+
+def _options(folder: Path) -> tuple[object, ...]:
+    names = ("model", "recipe", "subset")
+    files = dict(zip(names, ("arch.json", "recipe.json", "subset.json"), strict=True))
+    return tuple(item for name in names for item in (f"--{name}", folder / files[name]))
+
+
+@pytest.fixture(scope="module")
+def home(tiny_arch: Arch, tmp_path_factory: pytest.TempPathFactory) -> Home:
+    folder = tmp_path_factory.mktemp("home")
+    part = choose_subset(digits(), classes=2, held_out=20)
+    (folder / "arch.json").write_text(tiny_arch.to_json())
+    (folder / "recipe.json").write_text(RECIPE.to_json())
+    (folder / "subset.json").write_text(part.to_json())
+    options = (*_options(folder), "--output", folder / "run", "--tensorboard")
+    first = run("train", *options)
+    resumed = run("train", *options, "--epochs", 3, "--resume", "--json")
+    return Home(folder, first, resumed, len(part.apply(digits())["test"]))
+
+
+def _metrics(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+# --- what it prints and leaves ---
+
+
+def test_what_it_prints(home: Home) -> None:
+    assert home.first.code == 0
+    accuracy, test, *files = home.first.out.splitlines()
+    epoch = _metrics(home.folder / "run")[0]
+    assert accuracy == f"validation accuracy {epoch['validation_top1']:.2%} after 1 epochs"
+    assert re.fullmatch(rf"test accuracy [\d.]+% \(\d+ of {home.test_images}; 95 % interval [\d.]+% to [\d.]+%\)", test)
+    assert [line.split(" (")[0] for line in files] == [str(home.folder / "run" / name) for name in LEFT]
+    (line,) = home.first.err.splitlines()
+    assert re.fullmatch(LINE.format(1, 1), line)
+    assert f"train loss {epoch['train_loss']:.3f}  validation loss {epoch['validation_loss']:.3f}  top-1" in line
+    assert f" {epoch['validation_top1']:7.2%}  {epoch['seconds']:.1f} s" in line
+
+
+def test_resumed_and_told_to_scripts(home: Home) -> None:
+    assert home.resumed.code == 0
+    lines = home.resumed.err.splitlines()
+    assert [bool(re.fullmatch(LINE.format(n, 3), line)) for n, line in enumerate(lines, 2)] == [True, True]
+    found, told = json.loads(home.resumed.out), _metrics(home.folder / "run")
+    assert list(found) == ["folder", "last_epoch", "test"]
+    assert found["folder"] == str(home.folder / "run")
+    assert [line["epoch"] for line in told] == [1, 2, 3]
+    assert found["last_epoch"] == told[-1]
+    assert found["test"]["total"] == home.test_images
+    assert found["test"]["accuracy"] == found["test"]["top1"] / home.test_images > 0.7
+    assert found["test"]["interval"][0] < found["test"]["accuracy"] < found["test"]["interval"][1]
+
+
+def test_what_it_leaves(home: Home) -> None:
+    folder = home.folder / "run"
+    assert {path.name for path in folder.iterdir()} - {".lock"} == {*LEFT, "checkpoints", "tensorboard"}
+    assert [path.name[:11] for path in checkpoints(folder)] == ["epoch-0003-", "epoch-0002-"]
+    model = load(folder / "model.safetensors")
+    assert (model.arch.name, model.arch.num_classes, model.class_names) == ("tiny", 2, _class_names(home))
+
+
+def _class_names(home: Home) -> tuple[str, ...]:
+    """The names of the subset's classes."""
+    return tuple(json.loads((home.folder / "subset.json").read_text())["class_names"])
+
+
+def test_figures_for_tensorboard(home: Home) -> None:
+    """Of the run and of its continuation, in one folder."""
+    found = EventAccumulator(str(home.folder / "run" / "tensorboard"))
+    found.Reload()
+    told = _metrics(home.folder / "run")
+    for name in ("train_loss", "validation_loss", "validation_top1", "skipped"):
+        events = found.Scalars(f"epoch/{name}")
+        assert [event.step for event in events] == [1, 2, 3]
+        assert [event.value for event in events] == pytest.approx([line[name] for line in told], rel=1e-6)
+    losses, rates = found.Scalars("step/loss"), found.Scalars("step/learning_rate")
+    steps = len(losses) // 3
+    assert [event.step for event in losses] == list(range(1, 3 * steps + 1))
+    for n, line in enumerate(told):
+        mean = np.mean([event.value for event in losses[n * steps : (n + 1) * steps]])
+        assert mean == pytest.approx(line["train_loss"], rel=1e-5)
+        assert rates[(n + 1) * steps - 1].value == pytest.approx(line["learning_rate"], rel=1e-6)
+    assert all(event.value > 0 for event in found.Scalars("step/images_per_second"))
+
+
+def test_a_bar_on_the_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    with TrainingProgress(3) as progress:
+        for step in range(1, 5):
+            progress.on_step(training.Step(2, step, 4, 0.75 - step / 4, 0.1, 1234.4))
+        progress.on_epoch(training.Epoch(2, 0.1, 1.5, 2.25, 0.125, 3, 9.0, 61.24))
+    text = re.sub(r"\x1b\[[\d;?]*\w", "", capsys.readouterr().err)
+    told = "epoch   2/3  train loss 1.500  validation loss 2.250  top-1  12.50%  61.2 s  3 images could not be read"
+    assert told in text
+    assert re.search(r"epoch 2/3 [━╸╺ ]+ loss -0\.250 1234 images/s \d:\d\d:\d\d left (\d|-):(\d|-)+:(\d|-)+", text)
+
+
+@pytest.mark.parametrize("environment", [{}, {"RANK": "1", "WORLD_SIZE": "2", "FORCE_COLOR": "1"}], ids=["file", "2nd"])
+def test_no_bar_elsewhere(
+    environment: dict[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with TrainingProgress(3) as progress:
+        progress.on_step(training.Step(1, 1, 4, 0.75, 0.1, 1234.4))
+    assert capsys.readouterr().err == ""
+
+
+# --- options ---
+
+
+class _Called(Exception):  # noqa: N818 -- nothing is wrong
+    pass
+
+
+def _given(monkeypatch: pytest.MonkeyPatch, *options: object) -> SimpleNamespace:
+    """What ``fbnetv3 train OPTIONS`` gives to :func:`fbnetv3_zoo.training.train`."""
+    given = SimpleNamespace()
+
+    def note(arch: Arch, data: Any, recipe: Recipe, folder: Path, **rest: Any) -> None:
+        vars(given).update(arch=arch, data=data, recipe=recipe, folder=folder, **rest)
+        raise _Called
+
+    monkeypatch.setattr(training, "train", note)
+    with pytest.raises(_Called):
+        app(args=["train", *map(str, options)], standalone_mode=False)
+    return given
+
+
+def test_what_is_not_given_is_as_in_python(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    given = _given(monkeypatch, "--output", tmp_path / "new")
+    assert (given.arch, given.recipe, given.folder) == (ARCHS["fbnetv3_a"], RECIPES["digits"], tmp_path / "new")
+    assert (given.teacher, given.pretrained, given.resume) == (None, False, False)
+    assert given.execution == Execution()
+    assert given.data.fingerprint == digits().fingerprint
+    assert [type(observer) for observer in given.observers] == [TrainingProgress]
+
+
+def test_every_option_arrives(home: Home, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    given = _given(
+        monkeypatch, "--output", tmp_path / "new", "--model", "fbnetv3_b", "--small-images", "--width", 0.5,
+        "--depth", 2, "--resolution", 40, "--subset", home.folder / "subset.json", "--recipe", "cifar10",
+        "--epochs", 7, "--batch-size", 256, "--learning-rate", 0.3, "--seed", 5, "--teacher", "t.onnx",
+        "--weights", "w.safetensors", "--resume", "--device", "cuda:1", "--workers", 3, "--precision", "bf16",
+        "--compile", "--gradient-checkpointing", "--accumulation", 4, "--checkpoint-steps", 50,
+        "--checkpoint-minutes", 2.5, "--keep-checkpoints", 9, "--on-bad-image", "skip", "--tensorboard", "--json",
+    )  # fmt: skip
+    assert given.arch == replace(ARCHS["fbnetv3_b"].for_small_images().scaled(width=0.5, depth=2), resolution=40)
+    assert given.recipe == replace(RECIPES["cifar10"].for_batch_size(256), epochs=7, learning_rate=0.3, seed=5)
+    assert given.recipe.ema_decay == pytest.approx(RECIPES["cifar10"].ema_decay ** 2)
+    assert (given.teacher, given.pretrained, given.resume) == ("t.onnx", "w.safetensors", True)
+    assert given.execution == Execution(
+        device="cuda:1", workers=3, precision=Precision.BFLOAT16, compile=True, gradient_checkpointing=True,
+        accumulation=4, checkpoint_steps=50, checkpoint_minutes=2.5, keep_checkpoints=9,
+        on_bad_image=OnBadImage.SKIP,
+    )  # fmt: skip
+    unchanged = {f.name for f in fields(Execution) if getattr(given.execution, f.name) == f.default}
+    assert unchanged == {"channels_last"}  # has no option: the layout follows the device
+    assert given.data.class_names == _class_names(home)
+    assert [type(observer) for observer in given.observers] == [TrainingProgress, TensorBoard]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "batch_size", "rate"),
+    [(RECIPE, 32, 0.2), (replace(RECIPE, optimizer=AdamW()), 32, 0.1), (RECIPE, 2, 0.0125)],
+)
+def test_batch_size_scales_rate_and_average(
+    recipe: Recipe, batch_size: int, rate: float, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "recipe.json").write_text(recipe.to_json())
+    options = ("--output", tmp_path, "--recipe", tmp_path / "recipe.json", "--batch-size", batch_size)
+    found = _given(monkeypatch, *options).recipe
+    assert found.learning_rate == pytest.approx(rate)
+    assert found.ema_decay == pytest.approx(0.5 ** (batch_size / 8))
+    assert replace(found, learning_rate=1, ema_decay=0) == replace(
+        recipe, batch_size=batch_size, learning_rate=1, ema_decay=0
+    )
+    assert _given(monkeypatch, *options, "--learning-rate", 0.5).recipe == replace(found, learning_rate=0.5)
+
+
+def test_pretrained_takes_the_models_own_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    given = _given(monkeypatch, "--output", tmp_path, "--model", "fbnetv3_b.ra2_in1k", "--pretrained")
+    assert given.pretrained == "fbnetv3_b.ra2_in1k"
+    assert (given.arch.name, given.arch.resolution) == ("fbnetv3_b", 256)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of photographs, 4 of each kind to train on and 2 to validate on."""
+    folder = tmp_path_factory.mktemp("photos")
+    for label, level in (("dark", 60), ("bright", 160)):
+        for split, count in (("train", 4), ("val", 2)):
+            (folder / split / label).mkdir(parents=True)
+            for n in range(count):
+                noise = np.random.default_rng(n).integers(0, 90, (40, 50, 3)) + level
+                Image.fromarray(noise.astype(np.uint8)).save(folder / split / label / f"{n}.jpg")
+    return folder
+
+
+def test_photographs_of_ones_own(home: Home, photos: Path, tmp_path: Path) -> None:
+    """From the weights of another run, at another resolution; the recipe follows the data."""
+    ended = run(
+        "train", "--model", home.folder / "arch.json", "--data", photos, "--output", tmp_path / "run", "--epochs", 2,
+        "--batch-size", 4, "--seed", 3, "--weights", home.folder / "run" / "model.safetensors", "--resolution", 48,
+        "--json",
+    )  # fmt: skip
+    assert ended.code == 0
+    assert json.loads(ended.out)["test"] is None
+    model = load(tmp_path / "run" / "model.safetensors")
+    assert (model.arch.resolution, model.arch.in_channels, model.class_names) == (48, 3, ("bright", "dark"))
+    assert model.preprocess.resize == 55  # 8 / 7 of the crop
+    recipe = Recipe.from_json(metadata(checkpoints(tmp_path / "run")[0])["identity"]["recipe"])
+    assert recipe == replace(RECIPES["photos"].for_batch_size(4), epochs=1, seed=3)  # the epochs may grow
+
+
+def _linear(description: Description) -> onnx.ModelProto:
+    """Two logits that are products of the pixels with numbers drawn at random."""
+    value, kind = onnx.helper.make_tensor_value_info, onnx.TensorProto.FLOAT
+    weight = np.random.default_rng(0).normal(size=(32 * 32, 2)).astype(np.float32)
+    nodes = [
+        onnx.helper.make_node("Flatten", ["images"], ["pixels"]),
+        onnx.helper.make_node("MatMul", ["pixels", "weight"], ["logits"]),
+    ]
+    ends = [value("images", kind, ["n", 1, 32, 32])], [value("logits", kind, ["n", 2])]
+    graph = onnx.helper.make_graph(nodes, "g", *ends, [onnx.numpy_helper.from_array(weight, "weight")])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
+    onnx.helper.set_model_props(model, description.to_metadata())
+    return model
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "onnx"])
+def test_a_teacher_from_a_file(kind: str, home: Home, tmp_path: Path) -> None:
+    teacher = tmp_path / f"teacher.{kind}"
+    network = load(home.folder / "run" / "model.safetensors")
+    save(network, teacher) if kind == "safetensors" else onnx.save_model(_linear(network.description), teacher)
+    ended = run("train", *home.options, "--output", tmp_path / "run", "--teacher", teacher, "--json")
+    assert ended.code == 0
+    assert _metrics(tmp_path / "run") != _metrics(home.folder / "run")[:1]
+    digest = metadata(checkpoints(tmp_path / "run")[0])["identity"]["teacher"]
+    assert re.fullmatch("[0-9a-f]{64}", digest)
+    assert f"teacher {teacher}: validation accuracy " in (tmp_path / "run" / "report.html").read_text()
+    again = run("train", *home.options, "--output", tmp_path / "run", "--epochs", 2, "--resume")
+    assert again.err == f"error: {tmp_path}/run: the run was begun with another teacher; give another folder\n"
+
+
+def test_the_seed_of_a_run_is_that_of_its_split(home: Home, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    given = _given(monkeypatch, "--output", tmp_path, "--seed", 1)
+    assert given.data.fingerprint == digits(seed=1).fingerprint != digits(seed=0).fingerprint
+
+
+def test_without_tensorboard(monkeypatch: pytest.MonkeyPatch, home: Home, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    ended = run("train", *home.options, "--output", tmp_path / "run", "--tensorboard")
+    missing = "error: TensorBoard is not installed; pip install 'fbnetv3-zoo[tensorboard]'\n"
+    assert (ended.code, ended.out, ended.err) == (2, "", missing)
+    assert not (tmp_path / "run").exists()
+
+
+# --- processes of their own ---
+
+
+def _started(*command: object, **options: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", *map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+    )
+
+
+def test_sigterm_and_resumed(home: Home, tmp_path: Path) -> None:
+    """As from a scheduler that wants the machine back."""
+    options = (*home.options, "--output", "run")
+    process = _started("fbnetv3_zoo", "train", *options, "--epochs", 100_000, cwd=tmp_path)
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith("epoch   1/100000")
+    process.terminate()
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, out) == (143, "")
+    *before, last = err.splitlines()
+    found = re.fullmatch(r"ended by SIGTERM after step (\d+) of epoch (\d+); continue with --resume", last)
+    assert found is not None
+    assert all(line.startswith("epoch ") for line in before)
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+    epochs = int(found[2])
+    again = run("train", *home.options, "--output", tmp_path / "run", "--epochs", epochs, "--resume", "--json")
+    assert again.code == 0
+    assert [line["epoch"] for line in _metrics(tmp_path / "run")] == list(range(1, epochs + 1))
+    assert len(again.err.splitlines()) == 1
+
+
+def test_interrupted_from_the_keyboard(home: Home, tmp_path: Path) -> None:
+    listening = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # background jobs of a shell inherit deafness
+    options = (*home.options, "--output", "run", "--epochs", 100_000)
+    process = _started("fbnetv3_zoo", "train", *options, cwd=tmp_path, preexec_fn=listening)
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith("epoch   1/100000")
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, out) == (130, "")
+    assert err.splitlines()[-1] == "interrupted"
+    assert "Traceback" not in err
+
+
+def test_under_torchrun_one_process_speaks(home: Home, tmp_path: Path) -> None:
+    launch = ("torch.distributed.run", "--standalone", "--nproc-per-node", 2, "-m", "fbnetv3_zoo")
+    environment = {**os.environ, "FORCE_COLOR": "1", "COLUMNS": "120"}
+    options = (*home.options, "--output", "run", "--json")
+    process = _started(*launch, "train", *options, cwd=tmp_path, env=environment)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert json.loads(out)["last_epoch"] == _metrics(tmp_path / "run")[0]
+    text = re.sub(r"\x1b\[[\d;?]*\w", "", err)
+    assert text.count("  validation loss ") == 1
+    assert set(re.findall(r"epoch \d/\d", text)) == {"epoch 1/1"}

@@ -1,0 +1,87 @@
+"""What TensorBoard's own reader finds in what a run wrote for it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from refusals import refusal
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from fbnetv3_zoo.training import Epoch, Step
+from fbnetv3_zoo.training.tensorboard import TensorBoard
+
+STEPS = 5
+
+
+def _steps(board: TensorBoard, epoch: int, first: int, last: int, loss: float) -> None:
+    for step in range(first, last + 1):
+        board.on_step(Step(epoch, step, STEPS, loss + step, 0.1 * epoch, 100.0 * step))
+
+
+def _ended(board: TensorBoard, epoch: int) -> None:
+    board.on_epoch(Epoch(epoch, 0.1, 1.5 * epoch, 2.5 * epoch, 0.25 * epoch, epoch, 9.0, 61.0))
+
+
+def _read(folder: Path) -> EventAccumulator:
+    found = EventAccumulator(str(folder))
+    found.Reload()
+    return found
+
+
+def _series(found: EventAccumulator, name: str) -> list[tuple[int, float]]:
+    return [(event.step, pytest.approx(event.value)) for event in found.Scalars(name)]
+
+
+def test_an_epoch(tmp_path: Path) -> None:
+    board = TensorBoard(tmp_path / "tensorboard")
+    assert not (tmp_path / "tensorboard").exists()  # before there is anything to write
+    _steps(board, 1, 1, STEPS, 0.5)
+    _ended(board, 1)
+    found = _read(tmp_path / "tensorboard")
+    assert _series(found, "step/loss") == [(n, 0.5 + n) for n in range(1, 6)]
+    assert _series(found, "step/learning_rate") == [(n, 0.1) for n in range(1, 6)]
+    assert _series(found, "step/images_per_second") == [(n, 100 * n) for n in range(1, 6)]
+    assert _series(found, "epoch/train_loss") == [(1, 1.5)]
+    assert _series(found, "epoch/validation_loss") == [(1, 2.5)]
+    assert _series(found, "epoch/validation_top1") == [(1, 0.25)]
+    assert _series(found, "epoch/skipped") == [(1, 1)]
+    assert len(found.Tags()["scalars"]) == 7
+
+
+def _begun(folder: Path, last: int) -> None:
+    """A run that is killed after step ``last`` of its second epoch."""
+    board = TensorBoard(folder)
+    _steps(board, 1, 1, STEPS, 0.0)
+    _ended(board, 1)
+    _steps(board, 2, 1, last, 0.0)
+    board._opened(None).flush()
+
+
+def test_what_came_after_the_checkpoint_is_replaced(tmp_path: Path) -> None:
+    _begun(tmp_path, 4)
+    board = TensorBoard(tmp_path)
+    _steps(board, 2, 3, STEPS, 50.0)
+    _ended(board, 2)
+    found = _read(tmp_path)
+    first = [*((n, n) for n in range(1, 6)), (6, 1), (7, 2)]
+    assert _series(found, "step/loss") == [*first, (8, 53), (9, 54), (10, 55)]
+    assert _series(found, "epoch/train_loss") == [(1, 1.5), (2, 3.0)]
+
+
+def test_nothing_is_replaced_where_only_the_validation_was_left(tmp_path: Path) -> None:
+    _begun(tmp_path, STEPS)
+    board = TensorBoard(tmp_path)
+    _ended(board, 2)
+    _steps(board, 3, 1, 2, 7.0)
+    _ended(board, 3)
+    found = _read(tmp_path)
+    assert [step for step, _ in _series(found, "step/loss")] == list(range(1, 13))
+    assert _series(found, "epoch/validation_top1") == [(1, 0.25), (2, 0.5), (3, 0.75)]
+
+
+def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    expected = "TensorBoard is not installed; pip install 'fbnetv3-zoo[tensorboard]'"
+    assert refusal(lambda: TensorBoard(tmp_path)) == expected
