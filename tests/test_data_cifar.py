@@ -132,6 +132,7 @@ def test_validation_is_drawn_by_seed_class_by_class(tmp_path: Path) -> None:
     place = write(tmp_path / "x", BY_FOLDER["cifar-10-batches-bin"])
     first, again, other = cifar(place), cifar(place), cifar(place, seed=1)
     assert first.fingerprint == again.fingerprint != other.fingerprint
+    assert find_dataset(place, seed=1).fingerprint == other.fingerprint
     assert Counter(example.label for example in first["validation"]) == dict.fromkeys(range(10), TRAIN // 100)
     keys = [{example.key for example in first[split]} for split in SPLITS]
     assert len(set.union(*keys)) == TRAIN + TESTS

@@ -69,6 +69,7 @@ def test_split_by_seed(tmp_path: Path) -> None:
     assert {split: len(data[split]) for split in SPLITS} == {"train": 36, "validation": 12, "test": 12}
     assert _contents(data) == {f"{'ab'[n // 30]}.tar/{n:04d}.png": (_pixels(picture(n)), n % 3) for n in range(60)}
     assert shards(root).fingerprint == data.fingerprint != shards(root, seed=1).fingerprint
+    assert find_dataset(root, seed=1).fingerprint == shards(root, seed=1).fingerprint
 
 
 @pytest.mark.parametrize(
