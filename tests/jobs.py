@@ -80,7 +80,7 @@ def _train(job: Job, tell: Tell) -> None:
         execution=from_json(Execution, job["execution"]), observers=[_Teller(tell, job.get("dies"))],
     )  # fmt: skip
     assert run.test is not None
-    tell("result " + json.dumps([run.test.total, run.test.top1, [epoch.validation_top1 for epoch in run.epochs]]))
+    tell("result " + json.dumps([run.test.total, run.test.loss, [epoch.validation_top1 for epoch in run.epochs]]))
 
 
 def _signalled(data: Dataset, flag: Path) -> Dataset:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from forks import ENVIRONMENT, Job, Server, serving
 from jobs import REFUSED
 from runs import PLAIN, RECIPE, assert_same, checkpoints, few_digits, metadata, metrics, tensors
@@ -28,8 +29,10 @@ from safetensors.torch import load_file
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.plain import to_json
+from fbnetv3_zoo.preprocess import stack
 from fbnetv3_zoo.recipe import SGD, Optimizer, RMSProp
 from fbnetv3_zoo.training import Execution, train
+from fbnetv3_zoo.weights.files import load
 
 TWO = [-signal.SIGKILL] * 2
 EXECUTION = Execution(workers=1, checkpoint_steps=2)
@@ -201,11 +204,15 @@ def test_the_leading_process_speaks_for_all(straight: tuple[Path, Job]) -> None:
     assert len(metrics(folder)) == 3
 
 
-def test_no_image_is_validated_twice(straight: tuple[Path, Job]) -> None:
-    """31 images, an odd number, for two processes."""
-    total, top1, accuracies = json.loads(straight[1]["lines"][1][-1].removeprefix("result "))
+def test_no_image_is_evaluated_twice_and_all_by_the_same_network(straight: tuple[Path, Job]) -> None:
+    """31 images, an odd number, for two processes, whose norms have seen different images."""
+    total, loss, accuracies = json.loads(straight[1]["lines"][1][-1].removeprefix("result "))
+    model, data = load(straight[0] / "model.safetensors"), few_digits()
+    images = torch.from_numpy(stack(model.preprocess, [example.read() for example in data["test"]]))
+    with torch.inference_mode():
+        expected = F.cross_entropy(model(images), torch.tensor([example.label for example in data["test"]]))
     assert total == 31
-    assert 0 <= top1 <= 31
+    assert loss == pytest.approx(float(expected), abs=1e-6)
     assert all(accuracy * 31 == pytest.approx(round(accuracy * 31)) for accuracy in accuracies)
 
 

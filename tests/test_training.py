@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import multiprocessing
 import random
 import re
 from dataclasses import asdict, replace
@@ -16,7 +17,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from refusals import refusal
-from runs import PLAIN, RECIPE, assert_same, checkpoints, few_digits, metadata, metrics, tensors
+from runs import PLAIN, RECIPE, Stopped, Stopper, assert_same, checkpoints, few_digits, metadata, metrics, tensors
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -31,6 +32,9 @@ from fbnetv3_zoo.training.loader import TrainingBatches
 from fbnetv3_zoo.weights.files import load, save
 
 EXPLODING = replace(PLAIN, epochs=3, schedule=replace(PLAIN.schedule, factor=9e5))  # in the third epoch
+
+# Python 3.12 and later warn whenever a process with threads forks; torch's workers are forked before they use any.
+FORK = "ignore:This process .* is multi-threaded, use of fork:DeprecationWarning"
 
 
 class Telling(Observer):
@@ -157,6 +161,7 @@ def test_without_images_to_test_on(tiny_arch: Arch, data: Dataset, tmp_path: Pat
 # --- exactly again ---
 
 
+@pytest.mark.filterwarnings(FORK)
 def test_the_same_seed_gives_the_same_run_with_any_number_of_workers(
     tiny_arch: Arch, data: Dataset, finished: Run, tmp_path: Path
 ) -> None:
@@ -261,18 +266,43 @@ def test_a_loss_that_explodes(tiny_arch: Arch, data: Dataset, tmp_path: Path) ->
 
 
 class _Spoiling(Observer):
-    """Spoils the network after the last step of an epoch, so that only validation can notice."""
+    """Spoils the network after a step of the first epoch; after the last, only validation can notice."""
+
+    def __init__(self, step: int) -> None:
+        self._step = step
 
     def on_step(self, step: Step) -> None:
-        if step.step == step.steps:
+        if step.step == self._step:
             for student in [found for found in gc.get_objects() if type(found) is Student]:
                 nn.init.constant_(student.network.classifier.weight, torch.nan)
 
 
 def test_a_validation_loss_that_is_no_number(tiny_arch: Arch, data: Dataset, tmp_path: Path) -> None:
-    said = refusal(lambda: train(tiny_arch, data, PLAIN, tmp_path, observers=[_Spoiling()]))
+    said = refusal(lambda: train(tiny_arch, data, PLAIN, tmp_path, observers=[_Spoiling(5)]))
     assert said == "validation loss is nan in epoch 1; lower learning_rate (0.05)"
     assert not checkpoints(tmp_path)
+
+
+def test_a_loss_that_is_no_number(tiny_arch: Arch, data: Dataset, tmp_path: Path) -> None:
+    assert refusal(lambda: train(tiny_arch, data, PLAIN, tmp_path, observers=[_Spoiling(2)])) == (
+        "loss is nan in epoch 1, step 3, at learning rate 0.03; lower learning_rate (0.05); "
+        f"the batch is in {tmp_path}/failed-batch-0.safetensors"
+    )
+
+
+@pytest.mark.filterwarnings(FORK)
+def test_no_process_is_left(tiny_arch: Arch, data: Dataset, tmp_path: Path) -> None:
+    execution, recipe = Execution(workers=2), replace(PLAIN, epochs=1)
+    gc.disable()
+    try:
+        train(tiny_arch, data, recipe, tmp_path / "whole", execution=execution)
+        assert multiprocessing.active_children() == []
+        with pytest.raises(Stopped) as kept:
+            train(tiny_arch, data, recipe, tmp_path / "part", execution=execution, observers=[Stopper(1, 2)])
+        assert multiprocessing.active_children() == []
+    finally:
+        gc.enable()
+    assert kept.value
 
 
 @pytest.mark.parametrize("lacking", ["train", "validation"])

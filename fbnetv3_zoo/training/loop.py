@@ -133,8 +133,8 @@ class _Trainer:
         return self._finish()
 
     def close(self) -> None:
-        """End the processes that prepare images; left to the garbage collector, each would be waited for, seconds."""
-        vars(self.batches).clear()
+        """Let go of the processes that prepare images; an error that is kept would keep them, too."""
+        del self.batches
 
     def _step(self, parts: list[Batch], began: float, termination: Termination) -> Step:
         at, steps, size = self.progress, self.batches.steps, self.batches.batch_size
