@@ -48,9 +48,12 @@ def test_demo_runs_from_the_wheel_in_another_folder(wheel: Path, tmp_path: Path)
         [environment / "bin" / "fbnetv3", "demo", "--epochs", "1", "--json"],
         cwd=elsewhere, check=True, capture_output=True, text=True,
     )  # fmt: skip
-    assert json.loads(done.stdout)["test"]["total"] >= 350
+    found = json.loads(done.stdout)["test"]
+    assert list(found) == ["teacher", "alone", "distilled", "onnx"]
+    assert all(told["total"] >= 350 for told in found.values())
+    assert found["onnx"]["top1"] == found["distilled"]["top1"]
     assert sorted(path.name for path in (elsewhere / "demo").iterdir()) == [
-        "curve.png", "images", "metrics.jsonl", "model.onnx", "model.safetensors", "predictions.png",
+        "alone", "distilled", "images", "model.onnx", "predictions.png", "teacher",
     ]  # fmt: skip
     where = [python, "-c", "import fbnetv3_zoo; print(fbnetv3_zoo.__file__)"]
     found = subprocess.run(where, check=True, capture_output=True, text=True, cwd=elsewhere).stdout

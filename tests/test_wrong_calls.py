@@ -29,15 +29,33 @@ from fbnetv3_zoo.export import export_onnx
 from fbnetv3_zoo.factory import create
 from fbnetv3_zoo.model import FBNet
 from fbnetv3_zoo.preprocess import Preprocess, read_image
-from fbnetv3_zoo.recipe import RECIPES, find_recipe
+from fbnetv3_zoo.recipe import (
+    SGD,
+    AdamW,
+    Augmentation,
+    AutoAugment,
+    CosineDecay,
+    Distillation,
+    ExponentialDecay,
+    RandAugment,
+    Recipe,
+    RMSProp,
+)
+from fbnetv3_zoo.recipes import RECIPES, find_recipe
 from fbnetv3_zoo.rows import Activation, Conv, InvertedResidual, PoolingHead, Row, Skip, SqueezeExcite
-from fbnetv3_zoo.training import evaluate, find_dataset, train
+from fbnetv3_zoo.training import Dataset, Execution, evaluate, find_dataset, train
+from fbnetv3_zoo.training.data import Subset
+from fbnetv3_zoo.training.family import Member, distil
 from fbnetv3_zoo.weights.files import load, save
 from fbnetv3_zoo.zoo import ARCHS
 
 RELU = Activation.RELU
 STEM = Conv(3, 8, 2, RELU)
 WHOLE = "it must be a whole number of at least 1"
+BELOW_1 = "it must be a number at least 0 and below 1"
+FROM_0_TO_1 = "it must be a number at least 0 and at most 1"
+KNOWN = f"known are {', '.join(f'fbnetv3_{letter}' for letter in 'abcdefg')}, proxy, cifar10, digits, photos"
+DIGITS = RECIPES["digits"]
 
 
 def block(**changes: Any) -> InvertedResidual:
@@ -54,6 +72,17 @@ def from_json(old: str, new: str) -> Arch:
     text = arch(STEM, block()).to_json()
     assert old in text
     return Arch.from_json(text.replace(old, new, 1))
+
+
+def recipe_from_json(old: str, new: str) -> Recipe:
+    """A recipe read from its JSON text with a change."""
+    text = replace(DIGITS, augmentation=Augmentation(policy=RandAugment(3))).to_json()
+    assert old in text
+    return Recipe.from_json(text.replace(old, new, 1))
+
+
+def digits(seed: int = 0) -> Dataset:
+    return find_dataset("digits", seed=seed)
 
 
 def small(channels: int = 3, side: int = 32, **options: Any) -> torch.Tensor:
@@ -76,8 +105,10 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Image.new("RGB", (8, 8)).save(path / "image.png")
     (path / "folder").mkdir()
     (path / "folder.json").mkdir()
-    (path / "used").mkdir()
-    (path / "used" / "checkpoint.safetensors").write_text("of a run")
+    (path / "used" / "checkpoints").mkdir(parents=True)
+    (path / "used" / "checkpoints" / f"epoch-0001-step-000000-{'0' * 16}.safetensors").write_text("of a run")
+    (path / "photos.json").write_text(RECIPES["photos"].to_json())
+    (path / "subset.json").write_text(Subset("others", 0, ("0", "x"), ("1.png",)).to_json())
     (path / "one_class" / "cat").mkdir(parents=True)
     return path
 
@@ -442,13 +473,23 @@ CALLS: list[tuple[str, Callable[[Path], object], str]] = [
     (
         "garbage for an image",
         lambda here: read_image(here / "garbage.png"),
-        "{here}/garbage.png: cannot be read as an image (cannot identify image file '{here}/garbage.png')",
+        "{here}/garbage.png: cannot be read as an image (none of BMP, GIF, ICO, JPEG, JPEG2000, PNG, PPM, TIFF, WEBP)",
     ),
     # Training, evaluation, export
     (
         "unknown recipe",
         lambda _: find_recipe("photo"),
-        "unknown recipe 'photo' (did you mean 'photos'?); known are digits, photos",
+        f"unknown recipe 'photo' (did you mean 'photos'?); {KNOWN}",
+    ),
+    (
+        "missing recipe",
+        lambda here: find_recipe(here / "absent.json"),
+        "{here}/absent.json: cannot be read (No such file or directory)",
+    ),
+    (
+        "network for a recipe",
+        lambda here: find_recipe(here / "net.json"),
+        '{here}/net.json: recipe JSON lacks "format": "fbnetv3_zoo.recipe"; write such files with to_json()',
     ),
     ("no epochs", lambda _: replace(RECIPES["digits"], epochs=0), f"Recipe.epochs is 0; {WHOLE}"),
     (
@@ -460,6 +501,175 @@ CALLS: list[tuple[str, Callable[[Path], object], str]] = [
         "negative learning rate",
         lambda _: replace(RECIPES["digits"], learning_rate=-0.1),
         "Recipe.learning_rate is -0.1; it must be a number above 0",
+    ),
+    (
+        "optimizer as text",
+        lambda _: replace(DIGITS, optimizer="sgd"),
+        "Recipe.optimizer is 'sgd'; it must be SGD, RMSProp or AdamW",
+    ),
+    (
+        "schedule as text",
+        lambda _: replace(DIGITS, schedule="cosine"),
+        "Recipe.schedule is 'cosine'; it must be ExponentialDecay or CosineDecay",
+    ),
+    (
+        "no augmentation",
+        lambda _: replace(DIGITS, augmentation=None),
+        "Recipe.augmentation is None; it must be an Augmentation",
+    ),
+    ("half an epoch", lambda _: replace(DIGITS, epochs=0.5), f"Recipe.epochs is 0.5; {WHOLE}"),
+    ("momentum 1", lambda _: SGD(momentum=1), f"SGD.momentum is 1; {BELOW_1}"),
+    ("number for Nesterov's form", lambda _: SGD(nesterov=1), "SGD.nesterov is 1; it must be True or False"),
+    ("smoothing 1", lambda _: RMSProp(smoothing=1.0), f"RMSProp.smoothing is 1.0; {BELOW_1}"),
+    ("RMSProp's epsilon 0", lambda _: RMSProp(epsilon=0), "RMSProp.epsilon is 0; it must be a number above 0"),
+    ("negative beta", lambda _: AdamW(beta1=-0.1), f"AdamW.beta1 is -0.1; {BELOW_1}"),
+    ("second beta nan", lambda _: AdamW(beta2=math.nan), f"AdamW.beta2 is nan; {BELOW_1}"),
+    ("AdamW's epsilon 0", lambda _: AdamW(epsilon=0.0), "AdamW.epsilon is 0.0; it must be a number above 0"),
+    ("decay to 0", lambda _: ExponentialDecay(0), "ExponentialDecay.factor is 0; it must be a number above 0"),
+    ("cosine that does not fall", lambda _: CosineDecay(1), f"CosineDecay.final is 1; {BELOW_1}"),
+    (
+        "policy found on text",
+        lambda _: AutoAugment("imagenet"),
+        "AutoAugment.found_on is 'imagenet'; it must be a PolicyData",
+    ),
+    (
+        "magnitude 31",
+        lambda _: RandAugment(magnitude=31),
+        "RandAugment.magnitude is 31; it must be a whole number of at most 30",
+    ),
+    ("no operations", lambda _: RandAugment(operations=0), f"RandAugment.operations is 0; {WHOLE}"),
+    (
+        "crop of nothing",
+        lambda _: Augmentation(crop_area=0),
+        "Augmentation.crop_area is 0; it must be a number above 0 and at most 1",
+    ),
+    ("flip in percent", lambda _: Augmentation(flip=50), f"Augmentation.flip is 50; {FROM_0_TO_1}"),
+    ("negative erasing", lambda _: Augmentation(erasing=-0.1), f"Augmentation.erasing is -0.1; {FROM_0_TO_1}"),
+    ("shift by", lambda _: Augmentation(shift=0.1), "Augmentation.shift is 0.1; it must be True or False"),
+    (
+        "policy by name",
+        lambda _: Augmentation(policy="randaugment"),
+        "Augmentation.policy is 'randaugment'; it must be AutoAugment, RandAugment or None",
+    ),
+    (
+        "negative mixup",
+        lambda _: Augmentation(mixup=-0.2),
+        "Augmentation.mixup is -0.2; it must be a number at least 0",
+    ),
+    (
+        "cutmix as text",
+        lambda _: Augmentation(cutmix="1"),
+        "Augmentation.cutmix is '1'; it must be a number at least 0",
+    ),
+    ("no repeats of images", lambda _: Augmentation(repeats=0), f"Augmentation.repeats is 0; {WHOLE}"),
+    ("more than all distilled", lambda _: Distillation(1.1), f"Distillation.weight is 1.1; {FROM_0_TO_1}"),
+    (
+        "temperature 0",
+        lambda _: Distillation(temperature=0),
+        "Distillation.temperature is 0; it must be a number above 0",
+    ),
+    (
+        "negative weight of features",
+        lambda _: Distillation(feature_weight=-1),
+        "Distillation.feature_weight is -1; it must be a number at least 0",
+    ),
+    (
+        "batches of one by scaling",
+        lambda _: DIGITS.for_batch_size(1),
+        "batch_size is 1; it must be a whole number of at least 2",
+    ),
+    (
+        "unknown key in a recipe",
+        lambda _: recipe_from_json('"epochs"', '"epoch"'),
+        "recipe has an unknown key 'epoch' (did you mean 'epochs'?)",
+    ),
+    (
+        "unknown optimizer in a recipe",
+        lambda _: recipe_from_json('"sgd"', '"adam"'),
+        "recipe.optimizer.op is 'adam'; choose from sgd, rms_prop, adam_w",
+    ),
+    (
+        "unknown policy in a recipe",
+        lambda _: recipe_from_json('"rand_augment"', '"trivial_augment"'),
+        "recipe.augmentation.policy.op is 'trivial_augment'; choose from auto_augment, rand_augment",
+    ),
+    (
+        "wrong value deep in a recipe",
+        lambda _: recipe_from_json('"operations": 3', '"operations": -3'),
+        f"recipe.augmentation.policy: RandAugment.operations is -3; {WHOLE}",
+    ),
+    (
+        "number for a device",
+        lambda _: Execution(device=0),
+        "Execution.device is 0; it must be text, such as 'cpu' or 'cuda'",
+    ),
+    (
+        "negative workers",
+        lambda _: Execution(workers=-1),
+        "Execution.workers is -1; it must be a whole number of at least 0",
+    ),
+    (
+        "precision as text",
+        lambda _: Execution(precision="bf16"),
+        "Execution.precision is 'bf16'; it must be a Precision",
+    ),
+    ("compile as text", lambda _: Execution(compile="yes"), "Execution.compile is 'yes'; it must be True or False"),
+    (
+        "layout as text",
+        lambda _: Execution(channels_last="auto"),
+        "Execution.channels_last is 'auto'; it must be True or False",
+    ),
+    (
+        "number for gradient checkpointing",
+        lambda _: Execution(gradient_checkpointing=1),
+        "Execution.gradient_checkpointing is 1; it must be True or False",
+    ),
+    ("no parts", lambda _: Execution(accumulation=0), f"Execution.accumulation is 0; {WHOLE}"),
+    (
+        "half a step",
+        lambda _: Execution(checkpoint_steps=0.5),
+        "Execution.checkpoint_steps is 0.5; it must be a whole number of at least 0",
+    ),
+    (
+        "negative minutes",
+        lambda _: Execution(checkpoint_minutes=-1),
+        "Execution.checkpoint_minutes is -1; it must be a number at least 0",
+    ),
+    ("no checkpoints kept", lambda _: Execution(keep_checkpoints=0), f"Execution.keep_checkpoints is 0; {WHOLE}"),
+    (
+        "bad images as text",
+        lambda _: Execution(on_bad_image="skip"),
+        "Execution.on_bad_image is 'skip'; it must be an OnBadImage",
+    ),
+    (
+        "teacher of other classes",
+        lambda here: train(arch(), digits(), DIGITS, here / "other", teacher=here / "letters.safetensors"),
+        "teacher {here}/letters.safetensors: its classes are not those of digits; train one on this data",
+    ),
+    (
+        "teacher of fewer classes",
+        lambda here: train(arch(), digits(), DIGITS, here / "other", teacher=here / "three.safetensors"),
+        "teacher {here}/three.safetensors: answers of shape (3,); digits has 10 classes",
+    ),
+    (
+        "teacher that is none",
+        lambda here: train(arch(), digits(), DIGITS, here / "other", teacher=here / "notes.txt"),
+        "{here}/notes.txt: weights are read from .safetensors files only",
+    ),
+    (
+        "family of nobody",
+        lambda here: distil([], digits(), here / "other"),
+        "there are no networks to distil; name at least one",
+    ),
+    (
+        "family of twins",
+        lambda here: distil([Member(arch(), DIGITS)] * 2, digits(), here / "other"),
+        "two runs would share the folder {here}/other/net; give the networks names of their own",
+    ),
+    (
+        "subset of other data",
+        lambda here: find_dataset("digits", subset=here / "subset.json"),
+        "digits: has no class 'x', which the subset of others names",
     ),
     (
         "missing data",
@@ -568,12 +778,105 @@ COMMANDS: list[tuple[str, str, str]] = [
     (
         "negative workers",
         "train --output {here}/new --model {here}/net.json --workers -1",
-        "workers is -1; it must be a whole number of at least 0",
+        "Execution.workers is -1; it must be a whole number of at least 0",
+    ),
+    (
+        "unknown precision",
+        "train --output {here}/new --precision double",
+        "Invalid value for '--precision': {...}'double' is not one of 'float32', 'bf16', 'fp16'.{...}",
+    ),
+    (
+        "unknown way with bad images",
+        "train --output {here}/new --on-bad-image ignore",
+        "Invalid value for '--on-bad-image': {...}'ignore' is not one of 'raise', 'skip'. (see `fbnetv3 --help`)",
+    ),
+    (
+        "accumulation that does not divide",
+        "train --output {here}/new --model {here}/net.json --accumulation 3",
+        "batches of 64 images cannot be divided among 1 processes x 3 parts, at least 2 images each; "
+        "take a multiple of 3, 63 for one",
+    ),
+    (
+        "batches of one",
+        "train --output {here}/new --model {here}/net.json --batch-size 1",
+        "batch_size is 1; it must be a whole number of at least 2",
+    ),
+    (
+        "no checkpoints kept",
+        "train --output {here}/new --keep-checkpoints 0",
+        f"Execution.keep_checkpoints is 0; {WHOLE}",
     ),
     (
         "unknown recipe",
         "train --output {here}/new --recipe digit",
-        "unknown recipe 'digit' (did you mean 'digits'?); known are digits, photos",
+        f"unknown recipe 'digit' (did you mean 'digits'?); {KNOWN}",
+    ),
+    (
+        "network for a recipe",
+        "train --output {here}/new --recipe {here}/net.json",
+        '{here}/net.json: recipe JSON lacks "format": "fbnetv3_zoo.recipe"; write such files with to_json()',
+    ),
+    (
+        "recipe for a network",
+        "train --output {here}/new --model {here}/photos.json",
+        '{here}/photos.json: arch JSON lacks "format": "fbnetv3_zoo.arch"; write such files with to_json()',
+    ),
+    (
+        "missing subset",
+        "train --output {here}/new --subset {here}/absent.json",
+        "{here}/absent.json: cannot be read (No such file or directory)",
+    ),
+    (
+        "missing teacher",
+        "train --output {here}/new --model {here}/net.json --teacher {here}/absent.onnx",
+        "{here}/absent.onnx: no such file",
+    ),
+    (
+        "teacher of other classes",
+        "train --output {here}/new --model {here}/net.json --teacher {here}/letters.safetensors",
+        "teacher {here}/letters.safetensors: its classes are not those of digits; train one on this data",
+    ),
+    (
+        "two sets of weights",
+        "train --output {here}/new --model fbnetv3_b --pretrained --weights {here}/letters.safetensors",
+        "--pretrained and --weights name two sets of weights to start from; give one",
+    ),
+    ("distil nobody", "distil --output {here}/new", "Missing option '--models'. (see `fbnetv3 --help`)"),
+    (
+        "distil an unknown model",
+        "distil --output {here}/new --models fbnetv3_a,fbnetv3_h",
+        "unknown model 'fbnetv3_h' (did you mean 'fbnetv3_g'?); `fbnetv3 list` shows all",
+    ),
+    (
+        "distil twins",
+        "distil --output {here}/new --models {here}/net.json,{here}/net.json",
+        "two runs would share the folder {here}/new/net; give the networks names of their own",
+    ),
+    (
+        "own recipe of a network without one",
+        "distil --output {here}/new --models fbnetv3_a,fbnet_c --recipe own",
+        "--recipe own: no recipe is named 'fbnet_c'; give all networks one (`fbnetv3 recipe list`)",
+    ),
+    (
+        "own recipe of an arch file",
+        "distil --output {here}/new --models {here}/net.json --recipe own",
+        "--recipe own: no recipe is named '{here}/net.json'; give all networks one (`fbnetv3 recipe list`)",
+    ),
+    (
+        "distil by an unknown recipe",
+        "distil --output {here}/new --models fbnetv3_a --recipe fbnetv3_h",
+        f"unknown recipe 'fbnetv3_h' (did you mean 'fbnetv3_g'?); {KNOWN}",
+    ),
+    ("show an unknown recipe", "recipe show digit", f"unknown recipe 'digit' (did you mean 'digits'?); {KNOWN}"),
+    (
+        "show a missing recipe",
+        "recipe show {here}/absent.json",
+        "{here}/absent.json: {...} (No such file or directory)",
+    ),
+    (
+        "unknown command about recipes",
+        "recipe shwo",
+        "No such command 'shwo'. Did you mean 'show'? (see `fbnetv3 --help`)",
     ),
     (
         "missing data",
@@ -688,7 +991,7 @@ def test_wrong_command(line: str, message: str, here: Path) -> None:
     code, out, err = run(line)
     assert (code, out) == (2, "")
     assert same(err, f"error: {message}\n"), err
-    assert not (here / "new").exists()
+    assert [path.name for path in (here / "new").rglob("*") if path.is_file()] in ([], [".lock"])
 
 
 def test_unknown_device(here: Path) -> None:
@@ -703,8 +1006,12 @@ def test_unknown_device(here: Path) -> None:
 def test_demo_into_a_file(here: Path) -> None:
     code, out, err = run(f"demo --output {here}/notes.txt")
     assert code == 2
-    assert [line.split(":")[0] for line in out.splitlines()] == ["Data", "Network"]  # said before training begins
-    assert err == f"error: {here}/notes.txt: cannot be made a folder (File exists)\n"
+    assert [line.split(":")[0] for line in out.splitlines()] == [
+        "Data",
+        "",
+        "1. The teacher, on labels",
+    ]  # before training begins
+    assert err == f"error: {here}/notes.txt/teacher: cannot be made a folder (Not a directory)\n"
 
 
 @pytest.mark.parametrize("number", [0, -1])
