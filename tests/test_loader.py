@@ -153,6 +153,18 @@ def _by_label(parts: Sequence[Batch]) -> dict[int, bytes]:
     }
 
 
+def test_every_place_of_every_epoch_and_seed_is_drawn_anew() -> None:
+    """One image, taken again and again, is never augmented the same way twice."""
+    same, seen = [Example(Grey(0), 0)] * 18, []
+    for seed in (0, 1):
+        batches = TrainingBatches(same, PREPROCESS, replace(RECIPE, seed=seed))
+        seen += [
+            pixels.numpy().tobytes() for epoch in (0, 1) for part in _parts(batches, epoch) for pixels in part.images
+        ]
+    assert len(seen) == 72
+    assert len(set(seen)) >= 70
+
+
 @pytest.mark.parametrize("accumulation", [1, 3])
 def test_an_epoch_can_begin_anywhere(accumulation: int) -> None:
     batches = _batches(accumulation=accumulation)
