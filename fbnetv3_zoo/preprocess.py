@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 MAX_PIXELS = 178_956_970
 """Largest image that is decoded, in pixels: 1/4 GiB of 24-bit pixels, twice Pillow's own warning limit."""
 
+FORMATS = ("BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+"""Kinds of file that are read, whatever the file is called; Pillow knows others, some by calling other programs."""
+
 _ORIENTATION = 0x0112  # the EXIF tag; above 4 the image lies on its side
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -200,28 +203,59 @@ def decode_image(file: Path | BinaryIO, name: str, *, at_least: LeastSize | None
     With ``at_least`` a JPEG may come smaller, by a whole factor up to 8 and never below that size: it is then decoded
     from fewer coefficients, in a fraction of the time.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's warning limit is half of ours
-            with Image.open(file) as image:
+            with Image.open(file, formats=FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise ZooError(
                         f"{name}: {image.width} x {image.height} pixels are over the limit of {MAX_PIXELS:,}; shrink it"
                     )
                 if at_least is not None and image.format == "JPEG":
-                    turned = image.getexif().get(_ORIENTATION, 1) > 4
+                    turned = _orientation(image) in (5, 6, 7, 8)
                     width, height = at_least(image.size[::-1] if turned else image.size)
                     image.draft(None, (height, width) if turned else (width, height))
                 image.load()
-                return ImageOps.exif_transpose(image)
+                return _upright(image, _orientation(image))  # after loading, which turns a TIFF by itself
     except ZooError:
         raise
     except Image.DecompressionBombError:
         raise ZooError(f"{name}: over the limit of {MAX_PIXELS:,} pixels; shrink it") from None
+    except UnidentifiedImageError:
+        raise ZooError(f"{name}: cannot be read as an image (none of {', '.join(FORMATS)})") from None
     except Exception as error:  # Pillow's decoders raise many kinds for a damaged file
         raise ZooError(f"{name}: cannot be read as an image ({_first_line(error)})") from None
+
+
+def _orientation(image: Image.Image) -> object:
+    """What EXIF says of how the image lies; 1, upright, where there is no EXIF or it is damaged."""
+    try:
+        return image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # the parser raises many kinds, and the picture may be whole all the same
+        return 1
+
+
+def _upright(image: Image.Image, orientation: object) -> Image.Image:
+    """``image`` turned as ``orientation`` says; one that was turned says no more that it lies otherwise."""
+    from PIL.Image import Transpose
+
+    turns = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }
+    if not isinstance(orientation, int) or orientation not in turns:
+        return image
+    turned = image.transpose(turns[orientation])
+    for key in ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"):
+        turned.info.pop(key, None)
+    return turned
 
 
 def stack(preprocess: Preprocess, images: Sequence[Image.Image]) -> Floats:

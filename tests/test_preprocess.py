@@ -14,12 +14,21 @@ import pytest
 import skimage.data
 import torch
 from PIL import Image
+from refusals import refusal
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.preprocess import IMAGENET_MEAN, IMAGENET_STD, Interpolation, Preprocess, read_image, stack
+from fbnetv3_zoo.preprocess import (
+    FORMATS,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Interpolation,
+    Preprocess,
+    read_image,
+    stack,
+)
 from fbnetv3_zoo.zoo import ARCHS, PUBLISHED
 
 Pixels = npt.NDArray[np.uint8]
@@ -427,3 +436,20 @@ def test_wrong_values_are_refused(wrong: Callable[[], object], text: str) -> Non
     with pytest.raises(ZooError) as caught:
         wrong()
     assert str(caught.value) == text
+
+
+def test_damaged_exif_does_not_make_a_picture_bad(tmp_path: Path) -> None:
+    picture, path, exif = Image.new("RGB", (40, 20), "red"), tmp_path / "photo.jpg", Image.Exif()
+    for orientation, size in ((6, (20, 40)), ("sideways", (40, 20)), (9, (40, 20))):
+        exif[0x0112] = orientation
+        picture.save(path, exif=exif)
+        assert read_image(path).size == size
+    path.write_bytes(path.read_bytes().replace(b"Exif\0\0MM", b"Exif\0\0XX"))
+    assert read_image(path).size == (40, 20)
+
+
+def test_files_that_other_programs_would_read_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "page.jpg"
+    Image.new("RGB", (8, 8)).save(path, format="EPS")
+    told = refusal(lambda: read_image(path))
+    assert told == f"{path}: cannot be read as an image (none of {', '.join(FORMATS)})"
