@@ -6,7 +6,6 @@ same images together as one would alone.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -80,7 +79,6 @@ class TrainingBatches:
             collate_fn=_collate,
             num_workers=execution.workers,
             persistent_workers=execution.workers > 0,
-            worker_init_fn=_apart,
             pin_memory=world.device.type == "cuda",
             generator=torch.Generator(),  # else the loader would draw from the caller's
         )
@@ -150,12 +148,6 @@ class _Samples(TorchDataset[_Sample]):
                 except ZooError as error:
                     bad.append((example.key, str(error)))
         return None, 0, tuple(bad)
-
-
-def _apart(worker: int) -> None:
-    """Leave signals that go to a whole process group to the process that writes the checkpoint."""
-    if hasattr(os, "setpgid"):
-        os.setpgid(0, 0)
 
 
 def _collate(samples: list[_Sample]) -> Batch:
