@@ -68,7 +68,7 @@ def ours(data: Dataset, workers: int) -> Callable[[], int]:
     def epoch() -> int:
         count = 0
         for (part,) in batches.epoch(next(epochs)):
-            count += used(normalised(part.images.float().div_(255), preprocess), part.labels)
+            count += used(normalised(part.images.float().div_(255), preprocess, in_place=True), part.labels)
         return count
 
     return epoch

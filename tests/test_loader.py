@@ -378,20 +378,3 @@ def test_workers_that_are_spawned_change_nothing() -> None:
     """As on macOS and Windows: all that a worker needs is pickled."""
     helped = _batches(12, bad=(3,), on_bad_image=OnBadImage.SKIP, workers=1)
     assert _same(_parts(helped, 1), _parts(_batches(12, bad=(3,), on_bad_image=OnBadImage.SKIP), 1))
-
-
-@pytest.mark.skipif(not hasattr(os, "getpgid"), reason="no process groups on this system")
-def test_workers_are_not_of_the_callers_process_group() -> None:
-    """An interrupt typed into the terminal goes to the process that writes the checkpoint, and to no other."""
-    examples = [Example(Group(), 0, key=str(n)) for n in range(6)]
-    batches = TrainingBatches(examples, replace(PREPROCESS, resize=8), PLAIN, execution=Execution(workers=1))
-    (part,) = _parts(batches)
-    assert set(part.images.unique().tolist()) == {1}
-
-
-@dataclass(frozen=True)
-class Group:
-    """A picture of ones where its process leads a group of its own."""
-
-    def __call__(self, at_least: LeastSize | None = None) -> Image.Image:
-        return Image.new("L", (8, 8), int(os.getpgid(0) == os.getpid()))

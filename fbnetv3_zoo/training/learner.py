@@ -119,7 +119,8 @@ class Learner:
         device, recipe = self.world.device, self.recipe
         pixels = batch.images.to(device, non_blocking=True).float().div_(255)
         pixels, targets = self._mix(pixels, batch.labels.to(device, non_blocking=True))
-        images = normalised(pixels, self.preprocess).contiguous(memory_format=self._format)
+        images = normalised(pixels, self.preprocess, in_place=self.teacher is None)
+        images = images.contiguous(memory_format=self._format)
         with self._reduced_precision():
             logits, maps = self._forward(images)
             answers, teacher_maps = (None, None) if self.teacher is None else self.teacher(pixels)

@@ -152,7 +152,13 @@ def _luma(pixels: Tensor) -> Tensor:
     return (pixels * weights).sum(1, keepdim=True)
 
 
-def normalised(pixels: Tensor, preprocess: Preprocess) -> Tensor:
-    """``(pixels - mean) / std``, channel by channel, of images in [0, 1]."""
-    mean, std = (pixels.new_tensor(values)[:, None, None] for values in (preprocess.mean, preprocess.std))
-    return (pixels - mean) / std
+def normalised(pixels: Tensor, preprocess: Preprocess, *, in_place: bool = False) -> Tensor:
+    """``(pixels - mean) / std``, channel by channel, of images (images, channels, height, width) in [0, 1]."""
+    mean, std = (_row(pixels, values) for values in (preprocess.mean, preprocess.std))
+    return (pixels.sub_(mean) if in_place else pixels - mean).div_(std)
+
+
+def _row(pixels: Tensor, values: tuple[float, ...]) -> Tensor:
+    """The channels' ``values`` for a row of pixels, in the layout of channels-last maps: along three is slow."""
+    row = pixels.new_tensor(values).view(1, -1, 1, 1).expand(1, -1, 1, pixels.shape[-1])
+    return row.contiguous(memory_format=torch.channels_last)

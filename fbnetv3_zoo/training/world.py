@@ -11,6 +11,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 
 from fbnetv3_zoo.errors import ZooError
 
@@ -84,9 +85,9 @@ def join(device: str = "cpu") -> Iterator[World]:
 
 def _meet(backend: str) -> None:
     """Join the other processes. Torchrun keeps its store over restarts, and what has ended left addresses in it."""
-    store, rank, size = next(dist.rendezvous("env://"))
+    store, rank, size = next(rendezvous("env://"))
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    apart = dist.PrefixStore(f"attempt {attempt}", store)
+    apart = dist.PrefixStore(f"attempt {attempt}", store)  # type: ignore[attr-defined]
     dist.init_process_group(backend, store=apart, rank=rank, world_size=size)
 
 
