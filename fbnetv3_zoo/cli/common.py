@@ -27,7 +27,12 @@ Pretrained = Annotated[
 Width = Annotated[float, typer.Option(help="Factor on all widths.")]
 Depth = Annotated[float, typer.Option(help="Factor on the number of blocks.")]
 Resolution = Annotated[int | None, typer.Option(help="Image side in pixels, if not the network's own.")]
-DataSource = Annotated[str, typer.Option("--data", help="'digits', or a folder of class folders of images.")]
+DataSource = Annotated[
+    str,
+    typer.Option(
+        "--data", help="'digits', or a folder: of class folders of images, of CIFAR, or of tar files of samples."
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Seed of the split into training, validation and test.")]
 
 
