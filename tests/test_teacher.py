@@ -118,7 +118,7 @@ def test_a_module_is_copied(network: FBNet, pixels: Tensor, own: Preprocess) -> 
     assert torch.equal(logits, expected[0])
     assert maps is not None
     assert torch.equal(maps, expected[1])
-    assert (teacher.name, teacher.class_names, teacher.map_channels) == ("FBNet", network.class_names, 16)
+    assert (teacher.name, teacher.class_names, teacher.map_channels) == (network.arch.name, network.class_names, 16)
     assert network.training
     assert all(parameter.requires_grad for parameter in network.parameters())
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
@@ -295,7 +295,7 @@ def test_its_classes_are_others(network: FBNet, tiny_arch: Arch, data: Dataset, 
     other = FBNet(tiny_arch)
     other.class_names = tuple("abcdefghij")
     assert refusal(lambda: train(tiny_arch, data, PLAIN, tmp_path, teacher=other)) == (
-        "teacher FBNet: its classes are not those of digits; train one on this data"
+        "teacher tiny: its classes are not those of digits; train one on this data"
     )
     assert refusal(lambda: train(tiny_arch, data, PLAIN, tmp_path, teacher=Recording(classes=9))) == (
         "teacher Recording: answers of shape (9,); digits has 10 classes"

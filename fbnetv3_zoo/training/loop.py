@@ -277,7 +277,7 @@ def _locked(folder: Path, world: World) -> Iterator[None]:
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock", timeout=0)
+        lock = FileLock(folder / ".lock", timeout=6)  # what a killed run's image processes take to end, and to let go
         lock.acquire()
     except Timeout:
         raise ZooError(f"{folder}: another run is writing here; give another folder") from None

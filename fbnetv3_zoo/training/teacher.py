@@ -87,7 +87,8 @@ def find_teacher(source: TeacherSource, *, preprocess: Preprocess, device: torch
     if isinstance(source, Teacher):
         return source
     if isinstance(source, nn.Module):
-        return _module_teacher(deepcopy(source), preprocess, device, name=type(source).__name__)
+        name = source.arch.name if isinstance(source, FBNet) else type(source).__name__
+        return _module_teacher(deepcopy(source), preprocess, device, name=name)
     name = str(source)
     if name in ARCHS or name in RECORDS:
         return _module_teacher(create(name, pretrained=True), preprocess, device, name=name)
