@@ -87,12 +87,13 @@ def line(name: str, label: str, pairs: list[tuple[float, float]]) -> str:
     return f"| {name} | {label} | {medians[0]:.1f} | {medians[1]:.1f} | **{ratio:.2f}** | {low:.2f} to {high:.2f} |"
 
 
-def machine() -> str:
+def machine(threads: int = 1) -> str:
     info = Path("/proc/cpuinfo")
     names = [row.split(":", 1)[1].strip() for row in info.read_text().splitlines() if row.startswith("model name")]
     avx512 = "avx512f" in info.read_text()
     cpu = f"{names[0]} ({platform.machine()}{', AVX-512' if avx512 else ''})" if names else platform.processor()
-    return f"{cpu}, one thread; torch {torch.__version__}, timm {timm.__version__}, Python {platform.python_version()}"
+    used = "one thread" if threads == 1 else f"{threads} threads"
+    return f"{cpu}, {used}; torch {torch.__version__}, timm {timm.__version__}, Python {platform.python_version()}"
 
 
 def main() -> None:

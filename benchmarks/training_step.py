@@ -1,6 +1,6 @@
 """Time a whole training step against timm's own: FBNetV3-B, 224 px, batch 16, RMSProp (TensorFlow's), moving average.
 
-Both take the same images and labels, on one thread, in turn; a ratio is taken pair by pair. timm's step is its model,
+Both take the same images and labels, on as many threads, in turn; a ratio is taken pair by pair. timm's step is its model,
 its ``RMSpropTF`` and its ``ModelEmaV3`` as its training script puts them together, in its default layout and, a second
 time, in channels-last. Ours begins with 8-bit pixels, which it converts and normalises; timm's begins with normalised
 floats. The share of the moving average and the peak memory (each in a process of its own) follow. Needs the extra
@@ -82,16 +82,17 @@ def peak(which: str, rounds: int = 4) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--peak-of", choices=["ours", *LAYOUTS], help=argparse.SUPPRESS)
     given = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(given.threads)
     if given.peak_of:
         step = our_step()[0] if given.peak_of == "ours" else timm_step(LAYOUTS[given.peak_of])
         for _ in range(given.rounds):
             step()
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
         return
-    print(f"{machine()}; {given.rounds} pairs each\n")
+    print(f"{machine(given.threads)}; {given.rounds} pairs each\n")
     print("| network | what | ours (ms) | timm (ms) | ratio (median) | quartiles |")
     print("|---|---|---:|---:|---:|---:|")
     ours, learner = our_step()
