@@ -12,6 +12,7 @@ from fbnetv3_zoo.cli import main
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 WEIGHTS = (ROOT / "docs" / "weights.md").read_text()
+PAGES = README + "".join(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")))
 
 
 def test_table_of_networks_is_the_output_of_list(capsys: pytest.CaptureFixture[str]) -> None:
@@ -29,14 +30,25 @@ def test_table_of_weights_is_made_from_the_records() -> None:
 
 
 def test_names_in_the_example_exist() -> None:
-    names = set(re.findall(r"zoo\.(\w+)\(", README + WEIGHTS))
+    names = set(re.findall(r"zoo\.(\w+)\(", PAGES))
     assert names >= {"create", "load", "save", "export_onnx", "list_models", "cost_of", "Store", "push_to_hub"}
     assert names <= set(fbnetv3_zoo.__all__)
 
 
 def test_every_command_shown_exists(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in sorted(set(re.findall(r"fbnetv3 ([a-z]+) ", README + WEIGHTS))):
+    for command in sorted(set(re.findall(r"fbnetv3 ([a-z]+) ", PAGES))):
         with pytest.raises(SystemExit) as stop:
             main([command, "--help"])
         assert stop.value.code == 0, command
         assert "Example" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["train", "distil", "subset"])
+def test_options_shown_exist(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = {option for rest in re.findall(rf"(?:fbnetv3|_zoo) {command} (.*)", PAGES) for option in rest.split()}
+    options = {option for option in shown if option.startswith("--")}
+    assert "--data" in options or command == "subset"
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    printed = capsys.readouterr().out
+    assert [option for option in sorted(options) if option not in printed] == []
