@@ -99,7 +99,8 @@ def test_what_it_leaves(demo: Demo) -> None:
 
 def test_the_distilled_one_had_the_teacher(demo: Demo) -> None:
     reports = {name: (demo.folder / name / "report.html").read_text() for name in RUNS}
-    assert ["teacher FBNet: validation accuracy" in reports[name] for name in RUNS] == [False, False, True]
+    told = [re.search(r"teacher \S+: validation accuracy", reports[name]) is not None for name in RUNS]
+    assert told == [False, False, True]
     assert metrics(demo.folder / "alone") != metrics(demo.folder / "distilled")
 
 

@@ -31,7 +31,7 @@ from fbnetv3_zoo.recipe import SGD, AdamW, ExponentialDecay, Recipe
 from fbnetv3_zoo.recipes import RECIPES
 from fbnetv3_zoo.training import Execution, OnBadImage, Precision
 from fbnetv3_zoo.training.data import choose_subset, digits
-from fbnetv3_zoo.training.tensorboard import TensorBoard
+from fbnetv3_zoo.training.events import TensorBoard
 from fbnetv3_zoo.weights.files import load, save
 from fbnetv3_zoo.zoo import ARCHS
 

@@ -79,7 +79,7 @@ def observers_of(folder: Path, *, tensorboard: bool) -> list[Observer]:
     """Who watches the run besides the screen."""
     if not tensorboard:
         return []
-    from fbnetv3_zoo.training.tensorboard import TensorBoard
+    from fbnetv3_zoo.training.events import TensorBoard
 
     return [TensorBoard(folder / "tensorboard")] if leads() else []
 
