@@ -107,6 +107,7 @@ class _Trainer:
         if found:
             seen = found.check(self.data, world=self.world, execution=self.execution)
             self.notes.append(f"teacher {found.name}: validation accuracy {seen}")
+        self.identity = self._identity()
         if self.world.leads:
             warn_of_long_average(recipe, self.batches.steps)
 
@@ -114,7 +115,7 @@ class _Trainer:
         """Take up the newest checkpoint where there is one."""
         data = self.world.share(self._newest(resume) if self.world.leads else None)
         if data is not None:
-            self.progress = restore(data, self.learner, identity=self._identity(), place=self.folder)
+            self.progress = restore(data, self.learner, identity=self.identity, place=self.folder)
 
     def run(self, observers: Sequence[Observer], termination: Termination) -> Run:
         """All epochs that are left, then the result."""
@@ -164,7 +165,7 @@ class _Trainer:
 
     def _write(self) -> None:
         if self.world.leads:
-            self.checkpoints.write(self.learner, self.progress, identity=self._identity())
+            self.checkpoints.write(self.learner, self.progress, identity=self.identity)
         self._last_write = time.monotonic()
 
     def _end_epoch(self) -> Epoch:
@@ -224,6 +225,7 @@ class _Trainer:
         return self.checkpoints.newest()
 
     def _identity(self) -> Mapping[str, str]:
+        """What the run's checkpoints are told by; made once, since it takes seconds for millions of images."""
         extensible = isinstance(self.recipe.schedule, ExponentialDecay)
         recipe = replace(self.recipe, epochs=1) if extensible else self.recipe
         teacher = self.learner.teacher
