@@ -18,6 +18,7 @@ from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.factory import create
 from fbnetv3_zoo.model import FBNet
 from fbnetv3_zoo.preprocess import Preprocess
+from fbnetv3_zoo.preprocess_tensors import grey
 from fbnetv3_zoo.training.data import Dataset
 from fbnetv3_zoo.training.evaluate import Evaluation, evaluate
 from fbnetv3_zoo.training.execution import Execution
@@ -142,15 +143,11 @@ def _prepared(pixels: Tensor, preprocess: Preprocess) -> Tensor:
     """Images in [0, 1] as the teacher takes them; unlike in evaluation nothing is cropped off."""
     channels, side = len(preprocess.mean), preprocess.resolution
     if pixels.shape[1] != channels:
-        pixels = (_luma(pixels) if pixels.shape[1] == 3 else pixels.mean(1, keepdim=True)).expand(-1, channels, -1, -1)
+        one = grey(pixels, whole=False) if pixels.shape[1] == 3 else pixels.mean(1, keepdim=True)
+        pixels = one.expand(-1, channels, -1, -1)
     if pixels.shape[-1] != side:
         pixels = F.interpolate(pixels, (side, side), mode="bilinear", antialias=True)
     return normalised(pixels, preprocess)
-
-
-def _luma(pixels: Tensor) -> Tensor:
-    weights = pixels.new_tensor((0.299, 0.587, 0.114))[:, None, None]  # ITU-R 601-2, as Pillow's "L"
-    return (pixels * weights).sum(1, keepdim=True)
 
 
 def normalised(pixels: Tensor, preprocess: Preprocess, *, in_place: bool = False) -> Tensor:
