@@ -1,0 +1,114 @@
+"""What one dimension of a search space may be: a list of values, or a range of evenly spaced numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from fbnetv3_zoo.errors import ZooError, check_number, check_whole
+
+Value: TypeAlias = Any  # int, float, str or bool
+Part: TypeAlias = Literal["architecture", "recipe"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of ``values``, which have no order: encoded one-hot."""
+
+    values: tuple[Value, ...]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.values, (tuple, list)) or not self.values:
+            raise ZooError(f"Choice.values is {self.values!r}; give at least one value")
+        for value in self.values:
+            if not isinstance(value, (bool, int, float, str)):
+                raise ZooError(f"Choice.values has {value!r}; values are numbers, text, true and false")
+        object.__setattr__(self, "values", tuple(self.values))
+        keys = [(type(value).__name__, value) for value in self.values]
+        if len(set(keys)) < len(keys):
+            raise ZooError(f"Choice.values {self.values!r} has a value twice")
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers ``low``, ``low + step``, ... ``high``, each times ``unit``: encoded as one number from 0 to 1."""
+
+    low: int
+    high: int
+    step: int = 1
+    unit: float = 1
+
+    def __post_init__(self) -> None:
+        check_whole("Range.low", self.low, at_least=0)
+        check_whole("Range.high", self.high, at_least=self.low)
+        check_whole("Range.step", self.step)
+        check_number("Range.unit", self.unit, above=0)
+        if (self.high - self.low) % self.step:
+            raise ZooError(f"Range from {self.low} to {self.high}: {self.step} does not divide it into whole steps")
+
+    @cached_property
+    def values(self) -> tuple[Value, ...]:
+        """All numbers, smallest first."""
+        numbers = range(self.low, self.high + 1, self.step)
+        return tuple(numbers) if self.unit == 1 else tuple(round(n * self.unit, 12) for n in numbers)
+
+
+Options: TypeAlias = Choice | Range
+"""The values of a dimension."""
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """A dimension of a space: its name, what it may be, and whether it belongs to the network or to its training."""
+
+    name: str
+    options: Options
+    part: Part = "recipe"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise ZooError(f"Dimension.name is {self.name!r}; give it a name")
+        if self.part not in ("architecture", "recipe"):
+            raise ZooError(f"dimension {self.name}: part is {self.part!r}; choose from architecture, recipe")
+
+    def __len__(self) -> int:
+        return len(self.options.values)
+
+    @property
+    def width(self) -> int:
+        """Columns of the encoding: none where there is nothing to choose."""
+        if len(self) == 1:
+            return 0
+        return 1 if isinstance(self.options, Range) else len(self)
+
+    @cached_property
+    def encoded(self) -> npt.NDArray[np.float32]:
+        """The encoding of every value, shape (values, :attr:`width`)."""
+        if len(self) == 1:
+            return np.zeros((1, 0), np.float32)
+        if isinstance(self.options, Choice):
+            return np.eye(len(self), dtype=np.float32)
+        return np.linspace(0, 1, len(self), dtype=np.float32)[:, None]
+
+    @cached_property
+    def numbers(self) -> npt.NDArray[Any]:
+        """All values as an array, in order."""
+        return np.array(self.options.values)
+
+    def index(self, value: Value) -> int:
+        """Where ``value`` stands among the values."""
+        for index, known in enumerate(self.options.values):
+            if known == value and isinstance(known, bool) == isinstance(value, bool):
+                return index
+        raise ZooError(f"{self.name}: {value!r} is not among {listed(self.options.values)}")
+
+
+def listed(values: Sequence[Value]) -> str:
+    """Values for a message, the middle of long lists left out."""
+    shown = [str(value) for value in values]
+    return ", ".join(shown if len(shown) <= 9 else [*shown[:3], "...", shown[-1]])
