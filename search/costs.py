@@ -195,7 +195,9 @@ def check_constraint(constraint: Constraint, names: Sequence[str]) -> None:
     for bound in constraint:
         if bound.cost not in names:
             known = ", ".join(names) or "none"
-            raise ZooError(f"bound {bound}: there is no cost {bound.cost!r}{nearest(bound.cost, names)}; known: {known}")
+            raise ZooError(
+                f"bound {bound}: there is no cost {bound.cost!r}{nearest(bound.cost, names)}; known: {known}"
+            )
 
 
 def violation(constraint: Constraint, costs: Costs) -> Doubles:

@@ -157,9 +157,7 @@ class Networks:
                 rows += row.rows(chosen, self.activation)
                 number += 1
             stages.append(tuple(rows))
-        return Arch(
-            name, values["resolution"], tuple(stages), self.width_divisor, self.in_channels, self.num_classes
-        )
+        return Arch(name, values["resolution"], tuple(stages), self.width_divisor, self.in_channels, self.num_classes)
 
     def values_of(self, arch: Arch) -> tuple[dict[str, Value], list[str]]:
         """The values that give ``arch``, and the reasons why it lies outside; without reasons it lies inside.
@@ -199,7 +197,9 @@ class Networks:
                 value = seen.get(short, values.get(name, options.values[0]))
                 reasons += _outside(f"row {number + 1}: {short}", options, value)
                 if values.setdefault(name, value) != value:
-                    reasons.append(f"row {number + 1}: {short} is {value}, not {values[name]} as in the row it shares with")
+                    reasons.append(
+                        f"row {number + 1}: {short} is {value}, not {values[name]} as in the row it shares with"
+                    )
         return values, reasons
 
 

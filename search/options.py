@@ -1,10 +1,11 @@
-"""What one dimension of a search space may be: a list of values, or a range of evenly spaced numbers."""
+"""What one dimension of a search space may be: one of a list, evenly spaced numbers, or numbers with an order."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -58,7 +59,21 @@ class Range:
         return tuple(numbers) if self.unit == 1 else tuple(round(n * self.unit, 12) for n in numbers)
 
 
-Options: TypeAlias = Choice | Range
+@dataclass(frozen=True)
+class Levels:
+    """One of ``values``, numbers in rising order with any distances: encoded as one number, the place from 0 to 1."""
+
+    values: tuple[Value, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "values", tuple(self.values))
+        for value in self.values:
+            check_number("Levels.values", value)
+        if not self.values or any(a >= b for a, b in pairwise(self.values)):
+            raise ZooError(f"Levels.values is {self.values!r}; give numbers in rising order")
+
+
+Options: TypeAlias = Choice | Range | Levels
 """The values of a dimension."""
 
 
@@ -84,7 +99,7 @@ class Dimension:
         """Columns of the encoding: none where there is nothing to choose."""
         if len(self) == 1:
             return 0
-        return 1 if isinstance(self.options, Range) else len(self)
+        return len(self) if isinstance(self.options, Choice) else 1
 
     @cached_property
     def encoded(self) -> npt.NDArray[np.float32]:

@@ -143,9 +143,7 @@ class Space:
             start += dimension.width
         return out
 
-    def sample(
-        self, number: int, rng: np.random.Generator, *, method: Literal["sobol", "uniform"] = "sobol"
-    ) -> Codes:
+    def sample(self, number: int, rng: np.random.Generator, *, method: Literal["sobol", "uniform"] = "sobol") -> Codes:
         """So many points: of a scrambled Sobol sequence (the paper: Niederreiter's, of the same kind), or independent."""
         check_whole("sample: number", number)
         if method == "uniform":
