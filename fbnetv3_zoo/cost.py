@@ -150,7 +150,7 @@ def _integers(block: Block) -> list[int]:
 def pool_cost(table: Table) -> PoolCost:
     """Costs of every network of ``table``."""
     c = table.columns
-    size_in, size_out = _sizes(table)
+    size_in, size_out = map_sizes(table)
     area_in, area_out = size_in**2, size_out**2
     weights = _weights(c)
     has_se = (c["se"] > 0).astype(np.int64)
@@ -175,7 +175,7 @@ def pool_cost(table: Table) -> PoolCost:
     )
 
 
-def _sizes(table: Table) -> tuple[Ints, Ints]:
+def map_sizes(table: Table) -> tuple[Ints, Ints]:
     """Side in pixels of every block's input and output map."""
     c = table.columns
     sizes = np.empty((c["kernel"].shape[0], c["kernel"].shape[1] + 1), dtype=np.int64)

@@ -1,0 +1,115 @@
+"""``fbnetv3 search lut``."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fbnetv3_zoo.cli.common import Json, print_json, written
+from fbnetv3_zoo.errors import ZooError, check_whole
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fbnetv3_zoo.cost import Table
+    from fbnetv3_zoo.latency import BlockKey, LatencyTable
+    from fbnetv3_zoo.search.space import Space
+
+
+def lut(
+    space: Annotated[str, typer.Option(help="The space: a name, or a JSON file.")] = "paper",
+    output: Annotated[
+        Path, typer.Option(help="JSON file to write; where there is one already, what it lacks is added.")
+    ] = Path("latency.json"),
+    networks: Annotated[
+        int | None, typer.Option(help="Measure only the blocks of so many random networks, not of the whole space.")
+    ] = None,
+    threads: Annotated[int, typer.Option(help="Threads of ONNX Runtime.")] = 1,
+    resolution: Annotated[int | None, typer.Option(help="Measure for this resolution only, in pixels.")] = None,
+    check: Annotated[int, typer.Option(help="Random networks to measure whole, for the error; 0: none.")] = 10,
+    rounds: Annotated[int, typer.Option(help="Runs of each block; the lower quartile counts.")] = 12,
+    seed: Annotated[int, typer.Option(help="Seed of the random networks.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Measure this machine: a table of the latency of every block of a search space, on ONNX Runtime.
+
+    Interrupted, it goes on where it was when called again. Measure while nothing else runs.
+
+    Example: fbnetv3 search lut --space paper --resolution 224 --output phone.latency.json
+    """
+    from fbnetv3_zoo.export.latency import check_latency
+    from fbnetv3_zoo.search.space import find_space
+
+    searched = find_space(space)
+    if resolution is not None:
+        searched = searched.hold({"resolution": resolution})
+    wanted, whole = _what(searched, networks=networks, check=check, seed=seed)
+    started = time.monotonic()
+    table, measured = _measure(wanted, searched, output, threads=threads, rounds=rounds)
+    if whole is not None:
+        table = check_latency(table, whole, path=output)
+    seconds = time.monotonic() - started
+    if as_json:
+        found = asdict(table.check) if table.check else None
+        counts = {"blocks": len(wanted), "measured": measured, "seconds": seconds, "scale": table.scale}
+        print_json({"file": output, "space": searched.name, **counts, "check": found})
+        return
+    print(f"space {searched.name}: {len(wanted):,} blocks, of which {measured:,} were measured now, in {seconds:.0f} s")
+    print(f"on {table.conditions}")
+    if table.check:
+        print(f"{table.check}; estimates are multiplied by {table.scale:.3f}")
+    print(written(output))
+
+
+def _what(space: Space, *, networks: int | None, check: int, seed: int) -> tuple[tuple[BlockKey, ...], Table | None]:
+    """The blocks to measure, and the networks to measure whole."""
+    import numpy as np
+
+    from fbnetv3_zoo.latency import distinct_blocks
+    from fbnetv3_zoo.search.blocks import space_blocks
+    from fbnetv3_zoo.search.costs import tabulate_codes
+
+    check_whole("--check", check, at_least=0)
+    if 0 < check < 3:
+        raise ZooError(f"--check is {check}; give at least 3 networks, or 0")
+    if networks is not None:
+        check_whole("--networks", networks, at_least=max(1, check))
+    codes = space.sample(max(networks or 0, check, 1), np.random.default_rng(seed), method="uniform")
+    blocks = space_blocks(space) if networks is None else distinct_blocks(tabulate_codes(space, codes))
+    return blocks, tabulate_codes(space, codes[:check]) if check else None
+
+
+def _measure(
+    wanted: Sequence[BlockKey], space: Space, output: Path, *, threads: int, rounds: int
+) -> tuple[LatencyTable, int]:
+    """The table with all ``wanted``, written to ``output``, and how many blocks were measured for it."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    from fbnetv3_zoo.export.latency import measure_blocks
+    from fbnetv3_zoo.latency import LatencyTable
+
+    assert space.networks is not None  # else there were no blocks
+    known = LatencyTable.load(output) if output.exists() else None
+    missing = len(wanted) if known is None else len(known.lacks(wanted))
+    console = Console(stderr=True)
+    columns = (TextColumn("blocks"), BarColumn(), MofNCompleteColumn())
+    times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    with Progress(*columns, *times, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=missing)
+        table = measure_blocks(
+            wanted, space.networks.activation, threads=threads, rounds=rounds, table=known, path=output,
+            on_progress=lambda done: progress.update(task, completed=done),
+        )  # fmt: skip
+    return table, missing
