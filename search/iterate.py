@@ -58,42 +58,51 @@ class Iterations:
         self.round = 0
         self.stop_epoch = rounds.epochs
         self.correlations: tuple[float, ...] = ()
-        self.predictor: Predictor | None = None
+        self._fitted: tuple[int, Predictor] | None = None
 
     def ask(self) -> list[Trial]:
         """The next round's trials; none when all rounds are done or the pool is used up."""
-        if len(self.outcomes) < len(self.trials):
-            raise ZooError(f"round {self.round}: {len(self.trials) - len(self.outcomes)} outcomes have not been told")
         if self.round == self.rounds.rounds:
             return []
         rng = np.random.default_rng([self.seed, 2, self.round])
         taken = {trial.code for trial in self.trials}
         left = self.pool[[tuple(code) not in taken for code in self.pool.tolist()]] if taken else self.pool
-        if self.predictor is None:
+        predictor = self.predictor()
+        if predictor is None:
             picked = left[rng.permutation(len(left))[: self.rounds.batch]]
         else:
-            picked = choose(self.predictor, left, self.rounds.batch, self.rounds.choosing, rng)
-        if not len(picked):
-            return []
-        self.round += 1
-        first = len(self.trials)
-        epochs = self.stop_epoch
-        asked = [Trial(first + n, self.round, tuple(code), epochs) for n, code in enumerate(picked.tolist())]
-        self.trials += asked
-        return asked
+            picked = choose(predictor, left, self.rounds.batch, self.rounds.choosing, rng)
+        first, round_ = len(self.trials), self.round + 1
+        return self.take_up(
+            [Trial(first + n, round_, tuple(code), self.stop_epoch) for n, code in enumerate(picked.tolist())]
+        )
+
+    def take_up(self, trials: Sequence[Trial]) -> list[Trial]:
+        """Go on with ``trials`` as the next round, instead of asking: those of a journal."""
+        if len(self.outcomes) < len(self.trials):
+            raise ZooError(f"round {self.round}: {len(self.trials) - len(self.outcomes)} outcomes have not been told")
+        self.round += bool(trials)
+        self.trials += trials
+        return list(trials)
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
-        """The outcomes of all trials that were asked for; refits the predictor."""
+        """The outcomes of all trials that were asked for."""
         self.outcomes |= {outcome.number: outcome for outcome in outcomes}
         if missing := [trial.number for trial in self.trials if trial.number not in self.outcomes]:
             raise ZooError(f"round {self.round}: no outcome of trial {missing[0]}")
         if self.round == 1:
             self._choose_epoch()
+
+    def predictor(self) -> Predictor | None:
+        """The predictor fitted on all outcomes so far; None where fewer than two can be used."""
         codes, scores = self.scored()
-        if len(codes) >= 2:
-            self.predictor = fit(
-                self.rounds.predictor, self.space, codes, scores, encoder=self.encoder, seed=self.seed + self.round
-            )
+        if len(codes) < 2:
+            return None
+        if self._fitted is None or self._fitted[0] != len(self.outcomes):
+            kind, seed = self.rounds.predictor, self.seed + self.round
+            fitted = fit(kind, self.space, codes, scores, encoder=self.encoder, seed=seed)
+            self._fitted = len(self.outcomes), fitted
+        return self._fitted[1]
 
     def scored(self) -> tuple[Codes, Doubles]:
         """Codes (points, dimensions) and scores at :attr:`stop_epoch` of what has been scored, in order of number.
