@@ -49,7 +49,7 @@ class Graph:
     def block(self, x: str, key: BlockKey) -> str:
         """A whole block."""
         if key.classifier:
-            return self._classifier(self._average(x) if key.pools else x, key)
+            return self._classifier(x, key)
         if key.dense:
             return self._act(self._conv(x, key.in_channels, key.out, key=key))
         if key.pools:
@@ -91,12 +91,12 @@ class Graph:
         return self.node("Reshape", swapped, self._whole(-1, key.mid, side, side))
 
     def _classifier(self, x: str, key: BlockKey) -> str:
-        features = self.node("Reshape", x, self._whole(-1, key.in_channels))
+        features = self._average(x, keep=0) if key.pools else self.node("Reshape", x, self._whole(-1, key.in_channels))
         weights = self._drawn(key.out, key.in_channels), self._drawn(key.out)
         return self.node("Gemm", features, *weights, attributes={"transB": 1})
 
-    def _average(self, x: str) -> str:
-        return self.node("ReduceMean", x, self._whole(2, 3), attributes={"keepdims": 1})
+    def _average(self, x: str, *, keep: int = 1) -> str:
+        return self.node("ReduceMean", x, self._whole(2, 3), attributes={"keepdims": keep})
 
     def _act(self, x: str) -> str:
         return self.node(_OPERATORS[self._activation], x)

@@ -79,7 +79,7 @@ class BlockKey(NamedTuple):
             return f"classifier of {self.in_channels} features and {self.out} classes"
         kind = "pooling head" if self.pools else "convolution" if self.dense else "inverted residual"
         kind = kind if self.groups or self.pools else "skip"
-        through = f" over {self.mid}" if self.mid not in (self.in_channels, self.out) else ""
+        through = f" over {self.mid}" if self.expands else ""
         excited = f", squeeze-excite of {self.se}" if self.se else ""
         shape = "" if self.pools else f"{self.kernel}x{self.kernel} "
         strided = f" of stride {self.stride}" if self.stride > 1 else ""
