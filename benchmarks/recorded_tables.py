@@ -36,7 +36,7 @@ Doubles = npt.NDArray[np.float64]
 
 AT = (24, 48, 96, 144, 240)
 BATCH = 24
-MOST_ASKED = 3  # times as many questions as evaluations: a method that repeats itself ends there
+MOST_ASKED = 2  # times as many questions as evaluations: a method that repeats itself ends there
 
 
 class Spent(Exception):  # noqa: N818 - a method has had its evaluations

@@ -1,0 +1,238 @@
+"""Recordings: kept in a file, refused when damaged, replayed as an evaluator and as costs."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.search.costs import Bound
+from fbnetv3_zoo.search.iterate import Iterations, Rounds
+from fbnetv3_zoo.search.options import Choice, Dimension, Levels
+from fbnetv3_zoo.search.pool import draw_pool
+from fbnetv3_zoo.search.predictors import MLP
+from fbnetv3_zoo.search.recorded import RecordedCosts, RecordedCurves, Recording, record
+from fbnetv3_zoo.search.space import Space
+from fbnetv3_zoo.search.spaces import TINY
+from fbnetv3_zoo.search.trials import Outcome
+
+SPACE = Space(
+    "toy",
+    others=(
+        Dimension("rate", Levels((0.1, 0.3)), "recipe"),
+        Dimension("width", Levels((8, 16, 32)), "architecture"),
+        Dimension("act", Choice(("relu", "tanh")), "architecture"),
+    ),
+)
+NAN = float("nan")
+GIVE = "give (12 points, repeats, epochs), none of them 0"
+
+
+def codes() -> np.ndarray:
+    """All 12 points."""
+    return np.stack(np.meshgrid(range(3), range(2), range(2), indexing="ij"), -1).reshape(-1, 3)
+
+
+def toy(**changes: object) -> Recording:
+    """Two repeats of three epochs; point 0 has one repeat, of two epochs."""
+    curves = np.arange(12 * 2 * 3, dtype=float).reshape(12, 2, 3)
+    curves[0] = [[0, 1, NAN], [NAN, NAN, NAN]]
+    given = {"space": SPACE, "codes": codes(), "curves": curves, "statistics": {"size": np.arange(12.0)}}
+    return Recording(**{**given, **changes})  # type: ignore[arg-type]
+
+
+def same(a: Recording, b: Recording) -> bool:
+    """Whether two recordings hold the same, bit for bit."""
+    assert a.space == b.space
+    assert [*a.statistics] == [*b.statistics]
+    pairs = [(a.codes, b.codes), (a.curves, b.curves), *((a.statistics[n], b.statistics[n]) for n in a.statistics)]
+    return all(x.tobytes() == y.tobytes() and x.dtype == y.dtype for x, y in pairs)
+
+
+def test_lengths_scores_and_means_pass_over_what_is_missing() -> None:
+    found = toy()
+    assert len(found) == 12
+    assert found.lengths[0].tolist() == [2, 0]
+    assert found.lengths[1].tolist() == [3, 3]
+    np.testing.assert_array_equal(found.scores[0], [1, NAN])
+    np.testing.assert_array_equal(found.scores[1], [8, 11])
+    np.testing.assert_array_equal(found.mean[:3], [1, 9.5, 15.5])
+
+
+def test_a_recording_is_a_value_of_its_own() -> None:
+    given = {"codes": codes(), "curves": np.ones((12, 1, 1)), "statistics": {"size": np.ones(12)}}
+    found = toy(**given)
+    given["codes"][:], given["curves"][:], given["statistics"]["size"][:] = 0, 5, 5  # type: ignore[index]
+    assert found.codes[-1].tolist() == [2, 1, 1]
+    assert found.curves.max() == found.statistics["size"].max() == 1
+    with pytest.raises(ValueError, match="read-only"):
+        found.curves[0] = 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"curves": np.ones((11, 1, 1))}, f"curves have shape (11, 1, 1); {GIVE}"),
+        ({"curves": np.ones((12, 3))}, f"curves have shape (12, 3); {GIVE}"),
+        ({"curves": np.ones((12, 0, 1))}, f"curves have shape (12, 0, 1); {GIVE}"),
+        ({"curves": np.full((12, 1, 1), np.inf)}, "curves have an infinite score; leave failed trainings out"),
+        (
+            {"curves": np.where(np.arange(12 * 2).reshape(12, 1, 2) == 6, NAN, 1.0)},
+            "curves have NaN before a score; it may only stand after a curve's end and after the last repeat",
+        ),
+        (
+            {"curves": np.where(np.arange(12 * 2).reshape(12, 2, 1) == 6, NAN, 1.0)},
+            "curves have NaN before a score; it may only stand after a curve's end and after the last repeat",
+        ),
+        (
+            {"curves": np.where(np.arange(12).reshape(12, 1, 1) == 6, NAN, 1.0)},
+            "curves[6] has no score; leave such points out",
+        ),
+        ({"statistics": {"size": np.ones(3)}}, "statistic size: give one finite number for each of the 12 points"),
+        (
+            {"statistics": {"size": np.full(12, NAN)}},
+            "statistic size: give one finite number for each of the 12 points",
+        ),
+        ({"codes": codes() + 1}, "codes[1, 2] is 2; rate has 2 values, counted from 0"),
+        (
+            {"codes": np.zeros((12, 3), int)},
+            "codes have 11 points twice; give a point's curves as its repeats",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_no_recording_is_refused(changes: dict[str, object], said: str) -> None:
+    with pytest.raises(ZooError, match=f"^{re.escape(said)}$"):
+        toy(**changes)
+
+
+def test_a_file_gives_back_the_same(tmp_path: Path) -> None:
+    toy().save(tmp_path / "a.safetensors")
+    assert same(Recording.load(tmp_path / "a.safetensors"), toy())
+    bare = Recording(TINY, np.zeros((1, len(TINY.dimensions)), int), np.ones((1, 1, 1)))
+    bare.save(tmp_path / "deep" / "b.safetensors")
+    assert same(Recording.load(tmp_path / "deep" / "b.safetensors"), bare)
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_every_cut_and_every_damaged_byte_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    small = toy(codes=codes()[:2], curves=np.ones((2, 1, 1)), statistics={"size": np.ones(2)})
+    small.save(path)
+    good = path.read_bytes()
+    for length in range(0, len(good), 7):
+        path.write_bytes(good[:length])
+        with pytest.raises(ZooError, match=f"^{re.escape(str(path))}: "):
+            Recording.load(path)
+    for place in range(len(good)):
+        path.write_bytes(good[:place] + bytes([good[place] ^ 4]) + good[place + 1 :])
+        try:
+            read = Recording.load(path)
+        except ZooError as error:
+            assert str(error).startswith(f"{path}: ")  # noqa: PT017 - a harmless place, in the header's padding, is read
+        else:
+            assert same(read, small)
+
+
+def test_files_of_other_kinds_are_refused(tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    path = tmp_path / "weights.safetensors"
+    save_file({"w": np.ones(2)}, path)
+    with pytest.raises(ZooError, match=r"weights\.safetensors: is no recording \(format 'fbnetv3_zoo.recording 1'\); "):
+        Recording.load(path)
+    path.write_text("hello")
+    with pytest.raises(ZooError, match=r"weights\.safetensors: cannot be read as a recording \(.*\); save it again$"):
+        Recording.load(path)
+    with pytest.raises(ZooError, match=r"none: cannot be read \(No such file or directory\)$"):
+        Recording.load(tmp_path / "none")
+    with pytest.raises(ZooError, match=r"cannot be read \(Is a directory\)$"):
+        Recording.load(tmp_path)
+
+
+def test_the_evaluator_gives_the_same_repeat_of_a_point_every_time() -> None:
+    recorded = toy()
+    evaluator = RecordedCurves(recorded, seed=3)
+    found = [evaluator(SPACE.candidate(code), 3) for code in recorded.codes[1:]]
+    rows = range(1, 12)
+    assert all(curve in recorded.curves[row].tolist() for row, curve in zip(rows, found, strict=True))
+    again = pickle.loads(pickle.dumps(evaluator))
+    assert [again(SPACE.candidate(code, "another name"), 3) for code in recorded.codes[1:]] == found
+    assert [evaluator(SPACE.candidate(code), 2) for code in recorded.codes[1:]] == [curve[:2] for curve in found]
+    others = [[RecordedCurves(recorded, s)(SPACE.candidate(code), 3) for code in recorded.codes[1:]] for s in range(40)]
+    drawn = np.mean([[curve == recorded.curves[row, 0].tolist() for row, curve in zip(rows, o)] for o in others])  # noqa: B905
+    assert 0.4 < drawn < 0.6  # both repeats, as often
+
+
+def test_curves_that_are_too_short_or_missing_are_told_of() -> None:
+    evaluator = RecordedCurves(toy())
+    assert evaluator(SPACE.candidate([0, 0, 0]), 2) == [0, 1]
+    with pytest.raises(ZooError, match=r"^candidate: 2 epochs were recorded; 3 are asked for$"):
+        evaluator(SPACE.candidate([0, 0, 0]), 3)
+    with pytest.raises(ZooError, match=r"^it: 3 epochs were recorded; 4 are asked for$"):
+        evaluator(SPACE.candidate([1, 0, 0], "it"), 4)
+    part = RecordedCurves(toy(codes=codes()[:2], curves=np.ones((2, 1, 1)), statistics={}))
+    said = "^the recording of 2 points of space toy lacks the point width=16, act=relu, rate=0.3$"
+    with pytest.raises(ZooError, match=said):
+        part(SPACE.candidate([1, 0, 1]), 1)
+
+
+def test_the_longest_enough_repeat_is_taken() -> None:
+    curves = np.array([[[1, 2, 3], [4, NAN, NAN]]], float)
+    for seed in range(20):
+        assert RecordedCurves(toy(codes=codes()[:1], curves=curves, statistics={}), seed)(
+            SPACE.candidate([0, 0, 0]), 2
+        ) == [1, 2]
+
+
+def test_costs_are_those_recorded() -> None:
+    costs = RecordedCosts(toy())
+    assert costs.names == ("size",)
+    assert costs(codes()[[3, 1]])["size"].tolist() == [3, 1]
+    pool = draw_pool(SPACE, costs, (Bound("size", at_most=4),), 100, np.random.default_rng(0))
+    assert pool.costs["size"].tolist() == [0, 1, 2, 3, 4]
+    with pytest.raises(ZooError, match=r"lacks the point width=8, act=tanh, rate=0.1"):
+        RecordedCosts(toy(codes=codes()[:2], curves=np.ones((2, 1, 1)), statistics={}))(codes())
+
+
+def test_a_sub_space_sees_its_own_points() -> None:
+    recorded = toy()
+    recipes = SPACE.hold_part("architecture", [2, 1, 0])
+    part = recorded.within(recipes)
+    assert part.codes.tolist() == [[0, 0, 0], [0, 0, 1]]
+    assert part.statistics["size"].tolist() == [10, 11]
+    evaluator = RecordedCurves(recorded, 1)
+    assert evaluator(recipes.candidate([0, 0, 1]), 3) == evaluator(SPACE.candidate([2, 1, 1]), 3)
+    with pytest.raises(ZooError, match=r"^the recording of 1 points has none of space toy$"):
+        toy(codes=codes()[:1], curves=np.ones((1, 1, 1)), statistics={}).within(recipes)
+    with pytest.raises(ZooError, match=r"^space tiny has other dimensions than the recording's space toy$"):
+        recorded.within(TINY)
+
+
+def test_curves_of_searches_become_a_recording() -> None:
+    made = record(
+        SPACE, [((1, 0, 0), (0.5, 0.6)), ((0, 1, 1), (0.2,)), ((1, 0, 0), (0.7, 0.8, 0.9))], RecordedCosts(toy())
+    )
+    assert made.codes.tolist() == [[1, 0, 0], [0, 1, 1]]
+    np.testing.assert_array_equal(made.curves[0], [[0.7, 0.8, 0.9], [0.5, 0.6, NAN]])
+    np.testing.assert_array_equal(made.curves[1], [[0.2, NAN, NAN], [NAN, NAN, NAN]])
+    assert made.statistics["size"].tolist() == [4, 3]
+    assert not record(SPACE, [((0, 0, 0), (1.0,))]).statistics
+    with pytest.raises(ZooError, match=r"^there are no learning curves to record$"):
+        record(SPACE, [])
+    with pytest.raises(ZooError, match=r"^codes\[0, 0\] is 9; width has 3 values, counted from 0$"):
+        record(SPACE, [((9, 0, 0), (1.0,))])
+
+
+def test_a_search_over_a_recording_finds_its_best_point(tmp_path: Path) -> None:
+    toy().save(tmp_path / "toy.safetensors")
+    recorded = Recording.load(tmp_path / "toy.safetensors")
+    evaluator = RecordedCurves(recorded, 1)
+    search = Iterations(SPACE, recorded.codes[1:], Rounds(3, rounds=4, batch=3, predictor=MLP(members=2, epochs=4)))
+    while trials := search.ask():
+        curves = [evaluator(SPACE.candidate(trial.code), trial.epochs) for trial in trials]
+        search.tell([Outcome(trial.number, tuple(curve)) for trial, curve in zip(trials, curves, strict=True)])
+    assert search.best(1).tolist() == [[2, 1, 1]]
