@@ -1,0 +1,37 @@
+"""Where candidates are evaluated: in this process, in processes of this machine, on Ray. The curves are the same."""
+
+from __future__ import annotations
+
+import os
+
+from fbnetv3_zoo.errors import ZooError, nearest
+from fbnetv3_zoo.search.executors.in_process import InProcess
+from fbnetv3_zoo.search.executors.local_pool import LocalPool
+from fbnetv3_zoo.search.executors.on_ray import OnRay
+from fbnetv3_zoo.search.trials import Executor
+
+__all__ = ["InProcess", "LocalPool", "OnRay", "find_executor"]
+
+KNOWN = ("in-process", "pool", "pool:N", "ray", "ray:ADDRESS", "ray://HOST:PORT")
+
+
+def find_executor(text: str) -> Executor:
+    """The executor that ``text`` names: ``in-process``, ``pool:4``, ``pool`` (a worker for every core that this process
+    may use), ``ray`` (a cluster of its own, or the one in RAY_ADDRESS), ``ray:ADDRESS``, ``ray://HOST:PORT``.
+    """
+    kind, _, rest = text.partition(":")
+    if text == "in-process":
+        return InProcess()
+    if text == "pool":
+        return LocalPool(_cores())
+    if kind == "pool" and rest.isascii() and rest.isdigit():
+        return LocalPool(int(rest))
+    if text == "ray":
+        return OnRay()
+    if kind == "ray" and rest.strip("/"):
+        return OnRay(address=text if rest.startswith("//") else rest)
+    raise ZooError(f"unknown executor {text!r}{nearest(text, KNOWN)}; choose from {', '.join(KNOWN)}")
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,39 @@
+"""Tasks one after the other, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from fbnetv3_zoo.errors import check_whole
+from fbnetv3_zoo.search.executors.attempt import Confines, Waiting, attempt, check_tasks
+from fbnetv3_zoo.search.executors.confine import check_alarm, check_memory_limit
+from fbnetv3_zoo.search.trials import Evaluator, Limits, Outcome, Task
+
+
+@dataclass(frozen=True)
+class InProcess:
+    """Has tasks evaluated one after the other in this process, on so many threads of PyTorch.
+
+    A time limit works in the main thread, through SIGALRM: it ends Python code, but not a call that never returns from
+    compiled code. A candidate that crashes takes the process with it; :class:`LocalPool` survives both.
+    """
+
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        check_whole("InProcess.threads", self.threads)
+
+    def run(self, evaluator: Evaluator, tasks: Sequence[Task], limits: Limits) -> Iterator[Outcome]:
+        """One outcome a task, in order but for those tried again, which come last."""
+        check_alarm(limits.seconds)
+        check_memory_limit(limits.gigabytes)
+        confines = Confines(limits.gigabytes, self.threads, limits.seconds)
+        return _outcomes(evaluator, Waiting(check_tasks(tasks), limits), confines)
+
+
+def _outcomes(evaluator: Evaluator, waiting: Waiting, confines: Confines) -> Iterator[Outcome]:
+    while waiting:
+        task, number = waiting.take()
+        if outcome := waiting.settle(task, number, attempt(evaluator, task, confines)):
+            yield outcome

@@ -1,0 +1,135 @@
+"""A process of :class:`LocalPool`: what it does, and the handle that the pool has on it."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import threading
+import time
+from contextlib import suppress
+from multiprocessing import connection, get_context, parent_process
+from typing import Literal
+
+from fbnetv3_zoo.errors import Interrupted
+from fbnetv3_zoo.search.executors.attempt import Attempt, Confines, attempt, one_line, overdue
+from fbnetv3_zoo.search.executors.confine import thread_settings
+from fbnetv3_zoo.search.trials import Evaluator, Failure, Task
+
+State = Literal["starting", "loading", "idle", "busy"]
+Pipe = connection.Connection
+
+
+def serve(pipe: Pipe, confines: Confines) -> None:
+    """The life of a worker: ask for the evaluator, say whether it could be loaded, then tasks in and attempts out."""
+    os.setpgrp()  # what a candidate starts can be ended with the worker, and Ctrl-C reaches the pool alone
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with suppress(EOFError, OSError, Interrupted):
+        pipe.send(None)
+        evaluator, problem = _loaded(pipe.recv_bytes())
+        pipe.send(problem)
+        while evaluator is not None:
+            pipe.send(attempt(evaluator, pipe.recv(), confines))
+
+
+def _loaded(pickled: bytes) -> tuple[Evaluator | None, str]:
+    try:
+        return pickle.loads(pickled), ""
+    except Exception as error:
+        return None, one_line(error)
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
+    os.killpg(0, signal.SIGKILL)
+
+
+class Worker:
+    """A worker process and what it is about.
+
+    Every worker has a pipe of its own and shares nothing, so that one that dies, whenever it does, harms no other.
+    """
+
+    def __init__(self, confines: Confines) -> None:
+        context = get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self._process = context.Process(target=serve, args=(theirs, confines), name="fbnetv3-zoo worker")
+        try:
+            with thread_settings(confines.threads):
+                self._process.start()
+        finally:
+            theirs.close()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+        self.state: State = "starting"
+        self.task: Task | None = None
+        self.number = 0
+        self._started = 0.0
+
+    def teach(self, evaluator: bytes) -> None:
+        """Send the pickled evaluator. Raises EOFError where the worker has died."""
+        try:
+            self.pipe.send_bytes(evaluator)
+        except OSError:
+            raise EOFError from None
+        self.state = "loading"
+
+    def give(self, task: Task, number: int) -> bool:
+        """Start attempt ``number`` at ``task``; False where the worker has died."""
+        try:
+            self.pipe.send(task)
+        except OSError:
+            return False
+        self.state, self.task, self.number, self._started = "busy", task, number, time.perf_counter()
+        return True
+
+    def rest(self) -> None:
+        """Note that there is nothing to do."""
+        self.state, self.task = "idle", None
+
+    @property
+    def seconds(self) -> float:
+        """How long the task has been running."""
+        return time.perf_counter() - self._started
+
+    @property
+    def silent(self) -> bool:
+        """Whether it lives and has nothing to say."""
+        return self._process.exitcode is None and not self.pipe.poll()
+
+    @property
+    def awaited(self) -> list[Pipe | int]:
+        """What :func:`multiprocessing.connection.wait` is to wait for."""
+        return [self.pipe, self._process.sentinel]
+
+    def hear(self) -> object:
+        """The next message. Raises EOFError where the worker has died without one."""
+        try:
+            if self.pipe.poll():
+                return self.pipe.recv()
+        except OSError:
+            pass
+        raise EOFError
+
+    def end(self) -> str:
+        """End the process and all that it has started, at once; what it ended by."""
+        with suppress(ProcessLookupError, PermissionError):  # no group yet, or nobody left in it
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.kill()
+        self._process.join()
+        self.pipe.close()
+        code = self._process.exitcode or 0
+        return f"signal {-code}, {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+def lost(worker: Worker, ended_by: str) -> Attempt:
+    """The attempt of a worker that died."""
+    return Attempt((), Failure.LOST, f"the worker process died ({ended_by})", worker.seconds)
+
+
+def late(worker: Worker, seconds: float) -> Attempt:
+    """The attempt of a worker that took longer than ``seconds``."""
+    return Attempt((), Failure.TIMEOUT, overdue(seconds), worker.seconds)

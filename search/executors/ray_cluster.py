@@ -1,0 +1,98 @@
+"""Being connected to a Ray cluster: the caller's, an existing one, or one of our own."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.search.executors.attempt import one_line
+
+_log = logging.getLogger("fbnetv3_zoo")
+
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+
+
+def imported() -> Any:
+    """The module ray; raises where it is missing."""
+    try:
+        import ray
+        import ray.cloudpickle
+        import ray.exceptions
+    except ImportError:
+        raise ZooError('the executor ray needs Ray: pip install "fbnetv3-zoo[ray]"') from None
+    return ray
+
+
+@contextmanager
+def connected(ray: Any, address: str, workers: int | None, cpus: float, gpus: float) -> Iterator[None]:
+    """Within it, Ray is initialised: by the caller, who keeps it, or by us, for so many workers of such a size."""
+    if ray.is_initialized():
+        _warn_of_too_little(ray, cpus, gpus)
+        yield
+        return
+    address = address or os.environ.get("RAY_ADDRESS", "")
+    with _own_signals():
+        _join(ray, address) if address else _start(ray, workers, cpus, gpus)
+    try:
+        if address:
+            _warn_of_too_little(ray, cpus, gpus)
+        yield
+    finally:
+        with _own_signals():
+            ray.shutdown()
+
+
+def _join(ray: Any, address: str) -> None:
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except Exception as error:  # of many kinds, by the kind of address
+        raise ZooError(f"no Ray cluster at {address!r}: {one_line(error)}") from None
+
+
+def _start(ray: Any, workers: int | None, cpus: float, gpus: float) -> None:
+    before = {name: os.environ.get(name) for name in QUIET}
+    os.environ.update({name: value for name, value in QUIET.items() if before[name] is None})
+    try:
+        ray.init(
+            address="local", num_cpus=math.ceil(workers * cpus) if workers else None, include_dashboard=False,
+            log_to_driver=False, logging_level=logging.ERROR,
+        )  # fmt: skip
+    finally:
+        for name in (name for name, value in before.items() if value is None):
+            del os.environ[name]
+    if lacking := _lacking(ray, cpus, gpus):
+        ray.shutdown()
+        raise ZooError(f"a task asks for {lacking}, more than this machine has; ask for less")
+
+
+def _lacking(ray: Any, cpus: float, gpus: float) -> str:
+    """What a task asks for, where no machine of the cluster has it."""
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if any(machine.get("CPU", 0) >= cpus and machine.get("GPU", 0) >= gpus for machine in machines):
+        return ""
+    return f"{cpus:g} CPUs and {gpus:g} GPUs"
+
+
+def _warn_of_too_little(ray: Any, cpus: float, gpus: float) -> None:
+    if lacking := _lacking(ray, cpus, gpus):
+        _log.warning("a task asks for %s, more than any machine of the Ray cluster has; it waits for one", lacking)
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep Ray from replacing the handler of SIGTERM."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
