@@ -1,165 +1,336 @@
-"""Multi-layer perceptrons, several at once: encoder of the architecture, proxy head, accuracy head."""
+"""Multi-layer perceptrons, several at once, in NumPy: encoder of the architecture, proxy head, accuracy head.
+
+Gradients are written out, all weights of a member lie in one row, and one BLAS thread computes: a fit takes fractions
+of a second, and the same data and seed give the same weights whatever the number of threads.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
+from fbnetv3_zoo.atomic import replacing
 from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.search.space import Space
 
 Doubles = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
 
-BATCH = 16
+BATCH = 32
 PRETRAINING_BATCH = 256
+_CHUNK = 2048  # points predicted at once: what fits the processor's cache
+_BETAS = (0.9, 0.999)
+ENCODER = ("encoder.first", "encoder.second")
+_FORMAT = "fbnetv3_zoo.encoder 1"
+_UNREADABLE = (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError)  # what damaged files raise
 
 
 @dataclass(frozen=True, slots=True)
-class Encoder:
-    """What stage 1 leaves: the weights of ``members`` encoders by name, and how well they tell the statistics apart.
+class Training:
+    """One phase of training: Adam with decoupled weight decay, ``steps`` steps, the rate falling to 0 as a cosine."""
 
-    ``r2`` and ``kendall`` are by statistic, on the held-out fifth of the pool, of the members' mean.
+    steps: int
+    learning_rate: float
+    weight_decay: float = 0.0
+    with_encoder: bool = True
+
+
+class Network:
+    """``members`` perceptrons: inputs (points, columns), the architecture's first; encoder, then head.
+
+    Without architecture columns there is no encoder: the head sees the inputs. ``outputs`` above 0 make it a network of
+    stage 1 instead: encoder, then a linear proxy head of so many outputs.
     """
 
-    state: dict[str, Tensor]
+    def __init__(
+        self, *, members: int, architecture: int, recipe: int, hidden: int, embedding: int,
+        rng: np.random.Generator, outputs: int = 0,
+    ) -> None:  # fmt: skip
+        self.members, self.architecture, self.embedding = members, architecture, embedding if architecture else 0
+        shapes: dict[str, tuple[int, int]] = {}
+        if architecture:
+            shapes = dict(zip(ENCODER, ((architecture, hidden), (hidden, embedding)), strict=True))
+        if outputs:
+            shapes["proxy"] = (embedding, outputs)
+        else:
+            shapes |= {"head.first": (self.embedding + recipe, hidden), "head.second": (hidden, 1)}
+        total = sum((inputs + 1) * width for inputs, width in shapes.values())
+        self.flat, self.gradient = np.zeros((2, members, total), np.float32)
+        self.decays = np.zeros(total, np.float32)
+        self.layers, self.gradients = _views(self.flat, shapes), _views(self.gradient, shapes)
+        for layer in _views(self.decays[None], shapes).values():
+            layer[:, 1:] = 1
+        for name, layer in self.layers.items():
+            gain = 1.0 if name in ("proxy", "head.second") else 2.0
+            inputs = max(1, layer.shape[1] - 1)
+            layer[:, 1:] = rng.standard_normal(layer[:, 1:].shape) * np.sqrt(gain / inputs)
+            if name.endswith("first"):
+                layer[:, :1] = rng.uniform(-0.5, 0.5, layer[:, :1].shape)
+        self.start_of_head = sum(layer[0].size for name, layer in self.layers.items() if name in ENCODER)
+
+    def predict(self, x: Floats) -> Doubles:
+        """Outputs of every member, shape (members, points)."""
+        with one_thread():
+            parts = [self.forward(self._for_all(x[n : n + _CHUNK]))[0] for n in range(0, len(x), _CHUNK)]
+        return np.concatenate(parts, 1, dtype=np.float64) if parts else np.zeros((self.members, 0))
+
+    def predict_statistics(self, x: Floats) -> Doubles:
+        """The proxy head's outputs, members averaged, shape (points, outputs)."""
+        parts = [x[n : n + _CHUNK] for n in range(0, len(x), _CHUNK)]
+        with one_thread():
+            return np.concatenate(
+                [self._linear("proxy", self.encode(self._for_all(part))[1]).mean(0, dtype=np.float64) for part in parts]
+            )
+
+    def encode(self, x: Floats) -> tuple[Floats, Floats]:
+        """Hidden values and embedding of (members, points, architecture columns)."""
+        hidden = _rectified(self._linear(ENCODER[0], x))
+        return hidden, _rectified(self._linear(ENCODER[1], hidden))
+
+    def forward(self, x: Floats) -> tuple[Floats, tuple[Floats, ...]]:
+        """Outputs (members, points) for inputs (members, points, columns), and what :meth:`backward` needs."""
+        kept: tuple[Floats, ...] = ()
+        seen = x
+        if self.architecture:
+            hidden, embedding = self.encode(x[..., : self.architecture])
+            seen = np.concatenate((embedding, x[..., self.architecture :]), -1)
+            kept = (hidden, embedding)
+        last = _rectified(self._linear("head.first", seen))
+        return self._linear("head.second", last)[..., 0], (x, seen, last, *kept)
+
+    def backward(self, kept: tuple[Floats, ...], slope: Floats, *, with_encoder: bool) -> None:
+        """Fill the gradient, given the loss's slope at every output (members, points)."""
+        x, seen, last, *rest = kept
+        back = slope[..., None]
+        self._gradient_of("head.second", last, back)
+        back = self._back("head.second", back) * (last > 0)
+        self._gradient_of("head.first", seen, back)
+        if self.architecture and with_encoder:
+            hidden, embedding = rest
+            self.backward_encoder(x, hidden, embedding, self._back("head.first", back, self.embedding))
+
+    def backward_encoder(self, x: Floats, hidden: Floats, embedding: Floats, back: Floats) -> None:
+        """Fill the encoder's part of the gradient, given the slope at the embedding."""
+        back = back * (embedding > 0)
+        self._gradient_of(ENCODER[1], hidden, back)
+        back = self._back(ENCODER[1], back) * (hidden > 0)
+        self._gradient_of(ENCODER[0], x[..., : self.architecture], back)
+
+    def proxy(self, x: Floats, targets: Floats) -> None:
+        """Fill the gradient of stage 1: mean squared error at ``targets`` (members, points, outputs)."""
+        hidden, embedding = self.encode(x)
+        error = self._linear("proxy", embedding) - targets
+        error *= 2 / (error.shape[1] * error.shape[2])
+        self._gradient_of("proxy", embedding, error)
+        self.backward_encoder(x, hidden, embedding, self._back("proxy", error))
+
+    @property
+    def encoder_layers(self) -> dict[str, Floats]:
+        """Copies of the encoder's layers."""
+        return {name: self.layers[name].copy() for name in ENCODER}
+
+    def _for_all(self, x: Floats) -> Floats:
+        return np.broadcast_to(x, (self.members, *x.shape))
+
+    def _linear(self, name: str, x: Floats) -> Floats:
+        layer = self.layers[name]
+        found: Floats = np.matmul(x, layer[:, 1:])
+        found += layer[:, :1]
+        return found
+
+    def _gradient_of(self, name: str, x: Floats, back: Floats) -> None:
+        gradient = self.gradients[name]
+        np.matmul(x.transpose(0, 2, 1), back, out=gradient[:, 1:])
+        np.sum(back, 1, out=gradient[:, 0])
+
+    def _back(self, name: str, back: Floats, inputs: int | None = None) -> Floats:
+        found: Floats = np.matmul(back, self.layers[name][:, 1:][:, :inputs].transpose(0, 2, 1))
+        return found
+
+
+class _Adam:
+    """Adam over the columns of ``network.flat`` from ``start`` on."""
+
+    def __init__(self, network: Network, start: int = 0) -> None:
+        self.values, self.gradient = network.flat[:, start:], network.gradient[:, start:]
+        self.decays = network.decays[start:]
+        self.mean, self.square = np.zeros((2, *self.values.shape), np.float32)
+        self.count = 0
+
+    def step(self, rate: float, weight_decay: float) -> None:
+        self.count += 1
+        first, second = _BETAS
+        self.mean *= first
+        self.mean += self.gradient * np.float32(1 - first)
+        self.square *= second
+        self.square += self.gradient * self.gradient * np.float32(1 - second)
+        change = np.sqrt(self.square)
+        change += np.float32(1e-8)
+        np.divide(self.mean, change, out=change)
+        change *= np.float32(rate * np.sqrt(1 - second**self.count) / (1 - first**self.count))
+        if weight_decay:
+            self.values -= self.values * (self.decays * np.float32(rate * weight_decay))
+        self.values -= change
+
+
+def train_network(network: Network, x: Floats, y: Floats, phases: Sequence[Training], rng: np.random.Generator) -> None:
+    """Fit ``network`` on ``y``, shape (points,), with the Huber loss of threshold 1, in one phase after the other."""
+    with one_thread():
+        for phase in phases:
+            adam = _Adam(network, 0 if phase.with_encoder else network.start_of_head)
+            for rate, picked in _steps(phase, len(x), BATCH, network.members, rng):
+                output, kept = network.forward(x[picked])
+                slope = np.clip(output - y[picked], -1, 1) / np.float32(picked.shape[1])
+                network.backward(kept, slope, with_encoder=phase.with_encoder)
+                adam.step(rate, phase.weight_decay)
+
+
+def pretrain_network(network: Network, x: Floats, targets: Floats, phase: Training, rng: np.random.Generator) -> None:
+    """Stage 1: fit encoder and proxy head of ``network`` on ``targets``, shape (points, outputs)."""
+    with one_thread():
+        adam = _Adam(network)
+        for rate, picked in _steps(phase, len(x), PRETRAINING_BATCH, network.members, rng):
+            network.proxy(x[picked], targets[picked])
+            adam.step(rate, phase.weight_decay)
+
+
+def _steps(
+    phase: Training, count: int, size: int, members: int, rng: np.random.Generator
+) -> Iterator[tuple[float, Ints]]:
+    """The rate of every step and the points of its batch, shape (members, batch): members have orders of their own."""
+    batches: Iterator[Ints] = iter(())
+    for step in range(phase.steps):
+        picked = next(batches, None)
+        if picked is None:
+            batches = _epoch(count, size, members, rng)
+            picked = next(batches)
+        yield phase.learning_rate * 0.5 * (1 + np.cos(np.pi * step / phase.steps)), picked
+
+
+def _epoch(count: int, size: int, members: int, rng: np.random.Generator) -> Iterator[Ints]:
+    """Whole batches in random order; what is left over of an epoch waits for the next one's order."""
+    order = rng.random((members, count)).argsort(1)
+    for start in range(0, max(1, count - size + 1), size):
+        yield order[:, start : start + size]
+
+
+def _views(flat: Floats, shapes: Mapping[str, tuple[int, int]]) -> dict[str, Floats]:
+    """Layers inside rows of weights: shape (members, 1 + inputs, width), the bias first."""
+    found, start = {}, 0
+    for name, (inputs, width) in shapes.items():
+        end = start + (inputs + 1) * width
+        found[name] = flat[:, start:end].reshape(len(flat), inputs + 1, width)
+        start = end
+    return found
+
+
+def _rectified(x: Floats) -> Floats:
+    """``x``, set to 0 where it is negative; in place."""
+    return np.maximum(x, 0, out=x)
+
+
+@cache
+def _libraries() -> Any:
+    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+
+    return ThreadpoolController()
+
+
+def one_thread() -> Any:
+    """A context in which BLAS has one thread: small products are faster, and sums do not depend on their number."""
+    return _libraries().limit(limits=1, user_api="blas")
+
+
+@dataclass(frozen=True, eq=False)
+class Encoder:
+    """What stage 1 leaves: encoders' weights, and how well they tell the statistics of networks apart.
+
+    ``layers`` are by name, each of shape (members, 1 + inputs, outputs) with the bias first. ``space`` and
+    ``fingerprint`` say whose architectures they encode. ``r2`` and ``kendall`` are by statistic, on the held-out fifth
+    of the pool, of the members' mean.
+    """
+
+    layers: Mapping[str, Floats]
+    space: str
+    fingerprint: str
     statistics: tuple[str, ...]
     r2: tuple[float, ...]
     kendall: tuple[float, ...]
 
+    def put_into(self, network: Network, space: Space) -> None:
+        """Give ``network``, a predictor for ``space``, these encoders."""
+        if self.fingerprint != fingerprint(space):
+            raise ZooError(
+                f"the encoder was made for other architectures (of space {self.space}) than those of space "
+                f"{space.name}; run stage 1 on this space"
+            )
+        for name in ENCODER:
+            mine, theirs = self.layers[name].shape, network.layers[name].shape
+            if mine != theirs:
+                raise ZooError(
+                    f"the encoder of stage 1 has shape {mine} in {name}, the predictor {theirs}; run stage 1 with the "
+                    "same members, hidden and embedding"
+                )
+            network.layers[name][...] = self.layers[name]
 
-class _Linear(nn.Module):
-    """One linear layer for each of several members: (members, n, inputs) to (members, n, outputs)."""
+    def save(self, path: str | Path) -> None:
+        """Write everything into one safetensors file."""
+        from safetensors.numpy import save_file
 
-    def __init__(self, members: int, inputs: int, outputs: int, generator: torch.Generator) -> None:
-        super().__init__()
-        bound = 1 / np.sqrt(max(1, inputs))
-        self.weight = nn.Parameter((torch.rand(members, inputs, outputs, generator=generator) * 2 - 1) * bound)
-        self.bias = nn.Parameter((torch.rand(members, 1, outputs, generator=generator) * 2 - 1) * bound)
+        told = {name: getattr(self, name) for name in ("space", "fingerprint", "statistics", "r2", "kendall")}
+        metadata = {"format": _FORMAT, "encoder": json.dumps(told)}
+        layers = {name: np.ascontiguousarray(layer) for name, layer in self.layers.items()}
+        with replacing(path) as temporary:
+            save_file(layers, temporary, {**metadata, "sha256": _digest(layers, metadata)})
 
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.baddbmm(self.bias, x, self.weight)
-
-
-class _Encoder(nn.Module):
-    def __init__(self, members: int, inputs: int, hidden: int, embedding: int, generator: torch.Generator) -> None:
-        super().__init__()
-        self.first = _Linear(members, inputs, hidden, generator)
-        self.second = _Linear(members, hidden, embedding, generator)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.second(F.relu(self.first(x))))
-
-
-class _Head(nn.Module):
-    def __init__(self, members: int, inputs: int, hidden: int, generator: torch.Generator) -> None:
-        super().__init__()
-        self.first = _Linear(members, inputs, hidden, generator)
-        self.second = _Linear(members, hidden, 1, generator)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.second(F.relu(self.first(x))).squeeze(-1)
-
-
-class Perceptrons:
-    """Fitted members. Inputs are encoded points (points, columns), the architecture's columns first."""
-
-    def __init__(self, encoder: _Encoder | None, head: _Head, architecture_columns: int, members: int) -> None:
-        self.encoder, self.head, self.columns, self.members = encoder, head, architecture_columns, members
-
-    def predict(self, encoded: Floats) -> Doubles:
-        """Scores of every member, shape (members, points)."""
-        with torch.inference_mode():
-            parts = [
-                self(torch.from_numpy(encoded[start : start + 8192]).expand(self.members, -1, -1))
-                for start in range(0, len(encoded), 8192)
-            ]
-            return torch.cat(parts, 1).double().numpy()
-
-    def __call__(self, x: Tensor) -> Tensor:
-        if self.encoder is None:
-            return self.head(x)  # type: ignore[no-any-return]
-        embedded = self.encoder(x[..., : self.columns])
-        return self.head(torch.cat([embedded, x[..., self.columns :]], -1))  # type: ignore[no-any-return]
+    @classmethod
+    def load(cls, path: str | Path) -> Encoder:
+        """The encoder that :meth:`save` wrote. Raises :class:`ZooError` where the file is damaged or another kind."""
+        layers, metadata = _read(Path(path))
+        written = metadata.pop("sha256", None)
+        if metadata.get("format") != _FORMAT:
+            raise ZooError(f"{path}: is no encoder (format {_FORMAT!r}); Encoder.save writes such files")
+        if written != _digest(layers, metadata):
+            raise ZooError(f"{path}: is damaged (its contents do not fit the digest in it); run stage 1 again")
+        told = json.loads(metadata["encoder"])
+        figures = {name: tuple(told[name]) for name in ("statistics", "r2", "kendall")}
+        return cls(layers, told["space"], told["fingerprint"], **figures)
 
 
-def fit_perceptrons(
-    encoded: Floats, scores: Doubles, *, architecture_columns: int, members: int, hidden: int, embedding: int,
-    epochs: int, learning_rate: float, weight_decay: float, encoder: Encoder | None, frozen_first: bool, seed: int,
-) -> Perceptrons:  # fmt: skip
-    """Fit ``members`` perceptrons on standardised ``scores``, shape (points,). See :class:`MLP` for the rest."""
-    generator = torch.Generator().manual_seed(seed)
-    body = _Encoder(members, architecture_columns, hidden, embedding, generator) if architecture_columns else None
-    recipe_columns = encoded.shape[1] - architecture_columns
-    head = _Head(members, recipe_columns + (embedding if body else 0), hidden, generator)
-    if encoder is not None and body is not None:
-        try:
-            body.load_state_dict(encoder.state)
-        except RuntimeError:
-            raise ZooError("the encoder of stage 1 has another shape than the predictor; run stage 1 again") from None
-    nets = Perceptrons(body, head, architecture_columns, members)
-    x, y = torch.from_numpy(encoded), torch.from_numpy(scores).float()
-    frozen = frozen_first and encoder is not None and body is not None
-    phases = (((not frozen), learning_rate, epochs - epochs // 2), (True, learning_rate / 10, epochs // 2))
-    for with_encoder, rate, count in phases:
-        trained = [*head.parameters(), *(body.parameters() if body and with_encoder else ())]
-        optimizer = torch.optim.Adam(trained, lr=rate, weight_decay=weight_decay)
-        for _ in range(count):
-            for picked in _batches(len(x), members, BATCH, generator):
-                optimizer.zero_grad()
-                loss = F.huber_loss(nets(x[picked]), y[picked], delta=1.0) * members
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-    return nets
+def fingerprint(space: Space) -> str:
+    """A digest of the architecture dimensions of ``space``, by which an encoder knows those it was made for."""
+    told = [(d.name, type(d.options).__name__, d.options.values) for d in space.dimensions if d.part == "architecture"]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
-def pretrain_encoder(
-    encoded: Floats, statistics: dict[str, Doubles], *, members: int, hidden: int, embedding: int, epochs: int = 20,
-    learning_rate: float = 2e-3, seed: int = 0,
-) -> Encoder:  # fmt: skip
-    """Train encoders and proxy heads on ``statistics`` of the ``encoded`` architectures (points, columns): stage 1.
+def _read(path: Path) -> tuple[dict[str, Floats], dict[str, str]]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
 
-    A fifth of the points is held out for the figures of the result.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(encoded), generator=generator)
-    held, used = order[: len(order) // 5], order[len(order) // 5 :]
-    raw = torch.from_numpy(np.stack(list(statistics.values()), 1))
-    targets = ((raw - raw[used].mean(0)) / raw[used].std(0).clamp_min(1e-12)).float()
-    body = _Encoder(members, encoded.shape[1], hidden, embedding, generator)
-    proxy = _Linear(members, embedding, targets.shape[1], generator)
-    x = torch.from_numpy(encoded)
-    steps = epochs * -(-len(used) // PRETRAINING_BATCH)
-    optimizer = torch.optim.Adam([*body.parameters(), *proxy.parameters()], lr=learning_rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for _ in range(epochs):
-        for picked in _batches(len(used), members, PRETRAINING_BATCH, generator):
-            chosen = used[picked]
-            optimizer.zero_grad()
-            loss = F.mse_loss(proxy(body(x[chosen])), targets[chosen]) * members
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            schedule.step()
-    with torch.inference_mode():
-        predicted = proxy(body(x[held].expand(members, -1, -1))).mean(0).double().numpy()
-    state = {name: tensor.detach().clone() for name, tensor in body.state_dict().items()}
-    return Encoder(state, tuple(statistics), *_quality(predicted, targets[held].double().numpy()))
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ZooError(f"{path}: cannot be read ({error.strerror})") from None
+    try:
+        layers = load(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    except (SafetensorError, *_UNREADABLE) as error:
+        raise ZooError(f"{path}: cannot be read as an encoder ({error}); run stage 1 again") from None
+    return layers, header.get("__metadata__") or {}
 
 
-def _quality(predicted: Doubles, actual: Doubles) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    from scipy.stats import kendalltau
-
-    residual = ((predicted - actual) ** 2).sum(0)
-    r2 = 1 - residual / np.maximum(((actual - actual.mean(0)) ** 2).sum(0), 1e-12)
-    tau = [kendalltau(predicted[:, n], actual[:, n]).statistic for n in range(actual.shape[1])]
-    return tuple(map(float, r2)), tuple(map(float, tau))
-
-
-def _batches(count: int, members: int, size: int, generator: torch.Generator) -> list[Tensor]:
-    """An epoch's batches as indices (members, batch): every member has an order of its own."""
-    order = torch.rand(members, count, generator=generator).argsort(1)
-    return [order[:, start : start + size] for start in range(0, count, size)]
+def _digest(layers: Mapping[str, Floats], metadata: Mapping[str, str]) -> str:
+    found = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name in sorted(layers):
+        found.update(f"{name} {layers[name].dtype} {layers[name].shape}".encode())
+        found.update(layers[name].tobytes())
+    return found.hexdigest()
