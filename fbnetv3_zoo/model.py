@@ -89,6 +89,11 @@ class FBNet(nn.Module):
             self.classifier.reset_parameters(generator)
         self.class_names = None
 
+    @property
+    def num_classes(self) -> int:
+        """Number of logits."""
+        return self.arch.num_classes
+
     def set_gradient_checkpointing(self, enabled: bool = True) -> None:
         """Recompute each block's activations in the backward pass instead of keeping them: less memory, more time."""
         self.gradient_checkpointing = enabled

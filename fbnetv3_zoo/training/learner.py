@@ -48,7 +48,8 @@ class Student(nn.Module):
 class Learner:
     """Network, optimizer, moving average and teacher of a run, in this process of ``world``.
 
-    ``network`` is trained in place: moved to the device, its norms synchronised where several GPUs share a batch.
+    ``network`` is trained in place: moved to the device, its norms synchronised where several GPUs share a batch. Without
+    maps to compare, any module will do that has ``preprocess``, ``num_classes`` and ``set_gradient_checkpointing``.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class Learner:
         self.average = build_average(self.student.network, recipe)
         self.optimizer = build_optimizer(self.student, recipe)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=execution.precision is Precision.FLOAT16)
-        self._mix = build_mixer(recipe.augmentation, network.arch.num_classes)
+        self._mix = build_mixer(recipe.augmentation, network.num_classes)
         self.student.train()
         if execution.compile:
             self.student.compile()

@@ -1,0 +1,103 @@
+"""What a search is to do, as one value; and the shipped plans."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from fbnetv3_zoo.errors import ZooError, check_type, check_whole, nearest
+from fbnetv3_zoo.plain import from_json, to_json
+from fbnetv3_zoo.search.costs import Constraint, parse_constraint
+from fbnetv3_zoo.search.evolve import Evolving
+from fbnetv3_zoo.search.iterate import Rounds
+from fbnetv3_zoo.search.space import Space
+from fbnetv3_zoo.search.spaces import PAPER, PAPER_RECIPE, TINY
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole search.
+
+    ``pool`` points that meet ``within`` are drawn for stages 1 and 2. Stage 3 finds the best for each of
+    ``constraints`` (an empty one allows everything); of these, ``finalists`` a constraint are trained in full and the
+    best is taken (0: the prediction decides). Everything random comes from ``seed``.
+    """
+
+    name: str
+    space: Space
+    rounds: Rounds
+    pool: int = 20_000
+    within: Constraint = ()
+    constraints: tuple[Constraint, ...] = ((),)
+    finalists: int = 4
+    evolving: Evolving = Evolving()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
+            raise ZooError(f"Plan.name is {self.name!r}; use letters, digits, '.', '_' and '-', as in a file name")
+        check_type("Plan.space", self.space, Space, "a Space")
+        check_type("Plan.rounds", self.rounds, Rounds, "a Rounds")
+        check_whole("Plan.pool", self.pool, at_least=2)
+        check_whole("Plan.finalists", self.finalists, at_least=0)
+        check_whole("Plan.seed", self.seed, at_least=0, at_most=2**32 - 1)
+        if not self.constraints:
+            raise ZooError("Plan.constraints is empty; give at least one (an empty one, (), allows everything)")
+
+    def result_name(self, constraint: Constraint) -> str:
+        """The name of what is found under ``constraint``, as in ``mine-macs-450M``."""
+        parts = [re.sub(r"[^A-Za-z0-9.]+", "-", str(bound)).strip("-") for bound in constraint]
+        return "-".join([self.name, *parts])
+
+    def to_json(self) -> str:
+        """This plan as JSON text; :meth:`from_json` gives an equal value back."""
+        return to_json(self)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Plan:
+        """The plan in ``text``. Raises :class:`ZooError` with the place of what is wrong."""
+        return from_json(cls, text)
+
+
+def _bounds(*texts: str) -> tuple[Constraint, ...]:
+    return tuple(parse_constraint(text) for text in texts)
+
+
+_FOUR = _bounds("macs<=450M", "macs<=550M", "macs<=650M", "macs<=750M")
+
+PLANS: Mapping[str, Plan] = MappingProxyType(
+    {
+        plan.name: plan
+        for plan in (
+            # FBNetV3, section 4.2: n = 20,000 within 400 to 800 MMACs, T = 5 rounds of m = 48, four constraints
+            Plan("paper", PAPER, Rounds(epochs=150), within=parse_constraint("400M<=macs<=800M"), constraints=_FOUR),
+            # section 4.1: the recipe of FBNetV2-L3, T = 4
+            Plan("paper_recipe", PAPER_RECIPE, Rounds(epochs=150, rounds=4)),
+            # minutes on two cores, on the digits
+            Plan("tiny", TINY, Rounds(epochs=8, rounds=4, batch=8), constraints=_bounds("macs<=1M"), finalists=2),
+        )
+    }
+)
+
+
+def find_plan(source: str | Path | Plan) -> Plan:
+    """The plan that ``source`` stands for: a value, a name of :data:`PLANS`, or the path of a JSON file."""
+    if isinstance(source, Plan):
+        return source
+    if str(source) in PLANS:
+        return PLANS[str(source)]
+    path = Path(source)
+    if path.suffix != ".json":
+        known = ", ".join(PLANS)
+        raise ZooError(
+            f"unknown plan {str(source)!r}{nearest(str(source), PLANS)}; shipped are {known}, others are files"
+        )
+    try:
+        return Plan.from_json(path.read_bytes())
+    except OSError as error:
+        raise ZooError(f"{path}: cannot be read ({error.strerror})") from None
+    except ZooError as error:
+        raise ZooError(f"{path}: {error}") from None

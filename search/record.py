@@ -1,0 +1,112 @@
+"""What a search has left in its folder: read from the journal, whether it is running, interrupted or done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fbnetv3_zoo.atomic import replacing
+from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.plain import from_plain, to_plain
+from fbnetv3_zoo.search.costs import Constraint
+from fbnetv3_zoo.search.iterate import Iterations
+from fbnetv3_zoo.search.journal import Journal
+from fbnetv3_zoo.search.plan import Plan
+from fbnetv3_zoo.search.space import Candidate
+from fbnetv3_zoo.search.trials import Outcome, Trial
+
+
+@dataclass(frozen=True)
+class Winner:
+    """The best point found under a constraint: predicted score, measured one (None: not trained in full), its costs."""
+
+    constraint: Constraint
+    code: tuple[int, ...]
+    predicted: float
+    measured: float | None
+    costs: Mapping[str, float]
+
+    def to_plain(self) -> dict[str, Any]:
+        """Plain data, for the journal."""
+        return {**to_plain(self), "constraint": to_plain(self.constraint), "costs": dict(self.costs)}
+
+    @classmethod
+    def from_plain(cls, data: Mapping[str, Any]) -> Winner:
+        """What :meth:`to_plain` gave."""
+        constraint = from_plain(Constraint, data["constraint"], "constraint")  # type: ignore[arg-type]
+        return cls(constraint, tuple(data["code"]), data["predicted"], data["measured"], data["costs"])  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Record:
+    """A search as its journal has it. ``stop`` and ``evolved`` are None until their stage is done.
+
+    ``encoder`` has r2 and kendall by statistic (None: no pretraining). ``evolved``: one entry a constraint, with codes,
+    predicted scores and progress as pairs of points scored and best score.
+    """
+
+    folder: Path
+    plan: Plan
+    origin: Mapping[str, Any]
+    trials: tuple[Trial, ...]
+    outcomes: Mapping[int, Outcome]
+    pool: int | None
+    encoder: Mapping[str, Mapping[str, float]] | None
+    stop: Mapping[str, Any] | None
+    evolved: Sequence[Mapping[str, Any]] | None
+    winners: tuple[Winner, ...]
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Record:
+        """The search in ``folder``. Raises :class:`ZooError` where there is none."""
+        with Journal.read(folder) as journal:
+            notes = journal.notes()
+            if "plan" not in notes:
+                raise ZooError(f"{folder}: its search has not begun; start it again with `fbnetv3 search run`")
+            return cls(
+                Path(folder), Plan.from_json(notes["plan"]), notes["origin"], journal.trials(), journal.outcomes(),
+                notes.get("pool"), notes.get("encoder"), notes.get("stop"), notes.get("evolved"),
+                tuple(Winner.from_plain(winner) for winner in notes.get("winners", [])),
+            )  # fmt: skip
+
+    @property
+    def done(self) -> bool:
+        """Whether the search has ended."""
+        return bool(self.winners)
+
+    @property
+    def stop_epoch(self) -> int:
+        """The epoch whose scores stage 2 goes by."""
+        return int(self.stop["epoch"]) if self.stop else self.plan.rounds.epochs
+
+    def scored(self, *, rounds: int | None = None) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+        """Codes and scores at :attr:`stop_epoch` of the first ``rounds`` rounds (default: all of stage 2)."""
+        last = self.plan.rounds.rounds if rounds is None else rounds
+        stage = Iterations(self.plan.space, np.zeros((2, len(self.plan.space.dimensions)), np.int64), self.plan.rounds)
+        stage.stop_epoch = self.stop_epoch
+        stage.trials = [trial for trial in self.trials if trial.round <= last]
+        stage.outcomes = dict(self.outcomes)
+        return stage.scored()
+
+    def candidate(self, winner: Winner) -> Candidate:
+        """What ``winner`` stands for, under the name of its files."""
+        return self.plan.space.candidate(winner.code, self.plan.result_name(winner.constraint))
+
+
+def write_winners(plan: Plan, winners: Sequence[Winner], folder: Path) -> list[Path]:
+    """``NAME.arch.json`` and ``NAME.recipe.json`` of every winner, as `fbnetv3 train` and `create` take them."""
+    written = []
+    for winner in winners:
+        name = plan.result_name(winner.constraint)
+        candidate = plan.space.candidate(winner.code, name)
+        for kind, value in (("arch", candidate.arch), ("recipe", candidate.recipe)):
+            if value is not None:
+                path = folder / f"{name}.{kind}.json"
+                with replacing(path) as temporary:
+                    temporary.write_text(value.to_json() + "\n")
+                written.append(path)
+    return written

@@ -1,0 +1,259 @@
+"""The whole search: stages 1 to 3, the finalists, and what is left of them in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.search.costs import CostModel, NetworkCosts
+from fbnetv3_zoo.search.evolve import Evolved, evolve
+from fbnetv3_zoo.search.executors import InProcess
+from fbnetv3_zoo.search.iterate import Iterations
+from fbnetv3_zoo.search.journal import Journal
+from fbnetv3_zoo.search.perceptron import Encoder
+from fbnetv3_zoo.search.plan import Plan
+from fbnetv3_zoo.search.pool import NoCosts, Pool, distinct, draw_pool, outside
+from fbnetv3_zoo.search.predictors import MLP, Predictor, Pretraining, pretrain_encoder
+from fbnetv3_zoo.search.record import Record, Winner, write_winners
+from fbnetv3_zoo.search.space import Codes
+from fbnetv3_zoo.search.trials import Evaluator, Executor, Limits, Outcome, Task, Trial
+
+
+ENCODER = "encoder.safetensors"
+
+
+class Observer:
+    """Is told what happens in a search. Override what is of interest."""
+
+    def on_stage(self, line: str) -> None:
+        """A stage or round begins; ``line`` says which and with what."""
+
+    def on_outcome(self, trial: Trial, outcome: Outcome) -> None:
+        """A trial has ended, and the journal has it."""
+
+
+def run_search(
+    plan: Plan, evaluator: Evaluator, folder: str | Path, *, executor: Executor | None = None,
+    limits: Limits = Limits(), costs: CostModel | None = None, resume: bool = False,
+    origin: Mapping[str, Any] | None = None, observers: Sequence[Observer] = (),
+) -> Record:  # fmt: skip
+    """Carry out ``plan`` and leave journal and results in ``folder``.
+
+    Args:
+        plan: what to search.
+        evaluator: scores candidates.
+        folder: where the files go; must not hold a search unless ``resume``.
+        executor: where candidates are evaluated (default: in this process, one after the other).
+        limits: what one candidate may take.
+        costs: the free statistics (default: those of the space's networks, where it has networks).
+        resume: continue the search in ``folder``; it ends where one that was never interrupted ends.
+        origin: plain data kept in the journal, of where evaluator and costs came from; must be the same on resuming.
+        observers: are told of every stage and outcome.
+
+    Raises :class:`ZooError` for input that does not fit, an unreachable constraint (before anything is trained), and
+    where no candidate at all could be scored.
+    """
+    search = Search(plan, costs=costs)
+    for constraint in plan.constraints:
+        search.check(constraint)
+    with Journal.write(folder) as journal:
+        _begin(journal, plan, origin or {}, resume=resume)
+        run = _Run(search, journal, evaluator, executor or InProcess(), limits, observers)
+        run.stage_1()
+        run.stage_2()
+        evolved = run.stage_3()
+        winners = run.finals(evolved)
+        journal.note("winners", [winner.to_plain() for winner in winners])
+        write_winners(plan, winners, Path(folder))
+    return Record.read(folder)
+
+
+class Search:
+    """The parts of a search that need no evaluator, each usable alone."""
+
+    def __init__(self, plan: Plan, *, costs: CostModel | None = None) -> None:
+        self.plan, self.space = plan, plan.space
+        self.costs: CostModel = costs or (NetworkCosts(plan.space) if _searches_networks(plan) else NoCosts())
+
+    def check(self, constraint: Any) -> None:
+        """Raise where no point of the space meets ``constraint``, naming the nearest reachable value."""
+        draw_pool(self.space, self.costs, constraint, 2, self._random(0))
+
+    def pool(self) -> Pool:
+        """The points of stages 1 and 2."""
+        return draw_pool(self.space, self.costs, self.plan.within, self.plan.pool, self._random(1))
+
+    def encoder(self, pool: Pool) -> Encoder | None:
+        """Stage 1: an encoder pretrained on the pool's costs; None where there is nothing to learn or to use it."""
+        kind = self.plan.rounds.predictor
+        varied = {name: values for name, values in pool.costs.items() if np.ptp(values) > 0}
+        wanted = isinstance(kind, MLP) and kind.pretraining is not Pretraining.NONE
+        if not (wanted and varied and self.space.width("architecture")) or not isinstance(kind, MLP):
+            return None
+        return pretrain_encoder(self.space, pool.codes, varied, kind=kind, seed=self.plan.seed)
+
+    def iterations(self, pool: Pool, encoder: Encoder | None) -> Iterations:
+        """Stage 2, as ask and tell."""
+        return Iterations(self.space, pool.codes, self.plan.rounds, encoder=encoder, seed=self.plan.seed)
+
+    def evolve(self, predictor: Predictor, constraints: Sequence[Any], seeds: Codes) -> list[Evolved]:
+        """Stage 3: the best points under each of ``constraints`` by the mean of ``predictor``, from ``seeds`` on."""
+        return evolve(
+            lambda codes: predictor.predict(codes).mean, self.space, self.costs, constraints, seeds=seeds,
+            evolving=self.plan.evolving, seed=self.plan.seed,
+        )  # fmt: skip
+
+    def _random(self, stage: int) -> np.random.Generator:
+        return np.random.default_rng([self.plan.seed, stage])
+
+
+def _searches_networks(plan: Plan) -> bool:
+    return plan.space.networks is not None
+
+
+def _begin(journal: Journal, plan: Plan, origin: Mapping[str, Any], *, resume: bool) -> None:
+    """Note what the search is, or see that it is the same."""
+    notes, place = journal.notes(), journal.folder
+    if "plan" not in notes:
+        journal.note("origin", dict(origin))
+        journal.note("plan", plan.to_json())
+        return
+    if not resume:
+        raise ZooError(f"{place}: holds a search; continue it with `fbnetv3 search resume`, or give another folder")
+    if notes["plan"] != plan.to_json():
+        raise ZooError(f"{place}: holds a search with another plan; give the same one, or another folder")
+    if notes["origin"] != dict(origin):
+        raise ZooError(f"{place}: its candidates were scored otherwise ({notes['origin']}); give another folder")
+
+
+class _Run:
+    def __init__(
+        self, search: Search, journal: Journal, evaluator: Evaluator, executor: Executor, limits: Limits,
+        observers: Sequence[Observer],
+    ) -> None:  # fmt: skip
+        self.search, self.plan, self.journal = search, search.plan, journal
+        self.evaluator, self.executor, self.limits, self.observers = evaluator, executor, limits, observers
+
+    def stage_1(self) -> None:
+        """Draw the pool, pretrain the encoder."""
+        self.pool = self.search.pool()
+        self._say(f"stage 1: {len(self.pool.codes):,} points in the pool")
+        encoder = self.search.encoder(self.pool)
+        if encoder is not None:
+            told = dict(zip(encoder.statistics, zip(encoder.r2, encoder.kendall, strict=True), strict=True))
+            self.journal.note("encoder", {name: {"r2": r2, "kendall": tau} for name, (r2, tau) in told.items()})
+            encoder.save(self.journal.folder / ENCODER)
+        self.journal.note("pool", len(self.pool.codes))
+        self.iterations = self.search.iterations(self.pool, encoder)
+
+    def stage_2(self) -> None:
+        """Rounds of trials; those that the journal has are not evaluated again."""
+        while trials := self._next_round():
+            self.iterations.tell(self._outcomes(trials))
+            if self.iterations.round == 1:
+                told = {"epoch": self.iterations.stop_epoch, "correlations": self.iterations.correlations}
+                self.journal.note("stop", told)
+        if self.iterations.predictor() is None:
+            first = next(iter(self.journal.outcomes().values()))
+            raise ZooError(f"{self.journal.folder}: no candidate could be scored; the first failed so: {first.reason}")
+
+    def stage_3(self) -> list[Evolved]:
+        """The best predicted points under every constraint."""
+        self._say(f"stage 3: evolution under {len(self.plan.constraints)} constraints")
+        predictor = self.iterations.predictor()
+        assert predictor is not None
+        evolved = self.search.evolve(
+            predictor, self.plan.constraints, self.iterations.best(len(self.iterations.trials))
+        )
+        self.journal.note("evolved", [_evolved_to_plain(found) for found in evolved])
+        return evolved
+
+    def finals(self, evolved: Sequence[Evolved]) -> list[Winner]:
+        """Train the finalists of every constraint in full; the best of them wins, else the best predicted."""
+        full = self.plan.rounds.epochs
+        wanted = distinct(np.concatenate([self._finalists(found) for found in evolved]))
+        done = {trial.code for trial in self.iterations.trials if trial.epochs == full}
+        round_, first = self.iterations.round + 1, len(self.iterations.trials)
+        asked = [code for code in map(tuple, wanted.tolist()) if code not in done]
+        trials = self._asked_before(round_) or [
+            Trial(first + n, round_, code, full) for n, code in enumerate(asked)
+        ]  # fmt: skip
+        self._outcomes(trials)
+        return [self._winner(found) for found in evolved]
+
+    def _finalists(self, evolved: Evolved) -> Codes:
+        """The best measured point that meets the constraint, then the best predicted ones."""
+        number = self.plan.finalists
+        known = self.iterations.best(len(self.iterations.trials))
+        fitting = known[outside(self.search.costs, evolved.constraint, known) == 0][: min(1, number - 1)]
+        return distinct(np.concatenate([fitting, evolved.codes]))[:number]
+
+    def _winner(self, evolved: Evolved) -> Winner:
+        full, outcomes = self.plan.rounds.epochs, self.journal.outcomes()
+        measured = {
+            trial.code: outcomes[trial.number].curve[-1]
+            for trial in self.journal.trials()
+            if trial.epochs == full and trial.number in outcomes and outcomes[trial.number].failure is None
+        }
+        codes = np.array(list(measured), np.int64).reshape(-1, len(self.plan.space.dimensions))
+        inside = outside(self.search.costs, evolved.constraint, codes) == 0
+        fitting = {code: score for (code, score), good in zip(measured.items(), inside, strict=True) if good}
+        code = evolved.codes[0]
+        if fitting and self.plan.finalists:
+            code = np.array(max(fitting, key=lambda one: fitting[one]), np.int64)
+        predictor = self.iterations.predictor()
+        assert predictor is not None
+        return Winner(
+            constraint=evolved.constraint,
+            code=tuple(code.tolist()),
+            predicted=float(predictor.predict(code[None]).mean[0]),
+            measured=fitting.get(tuple(code.tolist())),
+            costs={name: float(values[0]) for name, values in self.search.costs(code[None]).items()},
+        )
+
+    def _next_round(self) -> list[Trial]:
+        if before := self._asked_before(self.iterations.round + 1):
+            return self.iterations.take_up(before) if self.iterations.round < self.plan.rounds.rounds else []
+        return self.iterations.ask()
+
+    def _asked_before(self, round_: int) -> list[Trial]:
+        return [trial for trial in self.journal.trials() if trial.round == round_]
+
+    def _outcomes(self, trials: Sequence[Trial]) -> list[Outcome]:
+        """The outcomes of ``trials``, evaluated where the journal lacks them."""
+        known = {trial.number for trial in self.journal.trials()}
+        if new := [trial for trial in trials if trial.number not in known]:
+            self.journal.ask(new)
+        outcomes = self.journal.outcomes()
+        left = [trial for trial in trials if trial.number not in outcomes]
+        if left:
+            self._say(f"round {left[0].round}: {len(left)} candidates, {left[0].epochs} epochs each")
+        tasks = [Task(trial.number, self._candidate(trial), trial.epochs) for trial in left]
+        by_number = {trial.number: trial for trial in left}
+        for outcome in self.executor.run(self.evaluator, tasks, self.limits) if tasks else ():
+            self.journal.tell(outcome)
+            for observer in self.observers:
+                observer.on_outcome(by_number[outcome.number], outcome)
+        outcomes = self.journal.outcomes()
+        return [outcomes[trial.number] for trial in trials]
+
+    def _candidate(self, trial: Trial) -> Any:
+        return self.plan.space.candidate(trial.code, f"{self.plan.name}-{trial.number:04d}")
+
+    def _say(self, line: str) -> None:
+        for observer in self.observers:
+            observer.on_stage(line)
+
+
+def _evolved_to_plain(found: Evolved) -> dict[str, Any]:
+    return {
+        "constraint": [asdict(bound) for bound in found.constraint],
+        "codes": found.codes[:20].tolist(),
+        "scores": found.scores[:20].tolist(),
+        "progress": [list(point) for point in found.progress],
+    }

@@ -1,0 +1,124 @@
+"""Scoring a candidate by training it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from fbnetv3_zoo.errors import ZooError, check_whole, nearest
+from fbnetv3_zoo.factory import create
+from fbnetv3_zoo.preprocess import Preprocess
+from fbnetv3_zoo.recipe import Recipe
+from fbnetv3_zoo.search.space import Candidate
+from fbnetv3_zoo.training import Dataset, find_dataset
+from fbnetv3_zoo.training.evaluate import evaluate
+from fbnetv3_zoo.training.execution import Execution
+from fbnetv3_zoo.training.learner import Learner
+from fbnetv3_zoo.training.loader import TrainingBatches, seed_of
+from fbnetv3_zoo.training.world import World
+
+
+@dataclass(frozen=True)
+class TrainingEvaluator:
+    """Trains a candidate with this package's trainer; the curve is validation accuracy in [0, 1] after every epoch.
+
+    ``data`` is what :func:`find_dataset` takes, split by ``data_seed``; ``subset`` the file of a part of it. Every
+    candidate starts from the seed of its recipe. Training stops after the epochs asked for, on the schedule of the
+    recipe's. ``resolution`` is for models that name none (torchvision's).
+    """
+
+    data: str
+    data_seed: int = 0
+    subset: Path | None = None
+    execution: Execution = Execution()
+    resolution: int = 224
+
+    def __post_init__(self) -> None:
+        check_whole("TrainingEvaluator.resolution", self.resolution)
+
+    def __call__(self, candidate: Candidate, epochs: int) -> Sequence[float]:
+        """Validation accuracies; a loss that is no number ends the training, and the rest of the curve is NaN."""
+        if candidate.recipe is None:
+            raise ZooError(f"{candidate.name}: its space has no recipes, so it cannot be trained")
+        if epochs > candidate.recipe.epochs:
+            raise ZooError(f"{candidate.name}: {epochs} epochs asked for; its recipe has {candidate.recipe.epochs}")
+        data = _opened(self.data, self.data_seed, self.subset)
+        with torch.random.fork_rng(devices=[]):
+            return self._train(candidate, candidate.recipe, data, epochs)
+
+    def _train(self, candidate: Candidate, recipe: Recipe, data: Dataset, epochs: int) -> list[float]:
+        side = candidate.arch.resolution if candidate.arch else self.resolution
+        preprocess = Preprocess(round(side * data.resize_ratio), side, mean=data.mean, std=data.std)
+        network = _build(candidate, recipe, data)
+        network.preprocess = preprocess
+        world = World(device=torch.device(self.execution.device))
+        learner = Learner(network, recipe, execution=self.execution, world=world)  # type: ignore[arg-type]
+        batches = TrainingBatches(data["train"], preprocess, recipe, execution=self.execution, world=world)
+        curve: list[float] = []
+        for epoch in range(epochs):
+            for step, parts in enumerate(batches.epoch(epoch)):
+                loss = learner.gradients(parts, seed=seed_of(recipe.seed, epoch, step, 0))
+                if not loss < float("inf"):
+                    return [*curve, *[float("nan")] * (epochs - len(curve))]
+                learner.update(recipe.learning_rate_at(epoch, (step + 1) / batches.steps))
+            seen = evaluate(
+                learner.predict, data["validation"], preprocess, class_names=data.class_names,
+                workers=self.execution.workers, on_bad_image=self.execution.on_bad_image,
+            )  # fmt: skip
+            curve.append(seen.fraction)
+        return curve
+
+
+@cache
+def _opened(data: str, seed: int, subset: Path | None) -> Dataset:
+    return find_dataset(data, seed=seed, subset=subset)
+
+
+def _build(candidate: Candidate, recipe: Recipe, data: Dataset) -> nn.Module:
+    generator = torch.Generator().manual_seed(recipe.seed)
+    if candidate.arch is not None:
+        arch = replace(candidate.arch, num_classes=len(data.class_names), in_channels=len(data.mean))
+        return create(arch, dropout=recipe.dropout, stochastic_depth=recipe.stochastic_depth, generator=generator)
+    torch.manual_seed(recipe.seed)
+    return TorchvisionModel(candidate.model.removeprefix("torchvision:"), len(data.class_names), recipe)
+
+
+class TorchvisionModel(nn.Module):
+    """A classification model of torchvision by its name, as the trainer takes it.
+
+    The recipe's dropout and stochastic depth replace the model's own where it has such layers. Grey images are given
+    to all three channels.
+    """
+
+    preprocess: Preprocess
+
+    def __init__(self, name: str, num_classes: int, recipe: Recipe) -> None:
+        super().__init__()
+        from torchvision.models import get_model, list_models
+        from torchvision.ops import StochasticDepth
+
+        known = list_models(module=None)
+        if name not in known:
+            raise ZooError(f"torchvision has no model {name!r}{nearest(name, known)}")
+        self.num_classes = num_classes
+        self.model = get_model(name, weights=None, num_classes=num_classes)
+        for module in self.model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = recipe.dropout
+            elif isinstance(module, StochasticDepth):
+                module.p = recipe.stochastic_depth
+
+    def set_gradient_checkpointing(self, enabled: bool) -> None:
+        """Refuses: torchvision's models have none."""
+        if enabled:
+            raise ZooError("torchvision's models know no gradient checkpointing; leave it out")
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits, shape (images, classes)."""
+        logits: Tensor = self.model(images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images)
+        return logits
