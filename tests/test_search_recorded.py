@@ -231,7 +231,7 @@ def test_a_search_over_a_recording_finds_its_best_point(tmp_path: Path) -> None:
     toy().save(tmp_path / "toy.safetensors")
     recorded = Recording.load(tmp_path / "toy.safetensors")
     evaluator = RecordedCurves(recorded, 1)
-    search = Iterations(SPACE, recorded.codes[1:], Rounds(3, rounds=4, batch=3, predictor=MLP(members=2, epochs=4)))
+    search = Iterations(SPACE, recorded.codes[1:], Rounds(3, rounds=4, batch=3, predictor=MLP(members=2, steps=4)))
     while trials := search.ask():
         curves = [evaluator(SPACE.candidate(trial.code), trial.epochs) for trial in trials]
         search.tell([Outcome(trial.number, tuple(curve)) for trial, curve in zip(trials, curves, strict=True)])
