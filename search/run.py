@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.search.costs import CostModel, NetworkCosts
+from fbnetv3_zoo.search.costs import Constraint, CostModel, NetworkCosts, check_constraint
 from fbnetv3_zoo.search.evolve import Evolved, evolve
 from fbnetv3_zoo.search.executors import InProcess
 from fbnetv3_zoo.search.iterate import Iterations
@@ -22,7 +22,6 @@ from fbnetv3_zoo.search.predictors import MLP, Predictor, Pretraining, pretrain_
 from fbnetv3_zoo.search.record import Record, Winner, write_winners
 from fbnetv3_zoo.search.space import Codes
 from fbnetv3_zoo.search.trials import Evaluator, Executor, Limits, Outcome, Task, Trial
-
 
 ENCODER = "encoder.safetensors"
 
@@ -39,8 +38,8 @@ class Observer:
 
 def run_search(
     plan: Plan, evaluator: Evaluator, folder: str | Path, *, executor: Executor | None = None,
-    limits: Limits = Limits(), costs: CostModel | None = None, resume: bool = False,
-    origin: Mapping[str, Any] | None = None, observers: Sequence[Observer] = (),
+    limits: Limits = Limits(), costs: CostModel | None = None, points: Codes | None = None, resume: bool = False,
+    stages: int = 3, origin: Mapping[str, Any] | None = None, observers: Sequence[Observer] = (),
 ) -> Record:  # fmt: skip
     """Carry out ``plan`` and leave journal and results in ``folder``.
 
@@ -51,41 +50,50 @@ def run_search(
         executor: where candidates are evaluated (default: in this process, one after the other).
         limits: what one candidate may take.
         costs: the free statistics (default: those of the space's networks, where it has networks).
+        points: the only points there are, such as those of a recording (default: all of the space).
         resume: continue the search in ``folder``; it ends where one that was never interrupted ends.
+        stages: how far to go: 1, 2 or 3, which has the finalists trained as well. A later call can go on.
         origin: plain data kept in the journal, of where evaluator and costs came from; must be the same on resuming.
         observers: are told of every stage and outcome.
 
     Raises :class:`ZooError` for input that does not fit, an unreachable constraint (before anything is trained), and
     where no candidate at all could be scored.
     """
-    search = Search(plan, costs=costs)
+    search = Search(plan, costs=costs, points=points)
     for constraint in plan.constraints:
         search.check(constraint)
     with Journal.write(folder) as journal:
         _begin(journal, plan, origin or {}, resume=resume)
         run = _Run(search, journal, evaluator, executor or InProcess(), limits, observers)
         run.stage_1()
-        run.stage_2()
-        evolved = run.stage_3()
-        winners = run.finals(evolved)
-        journal.note("winners", [winner.to_plain() for winner in winners])
-        write_winners(plan, winners, Path(folder))
+        if stages >= 2:
+            run.stage_2()
+        if stages >= 3:
+            winners = run.finals(run.stage_3())
+            journal.note("winners", [winner.to_plain() for winner in winners])
+            write_winners(plan, winners, Path(folder))
     return Record.read(folder)
 
 
 class Search:
     """The parts of a search that need no evaluator, each usable alone."""
 
-    def __init__(self, plan: Plan, *, costs: CostModel | None = None) -> None:
-        self.plan, self.space = plan, plan.space
+    def __init__(self, plan: Plan, *, costs: CostModel | None = None, points: Codes | None = None) -> None:
+        self.plan, self.space, self.points = plan, plan.space, points
         self.costs: CostModel = costs or (NetworkCosts(plan.space) if _searches_networks(plan) else NoCosts())
 
-    def check(self, constraint: Any) -> None:
+    def check(self, constraint: Constraint) -> None:
         """Raise where no point of the space meets ``constraint``, naming the nearest reachable value."""
+        if self.points is not None:
+            self._given(constraint)
+            return
         draw_pool(self.space, self.costs, constraint, 2, self._random(0))
 
     def pool(self) -> Pool:
         """The points of stages 1 and 2."""
+        if self.points is not None:
+            codes = self._given(self.plan.within)
+            return Pool(codes, self.costs(codes))
         return draw_pool(self.space, self.costs, self.plan.within, self.plan.pool, self._random(1))
 
     def encoder(self, pool: Pool) -> Encoder | None:
@@ -101,12 +109,31 @@ class Search:
         """Stage 2, as ask and tell."""
         return Iterations(self.space, pool.codes, self.plan.rounds, encoder=encoder, seed=self.plan.seed)
 
-    def evolve(self, predictor: Predictor, constraints: Sequence[Any], seeds: Codes) -> list[Evolved]:
-        """Stage 3: the best points under each of ``constraints`` by the mean of ``predictor``, from ``seeds`` on."""
+    def evolve(self, predictor: Predictor, constraints: Sequence[Constraint], seeds: Codes) -> list[Evolved]:
+        """Stage 3: the best points under each of ``constraints`` by the mean of ``predictor``, from ``seeds`` on.
+
+        Where the points are given, they are ranked instead.
+        """
+        if self.points is not None:
+            return [self._ranked(predictor, constraint) for constraint in constraints]
         return evolve(
             lambda codes: predictor.predict(codes).mean, self.space, self.costs, constraints, seeds=seeds,
             evolving=self.plan.evolving, seed=self.plan.seed,
         )  # fmt: skip
+
+    def _given(self, constraint: Constraint) -> Codes:
+        assert self.points is not None
+        check_constraint(constraint, self.costs.names)
+        found = self.points[outside(self.costs, constraint, self.points) == 0]
+        if not len(found):
+            raise ZooError(f"none of the {len(self.points)} given points meets {','.join(map(str, constraint))}")
+        return found
+
+    def _ranked(self, predictor: Predictor, constraint: Constraint) -> Evolved:
+        codes = self._given(constraint)
+        scores = predictor.predict(codes).mean
+        order = np.argsort(-scores, kind="stable")[: self.plan.evolving.population]
+        return Evolved(constraint, codes[order], scores[order], ((len(codes), float(scores.max())),))
 
     def _random(self, stage: int) -> np.random.Generator:
         return np.random.default_rng([self.plan.seed, stage])

@@ -1,0 +1,76 @@
+"""Where a search's scores and costs come from, as a value that its journal keeps: enough to go on with it later."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.plain import from_plain, to_plain
+from fbnetv3_zoo.search.costs import CostModel, NetworkCosts
+from fbnetv3_zoo.search.space import Space
+from fbnetv3_zoo.search.trials import Evaluator
+
+if TYPE_CHECKING:
+    from fbnetv3_zoo.training import Execution
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Candidates are trained on ``data`` (split by ``data_seed``; only the part in the file ``subset``), or looked up in
+    the recording ``table``. ``resolution`` is for models that name none. ``latency`` is the file of a latency table.
+    """
+
+    data: str = ""
+    data_seed: int = 0
+    subset: str = ""
+    resolution: int = 224
+    table: str = ""
+    latency: str = ""
+
+    def __post_init__(self) -> None:
+        if bool(self.data) == bool(self.table):
+            raise ZooError("a search needs data to train on (--data) or a recording (--table), one of the two")
+
+    @property
+    def absolute(self) -> Origin:
+        """The same with paths that hold in every folder."""
+        data = self.data if self.data in ("", "digits") else str(Path(self.data).absolute())
+        paths = {name: getattr(self, name) for name in ("subset", "table", "latency")}
+        found = {name: str(Path(path).absolute()) for name, path in paths.items() if path}
+        return replace(self, data=data, **found)
+
+    def evaluator(self, space: Space, execution: Execution) -> Evaluator:
+        """What scores the candidates of ``space``."""
+        if self.table:
+            from fbnetv3_zoo.search.recorded import RecordedCurves, Recording
+
+            return RecordedCurves(Recording.load(self.table).within(space))
+        from fbnetv3_zoo.search.training_evaluator import TrainingEvaluator
+
+        subset = Path(self.subset) if self.subset else None
+        return TrainingEvaluator(self.data, self.data_seed, subset, execution, self.resolution)
+
+    def costs(self, space: Space) -> CostModel | None:
+        """The free statistics of the points of ``space``; None where there are none, or only those of its networks."""
+        if self.table:
+            from fbnetv3_zoo.search.recorded import RecordedCosts, Recording
+
+            return RecordedCosts(Recording.load(self.table).within(space))
+        if not self.latency:
+            return None
+        from fbnetv3_zoo.latency import LatencyTable
+
+        return NetworkCosts(space, latency=LatencyTable.load(self.latency))
+
+    def to_plain(self) -> dict[str, Any]:
+        """Plain data, for the journal."""
+        plain: dict[str, Any] = to_plain(self)
+        return plain
+
+    @classmethod
+    def from_plain(cls, data: Mapping[str, Any]) -> Origin:
+        """What :meth:`to_plain` gave."""
+        return from_plain(cls, dict(data), "origin")
