@@ -68,7 +68,7 @@ def measure_blocks(
     wanted, found = table.lacks(blocks), dict(table.blocks)
     if not wanted:
         return table
-    timer = _Timer(threads, rounds)
+    timer = Timer(threads, rounds)
     frames = _measured_frames(wanted, activation, timer)
     saved = time.monotonic()
     try:
@@ -92,7 +92,7 @@ def check_latency(table: LatencyTable, networks: Table, *, path: Path | None = N
         raise ZooError(f"check of a latency table: {len(blocks)} networks given; give at least 3")
     check_same(table, conditions_here(threads=table.conditions.threads), table.activation)
     sums = replace(table, scale=1.0)(networks)
-    timer = _Timer(table.conditions.threads, table.conditions.rounds)
+    timer = Timer(table.conditions.threads, table.conditions.rounds)
     whole = timer([network_graph(keys, table.activation) for keys in blocks])
     checked = replace(table, check=compare(sums, whole), scale=_scale(sums, whole))
     if path is not None:
@@ -135,8 +135,8 @@ def check_same(table: LatencyTable, here: Conditions, activation: Activation) ->
         )
 
 
-class _Timer:
-    """Times graphs, several in turn, on sessions of their own."""
+class Timer:
+    """Times graphs of :mod:`fbnetv3_zoo.export.graphs`, several in turn, on sessions of their own."""
 
     def __init__(self, threads: int, rounds: int) -> None:
         check_whole("threads", threads)
@@ -171,7 +171,7 @@ class _Timer:
 
 
 def _measured(
-    wanted: Sequence[BlockKey], activation: Activation, timer: _Timer, frames: Mapping[Frame, float]
+    wanted: Sequence[BlockKey], activation: Activation, timer: Timer, frames: Mapping[Frame, float]
 ) -> Iterator[dict[BlockKey, float]]:
     """The latencies of ``wanted``, some blocks at a time, mixed so that each time they are as different as may be."""
     for keys in _parts(wanted, TOGETHER):
@@ -181,7 +181,7 @@ def _measured(
         }
 
 
-def _measured_frames(wanted: Sequence[BlockKey], activation: Activation, timer: _Timer) -> dict[Frame, float]:
+def _measured_frames(wanted: Sequence[BlockKey], activation: Activation, timer: Timer) -> dict[Frame, float]:
     """What all frames of ``wanted`` cost, among some of these blocks: with the caches as they find them later."""
     frames = {frame for key in wanted for frame in _frames(key)} | {NOTHING}
     others = [framed_graph(key, activation) for key in next(_parts(wanted, TOGETHER // 2), [])]
