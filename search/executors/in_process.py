@@ -16,7 +16,8 @@ class InProcess:
     """Has tasks evaluated one after the other in this process, on so many threads of PyTorch.
 
     A time limit works in the main thread, through SIGALRM: it ends Python code, but not a call that never returns from
-    compiled code. A candidate that crashes takes the process with it; :class:`LocalPool` survives both.
+    compiled code, and a module whose import it cuts short cannot be imported again. A candidate that crashes takes the
+    process with it. :class:`LocalPool` survives all three.
     """
 
     threads: int = 1

@@ -49,9 +49,10 @@ def _pickled(evaluator: Evaluator) -> bytes:
     try:
         return pickle.dumps(evaluator, pickle.HIGHEST_PROTOCOL)
     except Exception as error:
+        told = one_line(error.with_traceback(None))
         raise ZooError(
-            f"the evaluator cannot be pickled ({one_line(error)}); other processes take a function of a module "
-            "or an instance of a module's class, or use the executor in-process"
+            f"the evaluator cannot be pickled ({told}); other processes take a function of a module or an "
+            "instance of a module's class, or use the executor in-process"
         ) from None
 
 

@@ -57,9 +57,10 @@ def _pickled(ray: Any, evaluator: Evaluator) -> bytes:
     try:
         found: bytes = ray.cloudpickle.dumps(evaluator)
     except Exception as error:
+        told = one_line(error.with_traceback(None))
         raise ZooError(
-            f"the evaluator cannot be pickled ({one_line(error)}); other machines take a function of a module "
-            "or an instance of a module's class, or use the executor in-process"
+            f"the evaluator cannot be pickled ({told}); other machines take a function of a module or an "
+            "instance of a module's class, or use the executor in-process"
         ) from None
     return found
 
@@ -110,7 +111,7 @@ class _Job:
     def _submit(self, task: Task, begun: int) -> None:
         """Have Ray evaluate ``task``, of which so many attempts have begun before."""
         order = Order(task, self._confines, self._limits.retries + 1)
-        remote = self._remote.options(max_retries=self._limits.retries - begun)
+        remote = self._remote.options(max_retries=self._limits.retries - begun, name=task.candidate.name)
         self._tasks[remote.remote(order, [self._evaluator], self._clock)] = task
 
     def _ended(self) -> list[Any]:

@@ -38,14 +38,14 @@ def connected(ray: Any, address: str, workers: int | None, cpus: float, gpus: fl
         yield
         return
     address = address or os.environ.get("RAY_ADDRESS", "")
-    with _own_signals():
-        _join(ray, address) if address else _start(ray, workers, cpus, gpus)
-    try:
-        if address:
-            _warn_of_too_little(ray, cpus, gpus)
-        yield
-    finally:
+    with _as_before():
         with _own_signals():
+            _join(ray, address) if address else _start(ray, workers, cpus, gpus)
+        try:
+            if address:
+                _warn_of_too_little(ray, cpus, gpus)
+            yield
+        finally:
             ray.shutdown()
 
 
@@ -57,16 +57,12 @@ def _join(ray: Any, address: str) -> None:
 
 
 def _start(ray: Any, workers: int | None, cpus: float, gpus: float) -> None:
-    before = {name: os.environ.get(name) for name in QUIET}
-    os.environ.update({name: value for name, value in QUIET.items() if before[name] is None})
-    try:
-        ray.init(
-            address="local", num_cpus=math.ceil(workers * cpus) if workers else None, include_dashboard=False,
-            log_to_driver=False, logging_level=logging.ERROR,
-        )  # fmt: skip
-    finally:
-        for name in (name for name, value in before.items() if value is None):
-            del os.environ[name]
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    ray.init(
+        address="local", num_cpus=math.ceil(workers * cpus) if workers else None, include_dashboard=False,
+        log_to_driver=False, logging_level=logging.ERROR,
+    )  # fmt: skip
     if lacking := _lacking(ray, cpus, gpus):
         ray.shutdown()
         raise ZooError(f"a task asks for {lacking}, more than this machine has; ask for less")
@@ -83,6 +79,22 @@ def _lacking(ray: Any, cpus: float, gpus: float) -> str:
 def _warn_of_too_little(ray: Any, cpus: float, gpus: float) -> None:
     if lacking := _lacking(ray, cpus, gpus):
         _log.warning("a task asks for %s, more than any machine of the Ray cluster has; it waits for one", lacking)
+
+
+@contextmanager
+def _as_before() -> Iterator[None]:
+    """Take back what we and Ray write into this process's environment: Ray claims ``breakpoint()``, for one."""
+    before = _settings()
+    try:
+        yield
+    finally:
+        for name in _settings().keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+
+
+def _settings() -> dict[str, str]:
+    return {n: value for n, value in os.environ.items() if n.startswith("RAY_") or n == "PYTHONBREAKPOINT"}
 
 
 @contextmanager

@@ -66,12 +66,12 @@ def evaluate(order: Order, evaluator: list[Any], clock: Any) -> tuple[int, Attem
     """
     import ray
 
-    number = order.task.number
+    number, loaded = order.task.number, _loaded(evaluator[0])
     begun = ray.get(clock.start.remote(number))
     try:
         if begun > order.most:  # Ray does not count what memory or a lost machine ended
             return order.most, Attempt((), Failure.LOST, f"the worker process died {begun - 1} times", 0.0)
-        return begun, attempt(_loaded(evaluator[0]), order.task, order.confines)
+        return begun, attempt(loaded, order.task, order.confines)
     finally:
         clock.stop.remote(number)
 

@@ -1,0 +1,160 @@
+"""Candidates on Ray: a cluster of its own, the caller's, one by its address; two workers on this machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import misbehaving
+import pytest
+import ray
+from misbehaving import Misbehaving, Training, place, task
+from refusals import refusal
+
+from fbnetv3_zoo.search.executors import InProcess, OnRay
+from fbnetv3_zoo.search.space import Candidate
+from fbnetv3_zoo.search.trials import Failure, Limits, Outcome, Task
+
+
+def by_number(outcomes: Iterator[Outcome]) -> list[Outcome]:
+    return sorted((replace(outcome, seconds=0.0) for outcome in outcomes), key=lambda outcome: outcome.number)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """Ray as a caller would have initialised it, with room for two tasks; its address."""
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    yield ray.get_runtime_context().gcs_address
+    ray.shutdown()
+
+
+def test_a_cluster_of_its_own(tmp_path: Path) -> None:
+    """Same outcomes as in this process, and Ray, signals and environment as before."""
+    kinds = ["curve", "train", "raise", "raise_once", "leave", "nan", "infinite", "short", "nothing", "train", "curve"]
+    tasks, folders = [task(number, kind) for number, kind in enumerate(kinds)], [tmp_path / "here", tmp_path / "ray"]
+    for folder in folders:
+        folder.mkdir()
+    Training()(tasks[0].candidate, 1)  # what PyTorch writes into the environment is there before
+    before, environment = signal.getsignal(signal.SIGTERM), dict(os.environ)
+    here, there = (
+        by_number(executor.run(Misbehaving(folder), tasks, Limits()))
+        for executor, folder in zip([InProcess(), OnRay(workers=2)], folders, strict=True)
+    )
+    assert here == there
+    assert here[2].reason == f"ValueError: no such stride {place('raise ValueError')}"
+    assert here[9].curve == tuple(Training()(tasks[9].candidate, 3))
+    assert not ray.is_initialized()
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert dict(os.environ) == environment
+
+
+def test_workers_that_die_or_hang(tmp_path: Path, cluster: str) -> None:
+    """Ray starts again what a dead worker had; and the caller's Ray is left alone."""
+    kinds = ["kill_once", "curve", "kill", "hang", "hang_once", "vanish", "curve", "memory"]
+    tasks = [task(number, kind) for number, kind in enumerate(kinds)]
+    limits = Limits(seconds=3, gigabytes=2)
+    found = by_number(OnRay(workers=2).run(Misbehaving(tmp_path), tasks, limits))
+    assert [(outcome.failure, outcome.reason, outcome.attempts) for outcome in found] == [
+        (None, "", 2),
+        (None, "", 1),
+        (Failure.LOST, "the worker process died (WorkerCrashedError)", 2),
+        (Failure.TIMEOUT, "still running after 3 s", 2),
+        (None, "", 2),
+        (Failure.LOST, "the worker process died (WorkerCrashedError)", 2),
+        (None, "", 1),
+        (Failure.MEMORY, f"MemoryError {place('bytearray')}; the limit is 2 GB", 2),
+    ]
+    assert found[1].curve == tuple(Misbehaving(tmp_path)(tasks[1].candidate, 3))
+    assert ray.is_initialized()
+
+
+def test_a_limit_does_not_count_the_queue(cluster: str) -> None:
+    """Eight tasks of 0.7 s on two processors: the last of them ends long after 2 s, and is not late."""
+    tasks = [Task(n, Candidate("c", {"number": n, "seconds": 0.7}), 1) for n in range(8)]
+    found = by_number(OnRay().run(misbehaving.wait, tasks, Limits(seconds=2, retries=0)))
+    assert [(outcome.curve, outcome.attempts) for outcome in found] == [((n,), 1) for n in range(8)]
+
+
+def test_closing_cancels_what_runs(tmp_path: Path, cluster: str) -> None:
+    running = OnRay().run(Misbehaving(tmp_path), [task(0, "curve"), task(1, "child")], Limits())
+    assert next(running).number == 0
+    while not (found := list(tmp_path.glob("child-*"))):
+        time.sleep(0.05)
+    running.close()  # type: ignore[attr-defined]
+    worker = Path("/proc") / found[0].name.split("-")[-1]
+    for _ in range(200):
+        if not worker.exists():
+            break
+        time.sleep(0.05)
+    assert not worker.exists()
+
+
+def test_evaluators_that_cannot_be_sent(cluster: str) -> None:
+    tasks = [task(0, "curve")]
+    lock = threading.Lock()
+    said = refusal(lambda: OnRay().run(lambda candidate, epochs: [float(lock.locked())], tasks, Limits()))
+    assert said == (
+        "the evaluator cannot be pickled (TypeError: cannot pickle '_thread.lock' object); "
+        "other machines take a function "
+        "of a module or an instance of a module's class, or use the executor in-process"
+    )
+    assert refusal(lambda: list(OnRay().run(misbehaving.Unloadable(), tasks, Limits()))) == (
+        "the evaluator cannot be loaded in a worker process: "
+        f"ImportError: No module named 'elsewhere' {place('raise ImportError')}"
+    )
+
+
+def test_a_task_too_large_for_every_machine_waits_and_says_so(cluster: str, caplog: pytest.LogCaptureFixture) -> None:
+    running = OnRay(gpus_per_task=1).run(Training(), [task(0, "train")], Limits(seconds=0.1))
+    ctrl_c = threading.Timer(3, signal.raise_signal, [signal.SIGINT])
+    ctrl_c.start()
+    with pytest.raises(KeyboardInterrupt):
+        next(running)
+    ctrl_c.join()
+    assert caplog.messages == [
+        "a task asks for 1 CPUs and 1 GPUs, more than any machine of the Ray cluster has; it waits for one"
+    ]
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {tests!r})
+import misbehaving
+from fbnetv3_zoo.search.executors import find_executor
+from fbnetv3_zoo.search.trials import Limits
+try:
+    tasks = [misbehaving.task(5, "curve")]
+    found = list(find_executor(sys.argv[1]).run(misbehaving.Misbehaving(None), tasks, Limits()))
+    print(*found[0].curve)
+except ValueError as error:
+    print(error)
+"""
+
+
+def _in_another_program(name: str) -> str:
+    script = SCRIPT.format(tests=str(Path(__file__).parent))
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script, name], capture_output=True, text=True, timeout=120
+    )
+    return done.stdout.strip() or done.stderr
+
+
+def test_an_existing_cluster_by_its_address(cluster: str) -> None:
+    curve = Misbehaving(Path())(task(5, "curve").candidate, 3)
+    assert _in_another_program(f"ray:{cluster}") == " ".join(str(float(score)) for score in curve)
+    assert ray.get(ray.remote(lambda: 5).remote()) == 5  # the cluster is still there
+
+
+def test_no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert refusal(lambda: OnRay().run(Training(), [], Limits())) == (
+        'the executor ray needs Ray: pip install "fbnetv3-zoo[ray]"'
+    )
