@@ -77,7 +77,10 @@ PLANS: Mapping[str, Plan] = MappingProxyType(
             # section 4.1: the recipe of FBNetV2-L3, T = 4
             Plan("paper_recipe", PAPER_RECIPE, Rounds(epochs=150, rounds=4)),
             # minutes on two cores, on the digits
-            Plan("tiny", TINY, Rounds(epochs=8, rounds=4, batch=8), constraints=_bounds("macs<=1M"), finalists=2),
+            Plan(
+                "tiny", TINY, Rounds(epochs=6, rounds=4, batch=8), within=parse_constraint("macs<=1M"),
+                constraints=_bounds("macs<=1M"), finalists=2,
+            ),
         )
     }
 )

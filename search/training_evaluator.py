@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,11 +26,12 @@ from fbnetv3_zoo.training.world import World
 
 @dataclass(frozen=True)
 class TrainingEvaluator:
-    """Trains a candidate with this package's trainer; the curve is validation accuracy in [0, 1] after every epoch.
+    """Trains a candidate with this package's trainer; the curve is accuracy in [0, 1] after every epoch.
 
     ``data`` is what :func:`find_dataset` takes, split by ``data_seed``; ``subset`` the file of a part of it. Every
     candidate starts from the seed of its recipe. Training stops after the epochs asked for, on the schedule of the
-    recipe's. ``resolution`` is for models that name none (torchvision's).
+    recipe's. ``resolution`` is for models that name none (torchvision's). ``split`` is what the accuracies are of: a
+    search goes by validation, and the test images are for what it has found.
     """
 
     data: str
@@ -37,12 +39,13 @@ class TrainingEvaluator:
     subset: Path | None = None
     execution: Execution = Execution()
     resolution: int = 224
+    split: Literal["validation", "test"] = "validation"
 
     def __post_init__(self) -> None:
         check_whole("TrainingEvaluator.resolution", self.resolution)
 
     def __call__(self, candidate: Candidate, epochs: int) -> Sequence[float]:
-        """Validation accuracies; a loss that is no number ends the training, and the rest of the curve is NaN."""
+        """Accuracies; a loss that is no number ends the training, and the rest of the curve is NaN."""
         if candidate.recipe is None:
             raise ZooError(f"{candidate.name}: its space has no recipes, so it cannot be trained")
         if epochs > candidate.recipe.epochs:
@@ -67,7 +70,7 @@ class TrainingEvaluator:
                     return [*curve, *[float("nan")] * (epochs - len(curve))]
                 learner.update(recipe.learning_rate_at(epoch, (step + 1) / batches.steps))
             seen = evaluate(
-                learner.predict, data["validation"], preprocess, class_names=data.class_names,
+                learner.predict, data[self.split], preprocess, class_names=data.class_names,
                 workers=self.execution.workers, on_bad_image=self.execution.on_bad_image,
             )  # fmt: skip
             curve.append(seen.fraction)
