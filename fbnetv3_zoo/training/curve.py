@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fbnetv3_zoo.atomic import replacing
+from fbnetv3_zoo.training.drawing import drawing
 
 Epochs = Sequence[Mapping[str, float]]
-
-_INK = "#0a0b0c"  # stands for the text's colour in a drawing, and for nothing else
 
 
 def draw_curve(epochs: Epochs, path: str | Path) -> None:
@@ -21,52 +19,20 @@ def draw_curve(epochs: Epochs, path: str | Path) -> None:
 
     figure = Figure(figsize=(13, 3.6), layout="constrained")
     for axes, panel in zip(figure.subplots(1, len(_PANELS)), _PANELS.values(), strict=True):
-        _draw(axes, panel, epochs)
+        _draw(axes, panel=panel, epochs=epochs)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=120, format="png")
 
 
 def curve_drawings(epochs: Epochs) -> dict[str, str]:
     """The same as SVG elements by their titles, for an HTML page, whose font and text colour they take."""
-    return {title: _drawing(title, panel, epochs) for title, panel in _PANELS.items()}
-
-
-def _drawing(title: str, panel: Panel, epochs: Epochs) -> str:
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    ink = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _INK)
-    settings: dict[Any, Any] = {
-        **ink,
-        "grid.color": _INK,
-        "legend.frameon": False,
-        "svg.fonttype": "none",
-        "svg.hashsalt": title,
+    return {
+        title: drawing(f"{title} by epoch", partial(_draw, panel=panel, epochs=epochs))
+        for title, panel in _PANELS.items()
     }
-    with rc_context(settings):
-        figure = Figure(figsize=(4.4, 3.2), layout="constrained")
-        axes = figure.subplots()
-        _draw(axes, panel, epochs)
-        axes.spines[["top", "right"]].set_visible(False)
-        written = io.StringIO()
-        figure.savefig(written, format="svg", transparent=True, metadata=dict.fromkeys(_METADATA))
-    element = written.getvalue().partition("<svg ")[2].replace(_INK, "currentColor")
-    for pattern, replacement in _FOR_A_PAGE.items():
-        element = re.sub(pattern, replacement, element)
-    return f'<svg role="img" aria-label="{title} by epoch" {element}'
 
 
-_FOR_A_PAGE = {
-    r' id="[a-z0-9.]+_\d+"': "",  # the ids that nothing refers to; another drawing has them, too
-    r"font-family: [^;]+": "font-family: inherit",
-    r"<style.*?</style>": "",  # would be for the whole page
-    r' (width|height)="[\d.]+pt"': "",
-    r'\bxmlns(:xlink)?="[^"]+" ?': "",
-}
-_METADATA = ("Creator", "Date", "Format", "Type")
-
-
-def _draw(axes: Any, panel: Panel, epochs: Epochs) -> None:
+def _draw(axes: Any, *, panel: Panel, epochs: Epochs) -> None:
     from matplotlib.ticker import MaxNLocator
 
     panel(axes, [epoch["epoch"] for epoch in epochs], epochs)
