@@ -49,7 +49,7 @@ def evolve_again(found: Record, constraints: Sequence[Constraint]) -> list[Winne
 
 
 def front_of(found: Record, cost: str, steps: int) -> list[dict[str, Any]]:
-    """The front of ``cost`` and predicted score: values, cost and score of points that no other is better than in both."""
+    """The front of ``cost`` and predicted score: values, cost and score of points that none surpasses in both."""
     search, predictor = search_of(found), predictor_of(found)
     front = pareto(
         lambda codes: predictor.predict(codes).mean, search.space, search.costs, cost=cost, steps=steps,

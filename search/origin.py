@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.plain import from_plain, to_plain
 from fbnetv3_zoo.search.costs import CostModel, NetworkCosts
-from fbnetv3_zoo.search.space import Space
+from fbnetv3_zoo.search.space import Codes, Space
 from fbnetv3_zoo.search.trials import Evaluator
 
 if TYPE_CHECKING:
@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Origin:
-    """Candidates are trained on ``data`` (split by ``data_seed``; only the part in the file ``subset``), or looked up in
-    the recording ``table``. ``resolution`` is for models that name none. ``latency`` is the file of a latency table.
+    """Candidates are trained on ``data`` or looked up in the recording ``table``.
+
+    ``data`` is split by ``data_seed``, and cut down to the part in the file ``subset``. ``resolution`` is for models
+    that name none. ``latency`` is the file of a latency table.
     """
 
     data: str = ""
@@ -64,6 +66,14 @@ class Origin:
         from fbnetv3_zoo.latency import LatencyTable
 
         return NetworkCosts(space, latency=LatencyTable.load(self.latency))
+
+    def points(self, space: Space) -> Codes | None:
+        """The only points there are: those of the recording; None where every point can be scored."""
+        if not self.table:
+            return None
+        from fbnetv3_zoo.search.recorded import Recording
+
+        return Recording.load(self.table).within(space).codes
 
     def to_plain(self) -> dict[str, Any]:
         """Plain data, for the journal."""

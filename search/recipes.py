@@ -16,7 +16,7 @@ OPTIMIZERS = {"rmsprop": RMSProp(), "sgd": SGD(), "adamw": AdamW()}
 
 @dataclass(frozen=True)
 class Setting:
-    """A field of :class:`Recipe` (dotted, as in ``augmentation.mixup``) and its values; optimizers go by their names."""
+    """A field of :class:`Recipe`, dotted as in ``augmentation.mixup``, and its values; optimizers go by name."""
 
     field: str
     options: Options

@@ -1,7 +1,7 @@
 """A search space as one value: its dimensions, its points, and what a point stands for.
 
-A point is a row of whole numbers, one a dimension: which of the dimension's values it takes. Many points are an array of
-shape (points, dimensions), here called codes.
+A point is a row of whole numbers, one a dimension: which of the dimension's values it takes. Many points are an array
+of shape (points, dimensions), here called codes.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class Space:
         return out
 
     def sample(self, number: int, rng: np.random.Generator, *, method: Literal["sobol", "uniform"] = "sobol") -> Codes:
-        """So many points: of a scrambled Sobol sequence (the paper: Niederreiter's, of the same kind), or independent."""
+        """So many points: of a scrambled Sobol sequence (the paper: Niederreiter's, a relative), or independent."""
         check_whole("sample: number", number)
         if method == "uniform":
             return rng.integers(0, self.sizes, size=(number, len(self.sizes)))
@@ -225,18 +225,30 @@ class Space:
         return replace(self, held=tuple(Held(name, value) for name, value in kept.items()))
 
     def hold_part(self, part: Part, code: Sequence[int] | Codes) -> Space:
-        """This space with all dimensions of ``part`` held as at the point ``code``: the other part alone is searched."""
+        """This space with all dimensions of ``part`` held as at the point ``code``; the other part is searched."""
         values = self.values(code)
         return self.hold({d.name: values[d.name] for d in self.dimensions if d.part == part})
 
     def recipe_only(self, model: str | Arch) -> Space:
-        """The recipes alone, for one fixed model: a name, a JSON file, ``torchvision:NAME``, or a network of the space."""
+        """The recipes alone, for a fixed model: a name, a JSON file, ``torchvision:NAME``, a network of the space."""
         if isinstance(model, Arch):
             return self.hold(self.arch_values(model))
         names = {d.name for d in self.networks.dimensions} if self.networks else set()
         return replace(
             self, networks=None, model=model, held=tuple(item for item in self.held if item.name not in names)
         )
+
+    def with_recipe(self, recipe: Recipe) -> Space:
+        """The networks alone, all trained by ``recipe``."""
+        names = {d.name for d in self.recipes.dimensions} if self.recipes else set()
+        kept = tuple(item for item in self.held if item.name not in names)
+        return replace(self, recipes=Recipes(recipe), held=kept)
+
+    def with_epochs(self, epochs: int) -> Space:
+        """The same with recipes of so many epochs."""
+        if self.recipes is None:
+            raise ZooError(f"space {self.name}: has no recipes, so no epochs to change")
+        return replace(self, recipes=replace(self.recipes, base=replace(self.recipes.base, epochs=epochs)))
 
     # Files
 

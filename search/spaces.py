@@ -17,7 +17,7 @@ UP, MID = Range(4, 7), Range(2, 5)
 NO, SE = False, True
 
 # fmt: off
-# FBNetV3, Table 2. Columns: kernel size, expansion of the first block, of the rest, channels, depth, stride, squeeze-excite
+# FBNetV3, Table 2. Columns: kernel, expansion of the first block, of the rest, channels, depth, stride, squeeze-excite
 _TABLE_2 = Networks(Range(224, 272, 8), (
     (ConvChoices(THREE,               Range( 16,  24, 2),               2),),
     (ResidualChoices(K35,  ONE,  ONE, Range( 16,  24, 2), Range(1,  4), 1, NO),),

@@ -55,7 +55,7 @@ MAY_IMPORT = {
     "factory": {*VALUES, "zoo", "model", "weights"},
     "classify": CORE,
     "training": {*CORE, "recipe", "recipes"},
-    "search": {*VALUES, "zoo", "cost", "latency", "atomic", "recipe", "recipes", "training"},
+    "search": {*VALUES, "zoo", "cost", "latency", "atomic", "recipe", "recipes", "preprocess", "factory", "training"},
     "detection": CORE,
     "export": {*CORE, "latency"},
     "__main__": {"cli"},

@@ -10,13 +10,13 @@ from typing import Any
 
 import typer
 
-from fbnetv3_zoo.cli import classify, demo, distil, export, info, recipe, subset, train, validate, weights
+from fbnetv3_zoo.cli import classify, demo, distil, export, info, recipe, search, subset, train, validate, weights
 from fbnetv3_zoo.cli import list as list_command
 from fbnetv3_zoo.errors import Interrupted, ZooError
 
 app = typer.Typer(
     name="fbnetv3",
-    help="FBNetV3 and its family: look up, get, train, distil, validate, export, classify.",
+    help="FBNetV3 and its family: look up, get, train, distil, search, validate, export, classify.",
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -27,6 +27,7 @@ for command in (
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(recipe.app, name="recipe")
+app.add_typer(search.app, name="search")
 app.add_typer(weights.app, name="weights")
 
 # The base class of all complaints about options and arguments. Typer builds on click, newer releases on a copy of it

@@ -1,0 +1,161 @@
+"""What ``fbnetv3 search`` shows: status, export and report of a search; spaces and plans."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fbnetv3_zoo.cli.common import Json, print_json, written
+
+if TYPE_CHECKING:
+    from fbnetv3_zoo.search import Record
+    from fbnetv3_zoo.search.record import Winner
+
+Folder = Annotated[Path, typer.Argument(help="The folder of a search.")]
+
+
+def status(folder: Folder, as_json: Json = False) -> None:
+    """Tell how far a search has come, whether it is running or not.
+
+    Example: fbnetv3 search status runs/tiny
+    """
+    from fbnetv3_zoo.search import Record
+
+    record = Record.read(folder)
+    if as_json:
+        print_json(summary(record))
+        return
+    print_summary(record)
+
+
+def export(
+    folder: Folder,
+    output: Annotated[Path | None, typer.Option(help="Folder for the files (default: the search's own).")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write the results for `create`, `train` and `export`, and all learning curves as a recording to search again.
+
+    Example: fbnetv3 search export runs/tiny --output results
+    """
+    from fbnetv3_zoo.search import Record
+    from fbnetv3_zoo.search.again import recording_of
+    from fbnetv3_zoo.search.record import write_winners
+
+    record = Record.read(folder)
+    target = folder if output is None else output
+    paths = write_winners(record.plan, record.winners, target)
+    path = target / f"{record.plan.name}.recording.safetensors"
+    recording_of(record).save(path)
+    if as_json:
+        print_json({"files": [*paths, path]})
+        return
+    for one in (*paths, path):
+        print(written(one))
+
+
+def report(folder: Folder, output: Annotated[Path | None, typer.Option(help="HTML file to write.")] = None) -> None:
+    """Write the report page: one HTML file that needs no network.
+
+    Example: fbnetv3 search report runs/tiny
+    """
+    from fbnetv3_zoo.search import Record
+    from fbnetv3_zoo.search.report import write_report
+
+    path = folder / "report.html" if output is None else output
+    write_report(Record.read(folder), path)
+    print(written(path))
+
+
+def space(
+    name: Annotated[str, typer.Argument(help="A space: paper, paper_recipe, tiny, or a JSON file.")],
+    contains: Annotated[str | None, typer.Option(help="Tell whether this network lies in it, or why not.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show a search space: its dimensions and how many points it has. --json prints the file to change.
+
+    Example: fbnetv3 search space paper --contains fbnetv3_c
+    """
+    from fbnetv3_zoo.search import find_space
+    from fbnetv3_zoo.zoo import find_arch
+
+    found = find_space(name)
+    if contains is not None:
+        reasons = found.outside(find_arch(contains))
+        print(f"{contains} is {'no ' if reasons else 'a '}network of space {found.name}")
+        for reason in reasons:
+            print(f"  {reason}")
+        return
+    if as_json:
+        print(found.to_json())
+        return
+    width = 2 + max(len(d.name) for d in found.dimensions)
+    for dimension in found.dimensions:
+        print(f"{dimension.name:{width}}{', '.join(map(str, dimension.options.values))}")
+    print(f"{found.count('architecture'):.4g} architectures x {found.count('recipe'):.4g} recipes (points, every value")
+    print("of every dimension counted; rows of one block have values without effect)")
+
+
+def plan(name: Annotated[str, typer.Argument(help="A plan: paper, paper_recipe or tiny.")]) -> None:
+    """Print a plan as the JSON file that --plan takes, to change it.
+
+    Example: fbnetv3 search plan tiny > mine.plan.json
+    """
+    from fbnetv3_zoo.search import find_plan
+
+    print(find_plan(name).to_json())
+
+
+def summary(record: Record) -> dict[str, Any]:
+    """A search for scripts."""
+    failures = Counter(o.failure.value for o in record.outcomes.values() if o.failure)
+    return {
+        "folder": record.folder,
+        "plan": record.plan.name,
+        "done": record.done,
+        "round": max((trial.round for trial in record.trials), default=0),
+        "rounds": record.plan.rounds.rounds,
+        "asked": len(record.trials),
+        "finished": len(record.outcomes),
+        "failed": dict(failures),
+        "epochs": record.stop_epoch,
+        "best": max((o.curve[-1] for o in record.outcomes.values() if o.failure is None), default=None),
+        "winners": [told(record, winner) for winner in record.winners],
+    }
+
+
+def told(record: Record, winner: Winner) -> dict[str, Any]:
+    """A winner for scripts."""
+    return {
+        "name": record.plan.result_name(winner.constraint),
+        "constraint": ",".join(map(str, winner.constraint)),
+        "predicted": winner.predicted,
+        "measured": winner.measured,
+        "costs": dict(winner.costs),
+        "values": record.plan.space.values(winner.code),
+    }
+
+
+def print_summary(record: Record) -> None:
+    """A search for people."""
+    found = summary(record)
+    state = "done" if record.done else f"round {found['round']} of {found['rounds']}"
+    print(f"{record.plan.name}: {state}; {found['finished']} of {found['asked']} candidates finished")
+    for failure, count in found["failed"].items():
+        print(f"  {count} failed: {failure}")
+    if record.stop is not None:
+        print(f"training stops after epoch {record.stop_epoch} of {record.plan.rounds.epochs}")
+    if found["best"] is not None:
+        print(f"best score {found['best']:.4f}")
+    print_winners(record, record.winners)
+
+
+def print_winners(record: Record, winners: Sequence[Winner]) -> None:
+    """Winners, one a line."""
+    for winner in winners:
+        costs = ", ".join(f"{name} {value:,.6g}" for name, value in winner.costs.items())
+        measured = "not trained" if winner.measured is None else f"measured {winner.measured:.4f}"
+        print(f"{record.plan.result_name(winner.constraint)}: {measured}, predicted {winner.predicted:.4f}; {costs}")
