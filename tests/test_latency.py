@@ -296,6 +296,29 @@ def test_only_what_is_missing_is_measured(tmp_path: Path) -> None:
     assert measure_blocks(blocks[2:], SWISH, table=second) is second
 
 
+class Weigher:
+    """Says of a graph that it takes 0.5 ms and 1 ms a thousand weights: times that add up exactly."""
+
+    def __init__(self, threads: int, rounds: int) -> None:
+        pass
+
+    def __call__(self, graphs: Sequence[onnx.ModelProto]) -> np.ndarray:  # type: ignore[type-arg]
+        weights = [[np.prod(c.dims) for c in graph.graph.initializer if c.data_type == 1] for graph in graphs]
+        return np.array([0.5 + sum(found) / 1000 for found in weights])
+
+
+def test_frames_cancel_over_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fbnetv3_zoo.export.latency.Timer", Weigher)
+    pool = tabulate([ARCHS["fbnetv3_a"], in_one_activation(ARCHS["fbnet_a"]), everything()])
+    table = measure_blocks(distinct_blocks(pool), SWISH)
+    assert table.call == 0.5
+    whole = Weigher(1, 3)([network_graph(keys, SWISH) for keys in network_blocks(pool)])
+    np.testing.assert_allclose(table(pool), whole, atol=1e-4)
+    checked = check_latency(table, pool)
+    assert checked.check is not None
+    assert (checked.check.error, checked.scale) == pytest.approx((0, 1), abs=1e-4)
+
+
 def test_tables_of_other_conditions_are_left_alone(tmp_path: Path) -> None:
     here = conditions_here()
     other = LatencyTable(HERE, SWISH, {})
