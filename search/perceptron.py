@@ -36,12 +36,15 @@ _UNREADABLE = (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """One phase of training: Adam with decoupled weight decay, ``steps`` steps, the rate falling to 0 as a cosine."""
+    """One phase of training: Adam with decoupled weight decay, ``steps`` steps, the rate falling to 0 as a cosine.
+
+    The encoder's rate is ``encoder_rate`` times as large; 0 freezes it.
+    """
 
     steps: int
     learning_rate: float
     weight_decay: float = 0.0
-    with_encoder: bool = True
+    encoder_rate: float = 1.0
 
 
 class Network:
@@ -158,15 +161,19 @@ class Network:
 
 
 class _Adam:
-    """Adam over the columns of ``network.flat`` from ``start`` on."""
+    """Adam over all weights of ``network`` that ``phase`` trains."""
 
-    def __init__(self, network: Network, start: int = 0) -> None:
+    def __init__(self, network: Network, phase: Training) -> None:
+        start = 0 if phase.encoder_rate else network.start_of_head
         self.values, self.gradient = network.flat[:, start:], network.gradient[:, start:]
-        self.decays = network.decays[start:]
+        self.rates = np.ones(self.values.shape[1], np.float32)
+        self.rates[: network.start_of_head - start] = phase.encoder_rate
+        self.decays = self.rates * network.decays[start:] * np.float32(phase.weight_decay)
         self.mean, self.square = np.zeros((2, *self.values.shape), np.float32)
         self.count = 0
 
-    def step(self, rate: float, weight_decay: float) -> None:
+    def step(self, rate: float) -> None:
+        """One step along the network's gradient, at ``rate`` for the head."""
         self.count += 1
         first, second = _BETAS
         self.mean *= first
@@ -176,9 +183,8 @@ class _Adam:
         change = np.sqrt(self.square)
         change += np.float32(1e-8)
         np.divide(self.mean, change, out=change)
-        change *= np.float32(rate * np.sqrt(1 - second**self.count) / (1 - first**self.count))
-        if weight_decay:
-            self.values -= self.values * (self.decays * np.float32(rate * weight_decay))
+        change *= self.rates * np.float32(rate * np.sqrt(1 - second**self.count) / (1 - first**self.count))
+        self.values *= 1 - self.decays * np.float32(rate)
         self.values -= change
 
 
@@ -186,21 +192,21 @@ def train_network(network: Network, x: Floats, y: Floats, phases: Sequence[Train
     """Fit ``network`` on ``y``, shape (points,), with the Huber loss of threshold 1, in one phase after the other."""
     with one_thread():
         for phase in phases:
-            adam = _Adam(network, 0 if phase.with_encoder else network.start_of_head)
+            adam = _Adam(network, phase)
             for rate, picked in _steps(phase, len(x), BATCH, network.members, rng):
                 output, kept = network.forward(x[picked])
                 slope = np.clip(output - y[picked], -1, 1) / np.float32(picked.shape[1])
-                network.backward(kept, slope, with_encoder=phase.with_encoder)
-                adam.step(rate, phase.weight_decay)
+                network.backward(kept, slope, with_encoder=phase.encoder_rate > 0)
+                adam.step(rate)
 
 
 def pretrain_network(network: Network, x: Floats, targets: Floats, phase: Training, rng: np.random.Generator) -> None:
     """Stage 1: fit encoder and proxy head of ``network`` on ``targets``, shape (points, outputs)."""
     with one_thread():
-        adam = _Adam(network)
+        adam = _Adam(network, phase)
         for rate, picked in _steps(phase, len(x), PRETRAINING_BATCH, network.members, rng):
             network.proxy(x[picked], targets[picked])
-            adam.step(rate, phase.weight_decay)
+            adam.step(rate)
 
 
 def _steps(

@@ -41,8 +41,9 @@ class MLP:
 
     ``members`` networks of different initial weights are fitted; more than one give an uncertainty. ``hidden`` and
     ``embedding`` are widths. A refit takes ``steps`` steps of Adam at ``learning_rate``, falling to 0, with decoupled
-    ``weight_decay``; Huber loss with threshold 1 on standardised scores (section 3.2). Where the encoder is frozen
-    first, the second half of the steps begins at a tenth of the rate.
+    ``weight_decay``; Huber loss with threshold 1 on standardised scores (section 3.2). ``encoder_rate`` times as large
+    is the rate of a pretrained encoder that is fine-tuned; of everything, in the second half of the steps, where the
+    encoder is frozen first.
     """
 
     members: int = 5
@@ -51,6 +52,7 @@ class MLP:
     steps: int = 300
     learning_rate: float = 0.03
     weight_decay: float = 0.1
+    encoder_rate: float = 0.1
     pretraining: Pretraining = Pretraining.FINE_TUNE
 
     def __post_init__(self) -> None:
@@ -58,6 +60,7 @@ class MLP:
             check_whole(f"MLP.{field}", getattr(self, field))
         check_number("MLP.learning_rate", self.learning_rate, above=0)
         check_number("MLP.weight_decay", self.weight_decay, at_least=0)
+        check_number("MLP.encoder_rate", self.encoder_rate, above=0, at_most=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,24 +241,24 @@ class _FittedMLP:
             members=kind.members, architecture=architecture, recipe=x.shape[1] - architecture, hidden=kind.hidden,
             embedding=kind.embedding, rng=rng,
         )  # fmt: skip
-        usable = encoder is not None and architecture > 0 and kind.pretraining is not Pretraining.NONE
-        if encoder is not None and usable:
+        pretraining = kind.pretraining if encoder is not None and architecture else Pretraining.NONE
+        if encoder is not None and pretraining is not Pretraining.NONE:
             encoder.put_into(self.network, space)
-        frozen_first = usable and kind.pretraining is Pretraining.FROZEN_FIRST
-        train_network(self.network, x, y.astype(np.float32), _phases(kind, frozen_first=frozen_first), rng)
+        train_network(self.network, x, y.astype(np.float32), _phases(kind, pretraining), rng)
 
     def predict(self, codes: Codes) -> Prediction:
         return Prediction(self.target.scores(self.network.predict(features(self.space, codes))))
 
 
-def _phases(kind: MLP, *, frozen_first: bool) -> tuple[Training, ...]:
-    if not frozen_first:
-        return (Training(kind.steps, kind.learning_rate, kind.weight_decay),)
-    first = kind.steps - kind.steps // 2
-    return (
-        Training(first, kind.learning_rate, kind.weight_decay, with_encoder=False),
-        Training(kind.steps // 2, kind.learning_rate / 10, kind.weight_decay),
-    )
+def _phases(kind: MLP, pretraining: Pretraining) -> tuple[Training, ...]:
+    steps, rate, decay = kind.steps, kind.learning_rate, kind.weight_decay
+    if pretraining is Pretraining.FROZEN_FIRST:
+        half = steps // 2
+        return (
+            Training(steps - half, rate, decay, encoder_rate=0.0),
+            Training(half, rate * kind.encoder_rate, decay),
+        )
+    return (Training(steps, rate, decay, encoder_rate=1.0 if pretraining is Pretraining.NONE else kind.encoder_rate),)
 
 
 class _FittedTrees:
