@@ -50,8 +50,10 @@ class Origin:
             from fbnetv3_zoo.search.recorded import RecordedCurves, Recording
 
             return RecordedCurves(Recording.load(self.table).within(space))
-        from fbnetv3_zoo.search.training_evaluator import TrainingEvaluator
+        from fbnetv3_zoo.search.training_evaluator import TrainingEvaluator, check_model
 
+        if space.model:
+            check_model(space.model)
         subset = Path(self.subset) if self.subset else None
         return TrainingEvaluator(self.data, self.data_seed, subset, execution, self.resolution)
 

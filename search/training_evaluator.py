@@ -22,6 +22,7 @@ from fbnetv3_zoo.training.execution import Execution
 from fbnetv3_zoo.training.learner import Learner
 from fbnetv3_zoo.training.loader import TrainingBatches, seed_of
 from fbnetv3_zoo.training.world import World
+from fbnetv3_zoo.zoo import find_arch
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,17 @@ def _build(candidate: Candidate, recipe: Recipe, data: Dataset) -> nn.Module:
     return TorchvisionModel(candidate.model.removeprefix("torchvision:"), len(data.class_names), recipe)
 
 
+def check_model(model: str) -> None:
+    """Raise unless ``model`` is a published name, an arch JSON file or ``torchvision:NAME``."""
+    from torchvision import models
+
+    kind, _, name = model.partition(":")
+    if kind != "torchvision":
+        find_arch(model)
+    elif name not in (known := models.list_models(module=models)):
+        raise ZooError(f"torchvision has no model {name!r}{nearest(name, known)}")
+
+
 class TorchvisionModel(nn.Module):
     """A classification model of torchvision by its name, as the trainer takes it.
 
@@ -102,12 +114,9 @@ class TorchvisionModel(nn.Module):
 
     def __init__(self, name: str, num_classes: int, recipe: Recipe) -> None:
         super().__init__()
-        from torchvision.models import get_model, list_models
+        from torchvision.models import get_model
         from torchvision.ops import StochasticDepth
 
-        known = list_models(module=None)
-        if name not in known:
-            raise ZooError(f"torchvision has no model {name!r}{nearest(name, known)}")
         self.num_classes = num_classes
         self.model = get_model(name, weights=None, num_classes=num_classes)
         for module in self.model.modules():

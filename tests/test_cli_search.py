@@ -1,0 +1,160 @@
+"""``fbnetv3 search``: from a plan to files that the other commands take, what it tells, what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from refusals import refusal
+from shell import run, succeed
+
+from fbnetv3_zoo.arch import Arch
+from fbnetv3_zoo.recipe import Recipe
+from fbnetv3_zoo.search import PLANS, SPACES, Journal, NetworkCosts, Plan, Record, Recording, Space, parse_constraint
+from fbnetv3_zoo.search.pool import draw_pool
+
+TINY = SPACES["tiny"]
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recording of 90 points of the space "tiny" whose score rises with MACs and with the epochs."""
+    costs = NetworkCosts(TINY)
+    pool = draw_pool(TINY, costs, parse_constraint("macs<=1M"), 90, np.random.default_rng(0))
+    level = 0.5 + 0.4 * pool.costs["macs"] / 1e6
+    curves = level[:, None, None] * np.linspace(0.9, 1, 6)
+    path = tmp_path_factory.mktemp("table") / "curves.safetensors"
+    Recording(TINY, pool.codes, curves, pool.costs).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def searched(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a search in the table."""
+    folder = tmp_path_factory.mktemp("searched") / "run"
+    ended = run(
+        "search", "run", "--plan", "tiny", "--table", table, "--output", folder, "--executor", "in-process",
+        "--constraint", "macs<=0.5M", "--constraint", "macs<=1M,parameters<=60k", "--name", "mine",
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
+    lines = ended.err.splitlines()
+    assert lines[0] == "stage 1: 90 points in the pool"
+    assert lines[1] == "round 1: 8 candidates, 6 epochs each"
+    assert lines[2].startswith("  candidate   0  score 0.")
+    assert "mine-macs-500k: measured 0." in ended.out
+    return folder
+
+
+def test_its_results_are_files_for_the_other_commands(searched: Path) -> None:
+    record = Record.read(searched)
+    assert record.done
+    for winner, name in zip(record.winners, ("mine-macs-500k", "mine-macs-1M-parameters-60k"), strict=True):
+        arch = Arch.from_json((searched / f"{name}.arch.json").read_bytes())
+        recipe = Recipe.from_json((searched / f"{name}.recipe.json").read_bytes())
+        candidate = record.candidate(winner)
+        assert (arch, recipe, arch.name) == (candidate.arch, candidate.recipe, name)
+        assert succeed("info", searched / f"{name}.arch.json").startswith(name)
+        assert "learning_rate" in succeed("recipe", "show", searched / f"{name}.recipe.json")
+    first, second = record.winners
+    assert first.costs["macs"] <= 5e5
+    assert second.costs["macs"] <= 1e6
+    assert second.costs["parameters"] <= 60_000
+    assert (searched / "report.html").stat().st_size > 10_000
+
+
+def test_the_winner_is_the_best_that_was_trained_in_full(searched: Path) -> None:
+    record = Record.read(searched)
+    costs = NetworkCosts(record.plan.space)
+    full = [trial for trial in record.trials if trial.epochs == record.plan.rounds.epochs]
+    macs = costs(np.array([trial.code for trial in full]))["macs"]
+    best = max(record.outcomes[t.number].curve[-1] for t, m in zip(full, macs, strict=True) if m <= 5e5)
+    assert record.winners[0].measured == best
+
+
+def test_status_tells_how_far_it_is(searched: Path, tmp_path: Path) -> None:
+    told = json.loads(succeed("search", "status", searched, "--json"))
+    assert (told["done"], told["asked"], told["finished"], told["failed"]) == (True, told["finished"], told["asked"], {})
+    assert [winner["name"] for winner in told["winners"]] == ["mine-macs-500k", "mine-macs-1M-parameters-60k"]
+    assert succeed("search", "status", searched).startswith("mine: done; ")
+    with Journal.write(tmp_path) as journal:
+        journal.note("origin", {})
+        journal.note("plan", PLANS["tiny"].to_json())
+    assert succeed("search", "status", tmp_path) == "tiny: round 0 of 4; 0 of 0 candidates finished\n"
+
+
+def test_a_search_goes_on_where_it_was(searched: Path, table: Path, tmp_path: Path) -> None:
+    options = ("--plan", "tiny", "--table", table, "--executor", "in-process", "--name", "mine")
+    bounds = ("--constraint", "macs<=0.5M", "--constraint", "macs<=1M,parameters<=60k")
+    assert run("search", "run", *options, *bounds, "--output", tmp_path, "--stages", 2).code == 0
+    assert not Record.read(tmp_path).done
+    assert run("search", "resume", tmp_path, "--executor", "in-process").code == 0
+    assert Record.read(tmp_path).winners == Record.read(searched).winners
+    ended = run("search", "resume", tmp_path, "--executor", "in-process")
+    assert (ended.code, "candidate" in ended.err) == (0, False)
+
+
+def test_export_writes_a_recording_to_search_again(searched: Path, tmp_path: Path) -> None:
+    files = json.loads(succeed("search", "export", searched, "--output", tmp_path, "--json"))["files"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(Path(file).name for file in files)
+    recording = Recording.load(tmp_path / "mine.recording.safetensors")
+    assert len(recording) == len({trial.code for trial in Record.read(searched).trials})
+
+
+def test_evolution_alone_finds_networks_for_new_bounds(searched: Path, tmp_path: Path) -> None:
+    told = json.loads(succeed("search", "evolve", searched, "--constraint", "macs<=0.4M", "--json"))
+    assert told["winners"][0]["costs"]["macs"] <= 4e5
+    assert told["winners"][0]["measured"] is None
+    front = json.loads(succeed("search", "evolve", searched, "--pareto", "macs", "--json"))
+    costs, scores = [point["cost"] for point in front], [point["score"] for point in front]
+    assert costs == sorted(costs)
+    assert scores == sorted(scores)
+
+
+def test_pretraining_alone_tells_how_well_it_knows_the_statistics(tmp_path: Path) -> None:
+    file = tmp_path / "encoder.safetensors"
+    told = json.loads(succeed("search", "pretrain", "--plan", "tiny", "--pool", 4000, "--output", file, "--json"))
+    assert told["held_out"]["macs"]["kendall"] > 0.8
+    assert file.exists()
+
+
+def test_spaces_and_plans_are_shown_and_read_back(tmp_path: Path) -> None:
+    assert Space.from_json(succeed("search", "space", "paper", "--json")) == SPACES["paper"]
+    assert "3.154e+20 architectures x 9.453e+06 recipes" in succeed("search", "space", "paper")
+    assert succeed("search", "space", "paper", "--contains", "fbnetv3_b") == "fbnetv3_b is a network of space paper\n"
+    assert succeed("search", "space", "paper", "--contains", "fbnetv3_d").splitlines() == [
+        "fbnetv3_d is no network of space paper",
+        "  row 8: channels is 240, not among 180, 184, 188, ..., 224",
+    ]
+    assert Plan.from_json(succeed("search", "plan", "paper")) == PLANS["paper"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "--plan", "tinny"], "unknown plan 'tinny' (did you mean 'tiny'?); shipped are "),
+        (["run", "--space", "nope"], "unknown space 'nope'; shipped are paper, paper_recipe, tiny, others are JSON files"),
+        (["run", "--constraint", "macs<1M"], "bound 'macs<1M' cannot be read; write 'macs<=450M' or "),
+        (["run", "--constraint", "flops<=1M"], "bound flops<=1M: there is no cost 'flops'"),
+        (["run", "--constraint", "macs<=1k"], "no point of space tiny meets macs<=1k; the nearest reachable has macs 177,024"),
+        (["run", "--data", "digits", "--table", "x"], "a search needs data to train on (--data) or a recording (--table)"),
+        (["run", "--latency", "none.json"], "none.json: cannot be read"),
+        (["run", "--executor", "poool"], "unknown executor 'poool' (did you mean 'pool'?); choose from "),
+        (["run", "--model", "torchvision:resnett18"], "torchvision has no model 'resnett18' (did you mean 'resnet18'?)"),
+        (["run", "--epochs", "0"], "Recipe.epochs is 0; it must be a whole number of at least 1"),
+    ],
+)  # fmt: skip
+def test_what_it_refuses(arguments: list[str], message: str, tmp_path: Path) -> None:
+    ended = run("search", *arguments, "--output", tmp_path / "out")
+    assert ended.code == 2
+    assert message in ended.err
+    assert ended.err.startswith("error: ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_folders_it_refuses(searched: Path, table: Path, tmp_path: Path) -> None:
+    ended = run("search", "run", "--plan", "tiny", "--table", table, "--output", searched)
+    assert ended.err.endswith("holds a search; continue it with `fbnetv3 search resume`, or give another folder\n")
+    assert "holds no search" in run("search", "resume", tmp_path).err
+    assert refusal(lambda: Record.read(tmp_path)).endswith("start one with `fbnetv3 search run`")
