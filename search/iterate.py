@@ -129,7 +129,8 @@ class Iterations:
         return codes[np.argsort(-scores, kind="stable")[:number]]
 
     def _choose_epoch(self) -> None:
-        curves = [outcome.curve for outcome in self.outcomes.values() if outcome.failure is None]
+        told = [self.outcomes[trial.number] for trial in self.trials]  # in an order that does not depend on arrival
+        curves = [outcome.curve for outcome in told if outcome.failure is None]
         self.correlations = rank_correlations(np.array(curves)) if len(curves) > 2 else ()
         reached = [e for e, value in enumerate(self.correlations, start=1) if value >= self.rounds.correlation]
         self.stop_epoch = reached[0] if reached else self.rounds.epochs

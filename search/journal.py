@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any
 
@@ -17,21 +21,34 @@ from fbnetv3_zoo.search.trials import Failure, Outcome, Trial
 
 FILE = "journal.sqlite"
 _VERSION = 1
-_SCHEMA = """
-CREATE TABLE note (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE trial (number INTEGER PRIMARY KEY, round INTEGER NOT NULL, code TEXT NOT NULL, epochs INTEGER NOT NULL);
+_KIND = 0x466E5A6A  # SQLite's application_id: "FnZj"
+_SCHEMA = f"""
+BEGIN;
+CREATE TABLE note (key TEXT PRIMARY KEY, value TEXT NOT NULL, digest TEXT NOT NULL);
+CREATE TABLE trial (
+  number INTEGER PRIMARY KEY, round INTEGER NOT NULL, code TEXT NOT NULL, epochs INTEGER NOT NULL, digest TEXT NOT NULL
+);
 CREATE TABLE outcome (
   number INTEGER PRIMARY KEY REFERENCES trial, curve TEXT NOT NULL, failure TEXT, reason TEXT NOT NULL,
-  attempts INTEGER NOT NULL, seconds REAL NOT NULL, at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP
+  attempts INTEGER NOT NULL, seconds REAL NOT NULL, digest TEXT NOT NULL, at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP
 );
+PRAGMA application_id = {_KIND};
+PRAGMA user_version = {_VERSION};
+COMMIT;
 """
+_COLUMNS = {
+    "note": "key, value",
+    "trial": "number, round, code, epochs",
+    "outcome": "number, curve, failure, reason, attempts, seconds",
+}
 
 
 class Journal:
     """The journal of the search in a folder. One process writes; any number may read meanwhile (:meth:`read`).
 
     Every method that writes returns after the data has reached the disk (WAL, synchronous FULL): neither SIGKILL nor a
-    loss of power undoes it, and a write that was cut short leaves no trace.
+    loss of power undoes it, and a write that was cut short leaves no trace. A row carries a digest of its values, and
+    SQLite checks the rest when a journal is opened: a damaged one is refused, not misread.
     """
 
     def __init__(self, folder: Path, connection: sqlite3.Connection, lock: FileLock | None) -> None:
@@ -41,24 +58,15 @@ class Journal:
     def write(cls, folder: str | Path) -> Journal:
         """Open the journal in ``folder`` for writing, made where there is none. A second writer is refused."""
         folder = Path(folder)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(folder / ".lock", timeout=0)
-            lock.acquire()
-        except Timeout:
-            raise ZooError(
-                f"{folder}: another process is running this search; wait for it, or give another folder"
-            ) from None
-        except OSError as error:
-            raise ZooError(f"{folder}: cannot be made a folder ({error.strerror})") from None
+        lock = _locked(folder)
         try:
             connection = _connect(folder / FILE, "rwc")
-            with _explained(folder / FILE):
-                connection.execute("PRAGMA journal_mode = WAL")
-                connection.execute("PRAGMA synchronous = FULL")
-                if not _version(connection):
-                    connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
-                _check_version(folder / FILE, connection)
+            try:
+                with _explained(folder / FILE):
+                    _prepare(folder / FILE, connection)
+            except BaseException:
+                connection.close()
+                raise
         except BaseException:
             lock.release()
             raise
@@ -66,13 +74,23 @@ class Journal:
 
     @classmethod
     def read(cls, folder: str | Path) -> Journal:
-        """Open the journal in ``folder`` for reading, whether or not a search is running."""
+        """The journal in ``folder`` as it is now, for reading, whether or not a search is running."""
         folder = Path(folder)
-        if not (folder / FILE).is_file():
-            raise ZooError(f"{folder}: holds no search (there is no {FILE}); start one with `fbnetv3 search run`")
-        connection = _connect(folder / FILE, "ro")
-        with _explained(folder / FILE):
-            _check_version(folder / FILE, connection)
+        try:
+            (folder / FILE).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            raise ZooError(
+                f"{folder}: holds no search (there is no {FILE}); start one with `fbnetv3 search run`"
+            ) from None
+        except OSError as error:
+            raise ZooError(f"{folder}: cannot be read ({error.strerror})") from None
+        connection = _snapshot(folder / FILE)
+        try:
+            with _explained(folder / FILE):
+                _check(folder / FILE, connection)
+        except BaseException:
+            connection.close()
+            raise
         return cls(folder, connection, None)
 
     def __enter__(self) -> Journal:
@@ -85,83 +103,196 @@ class Journal:
 
     def close(self) -> None:
         """Let go of the file, and of the lock."""
-        self._connection.close()
-        if self._lock is not None:
-            self._lock.release()
+        try:
+            self._connection.close()
+        finally:
+            if self._lock is not None:
+                self._lock.release()
 
     def note(self, key: str, value: Any) -> None:
         """Keep ``value`` (plain JSON data) under ``key``; an earlier one is replaced."""
-        with self._transaction():
-            self._connection.execute("INSERT OR REPLACE INTO note VALUES (?, ?)", (key, json.dumps(value)))
+        self._insert("note", [(key, json.dumps(value))], replacing=True)
 
     def notes(self) -> Mapping[str, Any]:
         """Everything noted, by key."""
-        with _explained(self.folder / FILE):
-            return {key: json.loads(value) for key, value in self._connection.execute("SELECT key, value FROM note")}
+        return {key: json.loads(value) for key, value in self._rows("note")}
 
     def ask(self, trials: Sequence[Trial]) -> None:
         """Keep the trials of a round, all or none."""
-        rows = [(t.number, t.round, json.dumps(t.code), t.epochs) for t in trials]
-        with self._transaction():
-            self._connection.executemany("INSERT INTO trial VALUES (?, ?, ?, ?)", rows)
+        self._insert("trial", [(t.number, t.round, json.dumps(t.code), t.epochs) for t in trials])
 
     def tell(self, outcome: Outcome) -> None:
         """Keep one outcome. A trial has one outcome only."""
-        failure = outcome.failure.value if outcome.failure else None
-        row = (outcome.number, json.dumps(outcome.curve), failure, outcome.reason, outcome.attempts, outcome.seconds)
-        with self._transaction():
-            self._connection.execute(
-                "INSERT INTO outcome (number, curve, failure, reason, attempts, seconds) VALUES (?, ?, ?, ?, ?, ?)", row
-            )
+        failure, curve = outcome.failure.value if outcome.failure else None, json.dumps(outcome.curve)
+        seconds = float(outcome.seconds)
+        self._insert("outcome", [(outcome.number, curve, failure, outcome.reason, outcome.attempts, seconds)])
 
     def trials(self) -> tuple[Trial, ...]:
         """All trials, in order."""
-        with _explained(self.folder / FILE):
-            rows = self._connection.execute("SELECT number, round, code, epochs FROM trial ORDER BY number").fetchall()
+        rows = self._rows("trial")
         return tuple(Trial(number, round_, tuple(json.loads(code)), epochs) for number, round_, code, epochs in rows)
 
     def outcomes(self) -> dict[int, Outcome]:
         """All outcomes, by their trial's number."""
-        query = "SELECT number, curve, failure, reason, attempts, seconds FROM outcome ORDER BY number"
-        with _explained(self.folder / FILE):
-            rows = self._connection.execute(query).fetchall()
         return {
             number: Outcome(
                 number, tuple(json.loads(curve)), Failure(failure) if failure else None, reason, attempts, seconds
             )
-            for number, curve, failure, reason, attempts, seconds in rows
+            for number, curve, failure, reason, attempts, seconds in self._rows("outcome")
         }
+
+    def _insert(self, table: str, rows: Sequence[tuple[Any, ...]], *, replacing: bool = False) -> None:
+        columns = _COLUMNS[table]
+        places = ", ".join("?" * (columns.count(",") + 2))
+        how = "INSERT OR REPLACE" if replacing else "INSERT"
+        with _explained(self.folder / FILE), self._transaction():
+            self._connection.executemany(
+                f"{how} INTO {table} ({columns}, digest) VALUES ({places})",
+                [(*row, _digest(table, row)) for row in rows],
+            )
+
+    def _rows(self, table: str) -> Iterator[tuple[Any, ...]]:
+        """The rows of ``table``, in order of their key; raises where one is not as it was written."""
+        path, columns = self.folder / FILE, _COLUMNS[table]
+        with _explained(path):
+            found = self._connection.execute(f"SELECT {columns}, digest FROM {table} ORDER BY 1").fetchall()
+        for *row, digest in found:
+            if digest != _digest(table, row):
+                raise _damaged(path, f"{table} {row[0]!r} is not as it was written")
+            yield tuple(row)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        with _explained(self.folder / FILE):
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
             self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:  # on a full disk, SQLite has already undone it
+                self._connection.execute("ROLLBACK")
+            raise
+
+
+def _locked(folder: Path) -> FileLock:
+    """The lock on ``folder``, which is made where it is missing."""
+    try:
+        missing = [place for place in (folder, *folder.parents) if not place.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        for place in missing:
+            _sync(place.parent)
+        lock = FileLock(folder / ".lock", timeout=0)
+        lock.acquire()
+    except Timeout:
+        raise ZooError(
+            f"{folder}: another process is running this search; wait for it, or give another folder"
+        ) from None
+    except FileExistsError:
+        raise ZooError(f"{folder}: is no folder; give another one") from None
+    except (OSError, NotImplementedError) as error:  # the latter: a file system without locks
+        raise ZooError(f"{folder}: cannot be written ({getattr(error, 'strerror', error)})") from None
+    return lock
+
+
+def _sync(folder: Path) -> None:
+    """Have the disk know the names in ``folder``; what SQLite writes into its own, it sees to itself."""
+    with suppress(OSError):  # not every file system can
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
 
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    _check_files(path)
     with _explained(path):
         uri = f"{path.absolute().as_uri()}?mode={mode}"
         return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=10, check_same_thread=False)
 
 
-def _version(connection: sqlite3.Connection) -> int:
-    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+def _check_files(path: Path) -> None:
+    """Raise where SQLite would throw away what is in the -wal file."""
+    sizes = [file.stat().st_size if file.exists() else 0 for file in (path, path.with_name(f"{path.name}-wal"))]
+    if sizes[1] and not sizes[0]:
+        raise _damaged(path, f"it is empty, and {path.name}-wal is not")
 
 
-def _check_version(path: Path, connection: sqlite3.Connection) -> None:
-    if (version := _version(connection)) != _VERSION:
+def _prepare(path: Path, connection: sqlite3.Connection) -> None:
+    """Make ``connection`` one that writes, and the tables where there are none."""
+    for setting in ("synchronous = FULL", "fullfsync = ON", "checkpoint_fullfsync = ON", "foreign_keys = ON"):
+        connection.execute(f"PRAGMA {setting}")
+    if not _pragma(connection, "schema_version"):  # a new file, or one whose making was cut short
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.executescript(_SCHEMA)
+    _check(path, connection)
+    connection.execute("PRAGMA journal_mode = WAL")
+
+
+def _snapshot(path: Path) -> sqlite3.Connection:
+    """What the journal at ``path`` holds, in memory: who reads it slowly keeps nobody from writing."""
+    with suppress(sqlite3.Error, ZooError):
+        return _in_memory(path)
+    with TemporaryDirectory() as folder:  # SQLite needs files beside a journal, and may have no right to make them
+        for name in (FILE, f"{FILE}-wal"):
+            with suppress(FileNotFoundError), _readable(path.with_name(name)):
+                shutil.copyfile(path.with_name(name), Path(folder) / name)
+        with _explained(path):
+            return _in_memory(Path(folder) / FILE)
+
+
+def _in_memory(path: Path) -> sqlite3.Connection:
+    memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    try:
+        with closing(_connect(path, "rw")) as source:
+            source.backup(memory)
+    except BaseException:
+        memory.close()
+        raise
+    return memory
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ZooError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> Any:
+    return connection.execute(f"PRAGMA {name}").fetchone()[0]
+
+
+def _check(path: Path, connection: sqlite3.Connection) -> None:
+    """Raise unless the file is a whole journal of this version."""
+    kind, version = _pragma(connection, "application_id"), _pragma(connection, "user_version")
+    if not _pragma(connection, "schema_version"):
+        raise ZooError(f"{path}: is empty; its search has not begun, start it again with `fbnetv3 search run`")
+    if kind != _KIND:
+        raise ZooError(f"{path}: is no journal of a search; give another folder")
+    if version != _VERSION:
         raise ZooError(f"{path}: is a journal of version {version}; this release reads version {_VERSION}")
+    if (found := _pragma(connection, "integrity_check(1)")) != "ok":
+        raise _damaged(path, " ".join(str(found).split()))
+
+
+def _digest(table: str, row: Sequence[Any]) -> str:
+    return hashlib.blake2b(repr((table, *row)).encode(), digest_size=8).hexdigest()
+
+
+def _damaged(path: Path, what: str) -> ZooError:
+    return ZooError(f"{path}: is damaged ({what}); bring back a copy of it, or give another folder")
 
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
     try:
         yield
+    except sqlite3.IntegrityError as error:
+        raise ZooError(f"{path}: refuses the row ({error})") from None
+    except (sqlite3.OperationalError, sqlite3.ProgrammingError) as error:
+        raise ZooError(f"{path}: the journal cannot be used ({error}); mend that and resume the search") from None
     except sqlite3.Error as error:
-        raise ZooError(f"{path}: the journal cannot be used ({error})") from None
+        raise _damaged(path, str(error)) from None

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.errors import ZooError, check_whole
 from fbnetv3_zoo.search.costs import Constraint, CostModel, NetworkCosts, check_constraint
 from fbnetv3_zoo.search.evolve import Evolved, evolve
 from fbnetv3_zoo.search.executors import InProcess
@@ -24,6 +26,8 @@ from fbnetv3_zoo.search.space import Codes
 from fbnetv3_zoo.search.trials import Evaluator, Executor, Limits, Outcome, Task, Trial
 
 ENCODER = "encoder.safetensors"
+LEAST_POOL = 10
+"""With fewer points, stage 1 pretrains nothing."""
 
 
 class Observer:
@@ -56,22 +60,25 @@ def run_search(
         origin: plain data kept in the journal, of where evaluator and costs came from; must be the same on resuming.
         observers: are told of every stage and outcome.
 
-    Raises :class:`ZooError` for input that does not fit, an unreachable constraint (before anything is trained), and
-    where no candidate at all could be scored.
+    Raises :class:`ZooError` for input that does not fit and an unreachable constraint, before there is a folder, and
+    where fewer than two candidates could be scored. Whatever else ends it (a full disk, Ctrl-C, a lost machine), the
+    folder can be resumed.
     """
-    search = Search(plan, costs=costs, points=points)
-    for constraint in plan.constraints:
-        search.check(constraint)
+    search, executor = Search(plan, costs=costs, points=points), executor or InProcess()
+    told = json.loads(json.dumps(dict(origin or {})))
+    check_whole("stages", stages, at_most=3)
+    search.check_all()
+    executor.run(evaluator, (), limits)  # refuses what it cannot run
     with Journal.write(folder) as journal:
-        _begin(journal, plan, origin or {}, resume=resume)
-        run = _Run(search, journal, evaluator, executor or InProcess(), limits, observers)
+        _begin(journal, plan, told, resume=resume)
+        run = _Run(search, journal, evaluator, executor, limits, observers)
         run.stage_1()
         if stages >= 2:
             run.stage_2()
         if stages >= 3:
             winners = run.finals(run.stage_3())
-            journal.note("winners", [winner.to_plain() for winner in winners])
             write_winners(plan, winners, Path(folder))
+            journal.note("winners", [winner.to_plain() for winner in winners])
     return Record.read(folder)
 
 
@@ -82,12 +89,21 @@ class Search:
         self.plan, self.space, self.points = plan, plan.space, points
         self.costs: CostModel = costs or (NetworkCosts(plan.space) if _searches_networks(plan) else NoCosts())
 
-    def check(self, constraint: Constraint) -> None:
-        """Raise where no point of the space meets ``constraint``, naming the nearest reachable value."""
+    def check(self, constraint: Constraint, *, at_least: Literal[1, 2] = 1) -> None:
+        """Raise where fewer points of the space meet ``constraint``, naming the nearest reachable value."""
         if self.points is not None:
-            self._given(constraint)
-            return
-        draw_pool(self.space, self.costs, constraint, 2, self._random(0))
+            found = len(self._given(constraint))
+        else:
+            found = len(draw_pool(self.space, self.costs, constraint, 2, self._random(0)).codes)
+        if found < at_least:
+            bounds = f" that meets {','.join(map(str, constraint))}" if constraint else ""
+            raise ZooError(f"space {self.space.name} has one point{bounds}; there is nothing to search")
+
+    def check_all(self) -> None:
+        """Raise for constraints of the plan that cannot be met."""
+        self.check(self.plan.within, at_least=2)
+        for constraint in self.plan.constraints:
+            self.check(constraint)
 
     def pool(self) -> Pool:
         """The points of stages 1 and 2."""
@@ -100,7 +116,7 @@ class Search:
         """Stage 1: an encoder pretrained on the pool's costs; None where there is nothing to learn or to use it."""
         kind = self.plan.rounds.predictor
         varied = {name: values for name, values in pool.costs.items() if np.ptp(values) > 0}
-        wanted = isinstance(kind, MLP) and kind.pretraining is not Pretraining.NONE
+        wanted = isinstance(kind, MLP) and kind.pretraining is not Pretraining.NONE and len(pool.codes) >= LEAST_POOL
         if not (wanted and varied and self.space.width("architecture")) or not isinstance(kind, MLP):
             return None
         return pretrain_encoder(self.space, pool.codes, varied, kind=kind, seed=self.plan.seed)
@@ -186,8 +202,12 @@ class _Run:
                 told = {"epoch": self.iterations.stop_epoch, "correlations": self.iterations.correlations}
                 self.journal.note("stop", told)
         if self.iterations.predictor() is None:
-            first = next(iter(self.journal.outcomes().values()))
-            raise ZooError(f"{self.journal.folder}: no candidate could be scored; the first failed so: {first.reason}")
+            number, outcomes = len(self.iterations.scored()[0]), self.journal.outcomes().values()
+            reason = next(outcome.reason for outcome in outcomes if outcome.failure)
+            raise ZooError(
+                f"{self.journal.folder}: {number} of {len(outcomes)} candidates could be scored, and 2 are needed; "
+                f"the first failure: {reason}"
+            )
 
     def stage_3(self) -> list[Evolved]:
         """The best predicted points under every constraint."""
@@ -205,7 +225,10 @@ class _Run:
         full = self.plan.rounds.epochs
         wanted = distinct(np.concatenate([self._finalists(found) for found in evolved]))
         done = {trial.code for trial in self.iterations.trials if trial.epochs == full}
-        round_, first = self.iterations.round + 1, len(self.iterations.trials)
+        round_, first = (
+            self.plan.rounds.rounds + 1,
+            len(self.iterations.trials),
+        )  # even if fewer rounds used up the pool
         asked = [code for code in map(tuple, wanted.tolist()) if code not in done]
         trials = self._asked_before(round_) or [
             Trial(first + n, round_, code, full) for n, code in enumerate(asked)
@@ -244,8 +267,9 @@ class _Run:
         )
 
     def _next_round(self) -> list[Trial]:
-        if before := self._asked_before(self.iterations.round + 1):
-            return self.iterations.take_up(before) if self.iterations.round < self.plan.rounds.rounds else []
+        done = self.iterations.round
+        if done < self.plan.rounds.rounds and (before := self._asked_before(done + 1)):
+            return self.iterations.take_up(before)
         return self.iterations.ask()
 
     def _asked_before(self, round_: int) -> list[Trial]:
@@ -262,10 +286,11 @@ class _Run:
             self._say(f"round {left[0].round}: {len(left)} candidates, {left[0].epochs} epochs each")
         tasks = [Task(trial.number, self._candidate(trial), trial.epochs) for trial in left]
         by_number = {trial.number: trial for trial in left}
-        for outcome in self.executor.run(self.evaluator, tasks, self.limits) if tasks else ():
-            self.journal.tell(outcome)
-            for observer in self.observers:
-                observer.on_outcome(by_number[outcome.number], outcome)
+        with _ended(self.executor.run(self.evaluator, tasks, self.limits) if tasks else iter(())) as found:
+            for outcome in found:
+                self.journal.tell(outcome)
+                for observer in self.observers:
+                    observer.on_outcome(by_number[outcome.number], outcome)
         outcomes = self.journal.outcomes()
         return [outcomes[trial.number] for trial in trials]
 
@@ -275,6 +300,16 @@ class _Run:
     def _say(self, line: str) -> None:
         for observer in self.observers:
             observer.on_stage(line)
+
+
+@contextmanager
+def _ended(outcomes: Iterator[Outcome]) -> Iterator[Iterator[Outcome]]:
+    """``outcomes``; when the block is left, whatever still runs is ended."""
+    try:
+        yield outcomes
+    finally:
+        if isinstance(outcomes, Generator):
+            outcomes.close()
 
 
 def _evolved_to_plain(found: Evolved) -> dict[str, Any]:
