@@ -21,6 +21,12 @@ from fbnetv3_zoo.search.executors import LocalPool, OnRay
 from fbnetv3_zoo.search.space import Candidate
 from fbnetv3_zoo.search.trials import Executor, Limits, Task
 
+LABELS = {
+    "pool": "LocalPool",
+    "ray": "OnRay, a cluster of its own",
+    "futures": "concurrent.futures, spawned",
+}
+
 
 @dataclass(frozen=True)
 class Sleep:
@@ -59,21 +65,22 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=1000)
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--only", choices=("pool", "ray", "futures"), help="one executor alone")
     told = parser.parse_args()
     tasks = [Task(n, Candidate(f"c{n}", {"number": n}), 5) for n in range(told.tasks)]
     evaluator, ideal = Sleep(told.seconds), told.tasks * told.seconds / told.workers
     cases: dict[str, Callable[[], Iterator[object]]] = {
-        "LocalPool": lambda: ours(LocalPool(told.workers), evaluator, tasks),
-        "OnRay, a cluster of its own": lambda: ours(OnRay(workers=told.workers), evaluator, tasks),
-        "concurrent.futures, spawned": lambda: standard(told.workers, evaluator, tasks),
+        "pool": lambda: ours(LocalPool(told.workers), evaluator, tasks),
+        "ray": lambda: ours(OnRay(workers=told.workers), evaluator, tasks),
+        "futures": lambda: standard(told.workers, evaluator, tasks),
     }
     print(f"{told.tasks} candidates of {told.seconds:g} s, {told.workers} workers, {os.cpu_count()} cores, ", end="")
     print(f"load {os.getloadavg()[0]:.1f} at the start; ideal {ideal:.1f} s\n")
     print("| executor | first outcome, s | all, s | of the ideal |\n|---|---:|---:|---:|")
-    for label, run in cases.items():
-        first, total, number = timed(run)
+    for name in [told.only] if told.only else cases:
+        first, total, number = timed(cases[name])
         assert number == told.tasks
-        print(f"| {label} | {first:.1f} | {total:.1f} | {ideal / total:.3f} |", flush=True)
+        print(f"| {LABELS[name]} | {first:.1f} | {total:.1f} | {ideal / total:.3f} |", flush=True)
 
 
 if __name__ == "__main__":

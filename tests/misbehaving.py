@@ -136,11 +136,12 @@ class Training:
 
 
 def threads(candidate: Candidate, epochs: int) -> Sequence[float]:
-    """How many threads PyTorch uses, and whether somebody had imported it before."""
+    """Threads of PyTorch, whether somebody had imported it before, OMP_NUM_THREADS when the process began."""
     loaded = "torch" in sys.modules
     import torch
 
-    return [float(torch.get_num_threads()), float(loaded)]
+    began = dict(entry.partition("=")[::2] for entry in Path("/proc/self/environ").read_text().split("\0"))
+    return [float(torch.get_num_threads()), float(loaded), float(began.get("OMP_NUM_THREADS", 0))]
 
 
 def ignore_everything(candidate: Candidate, epochs: int) -> Sequence[float]:
