@@ -81,7 +81,8 @@ def main() -> None:
         first, total, number = timed(cases[name])
         assert number == told.tasks
         print(
-            f"| {LABELS[name]} | {first:.1f} | {total:.1f} | {ideal / total:.3f} | {ideal / (total - first + told.seconds):.3f} |",
+            f"| {LABELS[name]} | {first:.1f} | {total:.1f} | {ideal / total:.3f} "
+            f"| {ideal / (total - first + told.seconds):.3f} |",
             flush=True,
         )
 
