@@ -314,7 +314,7 @@ def test_frames_cancel_over_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
     assert table.call == 0.5
     whole = Weigher(1, 3)([network_graph(keys, SWISH) for keys in network_blocks(pool)])
     np.testing.assert_allclose(table(pool), whole, atol=1e-4)
-    checked = check_latency(table, pool)
+    checked = check_latency(replace(table, scale=2.0), pool)
     assert checked.check is not None
     assert (checked.check.error, checked.scale) == pytest.approx((0, 1), abs=1e-4)
 
@@ -391,6 +391,6 @@ def test_errors_by_hand() -> None:
     assert (check.error, check.bias, check.scaled_error) == pytest.approx((0.1, 0.1, 0.0))
     check = compare(whole * [0.9, 1.1, 1.0, 1.0], whole)
     assert (check.error, check.bias) == pytest.approx((0.05, 0.0))
-    # Each is scaled by the middle one of the others' ratios: of [1/1.1, 1, 1], [1/0.9, 1, 1], [1/0.9, 1/1.1, 1] (twice)
-    assert check.scaled_error == pytest.approx(0.05)
+    check = compare(whole[:3] * [1, 2, 4], whole[:3])  # the middle of the others' ratios: 0.375, 0.625 and 0.75
+    assert check.scaled_error == pytest.approx((0.625 + 0.25 + 2.0) / 3)
     assert compare(whole[::-1], whole).kendall == -1.0
