@@ -37,8 +37,8 @@ class Winner:
     @classmethod
     def from_plain(cls, data: Mapping[str, Any]) -> Winner:
         """What :meth:`to_plain` gave."""
-        constraint = from_plain(Constraint, data["constraint"], "constraint")  # type: ignore[arg-type]
-        return cls(constraint, tuple(data["code"]), data["predicted"], data["measured"], data["costs"])  # type: ignore[arg-type]
+        constraint = from_plain(Constraint, data["constraint"], "constraint")
+        return cls(constraint, tuple(data["code"]), data["predicted"], data["measured"], data["costs"])
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Record:
         """The epoch whose scores stage 2 goes by."""
         return int(self.stop["epoch"]) if self.stop else self.plan.rounds.epochs
 
-    def scored(self, *, rounds: int | None = None) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+    def scored(self, *, rounds: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Codes and scores at :attr:`stop_epoch` of the first ``rounds`` rounds (default: all of stage 2)."""
         last = self.plan.rounds.rounds if rounds is None else rounds
         stage = Iterations(self.plan.space, np.zeros((2, len(self.plan.space.dimensions)), np.int64), self.plan.rounds)

@@ -147,7 +147,8 @@ class Space:
         """So many points: of a scrambled Sobol sequence (the paper: Niederreiter's, a relative), or independent."""
         check_whole("sample: number", number)
         if method == "uniform":
-            return rng.integers(0, self.sizes, size=(number, len(self.sizes)))
+            drawn: Codes = rng.integers(0, self.sizes, size=(number, len(self.sizes)))
+            return drawn
         from scipy.stats import qmc
 
         engine = qmc.Sobol(len(self.sizes), scramble=True, rng=rng)
@@ -164,7 +165,8 @@ class Space:
         jump = (codes + rng.integers(1, np.maximum(self.sizes, 2), size=codes.shape)) % self.sizes
         step = np.clip(codes + rng.choice((-1, 1), size=codes.shape), 0, self.sizes - 1)
         near = (rng.random(codes.shape) < 0.5) & self._ordered & (step != codes)
-        return np.where(hit, np.where(near, step, jump), codes)
+        changed: Codes = np.where(hit, np.where(near, step, jump), codes)
+        return changed
 
     @cached_property
     def _ordered(self) -> npt.NDArray[np.bool_]:
