@@ -40,9 +40,10 @@ class Origin:
     def absolute(self) -> Origin:
         """The same with paths that hold in every folder."""
         data = self.data if self.data in ("", "digits") else str(Path(self.data).absolute())
-        paths = {name: getattr(self, name) for name in ("subset", "table", "latency")}
-        found = {name: str(Path(path).absolute()) for name, path in paths.items() if path}
-        return replace(self, data=data, **found)
+        subset, table, latency = (
+            path and str(Path(path).absolute()) for path in (self.subset, self.table, self.latency)
+        )  # fmt: skip
+        return replace(self, data=data, subset=subset, table=table, latency=latency)
 
     def evaluator(self, space: Space, execution: Execution) -> Evaluator:
         """What scores the candidates of ``space``."""

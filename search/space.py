@@ -153,7 +153,8 @@ class Space:
 
         engine = qmc.Sobol(len(self.sizes), scramble=True, rng=rng)
         points = engine.random_base2(max(1, math.ceil(math.log2(number))))[:number]
-        return np.minimum((points * self.sizes).astype(np.int64), self.sizes - 1)
+        codes: Codes = np.minimum((points * self.sizes).astype(np.int64), self.sizes - 1)
+        return codes
 
     def mutate(self, codes: Codes, rng: np.random.Generator, rate: float | npt.NDArray[np.float64]) -> Codes:
         """Copies in which every dimension takes another value with probability ``rate`` (a number, or one a point).

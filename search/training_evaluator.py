@@ -59,7 +59,7 @@ class TrainingEvaluator:
         side = candidate.arch.resolution if candidate.arch else self.resolution
         preprocess = Preprocess(round(side * data.resize_ratio), side, mean=data.mean, std=data.std)
         network = _build(candidate, recipe, data)
-        network.preprocess = preprocess
+        network.preprocess = preprocess  # type: ignore[assignment]
         world = World(device=torch.device(self.execution.device))
         learner = Learner(network, recipe, execution=self.execution, world=world)  # type: ignore[arg-type]
         batches = TrainingBatches(data["train"], preprocess, recipe, execution=self.execution, world=world)
