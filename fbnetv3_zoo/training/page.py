@@ -66,6 +66,15 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: Ite
     return Html(f'<div class="wide"><table><thead><tr>{titles}</tr></thead>\n<tbody>{lines}</tbody></table></div>\n')
 
 
+def figures(drawings: Iterable[tuple[str, object, object]]) -> Html:
+    """Drawings (SVG elements) side by side where there is room, each with a title and what it shows below it."""
+    shown = "".join(
+        f"<figure>{drawn}<figcaption><b>{text(title)}</b> {text(caption)}</figcaption></figure>\n"
+        for drawn, title, caption in drawings
+    )
+    return Html(f'<div class="curves">{shown}</div>\n')
+
+
 def page(title: str, *parts: Html) -> str:
     """The whole page."""
     head = f"{_META}<title>{text(title)}</title>\n<style>{_STYLE}</style>\n"
@@ -99,6 +108,14 @@ ul { padding-left: 1.2rem; }
 .curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(19rem, 100%), 1fr)); gap: 1rem; }
 .curves svg { width: 100%; height: auto; }
 .wide { overflow-x: auto; margin: 1rem 0; }
+h3 { margin: 1.5rem 0 .25rem; font-size: 1rem; font-weight: 600; overflow-wrap: anywhere; }
+.small-curves { grid-template-columns: repeat(auto-fill, minmax(min(15rem, 100%), 1fr)); }
+.network { display: block; font-size: 10px; fill: var(--ink); }
+.network text.faint { fill: var(--faint); }
+.network rect { fill: rgb(var(--right) / .45); }
+.network rect.wider { fill: rgb(var(--right)); }
+.network line { stroke: var(--line); }
+.network .cut { stroke: var(--paper); stroke-width: 4; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th { font-weight: 500; text-align: left; vertical-align: bottom; }
 th, td { padding: .25rem .9rem .25rem 0; }
@@ -107,6 +124,7 @@ td { vertical-align: top; max-width: 26rem; overflow-wrap: break-word; }
 .number { text-align: right; white-space: nowrap; }
 .bar { display: block; width: 10rem; height: .7rem; margin-top: .4rem; background: var(--tile); }
 .bar rect { fill: rgb(var(--right) / .4); }
+.bar .alone { fill: rgb(var(--right)); }
 .bar line { stroke: rgb(var(--right)); stroke-width: 2; vector-effect: non-scaling-stroke; }
 .confusion th, .confusion td { padding: 0; border: 1px solid var(--paper); }
 .confusion td { min-width: 2.2rem; height: 2rem; text-align: center; vertical-align: middle;
@@ -138,5 +156,6 @@ dd { margin: 0; overflow-wrap: anywhere; }
   .confusion th bdi { max-inline-size: 6rem; }
   .confusion td { min-width: 1.6rem; height: 1.6rem; }
   .pictures { grid-template-columns: repeat(auto-fill, minmax(6rem, 1fr)); } }
-@media print { section { break-inside: avoid-page; } }
+@media print { section, figure, tr, .network { break-inside: avoid-page; } h2, h3 { break-after: avoid-page; }
+  .long { break-inside: auto; } .wide { overflow: visible; } .network { max-width: 100%; height: auto; } }
 """
