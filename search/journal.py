@@ -207,7 +207,13 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
     _check_files(path)
     with _explained(path):
         uri = f"{path.absolute().as_uri()}?mode={mode}"
-        return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=10, check_same_thread=False)
+        return _decoding(sqlite3.connect(uri, uri=True, isolation_level=None, timeout=10, check_same_thread=False))
+
+
+def _decoding(connection: sqlite3.Connection) -> sqlite3.Connection:
+    """``connection``, made to read damaged text too: its digest tells."""
+    connection.text_factory = lambda data: data.decode(errors="replace")
+    return connection
 
 
 def _check_files(path: Path) -> None:
@@ -222,7 +228,6 @@ def _prepare(path: Path, connection: sqlite3.Connection) -> None:
     for setting in ("synchronous = FULL", "fullfsync = ON", "checkpoint_fullfsync = ON", "foreign_keys = ON"):
         connection.execute(f"PRAGMA {setting}")
     if not _pragma(connection, "schema_version"):  # a new file, or one whose making was cut short
-        connection.execute("PRAGMA journal_mode = WAL")
         connection.executescript(_SCHEMA)
     _check(path, connection)
     connection.execute("PRAGMA journal_mode = WAL")
@@ -241,7 +246,7 @@ def _snapshot(path: Path) -> sqlite3.Connection:
 
 
 def _in_memory(path: Path) -> sqlite3.Connection:
-    memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    memory = _decoding(sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False))
     try:
         with closing(_connect(path, "rw")) as source:
             source.backup(memory)
@@ -275,7 +280,7 @@ def _check(path: Path, connection: sqlite3.Connection) -> None:
     if version != _VERSION:
         raise ZooError(f"{path}: is a journal of version {version}; this release reads version {_VERSION}")
     if (found := _pragma(connection, "integrity_check(1)")) != "ok":
-        raise _damaged(path, " ".join(str(found).split()))
+        raise _damaged(path, str(found))
 
 
 def _digest(table: str, row: Sequence[Any]) -> str:
@@ -283,7 +288,8 @@ def _digest(table: str, row: Sequence[Any]) -> str:
 
 
 def _damaged(path: Path, what: str) -> ZooError:
-    return ZooError(f"{path}: is damaged ({what}); bring back a copy of it, or give another folder")
+    shown = "".join(c if c.isprintable() else " " for c in what)
+    return ZooError(f"{path}: is damaged ({shown}); bring back a copy of it, or give another folder")
 
 
 @contextmanager
@@ -294,5 +300,5 @@ def _explained(path: Path) -> Iterator[None]:
         raise ZooError(f"{path}: refuses the row ({error})") from None
     except (sqlite3.OperationalError, sqlite3.ProgrammingError) as error:
         raise ZooError(f"{path}: the journal cannot be used ({error}); mend that and resume the search") from None
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         raise _damaged(path, str(error)) from None

@@ -140,7 +140,7 @@ class Search:
     def _given(self, constraint: Constraint) -> Codes:
         assert self.points is not None
         check_constraint(constraint, self.costs.names)
-        found = self.points[outside(self.costs, constraint, self.points) == 0]
+        found: Codes = self.points[outside(self.costs, constraint, self.points) == 0]
         if not len(found):
             raise ZooError(f"none of the {len(self.points)} given points meets {','.join(map(str, constraint))}")
         return found
