@@ -68,7 +68,8 @@ def _pickled(ray: Any, evaluator: Evaluator) -> bytes:
 def _outcomes(ray: Any, settings: OnRay, evaluator: bytes, tasks: Sequence[Task], limits: Limits) -> Iterator[Outcome]:
     if not tasks:
         return
-    with connected(ray, settings.address, settings.workers, settings.cpus_per_task, settings.gpus_per_task):
+    size = (settings.workers, settings.cpus_per_task, settings.gpus_per_task)
+    with connected(ray, settings.address, *size, limits.retries):
         job = _Job(ray, settings, evaluator, limits)
         try:
             yield from job.outcomes(tasks)
@@ -81,7 +82,7 @@ class _Job:
 
     def __init__(self, ray: Any, settings: OnRay, evaluator: bytes, limits: Limits) -> None:
         self._ray, self._limits, self._room = ray, limits, settings.workers
-        self._clock = ray.remote(Clock).options(num_cpus=0).remote()
+        self._clock = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Clock).remote()
         self._remote = ray.remote(
             num_cpus=settings.cpus_per_task, num_gpus=settings.gpus_per_task, scheduling_strategy="SPREAD"
         )(evaluate)

@@ -31,8 +31,11 @@ def imported() -> Any:
 
 
 @contextmanager
-def connected(ray: Any, address: str, workers: int | None, cpus: float, gpus: float) -> Iterator[None]:
-    """Within it, Ray is initialised: by the caller, who keeps it, or by us, for so many workers of such a size."""
+def connected(ray: Any, address: str, workers: int | None, cpus: float, gpus: float, retries: int) -> Iterator[None]:
+    """Within it, Ray is initialised: by the caller, who keeps it, or by us, for so many workers of such a size.
+
+    A cluster of our own tries a task again only so often after ending it for want of memory; else Ray has no limit.
+    """
     if ray.is_initialized():
         _warn_of_too_little(ray, cpus, gpus)
         yield
@@ -40,7 +43,7 @@ def connected(ray: Any, address: str, workers: int | None, cpus: float, gpus: fl
     address = address or os.environ.get("RAY_ADDRESS", "")
     with _as_before():
         with _own_signals():
-            _join(ray, address) if address else _start(ray, workers, cpus, gpus)
+            _join(ray, address) if address else _start(ray, workers, cpus, gpus, retries)
         try:
             if address:
                 _warn_of_too_little(ray, cpus, gpus)
@@ -56,8 +59,8 @@ def _join(ray: Any, address: str) -> None:
         raise ZooError(f"no Ray cluster at {address!r}: {one_line(error)}") from None
 
 
-def _start(ray: Any, workers: int | None, cpus: float, gpus: float) -> None:
-    for name, value in QUIET.items():
+def _start(ray: Any, workers: int | None, cpus: float, gpus: float, retries: int) -> None:
+    for name, value in {**QUIET, "RAY_task_oom_retries": str(retries)}.items():
         os.environ.setdefault(name, value)
     ray.init(
         address="local", num_cpus=math.ceil(workers * cpus) if workers else None, include_dashboard=False,
