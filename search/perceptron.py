@@ -27,7 +27,6 @@ Ints = npt.NDArray[np.int64]
 
 BATCH = 32
 PRETRAINING_BATCH = 256
-_CHUNK = 2048  # points predicted at once: what fits the processor's cache
 _BETAS = (0.9, 0.999)
 ENCODER = ("encoder.first", "encoder.second")
 _FORMAT = "fbnetv3_zoo.encoder 1"
@@ -83,16 +82,12 @@ class Network:
     def predict(self, x: Floats) -> Doubles:
         """Outputs of every member, shape (members, points)."""
         with one_thread():
-            parts = [self.forward(self._for_all(x[n : n + _CHUNK]))[0] for n in range(0, len(x), _CHUNK)]
-        return np.concatenate(parts, 1, dtype=np.float64) if parts else np.zeros((self.members, 0))
+            return self.forward(self._for_all(x))[0].astype(np.float64)
 
     def predict_statistics(self, x: Floats) -> Doubles:
         """The proxy head's outputs, members averaged, shape (points, outputs)."""
-        parts = [x[n : n + _CHUNK] for n in range(0, len(x), _CHUNK)]
         with one_thread():
-            return np.concatenate(
-                [self._linear("proxy", self.encode(self._for_all(part))[1]).mean(0, dtype=np.float64) for part in parts]
-            )
+            return self._linear("proxy", self.encode(self._for_all(x))[1]).mean(0, dtype=np.float64)
 
     def encode(self, x: Floats) -> tuple[Floats, Floats]:
         """Hidden values and embedding of (members, points, architecture columns)."""
