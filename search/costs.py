@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from fbnetv3_zoo.cost import COLUMNS, Ints, Table, pool_cost
 from fbnetv3_zoo.errors import ZooError, check_number, nearest
+from fbnetv3_zoo.rows import Activation
 from fbnetv3_zoo.search.networks import ConvChoices, Networks, PoolingChoices, ResidualChoices
 from fbnetv3_zoo.search.space import Codes, Space
 
@@ -34,6 +35,10 @@ class CostModel(Protocol):
 class PoolLatency(Protocol):
     """Estimates the latency in milliseconds of every network of a table."""
 
+    @property
+    def activation(self) -> Activation:
+        """That of the blocks it knows."""
+
     def __call__(self, table: Table) -> Doubles:
         """Milliseconds, shape (networks,)."""
 
@@ -47,6 +52,11 @@ class NetworkCosts:
     def __init__(self, space: Space, *, latency: PoolLatency | None = None) -> None:
         if space.networks is None:
             raise ZooError(f"space {space.name}: searches no networks, so there is no cost to bound")
+        if latency is not None and latency.activation is not space.networks.activation:
+            raise ZooError(
+                f"the latency table is of {latency.activation.value} blocks, space {space.name} has "
+                f"{space.networks.activation.value}; measure the space with `fbnetv3 search lut`"
+            )
         self.space, self.latency = space, latency
 
     @property
@@ -56,7 +66,7 @@ class NetworkCosts:
 
     def __call__(self, codes: Codes) -> Costs:
         """The costs of every point of ``codes``; some points at a time, as many as the processor's cache holds."""
-        parts = [self._of(codes[start : start + 512]) for start in range(0, len(codes), 512)] or [self._of(codes)]
+        parts = [self._of(codes[start : start + 1024]) for start in range(0, len(codes), 1024)] or [self._of(codes)]
         return {name: np.concatenate([part[name] for part in parts]) for name in self.names}
 
     def _of(self, codes: Codes) -> Costs:
@@ -84,34 +94,35 @@ def tabulate_codes(space: Space, codes: Codes) -> Table:
         chosen = {short: values[long] for short, long in names.items()}
         parts += _blocks(row, chosen, channels, networks)
         channels = chosen["channels"]
-    columns = {name: np.stack([part[name] for part in parts], axis=1) for name in COLUMNS}
+    columns = {name: np.concatenate([part[name] for part in parts], axis=1) for name in COLUMNS}
     return Table(columns, values["resolution"], channels, np.full(len(codes), networks.num_classes))
 
 
 def _blocks(
     row: ConvChoices | ResidualChoices | PoolingChoices, chosen: Mapping[str, Ints], channels: Ints, networks: Networks
 ) -> list[dict[str, Ints]]:
-    """The columns of every block of ``row``, each of shape (networks,)."""
+    """The columns of the first block of ``row`` and of the rest, each of shape (networks, blocks)."""
     zero, one, out = np.zeros_like(channels), np.ones_like(channels), chosen["channels"]
     plain = dict.fromkeys(COLUMNS, zero) | {"in_channels": channels, "out": out, "stride": one, "groups_1x1": one}
     if isinstance(row, ConvChoices):
         kernel = chosen["kernel_first"]
         dense = {"mid": out, "kernel": kernel, "padding": kernel // 2, "stride": one * row.stride}
-        return [plain | dense | {"groups": one, "dense": one, "bias": one}]
+        return [_one(plain | dense | {"groups": one, "dense": one, "bias": one})]
     divisor = networks.width_divisor
     if isinstance(row, PoolingChoices):
         mid = _rounded(channels * chosen["expansion_first"], divisor)
-        return [plain | {"mid": mid, "kernel": one, "expands": one, "projects": one, "pools": one}]
+        return [_one(plain | {"mid": mid, "kernel": one, "expands": one, "projects": one, "pools": one})]
     first = _residual(row, chosen, "first", channels, divisor)
     if "kernel_rest" not in chosen:
-        return [plain | first]
+        return [_one(plain | first)]
     rest = plain | _residual(row, chosen, "rest", out, divisor) | {"in_channels": out}
-    identity = dict.fromkeys(COLUMNS, zero) | dict.fromkeys(("kernel", "stride", "groups_1x1"), one)
-    blocks = [plain | first]
-    for index in range(1, max(row.depth.values)):
-        there = index < chosen["depth"]
-        blocks.append({name: np.where(there, rest[name], identity[name]) for name in COLUMNS})
-    return blocks
+    identity = dict.fromkeys(COLUMNS, 0) | dict.fromkeys(("kernel", "stride", "groups_1x1"), 1)
+    there = np.arange(1, max(row.depth.values)) < chosen["depth"][:, None]
+    return [_one(plain | first), {name: np.where(there, rest[name][:, None], identity[name]) for name in COLUMNS}]
+
+
+def _one(block: Mapping[str, Ints]) -> dict[str, Ints]:
+    return {name: column[:, None] for name, column in block.items()}
 
 
 def _residual(
@@ -166,14 +177,14 @@ Constraint = tuple[Bound, ...]
 """Bounds that hold together; none at all allow everything."""
 
 _UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
-_NUMBER = r"([0-9.]+(?:e[0-9]+)?)([kMG]?)"
+_NUMBER = r"([0-9]+\.?[0-9]*(?:e[+-]?[0-9]+)?)([kMG]?)"
 
 
 def _number(value: float) -> str:
     for unit, factor in reversed(_UNITS.items()):
-        if value >= factor and (shown := f"{value / factor:g}") and float(shown) * factor == value:
+        if value >= factor and float(shown := f"{value / factor:g}") * factor == value:
             return shown + unit
-    return f"{value:g}"
+    return repr(value).removesuffix(".0")
 
 
 def parse_constraint(text: str) -> Constraint:
