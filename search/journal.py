@@ -60,6 +60,7 @@ class Journal:
         folder = Path(folder)
         lock = _locked(folder)
         try:
+            _check_files(folder / FILE)
             connection = _connect(folder / FILE, "rwc")
             try:
                 with _explained(folder / FILE):
@@ -204,7 +205,6 @@ def _sync(folder: Path) -> None:
 
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:
-    _check_files(path)
     with _explained(path):
         uri = f"{path.absolute().as_uri()}?mode={mode}"
         return _decoding(sqlite3.connect(uri, uri=True, isolation_level=None, timeout=10, check_same_thread=False))
@@ -219,7 +219,7 @@ def _decoding(connection: sqlite3.Connection) -> sqlite3.Connection:
 def _check_files(path: Path) -> None:
     """Raise where SQLite would throw away what is in the -wal file."""
     sizes = [file.stat().st_size if file.exists() else 0 for file in (path, path.with_name(f"{path.name}-wal"))]
-    if sizes[1] and not sizes[0]:
+    if sizes[1] and sizes[0] < 2:  # SQLite takes a file of one byte for an empty one
         raise _damaged(path, f"it is empty, and {path.name}-wal is not")
 
 
@@ -227,7 +227,7 @@ def _prepare(path: Path, connection: sqlite3.Connection) -> None:
     """Make ``connection`` one that writes, and the tables where there are none."""
     for setting in ("synchronous = FULL", "fullfsync = ON", "checkpoint_fullfsync = ON", "foreign_keys = ON"):
         connection.execute(f"PRAGMA {setting}")
-    if not _pragma(connection, "schema_version"):  # a new file, or one whose making was cut short
+    if _is_empty(connection):  # a new file, or one whose making was cut short
         connection.executescript(_SCHEMA)
     _check(path, connection)
     connection.execute("PRAGMA journal_mode = WAL")
@@ -235,6 +235,7 @@ def _prepare(path: Path, connection: sqlite3.Connection) -> None:
 
 def _snapshot(path: Path) -> sqlite3.Connection:
     """What the journal at ``path`` holds, in memory: who reads it slowly keeps nobody from writing."""
+    _check_files(path)
     with suppress(sqlite3.Error, ZooError):
         return _in_memory(path)
     with TemporaryDirectory() as folder:  # SQLite needs files beside a journal, and may have no right to make them
@@ -270,10 +271,14 @@ def _pragma(connection: sqlite3.Connection, name: str) -> Any:
     return connection.execute(f"PRAGMA {name}").fetchone()[0]
 
 
+def _is_empty(connection: sqlite3.Connection) -> bool:
+    return not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+
+
 def _check(path: Path, connection: sqlite3.Connection) -> None:
     """Raise unless the file is a whole journal of this version."""
     kind, version = _pragma(connection, "application_id"), _pragma(connection, "user_version")
-    if not _pragma(connection, "schema_version"):
+    if _is_empty(connection):
         raise ZooError(f"{path}: is empty; its search has not begun, start it again with `fbnetv3 search run`")
     if kind != _KIND:
         raise ZooError(f"{path}: is no journal of a search; give another folder")

@@ -22,6 +22,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from filelock import FileLock
+from safetensors.numpy import load_file
 
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.search.costs import parse_constraint
@@ -178,9 +179,9 @@ def snapshot(job: Job) -> dict[str, Any] | None:
 
 def result(job: Job) -> dict[str, Any]:
     """All that a search leaves, but for times."""
-    files = {
-        path.name: path.read_bytes() for path in Path(job.folder).iterdir() if path.suffix in (".json", ".safetensors")
-    }
+    files: dict[str, Any] = {path.name: path.read_bytes() for path in Path(job.folder).glob("*.json")}
+    for path in Path(job.folder).glob("*.safetensors"):  # its header has no fixed order
+        files[path.name] = {name: array.tobytes() for name, array in load_file(path).items()}
     return {**(snapshot(job) or {}), "files": files}
 
 
