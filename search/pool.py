@@ -14,7 +14,12 @@ from fbnetv3_zoo.search.space import Codes, Space
 ENUMERABLE = 100_000
 """A space of up to so many points is taken whole instead of being sampled."""
 _DRAWS = 16  # times as many points are drawn as wanted, before the rest is made by repair
-_STARTS, _STEPS = 256, 300  # of the descent that tells whether a constraint can be met
+_STARTS = 256  # random points from which one that meets a constraint is looked for
+_PHASES = ((256, 30, np.inf), (24, 60, np.inf), (24, 600, 0.02))
+"""The nearest so many points go so many steps, if the nearest is no farther than this."""
+_SETTLING = 60  # steps of the last attempt, each the best of all changes of one dimension
+_STEPS = 60  # of points that fill up a pool
+_FILLINGS, _FILLING_RATE = 12, 0.2  # how often a pool is filled up, and how much of a point is changed for it
 
 
 class NoCosts:
@@ -39,8 +44,8 @@ def draw_pool(space: Space, costs: CostModel, constraint: Constraint, number: in
     """``number`` distinct points that meet ``constraint``, or all there are in a small space.
 
     They come from a scrambled Sobol sequence; where fewer than one in sixteen of its points meets the constraint, the
-    rest are its points moved by small steps until they do. Raises :class:`ZooError` with the nearest reachable value
-    where no point can be found.
+    rest are points moved by small steps until they do. Where hardly any can be found, there may be fewer. Raises
+    :class:`ZooError` with the nearest reachable value where none is found.
     """
     check_constraint(constraint, costs.names)
     if space.count() <= ENUMERABLE:
@@ -57,12 +62,25 @@ def draw_pool(space: Space, costs: CostModel, constraint: Constraint, number: in
         found.append(drawn[outside(costs, constraint, drawn) == 0])
         if sum(map(len, found)) >= number or not constraint:
             break
-    kept = distinct(np.concatenate(found))
-    if len(kept) < number:
-        moved = descend(space, costs, constraint, space.sample(number - len(kept), rng), rng, steps=_STEPS)
-        kept = distinct(np.concatenate([kept, moved[outside(costs, constraint, moved) == 0], reachable]))
-    kept = kept[:number]
+    kept = _filled(space, costs, constraint, distinct(np.concatenate([*found, reachable])), number, rng)[:number]
     return Pool(kept, costs(kept))
+
+
+def _filled(
+    space: Space, costs: CostModel, constraint: Constraint, kept: Codes, number: int, rng: np.random.Generator
+) -> Codes:
+    """``kept`` and more points, up to ``number``: new ones, and changed ones of ``kept``, moved until they meet it."""
+    for turn in range(_FILLINGS):
+        lacking = number - len(kept)
+        if lacking <= 0:
+            break
+        if turn == 0:
+            starts = space.sample(lacking, rng)
+        else:
+            starts = space.mutate(kept[rng.integers(0, len(kept), lacking)], rng, _FILLING_RATE)
+        moved = descend(space, costs, constraint, starts, rng, steps=_STEPS)
+        kept = distinct(np.concatenate([kept, moved[outside(costs, constraint, moved) == 0]]))
+    return kept
 
 
 def all_points(space: Space) -> Codes:
@@ -81,17 +99,52 @@ def outside(costs: CostModel, constraint: Constraint, codes: Codes) -> Doubles:
     return violation(constraint, costs(codes)) if constraint else np.zeros(len(codes))
 
 
-def feasible_points(space: Space, costs: CostModel, constraint: Constraint, rng: np.random.Generator) -> Codes:
-    """Some points that meet ``constraint``. Raises with the nearest reachable value where there is none."""
+def feasible_points(
+    space: Space, costs: CostModel, constraint: Constraint, rng: np.random.Generator, *, known: Codes | None = None
+) -> Codes:
+    """Some points that meet ``constraint``, found from the space's corners, from ``known`` and from random points.
+
+    Raises with the nearest reachable value where there is none: within about a second, unless it is a near miss.
+    """
     corners = np.stack([np.zeros_like(space.sizes), space.sizes - 1])
     starts = np.concatenate([corners, space.sample(_STARTS, rng, method="uniform")])
+    starts = starts if known is None else np.concatenate([known, starts])
     if not constraint:
-        return starts
-    moved = descend(space, costs, constraint, starts, rng, steps=_STEPS, enough=_STARTS // 8)
-    good = moved[outside(costs, constraint, moved) == 0]
-    if not len(good):
-        raise _unreachable(space, costs, constraint, moved)
-    return distinct(good)
+        return distinct(starts)
+    for kept, steps, near in _PHASES:
+        distance = outside(costs, constraint, starts)
+        if distance.min() > near:
+            break
+        starts = starts[np.argsort(distance, kind="stable")[:kept]]
+        starts = descend(space, costs, constraint, starts, rng, steps=steps, enough=_STARTS // 4)
+        good = starts[outside(costs, constraint, starts) == 0]
+        if len(good):
+            return distinct(good)
+    closest = _settled(space, costs, constraint, starts[outside(costs, constraint, starts).argmin()])
+    if outside(costs, constraint, closest)[0] > 0:
+        raise _unreachable(space, costs, constraint, closest)
+    return closest
+
+
+def changed(space: Space, code: Codes) -> Codes:
+    """All points that differ from ``code``, shape (dimensions,), in one dimension."""
+    columns = np.repeat(np.arange(len(space.sizes)), space.sizes - 1)
+    made = np.repeat(code[None], len(columns), axis=0)
+    values = np.concatenate([np.delete(np.arange(size), at) for size, at in zip(space.sizes, code, strict=True)])
+    made[np.arange(len(columns)), columns] = values
+    return made
+
+
+def _settled(space: Space, costs: CostModel, constraint: Constraint, code: Codes) -> Codes:
+    """The point that is reached from ``code`` by the change of one dimension that helps most, again and again."""
+    best = code[None]
+    for _ in range(_SETTLING):
+        around = np.concatenate([best, changed(space, best[0])])
+        closest = outside(costs, constraint, around).argmin()
+        if closest == 0:
+            break
+        best = around[[closest]]
+    return best
 
 
 def descend(
