@@ -13,7 +13,7 @@ import numpy.typing as npt
 from fbnetv3_zoo.search.costs import CostModel
 from fbnetv3_zoo.search.options import Part, Value
 from fbnetv3_zoo.search.perceptron import Encoder
-from fbnetv3_zoo.search.pool import outside
+from fbnetv3_zoo.search.pool import draw_pool
 from fbnetv3_zoo.search.predictors import Predictor, fit
 from fbnetv3_zoo.search.record import Record
 from fbnetv3_zoo.search.space import Codes, Space
@@ -221,13 +221,11 @@ def effects(record: Record, predictor: Predictor, costs: CostModel | None) -> li
 
 
 def base_points(record: Record, costs: CostModel | None, number: int) -> Codes:
-    """So many random points, within the plan's bounds if that many are found."""
+    """So many random points; of networks whose costs are known, those within the plan's bounds."""
     plan, rng = record.plan, np.random.default_rng([record.plan.seed, 6])
-    drawn = plan.space.sample(16 * number, rng, method="uniform")
     if costs is not None and plan.space.networks is not None and plan.within:
-        inside = drawn[outside(costs, plan.within, drawn) == 0]
-        drawn = inside if len(inside) >= number else drawn
-    return drawn[:number]
+        return draw_pool(plan.space, costs, plan.within, number, rng).codes
+    return plan.space.sample(number, rng, method="uniform")
 
 
 def _effect(space: Space, column: int, base: Codes, predictor: Predictor) -> Effect:

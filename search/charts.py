@@ -9,19 +9,21 @@ import numpy as np
 import numpy.typing as npt
 
 from fbnetv3_zoo.search.analysis import Effect, Efficiency, Predictions, Scored, front, interval
+from fbnetv3_zoo.search.report_words import value_of
 from fbnetv3_zoo.training.drawing import FAINT, FIRST, SECOND, colour, drawing
 
 Doubles = npt.NDArray[np.float64]
 SERIES = 8
 """How many lines of one chart are named."""
 _LONGEST = 26  # characters of a label
+_MARKERS = "osD^vP*X"
 _CURVES, _CURVE_POINTS = 100, 40
 _OVER = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2, "handletextpad": 0.4}  # above the axes
 
 
 def label(value: object, *, longest: int = _LONGEST) -> str:
     """A value as a short text that can be drawn."""
-    shown = "".join(c if c.isprintable() else "?" for c in (f"{value:g}" if isinstance(value, float) else str(value)))
+    shown = "".join(c if c.isprintable() else "?" for c in value_of(value))
     return shown if len(shown) <= longest else shown[: longest - 1] + "…"
 
 
@@ -40,16 +42,16 @@ def scatter(title: str, found: Predictions) -> str:
 
     def draw(axes: Any) -> None:
         numbers = sorted(set(found.rounds.tolist()))
-        for share, number in zip(shares(len(numbers)), numbers, strict=True):
-            part = found.of_round(number)
-            axes.scatter(part.predicted, part.measured, s=16, color=colour(share), alpha=0.75, linewidths=0,
-                         label=f"round {number}")  # fmt: skip
+        for n, (share, number) in enumerate(zip(shares(len(numbers)), numbers, strict=True)):
+            part, shown = found.of_round(number), str(number) if n else f"round {number}"
+            axes.scatter(part.predicted, part.measured, s=18, color=colour(share), alpha=0.75, linewidths=0,
+                         marker=_MARKERS[n % len(_MARKERS)], label=shown)  # fmt: skip
         ends = np.array([*found.predicted, *found.measured])
         low, high = float(ends.min()), float(ends.max())
         axes.plot([low, high], [low, high], color=FAINT, linewidth=1, linestyle="--")
         axes.set(xlabel="predicted score", ylabel="measured score")
         axes.grid(alpha=0.2)
-        _legend(axes, 3)
+        _legend(axes, 7)
 
     return drawing(title, draw)
 
@@ -65,14 +67,15 @@ def efficiency(title: str, found: Sequence[Efficiency], *, of: str) -> str:
             ink, marker = (FIRST, "o") if one.pretrained else (SECOND, "s")
             axes.errorbar(where, mean, yerr=[mean - low, high - mean], color=ink, marker=marker, markersize=5,
                           linewidth=1.5, elinewidth=1, capsize=3,
-                          label="with pretraining" if one.pretrained else "without pretraining")  # fmt: skip
+                          label="with pretraining" if one.pretrained else "without")  # fmt: skip
         axes.set_xticks(places, [str(size) for size in found[0].sizes])
         axes.set_xlim(-0.4, len(places) - 0.6)
         axes.set(xlabel="candidates fitted on", ylabel="mean squared error" if of == "mse" else "Kendall's tau")
         if of == "mse":
             axes.set_ylim(bottom=0)
         axes.grid(alpha=0.2, axis="y")
-        _legend(axes)
+        if len(found) > 1:
+            _legend(axes)
 
     return drawing(title, draw)
 
@@ -152,16 +155,13 @@ def evolution(title: str, progress: Mapping[str, Sequence[Sequence[float]]]) -> 
         for share, (n, (name, points)) in zip(shares(len(progress)), enumerate(progress.items()), strict=True):
             ink, (counts, scores) = colour(share), np.array(points, np.float64).reshape(-1, 2).T
             shown = label(name) if n < SERIES else None
-            axes.plot(counts, scores, color=ink, linewidth=1.5, drawstyle="steps-post", label=shown)
-            axes.plot(counts[-1], scores[-1], color=ink, marker=_MARKERS[n % len(_MARKERS)], markersize=6)
+            axes.plot(counts, scores, color=ink, linewidth=1.5, drawstyle="steps-post", label=shown, markersize=6,
+                      marker=_MARKERS[n % len(_MARKERS)], markevery=[len(counts) - 1])  # fmt: skip
         axes.set(xlabel="points scored by the predictor", ylabel="best predicted score")
         axes.grid(alpha=0.2)
         _legend(axes, 1 if max(len(name) for name in progress) > 14 else 2)
 
     return drawing(title, draw)
-
-
-_MARKERS = "osD^vP*X"
 
 
 def pareto(
@@ -239,8 +239,8 @@ def effect(found: Effect, low: float, high: float) -> str:
         else:
             axes.errorbar(places, found.score, yerr=np.maximum(errors, 0), color=FIRST, linestyle="", marker="o",
                           markersize=6, capsize=3)  # fmt: skip
-        longest = 10 if len(places) <= 4 else 5
-        axes.set_xticks(places, [label(value, longest=longest) for value in found.values], fontsize=9)
+        ticks = places if len(places) <= 4 else np.unique([0, (len(places) - 1) // 2, len(places) - 1])
+        axes.set_xticks(ticks, [label(found.values[int(n)], longest=12) for n in ticks], fontsize=9)
         axes.set_xlim(-0.5, len(places) - 0.5)
         axes.set_ylim(low, high)
         axes.grid(alpha=0.2, axis="y")

@@ -18,11 +18,11 @@ from fbnetv3_zoo.search.predictors import Predictor, fit
 from fbnetv3_zoo.search.record import Record
 from fbnetv3_zoo.search.report_finds import finds, trade_offs
 from fbnetv3_zoo.search.report_how import failures, how
-from fbnetv3_zoo.search.report_words import score
+from fbnetv3_zoo.search.report_words import bounds_text, counted, score, value_of
 from fbnetv3_zoo.search.run import ENCODER
 from fbnetv3_zoo.training.page import Html, entries, figures, name, page, paragraph, section, table, text, tiles
 
-DIMENSIONS = 30
+DIMENSIONS = 20
 """How many dimensions are listed."""
 EFFECTS = 6
 """How many dimensions have their effect drawn."""
@@ -117,8 +117,10 @@ def _head(subject: _Subject) -> Html:
     if len(subject.crossed):
         figures.append(("Predictor", f"{subject.crossed.kendall:.2f}", "Kendall's tau, cross-validated"))
     notes = [note for note in (_state(record, done, asked), subject.encoder[1]) if note]
-    line = paragraph(Html(f'<span class="faint">Architectures and recipes of the space {name(record.plan.space.name)}, '
-                          f"seed {record.plan.seed}</span>"))  # fmt: skip
+    searched = sorted({dimension.part for dimension in record.plan.space.dimensions if len(dimension) > 1})
+    what = " and ".join(f"{part}s" for part in searched).capitalize()
+    space = name(record.plan.space.name)
+    line = Html(f'<p class="faint">{what} of the space {space}, seed {record.plan.seed}</p>\n')
     return Html(f"{line}{tiles(figures)}{entries(notes) if notes else ''}")
 
 
@@ -129,8 +131,8 @@ def _state(record: Record, done: int, asked: int) -> str:
     where = f"in round {last} of {record.plan.rounds.rounds}" if last else "before its first round"
     if record.evolved is not None:
         where = "while its finalists are trained"
-    left = f"; {asked - done} candidates are still to be scored" if asked > done else ""
-    return f"The search has not ended: it is {where}{left}. What follows is of what there is."
+    left = f"; {counted(asked - done, 'candidate')} still to be scored" if asked > done else ""
+    return f"The search has not ended: it is {where}{left}. What follows is of what there is so far."
 
 
 def _best(record: Record, scored: analysis.Scored) -> tuple[str, str]:
@@ -152,12 +154,12 @@ def _rounds(subject: _Subject) -> Html:
         rows.append((number, trials[0].epochs, len(trials), len(ended), failed, score(np.median(values)),
                      score(values.max())))  # fmt: skip
     said = (
-        f"{len(scored.scores)} candidates by their score after {record.stop_epoch} epochs. Round 1 is drawn at random, "
-        "later rounds are chosen by the predictor. Boxes span the middle half, with the median."
+        f"{counted(len(scored.scores), 'candidate')} by score after {record.stop_epoch} epochs. Round 1 is drawn at "
+        "random, later rounds are chosen by the predictor. Boxes span the middle half, with the median."
     )
-    drawn = figures([(charts.rounds("scores by round", scored), "Scores by round.", said)])
     head = ("round", "epochs", "asked", "ended", "failed", "median", "best")
-    return section("Rounds", drawn, table(head, rows, numbers=range(len(head))))
+    listed = table(head, rows, numbers=range(len(head)))
+    return section("Rounds", figures([(charts.rounds("scores by round", scored), "Scores by round.", said)], listed))
 
 
 def _predictor(subject: _Subject) -> Html:
@@ -166,9 +168,9 @@ def _predictor(subject: _Subject) -> Html:
     drawings: list[tuple[str, object, object]] = []
     if len(before):
         said = (
-            f"{len(before)} candidates of round 2 and later, each predicted by the predictor that chose it, which had "
-            "seen the rounds before. They were chosen for high predictions: a narrow range, in which ranks are hard to "
-            "tell."
+            f"{counted(len(before), 'candidate')} of round 2 and later, each predicted by the predictor that chose it, "
+            "which had seen the rounds before. They were chosen for high predictions: a narrow range, in which ranks "
+            "are hard to tell."
         )
         drawings.append((charts.scatter("predicted ahead", before), "Predicted ahead.", said))
     if len(crossed):
@@ -224,7 +226,8 @@ def _stop(record: Record) -> Html:
     curves = [record.outcomes[number].curve for number in first if record.outcomes[number].failure is None]
     correlations = [float(value) for value in record.stop["correlations"]]
     if not correlations:
-        line = f"Round 1 left {len(curves)} curves, too few to compare epochs: all candidates train {epochs} epochs."
+        left = counted(len(curves), "curve")
+        line = f"Round 1 left {left}, too few to compare epochs: all candidates train {epochs} epochs."
         return section("Early stop", paragraph(line))
     epoch = record.stop_epoch
     reached = "the first that reaches" if correlations[epoch - 1] >= wanted else "the last, for none reaches"
@@ -251,13 +254,15 @@ def _evolution(record: Record) -> Html:
         f"The best prediction under each constraint as points are scored by the predictor, {points:,} in all; none of "
         f"them is trained. A line ends where nothing rose any more.{more}"
     )
-    drawn = figures([(charts.evolution("evolution", progress), "Evolution.", said)])
-    return section("Evolution", drawn)
+    rows = [(name(what), f"{int(points[-1][0]):,}", score(points[-1][1])) for what, points in progress.items()]
+    listed = table(("constraint", "points scored", "best predicted"), rows, numbers=(1, 2))
+    return section("Evolution", figures([(charts.evolution("evolution", progress), "Evolution.", said)], listed))
 
 
 def _constraint_name(record: Record, number: int) -> str:
-    shown = ", ".join(str(bound) for bound in record.plan.constraints[number]) or "no constraint"
-    return shown if record.plan.constraints.count(record.plan.constraints[number]) == 1 else f"{number + 1}: {shown}"
+    constraint = record.plan.constraints[number]
+    shown = bounds_text(constraint)
+    return shown if record.plan.constraints.count(constraint) == 1 else f"{number + 1}: {shown}"
 
 
 def _dimensions(subject: _Subject) -> Html:
@@ -275,7 +280,7 @@ def _dimensions(subject: _Subject) -> Html:
     parts = [paragraph(said), _shares(subject, predictor)]
     for part in ("recipe", "architecture"):
         if own := [effect for effect in found if effect.part == part]:
-            parts.append(_effects(f"{part.capitalize()}: {len(own)} dimensions", own, found[0].total))
+            parts.append(_effects(f"{part.capitalize()}: {counted(len(own), 'dimension')}", own, found[0].total))
     return section("What the dimensions do", *parts)
 
 
@@ -304,12 +309,11 @@ def _effects(title: str, own: list[analysis.Effect], largest: float) -> Html:
     )
     listed = table(("dimension", "effect", "", "best value"), rows, numbers=(1,))
     said = paragraph("Mean predicted score by value, on one scale; the band is the range of the predictor's members.")
-    return Html(f'<h3>{text(title)}</h3>\n{listed}{rest}{said}<div class="curves small-curves">{drawn}</div>\n')
+    return Html(f'<h3>{text(title)}</h3>\n{listed}{rest}{said}<div class="curves few">{drawn}</div>\n')
 
 
 def _best_value(effect: analysis.Effect) -> str:
-    value = effect.values[int(effect.score.argmax())]
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return value_of(effect.values[int(effect.score.argmax())])
 
 
 def _bar(effect: analysis.Effect, largest: float) -> Html:

@@ -13,7 +13,7 @@ from fbnetv3_zoo.search.analysis import Scored
 from fbnetv3_zoo.search.costs import CostModel
 from fbnetv3_zoo.search.options import Dimension
 from fbnetv3_zoo.search.record import Record
-from fbnetv3_zoo.search.report_words import amount, bounds, costs_line, score, value_of
+from fbnetv3_zoo.search.report_words import amount, bounds, counted, score, value_of
 from fbnetv3_zoo.search.sketch import sketch
 from fbnetv3_zoo.search.space import Codes
 from fbnetv3_zoo.training.page import Html, figures, name, paragraph, section, table
@@ -42,7 +42,7 @@ def finds(record: Record, scored: Scored, costs: CostModel | None) -> Html:
         parts = [_winners(record)]
     else:
         shown = [_Find(f"trial {number}", record.trials[number].code) for number, _ in best[:PROVISIONAL]]
-        parts = [paragraph(f"There are no results yet; the {len(shown)} best candidates so far stand for them.")]
+        parts = [paragraph(f"There are no results yet; these are the best so far: {counted(len(shown), 'candidate')}.")]
     parts += [_values(record, shown[:SHOWN]), _networks(record, shown[:SHOWN]), _trials(record, best, costs)]
     if len(shown) > SHOWN:
         parts.insert(1, paragraph(f"Values and networks are those of the first {SHOWN} of {len(shown)}."))
@@ -63,15 +63,15 @@ def best_trials(record: Record) -> list[tuple[int, float]]:
 
 def _winners(record: Record) -> Html:
     epochs, stop = record.plan.rounds.epochs, record.stop_epoch
+    names = list(dict.fromkeys(what for winner in record.winners for what in winner.costs))
     rows = []
     for winner in record.winners:
         measured = "not trained in full" if winner.measured is None else score(winner.measured)
-        rows.append(
-            (name(record.plan.result_name(winner.constraint)), bounds(winner.constraint), score(winner.predicted),
-             measured, costs_line(winner.costs) or "none known")
-        )  # fmt: skip
-    head = ("name", "constraint", f"predicted, {stop} epochs", f"measured, {epochs} epochs", "costs")
-    return table(head, rows, numbers=(2, 3))
+        costs = (amount(winner.costs[what]) if what in winner.costs else "" for what in names)
+        result = name(record.plan.result_name(winner.constraint))
+        rows.append((result, bounds(winner.constraint), score(winner.predicted), measured, *costs))
+    head = ("name", "constraint", f"predicted, {stop} epochs", f"measured, {epochs} epochs", *map(name, names))
+    return table(head, rows, numbers=range(2, len(head)))
 
 
 def _values(record: Record, shown: list[_Find]) -> Html:
@@ -101,27 +101,26 @@ def _networks(record: Record, shown: list[_Find]) -> Html:
         arch = record.plan.space.candidate(find.code).arch
         if arch is not None:
             title = f"{name(find.title)}, {arch.resolution} x {arch.resolution} pixels"
-            parts.append(f'<h3>{title}</h3>\n<div class="wide">{sketch(arch)}</div>\n')
+            parts.append(f'<div><h3>{title}</h3>\n<div class="wide">{sketch(arch)}</div></div>\n')
     said = paragraph(
         "A bar is a block, as high as its channels; bars that go on beyond the top are cut. Dark bars have kernels "
         "larger than 3; a dot marks squeeze-excite. Lines part the stages."
     )
-    return Html(said + "".join(parts)) if parts else Html()
+    return Html(f'{said}<div class="networks">{"".join(parts)}</div>\n') if parts else Html()
 
 
 def _trials(record: Record, best: list[tuple[int, float]], costs: CostModel | None) -> Html:
     listed = best[:LISTED]
     rows: list[list[object]] = [[number, record.trials[number].round, score(value)] for number, value in listed]
-    head, numbers = ["trial", "round", f"score, {record.stop_epoch} epochs"], [0, 1, 2]
+    head: list[object] = ["trial", "round", f"score, {record.stop_epoch} epochs"]
     if costs is not None and listed:
         codes: Codes = np.array([record.trials[number].code for number, _ in listed], np.int64)
         for what, values in costs(codes).items():
-            numbers.append(len(head))
-            head.append(str(name(what)))
+            head.append(name(what))
             for row, value in zip(rows, values.tolist(), strict=True):
                 row.append(amount(value))
-    said = paragraph(f"The {len(listed)} best of {len(best)} candidates of stage 2:")
-    return Html(said + table([Html(title) if "<bdi>" in title else title for title in head], rows, numbers=numbers))
+    said = paragraph(f"The best {len(listed)} of {counted(len(best), 'candidate')} of stage 2:")
+    return Html(said + table(head, rows, numbers=range(len(head))))
 
 
 def trade_offs(record: Record, scored: Scored, costs: CostModel | None) -> Html:
@@ -161,9 +160,9 @@ def _trade_off(
 
 def _said(record: Record, measured: int, predicted: int, full: int, marks: Mapping[str, float]) -> str:
     stop, epochs = record.stop_epoch, record.plan.rounds.epochs
-    said = f"{measured} candidates measured after {stop} epochs, and their front"
+    said = f"{counted(measured, 'candidate')} measured after {stop} epochs, and their front"
     said += f"; the front of {predicted} points of the evolution, predicted for {stop} epochs" if predicted else ""
-    said += f"; {full} results measured after all {epochs} epochs" if full else ""
+    said += f"; {counted(full, 'result')} measured after all {epochs} epochs" if full else ""
     lines = f" Dotted: the MACs of FBNetV3-{', '.join(marks)}; they have no score on this task." if marks else ""
     return f"{said}.{lines}"
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from enum import Enum
 
-from fbnetv3_zoo.plain import to_plain
+from fbnetv3_zoo.search.choose import Choosing
+from fbnetv3_zoo.search.evolve import Evolving
+from fbnetv3_zoo.search.predictors import PredictorKind
 from fbnetv3_zoo.search.record import Record
-from fbnetv3_zoo.search.report_words import bounds, value_of
+from fbnetv3_zoo.search.report_words import bounds, counted, value_of
 from fbnetv3_zoo.search.trials import Outcome
 from fbnetv3_zoo.training.page import Html, facts, name, paragraph, section, table
 
@@ -55,9 +59,9 @@ def how(record: Record) -> Html:
         "All that is trained": bounds(plan.within) if plan.within else None,
         "Stage 2": f"{rounds.rounds} rounds of {rounds.batch} candidates, at most {rounds.epochs} epochs; stop at rank "
         f"correlation {rounds.correlation:g}",
-        "Predictor": _fields(type(rounds.predictor).__name__, to_plain(rounds.predictor)),
-        "Choosing": _fields("", to_plain(rounds.choosing)),
-        "Stage 3": _fields("", to_plain(plan.evolving)),
+        "Predictor": ", ".join([type(rounds.predictor).__name__, _fields(rounds.predictor)]),
+        "Choosing": _fields(rounds.choosing),
+        "Stage 3": _fields(plan.evolving),
         "Constraints": Html("; ".join(bounds(constraint) for constraint in plan.constraints)),
         "Finalists": f"{plan.finalists} a constraint",
         "Evaluation time": _time(record),
@@ -74,21 +78,23 @@ def _dimensions(record: Record) -> str:
     for part in ("architecture", "recipe"):
         free = sum(len(dimension) > 1 for dimension in space.dimensions if dimension.part == part)
         if free:
-            counts.append(f"{free} dimensions of the {part}, {space.count(part):.3g} points")  # type: ignore[arg-type]
-    held = f"; {len(space.held)} dimensions held" if space.held else ""
+            counts.append(f"{counted(free, 'dimension')} of the {part}, {space.count(part):.3g} points")
+    held = f"; {counted(len(space.held), 'dimension')} held" if space.held else ""
     return "; ".join(counts) + held
 
 
-def _fields(first: str, plain: object) -> str:
-    fields = [f"{key} {value_of(value)}" for key, value in plain.items()] if isinstance(plain, dict) else [str(plain)]
-    return ", ".join([*filter(None, [first]), *fields])
+def _fields(of: PredictorKind | Choosing | Evolving) -> str:
+    values = ((field.name, getattr(of, field.name)) for field in fields(of))
+    return ", ".join(f"{key} {value_of(value.value if isinstance(value, Enum) else value)}" for key, value in values)
 
 
 def _time(record: Record) -> str:
     seconds = sum(outcome.seconds for outcome in record.outcomes.values())
     tries = sum(outcome.attempts for outcome in record.outcomes.values())
     unit, size = ("hours", 3600) if seconds >= 3600 else ("minutes", 60) if seconds >= 60 else ("seconds", 1)
-    return f"{seconds / size:.3g} {unit} over {len(record.outcomes):,} candidates in {tries:,} attempts"
+    return (
+        f"{seconds / size:.3g} {unit} over {counted(len(record.outcomes), 'candidate')} in {counted(tries, 'attempt')}"
+    )
 
 
 def _flat(given: Mapping[str, object], before: str = "") -> Iterator[tuple[str, str]]:

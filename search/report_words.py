@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from fbnetv3_zoo.search.costs import Constraint
 from fbnetv3_zoo.training.page import Html, name
 
@@ -16,6 +14,11 @@ def score(value: object) -> str:
     return f"{number:.4f}" if abs(number) < 10 else f"{number:,.5g}"
 
 
+def counted(number: int, what: str) -> str:
+    """So many of a thing: "1 candidate", "2,000 candidates"."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def amount(value: float) -> str:
     """A cost in thousands, millions or billions."""
     for unit, factor in _UNITS:
@@ -24,14 +27,14 @@ def amount(value: float) -> str:
     return f"{value:.4g}"
 
 
-def costs_line(costs: Mapping[str, float]) -> Html:
-    """All costs of a point in a line."""
-    return Html(", ".join(f"{name(what)} {amount(value)}" for what, value in costs.items()))
+def bounds_text(constraint: Constraint) -> str:
+    """A constraint as it is written."""
+    return ", ".join(str(bound) for bound in constraint).replace("<=", " ≤ ") or "none"
 
 
 def bounds(constraint: Constraint) -> Html:
-    """A constraint as it is written."""
-    return name(", ".join(str(bound) for bound in constraint).replace("<=", " ≤ ") or "none")
+    """The same for a page."""
+    return name(bounds_text(constraint))
 
 
 def value_of(value: object) -> str:

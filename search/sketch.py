@@ -9,7 +9,7 @@ from fbnetv3_zoo.arch import Arch, Block
 from fbnetv3_zoo.cost import cost_of
 from fbnetv3_zoo.rows import PoolingHead
 
-_STEP, _BAR, _LEFT = 19, 13, 68  # pixels: from block to block, of a bar, of the names of the lines
+_STEP, _BAR, _LEFT = 22, 15, 68  # pixels: from block to block, of a bar, of the names of the lines
 _TOP, _HEIGHT = 30, 96  # above the bars, of the tallest bar
 _LINES = ("kernel", "expansion", "SE")
 
@@ -27,7 +27,8 @@ def sketch(arch: Arch) -> str:
     for index, block in enumerate(blocks):
         parts.append(_bar(index, block, tallest))
         if index == 0 or block.out_channels != blocks[index - 1].out_channels:
-            parts.append(_text(_middle(index), _top_of(block, tallest) - 4, block.out_channels))
+            above = 15 if block.out_channels > tallest else 4  # a cut bar's neighbour may be as high
+            parts.append(_text(_middle(index), _top_of(block, tallest) - above, block.out_channels))
     parts += [
         _text(0, _TOP + _HEIGHT + 17 * (n + 1), line, anchor="start", faint=True) for n, line in enumerate(_LINES)
     ]

@@ -55,7 +55,7 @@ def tiles(pairs: Iterable[tuple[str, str, str]]) -> Html:
     return Html(f'<div class="tiles">{shown}</div>\n')
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: Iterable[int] = ()) -> Html:
+def table(head: Sequence[object], rows: Iterable[Sequence[object]], *, numbers: Iterable[int] = ()) -> Html:
     """A table; the columns ``numbers`` (from 0) hold figures. It scrolls by itself where the window is narrow."""
     marks = [' class="number"' if n in set(numbers) else "" for n in range(len(head))]
     titles = "".join(f'<th scope="col"{mark}>{text(title)}</th>' for mark, title in zip(marks, head, strict=True))
@@ -66,13 +66,13 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, numbers: Ite
     return Html(f'<div class="wide"><table><thead><tr>{titles}</tr></thead>\n<tbody>{lines}</tbody></table></div>\n')
 
 
-def figures(drawings: Iterable[tuple[str, object, object]]) -> Html:
-    """Drawings (SVG elements) side by side where there is room, each with a title and what it shows below it."""
+def figures(drawings: Iterable[tuple[str, object, object]], *beside: Html) -> Html:
+    """Drawings (SVG elements) two by two where there is room, each with a title and what it shows; then other parts."""
     shown = "".join(
         f"<figure>{drawn}<figcaption><b>{text(title)}</b> {text(caption)}</figcaption></figure>\n"
         for drawn, title, caption in drawings
     )
-    return Html(f'<div class="curves">{shown}</div>\n')
+    return Html(f'<div class="curves two">{shown}{"".join(beside)}</div>\n')
 
 
 def page(title: str, *parts: Html) -> str:
@@ -109,8 +109,12 @@ ul { padding-left: 1.2rem; }
 .curves svg { width: 100%; height: auto; }
 .wide { overflow-x: auto; margin: 1rem 0; }
 h3 { margin: 1.5rem 0 .25rem; font-size: 1rem; font-weight: 600; overflow-wrap: anywhere; }
-.small-curves { grid-template-columns: repeat(auto-fill, minmax(min(15rem, 100%), 1fr)); }
-.network { display: block; font-size: 10px; fill: var(--ink); }
+.two { grid-template-columns: repeat(auto-fit, minmax(min(26rem, 100%), 1fr)); gap: 1rem 2rem; }
+.two > * { min-width: 0; max-width: 33rem; }
+.few { grid-template-columns: repeat(auto-fill, minmax(min(18rem, 100%), 1fr)); }
+.networks { display: flex; flex-wrap: wrap; gap: 0 3rem; }
+.networks > * { min-width: 0; max-width: 100%; }
+.network { display: block; font-size: 11px; fill: var(--ink); }
 .network text.faint { fill: var(--faint); }
 .network rect { fill: rgb(var(--right) / .45); }
 .network rect.wider { fill: rgb(var(--right)); }
@@ -155,7 +159,11 @@ dd { margin: 0; overflow-wrap: anywhere; }
   :not(.confusion) > tbody td:first-child { min-width: 6rem; }
   .confusion th bdi { max-inline-size: 6rem; }
   .confusion td { min-width: 1.6rem; height: 1.6rem; }
+  .bar { width: 5rem; }
   .pictures { grid-template-columns: repeat(auto-fill, minmax(6rem, 1fr)); } }
 @media print { section, figure, tr, .network { break-inside: avoid-page; } h2, h3 { break-after: avoid-page; }
-  .long { break-inside: auto; } .wide { overflow: visible; } .network { max-width: 100%; height: auto; } }
+  section:has(.networks, .few) { break-inside: auto; } .wide { overflow: visible; }
+  table { font-size: .75rem; } th, td { padding-right: .5rem; } .bar { width: 7rem; }
+  .two { grid-template-columns: 1fr 1fr; } .few { grid-template-columns: 1fr 1fr 1fr; }
+  .network { max-width: 100%; height: auto; } }
 """
