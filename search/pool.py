@@ -15,7 +15,7 @@ ENUMERABLE = 100_000
 """A space of up to so many points is taken whole instead of being sampled."""
 _DRAWS = 16  # times as many points are drawn as wanted, before the rest is made by repair
 _STARTS = 256  # random points from which one that meets a constraint is looked for
-_PHASES = ((256, 30, np.inf), (24, 60, np.inf), (24, 600, 0.02))
+_PHASES = ((256, 30, np.inf), (24, 60, np.inf), (24, 300, 0.02))
 """The nearest so many points go so many steps, if the nearest is no farther than this."""
 _SETTLING = 60  # steps of the last attempt, each the best of all changes of one dimension
 _STEPS = 60  # of points that fill up a pool
