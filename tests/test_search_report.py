@@ -19,7 +19,7 @@ from scipy.stats import spearmanr, t
 from test_report import Reader
 
 from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.search import analysis
+from fbnetv3_zoo.search import analysis, report
 from fbnetv3_zoo.search.costs import Costs, NetworkCosts, parse_constraint
 from fbnetv3_zoo.search.evolve import Evolving
 from fbnetv3_zoo.search.iterate import Rounds
@@ -99,6 +99,12 @@ def _page(record: Record, folder: Path, **given: Any) -> tuple[Reader, str]:
     write_report(record, folder / "page.html", **given)
     content = (folder / "page.html").read_text(encoding="utf-8")
     return Reader(content), content
+
+
+@pytest.fixture(autouse=True)
+def _few_effects(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawings take time; the page of `joint`, which is made before this, has all."""
+    monkeypatch.setattr(report, "EFFECTS", 1)
 
 
 @pytest.fixture(scope="module")
@@ -294,7 +300,8 @@ def test_it_stands_alone_and_is_always_the_same(joint: tuple[Record, Reader, str
     assert again.read_text(encoding="utf-8") == content
 
 
-def test_names_from_outside_and_failures(tmp_path: Path) -> None:
+def test_names_from_outside_and_failures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "EFFECTS", 3)
     record = _searched(Plan("hostile", HOSTILE, replace(ROUNDS, batch=16, rounds=2), pool=90), tmp_path, failing=True)
     failed = [outcome for outcome in record.outcomes.values() if outcome.failure is not None]
     assert {outcome.failure.value for outcome in failed if outcome.failure} == {"error", "not finite"}

@@ -45,6 +45,7 @@ def drawing(title: str, draw: Callable[[Any], None], *, size: tuple[float, float
 
 def _svg(title: str, draw: Callable[[Any], None], size: tuple[float, float]) -> str:
     from matplotlib import rc_context
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     ink = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _INK)
@@ -58,12 +59,12 @@ def _svg(title: str, draw: Callable[[Any], None], size: tuple[float, float]) -> 
     }
     with rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Glyph \d+ .*missing", UserWarning)  # the page's font has it
-        figure = Figure(figsize=size, layout="constrained")
-        axes = figure.subplots()
+        figure = Figure(figsize=size, layout="constrained", facecolor="none")
+        axes = figure.subplots(subplot_kw={"facecolor": "none"})
         draw(axes)
         axes.spines[["top", "right"]].set_visible(False)
         written = io.StringIO()
-        figure.savefig(written, format="svg", transparent=True, metadata=dict.fromkeys(_METADATA))
+        FigureCanvasSVG(figure).print_svg(written, metadata=dict.fromkeys(_METADATA))  # savefig would draw it twice
     return written.getvalue()
 
 
