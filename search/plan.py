@@ -10,11 +10,13 @@ from types import MappingProxyType
 
 from fbnetv3_zoo.errors import ZooError, check_type, check_whole, nearest
 from fbnetv3_zoo.plain import from_json, to_json
-from fbnetv3_zoo.search.costs import Constraint, parse_constraint
+from fbnetv3_zoo.search.costs import Bound, Constraint, parse_constraint
 from fbnetv3_zoo.search.evolve import Evolving
 from fbnetv3_zoo.search.iterate import Rounds
 from fbnetv3_zoo.search.space import Space
 from fbnetv3_zoo.search.spaces import PAPER, PAPER_RECIPE, TINY
+
+_LONGEST = 200  # characters of a result's name: file systems take 255, endings included
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,14 @@ class Plan:
         check_whole("Plan.seed", self.seed, at_least=0, at_most=2**32 - 1)
         if not self.constraints:
             raise ZooError("Plan.constraints is empty; give at least one (an empty one, (), allows everything)")
+        _check_bounds("Plan.within", self.within)
+        for n, constraint in enumerate(self.constraints):
+            _check_bounds(f"Plan.constraints[{n}]", constraint)
+        names = [self.result_name(constraint) for constraint in self.constraints]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ZooError(f"Plan.constraints has one twice, or two whose files would both be called {twice[0]}")
+        if len(longest := max(names, key=len)) > _LONGEST:
+            raise ZooError(f"Plan.name: {longest} is too long for the name of a file; choose a shorter one")
 
     def result_name(self, constraint: Constraint) -> str:
         """The name of what is found under ``constraint``, as in ``mine-macs-450M``."""
@@ -60,6 +70,11 @@ class Plan:
     def from_json(cls, text: str | bytes) -> Plan:
         """The plan in ``text``. Raises :class:`ZooError` with the place of what is wrong."""
         return from_json(cls, text)
+
+
+def _check_bounds(place: str, constraint: object) -> None:
+    if not isinstance(constraint, tuple) or not all(isinstance(bound, Bound) for bound in constraint):
+        raise ZooError(f"{place} is {constraint!r}; it must be a tuple of bounds, as parse_constraint gives")
 
 
 def _bounds(*texts: str) -> tuple[Constraint, ...]:
@@ -78,8 +93,12 @@ PLANS: Mapping[str, Plan] = MappingProxyType(
             Plan("paper_recipe", PAPER_RECIPE, Rounds(epochs=150, rounds=4)),
             # minutes on two cores, on the digits
             Plan(
-                "tiny", TINY, Rounds(epochs=6, rounds=4, batch=8), within=parse_constraint("macs<=1M"),
-                constraints=_bounds("macs<=1M"), finalists=2,
+                "tiny",
+                TINY,
+                Rounds(epochs=6, rounds=4, batch=8),
+                within=parse_constraint("macs<=1M"),
+                constraints=_bounds("macs<=1M"),
+                finalists=2,
             ),
         )
     }

@@ -1,0 +1,395 @@
+"""The whole search: interrupted anywhere it ends where it would have ended; what is refused, and what failures do."""
+
+from __future__ import annotations
+
+import math
+import random
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from refusals import refusal
+from search_jobs import Account, Job, killed, result, session, started
+
+from fbnetv3_zoo.plain import to_json
+from fbnetv3_zoo.search.costs import Bound, Costs, parse_constraint
+from fbnetv3_zoo.search.evolve import Evolving
+from fbnetv3_zoo.search.executors import InProcess, LocalPool
+from fbnetv3_zoo.search.functions import FunctionEvaluator
+from fbnetv3_zoo.search.iterate import Rounds
+from fbnetv3_zoo.search.journal import Journal
+from fbnetv3_zoo.search.options import Choice, Dimension, Range
+from fbnetv3_zoo.search.plan import PLANS, Plan, find_plan
+from fbnetv3_zoo.search.predictors import MLP, Trees
+from fbnetv3_zoo.search.record import Record
+from fbnetv3_zoo.search.run import Observer, run_search
+from fbnetv3_zoo.search.space import Candidate, Codes, Space
+from fbnetv3_zoo.search.spaces import TINY
+from fbnetv3_zoo.search.trials import Evaluator, Failure, Limits, Outcome, Task, Trial
+
+SPACE = Space("grid", others=tuple(Dimension(name, Range(0, 4)) for name in "abcd"))
+QUICK = MLP(members=2, steps=10)
+
+
+class Weight:
+    """A cost: the sum of a point's numbers."""
+
+    names = ("weight",)
+
+    def __call__(self, codes: Codes) -> Costs:
+        return {"weight": codes.sum(1).astype(np.float64)}
+
+
+def plan(**changes: Any) -> Plan:
+    rounds = Rounds(4, rounds=3, batch=6, predictor=QUICK)
+    constraints = parse_constraint("weight<=9"), parse_constraint("weight<=5")
+    made = Plan(
+        "small", SPACE, rounds, pool=100, constraints=constraints, finalists=2,
+        evolving=Evolving(population=8, evaluations=60),
+    )  # fmt: skip
+    return replace(made, **changes)
+
+
+@dataclass
+class Curves:
+    """Curves whose order settles early; ``fails`` says what candidates of a kind do. Counts its calls."""
+
+    raises: int = -1
+    diverges: int = -1
+    short: int = -1
+    calls: int = 0
+
+    def __call__(self, candidate: Candidate, epochs: int) -> Sequence[float]:
+        self.calls += 1
+        kind = int(candidate.values["a"])
+        if kind == self.raises:
+            raise ValueError("no such network")
+        score = math.sin(sum(int(value) * (n + 2) for n, value in enumerate(candidate.values.values())))
+        curve = [score * (1 - 0.5**epoch) for epoch in range(1, epochs + 1)]
+        if kind == self.diverges:
+            return [*curve[:-1], math.nan]
+        return curve[1:] if kind == self.short else curve
+
+
+def run(folder: Path, evaluator: Evaluator | None = None, given: Plan | None = None, **rest: Any) -> Record:
+    return run_search(given or plan(), evaluator or Curves(), folder, costs=Weight(), **rest)
+
+
+def content(found: Record) -> Record:
+    """All of a record but the folder and the times."""
+    outcomes = {number: replace(outcome, seconds=0.0) for number, outcome in found.outcomes.items()}
+    return replace(found, folder=Path(), outcomes=outcomes)
+
+
+class Halt(Observer):
+    """Ends the search, as Ctrl-C would, at the event ``at``; counts them."""
+
+    def __init__(self, at: int = -1) -> None:
+        self.at, self.events = at, 0
+
+    def on_stage(self, line: str) -> None:
+        self._event()
+
+    def on_outcome(self, trial: Trial, outcome: Outcome) -> None:
+        self._event()
+
+    def _event(self) -> None:
+        self.events += 1
+        if self.events - 1 == self.at:
+            raise KeyboardInterrupt
+
+
+def test_interrupted_at_any_event_it_ends_where_it_would_have_ended(tmp_path: Path) -> None:
+    counted = Halt()
+    expected = run(tmp_path / "whole", Curves(raises=2), observers=[counted])
+    assert expected.done
+    assert [trial.round for trial in expected.trials][:18] == [1] * 6 + [2] * 6 + [3] * 6
+    assert {trial.round for trial in expected.trials[18:]} == {4}
+    for at in range(counted.events):
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / str(at), Curves(raises=2), observers=[Halt(at)])
+        interrupted = Record.read(tmp_path / str(at))
+        assert not interrupted.done
+        assert interrupted.outcomes.keys() <= {trial.number for trial in interrupted.trials}
+        assert content(run(tmp_path / str(at), Curves(raises=2), resume=True)) == content(expected)
+
+
+def test_a_finished_search_is_not_done_again(tmp_path: Path) -> None:
+    first = run(tmp_path)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    again, events = Curves(), Halt()
+    assert run(tmp_path, again, resume=True, observers=[events]) == first
+    assert again.calls == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == names == [".lock", "journal.sqlite"]
+
+
+def test_stage_by_stage_is_the_same_as_at_once(tmp_path: Path) -> None:
+    expected = content(run(tmp_path / "once"))
+    for stages, trials in ((1, 0), (2, 18)):
+        found = run(tmp_path / "stages", stages=stages, resume=True)
+        assert (len(found.trials), found.done, found.winners) == (trials, False, ())
+    assert content(run(tmp_path / "stages", resume=True)) == expected
+    for stages in (0, 4, 2.5):
+        assert refusal(lambda s=stages: run(tmp_path / "none", stages=s)).startswith(
+            f"stages is {stages}; it must be a"
+        )
+    assert not (tmp_path / "none").exists()
+
+
+class Backwards:
+    """Gives outcomes in the opposite order."""
+
+    def run(self, evaluator: Evaluator, tasks: Sequence[Task], limits: Limits) -> Iterator[Outcome]:
+        return iter(list(InProcess().run(evaluator, tasks, limits))[::-1])
+
+
+def test_the_order_of_outcomes_does_not_matter(tmp_path: Path) -> None:
+    one = run(tmp_path / "one", Curves(diverges=1))
+    assert content(run(tmp_path / "other", Curves(diverges=1), executor=Backwards())) == content(one)
+
+
+def test_a_pool_that_is_used_up_early_and_finals_that_are_interrupted(tmp_path: Path) -> None:
+    """The finalists are never taken for a round of stage 2."""
+    small = plan(pool=9, rounds=Rounds(4, rounds=5, batch=6, predictor=QUICK), finalists=4)
+    counted = Halt()
+    expected = run(tmp_path / "whole", given=small, observers=[counted])
+    assert [sum(trial.round == n for trial in expected.trials) for n in (1, 2, 3)] == [6, 3, 0]
+    assert {trial.round for trial in expected.trials[9:]} == {6}
+    assert len(expected.scored()[0]) == 9
+    for at in range(counted.events - len(expected.trials[9:]), counted.events):
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / str(at), given=small, observers=[Halt(at)])
+        assert content(run(tmp_path / str(at), given=small, resume=True)) == content(expected)
+
+
+def test_winners_are_the_best_measured_that_fit(tmp_path: Path) -> None:
+    found = run(tmp_path)
+    full = {t.code: found.outcomes[t.number].curve[-1] for t in found.trials if t.epochs == 4}
+    for winner, most in zip(found.winners, (9, 5), strict=True):
+        fitting = {code: score for code, score in full.items() if sum(code) <= most}
+        assert winner.measured == max(fitting.values()) == fitting[winner.code]
+        assert winner.costs == {"weight": sum(winner.code)}
+    predicted = run(tmp_path / "predicted", given=plan(finalists=0))
+    assert len(predicted.trials) == 18
+    assert predicted.evolved is not None
+    assert [list(winner.code) for winner in predicted.winners] == [one["codes"][0] for one in predicted.evolved]
+
+
+def test_sigkill_at_random_moments(tmp_path: Path) -> None:
+    """Six kills here, fifty in benchmarks/search_kills.py."""
+    whole = Job(str(tmp_path / "whole"))
+    with started(whole) as process:
+        begun = time.monotonic()
+        assert process.wait() == 0
+        seconds = time.monotonic() - begun
+    expected, rng = result(whole), random.Random(0)
+    job = Job(str(tmp_path / "killed"))
+    account = Account(job)
+    while len(account.kills) < 6 and killed(job, rng.uniform(0.1, 0.7) * seconds):
+        account.check()
+    assert len(account.kills) > 1
+    with started(job) as process:
+        assert process.wait() == 0
+    account.finish(expected)
+
+
+def test_sigkill_with_workers_leaves_nobody_and_no_lock(tmp_path: Path) -> None:
+    job = Job(str(tmp_path / "killed"), workers=2, seconds=0.3)
+    with started(job) as process:
+        while " begin" not in f" {job.log.read_text()}".replace("\n", " "):
+            time.sleep(0.02)
+        process.kill()
+        process.wait()
+        Journal.write(job.folder).close()  # at once
+        for _ in range(1000):
+            if not session(process.pid):
+                break
+            time.sleep(0.01)
+        assert session(process.pid) == []
+    account = Account(job)
+    account.check()
+    assert len(account.before["trials"]) == 6
+
+
+def test_sigterm_leaves_a_folder_to_resume(tmp_path: Path) -> None:
+    job = Job(str(tmp_path / "ended"), seconds=0.05)
+    with started(job) as process:
+        while "told" not in job.log.read_text():
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait() == -signal.SIGTERM
+    account = Account(job)
+    account.check()
+    assert account.before["outcomes"]
+
+
+def test_a_second_process_is_refused(tmp_path: Path) -> None:
+    job = Job(str(tmp_path / "running"), seconds=60)
+    with started(job) as process:
+        while "begin" not in job.log.read_text():
+            time.sleep(0.01)
+        said = refusal(lambda: run_search(job.plan, Curves(), job.folder, resume=True))
+        assert said == (f"{job.folder}: another process is running this search; wait for it, or give another folder")
+        found = Record.read(job.folder)  # which is not in the way of reading
+        assert (len(found.trials), found.done) == (6, False)
+        process.kill()
+
+
+def test_what_is_resumed_must_be_the_same_search(tmp_path: Path) -> None:
+    origin = {"data": "digits", "sizes": (1, 2)}
+    first = run(tmp_path, origin=origin)
+    other = {"data": "cifar10"}
+    assert first.origin == {"data": "digits", "sizes": [1, 2]}
+    expected = {
+        "holds a search; continue it with `fbnetv3 search resume`, or give another folder": {},
+        "holds a search with another plan; give the same one, or another folder": {
+            "given": plan(seed=1),
+            "resume": True,
+        },
+        f"its candidates were scored otherwise ({first.origin}); give another folder": {
+            "resume": True,
+            "origin": other,
+        },
+    }
+    for said, rest in expected.items():
+        assert refusal(lambda r=rest: run(tmp_path, **{"origin": origin, **r})) == f"{tmp_path}: {said}"
+    assert run(tmp_path, resume=True, origin=origin) == first
+
+
+def test_a_refused_search_leaves_no_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "search"
+    bound = parse_constraint
+    one = Space("one", others=(Dimension("a", Choice((1,))),))
+    unfit = {
+        "no point of space grid meets weight<=2,3<=weight; the nearest reachable has weight 3, weight 3":
+            {"given": plan(constraints=((), bound("weight<=2,3<=weight")))},
+        "no point of space grid meets 17<=weight; the nearest reachable has weight 16":
+            {"given": plan(within=bound("17<=weight"))},
+        "bound mass<=1: there is no cost 'mass'; known: weight": {"given": plan(within=bound("mass<=1"))},
+        "space grid has one point that meets weight<=0; there is nothing to search":
+            {"given": plan(within=bound("weight<=0"))},
+        "space one has one point; there is nothing to search": {"given": plan(space=one, constraints=((),))},
+        "the evaluator cannot be pickled": {"executor": LocalPool(1), "evaluator": FunctionEvaluator(lambda v: 0.0)},
+    }  # fmt: skip
+    for said, rest in unfit.items():
+        assert refusal(lambda r=rest: run(folder, **r)).startswith(said)
+        assert not folder.exists()
+    with pytest.raises(TypeError):
+        run(folder, origin={"not plain": object()})
+    assert not folder.exists()
+
+
+def test_failures_are_recorded_and_the_search_goes_on(tmp_path: Path) -> None:
+    evaluator = Curves(raises=0, diverges=1, short=2)
+    found = run(tmp_path, evaluator)
+    kinds = {0: Failure.ERROR, 1: Failure.NOT_FINITE, 2: Failure.NOT_FINITE}
+    for trial in found.trials:
+        outcome = found.outcomes[trial.number]
+        assert outcome.failure == kinds.get(trial.code[0])
+        assert outcome.attempts == (2 if outcome.failure is Failure.ERROR else 1)
+        assert len(outcome.curve) == (0 if outcome.failure else trial.epochs)
+        if outcome.failure is Failure.ERROR:
+            assert outcome.reason.startswith("ValueError: no such network (test_search_run.py, line ")
+    assert {outcome.failure for outcome in found.outcomes.values()} == {None, *kinds.values()}
+    assert evaluator.calls == sum(outcome.attempts for outcome in found.outcomes.values())
+    assert all(winner.code[0] > 2 for winner in found.winners if winner.measured is not None)
+
+
+def test_a_search_whose_candidates_all_fail_says_so_at_the_end(tmp_path: Path) -> None:
+    def fails(candidate: Candidate, epochs: int) -> Sequence[float]:
+        return [math.inf] * epochs
+
+    said = refusal(lambda: run(tmp_path / "none", fails))
+    assert said == (
+        f"{tmp_path}/none: 0 of 18 candidates could be scored, and 2 are needed; the first failure: the score after "
+        "epoch 1 of 4 is inf"
+    )
+    assert refusal(lambda: run(tmp_path / "none", resume=True)) == said
+    calls: list[str] = []
+
+    def once(candidate: Candidate, epochs: int) -> Sequence[float]:
+        calls.append(candidate.name)
+        if len(calls) > 1:
+            raise RuntimeError("enough")
+        return [0.5] * epochs
+
+    assert "1 of 18 candidates could be scored, and 2 are needed; the first failure: RuntimeError: enough" in refusal(
+        lambda: run(tmp_path / "one", once)
+    )
+
+
+def test_a_record_of_a_search_that_has_not_begun(tmp_path: Path) -> None:
+    Journal.write(tmp_path).close()
+    said = f"{tmp_path}: its search has not begun; start it again with `fbnetv3 search run`"
+    assert refusal(lambda: Record.read(tmp_path)) == said
+    assert run(tmp_path).done  # and it can be begun
+
+
+def test_half_written_files_are_cleared(tmp_path: Path) -> None:
+    halves = [".small.arch.json.0a1b2c3d.json", ".encoder.safetensors.0a1b2c3d.safetensors"]
+    for name in (*halves, ".mine.json"):
+        (tmp_path / name).touch()
+    run(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", ".mine.json", "journal.sqlite"]
+
+
+def test_a_plan_is_read_as_it_was_written() -> None:
+    within = parse_constraint("3<=weight<=12,weight<=9")
+    trees = Rounds(7, rounds=2, batch=3, correlation=0.5, predictor=Trees(members=3))
+    for written in (*PLANS.values(), plan(), plan(within=within, rounds=trees, seed=2**32 - 1, space=TINY)):
+        assert Plan.from_json(written.to_json()) == written
+        assert find_plan(written) is written
+
+
+def test_wrong_plans() -> None:
+    small = plan()
+    texts = {
+        "Plan.name is 'a b'; use letters, digits, '.', '_' and '-', as in a file name": {"name": "a b"},
+        "Plan.space is 'tiny'; it must be a Space": {"space": "tiny"},
+        "Plan.rounds is 4; it must be a Rounds": {"rounds": 4},
+        "Plan.pool is 1; it must be a whole number of at least 2": {"pool": 1},
+        "Plan.finalists is -1; it must be a whole number of at least 0": {"finalists": -1},
+        "Plan.seed is 4294967296; it must be a whole number of at most 4294967295": {"seed": 2**32},
+        "Plan.constraints is empty; give at least one (an empty one, (), allows everything)": {"constraints": ()},
+        "Plan.within is 'macs<=1M'; it must be a tuple of bounds, as parse_constraint gives": {"within": "macs<=1M"},
+        "Plan.constraints[0] is Bound(cost='macs', at_most=1.0, at_least=0.0); it must be a tuple of bounds, as "
+        "parse_constraint gives": {"constraints": (Bound("macs", 1.0),)},
+        "Plan.constraints has one twice, or two whose files would both be called small": {"constraints": ((), ())},
+        f"Plan.name: {'n' * 201} is too long for the name of a file; choose a shorter one":
+            {"name": "n" * 201, "constraints": ((),)},
+    }  # fmt: skip
+    for said, changes in texts.items():
+        assert refusal(lambda c=changes: replace(small, **c)) == said
+
+
+def test_wrong_files_of_plans(tmp_path: Path) -> None:
+    path, text = tmp_path / "mine.json", plan().to_json()
+    path.write_text(text)
+    assert find_plan(path) == find_plan(str(path)) == plan()
+    assert find_plan("tiny") is PLANS["tiny"]
+    wrong = {
+        text.replace('"pool": 100', '"pools": 100'): "plan has an unknown key 'pools' (did you mean 'pool'?)",
+        text.replace('"pool": 100', '"pool": 1e2'): "plan: Plan.pool is 100.0; it must be a whole number of at least 2",
+        text.replace('"batch": 6', '"batch": NaN'): "plan.rounds: Rounds.batch is nan; it must be a whole number of at "
+        "least 2",
+        text.replace('"rounds"', '"round"', 1): "plan has an unknown key 'round' (did you mean 'rounds'?)",
+        text.replace('"version": 1', '"version": 2'): "plan JSON has version 2; this release reads version 1",
+        to_json(SPACE): 'plan JSON lacks "format": "fbnetv3_zoo.plan"; write such files with to_json()',
+    }
+    for content, said in wrong.items():
+        assert content != text
+        path.write_text(content)
+        assert refusal(lambda: find_plan(path)) == f"{path}: {said}"
+    path.write_bytes(b"\xff" + text.encode()[:-20])
+    assert refusal(lambda: find_plan(path)).startswith(f"{path}: plan JSON cannot be read: ")
+    assert refusal(lambda: find_plan(tmp_path / "no.json")) == (
+        f"{tmp_path}/no.json: cannot be read (No such file or directory)"
+    )
+    assert refusal(lambda: find_plan("tin")) == (
+        "unknown plan 'tin' (did you mean 'tiny'?); shipped are paper, paper_recipe, tiny, others are files"
+    )
