@@ -59,8 +59,11 @@ class Origin:
         return TrainingEvaluator(self.data, self.data_seed, subset, execution, self.resolution)
 
     def costs(self, space: Space) -> CostModel | None:
-        """The free statistics of the points of ``space``; None where there are none, or only those of its networks."""
-        if self.table:
+        """The free statistics of the points of ``space``; None where there are none, or only those of its networks.
+
+        Networks are counted; where the space has none, the recording's statistics are looked up.
+        """
+        if self.table and space.networks is None:
             from fbnetv3_zoo.search.recorded import RecordedCosts, Recording
 
             return RecordedCosts(Recording.load(self.table).within(space))
