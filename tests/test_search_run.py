@@ -105,18 +105,18 @@ class Halt(Observer):
 
 
 def test_interrupted_at_any_event_it_ends_where_it_would_have_ended(tmp_path: Path) -> None:
-    counted = Halt()
-    expected = run(tmp_path / "whole", Curves(raises=2), observers=[counted])
+    counted, short = Halt(), plan(rounds=Rounds(4, rounds=2, batch=4, predictor=QUICK))
+    expected = run(tmp_path / "whole", Curves(raises=2), short, observers=[counted])
     assert expected.done
-    assert [trial.round for trial in expected.trials][:18] == [1] * 6 + [2] * 6 + [3] * 6
-    assert {trial.round for trial in expected.trials[18:]} == {4}
+    assert [trial.round for trial in expected.trials][:8] == [1] * 4 + [2] * 4
+    assert {trial.round for trial in expected.trials[8:]} == {3}
     for at in range(counted.events):
         with pytest.raises(KeyboardInterrupt):
-            run(tmp_path / str(at), Curves(raises=2), observers=[Halt(at)])
+            run(tmp_path / str(at), Curves(raises=2), short, observers=[Halt(at)])
         interrupted = Record.read(tmp_path / str(at))
         assert not interrupted.done
         assert interrupted.outcomes.keys() <= {trial.number for trial in interrupted.trials}
-        assert content(run(tmp_path / str(at), Curves(raises=2), resume=True)) == content(expected)
+        assert content(run(tmp_path / str(at), Curves(raises=2), short, resume=True)) == content(expected)
 
 
 def test_a_finished_search_is_not_done_again(tmp_path: Path) -> None:
@@ -182,13 +182,13 @@ def test_winners_are_the_best_measured_that_fit(tmp_path: Path) -> None:
 
 def test_sigkill_at_random_moments(tmp_path: Path) -> None:
     """Six kills here, fifty in benchmarks/search_kills.py."""
-    whole = Job(str(tmp_path / "whole"))
+    whole = Job(str(tmp_path / "whole"), rounds=2, batch=4)
     with started(whole) as process:
         begun = time.monotonic()
         assert process.wait() == 0
         seconds = time.monotonic() - begun
     expected, rng = result(whole), random.Random(0)
-    job = Job(str(tmp_path / "killed"))
+    job = replace(whole, folder=str(tmp_path / "killed"))
     account = Account(job)
     while len(account.kills) < 6 and killed(job, rng.uniform(0.1, 0.7) * seconds):
         account.check()
@@ -266,7 +266,7 @@ def test_a_refused_search_leaves_no_folder(tmp_path: Path) -> None:
     bound = parse_constraint
     one = Space("one", others=(Dimension("a", Choice((1,))),))
     unfit = {
-        "no point of space grid meets weight<=2,3<=weight; the nearest reachable has weight 3, weight 3":
+        "no point of space grid meets weight<=2,3<=weight; the nearest reachable has weight 2, weight 2":
             {"given": plan(constraints=((), bound("weight<=2,3<=weight")))},
         "no point of space grid meets 17<=weight; the nearest reachable has weight 16":
             {"given": plan(within=bound("17<=weight"))},
