@@ -1,0 +1,177 @@
+"""Stage 3: it finds known optima within its calls, under constraints that every point it returns meets."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from refusals import refusal
+
+from fbnetv3_zoo.search.costs import NetworkCosts, parse_constraint, violation
+from fbnetv3_zoo.search.evolve import Doubles, Evolving, evolve, pareto
+from fbnetv3_zoo.search.options import Choice, Dimension, Range
+from fbnetv3_zoo.search.pool import NoCosts, all_points, distinct, outside
+from fbnetv3_zoo.search.space import Codes, Space
+from fbnetv3_zoo.search.spaces import PAPER
+
+COSTS = NetworkCosts(PAPER)
+WEIGHTS = np.random.default_rng(0).normal(size=PAPER.width())
+FEW = Evolving(evaluations=240, population=16)
+NONE = np.zeros((0, len(PAPER.dimensions)), np.int64)
+
+
+def linear(codes: Codes) -> Doubles:
+    """Larger networks are better; every other choice has a value of its own."""
+    return PAPER.encode(codes).astype(np.float64) @ WEIGHTS + 20 * np.log(COSTS(codes)["macs"] / 1e9)
+
+
+class Counted:
+    """A score that keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[Codes] = []
+
+    def __call__(self, codes: Codes) -> Doubles:
+        self.asked.append(codes.copy())
+        return linear(codes)
+
+
+def test_many_constraints_in_one_call() -> None:
+    constraints = [parse_constraint(text) for text in ("macs<=550M", "macs<=450M,parameters<=8M", "600M<=macs<=640M")]
+    score = Counted()
+    seeds = PAPER.sample(20, np.random.default_rng(5), method="uniform")
+    found = evolve(score, PAPER, COSTS, constraints, seeds=seeds, evolving=FEW, seed=4)
+    asked = np.concatenate(score.asked)
+    assert len(asked) <= 3 * FEW.evaluations
+    assert not violation(constraints[2], COSTS(found[2].codes)).any()
+    for constraint, evolved in zip(constraints, found, strict=True):
+        assert evolved.constraint == constraint
+        assert not outside(COSTS, constraint, evolved.codes).any()
+        np.testing.assert_array_equal(PAPER.check(evolved.codes), evolved.codes)
+        assert len(distinct(evolved.codes)) == len(evolved.codes) == FEW.population
+        np.testing.assert_allclose(evolved.scores, linear(evolved.codes), atol=1e-9)
+        assert (np.diff(evolved.scores) <= 0).all()
+        calls, bests = zip(*evolved.progress, strict=True)
+        assert max(calls) <= FEW.evaluations
+        assert all(a <= b for a, b in pairwise(calls))
+        assert all(a <= b for a, b in pairwise(bests))
+        assert bests[-1] == evolved.scores[0]
+        inside = asked[outside(COSTS, constraint, asked) == 0]
+        assert evolved.scores[0] == pytest.approx(linear(inside).max(), abs=1e-9)
+    again = evolve(linear, PAPER, COSTS, constraints, seeds=seeds, evolving=FEW, seed=4)
+    assert [one.codes.tolist() for one in again] == [one.codes.tolist() for one in found]
+    assert evolve(linear, PAPER, COSTS, constraints[:1], evolving=FEW, seed=5)[0].codes.tolist() != (
+        found[0].codes.tolist()
+    )
+
+
+def test_looser_bounds_are_no_worse_in_any_order() -> None:
+    bounds = (600, 480, 540)
+    found = evolve(linear, PAPER, COSTS, [parse_constraint(f"macs<={bound}M") for bound in bounds], evolving=FEW)
+    best = {bound: evolved.scores[0] for bound, evolved in zip(bounds, found, strict=True)}
+    assert best[480] <= best[540] <= best[600]
+
+
+def test_it_finds_the_optimum_without_a_constraint() -> None:
+    def sharp(codes: Codes) -> Doubles:
+        return -((codes - PAPER.sizes // 3) ** 2).sum(1).astype(np.float64)
+
+    found = evolve(sharp, PAPER, COSTS, [()], seed=1)[0]
+    assert found.codes[0].tolist() == (PAPER.sizes // 3).tolist()
+    assert found.progress[-1][0] < Evolving().evaluations  # it stopped when nothing rose any more
+
+
+def test_the_optimum_of_a_knapsack() -> None:
+    """Twenty items of known worth and weight: the best sum under a bound, by dynamic programming."""
+    rng = np.random.default_rng(8)
+    worth, weight = rng.integers(10, 100, 20), rng.integers(10, 60, 20)
+    items = Space("items", others=tuple(Dimension(f"item{n}", Choice((False, True))) for n in range(20)))
+
+    class Weight:
+        names = ("weight",)
+
+        def __call__(self, codes: Codes) -> dict[str, Doubles]:
+            return {"weight": (codes @ weight).astype(np.float64)}
+
+    best = np.zeros(301)
+    for gain, load in zip(worth, weight, strict=True):
+        best[load:] = np.maximum(best[load:], best[: 301 - load] + gain)
+    how = Evolving(evaluations=4000)
+    found = evolve(
+        lambda c: (c @ worth).astype(float), items, Weight(), [parse_constraint("weight<=300")], evolving=how
+    )
+    assert found[0].scores[0] == best[300]
+
+
+def test_it_begins_with_seeds() -> None:
+    constraint = parse_constraint("macs<=500M")
+    good = evolve(linear, PAPER, COSTS, [constraint], evolving=FEW)[0]
+    short = Evolving(population=16, evaluations=40)
+    begun = evolve(linear, PAPER, COSTS, [constraint], seeds=good.codes[:3], evolving=short)[0]
+    assert begun.scores[0] >= good.scores[0]
+    assert begun.progress[0][1] >= good.scores[0]
+    bound = COSTS(good.codes[:1])["macs"][0] - 1e6
+    moved = evolve(linear, PAPER, COSTS, [parse_constraint(f"macs<={bound:.0f}")], seeds=good.codes, evolving=short)[0]
+    alone = evolve(linear, PAPER, COSTS, [parse_constraint(f"macs<={bound:.0f}")], seeds=NONE, evolving=short)[0]
+    assert moved.scores[0] > alone.scores[0]  # seeds just outside are moved inside
+
+
+def test_small_spaces_are_scored_whole() -> None:
+    small = Space("small", others=tuple(Dimension(f"d{n}", Range(0, 4)) for n in range(3)))
+    rough = np.random.default_rng(2).normal(size=(5, 5, 5))
+    asked: list[Codes] = []
+
+    def score(codes: Codes) -> Doubles:
+        asked.append(codes)
+        return rough[tuple(codes.T)]
+
+    found = evolve(score, small, NoCosts(), [()])[0]
+    assert found.scores[0] == rough.max()
+    assert np.concatenate(asked).tolist() == all_points(small).tolist()
+    held = small.hold({"d0": 1, "d1": 2, "d2": 3})
+    assert evolve(lambda c: c[:, 0] * 1.0, held, NoCosts(), [()])[0].codes.tolist() == [[0, 0, 0]]
+    flat = evolve(lambda c: np.zeros(len(c)), PAPER, COSTS, [()], evolving=FEW)[0]
+    assert set(flat.scores) == {0.0}
+
+
+def test_what_it_refuses() -> None:
+    said = refusal(lambda: evolve(linear, PAPER, COSTS, [parse_constraint("macs<=450M"), parse_constraint("macs<=9M")]))
+    assert said == "no point of space paper meets macs<=9M; the nearest reachable has macs 214,116,360"
+    said = refusal(lambda: evolve(linear, PAPER, COSTS, [parse_constraint("latency<=9")]))
+    assert said.startswith("bound latency<=9: there is no cost 'latency'")
+    said = refusal(lambda: evolve(linear, PAPER, COSTS, [()], seeds=np.zeros((2, 3), np.int64)))
+    assert said == "codes have shape (2, 3); space paper has 49 dimensions"
+    for bad in (np.nan, np.inf):
+        said = refusal(lambda bad=bad: evolve(lambda c: np.full(len(c), bad), PAPER, COSTS, [()], evolving=FEW))  # type: ignore[misc]
+        assert said.startswith("score() gave ")
+    said = refusal(lambda: evolve(lambda c: np.zeros((len(c), 2)), PAPER, COSTS, [()], evolving=FEW))
+    assert said == "score() gave (32, 2) for 32 points; it must give one finite number each"
+    for make, expected in (
+        (lambda: Evolving(population=3), "Evolving.population is 3; it must be a whole number of at least 4"),
+        (lambda: Evolving(evaluations=63), "Evolving.evaluations is 63; it must be a whole number of at least 64"),
+        (lambda: Evolving(patience=0), "Evolving.patience is 0; it must be a whole number of at least 1"),
+        (lambda: Evolving(crossover=0), "Evolving.crossover is 0; it must be a number above 0 and at most 1"),
+        (lambda: Evolving(mutation=2), "Evolving.mutation is 2; it must be a number above 0 and at most 1"),
+    ):
+        assert refusal(make) == expected
+
+
+def test_the_front_has_no_point_that_another_surpasses() -> None:
+    within = parse_constraint("parameters<=12M")
+    how = Evolving(population=8, evaluations=100)
+    front = pareto(linear, PAPER, COSTS, cost="macs", steps=5, within=within, evolving=how, seed=3)
+    assert 3 <= len(front.codes) <= 5
+    np.testing.assert_array_equal(front.costs, COSTS(front.codes)["macs"])
+    np.testing.assert_allclose(front.scores, linear(front.codes), atol=1e-9)
+    assert not outside(COSTS, within, front.codes).any()
+    assert (np.diff(front.costs) > 0).all()
+    assert (np.diff(front.scores) > 0).all()
+    assert front.costs[0] == 214116360  # the least reachable
+
+
+def test_fronts_that_are_refused() -> None:
+    said = refusal(lambda: pareto(linear, PAPER, COSTS, steps=1))
+    assert said == "pareto: steps is 1; it must be a whole number of at least 2"
+    said = refusal(lambda: pareto(linear, PAPER, COSTS, cost="mac"))
+    assert said.startswith("bound mac<=1: there is no cost 'mac' (did you mean 'macs'?)")
