@@ -87,7 +87,8 @@ class Network:
     def predict_statistics(self, x: Floats) -> Doubles:
         """The proxy head's outputs, members averaged, shape (points, outputs)."""
         with one_thread():
-            return self._linear("proxy", self.encode(self._for_all(x))[1]).mean(0, dtype=np.float64)
+            mean: Doubles = self._linear("proxy", self.encode(self._for_all(x))[1]).mean(0, dtype=np.float64)
+        return mean
 
     def encode(self, x: Floats) -> tuple[Floats, Floats]:
         """Hidden values and embedding of (members, points, architecture columns)."""
