@@ -129,8 +129,10 @@ class Recording:
         if written != _digest(arrays, metadata):
             raise ZooError(f"{path}: is damaged (its contents do not fit the digest in it); save it again")
         statistics = {name.removeprefix(_STATISTIC): arrays[name] for name in sorted({*arrays} - {"codes", "curves"})}
+        codes, curves = arrays["codes"].astype(np.int64), arrays["curves"].astype(np.float64)
         try:
-            return cls(Space.from_json(metadata["space"]), arrays["codes"], arrays["curves"], statistics)
+            space = Space.from_json(metadata["space"])
+            return cls(space, codes, curves, {name: values.astype(np.float64) for name, values in statistics.items()})
         except ZooError as error:
             raise ZooError(f"{path}: {error}") from None
 
