@@ -246,7 +246,7 @@ def _stop(record: Record) -> Html:
 def _evolution(record: Record) -> Html:
     if not record.evolved:
         return Html()
-    constraints = [_constraint_name(record, n) for n in range(len(record.evolved))]
+    constraints = map(bounds_text, record.plan.constraints)
     progress = dict(zip(constraints, (one["progress"] for one in record.evolved), strict=True))
     points = sum(int(one["progress"][-1][0]) for one in record.evolved)
     more = f" The first {charts.SERIES} are named." if len(progress) > charts.SERIES else ""
@@ -257,12 +257,6 @@ def _evolution(record: Record) -> Html:
     rows = [(name(what), f"{int(points[-1][0]):,}", score(points[-1][1])) for what, points in progress.items()]
     listed = table(("constraint", "points scored", "best predicted"), rows, numbers=(1, 2))
     return section("Evolution", figures([(charts.evolution("evolution", progress), "Evolution.", said)], listed))
-
-
-def _constraint_name(record: Record, number: int) -> str:
-    constraint = record.plan.constraints[number]
-    shown = bounds_text(constraint)
-    return shown if record.plan.constraints.count(constraint) == 1 else f"{number + 1}: {shown}"
 
 
 def _dimensions(subject: _Subject) -> Html:

@@ -372,7 +372,7 @@ def test_every_bounded_cost_has_its_chart(joint: tuple[Record, Reader, str], tmp
     assert "Score against parameters ." in told
     assert "Score against peak_activation" not in told
     assert "not to be compared with those of the search" in told
-    plan = replace(record.plan, constraints=(parse_constraint("latency_ms<=0.5"),) * 2)
+    plan = replace(record.plan, constraints=(parse_constraint("latency_ms<=0.5"), parse_constraint("latency_ms<=1")))
     few = replace(record, plan=plan, trials=record.trials[:4], winners=(), folder=tmp_path, encoder=None)
     page, _ = _page(replace(few, outcomes={n: record.outcomes[n] for n in range(4)}), tmp_path, costs=Latency())
     told = page.told("Score against cost")
