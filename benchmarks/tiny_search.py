@@ -3,8 +3,8 @@
 python benchmarks/tiny_search.py run --folder runs/tiny      # trains: about an hour on two cores; can be interrupted
 python benchmarks/tiny_search.py tables                      # from the recorded results, in seconds
 
-Every search has the same number of trainings under the same bound, and every one's best is trained again with three other
-seeds and tested on the test images. ``run`` writes what the tables are made from into benchmarks/tiny_search/.
+Every search has the same number of trainings under the same bound, and every one's best is trained again with three
+other seeds and tested on the test images. ``run`` writes what the tables are made from into benchmarks/tiny_search/.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ RETRAININGS = (101, 102, 103)
 BOUND = parse_constraint("macs<=1M")
 RESULTS = Path(__file__).parent / "tiny_search"
 
-# What stands still in the partial searches: the recipe near that of `fbnetv3 recipe show digits`, a network of middle values.
+# What stands still in the partial searches: a recipe near that of `fbnetv3 recipe show digits`, a network of middle
+# values.
 RECIPE = {
     "learning_rate": 0.1, "optimizer": "sgd", "ema_decay": 0.98, "dropout": 0.0, "stochastic_depth": 0.0,
     "augmentation.mixup": 0.0, "augmentation.shift": True, "label_smoothing": 0.1, "weight_decay": 1e-05,

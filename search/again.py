@@ -32,7 +32,8 @@ def predictor_of(found: Record) -> Predictor:
         raise ZooError(f"{found.folder}: has {len(codes)} scored candidates; a predictor needs at least 2")
     path = found.folder / ENCODER
     encoder = Encoder.load(path) if path.exists() else None
-    seed = found.plan.seed + max(trial.round for trial in found.trials)
+    last = found.plan.rounds.rounds  # the finalists come after it
+    seed = found.plan.seed + max(trial.round for trial in found.trials if trial.round <= last)
     return fit(found.plan.rounds.predictor, found.plan.space, codes, scores, encoder=encoder, seed=seed)
 
 

@@ -226,14 +226,10 @@ class _Run:
         full = self.plan.rounds.epochs
         wanted = distinct(np.concatenate([self._finalists(found) for found in evolved]))
         done = {trial.code for trial in self.iterations.trials if trial.epochs == full}
-        round_, first = (
-            self.plan.rounds.rounds + 1,
-            len(self.iterations.trials),
-        )  # even if fewer rounds used up the pool
+        last = self.plan.rounds.rounds + 1  # even if fewer rounds used up the pool
         asked = [code for code in map(tuple, wanted.tolist()) if code not in done]
-        trials = self._asked_before(round_) or [
-            Trial(first + n, round_, code, full) for n, code in enumerate(asked)
-        ]  # fmt: skip
+        new = [Trial(number, last, code, full) for number, code in enumerate(asked, len(self.iterations.trials))]
+        trials = self._asked_before(last) or new
         self._outcomes(trials)
         return [self._winner(found) for found in evolved]
 

@@ -64,7 +64,8 @@ def _svg(title: str, draw: Callable[[Any], None], size: tuple[float, float]) -> 
         draw(axes)
         axes.spines[["top", "right"]].set_visible(False)
         written = io.StringIO()
-        FigureCanvasSVG(figure).print_svg(written, metadata=dict.fromkeys(_METADATA))  # savefig would draw it twice
+        canvas: Any = FigureCanvasSVG(figure)  # savefig would draw it twice
+        canvas.print_svg(written, metadata=dict.fromkeys(_METADATA))
     return written.getvalue()
 
 

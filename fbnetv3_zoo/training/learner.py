@@ -48,8 +48,9 @@ class Student(nn.Module):
 class Learner:
     """Network, optimizer, moving average and teacher of a run, in this process of ``world``.
 
-    ``network`` is trained in place: moved to the device, its norms synchronised where several GPUs share a batch. Where
-    no maps are compared, any module will do that has ``preprocess``, ``num_classes`` and ``set_gradient_checkpointing``.
+    ``network`` is trained in place: moved to the device, its norms synchronised where several GPUs share a batch.
+    Where no maps are compared, any module will do that has ``preprocess``, ``num_classes`` and
+    ``set_gradient_checkpointing``.
     """
 
     def __init__(
