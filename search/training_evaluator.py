@@ -21,6 +21,7 @@ from fbnetv3_zoo.training.evaluate import evaluate
 from fbnetv3_zoo.training.execution import Execution
 from fbnetv3_zoo.training.learner import Learner
 from fbnetv3_zoo.training.loader import TrainingBatches, seed_of
+from fbnetv3_zoo.training.loop import EXPLODED
 from fbnetv3_zoo.training.world import World
 from fbnetv3_zoo.zoo import find_arch
 
@@ -46,7 +47,7 @@ class TrainingEvaluator:
         check_whole("TrainingEvaluator.resolution", self.resolution)
 
     def __call__(self, candidate: Candidate, epochs: int) -> Sequence[float]:
-        """Accuracies; a loss that is no number ends the training, and the rest of the curve is NaN."""
+        """Accuracies; a loss that explodes ends the training, as in `train`, and the rest of the curve is NaN."""
         if candidate.recipe is None:
             raise ZooError(f"{candidate.name}: its space has no recipes, so it cannot be trained")
         if epochs > candidate.recipe.epochs:
@@ -67,7 +68,7 @@ class TrainingEvaluator:
         for epoch in range(epochs):
             for step, parts in enumerate(batches.epoch(epoch)):
                 loss = learner.gradients(parts, seed=seed_of(recipe.seed, epoch, step, 0))
-                if not loss < float("inf"):
+                if not loss <= EXPLODED:
                     return [*curve, *[float("nan")] * (epochs - len(curve))]
                 learner.update(recipe.learning_rate_at(epoch, (step + 1) / batches.steps))
             seen = evaluate(

@@ -1,0 +1,109 @@
+"""The evaluator that trains: what it measures is what `fbnetv3 train` measures."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from refusals import refusal
+
+from fbnetv3_zoo.recipe import SGD
+from fbnetv3_zoo.search import SPACES, Candidate, InProcess, Limits, TrainingEvaluator, find_space
+from fbnetv3_zoo.search.executors import find_executor
+from fbnetv3_zoo.search.origin import Origin
+from fbnetv3_zoo.search.training_evaluator import TorchvisionModel, check_model
+from fbnetv3_zoo.search.trials import Failure, Task
+from fbnetv3_zoo.training import Execution, train
+from fbnetv3_zoo.training.data import digits
+
+TINY = SPACES["tiny"]
+EVALUATOR = TrainingEvaluator("digits")
+
+
+@pytest.fixture(scope="module")
+def candidate() -> Candidate:
+    """The smallest network, with a recipe that uses the moving average, mixup and dropout, in few large steps."""
+    values = TINY.values(np.zeros(len(TINY.dimensions), np.int64))
+    values |= {"recipe.learning_rate": 0.05, "recipe.dropout": 0.1, "recipe.augmentation.mixup": 0.1}
+    found = TINY.candidate(TINY.code(values), "smallest")
+    assert found.recipe is not None
+    return replace(found, recipe=replace(found.recipe, batch_size=256))
+
+
+def test_the_curve_is_that_of_a_training_run(candidate: Candidate, tmp_path: Path) -> None:
+    assert candidate.arch is not None
+    assert candidate.recipe is not None
+    before = torch.random.get_rng_state()
+    curve = EVALUATOR(candidate, 2)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    run = train(candidate.arch, digits(), replace(candidate.recipe, epochs=2), tmp_path / "run")
+    assert list(curve) == [epoch.validation_top1 for epoch in run.epochs]
+    tested = replace(EVALUATOR, split="test")(candidate, 2)
+    assert run.test is not None
+    assert tested[-1] == run.test.fraction
+
+
+def test_fewer_epochs_are_the_beginning_of_the_curve(candidate: Candidate) -> None:
+    assert EVALUATOR(candidate, 2)[:1] == EVALUATOR(candidate, 1)
+
+
+def test_another_seed_of_the_recipe_is_another_training(candidate: Candidate) -> None:
+    assert candidate.recipe is not None
+    other = replace(candidate, recipe=replace(candidate.recipe, seed=1))
+    assert EVALUATOR(candidate, 1) != EVALUATOR(other, 1)
+
+
+def test_a_loss_that_explodes_is_recorded(candidate: Candidate) -> None:
+    assert candidate.recipe is not None
+    wild = replace(candidate, recipe=replace(candidate.recipe, learning_rate=9e5, warmup_epochs=0, optimizer=SGD()))
+    (outcome,) = InProcess().run(EVALUATOR, [Task(0, wild, 2)], Limits())
+    assert outcome.failure is Failure.NOT_FINITE
+    assert outcome.reason.startswith("the score after epoch ")
+    assert math.isnan(EVALUATOR(wild, 2)[-1])
+
+
+def test_a_model_of_torchvision_is_trained(candidate: Candidate) -> None:
+    space = TINY.recipe_only("torchvision:squeezenet1_1")
+    code = np.zeros(len(space.dimensions), np.int64)
+    found = space.candidate(code)
+    assert (found.arch, found.model) == (None, "torchvision:squeezenet1_1")
+    assert found.recipe is not None
+    found = replace(found, recipe=replace(found.recipe, batch_size=512, dropout=0.25))
+    (accuracy,) = replace(EVALUATOR, resolution=32)(found, 1)
+    assert 0 <= accuracy <= 1
+    assert found.recipe is not None
+    model = TorchvisionModel("squeezenet1_1", 10, found.recipe)
+    assert [m.p for m in model.modules() if isinstance(m, torch.nn.Dropout)] == [0.25]
+    model.eval()
+    grey = torch.rand(2, 1, 32, 32)
+    assert torch.equal(model(grey), model(grey.repeat(1, 3, 1, 1)))
+
+
+def test_a_fixed_network_is_trained_by_name() -> None:
+    found = find_space("paper_recipe").candidate(np.zeros(8, np.int64)[: len(find_space("paper_recipe").dimensions)])
+    assert found.arch is not None
+    assert found.arch.name == "fbnetv2_l3"
+
+
+def test_what_it_refuses(candidate: Candidate) -> None:
+    unknown = refusal(lambda: check_model("torchvision:resnet5O"))
+    assert unknown == "torchvision has no model 'resnet5O' (did you mean 'resnet50'?)"
+    assert refusal(lambda: check_model("fbnetv3_h")).startswith("unknown model 'fbnetv3_h'")
+    assert refusal(lambda: EVALUATOR(candidate, 7)) == "smallest: 7 epochs asked for; its recipe has 6"
+    bare = replace(candidate, recipe=None)
+    assert refusal(lambda: EVALUATOR(bare, 1)) == "smallest: its space has no recipes, so it cannot be trained"
+    nothing = refusal(lambda: Origin())
+    assert nothing == "a search needs data to train on (--data) or a recording (--table), one of the two"
+    origin = Origin(data="digits")
+    missing = refusal(lambda: origin.evaluator(TINY.recipe_only("torchvision:none"), Execution()))
+    assert missing.startswith("torchvision has no model 'none'")
+
+
+def test_pool_and_process_give_the_same_curve(candidate: Candidate) -> None:
+    tasks = [Task(0, candidate, 1)]
+    (here,), (there,) = (list(find_executor(e).run(EVALUATOR, tasks, Limits())) for e in ("in-process", "pool:1"))
+    assert here.curve == there.curve
