@@ -26,7 +26,8 @@ from fbnetv3_zoo.weights.files import save
 from fbnetv3_zoo.zoo import ARCHS, PUBLISHED, list_models
 
 COMMANDS = (
-    "list", "info", "train", "distil", "validate", "export", "classify", "subset", "demo", "recipe", "weights",
+    "list", "info", "train", "distil", "validate", "export", "classify", "subset", "demo", "recipe", "search",
+    "weights",
 )  # fmt: skip
 
 

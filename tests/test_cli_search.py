@@ -85,7 +85,10 @@ def test_status_tells_how_far_it_is(searched: Path, tmp_path: Path) -> None:
     assert succeed("search", "status", tmp_path) == "tiny: round 0 of 4; 0 of 0 candidates finished\n"
 
 
-def test_a_search_goes_on_where_it_was(searched: Path, table: Path, tmp_path: Path) -> None:
+def test_a_search_goes_on_where_it_was(
+    searched: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fbnetv3_zoo.search.report.write_report", lambda record, path: path.write_text("a page"))
     options = ("--plan", "tiny", "--table", table, "--executor", "in-process", "--name", "mine")
     bounds = ("--constraint", "macs<=0.5M", "--constraint", "macs<=1M,parameters<=60k")
     assert run("search", "run", *options, *bounds, "--output", tmp_path, "--stages", 2).code == 0
@@ -107,7 +110,7 @@ def test_evolution_alone_finds_networks_for_new_bounds(searched: Path, tmp_path:
     told = json.loads(succeed("search", "evolve", searched, "--constraint", "macs<=0.4M", "--json"))
     assert told["winners"][0]["costs"]["macs"] <= 4e5
     assert told["winners"][0]["measured"] is None
-    front = json.loads(succeed("search", "evolve", searched, "--pareto", "macs", "--json"))
+    front = json.loads(succeed("search", "evolve", searched, "--pareto", "macs", "--steps", 3, "--json"))
     costs, scores = [point["cost"] for point in front], [point["score"] for point in front]
     assert costs == sorted(costs)
     assert scores == sorted(scores)

@@ -144,7 +144,7 @@ def carry_out(plan: Plan, origin: Origin, folder: Path, options: dict[str, Any],
         points=origin.points(plan.space), resume=resume, stages=options["stages"], origin=origin.to_plain(),
         observers=[SearchProgress()],
     )  # fmt: skip
-    if record.outcomes:
+    if record.done:
         write_report(record, folder / "report.html")
     if options["as_json"]:
         print_json(search_show.summary(record))
