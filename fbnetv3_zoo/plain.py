@@ -10,6 +10,7 @@ import re
 from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
 from functools import cache
+from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -35,6 +36,16 @@ def from_json(kind: type[T], text: str | bytes) -> T:
     if (version := data.pop("version", None)) != 1:
         raise ZooError(f"{name} JSON has version {version!r}; this release reads version 1")
     return from_plain(kind, data, name)
+
+
+def read_json(kind: type[T], path: Path) -> T:
+    """The ``kind`` in a file that :func:`to_json` filled. Raises :class:`ZooError` naming the file."""
+    try:
+        return from_json(kind, path.read_bytes())
+    except OSError as error:
+        raise ZooError(f"{path}: cannot be read ({error.strerror})") from None
+    except ZooError as error:
+        raise ZooError(f"{path}: {error}") from None
 
 
 def to_plain(value: object) -> Any:

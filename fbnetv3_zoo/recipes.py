@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from fbnetv3_zoo.errors import ZooError, nearest
+from fbnetv3_zoo.plain import read_json
 from fbnetv3_zoo.recipe import SGD, Augmentation, ExponentialDecay, RandAugment, Recipe, RMSProp
 
 PAPER = "FBNetV3 paper (arXiv 2006.02049)"
@@ -148,9 +149,4 @@ def find_recipe(source: str | Path | Recipe) -> Recipe:
     if path.suffix != ".json":
         known = ", ".join(RECIPES)
         raise ZooError(f"unknown recipe {str(source)!r}{nearest(str(source), RECIPES)}; known are {known}")
-    try:
-        return Recipe.from_json(path.read_bytes())
-    except OSError as error:
-        raise ZooError(f"{path}: cannot be read ({error.strerror})") from None
-    except ZooError as error:
-        raise ZooError(f"{path}: {error}") from None
+    return read_json(Recipe, path)

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fbnetv3_zoo.atomic import replacing
 from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.search.sealed import Sealed
 from fbnetv3_zoo.search.space import Space
 
 Doubles = npt.NDArray[np.float64]
@@ -29,8 +29,7 @@ BATCH = 32
 PRETRAINING_BATCH = 256
 _BETAS = (0.9, 0.999)
 ENCODER = ("encoder.first", "encoder.second")
-_FORMAT = "fbnetv3_zoo.encoder 1"
-_UNREADABLE = (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError)  # what damaged files raise
+_FILE = Sealed("an encoder", "fbnetv3_zoo.encoder 1", "Encoder.save", "run stage 1 again")
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,23 +285,13 @@ class Encoder:
 
     def save(self, path: str | Path) -> None:
         """Write everything into one safetensors file."""
-        from safetensors.numpy import save_file
-
         told = {name: getattr(self, name) for name in ("space", "fingerprint", "statistics", "r2", "kendall")}
-        metadata = {"format": _FORMAT, "encoder": json.dumps(told)}
-        layers = {name: np.ascontiguousarray(layer) for name, layer in self.layers.items()}
-        with replacing(path) as temporary:
-            save_file(layers, temporary, {**metadata, "sha256": _digest(layers, metadata)})
+        _FILE.write(path, self.layers, {"encoder": json.dumps(told)})
 
     @classmethod
     def load(cls, path: str | Path) -> Encoder:
         """The encoder that :meth:`save` wrote. Raises :class:`ZooError` where the file is damaged or another kind."""
-        layers, metadata = _read(Path(path))
-        written = metadata.pop("sha256", None)
-        if metadata.get("format") != _FORMAT:
-            raise ZooError(f"{path}: is no encoder (format {_FORMAT!r}); Encoder.save writes such files")
-        if written != _digest(layers, metadata):
-            raise ZooError(f"{path}: is damaged (its contents do not fit the digest in it); run stage 1 again")
+        layers, metadata = _FILE.read(path)
         told = json.loads(metadata["encoder"])
         figures = {name: tuple(told[name]) for name in ("statistics", "r2", "kendall")}
         return cls(layers, told["space"], told["fingerprint"], **figures)
@@ -312,27 +301,3 @@ def fingerprint(space: Space) -> str:
     """A digest of the architecture dimensions of ``space``, by which an encoder knows those it was made for."""
     told = [(d.name, type(d.options).__name__, d.options.values) for d in space.dimensions if d.part == "architecture"]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
-
-
-def _read(path: Path) -> tuple[dict[str, Floats], dict[str, str]]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ZooError(f"{path}: cannot be read ({error.strerror})") from None
-    try:
-        layers = load(data)
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    except (SafetensorError, *_UNREADABLE) as error:
-        raise ZooError(f"{path}: cannot be read as an encoder ({error}); run stage 1 again") from None
-    return layers, header.get("__metadata__") or {}
-
-
-def _digest(layers: Mapping[str, Floats], metadata: Mapping[str, str]) -> str:
-    found = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
-    for name in sorted(layers):
-        found.update(f"{name} {layers[name].dtype} {layers[name].shape}".encode())
-        found.update(layers[name].tobytes())
-    return found.hexdigest()

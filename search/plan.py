@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from fbnetv3_zoo.errors import ZooError, check_type, check_whole, nearest
-from fbnetv3_zoo.plain import from_json, to_json
+from fbnetv3_zoo.plain import from_json, read_json, to_json
 from fbnetv3_zoo.search.costs import Bound, Constraint, parse_constraint
 from fbnetv3_zoo.search.evolve import Evolving
 from fbnetv3_zoo.search.iterate import Rounds
@@ -117,9 +117,4 @@ def find_plan(source: str | Path | Plan) -> Plan:
         raise ZooError(
             f"unknown plan {str(source)!r}{nearest(str(source), PLANS)}; shipped are {known}, others are files"
         )
-    try:
-        return Plan.from_json(path.read_bytes())
-    except OSError as error:
-        raise ZooError(f"{path}: cannot be read ({error.strerror})") from None
-    except ZooError as error:
-        raise ZooError(f"{path}: {error}") from None
+    return read_json(Plan, path)

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fbnetv3_zoo.atomic import replacing
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.search.costs import CostModel, Costs
+from fbnetv3_zoo.search.sealed import Sealed
 from fbnetv3_zoo.search.space import Candidate, Codes, Space
 
 Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-_FORMAT, _STATISTIC = "fbnetv3_zoo.recording 1", "statistic."
+_FILE = Sealed("a recording", "fbnetv3_zoo.recording 1", "Recording.save", "save it again")
+_STATISTIC = "statistic."
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,23 +111,14 @@ class Recording:
 
     def save(self, path: str | Path) -> None:
         """Write everything into one safetensors file."""
-        from safetensors.numpy import save_file
-
-        arrays: dict[str, npt.NDArray[np.generic]] = {"codes": self.codes, "curves": self.curves}
+        arrays: dict[str, npt.NDArray[Any]] = {"codes": self.codes, "curves": self.curves}
         arrays |= {_STATISTIC + name: values for name, values in self.statistics.items()}
-        metadata = {"format": _FORMAT, "space": self.space.to_json()}
-        with replacing(path) as temporary:
-            save_file(arrays, temporary, {**metadata, "sha256": _digest(arrays, metadata)})
+        _FILE.write(path, arrays, {"space": self.space.to_json()})
 
     @classmethod
     def load(cls, path: str | Path) -> Recording:
         """The recording that :meth:`save` wrote. Raises :class:`ZooError` where the file is damaged or another kind."""
-        arrays, metadata = _read(Path(path))
-        written = metadata.pop("sha256", None)
-        if metadata.get("format") != _FORMAT or not {"codes", "curves"} <= set(arrays):
-            raise ZooError(f"{path}: is no recording (format {_FORMAT!r}); Recording.save writes such files")
-        if written != _digest(arrays, metadata):
-            raise ZooError(f"{path}: is damaged (its contents do not fit the digest in it); save it again")
+        arrays, metadata = _FILE.read(path)
         statistics = {name.removeprefix(_STATISTIC): arrays[name] for name in sorted({*arrays} - {"codes", "curves"})}
         codes, curves = arrays["codes"].astype(np.int64), arrays["curves"].astype(np.float64)
         try:
@@ -135,23 +126,6 @@ class Recording:
             return cls(space, codes, curves, {name: values.astype(np.float64) for name, values in statistics.items()})
         except ZooError as error:
             raise ZooError(f"{path}: {error}") from None
-
-
-def _read(path: Path) -> tuple[dict[str, npt.NDArray[np.generic]], dict[str, str]]:
-    """The arrays and the metadata of a safetensors file."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ZooError(f"{path}: cannot be read ({error.strerror})") from None
-    try:
-        arrays = load(data)
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    except (SafetensorError, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise ZooError(f"{path}: cannot be read as a recording ({error}); save it again") from None
-    return arrays, header.get("__metadata__") or {}
 
 
 def record(
@@ -227,11 +201,3 @@ def _check_gaps(curves: Doubles) -> None:
         )
     if not starts[:, 0].all():
         raise ZooError(f"curves[{int((~starts[:, 0]).argmax())}] has no score; leave such points out")
-
-
-def _digest(arrays: Mapping[str, npt.NDArray[np.generic]], metadata: Mapping[str, str]) -> str:
-    found = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        found.update(json.dumps([name, array.dtype.str, array.shape]).encode() + array.tobytes())
-    return found.hexdigest()

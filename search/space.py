@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.errors import ZooError, check_whole, nearest
-from fbnetv3_zoo.plain import from_json, to_json
+from fbnetv3_zoo.plain import from_json, read_json, to_json
 from fbnetv3_zoo.recipe import Recipe
 from fbnetv3_zoo.search.networks import Networks, Values
 from fbnetv3_zoo.search.options import Choice, Dimension, Part, Value
@@ -279,9 +279,4 @@ def find_space(source: str | Path | Space) -> Space:
             f"unknown space {str(source)!r}{nearest(str(source), SPACES)}; shipped are {', '.join(SPACES)}, "
             "others are JSON files"
         )
-    try:
-        return Space.from_json(path.read_bytes())
-    except OSError as error:
-        raise ZooError(f"{path}: cannot be read ({error.strerror})") from None
-    except ZooError as error:
-        raise ZooError(f"{path}: {error}") from None
+    return read_json(Space, path)

@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.errors import ZooError, nearest
+from fbnetv3_zoo.plain import read_json
 from fbnetv3_zoo.zoo import fbnet, fbnetv2, fbnetv3
 from fbnetv3_zoo.zoo.published import PUBLISHED, Published
 
@@ -64,11 +65,4 @@ def find_arch(source: str | Path | Arch) -> Arch:
     path = Path(source)
     if path.suffix != ".json":
         raise ZooError(f"unknown model {str(source)!r}{nearest(str(source), ARCHS)}; `fbnetv3 list` shows all")
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise ZooError(f"{path}: cannot be read ({error.strerror})") from None
-    try:
-        return Arch.from_json(text)
-    except ZooError as error:
-        raise ZooError(f"{path}: {error}") from None
+    return read_json(Arch, path)
