@@ -14,6 +14,7 @@ from fbnetv3_zoo.search.space import Codes, Space
 from fbnetv3_zoo.search.trials import Evaluator
 
 if TYPE_CHECKING:
+    from fbnetv3_zoo.search.recorded import Recording
     from fbnetv3_zoo.training import Execution
 
 
@@ -48,9 +49,9 @@ class Origin:
     def evaluator(self, space: Space, execution: Execution) -> Evaluator:
         """What scores the candidates of ``space``."""
         if self.table:
-            from fbnetv3_zoo.search.recorded import RecordedCurves, Recording
+            from fbnetv3_zoo.search.recorded import RecordedCurves
 
-            return RecordedCurves(Recording.load(self.table).within(space))
+            return RecordedCurves(self._recording(space))
         from fbnetv3_zoo.search.training_evaluator import TrainingEvaluator, check_model
 
         if space.model:
@@ -64,9 +65,9 @@ class Origin:
         Networks are counted; where the space has none, the recording's statistics are looked up.
         """
         if self.table and space.networks is None:
-            from fbnetv3_zoo.search.recorded import RecordedCosts, Recording
+            from fbnetv3_zoo.search.recorded import RecordedCosts
 
-            return RecordedCosts(Recording.load(self.table).within(space))
+            return RecordedCosts(self._recording(space))
         if not self.latency:
             return None
         from fbnetv3_zoo.latency import LatencyTable
@@ -75,11 +76,12 @@ class Origin:
 
     def points(self, space: Space) -> Codes | None:
         """The only points there are: those of the recording; None where every point can be scored."""
-        if not self.table:
-            return None
+        return self._recording(space).codes if self.table else None
+
+    def _recording(self, space: Space) -> Recording:
         from fbnetv3_zoo.search.recorded import Recording
 
-        return Recording.load(self.table).within(space).codes
+        return Recording.load(self.table).within(space)
 
     def to_plain(self) -> dict[str, Any]:
         """Plain data, for the journal."""
