@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -266,16 +265,3 @@ def shares(record: Record, predictor: Predictor, costs: CostModel | None) -> Sha
         return None
     first, second = float(score.mean(1).var()) / total, float(score.mean(0).var()) / total
     return Shares(first, second, 1 - first - second)
-
-
-def front(cost: Doubles, score: Doubles) -> Ints:
-    """The points than which none is both cheaper and better, cheapest first; indices."""
-    return np.array(list(_front(cost, score)), np.int64)
-
-
-def _front(cost: Doubles, score: Doubles) -> Iterator[int]:
-    best = -math.inf
-    for index in np.lexsort((-score, cost)).tolist():
-        if score[index] > best:
-            best = score[index]
-            yield index

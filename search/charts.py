@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fbnetv3_zoo.search.analysis import Effect, Efficiency, Predictions, Scored, front, interval
+from fbnetv3_zoo.search.analysis import Effect, Efficiency, Predictions, Scored, interval
+from fbnetv3_zoo.search.evolve import undominated
 from fbnetv3_zoo.search.report_words import value_of
 from fbnetv3_zoo.training.drawing import FAINT, FIRST, SECOND, colour, drawing
 
@@ -175,10 +176,10 @@ def pareto(
 
     def draw(axes: Any) -> None:
         axes.scatter(cost, scored.scores, s=12, color=FAINT, alpha=0.5, linewidths=0, label="measured")
-        best = front(cost, scored.scores)
+        best = undominated(cost, scored.scores)
         if len(best):
             axes.plot(cost[best], scored.scores[best], color=FAINT, linewidth=1, drawstyle="steps-post")
-        best = front(*predicted)
+        best = undominated(*predicted)
         if len(best):
             axes.plot(predicted[0][best], predicted[1][best], color=FIRST, marker="D", markersize=4, linewidth=1.2,
                       label="best predicted")  # fmt: skip

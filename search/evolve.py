@@ -140,19 +140,21 @@ def pareto(
     known = np.concatenate([ends[0].codes[:1], *([] if seeds is None else [seeds])])
     found = evolve(score, space, costs, bounds, seeds=known, evolving=evolving, seed=seed)
     codes = np.concatenate([evolved.codes[:1] for evolved in found])
-    return _front(codes, costs(codes)[cost], np.array([evolved.scores[0] for evolved in found]))
+    spent, scores = costs(codes)[cost], np.array([evolved.scores[0] for evolved in found])
+    kept = undominated(spent, scores)
+    return Front(codes[kept], spent[kept], scores[kept])
 
 
 def _signed(costs: CostModel, cost: str, sign: float, codes: Codes) -> Doubles:
     return sign * costs(codes)[cost]
 
 
-def _front(codes: Codes, costs: Doubles, scores: Doubles) -> Front:
-    """What nothing surpasses."""
+def undominated(costs: Doubles, scores: Doubles) -> npt.NDArray[np.int64]:
+    """The points than which none is both cheaper and better, cheapest first; indices."""
     order = np.lexsort((-scores, costs))
     best = np.maximum.accumulate(np.concatenate([[-np.inf], scores[order]]))[:-1]
-    kept = order[scores[order] > best]
-    return Front(codes[kept], costs[kept], scores[kept])
+    kept: npt.NDArray[np.int64] = order[scores[order] > best]
+    return kept
 
 
 class _Evolution:

@@ -21,7 +21,7 @@ from test_report import Reader
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.search import analysis, report
 from fbnetv3_zoo.search.costs import Costs, NetworkCosts, parse_constraint
-from fbnetv3_zoo.search.evolve import Evolving
+from fbnetv3_zoo.search.evolve import Evolving, undominated
 from fbnetv3_zoo.search.iterate import Rounds
 from fbnetv3_zoo.search.options import Choice, Dimension, Levels, Range
 from fbnetv3_zoo.search.perceptron import Encoder
@@ -265,7 +265,7 @@ def test_effects_are_of_points_within_the_bounds(tmp_path: Path) -> None:
 def test_the_front_is_what_nothing_surpasses() -> None:
     rng = np.random.default_rng(0)
     cost, score = rng.integers(0, 20, 60).astype(float), rng.integers(0, 20, 60).astype(float)
-    found = analysis.front(cost, score)
+    found = undominated(cost, score)
     for n in range(60):
         beaten = ((cost <= cost[n]) & (score >= score[n]) & ((cost < cost[n]) | (score > score[n]))).any()
         same = [m for m in found if (cost[m], score[m]) == (cost[n], score[n])]
