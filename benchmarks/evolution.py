@@ -7,6 +7,7 @@ JSON a run goes to stdout as soon as it is there; ``--table FILE ...`` makes the
     python benchmarks/evolution.py --calls 4000 --methods ours,pymoo,random > evolution.jsonl
     python benchmarks/evolution.py --calls 400 --methods ours,pymoo,random,tpe --bounds 550 >> evolution.jsonl
     python benchmarks/evolution.py --table evolution.jsonl
+    python benchmarks/evolution.py --time        # seconds of the default settings under all four bounds together
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from threadpoolctl import threadpool_limits
 
 from fbnetv3_zoo.search.costs import Constraint, NetworkCosts, parse_constraint
 from fbnetv3_zoo.search.evolve import Evolving, evolve
@@ -146,6 +148,20 @@ def tpe(score: Score, constraints: Sequence[Constraint], calls: int, seed: int) 
     return found
 
 
+def timed(rounds: int = 5) -> None:
+    """Print what stage 3 takes as a search runs it: default settings, four bounds in one call."""
+    constraints = [parse_constraint(f"macs<={bound}M") for bound in BOUNDS]
+    for name in PREDICTORS:
+        score, seconds, calls = predictor(name), [], []
+        for seed in range(rounds):
+            started = time.perf_counter()
+            found = evolve(score, PAPER, COSTS, constraints, seed=seed)
+            seconds.append(time.perf_counter() - started)
+            calls += [one.progress[-1][0] for one in found]
+        spread = f"{np.median(seconds):.1f} s ({min(seconds):.1f} to {max(seconds):.1f})"
+        print(f"{name}: {spread}, {min(calls):,} to {max(calls):,} calls a bound, {torch.get_num_threads()} thread")
+
+
 METHODS = {"ours": ours, "pymoo": pymoo, "random": random, "tpe": tpe}
 
 
@@ -181,10 +197,14 @@ def main() -> None:
     parser.add_argument("--bounds", default=",".join(map(str, BOUNDS)))
     parser.add_argument("--predictors", default=";".join(PREDICTORS))
     parser.add_argument("--table", nargs="+")
+    parser.add_argument("--time", action="store_true")
     options = parser.parse_args()
     if options.table:
         return table(options.table)
     torch.set_num_threads(1)
+    if options.time:
+        with threadpool_limits(1):
+            return timed()
     bounds = [int(bound) for bound in options.bounds.split(",")]
     constraints = [parse_constraint(f"macs<={bound}M") for bound in bounds]
     for name in options.predictors.split(";"):

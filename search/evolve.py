@@ -35,8 +35,9 @@ class Evolving:
     ``population`` points, of which the best survive every generation; at most ``evaluations`` points are scored for a
     constraint. Half of a generation is picked from many children by a linear fit to the best points scored so far; the
     other half are children as they come. When the best score has not risen for ``patience`` generations, all points
-    that differ from the best in one dimension, and the most promising that differ in two, are tried; where that does
-    not help, it ends. ``crossover`` and ``mutation`` are the largest probabilities of the adaptive rule (its k1 = k3
+    that differ from the best in one dimension, and the most promising that differ in two, are tried. Where that does
+    not help, it begins anew from other points, with the calls that are left; it ends when a new beginning has brought
+    nothing better. ``crossover`` and ``mutation`` are the largest probabilities of the adaptive rule (its k1 = k3
     and k2 = k4); since the best survive anyway, they cross at half the probability instead of not at all.
     """
 
@@ -165,26 +166,47 @@ class _Evolution:
         self.score, self.space, self.costs, self.constraint = score, space, costs, constraint
         self.how, self.rng = how, rng
         self.free = np.flatnonzero(space.sizes > 1)
-        self.known: dict[bytes, float] = {}
+        self.left = how.evaluations
+        self.known: dict[bytes, float] = {}  # of this beginning
+        self.progress: list[tuple[int, float]] = []
 
     def run(self, seeds: Codes, start: Codes) -> Evolved:
-        """Generations until nothing rises any more, with an exchange around the best whenever they stagnate."""
-        whole = self.space.count() <= self.how.evaluations
-        first = all_points(self.space) if whole else np.concatenate([seeds, start[: 2 * self.how.population]])
-        codes, scores = self._survivors(self._met(first), start[:0], np.zeros(0))
-        progress = [(len(self.known), float(scores[0]))]
+        """Begin from ``seeds`` and ``start``, then from other points until that brings nothing better."""
+        if self.space.count() <= self.how.evaluations:
+            codes, scores = self._begin(all_points(self.space))
+            return self._evolved(codes, scores)
+        codes, scores = self._settled(np.concatenate([seeds, start[: 2 * self.how.population]]))
+        while self.left:
+            best = scores[0]
+            others = feasible_points(self.space, self.costs, self.constraint, self.rng)
+            new, new_scores = self._settled(others[self.rng.permutation(len(others))[: 2 * self.how.population]])
+            codes, first = np.unique(np.concatenate([codes, new]), axis=0, return_index=True)
+            codes, scores = _fittest(codes, np.concatenate([scores, new_scores])[first], self.how.population)
+            if scores[0] <= best:
+                break
+        return self._evolved(codes, scores)
+
+    def _evolved(self, codes: Codes, scores: Doubles) -> Evolved:
+        return Evolved(self.constraint, codes, scores, tuple(self.progress))
+
+    def _begin(self, points: Codes) -> tuple[Codes, Doubles]:
+        self.known = {}
+        return self._survivors(self._met(points), points[:0], np.zeros(0))
+
+    def _settled(self, points: Codes) -> tuple[Codes, Doubles]:
+        """Generations from ``points`` until nothing rises, with an exchange around the best whenever they stagnate."""
+        codes, scores = self._begin(points)
         waited = 0
-        while not whole and len(self.known) < self.how.evaluations:
+        while self.left:
             best, stagnant = scores[0], waited >= self.how.patience
             if stagnant:
                 codes, scores = self._survivors(self._met(changed(self.space, codes[0])), codes, scores)
             new = self._exchanged(codes, scores) if stagnant else self._generation(codes, scores)
             codes, scores = self._survivors(new, codes, scores)
-            progress.append((len(self.known), float(scores[0])))
             if stagnant and scores[0] <= best:
                 break
             waited = 0 if scores[0] > best else waited + 1
-        return Evolved(self.constraint, codes, scores, tuple(progress))
+        return codes, scores
 
     def _met(self, codes: Codes) -> Codes:
         met: Codes = codes[outside(self.costs, self.constraint, codes) == 0]
@@ -193,16 +215,21 @@ class _Evolution:
     def _survivors(self, new: Codes, codes: Codes, scores: Doubles) -> tuple[Codes, Doubles]:
         """The best of ``codes`` and of what is new in ``new``."""
         fresh, fresh_scores = self._scored(new)
-        return _fittest(np.concatenate([codes, fresh]), np.concatenate([scores, fresh_scores]), self.how.population)
+        codes, scores = np.concatenate([codes, fresh]), np.concatenate([scores, fresh_scores])
+        codes, scores = _fittest(codes, scores, self.how.population)
+        highest = max(float(scores[0]), self.progress[-1][1]) if self.progress else float(scores[0])
+        self.progress.append((self.how.evaluations - self.left, highest))
+        return codes, scores
 
     def _scored(self, codes: Codes) -> tuple[Codes, Doubles]:
         """The points of ``codes`` that have no score yet, as many as may still get one, and their scores."""
-        picked = self._fresh(codes)[: self.how.evaluations - len(self.known)]
+        picked = self._fresh(codes)[: self.left]
         if not len(picked):
             return picked, np.zeros(0)
         scores = np.asarray(self.score(picked), np.float64)
         if scores.shape != (len(picked),) or not np.isfinite(scores).all():
             raise ZooError(f"score() gave {scores.shape} for {len(picked)} points; it must give one finite number each")
+        self.left -= len(picked)
         self.known |= {code.tobytes(): float(value) for code, value in zip(picked, scores, strict=True)}
         return picked, scores
 

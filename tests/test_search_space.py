@@ -82,6 +82,13 @@ def test_counts() -> None:
     assert TINY.count("recipe") == 12 * 3 * 2 * 7 * 7 * 5 * 2 * 5 * 11
 
 
+def test_a_million_points_of_the_paper_come_back_exactly() -> None:
+    rng = RNG(2)
+    for _ in range(20):
+        codes = PAPER.sample(50_000, rng, method="uniform")
+        np.testing.assert_array_equal(PAPER.decode(PAPER.encode(codes)), codes)
+
+
 @every
 def test_encoding_and_decoding_are_exact(space: Space) -> None:
     corners = np.stack([np.zeros_like(space.sizes), space.sizes - 1])
