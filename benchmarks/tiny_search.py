@@ -1,10 +1,11 @@
 """Search the space "tiny" on the digits for real: joint, architecture-only, recipe-only and random search.
 
-python benchmarks/tiny_search.py run --folder runs/tiny      # trains: about an hour on two cores; can be interrupted
+python benchmarks/tiny_search.py run --folder runs/tiny      # trains on two cores, and goes on where it was interrupted
 python benchmarks/tiny_search.py tables                      # from the recorded results, in seconds
 
 Every search has the same number of trainings under the same bound, and every one's best is trained again with three
-other seeds and tested on the test images. ``run`` writes what the tables are made from into benchmarks/tiny_search/.
+other seeds and tested on the test images. ``run`` writes into benchmarks/tiny_search/ what the tables are made from, and
+the report of the first joint search.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from fbnetv3_zoo.search.pool import draw_pool
 from fbnetv3_zoo.search.predictors import MLP, Pretraining, Trees, fit, pretrain_encoder
 from fbnetv3_zoo.search.record import Record
 from fbnetv3_zoo.search.recorded import Recording, record
+from fbnetv3_zoo.search.report import write_report
 from fbnetv3_zoo.search.run import Observer, run_search
 from fbnetv3_zoo.search.space import Codes, Space
 from fbnetv3_zoo.search.spaces import TINY
@@ -125,6 +127,7 @@ def run(folder: Path, only: str) -> None:
         if found.outcomes[trial.number].failure is None
     ]
     record(TINY, curves, NetworkCosts(TINY)).save(RESULTS / "curves.safetensors")
+    write_report(Record.read(folder / "joint-0"), RESULTS / "report.html")
     tables()
 
 
