@@ -4,8 +4,8 @@ python benchmarks/tiny_search.py run --folder runs/tiny      # trains on two cor
 python benchmarks/tiny_search.py tables                      # from the recorded results, in seconds
 
 Every search has the same number of trainings under the same bound, and every one's best is trained again with three
-other seeds and tested on the test images. ``run`` writes into benchmarks/tiny_search/ what the tables are made from, and
-the report of the first joint search.
+other seeds and tested on the test images. ``run`` writes into benchmarks/tiny_search/ what the tables are made from,
+and the report of the first joint search.
 """
 
 from __future__ import annotations
