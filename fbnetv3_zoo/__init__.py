@@ -4,6 +4,7 @@ Names resolve on first use, so that importing the package costs nothing; those w
 """
 
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from fbnetv3_zoo.zoo import list_models
 
 __version__ = "0.1.0"
+
+if (
+    not Path(__file__).with_name("search").exists()
+):  # in a checkout, search, detection and export lie beside this folder
+    __path__.append(str(Path(__file__).parents[1]))
 
 _HOMES = {
     "Arch": "arch",

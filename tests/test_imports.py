@@ -221,3 +221,15 @@ def test_nothing_else_is_installed_at_top_level() -> None:
     outside = "import importlib.util as u; print([n for n in ('search', 'detection', 'export') if u.find_spec(n)])"
     done = subprocess.run([sys.executable, "-c", outside], capture_output=True, text=True, check=True, cwd="/")
     assert done.stdout.strip() == "[]"
+
+
+def test_a_checkout_is_whole_without_being_installed() -> None:
+    """As for whoever installs the wheel and then runs Python, or a Ray worker, in the folder of the checkout."""
+    bare = (
+        "import sys\n"
+        "sys.meta_path = [one for one in sys.meta_path if '__editable__' not in getattr(one, '__module__', '')]\n"
+        "import fbnetv3_zoo.search.journal, fbnetv3_zoo.detection, fbnetv3_zoo.export\n"
+        "print(fbnetv3_zoo.search.journal.__file__)"
+    )
+    done = subprocess.run([sys.executable, "-c", bare], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert Path(done.stdout.strip()) == ROOT / "search" / "journal.py"
