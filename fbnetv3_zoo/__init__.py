@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-if (
-    not Path(__file__).with_name("search").exists()
-):  # in a checkout, search, detection and export lie beside this folder
+# in a checkout, search, detection and export lie beside this folder
+if not Path(__file__).with_name("search").exists():
     __path__.append(str(Path(__file__).parents[1]))
 
 _HOMES = {
