@@ -1,7 +1,7 @@
 """Search the space "tiny" on the digits for real: joint, architecture-only, recipe-only and random search.
 
 python benchmarks/tiny_search.py run --folder runs/tiny      # trains on two cores, and goes on where it was interrupted
-python benchmarks/tiny_search.py tables                      # from the recorded results, in seconds
+python benchmarks/tiny_search.py tables --parts 3            # from the recorded results, in half a minute
 
 Every search has the same number of trainings under the same bound, and every one's best is trained again with three
 other seeds and tested on the test images. ``run`` writes into benchmarks/tiny_search/ what the tables are made from,
@@ -146,7 +146,7 @@ def _tested(plan: Plan, winner: dict[str, object], kept: Path) -> list[float]:
     return tests
 
 
-def tables() -> None:
+def tables(parts: int = PARTS) -> None:
     """Print what was recorded."""
     results = json.loads((RESULTS / "results.json").read_text())
     print("| search | trainings | epochs trained | best validation % | test % of the winner (mean, 95 % interval) |")
@@ -159,10 +159,10 @@ def tables() -> None:
         trainings, epochs = (np.mean([result[key] for result in of]) for key in ("trainings", "epochs"))
         print(f"| {method} | {trainings:.0f} | {epochs:.0f} | {validation:.2f} | {tests.mean():.2f} ± {half:.2f} |")
     print()
-    pretraining()
+    pretraining(parts)
 
 
-def pretraining() -> None:
+def pretraining(parts: int) -> None:
     """Print the predictor's error on the recorded curves: fitted on some points at random, asked for all others."""
     recording = Recording.load(RESULTS / "curves.safetensors")
     epoch = int(recording.lengths[:, 0].min())
@@ -171,13 +171,13 @@ def pretraining() -> None:
     encoder = pretrain_encoder(TINY, pool.codes, pool.costs)
     kinds = {way.value: MLP(pretraining=way) for way in Pretraining} | {"trees": Trees()}
     print(f"{len(codes)} points, score after epoch {epoch}; mean squared error in variances of the scores / Kendall's")
-    print(f"tau, mean and 95 % interval over {PARTS} random parts.\n")
+    print(f"tau, mean and 95 % interval over {parts} random parts.\n")
     print(f"| samples | {' | '.join(kinds)} |\n|---:|{'---:|' * len(kinds)}")
     for samples in SAMPLES:
         cells = []
         for kind in kinds.values():
-            found = np.array([_error(kind, codes, scores, encoder, samples, part) for part in range(PARTS)])
-            half = stats.t.ppf(0.975, PARTS - 1) * found.std(0, ddof=1) / np.sqrt(PARTS)
+            found = np.array([_error(kind, codes, scores, encoder, samples, part) for part in range(parts)])
+            half = stats.t.ppf(0.975, parts - 1) * found.std(0, ddof=1) / np.sqrt(parts)
             mean = found.mean(0)
             cells.append(f"{mean[0]:.2f} ± {half[0]:.2f} / {mean[1]:.2f} ± {half[1]:.2f}")
         print(f"| {samples} | {' | '.join(cells)} |")
@@ -198,11 +198,12 @@ def main() -> None:
     parser.add_argument("what", choices=("run", "tables"))
     parser.add_argument("--folder", type=Path, default=Path("runs/tiny"), help="where the searches are kept")
     parser.add_argument("--only", default="", help="one method, without the results: joint, random, ...")
+    parser.add_argument("--parts", type=int, default=PARTS, help="random parts that the predictors are judged on")
     arguments = parser.parse_args()
     if arguments.what == "run":
         run(arguments.folder, arguments.only)
     else:
-        tables()
+        tables(arguments.parts)
 
 
 if __name__ == "__main__":
