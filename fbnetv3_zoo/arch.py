@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
@@ -103,7 +103,7 @@ class Arch:
     @cached_property
     def blocks(self) -> tuple[Block, ...]:
         """All blocks in order, widths settled."""
-        return tuple(_settle(self))
+        return settle(self.stages, in_channels=self.in_channels, width_divisor=self.width_divisor)
 
     @cached_property
     def min_resolution(self) -> int:
@@ -171,29 +171,32 @@ def _unstrided(row: Row) -> Row:
     return row if isinstance(row, PoolingHead) else replace(row, stride=1)
 
 
-def _settle(arch: Arch) -> Iterator[Block]:
-    channels, reduction = arch.in_channels, 1
-    for s, stage in enumerate(arch.stages):
+def settle(stages: Sequence[Sequence[Row]], *, in_channels: int, width_divisor: int = 8) -> tuple[Block, ...]:
+    """The blocks of ``stages`` in order, every width settled, for a map of ``in_channels``."""
+    blocks: list[Block] = []
+    channels, reduction = in_channels, 1
+    for s, stage in enumerate(stages):
         expanded_rows = ((row, n) for row in stage for n in range(_repeats(row)))
         for index, (row, n) in enumerate(expanded_rows):
-            block = _settle_block(arch, s, index, row if n == 0 else _unstrided(row), channels, reduction)
+            block = _settle_block(s, index, row if n == 0 else _unstrided(row), channels, reduction, width_divisor)
             channels, reduction = block.out_channels, block.reduction
-            yield block
+            blocks.append(block)
+    return tuple(blocks)
 
 
-def _settle_block(arch: Arch, stage: int, index: int, row: Row, channels: int, reduction: int) -> Block:
+def _settle_block(stage: int, index: int, row: Row, channels: int, reduction: int, divisor: int) -> Block:
     kernel_size, padding, expanded, groups, squeezed = 1, 0, channels, 1, 0
     if isinstance(row, Conv):
         kernel_size, padding = row.kernel_size, row.kernel_size // 2
     elif isinstance(row, PoolingHead):
-        expanded = round_width(channels * row.expansion, arch.width_divisor)
+        expanded = round_width(channels * row.expansion, divisor)
     elif isinstance(row, InvertedResidual):
         kernel_size = row.kernel_size
         padding = kernel_size // 2 if row.depthwise_padding is None else row.depthwise_padding
-        expanded = round_width(channels * row.expansion, arch.width_divisor)
+        expanded = round_width(channels * row.expansion, divisor)
         groups = max(1, expanded // row.channels_per_group)
         if row.squeeze_excite is not None:
-            squeezed = row.squeeze_excite.channels(expanded, row.expansion, arch.width_divisor)
+            squeezed = row.squeeze_excite.channels(expanded, row.expansion, divisor)
     return Block(
         stage=stage,
         index=index,

@@ -11,9 +11,20 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.jit import is_tracing  # type: ignore[attr-defined]
 
 from fbnetv3_zoo.arch import Block
 from fbnetv3_zoo.rows import Activation, Conv, Gate, InvertedResidual, PoolingHead
+
+
+def laid_out(images: Tensor) -> Tensor:
+    """``images`` in the memory layout in which convolutions are fastest: channels-last on a CPU, elsewhere as they are.
+
+    Under tracing and compilation the graph is left alone.
+    """
+    if torch.compiler.is_compiling() or is_tracing() or images.device.type != "cpu":  # type: ignore[no-untyped-call]
+        return images
+    return images.contiguous(memory_format=torch.channels_last)
 
 
 class Hardswish(nn.Hardswish):
@@ -27,7 +38,7 @@ _ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
     Activation.RELU: lambda: nn.ReLU(inplace=True),
     Activation.HARD_SWISH: Hardswish,
 }
-_GATES: dict[Gate, Callable[[], nn.Module]] = {Gate.HARD_SIGMOID: nn.Hardsigmoid}
+_GATES: dict[Gate, Callable[[], nn.Module]] = {Gate.HARD_SIGMOID: nn.Hardsigmoid, Gate.SIGMOID: nn.Sigmoid}
 
 
 class Conv2d(nn.Conv2d):
@@ -55,15 +66,16 @@ class Classifier(nn.Linear):
 
 
 class ConvNormAct(nn.Sequential):
-    """Convolution, batch norm (eps 1e-5, momentum 0.1) and, unless ``activation`` is None, an activation."""
+    """Convolution, unless ``norm`` is False batch norm (eps 1e-5, momentum 0.1), unless ``activation`` is None that."""
 
     def __init__(
         self, in_channels: int, out_channels: int, *, kernel_size: int = 1, stride: int = 1, padding: int = 0,
-        groups: int = 1, bias: bool = False, activation: Activation | None = None,
+        groups: int = 1, bias: bool = False, norm: bool = True, activation: Activation | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.conv = Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=bias)
-        self.norm = nn.BatchNorm2d(out_channels)
+        if norm:
+            self.norm = nn.BatchNorm2d(out_channels)
         if activation is not None:
             self.act = _ACTIVATIONS[activation]()
 
@@ -99,7 +111,7 @@ class InvertedResidualBlock(nn.Sequential):
             self.shuffle = nn.ChannelShuffle(groups)
         self.depthwise = ConvNormAct(
             width, width, kernel_size=block.kernel_size, stride=block.stride, padding=block.padding,
-            groups=block.groups, bias=bias, activation=act,
+            groups=block.groups, bias=bias, norm=row.depthwise_norm, activation=act if row.depthwise_norm else None,
         )  # fmt: skip
         if row.squeeze_excite is not None:
             self.squeeze_excite = SqueezeExcitation(

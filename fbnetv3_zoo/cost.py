@@ -19,10 +19,10 @@ from fbnetv3_zoo.rows import Conv, InvertedResidual, PoolingHead
 Ints = npt.NDArray[np.int64]
 
 # Columns of Table.columns. "mid" is the width after the k x k convolution (or, without one, before the projection);
-# flags are 0 or 1; groups is 0 where there is no k x k convolution.
+# flags are 0 or 1; "bare" is a k x k convolution without norm; groups is 0 where there is no k x k convolution.
 COLUMNS = (
     "in_channels", "mid", "out", "kernel", "stride", "padding", "groups", "groups_1x1", "se",
-    "dense", "expands", "projects", "pools", "bias", "bias_1x1", "residual",
+    "dense", "expands", "projects", "pools", "bias", "bias_1x1", "bare", "residual",
 )  # fmt: skip
 
 
@@ -142,6 +142,7 @@ def _integers(block: Block) -> list[int]:
         "pools": pooling,
         "bias": row.bias if isinstance(row, Conv) else isinstance(row, InvertedResidual) and row.conv_bias,
         "bias_1x1": isinstance(row, InvertedResidual) and row.conv_bias,
+        "bare": isinstance(row, InvertedResidual) and not row.depthwise_norm,
         "residual": residual and block.keeps_shape,
     }
     return [int(values[name]) for name in COLUMNS]
@@ -200,7 +201,7 @@ def _weights(c: dict[str, Ints]) -> dict[str, Ints]:
 def _biases_and_norms(c: dict[str, Ints]) -> Ints:
     has_kxk, has_se = c["groups"] > 0, c["se"] > 0
     expand = c["expands"] * c["mid"] * (2 + c["bias_1x1"])
-    depthwise = has_kxk * c["mid"] * (2 + c["bias"])
+    depthwise = has_kxk * c["mid"] * (2 * (1 - c["bare"]) + c["bias"])
     squeeze_excite = has_se * (c["se"] + c["mid"])
     project = c["projects"] * c["out"] * (2 * (1 - c["pools"]) + c["bias_1x1"])
     total: Ints = expand + depthwise + squeeze_excite + project

@@ -12,7 +12,7 @@ from torch.jit import is_tracing  # type: ignore[attr-defined]
 from torch.utils.checkpoint import checkpoint
 
 from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.blocks import Classifier, Conv2d, InvertedResidualBlock, build_block
+from fbnetv3_zoo.blocks import Classifier, Conv2d, InvertedResidualBlock, build_block, laid_out
 from fbnetv3_zoo.description import Description
 from fbnetv3_zoo.errors import ZooError, check_number
 from fbnetv3_zoo.preprocess import Preprocess
@@ -140,7 +140,7 @@ class FBNet(nn.Module):
         if torch.compiler.is_compiling() or is_tracing():  # type: ignore[no-untyped-call]
             return images
         self._check(images)
-        return images.contiguous(memory_format=torch.channels_last) if images.device.type == "cpu" else images
+        return laid_out(images)
 
     def _check(self, images: Tensor) -> None:
         name, channels, side = self.arch.name, self.arch.in_channels, self.arch.min_resolution

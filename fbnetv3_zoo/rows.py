@@ -24,6 +24,7 @@ class Gate(Enum):
     """Function that turns squeeze-excite's output into a factor per channel."""
 
     HARD_SIGMOID = "hard_sigmoid"
+    SIGMOID = "sigmoid"
 
 
 def round_width(width: float, divisor: int) -> int:
@@ -97,7 +98,8 @@ class InvertedResidual:
     The expansion is absent where the expanded width equals the input width. ``depthwise_padding`` overrides
     ``kernel_size // 2`` in the row's first block only. ``groups_1x1`` groups both 1x1 convolutions and shuffles
     channels before the depthwise one. ``channels_per_group`` above 1 makes the "depthwise" convolution a grouped one
-    with ``expanded // channels_per_group`` groups (FBNetV3-20G).
+    with ``expanded // channels_per_group`` groups (FBNetV3-20G). Without ``depthwise_norm`` the k x k convolution has
+    neither norm nor activation (the published detectors).
     """
 
     kernel_size: int
@@ -112,6 +114,7 @@ class InvertedResidual:
     groups_1x1: int = 1
     channels_per_group: int = 1
     zero_init_last_norm: bool = False
+    depthwise_norm: bool = True
 
     def __post_init__(self) -> None:
         _check_shape(self, self.kernel_size)
@@ -130,6 +133,7 @@ class InvertedResidual:
         check_whole("InvertedResidual.groups_1x1", self.groups_1x1)
         check_whole("InvertedResidual.channels_per_group", self.channels_per_group)
         check_flag("InvertedResidual.zero_init_last_norm", self.zero_init_last_norm)
+        check_flag("InvertedResidual.depthwise_norm", self.depthwise_norm)
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,17 +110,23 @@ def unwrap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _renamed(arch: Arch, given: Mapping[str, Tensor], layout: Layout) -> dict[str, Tensor]:
-    names = dict(_names(arch, layout))
-    wanted = _wanted(arch)
+    return rename(given, dict(_names(arch, layout)), _wanted(arch), f"{arch.name} in {layout.value} layout")
+
+
+def rename(
+    given: Mapping[str, Tensor], names: Mapping[str, str], wanted: Mapping[str, Tensor], what: str
+) -> dict[str, Tensor]:
+    """``given`` under our names: ``names`` maps theirs to ours, ``wanted`` has a tensor of the right kind for each.
+
+    Raises :class:`ZooError` with every missing and left-over key, and tensors of the wrong shape or kind.
+    """
     wrong = [
         f"{theirs} {fault}" for theirs, ours in names.items() if (fault := _fault(given.get(theirs), wanted[ours]))
     ]
     missing, left_over = sorted(names.keys() - given.keys()), sorted(given.keys() - names.keys())
     if missing or left_over or wrong:
         faults = (_some("missing", missing), _some("left over", left_over), _some("of the wrong kind", wrong))
-        raise ZooError(
-            f"state dict does not fit {arch.name} in {layout.value} layout: {'; '.join(filter(None, faults))}"
-        )
+        raise ZooError(f"state dict does not fit {what}: {'; '.join(filter(None, faults))}")
     return {ours: given[theirs].reshape(wanted[ours].shape) for theirs, ours in names.items()}
 
 
@@ -158,22 +164,26 @@ def _names(arch: Arch, layout: Layout) -> Names:
         return
     places = _timm_places(arch)
     for block in arch.blocks:
-        theirs_and_ours = _official_block(block) if layout is Layout.OFFICIAL else _timm_block(block, places[block])
+        before = f"backbone.stages.xif{block.stage}_{block.index}"
+        official = layout is Layout.OFFICIAL
+        theirs_and_ours = official_block(block, before) if official else _timm_block(block, places[block])
         for theirs, ours in theirs_and_ours:
             yield theirs, f"stages.{block.stage}.{block.index}.{ours}"
     classifier = "head.conv" if layout is Layout.OFFICIAL else "classifier"
     yield from ((f"{classifier}.{tensor}", f"classifier.{tensor}") for tensor in ("weight", "bias"))
 
 
-def _official_block(block: Block) -> Names:
-    before = f"backbone.stages.xif{block.stage}_{block.index}"
+def official_block(block: Block, before: str) -> Names:
+    """Pairs (official name, our name within the block) of a block whose official names begin with ``before``."""
     row = block.row
     if isinstance(row, Conv):
         yield from _conv_norm(f"{before}.conv", f"{before}.bn", "", row.bias)
     elif isinstance(row, InvertedResidual):
         parts = (("pw", "expand."), ("dw", "depthwise."), ("pwl", "project."))
         for theirs, ours in parts[not block.expands :]:
-            yield from _conv_norm(f"{before}.{theirs}.conv", f"{before}.{theirs}.bn", ours, row.conv_bias)
+            pairs = [*_conv_norm(f"{before}.{theirs}.conv", f"{before}.{theirs}.bn", ours, row.conv_bias)]
+            bare = theirs == "dw" and not row.depthwise_norm
+            yield from (pair for pair in pairs if not (bare and ".bn." in pair[0]))
         if row.squeeze_excite is not None:
             yield from _squeeze_excite(f"{before}.se.se.0.conv", f"{before}.se.se.1")
     elif isinstance(row, PoolingHead):
