@@ -73,7 +73,7 @@ def evaluate(order: Order, evaluator: list[Any], clock: Any) -> tuple[int, Attem
             return order.most, Attempt((), Failure.LOST, f"the worker process died {begun - 1} times", 0.0)
         return begun, attempt(loaded, order.task, order.confines)
     finally:
-        clock.stop.remote(number)
+        ray.get(clock.stop.remote(number))  # waited for: a run that has all results ends the clock
 
 
 @lru_cache(maxsize=1)
