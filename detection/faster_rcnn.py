@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN, MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -20,7 +19,15 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.detection.detector import split
-from fbnetv3_zoo.detection.modules import BoxHead, BoxPredictor, RegionHead, Trunk, freeze_norms, freeze_stages
+from fbnetv3_zoo.detection.modules import (
+    BoxHead,
+    BoxPredictor,
+    RegionHead,
+    Trunk,
+    freeze_norms,
+    freeze_stages,
+    take_weights,
+)
 from fbnetv3_zoo.detection.published import DETECTORS
 from fbnetv3_zoo.errors import ZooError, check_whole
 from fbnetv3_zoo.factory import create
@@ -115,7 +122,7 @@ def faster_rcnn_c4(
         detector = split(source.arch)
     trunk, head = Trunk(detector.trunk_blocks, (detector.stride,)), BoxHead(detector.box_blocks)
     if source is not None:
-        _take_weights([*_blocks(trunk.stages), *_blocks(head.stages)], source)
+        take_weights([trunk.stages, head.stages], source)
     if fixed_norms:
         freeze_norms(trunk)
         freeze_norms(head)
@@ -169,7 +176,7 @@ def _pyramid(
     arch = source.arch.with_symmetric_padding()
     blocks = [block for block in arch.blocks if block.stage < arch.trunk_depth]
     trunk = Trunk(blocks, _PYRAMID)
-    _take_weights(_blocks(trunk.stages), source)
+    take_weights([trunk.stages], source)
     if fixed_norms:
         freeze_norms(trunk)
     freeze_stages(trunk, freeze_at)
@@ -202,14 +209,3 @@ def _colours(source: FBNet | None) -> dict[str, Any]:
     if source is None:
         return {"image_mean": list(_PUBLISHED_MEAN), "image_std": list(_PUBLISHED_STD)}
     return {"image_mean": list(source.preprocess.mean), "image_std": list(source.preprocess.std)}
-
-
-def _blocks(stages: nn.Sequential) -> list[nn.Module]:
-    return [block for stage in stages.children() for block in stage.children()]
-
-
-def _take_weights(blocks: list[nn.Module], source: FBNet) -> None:
-    """Give ``blocks`` the weights and statistics of the first blocks of ``source``."""
-    with torch.no_grad():
-        for block, given in zip(blocks, _blocks(source.stages), strict=False):
-            block.load_state_dict(given.state_dict())

@@ -14,6 +14,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from fbnetv3_zoo.arch import Block
 from fbnetv3_zoo.blocks import build_block, laid_out
 from fbnetv3_zoo.errors import ZooError, check_whole
+from fbnetv3_zoo.model import FBNet
 
 
 def build_stages(blocks: Sequence[Block]) -> nn.Sequential:
@@ -105,6 +106,14 @@ class BoxPredictor(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
         deltas = self.deltas(x)
         return self.logits(x), torch.cat((deltas.new_zeros(len(deltas), 4), deltas), 1)
+
+
+def take_weights(parts: Sequence[nn.Sequential], source: FBNet, *, after: int = 0) -> None:
+    """Give the blocks of ``parts``, in order, the weights and statistics of those of ``source`` from ``after`` on."""
+    given = [block for stage in source.stages.children() for block in stage.children()][after:]
+    own = [block for part in parts for stage in part.children() for block in stage.children()]
+    for block, like in zip(own, given, strict=False):
+        block.load_state_dict(like.state_dict())
 
 
 def freeze_stages(trunk: Trunk, number: int) -> None:

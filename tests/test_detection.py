@@ -16,7 +16,7 @@ from fbnetv3_zoo.blocks import Conv2d
 from fbnetv3_zoo.detection import DETECTORS, Settings, faster_rcnn_c4, faster_rcnn_fpn, load_published, mask_rcnn_fpn
 from fbnetv3_zoo.detection import split as split_
 from fbnetv3_zoo.detection.checkpoint import published_names
-from fbnetv3_zoo.detection.modules import Trunk
+from fbnetv3_zoo.detection.modules import BoxHead, Trunk, take_weights
 from fbnetv3_zoo.rows import Activation, InvertedResidual, PoolingHead, SqueezeExcite
 from fbnetv3_zoo.zoo import ARCHS
 
@@ -134,12 +134,9 @@ def test_the_trunk_computes_what_the_classifier_does(name: str) -> None:
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.uniform_(module.running_mean, -0.2, 0.2)  # type: ignore[arg-type]
-    from fbnetv3_zoo.detection.faster_rcnn import _blocks, _take_weights
-    from fbnetv3_zoo.detection.modules import BoxHead
-
     detector = split_(network.arch)
     trunk, head = Trunk(detector.trunk_blocks, (4, 8, 16)).eval(), BoxHead(detector.box_blocks).eval()
-    _take_weights([*_blocks(trunk.stages), *_blocks(head.stages)], network)
+    take_weights([trunk.stages, head.stages], network)
     images = torch.rand(2, 3, 97, 131, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         maps, expected = trunk(images), network.feature_maps(images)
