@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from blake3 import blake3
 from safetensors.torch import save as to_bytes
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from fbnetv3_zoo.atomic import replacing
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.training.learner import Learner
 from fbnetv3_zoo.training.run import Epoch
 from fbnetv3_zoo.weights.files import parse
 from fbnetv3_zoo.weights.log import LOG
@@ -41,16 +41,25 @@ class Progress:
     loss: float = 0.0
     seconds: float = 0.0
     skipped: int = 0
-    history: tuple[Epoch, ...] = ()
+    history: tuple[Any, ...] = ()
 
     def after_step(self, loss: float, seconds: float, skipped: int) -> Progress:
         """One step further."""
         sums = {"loss": self.loss + loss, "seconds": self.seconds + seconds, "skipped": self.skipped + skipped}
         return replace(self, step=self.step + 1, **sums)  # type: ignore[arg-type]
 
-    def after_epoch(self, epoch: Epoch) -> Progress:
+    def after_epoch(self, epoch: Any) -> Progress:
         """At the beginning of the next epoch."""
         return Progress(epoch=self.epoch + 1, history=(*self.history, epoch))
+
+
+class State(Protocol):
+    """What a run changes, and a checkpoint holds."""
+
+    student: nn.Module
+    average: AveragedModel | None
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
 
 
 class Checkpoints:
@@ -65,7 +74,7 @@ class Checkpoints:
         found.sort(key=lambda pair: (int(pair[0][1]), int(pair[0][2]), pair[1].stat().st_mtime_ns), reverse=True)
         return [path for _, path in found]
 
-    def write(self, learner: Learner, progress: Progress, *, identity: Mapping[str, str]) -> Path:
+    def write(self, learner: State, progress: Progress, *, identity: Mapping[str, str]) -> Path:
         """Write the state whole or not at all, then remove what is no longer among the newest."""
         metadata = {
             "format": FORMAT,
@@ -113,8 +122,13 @@ def clear_leftovers(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def restore(data: bytes, learner: Learner, *, identity: Mapping[str, str], place: Path) -> Progress:
-    """Bring ``learner`` into the state that ``data`` holds. Raises :class:`ZooError` where ``identity`` differs."""
+def restore(
+    data: bytes, learner: State, *, identity: Mapping[str, str], place: Path, epoch: Callable[..., Any] = Epoch
+) -> Progress:
+    """Bring ``learner`` into the state that ``data`` holds. Raises :class:`ZooError` where ``identity`` differs.
+
+    ``epoch`` makes a finished epoch from its fields.
+    """
     tensors, metadata = parse(data, str(place))
     if metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
         raise ZooError(f"{place}: holds checkpoints of another release; begin anew in another folder")
@@ -128,10 +142,10 @@ def restore(data: bytes, learner: Learner, *, identity: Mapping[str, str], place
     if scaler := json.loads(metadata["scaler"]):  # empty where the run computed in another precision
         learner.scaler.load_state_dict(scaler)
     progress = json.loads(metadata["progress"])
-    return Progress(**{**progress, "history": tuple(Epoch(**entry) for entry in progress["history"])})
+    return Progress(**{**progress, "history": tuple(epoch(**entry) for entry in progress["history"])})
 
 
-def _tensors(learner: Learner) -> dict[str, Tensor]:
+def _tensors(learner: State) -> dict[str, Tensor]:
     tensors: dict[str, Any] = {f"student.{name}": tensor for name, tensor in learner.student.state_dict().items()}
     if learner.average is not None:
         tensors.update({f"average.{name}": tensor for name, tensor in learner.average.state_dict().items()})

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.atomic import replacing
@@ -20,6 +18,7 @@ from fbnetv3_zoo.factory import create
 from fbnetv3_zoo.model import FBNet
 from fbnetv3_zoo.preprocess import Preprocess
 from fbnetv3_zoo.recipe import ExponentialDecay, Recipe
+from fbnetv3_zoo.training.alone import claimed, own_randomness
 from fbnetv3_zoo.training.checkpoint import Checkpoints, Progress, clear_leftovers, restore
 from fbnetv3_zoo.training.curve import draw_curve
 from fbnetv3_zoo.training.data import Dataset
@@ -63,7 +62,7 @@ def train(
     Raises :class:`ZooError` for input that does not fit, and where the loss explodes or stops being a number (the batch
     is then in ``folder``); :class:`Interrupted` where SIGTERM ends the run, after a checkpoint.
     """
-    with join(execution.device) as world, _locked(Path(folder), world), _own_randomness(world):
+    with join(execution.device) as world, claimed(Path(folder), world), own_randomness(world):
         trainer = _Trainer(
             replace(arch, num_classes=len(data.class_names), in_channels=len(data.mean)),
             data, recipe, Path(folder), execution, world,
@@ -264,28 +263,3 @@ class _Trainer:
             "test" if self.data["test"] else "validation", measured, self.execution, self.world.size, self.notes,
         )  # fmt: skip
         write_report(self.folder / "report.html", report)
-
-
-def _own_randomness(world: World) -> AbstractContextManager[None]:
-    """The caller's random generators are as before when this ends."""
-    return torch.random.fork_rng(devices=[world.device] if world.device.type == "cuda" else [])
-
-
-@contextmanager
-def _locked(folder: Path, world: World) -> Iterator[None]:
-    """The folder, made where it is missing, with no other run writing into it."""
-    if not world.leads:
-        yield
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock", timeout=6)  # what a killed run's image processes take to end, and to let go
-        lock.acquire()
-    except Timeout:
-        raise ZooError(f"{folder}: another run is writing here; give another folder") from None
-    except OSError as error:
-        raise ZooError(f"{folder}: cannot be made a folder ({error.strerror})") from None
-    try:
-        yield
-    finally:
-        lock.release()
