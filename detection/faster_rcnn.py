@@ -45,7 +45,7 @@ class Settings:
     Images are scaled so that the shorter side has ``min_size`` pixels, the longer at most ``max_size``. Anchors have
     the areas of squares of ``anchor_sizes`` pixels in every one of ``aspect_ratios`` (height / width). ``proposals``
     are kept after suppression when the model is used, ``proposals_in_training`` when it is trained; each is pooled to
-    ``pooled`` x ``pooled``. Anchors, pooling and training are those of the published detectors, 75 proposals those of
+    ``pooled`` x ``pooled``, and ``regions_in_training`` of an image are drawn to learn from. Anchors, pooling and training are those of the published detectors, 75 proposals those of
     the paper (FBNetV3, section 5.3).
     """
 
@@ -55,12 +55,15 @@ class Settings:
     aspect_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     proposals: int = 75
     proposals_in_training: int = 2000
+    regions_in_training: int = 512
     pooled: int = 6
     score_threshold: float = 0.05
     detections: int = 100
 
     def __post_init__(self) -> None:
-        for field in ("min_size", "max_size", "proposals", "proposals_in_training", "pooled", "detections"):
+        for field in (
+            "min_size", "max_size", "proposals", "proposals_in_training", "regions_in_training", "pooled", "detections"
+        ):  # fmt: skip
             check_whole(f"Settings.{field}", getattr(self, field))
         if not self.anchor_sizes or not self.aspect_ratios:
             raise ZooError("Settings: give at least one of anchor_sizes and one of aspect_ratios")
@@ -71,6 +74,7 @@ class Settings:
             "max_size": self.max_size,
             "rpn_post_nms_top_n_train": self.proposals_in_training,
             "rpn_post_nms_top_n_test": self.proposals,
+            "box_batch_size_per_image": self.regions_in_training,
             "box_score_thresh": self.score_threshold,
             "box_detections_per_img": self.detections,
         }
@@ -95,14 +99,15 @@ class Backbone(nn.Module):
 
 
 def faster_rcnn_c4(
-    model: str | Path | Arch, *, num_classes: int, pretrained: bool | str | Path = False, freeze_at: int = 0,
+    model: str | Path | Arch | FBNet, *, num_classes: int, pretrained: bool | str | Path = False, freeze_at: int = 0,
     fixed_norms: bool = False, settings: Settings = Settings(),
 ) -> FasterRCNN:  # fmt: skip
     """Faster R-CNN whose trunk ends at stride 16; what comes after it in the network is run on every region.
 
     Args:
-        model: a network as of :func:`fbnetv3_zoo.create`, padded symmetrically, or a published detector
-            (``"fbnetv3_a_detector"``; a family of its own, see :data:`fbnetv3_zoo.detection.DETECTORS`).
+        model: a network as of :func:`fbnetv3_zoo.create`, padded symmetrically; one with its weights
+            (:class:`fbnetv3_zoo.FBNet`); or a published detector (``"fbnetv3_a_detector"``; a family of its own, see
+            :data:`fbnetv3_zoo.detection.DETECTORS`).
         num_classes: kinds of objects, without the background.
         pretrained: ImageNet weights for trunk and box head, as of :func:`fbnetv3_zoo.create`. A published detector
             takes its checkpoint by :func:`fbnetv3_zoo.detection.load_published`.
@@ -118,7 +123,7 @@ def faster_rcnn_c4(
     if published:
         detector, source = DETECTORS[str(model)], None
     else:
-        source = create(model, pretrained=pretrained)
+        source = _source(model, pretrained)
         detector = split(source.arch)
     trunk, head = Trunk(detector.trunk_blocks, (detector.stride,)), BoxHead(detector.box_blocks)
     if source is not None:
@@ -141,7 +146,7 @@ def faster_rcnn_c4(
 
 
 def faster_rcnn_fpn(
-    model: str | Path | Arch, *, num_classes: int, pretrained: bool | str | Path = False, freeze_at: int = 0,
+    model: str | Path | Arch | FBNet, *, num_classes: int, pretrained: bool | str | Path = False, freeze_at: int = 0,
     fixed_norms: bool = False, settings: Settings = Settings(proposals=1000),
 ) -> FasterRCNN:  # fmt: skip
     """Faster R-CNN on a feature pyramid of 256 channels over strides 4 to 32 (arXiv 1612.03144), and a fifth map.
@@ -154,7 +159,7 @@ def faster_rcnn_fpn(
 
 
 def mask_rcnn_fpn(
-    model: str | Path | Arch, *, num_classes: int, pretrained: bool | str | Path = False, freeze_at: int = 0,
+    model: str | Path | Arch | FBNet, *, num_classes: int, pretrained: bool | str | Path = False, freeze_at: int = 0,
     fixed_norms: bool = False, settings: Settings = Settings(proposals=1000),
 ) -> MaskRCNN:  # fmt: skip
     """Mask R-CNN (arXiv 1703.06870) on the pyramid of :func:`faster_rcnn_fpn`; targets have masks too."""
@@ -166,13 +171,17 @@ def mask_rcnn_fpn(
     )  # fmt: skip
 
 
+def _source(model: str | Path | Arch | FBNet, pretrained: bool | str | Path) -> FBNet:
+    return model if isinstance(model, FBNet) else create(model, pretrained=pretrained)
+
+
 def _pyramid(
-    model: str | Path | Arch, pretrained: bool | str | Path, freeze_at: int, fixed_norms: bool
+    model: str | Path | Arch | FBNet, pretrained: bool | str | Path, freeze_at: int, fixed_norms: bool
 ) -> tuple[Backbone, dict[str, Any]]:
     _check_frozen(model, pretrained, freeze_at, fixed_norms, published=False)
     if isinstance(model, str) and model in DETECTORS:
         raise ZooError(f"{model} has no map of stride 32; faster_rcnn_c4 builds it")
-    source = create(model, pretrained=pretrained)
+    source = _source(model, pretrained)
     arch = source.arch.with_symmetric_padding()
     blocks = [block for block in arch.blocks if block.stage < arch.trunk_depth]
     trunk = Trunk(blocks, _PYRAMID)
@@ -195,9 +204,11 @@ def _pyramid_parts(backbone: Backbone) -> dict[str, Any]:
 def _check_frozen(
     model: object, pretrained: bool | str | Path, freeze_at: int, fixed_norms: bool, published: bool
 ) -> None:
+    if isinstance(model, FBNet) and pretrained is not False:
+        raise ZooError(f"{model.arch.name} is given with its weights; leave pretrained out")
     if published and pretrained is not False:
         raise ZooError(f"{model}: a published detector's weights are a checkpoint of the whole; use load_published()")
-    if pretrained is False and (freeze_at or fixed_norms):
+    if pretrained is False and not isinstance(model, FBNet) and (freeze_at or fixed_norms):
         what = f"freeze_at={freeze_at}" if freeze_at else "fixed_norms"
         raise ZooError(
             f"{what} keeps weights and statistics as they are, and without pretrained weights they are random: "

@@ -56,7 +56,7 @@ MAY_IMPORT = {
     "classify": CORE,
     "training": {*CORE, "recipe", "recipes"},
     "search": {*VALUES, "zoo", "cost", "latency", "atomic", "recipe", "recipes", "preprocess", "factory", "training"},
-    "detection": CORE,
+    "detection": {*CORE, "recipe", "recipes", "training"},
     "export": {*CORE, "latency"},
     "__main__": {"cli"},
     "cli": {*CORE, "latency", "recipe", "recipes", "training", "search", "detection", "export"},

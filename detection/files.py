@@ -1,0 +1,106 @@
+"""A detector in one safetensors file that restores it whole, and what that file says of itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+from pathlib import Path
+
+import torch
+from torchvision.models.detection import FasterRCNN
+
+from fbnetv3_zoo.arch import Arch
+from fbnetv3_zoo.detection.faster_rcnn import Settings, faster_rcnn_c4, faster_rcnn_fpn
+from fbnetv3_zoo.detection.published import DETECTORS
+from fbnetv3_zoo.errors import ZooError, nearest
+from fbnetv3_zoo.model import FBNet
+from fbnetv3_zoo.plain import from_json, to_json
+from fbnetv3_zoo.weights.files import read_tensors, write_tensors
+
+FORMAT = "fbnetv3_zoo.detector"
+
+
+class Kind(Enum):
+    """How a detector uses its network: cut after stride 16, or with a feature pyramid."""
+
+    C4 = "c4"
+    FPN = "fpn"
+
+
+@dataclass(frozen=True)
+class DetectorSpec:
+    """What a detector is built from: a network (or ``published``, the name of a detector), classes and settings.
+
+    ``mean`` and ``std`` are the colours' that the network expects of images in [0, 1]; None: the network's own.
+    """
+
+    class_names: tuple[str, ...]
+    arch: Arch | None = None
+    published: str = ""
+    kind: Kind = Kind.C4
+    settings: Settings = Settings()
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.arch is None) == (not self.published):
+            raise ZooError("DetectorSpec: give a network (arch) or the name of a published detector, one of the two")
+        if self.published and self.published not in DETECTORS:
+            raise ZooError(f"unknown detector {self.published!r}{nearest(self.published, DETECTORS)}")
+        if not self.class_names:
+            raise ZooError("DetectorSpec.class_names is empty; name at least one kind of object")
+
+    def with_weights_of(self, source: FBNet) -> DetectorSpec:
+        """This detector on the network ``source``, with the colours that it expects."""
+        return replace(self, arch=source.arch, mean=tuple(source.preprocess.mean), std=tuple(source.preprocess.std))
+
+    def build(self, *, source: FBNet | None = None, freeze_at: int = 0, fixed_norms: bool = False) -> FasterRCNN:
+        """The detector, in training mode, with the weights of ``source`` in its trunk (and C4's box head)."""
+        maker = faster_rcnn_c4 if self.kind is Kind.C4 else faster_rcnn_fpn
+        model = maker(
+            source or self.arch or self.published, num_classes=len(self.class_names), freeze_at=freeze_at,
+            fixed_norms=fixed_norms, settings=self.settings,
+        )  # fmt: skip
+        if self.mean is not None and self.std is not None:
+            model.transform.image_mean, model.transform.image_std = [*self.mean], [*self.std]
+        return model
+
+
+def save_detector(model: FasterRCNN, spec: DetectorSpec, path: str | Path) -> None:
+    """Write ``model``, built from ``spec``, to ``path`` (``.safetensors``), all that :func:`load_detector` needs."""
+    if Path(path).suffix != ".safetensors":
+        raise ZooError(f"{path}: weights are saved as .safetensors; change the ending")
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    write_tensors(path, tensors, {"format": FORMAT, "detector": to_json(spec)})
+
+
+def load_detector(path: str | Path) -> tuple[FasterRCNN, DetectorSpec]:
+    """The detector stored at ``path``, in evaluation mode, and what it was built from.
+
+    Raises :class:`ZooError` for a missing or damaged file, and one that holds no detector.
+    """
+    tensors, metadata = read_tensors(path)
+    spec = _spec(metadata, str(path))
+    with torch.device("meta"):
+        model = spec.build()
+    wanted = model.state_dict()
+    wrong = [name for name in wanted.keys() & tensors.keys() if wanted[name].shape != tensors[name].shape]
+    if wanted.keys() != tensors.keys() or wrong:
+        differing = sorted(wrong or wanted.keys() ^ tensors.keys())[:3]
+        raise ZooError(f"{path}: its tensors are not those of the detector that it describes ({', '.join(differing)})")
+    model = spec.build()
+    model.load_state_dict(tensors)
+    return model.eval(), spec
+
+
+def _spec(metadata: Mapping[str, str], name: str) -> DetectorSpec:
+    if metadata.get("format") != FORMAT:
+        raise ZooError(f"{name}: holds no detector; give a file of `fbnetv3 detect train`")
+    try:
+        return from_json(DetectorSpec, metadata["detector"])
+    except (KeyError, json.JSONDecodeError):
+        raise ZooError(f"{name}: holds a damaged description; fetch or save it again") from None
+    except ZooError as error:
+        raise ZooError(f"{name}: {error}") from None
