@@ -45,8 +45,8 @@ class Settings:
     Images are scaled so that the shorter side has ``min_size`` pixels, the longer at most ``max_size``. Anchors have
     the areas of squares of ``anchor_sizes`` pixels in every one of ``aspect_ratios`` (height / width). ``proposals``
     are kept after suppression when the model is used, ``proposals_in_training`` when it is trained; each is pooled to
-    ``pooled`` x ``pooled``, and ``regions_in_training`` of an image are drawn to learn from. Anchors, pooling and training are those of the published detectors, 75 proposals those of
-    the paper (FBNetV3, section 5.3).
+    ``pooled`` x ``pooled``, and ``regions_in_training`` of an image are drawn to learn from. Anchors, pooling and
+    training are those of the published detectors, 75 proposals those of the paper (FBNetV3, section 5.3).
     """
 
     min_size: int = 800

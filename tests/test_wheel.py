@@ -33,6 +33,7 @@ def test_nothing_but_the_package_reaches_the_top_level(wheel: Path) -> None:
         assert f"fbnetv3_zoo/{room}/__init__.py" in names
     assert "fbnetv3_zoo/py.typed" in names
     assert "fbnetv3_zoo/detection/configs/fbnetv3_a_c4.yaml" in names
+    assert "fbnetv3_zoo/detection/configs/fbnetv3_a_c4.py" in names
 
 
 def test_demo_runs_from_the_wheel_in_another_folder(wheel: Path, tmp_path: Path) -> None:
