@@ -73,6 +73,10 @@ def save_detector(model: FasterRCNN, spec: DetectorSpec, path: str | Path) -> No
     if Path(path).suffix != ".safetensors":
         raise ZooError(f"{path}: weights are saved as .safetensors; change the ending")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    with torch.device("meta"):
+        unfrozen = spec.build().state_dict()
+    counters = [name for name in unfrozen.keys() - tensors.keys() if name.endswith(".num_batches_tracked")]
+    tensors |= {name: torch.zeros((), dtype=torch.int64) for name in counters}  # which frozen norms do not have
     write_tensors(path, tensors, {"format": FORMAT, "detector": to_json(spec)})
 
 

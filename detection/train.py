@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL.Image import Image
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 from torchvision.transforms.functional import pil_to_tensor
@@ -65,7 +66,7 @@ class DetectionObserver:
 class DetectionRun:
     """A finished run: the detector in evaluation mode (averaged weights), its epochs, its precision in validation.
 
-    ``folder`` holds ``model.safetensors``, ``metrics.jsonl`` and ``checkpoints/``.
+    ``folder`` holds ``model.safetensors``, ``metrics.jsonl`` and ``checkpoints/``; ``faults`` are those of the data.
     """
 
     folder: Path
@@ -73,6 +74,7 @@ class DetectionRun:
     spec: DetectorSpec
     epochs: tuple[DetectionEpoch, ...]
     precision: AveragePrecision
+    faults: tuple[str, ...] = ()
 
 
 def train_detector(
@@ -110,26 +112,31 @@ def train_detector(
 
 
 def detect(
-    model: FasterRCNN, samples: Sequence[Sample], *, device: torch.device = torch.device("cpu")
+    model: FasterRCNN, images: Iterable[Tensor], *, device: torch.device = torch.device("cpu")
 ) -> Iterator[Detections]:
-    """What ``model`` finds in every image, one after the other; it is put into evaluation mode."""
+    """What ``model`` finds in every image (as of :func:`to_pixels`), one by one; it is put into evaluation mode."""
     model.eval()
-    for sample in samples:
+    for image in images:
         with torch.inference_mode():
-            (found,) = model([read_pixels(sample).to(device)])
+            (found,) = model([image.to(device)])
         yield Detections(*(found[key].cpu().numpy() for key in ("boxes", "scores", "labels")))
 
 
+def to_pixels(image: Image) -> Tensor:
+    """An image as RGB in [0, 1], shape (3, height, width)."""
+    pixels: Tensor = pil_to_tensor(image.convert("RGB"))
+    return pixels.float().div_(255)
+
+
 def read_pixels(sample: Sample) -> Tensor:
-    """The image as RGB in [0, 1], shape (3, height, width). Raises :class:`ZooError` where its size is another."""
-    image = read_image(sample.path).convert("RGB")
+    """The pixels of a data set's image. Raises :class:`ZooError` where its size is not the annotated one."""
+    image = read_image(sample.path)
     if image.size != (sample.width, sample.height):
         raise ZooError(
             f"{sample.path}: is {image.width} x {image.height} pixels, its annotations say {sample.width} x "
             f"{sample.height}; its boxes would be wrong"
         )
-    pixels: Tensor = pil_to_tensor(image)
-    return pixels.float().div_(255)
+    return to_pixels(image)
 
 
 def _check(spec: DetectorSpec, data: CocoData, validation: CocoData, recipe: Recipe, execution: Execution) -> None:
@@ -247,7 +254,8 @@ class _Run:
         model = self.learner.result.cpu().eval()
         save_detector(model, self.spec, self.folder / "model.safetensors")
         self._write_metrics()
-        return DetectionRun(self.folder, model, self.spec, self.progress.history, precision)
+        faults = (*self.data.faults, *self.validation.faults)
+        return DetectionRun(self.folder, model, self.spec, self.progress.history, precision, faults)
 
     def _step(self, order: np.ndarray[tuple[int], np.dtype[np.int64]]) -> float:
         began, at, size = time.monotonic(), self.progress, self.recipe.batch_size
@@ -307,7 +315,7 @@ class _Run:
         return precision
 
     def _measure(self) -> AveragePrecision:
-        found = [*detect(self.learner.result, self.validation.samples, device=self.device)]
+        found = [*detect(self.learner.result, map(read_pixels, self.validation.samples), device=self.device)]
         return average_precision(self.validation, found)
 
     def _write_metrics(self) -> None:

@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from fbnetv3_zoo.errors import ZooError, nearest
 from fbnetv3_zoo.plain import read_json
-from fbnetv3_zoo.recipe import SGD, Augmentation, ExponentialDecay, RandAugment, Recipe, RMSProp
+from fbnetv3_zoo.recipe import SGD, Augmentation, CosineDecay, ExponentialDecay, RandAugment, Recipe, RMSProp
 
 PAPER = "FBNetV3 paper (arXiv 2006.02049)"
 OWN = "this project's choice"
@@ -132,6 +132,22 @@ _NAMED = {
         ),
         "a folder of photographs of one's own",
         {"distillation.weight": _STATED["distillation.weight"]},
+    ),
+    "boxes": Named(
+        Recipe(
+            epochs=12,
+            batch_size=8,
+            optimizer=SGD(),
+            learning_rate=0.05,
+            augmentation=Augmentation(flip=0.5),
+            schedule=CosineDecay(0.01),
+            warmup_epochs=1,
+            weight_decay=1e-4,
+            ema_decay=0.98,
+            clip_norm=10.0,
+        ),
+        "a detector on some hundred images with boxes (`fbnetv3 detect train`)",
+        {"schedule": f"{PAPER}, section 5.3: cosine after a warm-up; its end: {OWN}"},
     ),
 }
 

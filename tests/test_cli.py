@@ -26,7 +26,7 @@ from fbnetv3_zoo.weights.files import save
 from fbnetv3_zoo.zoo import ARCHS, PUBLISHED, list_models
 
 COMMANDS = (
-    "list", "info", "train", "distil", "validate", "export", "classify", "subset", "demo", "recipe", "search",
+    "list", "info", "train", "distil", "validate", "export", "classify", "subset", "demo", "detect", "recipe", "search",
     "weights",
 )  # fmt: skip
 

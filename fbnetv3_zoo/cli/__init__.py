@@ -10,13 +10,26 @@ from typing import Any
 
 import typer
 
-from fbnetv3_zoo.cli import classify, demo, distil, export, info, recipe, search, subset, train, validate, weights
+from fbnetv3_zoo.cli import (
+    classify,
+    demo,
+    detect,
+    distil,
+    export,
+    info,
+    recipe,
+    search,
+    subset,
+    train,
+    validate,
+    weights,
+)
 from fbnetv3_zoo.cli import list as list_command
 from fbnetv3_zoo.errors import Interrupted, ZooError
 
 app = typer.Typer(
     name="fbnetv3",
-    help="FBNetV3 and its family: look up, get, train, distil, search, validate, export, classify.",
+    help="FBNetV3 and its family: look up, get, train, distil, search, validate, export, classify, detect.",
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -26,6 +39,7 @@ for command in (
     demo.demo,
 ):  # fmt: skip
     app.command()(command)
+app.add_typer(detect.app, name="detect")
 app.add_typer(recipe.app, name="recipe")
 app.add_typer(search.app, name="search")
 app.add_typer(weights.app, name="weights")

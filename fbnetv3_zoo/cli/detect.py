@@ -1,0 +1,263 @@
+"""``fbnetv3 detect``: train detectors on boxes, measure them, look at what they find, export them."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from fbnetv3_zoo.cli import running
+from fbnetv3_zoo.cli.common import Json, print_json, written
+from fbnetv3_zoo.errors import ZooError
+
+if TYPE_CHECKING:
+    from fbnetv3_zoo.detection.coco import CocoData
+    from fbnetv3_zoo.detection.evaluate import AveragePrecision
+    from fbnetv3_zoo.detection.files import DetectorSpec
+    from fbnetv3_zoo.detection.train import DetectionRun
+
+app = typer.Typer(
+    help="""Detectors on torchvision: train on boxes in COCO's format, measure, look at what is found, export.
+
+    Example: fbnetv3 detect train --annotations train.json --images train --validation val.json --output runs/boxes
+    """
+)
+
+Annotations = Annotated[Path, typer.Option(help="Boxes, a JSON file of COCO's format.")]
+Images = Annotated[Path | None, typer.Option(help="Folder of the images; without it, the folder of the boxes' file.")]
+Model = Annotated[Path, typer.Option(help="A detector's file, of `fbnetv3 detect train`.")]
+SHOWN = 12
+"""Validation images in the picture of a run."""
+
+
+@app.callback(invoke_without_command=True)
+def _help(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@app.command()
+def train(
+    annotations: Annotations,
+    validation: Annotated[Path, typer.Option(help="Boxes to measure by, a JSON file of COCO's format.")],
+    output: Annotated[Path, typer.Option(help="Folder for detector, report, metrics and checkpoints.")],
+    images: Images = None,
+    validation_images: Annotated[Path | None, typer.Option(help="Folder of the images to measure by.")] = None,
+    model: Annotated[str, typer.Option(help="A published name, or the path of an arch JSON file.")] = "fbnetv3_a",
+    kind: Annotated[Literal["c4", "fpn"], typer.Option(help="Cut at stride 16, or a feature pyramid.")] = "c4",
+    settings: Annotated[
+        Path | None, typer.Option(help="JSON file of Settings: image size, anchors, proposals (docs/detection.md).")
+    ] = None,
+    pretrained: Annotated[bool, typer.Option("--pretrained", help="Start from the model's published weights.")] = False,
+    weights: Annotated[str | None, typer.Option(help="Weights to start from: a file, a tag, an address.")] = None,
+    freeze_at: Annotated[int, typer.Option(min=0, help="First stages that keep their weights.")] = 0,
+    fixed_norms: Annotated[bool, typer.Option("--fixed-norms", help="Batch norms keep their statistics.")] = False,
+    recipe: running.RecipeSource = "boxes",
+    epochs: running.Epochs = None,
+    batch_size: running.BatchSize = None,
+    learning_rate: running.LearningRate = None,
+    seed: running.RunSeed = None,
+    resume: running.Resume = False,
+    device: running.Device = "cpu",
+    checkpoint_steps: running.CheckpointSteps = 0,
+    checkpoint_minutes: running.CheckpointMinutes = 0.0,
+    keep_checkpoints: running.Keep = 2,
+    as_json: Json = False,
+) -> None:
+    """Train Faster R-CNN on boxes. Interrupted runs continue with --resume.
+
+    Example: fbnetv3 detect train --annotations train.json --images train --validation val.json --output runs/boxes
+    """
+    options = dict(locals())
+    from fbnetv3_zoo.detection.train import train_detector
+    from fbnetv3_zoo.factory import create
+    from fbnetv3_zoo.recipes import find_recipe
+    from fbnetv3_zoo.training import Execution
+
+    chosen = running.changed(find_recipe(recipe or "boxes"), options)
+    data, judged = _read(annotations, images), _read(validation, validation_images)
+    if pretrained and weights is not None:
+        raise ZooError("--pretrained and --weights name two sets of weights to start from; give one")
+    start = create(model, pretrained=weights or True) if pretrained or weights else None
+    where = Execution(
+        device=device, checkpoint_steps=checkpoint_steps, checkpoint_minutes=checkpoint_minutes,
+        keep_checkpoints=keep_checkpoints,
+    )  # fmt: skip
+    with _progress(chosen.epochs) as progress:
+        run = train_detector(
+            _spec(model, kind, settings, data), data, judged, chosen, output, source=start, freeze_at=freeze_at,
+            fixed_norms=fixed_norms, resume=resume, execution=where, observers=[progress],
+        )  # fmt: skip
+    _write_report(run, judged, {"annotations": annotations, "validation": validation, **_recipe_facts(chosen)})
+    if as_json:
+        print_json({"folder": run.folder, "precision": asdict(run.precision), "faults": run.faults})
+        return
+    _print_precision(run.precision)
+    for file in ("model.safetensors", "report.html", "predictions.png", "metrics.jsonl"):
+        print(written(run.folder / file))
+
+
+@app.command()
+def validate(
+    model: Annotated[Path, typer.Argument(help="A detector's file, of `fbnetv3 detect train`.")],
+    annotations: Annotations,
+    images: Images = None,
+    device: running.Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Measure a detector's average precision (COCO's), whole, by size and by class.
+
+    Example: fbnetv3 detect validate runs/boxes/model.safetensors --annotations test.json --images test
+    """
+    from fbnetv3_zoo.detection.evaluate import average_precision
+    from fbnetv3_zoo.detection.files import load_detector
+    from fbnetv3_zoo.detection.train import detect, read_pixels
+    from fbnetv3_zoo.training.world import usable
+
+    detector, spec = load_detector(model)
+    data, place = _read(annotations, images), usable(device)
+    if data.class_names != spec.class_names:
+        raise ZooError(f"{annotations}: has {_some(data.class_names)}; {model} finds {_some(spec.class_names)}")
+    found = average_precision(data, [*detect(detector.to(place), map(read_pixels, data.samples), device=place)])
+    if as_json:
+        print_json({"images": len(data), **asdict(found), "faults": data.faults})
+        return
+    print(f"{len(data)} images")
+    _print_precision(found)
+
+
+@app.command()
+def predict(
+    images: Annotated[list[Path], typer.Argument(help="Image files: JPEG, PNG, WebP, TIFF, BMP.")],
+    model: Model,
+    output: Annotated[Path | None, typer.Option(help="Folder for the images with boxes drawn on them, as PNG.")] = None,
+    threshold: Annotated[float, typer.Option(min=0.0, max=1.0, help="Score from which a detection counts.")] = 0.5,
+    as_json: Json = False,
+) -> None:
+    """Say what is where in images, and draw it.
+
+    An image that cannot be read is named on standard error, the others are looked at, and the exit code is 2.
+
+    Example: fbnetv3 detect predict street.jpg --model runs/boxes/model.safetensors --output found
+    """
+    from fbnetv3_zoo.detection.files import load_detector
+    from fbnetv3_zoo.detection.show import draw_boxes
+    from fbnetv3_zoo.detection.train import detect, to_pixels
+    from fbnetv3_zoo.preprocess import read_image
+
+    detector, spec = load_detector(model)
+    results, failed = [], False
+    for path, target in zip(images, _targets(images, output), strict=True):
+        try:
+            image = read_image(path)
+        except ZooError as error:
+            print(f"error: {error}", file=sys.stderr)
+            failed = True
+            continue
+        (found,) = detect(detector, [to_pixels(image)])
+        if target is not None:
+            _save(draw_boxes(image, found, spec.class_names, threshold=threshold), target)
+        rows = [
+            {"label": spec.class_names[label - 1], "score": float(score), "box": [round(float(x), 2) for x in box]}
+            for box, score, label in zip(found.boxes, found.scores, found.labels, strict=True)
+            if score >= threshold
+        ]
+        results.append({"image": str(path), "detections": rows, "picture": target and str(target)})
+        if not as_json:
+            _print_found(path, rows, target)
+    if as_json:
+        print_json(results)
+    if failed:
+        raise typer.Exit(2)
+
+
+def _read(annotations: Path, images: Path | None) -> CocoData:
+    from fbnetv3_zoo.detection.coco import read_coco
+
+    data = read_coco(annotations, images or annotations.parent)
+    for fault in data.faults:
+        print(f"{annotations}: {fault}", file=sys.stderr)
+    return data
+
+
+def _spec(model: str, kind: str, settings: Path | None, data: CocoData) -> DetectorSpec:
+    from fbnetv3_zoo.detection import DETECTORS, Settings
+    from fbnetv3_zoo.detection.files import DetectorSpec, Kind
+    from fbnetv3_zoo.plain import read_json
+    from fbnetv3_zoo.weights.records import find_network
+
+    network: dict[str, Any] = {"published": model} if model in DETECTORS else {"arch": find_network(model)}
+    chosen = read_json(Settings, settings) if settings else Settings() if kind == "c4" else Settings(proposals=1000)
+    return DetectorSpec(data.class_names, kind=Kind(kind), settings=chosen, **network)
+
+
+def _progress(epochs: int) -> Any:
+    from fbnetv3_zoo.cli.detect_progress import DetectionProgress
+
+    return DetectionProgress(epochs)
+
+
+def _recipe_facts(recipe: Any) -> dict[str, object]:
+    return {name: value for name, value in recipe.values().items() if name.split(".")[0] in _TOLD}
+
+
+_TOLD = ("epochs", "batch_size", "optimizer", "learning_rate", "schedule", "warmup_epochs", "ema_decay", "seed")
+
+
+def _write_report(run: DetectionRun, data: CocoData, told: dict[str, object]) -> None:
+    from fbnetv3_zoo.detection.show import draw_boxes, sheet, write_detection_report
+    from fbnetv3_zoo.detection.train import detect, read_pixels
+    from fbnetv3_zoo.preprocess import read_image
+
+    shown = data.samples[:: max(1, len(data) // SHOWN)][:SHOWN]
+    found = detect(run.model, map(read_pixels, shown))
+    pictures = [
+        draw_boxes(read_image(sample.path), one, run.spec.class_names) for sample, one in zip(shown, found, strict=True)
+    ]
+    write_detection_report(run, sheet(pictures), told)
+
+
+def _print_precision(found: AveragePrecision) -> None:
+    sizes = {"small": found.small, "medium": found.medium, "large": found.large}
+    print(f"AP {found.ap:.3f}  AP50 {found.ap50:.3f}  AP75 {found.ap75:.3f}")
+    print("  ".join(f"{size} {value:.3f}" for size, value in sizes.items()))
+    width = max(map(len, found.classes))
+    for name, value in found.classes.items():
+        print(f"  {name:{width}}  {value:.3f}")
+
+
+def _targets(images: list[Path], output: Path | None) -> list[Path | None]:
+    """Where each image's picture goes; refused where two would have the same name."""
+    if output is None:
+        return [None] * len(images)
+    targets = [output / f"{path.stem}.png" for path in images]
+    for n, target in enumerate(targets):
+        if target in targets[:n]:
+            raise ZooError(f"{images[targets.index(target)]} and {images[n]} would both be drawn as {target}")
+        if target.exists() and target.samefile(images[n]):
+            raise ZooError(f"{target}: is the image itself; give another folder with --output")
+    output.mkdir(parents=True, exist_ok=True)
+    return [*targets]
+
+
+def _save(picture: Any, target: Path) -> None:
+    from fbnetv3_zoo.atomic import replacing
+
+    with replacing(target) as temporary:
+        picture.save(temporary, format="PNG")
+
+
+def _print_found(path: Path, rows: list[dict[str, Any]], target: Path | None) -> None:
+    print(path if target is None else f"{path} -> {target}")
+    for row in rows:
+        x0, y0, x1, y1 = row["box"]
+        print(f"  {row['score']:7.2%}  {row['label']}  ({x0:.0f}, {y0:.0f}) to ({x1:.0f}, {y1:.0f})")
+    if not rows:
+        print("  nothing")
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return f"{len(names)} classes ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"

@@ -1,0 +1,107 @@
+"""``fbnetv3 detect`` as a user calls it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import shapes
+from PIL import Image
+from shell import Ended, run, succeed
+from test_detection_training import ARCH, SETTINGS
+
+from fbnetv3_zoo.plain import to_json
+
+SHORT = ["--epochs", "2", "--batch-size", "4", "--learning-rate", "0.02"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data, a small network, settings, and a run of two epochs in ``run``."""
+    root = tmp_path_factory.mktemp("detect")
+    shapes.write(root / "train", 16, seed=0, side=64, objects=2)
+    shapes.write(root / "val", 6, seed=1, side=64, objects=2)
+    (root / "arch.json").write_text(ARCH.to_json())
+    settings = replace(SETTINGS, score_threshold=0.0)
+    (root / "settings.json").write_text(to_json(settings))
+    assert train(root, root / "run").code == 0
+    return root
+
+
+def train(root: Path, output: Path, *more: str) -> Ended:
+    return run(
+        *("detect", "train", "--annotations", root / "train" / "shapes.json", "--validation", root / "val/shapes.json"),
+        *("--model", root / "arch.json", "--settings", root / "settings.json", "--output", output, *SHORT, *more),
+    )
+
+
+def test_train_leaves_detector_report_and_picture(folder: Path) -> None:
+    made = {path.name for path in (folder / "run").iterdir()}
+    assert made >= {"model.safetensors", "report.html", "predictions.png", "metrics.jsonl", "checkpoints"}
+    with Image.open(folder / "run" / "predictions.png") as picture:
+        assert picture.size == (4 * 328, 2 * 328)
+    report = (folder / "run" / "report.html").read_text()
+    assert "AP50" in report
+    assert "triangle" in report
+    assert "<script" not in report
+
+
+def test_train_goes_on_and_says_what_it_did(folder: Path, tmp_path: Path) -> None:
+    again = train(folder, folder / "run")
+    assert (again.code, again.err) == (
+        2,
+        f"error: {folder / 'run'}: holds a run; continue it with --resume (resume=True), or give another folder\n",
+    )
+    ended = train(folder, folder / "run", "--resume", "--json")
+    assert ended.code == 0
+    told = json.loads(ended.out)
+    assert told["folder"] == str(folder / "run")
+    assert set(told["precision"]["classes"]) == set(shapes.KINDS)
+
+
+def test_validate_gives_the_precision_of_the_run(folder: Path) -> None:
+    last = json.loads((folder / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    model, boxes = folder / "run" / "model.safetensors", folder / "val" / "shapes.json"
+    told = json.loads(succeed("detect", "validate", model, "--annotations", boxes, "--json"))
+    assert (told["images"], told["ap50"], told["ap"]) == (6, last["ap50"], last["ap"])
+    words = succeed("detect", "validate", model, "--annotations", boxes)
+    assert words.startswith(f"6 images\nAP {last['ap']:.3f}  AP50 {last['ap50']:.3f}")
+
+
+def test_predict_says_and_draws_what_it_finds(folder: Path, tmp_path: Path) -> None:
+    model, image = folder / "run" / "model.safetensors", folder / "val" / "0000.png"
+    before = image.read_bytes()
+    options = ["--model", model, "--threshold", "0.01", "--output", tmp_path / "found", "--json"]
+    (told,) = json.loads(succeed("detect", "predict", image, *options))
+    assert told["detections"]
+    assert all(one["label"] in shapes.KINDS and one["score"] >= 0.01 for one in told["detections"])
+    with Image.open(told["picture"]) as picture, Image.open(image) as original:
+        assert picture.size == original.size
+        assert picture.tobytes() != original.convert("RGB").tobytes()
+    assert image.read_bytes() == before
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"no image")
+    ended = run("detect", "predict", bad, image, "--model", model, "--threshold", "0.01")
+    assert ended.code == 2
+    assert ended.err.startswith(f"error: {bad}: ")
+    assert f"{image}\n" in ended.out
+
+
+def test_wrong_input_is_one_line(folder: Path, tmp_path: Path) -> None:
+    model, image = folder / "run" / "model.safetensors", folder / "val" / "0000.png"
+    same = run("detect", "predict", image, folder / "train" / "0000.png", "--model", model, "--output", tmp_path)
+    twice = f"{image} and {folder / 'train' / '0000.png'} would both be drawn as {tmp_path / '0000.png'}"
+    assert (same.code, same.err) == (2, f"error: {twice}\n")
+    itself = run("detect", "predict", image, "--model", model, "--output", image.parent)
+    assert itself.err == f"error: {image}: is the image itself; give another folder with --output\n"
+    gone = run("detect", "predict", image, "--model", tmp_path / "gone.safetensors")
+    assert (gone.code, gone.err.count("\n")) == (2, 1)
+    other = tmp_path / "other.json"
+    told = json.loads((folder / "val" / "shapes.json").read_text())
+    other.write_text(json.dumps(told | {"categories": [{"id": 1, "name": "cat"}]}))
+    strange = run("detect", "validate", model, "--annotations", other, "--images", folder / "val")
+    expected = f"error: {other}: has 1 classes (cat); {model} finds 3 classes (disc, square, triangle)"
+    assert strange.err.splitlines()[-1] == expected
+    assert train(folder, tmp_path / "run", "--freeze-at", "2").err.startswith("error: freeze_at=2 keeps weights")
