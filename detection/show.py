@@ -27,14 +27,19 @@ _COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#
 
 
 def draw_boxes(
-    image: Image.Image, found: Detections, class_names: Sequence[str], *, threshold: float = THRESHOLD
+    image: Image.Image, found: Detections, class_names: Sequence[str], *, threshold: float = THRESHOLD, scale: float = 1
 ) -> Image.Image:
-    """``image`` with box, class and score of all that was found with a score from ``threshold`` on; the best on top."""
+    """``image``, made larger by ``scale``, with box, class and score of all that was found, the best on top.
+
+    Scores below ``threshold`` are left out.
+    """
     picture = image.convert("RGB")
+    if scale != 1:
+        picture = picture.resize(tuple(max(1, round(side * scale)) for side in image.size), Image.Resampling.LANCZOS)
     width = max(1, round(min(picture.size) / 150))
     font = ImageFont.load_default(max(10.0, min(picture.size) / 25))
     pen = ImageDraw.Draw(picture)
-    for box, score, label in reversed(list(zip(found.boxes, found.scores, found.labels, strict=True))):
+    for box, score, label in reversed(list(zip(scale * found.boxes, found.scores, found.labels, strict=True))):
         if score >= threshold:
             colour = _COLOURS[(int(label) - 1) % len(_COLOURS)]
             pen.rectangle([*map(float, box)], outline=colour, width=width)
@@ -53,16 +58,16 @@ def _label(pen: ImageDraw.ImageDraw, words: str, box: Any, colour: str, font: An
     pen.text((x + 1, y), words, fill="white" if dark else "black", font=font)
 
 
-def sheet(pictures: Sequence[Image.Image], *, columns: int = 4, side: int = 320) -> Image.Image:
-    """Pictures in rows, each fitted into a square of ``side`` pixels. Raises :class:`ValueError` where there are none."""
-    if not pictures:
-        raise ValueError("a sheet needs a picture")
-    rows = math.ceil(len(pictures) / columns)
-    paper = Image.new("RGB", (min(columns, len(pictures)) * (side + 8), rows * (side + 8)), "white")
-    for n, picture in enumerate(pictures):
-        scale = side / max(picture.size)
-        fitted = picture.resize([max(1, round(edge * scale)) for edge in picture.size], Image.Resampling.LANCZOS)
-        paper.paste(fitted, (n % columns * (side + 8) + 4, n // columns * (side + 8) + 4))
+def sheet(
+    images: Sequence[Image.Image], found: Sequence[Detections], class_names: Sequence[str], *, columns: int = 4,
+    side: int = 320,
+) -> Image.Image:  # fmt: skip
+    """Images with what was found in them, in rows, each fitted into a square of ``side`` pixels."""
+    rows = math.ceil(len(images) / columns)
+    paper = Image.new("RGB", (min(columns, len(images)) * (side + 8), rows * (side + 8)), "white")
+    for n, (image, one) in enumerate(zip(images, found, strict=True)):
+        picture = draw_boxes(image, one, class_names, scale=side / max(image.size))
+        paper.paste(picture, (n % columns * (side + 8) + 4, n // columns * (side + 8) + 4))
     return paper
 
 
@@ -94,12 +99,15 @@ def write_detection_report(run: DetectionRun, predictions: Image.Image, facts_of
 
 
 def _curves(run: DetectionRun) -> list[tuple[str, object, object]]:
+    from matplotlib.ticker import MaxNLocator
+
     epochs = [asdict(epoch) for epoch in run.epochs]
 
     def draw(axes: Any, *, fields: tuple[str, ...], unit: str) -> None:
         for field in fields:
             axes.plot([e["epoch"] for e in epochs], [e[field] for e in epochs], marker=".", label=_NAMES[field])
         axes.set(xlabel="epoch", ylabel=unit)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.2)
         axes.legend()
 

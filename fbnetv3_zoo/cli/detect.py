@@ -208,16 +208,14 @@ _TOLD = ("epochs", "batch_size", "optimizer", "learning_rate", "schedule", "warm
 
 
 def _write_report(run: DetectionRun, data: CocoData, told: dict[str, object]) -> None:
-    from fbnetv3_zoo.detection.show import draw_boxes, sheet, write_detection_report
+    from fbnetv3_zoo.detection.show import sheet, write_detection_report
     from fbnetv3_zoo.detection.train import detect, read_pixels
     from fbnetv3_zoo.preprocess import read_image
 
     shown = data.samples[:: max(1, len(data) // SHOWN)][:SHOWN]
-    found = detect(run.model, map(read_pixels, shown))
-    pictures = [
-        draw_boxes(read_image(sample.path), one, run.spec.class_names) for sample, one in zip(shown, found, strict=True)
-    ]
-    write_detection_report(run, sheet(pictures), told)
+    found = [*detect(run.model, map(read_pixels, shown))]
+    picture = sheet([read_image(sample.path) for sample in shown], found, run.spec.class_names)
+    write_detection_report(run, picture, told)
 
 
 def _print_precision(found: AveragePrecision) -> None:
