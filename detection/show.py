@@ -35,7 +35,7 @@ def draw_boxes(
     """
     picture = image.convert("RGB")
     if scale != 1:
-        picture = picture.resize(tuple(max(1, round(side * scale)) for side in image.size), Image.Resampling.LANCZOS)
+        picture = picture.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.LANCZOS)
     width = max(1, round(min(picture.size) / 150))
     font = ImageFont.load_default(max(10.0, min(picture.size) / 25))
     pen = ImageDraw.Draw(picture)

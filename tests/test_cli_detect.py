@@ -105,3 +105,13 @@ def test_wrong_input_is_one_line(folder: Path, tmp_path: Path) -> None:
     expected = f"error: {other}: has 1 classes (cat); {model} finds 3 classes (disc, square, triangle)"
     assert strange.err.splitlines()[-1] == expected
     assert train(folder, tmp_path / "run", "--freeze-at", "2").err.startswith("error: freeze_at=2 keeps weights")
+
+
+def test_export_compares_with_pytorch(folder: Path, tmp_path: Path) -> None:
+    model, image = folder / "run" / "model.safetensors", folder / "val" / "0000.png"
+    told = json.loads(succeed("detect", "export", model, image, "--output", tmp_path / "boxes.onnx", "--json"))
+    assert told["path"] == str(tmp_path / "boxes.onnx")
+    assert min(told["detections"]) >= 3
+    assert told["box_difference"] < 0.1
+    wrong = run("detect", "export", model, image, "--output", tmp_path / "boxes.pt")
+    assert wrong.err == f"error: {tmp_path / 'boxes.pt'}: ONNX files end in .onnx; change the ending\n"

@@ -174,6 +174,34 @@ def predict(
         raise typer.Exit(2)
 
 
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="A detector's file, of `fbnetv3 detect train`.")],
+    images: Annotated[list[Path], typer.Argument(help="Images that hold its objects, to compare with PyTorch on.")],
+    output: Annotated[Path, typer.Option(help="The ONNX file to write.")],
+    as_json: Json = False,
+) -> None:
+    """Write the whole detector as an ONNX file: an image of any size in, boxes out. A file that differs is not kept.
+
+    Example: fbnetv3 detect export runs/boxes/model.safetensors val/*.png --output boxes.onnx
+    """
+    from fbnetv3_zoo.detection.files import load_detector
+    from fbnetv3_zoo.detection.to_onnx import export_detector
+    from fbnetv3_zoo.detection.train import to_pixels
+    from fbnetv3_zoo.preprocess import read_image
+
+    detector, spec = load_detector(model)
+    report = export_detector(detector, spec, output, images=[to_pixels(read_image(path)) for path in images])
+    if as_json:
+        print_json(asdict(report))
+        return
+    print(
+        f"the same as PyTorch on {report.images} images with {sum(report.detections)} detections: boxes within "
+        f"{report.box_difference:.2g} pixels, scores within {report.score_difference:.2g}"
+    )
+    print(written(output))
+
+
 def _read(annotations: Path, images: Path | None) -> CocoData:
     from fbnetv3_zoo.detection.coco import read_coco
 
