@@ -54,7 +54,7 @@ STEM = Conv(3, 8, 2, RELU)
 WHOLE = "it must be a whole number of at least 1"
 BELOW_1 = "it must be a number at least 0 and below 1"
 FROM_0_TO_1 = "it must be a number at least 0 and at most 1"
-KNOWN = f"known are {', '.join(f'fbnetv3_{letter}' for letter in 'abcdefg')}, proxy, cifar10, digits, photos"
+KNOWN = f"known are {', '.join(f'fbnetv3_{letter}' for letter in 'abcdefg')}, proxy, cifar10, digits, photos, boxes"
 DIGITS = RECIPES["digits"]
 
 
