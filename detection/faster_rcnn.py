@@ -6,6 +6,7 @@ training, targets with boxes (x0, y0, x1, y1) in pixels and labels from 1 on; la
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from torchvision.models.detection import FasterRCNN, MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+from torchvision.ops.poolers import LevelMapper
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.detection.detector import split
@@ -137,7 +139,7 @@ def faster_rcnn_c4(
         Backbone(trunk),
         rpn_anchor_generator=anchors,
         rpn_head=RegionHead(detector.rpn_blocks, anchors.num_anchors_per_location()[0]),
-        box_roi_pool=MultiScaleRoIAlign([*trunk.channels], settings.pooled, sampling_ratio=0),
+        box_roi_pool=_pool(trunk, settings.pooled, sampling_ratio=0),
         box_head=head,
         box_predictor=BoxPredictor(head.out_channels, num_classes),
         **_colours(source),
@@ -164,11 +166,27 @@ def mask_rcnn_fpn(
 ) -> MaskRCNN:  # fmt: skip
     """Mask R-CNN (arXiv 1703.06870) on the pyramid of :func:`faster_rcnn_fpn`; targets have masks too."""
     backbone, colours = _pyramid(model, pretrained, freeze_at, fixed_norms)
-    names = [*backbone.trunk.channels]
     return MaskRCNN(
-        backbone, 1 + num_classes, mask_roi_pool=MultiScaleRoIAlign(names, 14, 2), **_pyramid_parts(backbone),
-        **colours, **settings._rcnn(),
+        backbone, 1 + num_classes, mask_roi_pool=_pool(backbone.trunk, 14, sampling_ratio=2),
+        **_pyramid_parts(backbone), **colours, **settings._rcnn(),
     )  # fmt: skip
+
+
+def use_true_strides(pool: MultiScaleRoIAlign) -> None:
+    """Let ``pool`` take each map by the stride in its name.
+
+    torchvision infers the strides from the first image that it sees, for ever: wrongly where that is a very flat one.
+    """
+    strides = [int(name.removeprefix("stride")) for name in pool.featmap_names]
+    levels = [int(math.log2(stride)) for stride in strides]
+    pool.scales = [1 / stride for stride in strides]
+    pool.map_levels = LevelMapper(levels[0], levels[-1], pool.canonical_scale, pool.canonical_level)
+
+
+def _pool(trunk: Trunk, size: int, *, sampling_ratio: int) -> MultiScaleRoIAlign:
+    pool = MultiScaleRoIAlign([*trunk.channels], size, sampling_ratio)
+    use_true_strides(pool)
+    return pool
 
 
 def _source(model: str | Path | Arch | FBNet, pretrained: bool | str | Path) -> FBNet:
@@ -197,7 +215,7 @@ def _pyramid_parts(backbone: Backbone) -> dict[str, Any]:
     sizes = tuple((size,) for size in (32, 64, 128, 256, 512))
     return {
         "rpn_anchor_generator": AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * len(sizes)),
-        "box_roi_pool": MultiScaleRoIAlign([*backbone.trunk.channels], 7, 2),
+        "box_roi_pool": _pool(backbone.trunk, 7, sampling_ratio=2),
     }
 
 

@@ -258,3 +258,12 @@ def test_wrong_calls() -> None:
     assert refusal(lambda: Settings(anchor_sizes=())) == (
         "Settings: give at least one of anchor_sizes and one of aspect_ratios"
     )
+
+
+def test_strides_do_not_depend_on_the_first_image() -> None:
+    """A map of 2 rows for 21 pixels, padded to 32, is taken by torchvision for one of stride 8."""
+    settings = Settings(min_size=160, max_size=160)
+    model = faster_rcnn_c4(ARCHS["fbnetv3_a"].scaled(width=0.25, depth=0.25), num_classes=2, settings=settings).eval()
+    with torch.inference_mode():
+        model([torch.rand(3, 40, 300)])
+    assert model.roi_heads.box_roi_pool.scales == [1 / 16]
