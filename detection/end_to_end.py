@@ -16,8 +16,6 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import roi_align
 
-from fbnetv3_zoo.detection.modules import BoxPredictor
-
 _MOVED_APART = 1000  # torchvision's batched_nms, on a CPU: up to so many boxes it moves groups apart, more it separates
 
 
@@ -104,10 +102,7 @@ class BoxOutputs(nn.Module):
         self.head, self.predictor = head, predictor
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
-        features = self.head(*inputs)
-        if isinstance(self.predictor, BoxPredictor):  # whose own forward would fix the number of regions
-            return self.predictor.logits(features), F.pad(self.predictor.deltas(features), (4, 0))
-        logits, deltas = self.predictor(features)
+        logits, deltas = self.predictor(self.head(*inputs))
         return logits, deltas
 
 

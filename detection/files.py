@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from torchvision.models.detection import FasterRCNN
+from torchvision.ops import FrozenBatchNorm2d
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.detection.faster_rcnn import Settings, faster_rcnn_c4, faster_rcnn_fpn
@@ -73,10 +74,8 @@ def save_detector(model: FasterRCNN, spec: DetectorSpec, path: str | Path) -> No
     if Path(path).suffix != ".safetensors":
         raise ZooError(f"{path}: weights are saved as .safetensors; change the ending")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    with torch.device("meta"):
-        unfrozen = spec.build().state_dict()
-    counters = [name for name in unfrozen.keys() - tensors.keys() if name.endswith(".num_batches_tracked")]
-    tensors |= {name: torch.zeros((), dtype=torch.int64) for name in counters}  # which frozen norms do not have
+    frozen = [name for name, module in model.named_modules() if isinstance(module, FrozenBatchNorm2d)]
+    tensors |= {f"{name}.num_batches_tracked": torch.zeros((), dtype=torch.int64) for name in frozen}
     write_tensors(path, tensors, {"format": FORMAT, "detector": to_json(spec)})
 
 
@@ -87,14 +86,12 @@ def load_detector(path: str | Path) -> tuple[FasterRCNN, DetectorSpec]:
     """
     tensors, metadata = read_tensors(path)
     spec = _spec(metadata, str(path))
-    with torch.device("meta"):
-        model = spec.build()
+    model = spec.build()
     wanted = model.state_dict()
     wrong = [name for name in wanted.keys() & tensors.keys() if wanted[name].shape != tensors[name].shape]
     if wanted.keys() != tensors.keys() or wrong:
         differing = sorted(wrong or wanted.keys() ^ tensors.keys())[:3]
         raise ZooError(f"{path}: its tensors are not those of the detector that it describes ({', '.join(differing)})")
-    model = spec.build()
     model.load_state_dict(tensors)
     return model.eval(), spec
 

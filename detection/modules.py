@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
@@ -107,8 +107,7 @@ class BoxPredictor(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # noqa: D102
-        deltas = self.deltas(x)
-        return self.logits(x), torch.cat((deltas.new_zeros(len(deltas), 4), deltas), 1)
+        return self.logits(x), F.pad(self.deltas(x), (4, 0))
 
 
 def take_weights(parts: Sequence[nn.Sequential], source: FBNet, *, after: int = 0) -> None:

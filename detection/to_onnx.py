@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import io
 import json
-import logging
-import math
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -22,14 +18,15 @@ from torch import Tensor, nn
 from torch.export import Dim
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torchvision.models.detection import FasterRCNN, MaskRCNN
-from torchvision.ops.poolers import LevelMapper
 
 from fbnetv3_zoo.atomic import replacing
 from fbnetv3_zoo.blocks import ConvNormAct
 from fbnetv3_zoo.detection.end_to_end import TRANSLATIONS, BoxOutputs, EndToEnd
 from fbnetv3_zoo.detection.evaluate import Detections
+from fbnetv3_zoo.detection.faster_rcnn import use_true_strides
 from fbnetv3_zoo.detection.files import FORMAT, DetectorSpec
 from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.graph_file import quiet_exporter, write_graph
 from fbnetv3_zoo.plain import to_json
 
 OPSET = 18
@@ -217,10 +214,7 @@ class _RegionHead(nn.Module):
 
 
 def _detached(model: FasterRCNN, spec: DetectorSpec) -> FasterRCNN:
-    """A copy on the CPU in evaluation mode, which pools from each map by its true stride.
-
-    torchvision infers the strides from the first image that it sees, wrongly where that is a very small one.
-    """
+    """A copy on the CPU in evaluation mode, which pools from each map by its true stride."""
     if not isinstance(model, FasterRCNN) or isinstance(model, MaskRCNN):
         raise ZooError(f"model is a {type(model).__name__}; give a FasterRCNN, as load_detector() does")
     if (dtype := next(model.parameters()).dtype) is not torch.float32:
@@ -228,11 +222,7 @@ def _detached(model: FasterRCNN, spec: DetectorSpec) -> FasterRCNN:
     if (classes := _classes(model)) != len(spec.class_names):
         raise ZooError(f"spec: names {len(spec.class_names)} classes, the detector has {classes}")
     detector = copy.deepcopy(model).cpu().eval()
-    pool = detector.roi_heads.box_roi_pool
-    strides = [int(name.removeprefix("stride")) for name in pool.featmap_names]
-    pool.scales = [1 / stride for stride in strides]
-    levels = [int(math.log2(stride)) for stride in strides]
-    pool.map_levels = LevelMapper(levels[0], levels[-1], pool.canonical_scale, pool.canonical_level)
+    use_true_strides(detector.roi_heads.box_roi_pool)
     return detector
 
 
@@ -278,9 +268,7 @@ def _folded(module: nn.Module) -> nn.Module:
 
 
 def _write(graph: _Graph, path: Path, metadata: Mapping[str, str]) -> None:
-    import onnx
-
-    with _quiet():
+    with quiet_exporter():
         program = torch.export.export(
             _folded(graph.module), graph.example(), dynamic_shapes=graph.free(graph.dim), strict=False,
             prefer_deferred_runtime_asserts_over_guards=True,
@@ -294,23 +282,7 @@ def _write(graph: _Graph, path: Path, metadata: Mapping[str, str]) -> None:
     proto = exported.model_proto
     for value in proto.graph.output:
         value.type.tensor_type.shape.dim[0].dim_param = graph.counted
-    for key, value in metadata.items():
-        proto.metadata_props.add(key=key, value=value)
-    onnx.checker.check_model(proto, full_check=True)
-    onnx.save_model(proto, path)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's chatter, which is about its own internals, from the user."""
-    level = logging.getLogger("torch.onnx").level
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.getLogger("torch.onnx").setLevel(level)
+    write_graph(proto, path, metadata)
 
 
 def _on_torch(detector: FasterRCNN, image: Tensor) -> Detections:

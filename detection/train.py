@@ -10,7 +10,7 @@ import json
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,16 +20,15 @@ from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 from torchvision.transforms.functional import pil_to_tensor
 
-from fbnetv3_zoo.atomic import replacing
 from fbnetv3_zoo.detection.coco import CocoData, Sample
 from fbnetv3_zoo.detection.evaluate import AveragePrecision, Detections, average_precision
 from fbnetv3_zoo.detection.files import DetectorSpec, save_detector
-from fbnetv3_zoo.errors import Interrupted, ZooError
+from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.model import FBNet
 from fbnetv3_zoo.preprocess import read_image
-from fbnetv3_zoo.recipe import ExponentialDecay, Recipe
+from fbnetv3_zoo.recipe import Recipe
 from fbnetv3_zoo.training.alone import claimed, own_randomness
-from fbnetv3_zoo.training.checkpoint import Checkpoints, Progress, clear_leftovers, restore
+from fbnetv3_zoo.training.checkpoint import Checkpoints, Progress, recipe_identity, restore
 from fbnetv3_zoo.training.execution import Execution
 from fbnetv3_zoo.training.interrupt import Termination
 from fbnetv3_zoo.training.loader import seed_of
@@ -216,24 +215,15 @@ class _Run:
             self.spec = self.spec.with_weights_of(source)
         model = self.spec.build(source=source, freeze_at=freeze_at, fixed_norms=fixed_norms)
         self.learner = _Learner(model, self.recipe, self.device)
-        recipe = self.recipe
-        if isinstance(recipe.schedule, ExponentialDecay):
-            recipe = replace(recipe, epochs=1)  # may grow: the schedule does not depend on it
         self.identity = {
             "detector": json.dumps([str(self.spec), freeze_at, fixed_norms]),
             "data": _fingerprint(self.samples),
-            "recipe": recipe.to_json(),
+            "recipe": recipe_identity(self.recipe),
         }
 
     def begin(self, *, resume: bool) -> None:
         """Take up the newest checkpoint where there is one."""
-        for folder in (self.folder, self.checkpoints.folder):
-            clear_leftovers(folder)
-        if not resume and self.checkpoints.paths():
-            raise ZooError(
-                f"{self.folder}: holds a run; continue it with --resume (resume=True), or give another folder"
-            )
-        if (data := self.checkpoints.newest()) is not None:
+        if (data := self.checkpoints.begin(resume=resume)) is not None:
             self.progress = restore(data, self.learner, identity=self.identity, place=self.folder, epoch=DetectionEpoch)
 
     def run(self, observers: Sequence[DetectionObserver], termination: Termination) -> DetectionRun:
@@ -253,7 +243,7 @@ class _Run:
         precision = precision or self._measure()
         model = self.learner.result.cpu().eval()
         save_detector(model, self.spec, self.folder / "model.safetensors")
-        self._write_metrics()
+        self.progress.write_metrics(self.folder)
         faults = (*self.data.faults, *self.validation.faults)
         return DetectionRun(self.folder, model, self.spec, self.progress.history, precision, faults)
 
@@ -282,16 +272,12 @@ class _Run:
         return image.to(self.device), {"boxes": boxes.to(self.device), "labels": labels.to(self.device)}
 
     def _write_if_due(self, termination: Termination) -> None:
-        every, minutes = self.execution.checkpoint_steps, self.execution.checkpoint_minutes
         taken = self.progress.epoch * self.steps + self.progress.step
-        due = (every > 0 and taken % every == 0) or (
-            minutes > 0 and time.monotonic() - self._last_write >= 60 * minutes
-        )
+        due = self.execution.checkpoint_due(taken, time.monotonic() - self._last_write)
         if due or termination.asked:
             self._write()
         if termination.asked:
-            epoch, step = self.progress.epoch + 1, self.progress.step
-            raise Interrupted(f"ended by SIGTERM after step {step} of epoch {epoch}; continue with --resume")
+            raise self.progress.interrupted()
 
     def _write(self) -> None:
         self.checkpoints.write(self.learner, self.progress, identity=self.identity)
@@ -310,17 +296,13 @@ class _Run:
             seconds=round(at.seconds + time.monotonic() - began, 2),
         )
         self.progress = at.after_epoch(epoch)
-        self._write_metrics()
+        self.progress.write_metrics(self.folder)
         self._write()
         return precision
 
     def _measure(self) -> AveragePrecision:
         found = [*detect(self.learner.result, map(read_pixels, self.validation.samples), device=self.device)]
         return average_precision(self.validation, found)
-
-    def _write_metrics(self) -> None:
-        with replacing(self.folder / "metrics.jsonl") as temporary:
-            temporary.write_text("".join(json.dumps(asdict(epoch)) + "\n" for epoch in self.progress.history))
 
 
 def _fingerprint(samples: Sequence[Sample]) -> str:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import logging
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +13,7 @@ import torch
 
 from fbnetv3_zoo.atomic import replacing
 from fbnetv3_zoo.errors import ZooError, check_whole
+from fbnetv3_zoo.graph_file import quiet_exporter, write_graph
 from fbnetv3_zoo.model import FBNet
 
 if TYPE_CHECKING:
@@ -100,11 +98,9 @@ def _evaluating(model: FBNet) -> Iterator[None]:
 
 
 def _write(model: FBNet, path: Path, opset: int, side: int) -> None:
-    import onnx
-
     example = _images(model, 2, side)
     dynamic = {"images": {0: torch.export.Dim("batch")}}
-    with _quiet():
+    with quiet_exporter():
         program = torch.onnx.export(
             model, (example,), dynamo=True, opset_version=opset, input_names=["images"], output_names=["logits"],
             dynamic_shapes=dynamic, optimize=True, verbose=False,
@@ -114,23 +110,7 @@ def _write(model: FBNet, path: Path, opset: int, side: int) -> None:
     proto = program.model_proto
     given = model.preprocess
     preprocess = replace(given, resize=round(given.resize * side / given.resolution), resolution=side)
-    for key, value in replace(model.description, preprocess=preprocess).to_metadata().items():
-        proto.metadata_props.add(key=key, value=value)
-    onnx.checker.check_model(proto, full_check=True)
-    onnx.save_model(proto, path)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's chatter, which is about its own internals, from the user."""
-    level = logging.getLogger("torch.onnx").level
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.getLogger("torch.onnx").setLevel(level)
+    write_graph(proto, path, replace(model.description, preprocess=preprocess).to_metadata())
 
 
 def _images(model: FBNet, batch: int, side: int) -> torch.Tensor:

@@ -38,6 +38,7 @@ CORE = {
 MAY_IMPORT = {
     "errors": set(),
     "atomic": {"errors"},
+    "graph_file": set(),
     "plain": {"errors"},
     "rows": {"errors"},
     "arch": {"errors", "plain", "rows"},
@@ -56,8 +57,8 @@ MAY_IMPORT = {
     "classify": CORE,
     "training": {*CORE, "recipe", "recipes"},
     "search": {*VALUES, "zoo", "cost", "latency", "atomic", "recipe", "recipes", "preprocess", "factory", "training"},
-    "detection": {*CORE, "recipe", "recipes", "training"},
-    "export": {*CORE, "latency"},
+    "detection": {*CORE, "graph_file", "recipe", "recipes", "training"},
+    "export": {*CORE, "graph_file", "latency"},
     "__main__": {"cli"},
     "cli": {*CORE, "latency", "recipe", "recipes", "training", "search", "detection", "export"},
 }

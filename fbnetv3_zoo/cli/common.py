@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -56,6 +57,23 @@ def open_classifier(model: str, *, pretrained: bool) -> Classifier:
     if model in ARCHS or model in RECORDS:
         raise ZooError(f"{model}: is a name, not a file; add --pretrained to take its published weights")
     return Classifier.of(load(model)) if model.startswith("hf-hub:") else Classifier.open(model)
+
+
+def command_group(help: str) -> typer.Typer:
+    """Commands under one name; without any of them, its help is shown."""
+    app = typer.Typer(help=help)
+
+    @app.callback(invoke_without_command=True)
+    def _help(context: typer.Context) -> None:
+        if context.invoked_subcommand is None:
+            print(context.get_help())
+
+    return app
+
+
+def some_of(names: Sequence[str]) -> str:
+    """How many classes, and the first of them."""
+    return f"{len(names)} classes ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
 
 
 def print_json(data: Any) -> None:

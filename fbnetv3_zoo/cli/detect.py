@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from fbnetv3_zoo.cli import running
-from fbnetv3_zoo.cli.common import Json, print_json, written
+from fbnetv3_zoo.cli.common import Json, command_group, print_json, some_of, written
 from fbnetv3_zoo.errors import ZooError
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from fbnetv3_zoo.detection.files import DetectorSpec
     from fbnetv3_zoo.detection.train import DetectionRun
 
-app = typer.Typer(
-    help="""Detectors on torchvision: train on boxes in COCO's format, measure, look at what is found, export.
+app = command_group(
+    """Detectors on torchvision: train on boxes in COCO's format, measure, look at what is found, export.
 
     Example: fbnetv3 detect train --annotations train.json --images train --validation val.json --output runs/boxes
     """
@@ -31,12 +31,6 @@ Images = Annotated[Path | None, typer.Option(help="Folder of the images; without
 Model = Annotated[Path, typer.Option(help="A detector's file, of `fbnetv3 detect train`.")]
 SHOWN = 12
 """Validation images in the picture of a run."""
-
-
-@app.callback(invoke_without_command=True)
-def _help(context: typer.Context) -> None:
-    if context.invoked_subcommand is None:
-        print(context.get_help())
 
 
 @app.command()
@@ -72,6 +66,7 @@ def train(
     Example: fbnetv3 detect train --annotations train.json --images train --validation val.json --output runs/boxes
     """
     options = dict(locals())
+    from fbnetv3_zoo.cli.detect_progress import DetectionProgress
     from fbnetv3_zoo.detection.train import train_detector
     from fbnetv3_zoo.factory import create
     from fbnetv3_zoo.recipes import find_recipe
@@ -86,7 +81,7 @@ def train(
         device=device, checkpoint_steps=checkpoint_steps, checkpoint_minutes=checkpoint_minutes,
         keep_checkpoints=keep_checkpoints,
     )  # fmt: skip
-    with _progress(chosen.epochs) as progress:
+    with DetectionProgress(chosen.epochs) as progress:
         run = train_detector(
             _spec(model, kind, settings, data), data, judged, chosen, output, source=start, freeze_at=freeze_at,
             fixed_norms=fixed_norms, resume=resume, execution=where, observers=[progress],
@@ -120,7 +115,7 @@ def validate(
     detector, spec = load_detector(model)
     data, place = _read(annotations, images), usable(device)
     if data.class_names != spec.class_names:
-        raise ZooError(f"{annotations}: has {_some(data.class_names)}; {model} finds {_some(spec.class_names)}")
+        raise ZooError(f"{annotations}: has {some_of(data.class_names)}; {model} finds {some_of(spec.class_names)}")
     found = average_precision(data, [*detect(detector.to(place), map(read_pixels, data.samples), device=place)])
     if as_json:
         print_json({"images": len(data), **asdict(found), "faults": data.faults})
@@ -222,12 +217,6 @@ def _spec(model: str, kind: str, settings: Path | None, data: CocoData) -> Detec
     return DetectorSpec(data.class_names, kind=Kind(kind), settings=chosen, **network)
 
 
-def _progress(epochs: int) -> Any:
-    from fbnetv3_zoo.cli.detect_progress import DetectionProgress
-
-    return DetectionProgress(epochs)
-
-
 def _recipe_facts(recipe: Any) -> dict[str, object]:
     return {name: value for name, value in recipe.values().items() if name.split(".")[0] in _TOLD}
 
@@ -283,7 +272,3 @@ def _print_found(path: Path, rows: list[dict[str, Any]], target: Path | None) ->
         print(f"  {row['score']:7.2%}  {row['label']}  ({x0:.0f}, {y0:.0f}) to ({x1:.0f}, {y1:.0f})")
     if not rows:
         print("  nothing")
-
-
-def _some(names: tuple[str, ...]) -> str:
-    return f"{len(names)} classes ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"

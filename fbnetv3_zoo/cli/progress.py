@@ -6,33 +6,32 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from fbnetv3_zoo.cli.running import leads
 from fbnetv3_zoo.training.run import Observer
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from fbnetv3_zoo.training import Epoch, Step
 
 
-class TrainingProgress(Observer):
-    """A bar over all epochs on standard error, and a line for each finished one. Use as a context manager.
+class EpochBar:
+    """A bar over all epochs on standard error. Use as a context manager.
 
-    The bar shows the loss of the last step, images/s, the time passed and the time that is left; there is none where
-    standard error is no terminal, and under torchrun only the leading process draws one.
+    It shows ``columns``, which may have the fields of :meth:`move`, the time passed and the time that is left. There is
+    none where standard error is no terminal, and under torchrun only the leading process draws one.
     """
 
-    def __init__(self, epochs: int) -> None:
-        self._epochs = epochs
-        console = Console(stderr=True)
-        columns = (TextColumn("epoch {task.fields[epoch]}/{task.total:g}"), BarColumn(), TextColumn("loss"))
-        figures = (TextColumn("{task.fields[loss]:.3f}"), TextColumn("{task.fields[speed]:.0f} images/s"))
-        times = (*figures, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-        self._progress = Progress(*columns, *times, console=console, disable=not (console.is_terminal and leads()))
+    def __init__(self, epochs: int, *columns: ProgressColumn) -> None:
+        self.console = Console(stderr=True)
+        times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+        shown = self.console.is_terminal and leads()
+        self._progress = Progress(*columns, *times, console=self.console, disable=not shown)
         self._task = self._progress.add_task("", total=epochs, epoch=1, loss=float("nan"), speed=0.0)
-        self._console = console
 
-    def __enter__(self) -> TrainingProgress:
+    def __enter__(self) -> Self:
         self._progress.start()
         return self
 
@@ -41,21 +40,32 @@ class TrainingProgress(Observer):
     ) -> None:
         self._progress.stop()
 
+    def move(self, epoch: int, step: int, steps: int, loss: float, speed: float = 0.0) -> None:
+        """Move it to where ``step`` of ``steps`` in ``epoch`` is taken; all count from 1."""
+        self._progress.update(self._task, completed=epoch - 1 + step / steps, epoch=epoch, loss=loss, speed=speed)
+
+
+class TrainingProgress(EpochBar, Observer):
+    """A bar with the loss of the last step and images/s, and a line for each finished epoch."""
+
+    def __init__(self, epochs: int) -> None:
+        epoch = TextColumn("epoch {task.fields[epoch]}/{task.total:g}")
+        loss = TextColumn("loss"), TextColumn("{task.fields[loss]:.3f}")
+        super().__init__(epochs, epoch, BarColumn(), *loss, TextColumn("{task.fields[speed]:.0f} images/s"))
+        self._epochs = epochs
+
     def announce(self, name: str) -> None:
         """Print that the lines that follow are those of the run ``name``."""
         if leads():
-            self._console.print(f"{name}:", highlight=False, markup=False)
+            self.console.print(f"{name}:", highlight=False, markup=False)
 
     def on_step(self, step: Step) -> None:
         """Move the bar."""
-        done = step.epoch - 1 + step.step / step.steps
-        self._progress.update(
-            self._task, completed=done, epoch=step.epoch, loss=step.loss, speed=step.images_per_second
-        )
+        self.move(step.epoch, step.step, step.steps, step.loss, step.images_per_second)
 
     def on_epoch(self, epoch: Epoch) -> None:
         """Print the epoch's line."""
-        self._console.print(
+        self.console.print(
             f"epoch {epoch.epoch:>3}/{self._epochs}  train loss {epoch.train_loss:.3f}  "
             f"validation loss {epoch.validation_loss:.3f}  top-1 {epoch.validation_top1:7.2%}  {epoch.seconds:.1f} s"
             + (f"  {epoch.skipped} images could not be read" if epoch.skipped else ""),

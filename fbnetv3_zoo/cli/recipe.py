@@ -6,20 +6,14 @@ from typing import Annotated
 
 import typer
 
-from fbnetv3_zoo.cli.common import Json, print_json
+from fbnetv3_zoo.cli.common import Json, command_group, print_json
 
-app = typer.Typer(
-    help="""The named recipes: list them, show every value with its source.
+app = command_group(
+    """The named recipes: list them, show every value with its source.
 
     Example: fbnetv3 recipe show fbnetv3_g
     """
 )
-
-
-@app.callback(invoke_without_command=True)
-def _help(context: typer.Context) -> None:
-    if context.invoked_subcommand is None:
-        print(context.get_help())
 
 
 @app.command("list")

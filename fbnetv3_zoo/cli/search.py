@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fbnetv3_zoo.cli import search_lut, search_show
-from fbnetv3_zoo.cli.common import Json, print_json, written
+from fbnetv3_zoo.cli.common import Json, command_group, print_json, written
 from fbnetv3_zoo.errors import ZooError
 
 if TYPE_CHECKING:
     from fbnetv3_zoo.search import Plan, Record
     from fbnetv3_zoo.search.origin import Origin
 
-app = typer.Typer(
-    help="""Search for networks and recipes together: the three stages of FBNetV3, whole or one by one.
+app = command_group(
+    """Search for networks and recipes together: the three stages of FBNetV3, whole or one by one.
 
     Example: fbnetv3 search run --plan tiny --data digits --output runs/tiny
     """
@@ -49,12 +49,6 @@ Device = Annotated[str, typer.Option(help="Where a candidate computes: cpu or cu
 Workers = Annotated[int, typer.Option(help="Processes that prepare images, for each candidate in training.")]
 Stages = Annotated[int, typer.Option(min=1, max=3, help="How far to go; `search resume` goes on.")]
 Folder = Annotated[Path, typer.Argument(help="The folder of a search.")]
-
-
-@app.callback(invoke_without_command=True)
-def _help(context: typer.Context) -> None:
-    if context.invoked_subcommand is None:
-        print(context.get_help())
 
 
 @app.command()

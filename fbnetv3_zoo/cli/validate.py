@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fbnetv3_zoo.cli.common import DataSource, Json, Pretrained, Seed, open_classifier, print_json
+from fbnetv3_zoo.cli.common import DataSource, Json, Pretrained, Seed, open_classifier, print_json, some_of
 from fbnetv3_zoo.errors import ZooError
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def _shared_names(model: str, description: Description, data: str, images: Datas
     """The names of the classes that network and data agree on."""
     names, count = description.class_names, description.arch.num_classes
     if names is not None and names != images.class_names and not _named_by_wordnet(names, images.class_names):
-        raise ZooError(f"{model}: tells apart {_some(names)}; {data} has {_some(images.class_names)}")
+        raise ZooError(f"{model}: tells apart {some_of(names)}; {data} has {some_of(images.class_names)}")
     if count != len(images.class_names):
         raise ZooError(f"{model}: tells {count} classes apart; {data} has {len(images.class_names)}")
     return names or images.class_names
@@ -97,11 +97,6 @@ def _named_by_wordnet(names: tuple[str, ...], folders: tuple[str, ...]) -> bool:
     """Whether ``folders`` are ImageNet's, whose sorted numbers are in the order of the class ``names``."""
     numbered = all(re.fullmatch(r"n\d{8}", folder) for folder in folders) and sorted(folders) == list(folders)
     return numbered and len(names) == len(folders) == 1000 and names[0] == "tench"
-
-
-def _some(names: tuple[str, ...]) -> str:
-    shown = ", ".join(names[:3])
-    return f"{len(names)} classes ({shown}{', ...' if len(names) > 3 else ''})"
 
 
 def _plain(found: Evaluation) -> dict[str, object]:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fbnetv3_zoo.cli.common import Json, print_json, written
+from fbnetv3_zoo.cli.common import Json, command_group, print_json, written
 from fbnetv3_zoo.errors import ZooError
 
 if TYPE_CHECKING:
     from fbnetv3_zoo.weights.store import Store
 
-app = typer.Typer(
-    help="""Published weights: list, fetch, verify, convert, describe; and the cache that they are kept in.
+app = command_group(
+    """Published weights: list, fetch, verify, convert, describe; and the cache that they are kept in.
 
     Example: fbnetv3 weights fetch fbnetv3_e
     """
@@ -27,12 +27,6 @@ Mirror = Annotated[
 ]
 Lock = Annotated[Path | None, typer.Option(help="File of digests, to share with others (FBNETV3_ZOO_LOCK).")]
 Names = Annotated[list[str] | None, typer.Argument(help="Weights such as fbnetv3_e or fbnetv3_b.ra2_in1k.")]
-
-
-@app.callback(invoke_without_command=True)
-def _help(context: typer.Context) -> None:
-    if context.invoked_subcommand is None:
-        print(context.get_help())
 
 
 @app.command("list")

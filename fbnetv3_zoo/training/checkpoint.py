@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from fbnetv3_zoo.atomic import replacing
-from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.errors import Interrupted, ZooError
+from fbnetv3_zoo.recipe import ExponentialDecay, Recipe
 from fbnetv3_zoo.training.run import Epoch
 from fbnetv3_zoo.weights.files import parse
 from fbnetv3_zoo.weights.log import LOG
@@ -52,6 +53,15 @@ class Progress:
         """At the beginning of the next epoch."""
         return Progress(epoch=self.epoch + 1, history=(*self.history, epoch))
 
+    def interrupted(self) -> Interrupted:
+        """What a run that SIGTERM ends here raises, after a checkpoint."""
+        return Interrupted(f"ended by SIGTERM after step {self.step} of epoch {self.epoch + 1}; continue with --resume")
+
+    def write_metrics(self, folder: Path) -> None:
+        """Write ``metrics.jsonl`` into ``folder``: a line for every finished epoch."""
+        with replacing(folder / "metrics.jsonl") as temporary:
+            temporary.write_text("".join(json.dumps(asdict(epoch)) + "\n" for epoch in self.history))
+
 
 class State(Protocol):
     """What a run changes, and a checkpoint holds."""
@@ -60,6 +70,11 @@ class State(Protocol):
     average: AveragedModel | None
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
+
+
+def recipe_identity(recipe: Recipe) -> str:
+    """The recipe as a run's checkpoints are told by: its epochs may grow where the schedule does not depend on them."""
+    return (replace(recipe, epochs=1) if isinstance(recipe.schedule, ExponentialDecay) else recipe).to_json()
 
 
 class Checkpoints:
@@ -97,6 +112,19 @@ class Checkpoints:
         at = paths.index(newest)
         for other in paths[:at] + paths[at + self._keep :]:
             other.unlink(missing_ok=True)
+
+    def begin(self, *, resume: bool) -> bytes | None:
+        """Clear what a killed run has left half-written; the newest checkpoint to go on from, None for a new run.
+
+        Raises :class:`ZooError` where the folder holds a run that is not to be resumed.
+        """
+        for folder in (self.folder.parent, self.folder):
+            clear_leftovers(folder)
+        if not resume and self.paths():
+            raise ZooError(
+                f"{self.folder.parent}: holds a run; continue it with --resume (resume=True), or give another folder"
+            )
+        return self.newest()
 
     def newest(self) -> bytes | None:
         """The contents of the newest checkpoint that is whole; None where there is no checkpoint at all."""

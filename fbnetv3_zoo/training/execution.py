@@ -59,3 +59,8 @@ class Execution:
         check_number("Execution.checkpoint_minutes", self.checkpoint_minutes, at_least=0)
         check_whole("Execution.keep_checkpoints", self.keep_checkpoints)
         check_type("Execution.on_bad_image", self.on_bad_image, OnBadImage, "an OnBadImage")
+
+    def checkpoint_due(self, steps: int, waited: float) -> bool:
+        """Whether a checkpoint is due after so many ``steps`` of the run, ``waited`` seconds after the last one."""
+        every, minutes = self.checkpoint_steps, self.checkpoint_minutes
+        return (every > 0 and steps % every == 0) or (minutes > 0 and waited >= 60 * minutes)

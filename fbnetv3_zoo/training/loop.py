@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -12,14 +11,13 @@ from pathlib import Path
 import torch
 
 from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.atomic import replacing
-from fbnetv3_zoo.errors import Interrupted, ZooError
+from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.factory import create
 from fbnetv3_zoo.model import FBNet
 from fbnetv3_zoo.preprocess import Preprocess
-from fbnetv3_zoo.recipe import ExponentialDecay, Recipe
+from fbnetv3_zoo.recipe import Recipe
 from fbnetv3_zoo.training.alone import claimed, own_randomness
-from fbnetv3_zoo.training.checkpoint import Checkpoints, Progress, clear_leftovers, restore
+from fbnetv3_zoo.training.checkpoint import Checkpoints, Progress, recipe_identity, restore
 from fbnetv3_zoo.training.curve import draw_curve
 from fbnetv3_zoo.training.data import Dataset
 from fbnetv3_zoo.training.evaluate import Evaluation, evaluate
@@ -112,7 +110,7 @@ class _Trainer:
 
     def begin(self, *, resume: bool) -> None:
         """Take up the newest checkpoint where there is one."""
-        data = self.world.share(self._newest(resume) if self.world.leads else None)
+        data = self.world.share(self.checkpoints.begin(resume=resume) if self.world.leads else None)
         if data is not None:
             self.progress = restore(data, self.learner, identity=self.identity, place=self.folder)
 
@@ -152,15 +150,12 @@ class _Trainer:
         return Step(at.epoch + 1, at.step + 1, steps, loss, rate, size / seconds)
 
     def _write_if_due(self, termination: Termination) -> None:
-        every, minutes = self.execution.checkpoint_steps, self.execution.checkpoint_minutes
         taken = self.progress.epoch * self.batches.steps + self.progress.step
-        waited = time.monotonic() - self._last_write
-        due = (every > 0 and taken % every == 0) or (minutes > 0 and waited >= 60 * minutes)
+        due = self.execution.checkpoint_due(taken, time.monotonic() - self._last_write)
         if due or termination.agreed:
             self._write()
         if termination.agreed:
-            epoch, step = self.progress.epoch + 1, self.progress.step
-            raise Interrupted(f"ended by SIGTERM after step {step} of epoch {epoch}; continue with --resume")
+            raise self.progress.interrupted()
 
     def _write(self) -> None:
         if self.world.leads:
@@ -187,7 +182,7 @@ class _Trainer:
         if self.world.leads:
             if epoch.validation_top1 > best:
                 save(self._delivered(), self.folder / "best.safetensors")
-            self._write_metrics()
+            self.progress.write_metrics(self.folder)
         self._write()
         return epoch
 
@@ -203,7 +198,7 @@ class _Trainer:
         measured = self._measure("test" if self.data["test"] else "validation")
         if self.world.leads:
             save(model, self.folder / "model.safetensors")
-            self._write_metrics()
+            self.progress.write_metrics(self.folder)
             self._report(measured)
         return Run(self.folder, model, self.progress.history, measured if self.data["test"] else None)
 
@@ -214,24 +209,13 @@ class _Trainer:
         model.preprocess, model.class_names = self.preprocess, self.data.class_names
         return model.eval()
 
-    def _newest(self, resume: bool) -> bytes | None:
-        for folder in (self.folder, self.checkpoints.folder):
-            clear_leftovers(folder)
-        if not resume and self.checkpoints.paths():
-            raise ZooError(
-                f"{self.folder}: holds a run; continue it with --resume (resume=True), or give another folder"
-            )
-        return self.checkpoints.newest()
-
     def _identity(self) -> Mapping[str, str]:
         """What the run's checkpoints are told by; made once, since it takes seconds for millions of images."""
-        extensible = isinstance(self.recipe.schedule, ExponentialDecay)
-        recipe = replace(self.recipe, epochs=1) if extensible else self.recipe
         teacher = self.learner.teacher
         return {
             "network": self.arch.to_json(),
             "data": self.data.fingerprint,
-            "recipe": recipe.to_json(),
+            "recipe": recipe_identity(self.recipe),
             "teacher": "" if teacher is None else teacher.digest,
         }
 
@@ -249,10 +233,6 @@ class _Trainer:
 
     def _remedy(self) -> str:
         return f"lower learning_rate ({self.recipe.learning_rate:g})"
-
-    def _write_metrics(self) -> None:
-        with replacing(self.folder / "metrics.jsonl") as temporary:
-            temporary.write_text("".join(json.dumps(asdict(epoch)) + "\n" for epoch in self.progress.history))
 
     def _report(self, measured: Evaluation) -> None:
         draw_curve([asdict(epoch) for epoch in self.progress.history], self.folder / "curve.png")
