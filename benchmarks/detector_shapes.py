@@ -34,6 +34,7 @@ from fbnetv3_zoo.detection.coco import CocoData, read_coco
 from fbnetv3_zoo.detection.files import DetectorSpec
 from fbnetv3_zoo.detection.train import train_detector
 from fbnetv3_zoo.model import FBNet
+from fbnetv3_zoo.recipe import SGD
 from fbnetv3_zoo.recipes import RECIPES
 from fbnetv3_zoo.training import find_dataset, train
 from fbnetv3_zoo.weights.fit import adapt_stem
@@ -122,6 +123,9 @@ def _configuration(folder: Path, seed: int) -> Any:
     model.ROI_HEADS.BATCH_SIZE_PER_IMAGE = SETTINGS.regions_in_training
     solver.IMS_PER_BATCH, solver.BASE_LR = RECIPE.batch_size, RECIPE.learning_rate
     solver.MAX_ITER, solver.WARMUP_ITERS = RECIPE.epochs * steps, steps
+    optimizer = RECIPE.optimizer
+    assert isinstance(optimizer, SGD)
+    solver.MOMENTUM, solver.NESTEROV = optimizer.momentum, optimizer.nesterov
     solver.CLIP_GRADIENTS.ENABLED, solver.CLIP_GRADIENTS.CLIP_TYPE = True, "norm"
     solver.CLIP_GRADIENTS.CLIP_VALUE = RECIPE.clip_norm
     return cfg
