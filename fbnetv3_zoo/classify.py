@@ -90,7 +90,7 @@ def _open_onnx(path: Path) -> Classifier:
     except ZooError as error:
         raise ZooError(f"{path}: {error}") from None
     if description is None:
-        raise ZooError(f"{path}: does not describe its classes and preprocessing; export it with `fbnetv3 export`")
+        raise ZooError(f"{path}: does not describe its classes and preprocessing; export it with `fbnetv3 export onnx`")
     (given,) = session.get_inputs()
 
     def logits(images: Floats) -> Floats:

@@ -172,7 +172,7 @@ def test_damaged_files(size: int, file: Path, tmp_path: Path) -> None:
 def test_onnx_files_of_others(tmp_path: Path) -> None:
     path = tmp_path / "foreign.onnx"
     onnx.save_model(_identity({}), path)
-    expected = f"{path}: does not describe its classes and preprocessing; export it with `fbnetv3 export`"
+    expected = f"{path}: does not describe its classes and preprocessing; export it with `fbnetv3 export onnx`"
     assert _refusal(path) == expected
 
 

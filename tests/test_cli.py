@@ -26,7 +26,7 @@ from fbnetv3_zoo.weights.files import save
 from fbnetv3_zoo.zoo import ARCHS, PUBLISHED, list_models
 
 COMMANDS = (
-    "list", "info", "train", "distil", "validate", "export", "classify", "subset", "demo", "detect", "recipe", "search",
+    "list", "info", "train", "distil", "validate", "classify", "subset", "demo", "detect", "export", "recipe", "search",
     "weights",
 )  # fmt: skip
 
@@ -53,7 +53,7 @@ def home(tiny_arch: Arch, tmp_path_factory: pytest.TempPathFactory) -> Home:
 @pytest.fixture(scope="module")
 def exported(home: Home) -> tuple[Path, str]:
     """The model's ONNX file, and what exporting it printed."""
-    return home.folder / "model.onnx", succeed("export", home.model)
+    return home.folder / "model.onnx", succeed("export", "onnx", home.model)
 
 
 def test_list() -> None:
@@ -133,7 +133,7 @@ def test_export(home: Home, exported: tuple[Path, str]) -> None:
 
 
 def test_export_a_network_without_weights(home: Home, tmp_path: Path) -> None:
-    process = script("export", home.folder / "arch.json", "--opset", 20, "--resolution", 64, cwd=tmp_path)
+    process = script("export", "onnx", home.folder / "arch.json", "--opset", 20, "--resolution", 64, cwd=tmp_path)
     out, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (0, "")
     lines = out.splitlines()
@@ -147,7 +147,7 @@ def test_export_as_json(home: Home, exported: tuple[Path, str], monkeypatch: pyt
     from fbnetv3_zoo.export import to_onnx
 
     monkeypatch.setattr(to_onnx, "_write", lambda model, target, opset, side: shutil.copy(exported[0], target))
-    data = json.loads(succeed("export", home.model, "--output", home.folder / "again.onnx", "--json"))
+    data = json.loads(succeed("export", "onnx", home.model, "--output", home.folder / "again.onnx", "--json"))
     assert data["path"] == str(home.folder / "again.onnx")
     assert (data["opset"], data["inputs"]) == (18, {"images": ["batch", 1, 32, 32]})
     assert data["max_difference"] == max(data["differences"].values())

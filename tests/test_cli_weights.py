@@ -197,7 +197,7 @@ def test_classify_and_export(cache: Path, photos: Path, tmp_path: Path, monkeypa
     ((first, *_),) = Classifier.of(model)([Image.open(image)])
     assert answer["predictions"][0] == {"name": first.name, "probability": pytest.approx(first.probability)}
     assert first.name in (RECORDS[NAME].class_names or ())
-    text = succeed("export", "fbnetv2_f1", "--pretrained")
+    text = succeed("export", "onnx", "fbnetv2_f1", "--pretrained")
     assert text.startswith("fbnetv2_f1.onnx: opset 18")
     (same,) = json.loads(succeed("classify", image, "--model", "fbnetv2_f1.onnx", "--json"))
     assert same["predictions"][0]["name"] == first.name
@@ -233,7 +233,7 @@ def test_training_begins_with_published_weights(cache: Path, photos: Path, tmp_p
          "fbnetv3_e: is a name, not a file; add --pretrained to take its published weights"),
         ("validate fbnetv3_b.ra2_in1k",
          "fbnetv3_b.ra2_in1k: is a name, not a file; add --pretrained to take its published weights"),
-        ("export fbnetv3_20g --pretrained",
+        ("export onnx fbnetv3_20g --pretrained",
          "fbnetv3_20g: no weights are published for this network; `fbnetv3 weights list` shows all"),
         ("train --output new --pretrained --weights x.pth",
          "--pretrained and --weights name two sets of weights to start from; give one"),

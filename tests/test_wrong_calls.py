@@ -932,22 +932,22 @@ COMMANDS: list[tuple[str, str, str]] = [
     ),
     (
         "export garbage",
-        "export {here}/garbage.safetensors",
+        "export onnx {here}/garbage.safetensors",
         "{here}/garbage.safetensors: cannot be read as safetensors ({...}); fetch or save it again",
     ),
     (
         "export to something else",
-        "export {here}/net.json --output {here}/net.txt",
+        "export onnx {here}/net.json --output {here}/net.txt",
         "{here}/net.txt: ONNX files end in .onnx; change the ending",
     ),
     (
         "export to an old opset",
-        "export {here}/net.json --output {here}/net.onnx --opset 9",
+        "export onnx {here}/net.json --output {here}/net.onnx --opset 9",
         "opset is 9; choose from 18 to 23",
     ),
     (
         "export below a file",
-        "export {here}/net.json --output {here}/notes.txt/net.onnx",
+        "export onnx {here}/net.json --output {here}/notes.txt/net.onnx",
         "{here}/notes.txt/net.onnx: cannot be written (File exists)",
     ),
     (

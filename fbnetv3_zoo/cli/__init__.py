@@ -35,11 +35,11 @@ app = typer.Typer(
 )
 app.command("list")(list_command.list_)
 for command in (
-    info.info, train.train, distil.distil, validate.validate, export.export, classify.classify, subset.subset,
-    demo.demo,
+    info.info, train.train, distil.distil, validate.validate, classify.classify, subset.subset, demo.demo,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(detect.app, name="detect")
+app.add_typer(export.app, name="export")
 app.add_typer(recipe.app, name="recipe")
 app.add_typer(search.app, name="search")
 app.add_typer(weights.app, name="weights")

@@ -1,18 +1,46 @@
-"""``fbnetv3 export``."""
+"""``fbnetv3 export``: one command a form."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fbnetv3_zoo.cli.common import Json, Pretrained, Resolution, print_json
+from fbnetv3_zoo.cli.common import Json, Pretrained, Resolution, command_group, print_json
+
+if TYPE_CHECKING:
+    from fbnetv3_zoo.model import FBNet
+
+app = command_group(
+    """Take a model to where it will run; whatever is written is compared with PyTorch first.
+
+    Example: fbnetv3 export onnx demo/model.safetensors --output model.onnx
+    """
+)
+
+Model = Annotated[str, typer.Argument(help="A .safetensors file; or a name, with random or published weights.")]
 
 
-def export(
-    model: Annotated[str, typer.Argument(help="A .safetensors file; or a name, with random or published weights.")],
+def open_network(model: str, *, pretrained: bool) -> FBNet:
+    """The network in the file ``model``, or the one of that name, with random or published weights."""
+    from fbnetv3_zoo import create, load
+
+    return load(model) if Path(model).suffix == ".safetensors" else create(model, pretrained=pretrained)
+
+
+def target(model: str, output: Path | None, network: FBNet, suffix: str) -> Path:
+    """``output``; without one a file beside the model's, or for a name in this folder."""
+    if output is not None:
+        return output
+    beside = Path(model).suffix == ".safetensors"
+    return Path(model).with_suffix(suffix) if beside else Path(f"{network.arch.name}{suffix}")
+
+
+@app.command()
+def onnx(
+    model: Model,
     pretrained: Pretrained = False,
     output: Annotated[Path | None, typer.Option(help="The .onnx file to write (default: beside the model).")] = None,
     opset: Annotated[int, typer.Option(help="ONNX operator set, 18 to 23.")] = 18,
@@ -21,19 +49,16 @@ def export(
 ) -> None:
     """Write a model as an ONNX file, compared with PyTorch on ONNX Runtime.
 
-    Example: fbnetv3 export demo/model.safetensors --output model.onnx
+    Example: fbnetv3 export onnx demo/model.safetensors --output model.onnx
     """
-    from fbnetv3_zoo import create, load
     from fbnetv3_zoo.export import export_onnx
 
-    trained = Path(model).suffix == ".safetensors"
-    network = load(model) if trained else create(model, pretrained=pretrained)
-    target = output or (Path(model).with_suffix(".onnx") if trained else Path(f"{network.arch.name}.onnx"))
-    report = export_onnx(network, target, opset=opset, resolution=resolution)
+    network = open_network(model, pretrained=pretrained)
+    report = export_onnx(network, target(model, output, network, ".onnx"), opset=opset, resolution=resolution)
     if as_json:
         print_json({**asdict(report), "max_difference": report.max_difference})
         return
-    if not trained and not pretrained:
+    if not model.endswith(".safetensors") and not pretrained:
         print("weights are random: good for timing, not for classifying")
     print(f"{report.path}: opset {report.opset}, {report.file_size / 1e6:.1f} MB")
     for label, shapes in (("input", report.inputs), ("output", report.outputs)):
