@@ -1,4 +1,4 @@
-"""Classifying images with a network or a model file, on PyTorch (``.safetensors``) or ONNX Runtime (``.onnx``)."""
+"""Classifying images with a network, or with a model file on the runtime that its ending names."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ import numpy as np
 import numpy.typing as npt
 
 from fbnetv3_zoo.description import Description
-from fbnetv3_zoo.errors import ZooError, check_whole
+from fbnetv3_zoo.errors import ZooError, check_flag, check_whole
 from fbnetv3_zoo.preprocess import stack
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from fbnetv3_zoo.model import FBNet
+    from fbnetv3_zoo.runtimes.opened import Opened
+
+ENDINGS = (".safetensors", ".onnx", ".ort", ".xml", ".pte")
+"""Endings of the files that :meth:`Classifier.open` opens."""
 
 Floats = npt.NDArray[np.float32]
 
@@ -38,16 +42,26 @@ class Classifier:
     logits: Callable[[Floats], Floats]
 
     @classmethod
-    def open(cls, path: str | Path) -> Classifier:
-        """The classifier in ``path``. Raises :class:`ZooError` for a file that is missing, damaged or not ours."""
-        suffix = Path(path).suffix
-        if suffix == ".safetensors":
-            from fbnetv3_zoo.weights.files import load
+    def open(cls, path: str | Path, *, threads: int | None = None, bfloat16: bool = False) -> Classifier:
+        """The classifier in ``path``; the ending says which runtime computes it.
 
-            return cls.of(load(path))
-        if suffix == ".onnx":
-            return _open_onnx(Path(path))
-        raise ZooError(f"{path}: is no model file; give a .safetensors or .onnx file")
+        ``.safetensors``: PyTorch; ``.onnx`` and ``.ort``: ONNX Runtime; ``.xml``, with its ``.bin`` beside it:
+        OpenVINO; ``.pte``: ExecuTorch. ``logits`` takes any number of images, and raises :class:`ZooError` for images
+        of a shape that the file does not take.
+
+        Args:
+            path: the file.
+            threads: how many compute; by default what the runtime chooses. On PyTorch and ExecuTorch the number holds
+                for everything that the process computes with them.
+            bfloat16: compute in bfloat16, less exactly, and faster where the processor can; on OpenVINO only.
+
+        Raises :class:`ZooError` for a file that is missing, damaged or not ours.
+        """
+        if threads is not None:
+            check_whole("threads", threads, at_most=1024)
+        check_flag("bfloat16", bfloat16)
+        opened = _open(Path(path), threads, bfloat16)
+        return cls(opened.description, opened.logits)
 
     @classmethod
     def of(cls, model: FBNet) -> Classifier:
@@ -76,25 +90,33 @@ class Classifier:
         ]
 
 
-def _open_onnx(path: Path) -> Classifier:
-    import onnxruntime
+def _open(path: Path, threads: int | None, bfloat16: bool) -> Opened | Classifier:
+    suffix = path.suffix
+    if suffix not in ENDINGS:
+        raise ZooError(f"{path}: is no model file; give one that ends in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}")
+    if bfloat16 and suffix != ".xml":
+        raise ZooError(f"{path}: only OpenVINO (.xml) computes in bfloat16 here; leave bfloat16 out")
+    if suffix == ".xml":
+        from fbnetv3_zoo.runtimes.intermediate import open_intermediate
 
-    if not path.is_file():
-        raise ZooError(f"{path}: {'is a folder, not a model file' if path.is_dir() else 'no such file'}")
-    try:
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's own exception classes share no public base
-        raise ZooError(f"{path}: cannot be read as ONNX ({str(error).splitlines()[0]})") from None
-    try:
-        description = Description.from_metadata(session.get_modelmeta().custom_metadata_map)
-    except ZooError as error:
-        raise ZooError(f"{path}: {error}") from None
-    if description is None:
-        raise ZooError(f"{path}: does not describe its classes and preprocessing; export it with `fbnetv3 export onnx`")
-    (given,) = session.get_inputs()
+        return open_intermediate(path, threads=threads, bfloat16=bfloat16)
+    if suffix == ".pte":
+        from fbnetv3_zoo.runtimes.program import open_program
 
-    def logits(images: Floats) -> Floats:
-        answer: Floats = session.run(None, {given.name: images})[0]
-        return answer
+        return open_program(path, threads=threads)
+    if suffix == ".safetensors":
+        return _open_weights(path, threads)
+    from fbnetv3_zoo.runtimes.graph import open_graph
 
-    return Classifier(description, logits)
+    return open_graph(path, threads=threads)
+
+
+def _open_weights(path: Path, threads: int | None) -> Classifier:
+    import torch
+
+    from fbnetv3_zoo.weights.files import load
+
+    classifier = Classifier.of(load(path))
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return classifier

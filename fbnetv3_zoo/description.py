@@ -20,11 +20,17 @@ FORMAT, VERSION = "fbnetv3_zoo", "1"
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """The text of a model file. ``class_names`` has one name a class, or is None where nobody named them."""
+    """The text of a model file.
+
+    ``class_names`` has one name a class, or is None where nobody named them. ``weights`` is the name of the published
+    set that the weights are or began as, ``licence`` that set's SPDX identifier; None where nobody told.
+    """
 
     arch: Arch
     preprocess: Preprocess
     class_names: tuple[str, ...] | None = None
+    weights: str | None = None
+    licence: str | None = None
 
     def __post_init__(self) -> None:
         names, classes = self.class_names, self.arch.num_classes
@@ -33,12 +39,14 @@ class Description:
 
     def to_metadata(self) -> dict[str, str]:
         """The entries to write into a file."""
+        origin = {"weights": self.weights, "licence": self.licence}
         return {
             "format": FORMAT,
             "format_version": VERSION,
             "arch": self.arch.to_json(),
             "preprocess": json.dumps(to_plain(self.preprocess)),
             "class_names": json.dumps(self.class_names),
+            **{key: value for key, value in origin.items() if value is not None},
         }
 
     @classmethod
@@ -54,7 +62,8 @@ class Description:
         try:
             arch = Arch.from_json(metadata["arch"])
             preprocess = from_plain(Preprocess, json.loads(metadata["preprocess"]), "preprocess")
-            return cls(arch, preprocess, _names(json.loads(metadata["class_names"])))
+            names = _names(json.loads(metadata["class_names"]))
+            return cls(arch, preprocess, names, metadata.get("weights"), metadata.get("licence"))
         except (KeyError, ValueError) as error:
             raise ZooError(f"damaged description ({error})") from None
 

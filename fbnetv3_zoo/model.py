@@ -40,7 +40,8 @@ class FBNet(nn.Module):
 
     Initialisation: convolutions and classifier Kaiming normal, fan out (the classifier's as for at least 1000 classes);
     biases 0; norms 1 and 0, but 0 and 0 for the last norm of a residual branch where the row says so. ``preprocess``
-    and ``class_names`` say what the network expects and answers; :func:`fbnetv3_zoo.save` stores them with the weights.
+    and ``class_names`` say what the network expects and answers, ``weights`` and ``licence`` which published weights it
+    has or was trained from; :func:`fbnetv3_zoo.save` stores them all.
 
     On a CPU, maps are kept in the channels-last layout whatever the layout of the input: measured, that is the faster
     one (README, "Speed").
@@ -56,6 +57,8 @@ class FBNet(nn.Module):
         self.arch = arch
         self.preprocess = Preprocess.for_arch(arch)
         self.class_names: tuple[str, ...] | None = None
+        self.weights: str | None = None
+        self.licence: str | None = None
         self.gradient_checkpointing = False
         with nullcontext() if generator is None else torch.random.fork_rng(devices=[]):
             self.stages = nn.Sequential(*_build_stages(arch, stochastic_depth))
@@ -101,7 +104,7 @@ class FBNet(nn.Module):
     @property
     def description(self) -> Description:
         """What a file of this network says of it."""
-        return Description(self.arch, self.preprocess, self.class_names)
+        return Description(self.arch, self.preprocess, self.class_names, self.weights, self.licence)
 
     @property
     def feature_info(self) -> tuple[FeatureMap, ...]:

@@ -156,7 +156,9 @@ def test_missing_files_and_folders(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["net.pt", "net", "net.ONNX", "checkpoint.pth.tar"])
 def test_other_endings(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"whatever")
-    assert _refusal(tmp_path / name) == f"{tmp_path / name}: is no model file; give a .safetensors or .onnx file"
+    assert _refusal(tmp_path / name) == (
+        f"{tmp_path / name}: is no model file; give one that ends in .safetensors, .onnx, .ort, .xml or .pte"
+    )
 
 
 @pytest.mark.parametrize("size", [0, 7, 1000, -1])

@@ -26,8 +26,8 @@ from fbnetv3_zoo.weights.files import save
 from fbnetv3_zoo.zoo import ARCHS, PUBLISHED, list_models
 
 COMMANDS = (
-    "list", "info", "train", "distil", "validate", "classify", "subset", "demo", "detect", "export", "recipe", "search",
-    "weights",
+    "list", "info", "train", "distil", "validate", "classify", "subset", "demo", "serve-demo", "benchmark",
+    "detect", "export", "recipe", "search", "weights",
 )  # fmt: skip
 
 
@@ -129,7 +129,7 @@ def test_export(home: Home, exported: tuple[Path, str]) -> None:
     assert file == f"{path}: opset 18, {size / 1e6:.1f} MB"
     assert (given, answer) == ("input images: batch x 1 x 32 x 32", "output logits: batch x 10")
     assert difference.startswith("largest difference to PyTorch: ")
-    assert difference.endswith(" (batches of 1, 2, 7)")
+    assert difference.endswith(" (batches of 1, 2, 7, 32 photographs)")
 
 
 def test_export_a_network_without_weights(home: Home, tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_export_a_network_without_weights(home: Home, tmp_path: Path) -> None:
 def test_export_as_json(home: Home, exported: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
     from fbnetv3_zoo.export import to_onnx
 
-    monkeypatch.setattr(to_onnx, "_write", lambda model, target, opset, side: shutil.copy(exported[0], target))
+    monkeypatch.setattr(to_onnx, "_write", lambda model, target, form: shutil.copy(exported[0], target))
     data = json.loads(succeed("export", "onnx", home.model, "--output", home.folder / "again.onnx", "--json"))
     assert data["path"] == str(home.folder / "again.onnx")
     assert (data["opset"], data["inputs"]) == (18, {"images": ["batch", 1, 32, 32]})
@@ -249,7 +249,7 @@ def test_help(command: str) -> None:
 def test_help_names_every_command(arguments: tuple[str, ...]) -> None:
     text = _plain(succeed(*arguments))
     assert "Usage: fbnetv3 [OPTIONS] COMMAND" in text
-    assert re.findall(r"^[│\s]*([a-z]+)  +[A-Z]", text, re.MULTILINE) == list(COMMANDS)
+    assert re.findall(r"^[│\s]*([a-z-]+)  +[A-Z]", text, re.MULTILINE) == list(COMMANDS)
 
 
 def _imported(code: str) -> set[str]:

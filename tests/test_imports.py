@@ -33,12 +33,13 @@ CORE = {
     "model",
     "weights",
     "factory",
+    "runtimes",
     "classify",
 }
 MAY_IMPORT = {
     "errors": set(),
     "atomic": {"errors"},
-    "graph_file": set(),
+    "graph_file": {"errors"},
     "plain": {"errors"},
     "rows": {"errors"},
     "arch": {"errors", "plain", "rows"},
@@ -54,6 +55,7 @@ MAY_IMPORT = {
     "model": {*VALUES, "blocks", "preprocess", "description"},
     "weights": {*VALUES, "zoo", "cost", "atomic", "blocks", "preprocess", "description", "model"},
     "factory": {*VALUES, "zoo", "model", "weights"},
+    "runtimes": {*VALUES, "preprocess", "description"},
     "classify": CORE,
     "training": {*CORE, "recipe", "recipes"},
     "search": {*VALUES, "zoo", "cost", "latency", "atomic", "recipe", "recipes", "preprocess", "factory", "training"},

@@ -704,7 +704,7 @@ CALLS: list[tuple[str, Callable[[Path], object], str]] = [
     (
         "open something else",
         lambda here: Classifier.open(here / "notes.txt"),
-        "{here}/notes.txt: is no model file; give a .safetensors or .onnx file",
+        "{here}/notes.txt: is no model file; give one that ends in .safetensors, .onnx, .ort, .xml or .pte",
     ),
 ]
 
@@ -918,7 +918,7 @@ COMMANDS: list[tuple[str, str, str]] = [
     (
         "validate a folder",
         "validate {here}/folder",
-        "{here}/folder: is no model file; give a .safetensors or .onnx file",
+        "{here}/folder: is no model file; give one that ends in .safetensors, .onnx, .ort, .xml or .pte",
     ),
     (
         "validate a model of other classes",
@@ -951,6 +951,31 @@ COMMANDS: list[tuple[str, str, str]] = [
         "{here}/notes.txt/net.onnx: cannot be written (File exists)",
     ),
     (
+        "page of garbage",
+        "export web {here}/garbage.onnx --out {here}/page",
+        "{here}/garbage.onnx: cannot be read as ONNX ({...})",
+    ),
+    (
+        "page over other files",
+        "export web {here}/garbage.onnx --out {here}/used",
+        "{here}/used: holds something else than a page of this command; give another folder",
+    ),
+    (
+        "page with a sample that is none",
+        "export web {here}/garbage.onnx --out {here}/page --sample {here}/garbage.png",
+        "{here}/garbage.png: cannot be read as an image (none of {...})",
+    ),
+    (
+        "serve nothing",
+        "serve-demo {here}/absent",
+        "{here}/absent: no such folder; write one with `fbnetv3 export web MODEL --out FOLDER`",
+    ),
+    (
+        "serve a folder without a page",
+        "serve-demo {here}/folder --port 0",
+        "{here}/folder: holds no page; write one with `fbnetv3 export web MODEL --out FOLDER`",
+    ),
+    (
         "classify with garbage",
         "classify {here}/image.png --model {here}/garbage.onnx",
         "{here}/garbage.onnx: cannot be read as ONNX ({...})",
@@ -958,7 +983,7 @@ COMMANDS: list[tuple[str, str, str]] = [
     (
         "classify with a text file",
         "classify {here}/image.png --model {here}/notes.txt",
-        "{here}/notes.txt: is no model file; give a .safetensors or .onnx file",
+        "{here}/notes.txt: is no model file; give one that ends in .safetensors, .onnx, .ort, .xml or .pte",
     ),
     (
         "classify a folder",

@@ -11,6 +11,7 @@ from typing import Any
 import typer
 
 from fbnetv3_zoo.cli import (
+    benchmark,
     classify,
     demo,
     detect,
@@ -19,6 +20,7 @@ from fbnetv3_zoo.cli import (
     info,
     recipe,
     search,
+    serve_demo,
     subset,
     train,
     validate,
@@ -36,6 +38,7 @@ app = typer.Typer(
 app.command("list")(list_command.list_)
 for command in (
     info.info, train.train, distil.distil, validate.validate, classify.classify, subset.subset, demo.demo,
+    serve_demo.serve_demo, benchmark.benchmark,
 ):  # fmt: skip
     app.command()(command)
 app.add_typer(detect.app, name="detect")

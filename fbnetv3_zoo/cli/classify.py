@@ -16,7 +16,11 @@ from fbnetv3_zoo.errors import ZooError
 def classify(
     images: Annotated[list[Path], typer.Argument(help="Image files: JPEG, PNG, WebP, TIFF, BMP.")],
     model: Annotated[
-        str, typer.Option(help="A .safetensors file (PyTorch), .onnx file (ONNX Runtime), or name with --pretrained.")
+        str,
+        typer.Option(
+            help="A .safetensors file (PyTorch), .onnx or .ort (ONNX Runtime), .xml (OpenVINO), .pte (ExecuTorch), "
+            "or a name with --pretrained."
+        ),
     ],
     pretrained: Pretrained = False,
     top: Annotated[int, typer.Option(min=1, help="How many classes to show.")] = 5,

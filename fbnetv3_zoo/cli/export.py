@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fbnetv3_zoo.cli import export_int8, export_others, export_web
 from fbnetv3_zoo.cli.common import Json, Pretrained, Resolution, command_group, print_json
 
 if TYPE_CHECKING:
@@ -45,6 +46,11 @@ def onnx(
     output: Annotated[Path | None, typer.Option(help="The .onnx file to write (default: beside the model).")] = None,
     opset: Annotated[int, typer.Option(help="ONNX operator set, 18 to 23.")] = 18,
     resolution: Resolution = None,
+    any_size: Annotated[bool, typer.Option("--any-size", help="Let images be of any height and width.")] = False,
+    preprocessing: Annotated[
+        bool, typer.Option("--preprocessing", help="Take an 8-bit image of any size, answer probabilities.")
+    ] = False,
+    align: Annotated[int, typer.Option(help="Widen maps to a multiple of it; 1 leaves them (docs/export.md).")] = 16,
     as_json: Json = False,
 ) -> None:
     """Write a model as an ONNX file, compared with PyTorch on ONNX Runtime.
@@ -54,7 +60,10 @@ def onnx(
     from fbnetv3_zoo.export import export_onnx
 
     network = open_network(model, pretrained=pretrained)
-    report = export_onnx(network, target(model, output, network, ".onnx"), opset=opset, resolution=resolution)
+    report = export_onnx(
+        network, target(model, output, network, ".onnx"), opset=opset, resolution=resolution, any_size=any_size,
+        preprocessing=preprocessing, align=align,
+    )  # fmt: skip
     if as_json:
         print_json({**asdict(report), "max_difference": report.max_difference})
         return
@@ -65,7 +74,15 @@ def onnx(
         for name, shape in shapes.items():
             print(f"{label} {name}: {' x '.join(map(str, shape))}")
     batches = ", ".join(map(str, report.differences))
+    (answers,) = report.outputs
     print(
-        f"largest difference to PyTorch: {report.max_difference:.2g} at logits up to {report.scale:.2g} "
-        f"(batches of {batches})"
+        f"largest difference to PyTorch: {report.max_difference:.2g} at {answers} up to {report.scale:.2g} "
+        f"(batches of {batches} photographs)"
     )
+
+
+app.command("int8")(export_int8.int8)
+app.command("mobile")(export_others.mobile)
+app.command("openvino")(export_others.openvino)
+app.command("executorch")(export_others.executorch)
+app.command("web")(export_web.web)

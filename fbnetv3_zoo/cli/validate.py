@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 def validate(
     model: Annotated[
-        str, typer.Argument(help="A .safetensors or .onnx file, hf-hub:owner/name, or a name with --pretrained.")
+        str,
+        typer.Argument(
+            help="A .safetensors, .onnx, .ort, .xml or .pte file, hf-hub:owner/name, or a name with --pretrained."
+        ),
     ],
     pretrained: Pretrained = False,
     data: DataSource = "digits",

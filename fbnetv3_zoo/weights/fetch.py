@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from safetensors.torch import save as to_bytes
@@ -202,9 +203,9 @@ def _converted(record: Record, path: Path, address: str, sha256: str) -> bytes:
         raise ZooError(f"{address}: {error}") from None
     if description.arch != record.arch and record.layout is not None:
         raise ZooError(f"{address}: holds {description.arch.name} in another form than {record.name}; refused")
-    text = {**description.to_metadata(), "weights": record.name, "source": address, "source_sha256": sha256}
-    if record.licence is not None:
-        text["licence"] = record.licence.value
+    licence = record.licence.value if record.licence else description.licence
+    description = replace(description, weights=record.name, licence=licence)
+    text = {**description.to_metadata(), "source": address, "source_sha256": sha256}
     floats = {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
     return to_bytes({name: tensor.contiguous() for name, tensor in floats.items()}, text)
 

@@ -41,6 +41,7 @@ def assemble(
     _refuse_differences(tensors, model.state_dict(), description.arch.name, source)
     _fill(model, tensors)
     model.preprocess, model.class_names = description.preprocess, description.class_names
+    model.weights, model.licence = description.weights, description.licence
     if in_channels is not None and in_channels != model.arch.in_channels:
         LOG.warning("%s: stem adapted from %d to %d channels", source, model.arch.in_channels, in_channels)
         _take_channels(model, in_channels, source)

@@ -64,7 +64,7 @@ class Wanted:
             num_classes = arch.num_classes if num_classes is None else num_classes
             in_channels = arch.in_channels if in_channels is None else in_channels
             own = replace(arch, num_classes=found.num_classes, in_channels=found.in_channels)
-            description = Description(own, description.preprocess, description.class_names)
+            description = replace(description, arch=own)
         if model is None or model.arch != description.arch:
             model = self.skeleton(description.arch)
         return assemble(

@@ -1,0 +1,127 @@
+"""Where the time of a call goes, by kind of operator, as ONNX Runtime and OpenVINO tell it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.export.bench.crew import Order
+from fbnetv3_zoo.export.bench.report import OperatorKind
+from fbnetv3_zoo.runtimes.opened import in_short
+
+WARM_UP, CALLS = 5, 20
+Times = Iterable[tuple[str, str, float]]
+"""Kind, code, microseconds of every operator of all calls."""
+
+
+def operators_of(order: Order, batch: int) -> tuple[OperatorKind, ...]:
+    """The kinds of operators in a call with ``batch`` images, the longest first; measured in a process of its own.
+
+    Raises :class:`ZooError` where the runtime refuses, or ends the process.
+    """
+    code = (
+        "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+        "from fbnetv3_zoo.export.bench import operators; operators.main()"
+    )
+    command = [sys.executable, "-c", code, json.dumps(sys.path), json.dumps(asdict(order)), str(batch)]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "operators.json"
+        done = subprocess.run([*command, str(path)], capture_output=True, text=True, start_new_session=True)
+        if not path.exists():
+            raise ZooError(f"its process ended (exit code {done.returncode})")
+        told = json.loads(path.read_text())
+    if isinstance(told, str):
+        raise ZooError(told)
+    return tuple(OperatorKind(**one) for one in told)
+
+
+def main() -> None:
+    """Measure what the arguments say, and write what was found to a file; a text is what went wrong."""
+    _, order, batch, path = sys.argv[1:]
+    try:
+        found: Any = [asdict(one) for one in _measured(Order(**json.loads(order)), int(batch))]
+    except Exception as error:  # the runtimes' own kinds
+        found = in_short(error)
+    Path(path).write_text(json.dumps(found))
+
+
+def _measured(order: Order, batch: int) -> tuple[OperatorKind, ...]:
+    shape = (batch, order.channels, order.side, order.side)
+    images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    times = _intermediate(order, images) if order.path.endswith(".xml") else _graph(order, images)
+    return by_kind(times, calls=CALLS)
+
+
+def by_kind(times: Times, *, calls: int) -> tuple[OperatorKind, ...]:
+    """``times`` of so many calls added up by kind and code, for one call."""
+    spent: dict[tuple[str, str], float] = defaultdict(float)
+    count: dict[tuple[str, str], int] = defaultdict(int)
+    for kind, how, microseconds in times:
+        spent[kind, how] += microseconds
+        count[kind, how] += 1
+    order = sorted(spent, key=lambda key: (-spent[key], key))
+    return tuple(OperatorKind(*key, count[key] / calls, spent[key] / calls / 1e3) for key in order)
+
+
+def _graph(order: Order, images: Any) -> Times:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads, options.inter_op_num_threads = order.threads, 1
+    options.enable_profiling = True
+    with tempfile.TemporaryDirectory() as folder:
+        options.profile_file_prefix = str(Path(folder) / "operators")
+        session = onnxruntime.InferenceSession(order.path, options, providers=["CPUExecutionProvider"])
+        for _ in range(WARM_UP + CALLS):
+            session.run(None, {session.get_inputs()[0].name: images})
+        events = json.loads(Path(session.end_profiling()).read_bytes())
+    return _kernels(events)
+
+
+def _kernels(events: list[dict[str, Any]]) -> Times:
+    """The operators of all calls but the first ones, from the events of ONNX Runtime's profile."""
+    calls = sorted(event["ts"] for event in events if event["name"] == "model_run")
+    if len(calls) < WARM_UP + CALLS:
+        raise ZooError("ONNX Runtime's profile lacks calls; it holds a million events at most")
+    for event in events:
+        if event["name"].endswith("_kernel_time") and event["ts"] >= calls[WARM_UP]:
+            yield event["args"]["op_name"], _first_type(event["args"]), float(event["dur"])
+
+
+def _first_type(told: dict[str, Any]) -> str:
+    """The type of an operator's first input, such as ``float`` or ``uint8``."""
+    types = told.get("input_type_shape") or [{}]
+    return next(iter(types[0]), "")
+
+
+def _intermediate(order: Order, images: Any) -> Times:
+    import openvino
+
+    settings: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": "bf16" if order.how == "bfloat16" else "f32",
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+        "INFERENCE_NUM_THREADS": order.threads,
+        "PERF_COUNT": True,
+    }
+    core = openvino.Core()
+    request = core.compile_model(core.read_model(order.path), "CPU", settings).create_infer_request()
+    times = []
+    for number in range(WARM_UP + CALLS):
+        request.infer([images])
+        if number >= WARM_UP:
+            times += [
+                (one.node_type, one.exec_type, one.real_time.total_seconds() * 1e6) for one in request.profiling_info
+            ]
+    return [(kind, how, spent) for kind, how, spent in times if spent]

@@ -1,0 +1,131 @@
+"""The routes on which a model can be run, and the plan of a measurement."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Literal
+
+from fbnetv3_zoo.errors import ZooError, check_flag, check_whole, nearest
+
+Form = Literal["weights", "graph", "int8 graph", "intermediate", "int8 intermediate", "program"]
+"""A kind of file: ``.safetensors``, ``.onnx`` (``.ort``), ``.xml``, ``.pte``; two of them also in int8."""
+
+
+class Route(Enum):
+    """A runtime, with the precision that it computes in where that is not float32."""
+
+    EAGER = "eager"
+    COMPILED = "compiled"
+    ONNXRUNTIME = "onnxruntime"
+    ONNXRUNTIME_INT8 = "onnxruntime-int8"
+    OPENVINO = "openvino"
+    OPENVINO_BF16 = "openvino-bf16"
+    OPENVINO_INT8 = "openvino-int8"
+    EXECUTORCH = "executorch"
+
+    @property
+    def form(self) -> Form:
+        """The kind of file that it runs."""
+        return _FORMS[self]
+
+    @property
+    def single(self) -> bool:
+        """Whether it computes in float32, so that its speed compares with a float32 matrix product's."""
+        return self not in (Route.ONNXRUNTIME_INT8, Route.OPENVINO_BF16, Route.OPENVINO_INT8)
+
+    @property
+    def tells_operators(self) -> bool:
+        """Whether its runtime says how long each operator took."""
+        return self.value.startswith(("onnxruntime", "openvino"))
+
+
+_FORMS: dict[Route, Form] = {
+    Route.EAGER: "weights",
+    Route.COMPILED: "weights",
+    Route.ONNXRUNTIME: "graph",
+    Route.ONNXRUNTIME_INT8: "int8 graph",
+    Route.OPENVINO: "intermediate",
+    Route.OPENVINO_BF16: "intermediate",
+    Route.OPENVINO_INT8: "int8 intermediate",
+    Route.EXECUTORCH: "program",
+}
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def find_routes(text: str) -> tuple[Route, ...]:
+    """The routes that ``text`` names, separated by commas; ``all`` of them."""
+    if text == "all":
+        return tuple(Route)
+    return _once("--routes", [find_route(name.strip()) for name in text.split(",")])
+
+
+def find_route(name: str) -> Route:
+    """The route of that name."""
+    known = {route.value: route for route in Route}
+    if name not in known:
+        raise ZooError(f"unknown route {name!r}{nearest(name, known)}; choose from {', '.join(known)}")
+    return known[name]
+
+
+def find_numbers(place: str, text: str) -> tuple[int, ...]:
+    """The whole numbers from 1 in ``text``, separated by commas, in ascending order."""
+    words = [word.strip() for word in text.split(",")]
+    for word in words:
+        if not (word.isascii() and word.isdigit() and 0 < int(word) <= 1024):
+            raise ZooError(f"{place} has {word!r}; give whole numbers from 1 to 1024, separated by commas")
+    return tuple(sorted(_once(place, [int(word) for word in words])))
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is measured: each of ``routes`` at each number of ``threads`` with each size of ``batches``.
+
+    ``rounds`` counts the timed calls of each; ratios are to ``baseline``. With ``operators``, the time by kind of
+    operator is measured, too; without ``peak``, shares of the speed of a matrix product are not known.
+    """
+
+    routes: tuple[Route, ...] = tuple(Route)
+    baseline: Route = Route.ONNXRUNTIME
+    batches: tuple[int, ...] = (1, 8)
+    threads: tuple[int, ...] = (1,)
+    rounds: int = 20
+    operators: bool = False
+    peak: bool = True
+
+    def __post_init__(self) -> None:
+        for place, values in (("routes", self.routes), ("batches", self.batches), ("threads", self.threads)):
+            if not values:
+                raise ZooError(f"Plan.{place} is empty; name at least one")
+        if self.baseline not in self.routes:
+            names = ", ".join(route.value for route in self.routes)
+            raise ZooError(f"the baseline {self.baseline.value} is not measured; choose from {names}")
+        for place, numbers in (("batches", self.batches), ("threads", self.threads)):
+            for number in numbers:
+                check_whole(f"Plan.{place}", number, at_most=1024)
+        check_whole("Plan.rounds", self.rounds, at_least=3)
+        check_flag("Plan.operators", self.operators)
+        check_flag("Plan.peak", self.peak)
+
+
+def check_tools(route: Route) -> None:
+    """Raise where ``route`` needs a program that this machine lacks."""
+    if route is Route.COMPILED:
+        named = os.environ.get("CXX")
+        if not any(shutil.which(name) for name in ([named] if named else ("g++", "clang++", "c++", "cl"))):
+            raise ZooError("torch.compile needs a C++ compiler; install g++ or clang, or set CXX")
+
+
+def _once(place: str, values: Sequence[Route] | Sequence[int]) -> tuple:  # type: ignore[type-arg]
+    for n, value in enumerate(values):
+        if value in values[:n]:
+            shown = value.value if isinstance(value, Route) else value
+            raise ZooError(f"{place} names {shown} twice; name it once")
+    return tuple(values)

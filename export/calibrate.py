@@ -1,0 +1,105 @@
+"""Calibration: the images, and for every map of a graph the range that is quantised with the least error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+from PIL import Image
+
+from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.preprocess import FORMATS, read_image
+
+Floats = npt.NDArray[np.float32]
+LEAST_IMAGES = 8
+BATCH = 8
+_BINS, _LEVELS, _VALUES = 2048, 255, 200_000
+_CLIPPINGS = np.linspace(0.3, 1.0, 71)
+
+
+def read_calibration(folder: str | Path, *, most: int = 256) -> list[Image.Image]:
+    """The images in ``folder`` and the folders below it, at most ``most``, evenly taken in the order of their names.
+
+    Raises :class:`ZooError` for a folder that is missing or holds fewer than 8 images, and for one that cannot be read.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ZooError(f"{folder}: {'is a file' if folder.exists() else 'no such folder'}; give a folder of images")
+    endings = {ending for ending, kind in Image.registered_extensions().items() if kind in FORMATS}
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in endings and path.is_file())
+    check_enough(len(paths), str(folder))
+    chosen = [paths[int(n)] for n in np.linspace(0, len(paths) - 1, min(most, len(paths)))]
+    return [read_image(path) for path in chosen]
+
+
+def check_enough(count: int, place: str) -> None:
+    """Raise unless ``count`` images, found in ``place``, are enough to calibrate with."""
+    if count < LEAST_IMAGES:
+        found = {0: "no images", 1: "one image"}.get(count, f"{count} images")
+        raise ZooError(
+            f"{place}: {found}; quantising needs at least {LEAST_IMAGES}, of the kind that the network will see"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Least and greatest value of a map that is told apart from what lies beyond."""
+
+    low: float
+    high: float
+
+
+def find_ranges(model: onnx.ModelProto, images: Floats, names: Sequence[str], *, clip: bool = True) -> dict[str, Range]:
+    """For each tensor in ``names`` the range to quantise, found by running ``model`` on ``images``.
+
+    With ``clip``, the range for which 8 bits lose least of the values' squares: rare large values may be cut off. Else
+    the whole range seen.
+    """
+    extremes: dict[str, tuple[float, float]] = {}
+    for name, values in map_values(model, images, names):
+        low, high = extremes.get(name, (0.0, 0.0))
+        extremes[name] = min(low, float(values.min())), max(high, float(values.max()))
+    if not clip:
+        return {name: Range(*found) for name, found in extremes.items()}
+    counts = {name: np.zeros(_BINS) for name in extremes}
+    for name, values in map_values(model, images, names):
+        some = values.reshape(-1)[:: 1 + values.size // _VALUES]
+        counts[name] += np.histogram(some, _BINS, extremes[name] if np.ptp(extremes[name]) else (0.0, 1.0))[0]
+    return {name: _least_error(counts[name], Range(*found)) for name, found in extremes.items()}
+
+
+def map_values(model: onnx.ModelProto, images: Floats, names: Sequence[str]) -> Iterator[tuple[str, Floats]]:
+    """Each tensor's values, batch by batch."""
+    probed = onnx.ModelProto()
+    probed.CopyFrom(model)
+    (given,) = probed.graph.input
+    del probed.graph.output[:]
+    probed.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names if name != given.name)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(probed.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    outputs = [output.name for output in session.get_outputs()]
+    for start in range(0, len(images), BATCH):
+        batch = images[start : start + BATCH]
+        if given.name in names:
+            yield given.name, batch
+        yield from zip(outputs, session.run(outputs, {given.name: batch}), strict=True)
+
+
+def _least_error(counts: npt.NDArray[np.float64], whole: Range) -> Range:
+    """The part of ``whole``, around 0, with the least sum of squared errors of rounding and cutting off."""
+    edges = np.linspace(whole.low, whole.high, _BINS + 1)
+    centres, best = (edges[:-1] + edges[1:]) / 2, (np.inf, whole)
+    for part in _CLIPPINGS:
+        low, high = whole.low * part, whole.high * part
+        step = (high - low) / _LEVELS
+        beyond = np.clip(centres, low, high) - centres
+        error = float((counts * (beyond**2 + np.where(beyond == 0, step**2 / 12, 0.0))).sum())
+        if error < best[0]:
+            best = error, Range(low, high)
+    return best[1]

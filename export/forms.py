@@ -1,0 +1,139 @@
+"""The form of a graph in which runtimes are fast: what torch's exporter writes, rewritten node by node.
+
+Every form here was chosen by measuring (docs/export.md). The numbers that a graph computes stay the same.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import numpy_helper
+
+Floats = npt.NDArray[np.float32]
+
+BLOCK = 16
+"""Channels that AVX-512 code computes together; maps of other widths are padded anew at every squeeze-excite."""
+
+_CHANNELWISE = {"Add", "GlobalAveragePool", "HardSigmoid", "HardSwish", "Mul", "Relu", "Sigmoid"}
+
+
+def pool_globally(graph: onnx.GraphProto) -> None:
+    """Averages over height and width become GlobalAveragePool, which runtimes compute without leaving their layout."""
+    for node in graph.node:
+        if node.op_type == "ReduceMean" and attribute(node, "keepdims", 1) == 1:
+            node.op_type = "GlobalAveragePool"
+            del node.input[1:], node.attribute[:]
+
+
+def align_channels(graph: onnx.GraphProto, multiple: int = BLOCK) -> None:
+    """Widen maps of ``multiple`` or more channels to a multiple of it, by channels whose weights are zero.
+
+    Maps that a reshape, a grouped convolution or the graph's end depends on keep their width.
+    """
+    widths = _Widths(graph)
+    widths.align(multiple)
+    wide = [weight for node in convolutions(graph) for weight in widths.widened(node)]
+    graph.initializer.extend(wide)
+    used = {name for node in graph.node for name in node.input}
+    kept = [weight for weight in graph.initializer if weight.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+
+
+class _Widths:
+    """Which maps of a graph have the same width of necessity, and what that width is and becomes."""
+
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        self._graph = graph
+        self._weights = {weight.name: weight for weight in graph.initializer}
+        self._group: dict[str, str] = {}
+        self._width: dict[str, int] = {}
+        self._fixed: set[str] = set()
+        for node in graph.node:
+            self._join(node)
+        for value in (*graph.input, *graph.output):
+            self._fixed.add(self._find(value.name))
+
+    def align(self, multiple: int) -> None:
+        fixed = {self._find(name) for name in self._fixed}
+        widths: dict[str, int] = defaultdict(int)
+        for name, width in self._width.items():
+            widths[self._find(name)] = width
+        self._aligned = {
+            group: -(-width // multiple) * multiple if width >= multiple and group not in fixed else width
+            for group, width in widths.items()
+        }
+
+    def widened(self, conv: onnx.NodeProto) -> Iterator[onnx.TensorProto]:
+        """Give ``conv`` weights of its own, which are yielded: equal ones are shared between nodes before."""
+        weight = numpy_helper.to_array(self._weights[conv.input[1]])
+        out, inner = self._aligned[self._find(conv.output[0])], weight.shape[1]
+        if attribute(conv, "group", 1) == 1:
+            inner = self._aligned.get(self._find(conv.input[0]), inner)
+        elif self._is_depthwise(conv):
+            next(entry for entry in conv.attribute if entry.name == "group").i = out
+        arrays = [_padded(weight, (out, inner, *weight.shape[2:]))]
+        if len(conv.input) > 2:
+            arrays.append(_padded(numpy_helper.to_array(self._weights[conv.input[2]]), (out,)))
+        for n, (array, kind) in enumerate(zip(arrays, ("weight", "bias"), strict=False), start=1):
+            conv.input[n] = f"{conv.output[0]}.{kind}"
+            yield numpy_helper.from_array(array, conv.input[n])
+
+    def _join(self, node: onnx.NodeProto) -> None:
+        if node.op_type == "Conv":
+            self._width[node.output[0]] = self._weights[node.input[1]].dims[0]
+            if self._is_depthwise(node):
+                self._union(node.input[0], node.output[0])
+            elif attribute(node, "group", 1) > 1:
+                self._fixed |= {node.input[0], node.output[0]}
+        elif node.op_type in _CHANNELWISE and not any(name in self._weights for name in node.input):
+            for name in node.input:
+                self._union(name, node.output[0])
+        else:
+            self._fixed.update(node.input, node.output)
+
+    def _is_depthwise(self, conv: onnx.NodeProto) -> bool:
+        groups = attribute(conv, "group", 1)
+        return groups > 1 and list(self._weights[conv.input[1]].dims[:2]) == [groups, 1]
+
+    def _find(self, name: str) -> str:
+        while (above := self._group.setdefault(name, name)) != name:
+            name = above
+        return name
+
+    def _union(self, one: str, other: str) -> None:
+        self._group[self._find(one)] = self._find(other)
+
+
+def _padded(array: Floats, shape: tuple[int, ...]) -> Floats:
+    wide = np.zeros(shape, dtype=array.dtype)
+    wide[tuple(slice(side) for side in array.shape)] = array
+    return wide
+
+
+def attribute(node: onnx.NodeProto, name: str, default: int) -> int:
+    """The whole number that ``node`` has for ``name``."""
+    return next((entry.i for entry in node.attribute if entry.name == name), default)
+
+
+def consumers(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
+    """For each tensor the nodes that read it."""
+    found: dict[str, list[onnx.NodeProto]] = defaultdict(list)
+    for node in graph.node:
+        for name in node.input:
+            found[name].append(node)
+    return found
+
+
+def producers(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
+    """For each tensor the node that writes it."""
+    return {name: node for node in graph.node for name in node.output}
+
+
+def convolutions(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """The convolutions, in order."""
+    return (node for node in graph.node if node.op_type == "Conv")

@@ -1,0 +1,160 @@
+"""int8 for OpenVINO, by NNCF: the convolutions that gain from it take int8 maps, all else stays in float.
+
+What is quantised was chosen by measuring (docs/export.md): 1x1 convolutions of whole maps, the wide one behind the
+last pool and the classifier. Depthwise and squeeze-excite convolutions gain nothing, and with everything on int8 the
+network is hardly faster than in float: every hard swish between int8 maps costs what its convolution gains.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.export.forms import attribute, consumers
+from fbnetv3_zoo.export.quantised_graph import Logits, layers_of
+from fbnetv3_zoo.export.to_intermediate import keep_pair, write_model
+from fbnetv3_zoo.runtimes.opened import in_short, missing_extra, silence
+
+if TYPE_CHECKING:
+    import openvino
+
+Floats = npt.NDArray[np.float32]
+_LEFT_IN_FLOAT = ("Add", "HSigmoid", "HSwish", "HardSigmoid", "Multiply", "ReduceMean", "Sigmoid")
+
+
+@dataclass(frozen=True, slots=True)
+class Intermediate:
+    """An int8 model as OpenVINO has it."""
+
+    model: openvino.Model
+
+    def logits(self, *, threads: int | None = None) -> Logits:
+        """What it computes, from images (images, channels, height, width) to logits."""
+        import openvino
+
+        settings: dict[str, str | int] = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+        }
+        if threads is not None:
+            settings["INFERENCE_NUM_THREADS"] = threads
+        request = openvino.Core().compile_model(self.model, "CPU", settings).create_infer_request()
+
+        def logits(images: Floats) -> Floats:
+            return np.concatenate([request.infer([image[None]])[0].copy() for image in images])
+
+        return logits
+
+    def save(self, path: Path, entries: Mapping[str, str]) -> int:
+        """Write ``path`` and the ``.bin`` beside it; returns their size in bytes."""
+        with tempfile.TemporaryDirectory() as folder:
+            draft = Path(folder) / path.name
+            write_model(self.model, draft, entries)
+            keep_pair(draft, path)
+        return path.stat().st_size + path.with_suffix(".bin").stat().st_size
+
+
+class IntermediateBuild:
+    """Makes int8 models of one float graph for OpenVINO.
+
+    Args:
+        graph: float graph, named for errors ``name``.
+        images: calibration images, shape (images, channels, height, width).
+        weight_levels: fewer than 127 where the processor adds products in 16 bits.
+        clip: cut off rare large values, as NNCF does it by quantiles; else the whole range counts.
+    """
+
+    def __init__(self, name: str, graph: onnx.ModelProto, images: Floats, *, weight_levels: int, clip: bool) -> None:
+        try:
+            import nncf  # noqa: F401
+            import openvino
+        except ImportError:
+            raise missing_extra(name, "OpenVINO with NNCF", "openvino") from None
+        with silence():
+            self._model = openvino.Core().read_model(graph.SerializeToString())
+        self._name, self._images, self._clip = name, images, clip
+        self._overflows = weight_levels < 127
+        self._unworthy = _unworthy(graph)
+
+    def __call__(self, keep: frozenset[str]) -> Intermediate:
+        """The int8 model in which the layers ``keep`` stay in float, too."""
+        import nncf
+
+        batches = [image[None] for image in self._images]
+        try:
+            with _quiet():
+                model = nncf.quantize(
+                    self._model, nncf.Dataset(batches), subset_size=len(batches),
+                    preset=nncf.QuantizationPreset.PERFORMANCE, target_device=nncf.TargetDevice.CPU,
+                    ignored_scope=nncf.IgnoredScope(
+                        names=self._names(keep | self._unworthy), types=list(_LEFT_IN_FLOAT), validate=False
+                    ),
+                    advanced_parameters=self._advanced(),
+                )  # fmt: skip
+        except Exception as error:  # NNCF raises many kinds
+            raise ZooError(f"{self._name}: cannot be quantised by NNCF ({in_short(error)})") from None
+        return Intermediate(model)
+
+    def _names(self, layers: frozenset[str]) -> list[str]:
+        """What OpenVINO calls ``layers``: their own name, with a suffix where a bias became an addition."""
+        found = (operation.get_friendly_name() for operation in self._model.get_ops())
+        return [name for name in found if name.removesuffix("/WithoutBiases") in layers]
+
+    def _advanced(self) -> Any:
+        from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
+        from nncf.quantization.range_estimator import RangeEstimatorParametersSet
+
+        range_of_maps = RangeEstimatorParametersSet.MEAN_MINMAX if self._clip else RangeEstimatorParametersSet.MINMAX
+        return AdvancedQuantizationParameters(
+            overflow_fix=OverflowFix.ENABLE if self._overflows else OverflowFix.DISABLE,
+            activations_range_estimator_params=range_of_maps,
+        )
+
+
+def _unworthy(graph: onnx.ModelProto) -> frozenset[str]:
+    """Names of the layers that are left in float because int8 would not make them faster."""
+    readers, layers = consumers(graph.graph), layers_of(graph)
+    convolutions = [layer for layer in layers if layer.op_type == "Conv"]
+    grouped = {layer.name for layer in convolutions if attribute(layer, "group", 1) > 1}
+    stem = {layer.name for layer in convolutions if layer.input[0] == graph.graph.input[0].name}
+    gates = [layer for layer in convolutions if _read_by(layer, readers, ("HardSigmoid", "Sigmoid"))]
+    squeezed = {layer.name for layer in gates} | {
+        layer.name for layer in convolutions for gate in gates if _leads_to(layer, gate, readers)
+    }
+    return frozenset(grouped | stem | squeezed)
+
+
+def _read_by(layer: onnx.NodeProto, readers: Mapping[str, list[onnx.NodeProto]], kinds: tuple[str, ...]) -> bool:
+    return any(node.op_type in kinds for node in readers[layer.output[0]])
+
+
+def _leads_to(layer: onnx.NodeProto, gate: onnx.NodeProto, readers: Mapping[str, list[onnx.NodeProto]]) -> bool:
+    """Whether ``gate`` reads what ``layer`` answers, at once or behind an activation."""
+    return any(node.output[0] == gate.input[0] for node in readers[layer.output[0]])
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep NNCF's bars and messages from the user."""
+    import warnings
+
+    logger = logging.getLogger("nncf")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), silence():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,261 @@
+// From pixels to what the network takes, to the grey level as Pillow resizes 8-bit images: weights in fixed point, one
+// axis after the other, whole levels in between.
+
+/**
+ * What the model file says of its input.
+ * @typedef {object} Preprocess
+ * @property {number} resize length of the shorter side after resizing, in pixels
+ * @property {number} resolution side of the square cut from the middle, in pixels
+ * @property {"nearest" | "bilinear" | "bicubic"} interpolation
+ * @property {number[]} mean one value a channel, for levels scaled to [0, 1]
+ * @property {number[]} std the same
+ */
+
+/**
+ * Pixels to be read in parts: `read` gives 4 bytes (red, green, blue, opaque) a pixel, row by row.
+ * @typedef {object} Source
+ * @property {number} width
+ * @property {number} height
+ * @property {(left: number, top: number, width: number, height: number) => Uint8ClampedArray} read
+ */
+
+/**
+ * For each pixel of a line that is made: the first of the pixels it is made of, how many they are, and their weights
+ * (`longest` places each). `first` and `end` bound all of them.
+ * @typedef {object} Taps
+ * @property {Int32Array} starts
+ * @property {Int32Array} counts
+ * @property {Int32Array} weights
+ * @property {number} longest
+ * @property {number} first
+ * @property {number} end
+ */
+
+const BITS = 22; // of a weight's fraction
+const ONE = 1 << BITS;
+const LUMA = [19595, 38470, 7471]; // red, green, blue in grey, in 65536ths
+const STRIP = 1 << 18; // pixels read at a time
+
+/** How far each filter reaches, and its value at a distance, in pixels of the smaller image. */
+const FILTERS = {
+  bilinear: { reach: 1, at: (/** @type {number} */ x) => Math.max(0, 1 - Math.abs(x)) },
+  bicubic: { reach: 2, at: cubic },
+};
+
+/** @param {number} x */
+function cubic(x) {
+  const a = -0.5;
+  const d = Math.abs(x);
+  if (d < 1) return ((a + 2) * d - (a + 3)) * d * d + 1;
+  return d < 2 ? (((d - 5) * d + 8) * d - 4) * a : 0;
+}
+
+/**
+ * Size after resizing, and left and top of the square cut from it.
+ * @param {number} width
+ * @param {number} height
+ * @param {Preprocess} preprocess
+ */
+export function frame(width, height, { resize, resolution }) {
+  const short = Math.min(width, height);
+  const whole = { width: Math.floor((resize * width) / short), height: Math.floor((resize * height) / short) };
+  return {
+    ...whole,
+    left: halfToEven(whole.width - resolution),
+    top: halfToEven(whole.height - resolution),
+  };
+}
+
+/** Half of a whole number, rounded to the even neighbour as Python does. @param {number} doubled */
+function halfToEven(doubled) {
+  const low = Math.floor(doubled / 2);
+  return doubled % 2 !== 0 && low % 2 !== 0 ? low + 1 : low;
+}
+
+/**
+ * The network's input, channel by channel, row by row: float32 of 1 or 3 channels of `resolution` x `resolution`.
+ * @param {Source} source
+ * @param {Preprocess} preprocess
+ * @returns {Float32Array}
+ */
+export function tensorOf(source, preprocess) {
+  return normalise(crop(source, preprocess), preprocess);
+}
+
+/**
+ * The levels that the network sees: 1 or 3 bytes a pixel, row by row, of `resolution` x `resolution` pixels.
+ * @param {Source} source
+ * @param {Preprocess} preprocess
+ * @returns {Uint8Array}
+ */
+export function crop(source, preprocess) {
+  const { width, height, left, top } = frame(source.width, source.height, preprocess);
+  const { resolution, interpolation } = preprocess;
+  const channels = preprocess.mean.length;
+  const across = taps(source.width, width, left, resolution, interpolation);
+  const down = taps(source.height, height, top, resolution, interpolation);
+  // Pillow 13 makes narrow images shorter before it makes them narrower.
+  const upright = source.height > 2 * source.width && height < source.height;
+  return upright ? downFirst(source, across, down, channels) : acrossFirst(source, across, down, channels);
+}
+
+/**
+ * @param {Source} source
+ * @param {Taps} across
+ * @param {Taps} down
+ * @param {number} channels
+ */
+function acrossFirst(source, across, down, channels) {
+  const side = across.starts.length;
+  const width = across.end - across.first;
+  const rows = Math.max(1, Math.floor(STRIP / width));
+  const between = new Uint8Array((down.end - down.first) * side * channels);
+  for (let top = down.first; top < down.end; top += rows) {
+    const count = Math.min(rows, down.end - top);
+    const strip = levels(source.read(across.first, top, width, count), channels);
+    const target = between.subarray((top - down.first) * side * channels);
+    blend(strip.data, strip.step, width * strip.step, count, across, channels, target, channels, side * channels);
+  }
+  const out = new Uint8Array(side * side * channels);
+  blend(between, side * channels, channels, side, down, channels, out, side * channels, channels);
+  return out;
+}
+
+/**
+ * @param {Source} source
+ * @param {Taps} across
+ * @param {Taps} down
+ * @param {number} channels
+ */
+function downFirst(source, across, down, channels) {
+  const side = down.starts.length;
+  const width = across.end - across.first;
+  const height = down.end - down.first;
+  const columns = Math.max(1, Math.floor(STRIP / height));
+  const between = new Uint8Array(side * width * channels);
+  for (let left = across.first; left < across.end; left += columns) {
+    const count = Math.min(columns, across.end - left);
+    const strip = levels(source.read(left, down.first, count, height), channels);
+    const target = between.subarray((left - across.first) * channels);
+    blend(strip.data, count * strip.step, strip.step, count, down, channels, target, width * channels, channels);
+  }
+  const out = new Uint8Array(side * side * channels);
+  blend(between, channels, width * channels, side, across, channels, out, channels, side * channels);
+  return out;
+}
+
+/**
+ * Bytes of the wanted channels, and how many bytes lie between two pixels.
+ * @param {Uint8ClampedArray} pixels
+ * @param {number} channels
+ * @returns {{data: Uint8Array | Uint8ClampedArray, step: number}}
+ */
+function levels(pixels, channels) {
+  if (channels === 3) return { data: pixels, step: 4 };
+  const data = new Uint8Array(pixels.length / 4);
+  for (let n = 0, at = 0; n < data.length; n += 1, at += 4) {
+    data[n] = (pixels[at] * LUMA[0] + pixels[at + 1] * LUMA[1] + pixels[at + 2] * LUMA[2] + 0x8000) >> 16;
+  }
+  return { data, step: 1 };
+}
+
+/**
+ * Every line of `data` made as long as `taps` says; steps are in bytes.
+ * @param {Uint8Array | Uint8ClampedArray} data begins with the pixel `taps.first` of the first line
+ * @param {number} step from a pixel of a line to the next
+ * @param {number} lineStep from a line to the next
+ * @param {number} lines
+ * @param {Taps} taps
+ * @param {number} channels
+ * @param {Uint8Array} out
+ * @param {number} outStep
+ * @param {number} outLineStep
+ */
+function blend(data, step, lineStep, lines, taps, channels, out, outStep, outLineStep) {
+  const { starts, counts, weights, longest, first } = taps;
+  for (let line = 0; line < lines; line += 1) {
+    for (let n = 0; n < starts.length; n += 1) {
+      const from = line * lineStep + (starts[n] - first) * step;
+      const to = line * outLineStep + n * outStep;
+      for (let channel = 0; channel < channels; channel += 1) {
+        let sum = ONE >> 1;
+        for (let k = 0, at = from + channel; k < counts[n]; k += 1, at += step) {
+          sum = (sum + Math.imul(data[at], weights[n * longest + k])) | 0;
+        }
+        const level = sum >> BITS;
+        out[to + channel] = level < 0 ? 0 : level > 255 ? 255 : level;
+      }
+    }
+  }
+}
+
+/**
+ * What `count` pixels from `offset` on are made of, where a line of `old` pixels is resized to `length`.
+ * @param {number} old
+ * @param {number} length
+ * @param {number} offset
+ * @param {number} count
+ * @param {Preprocess["interpolation"]} interpolation
+ * @returns {Taps}
+ */
+function taps(old, length, offset, count, interpolation) {
+  if (old === length) return single(Int32Array.from({ length: count }, (_, n) => n + offset));
+  if (interpolation === "nearest") return single(nearest(old, length).slice(offset, offset + count));
+  const { reach, at } = FILTERS[interpolation];
+  const scale = old / length;
+  const stretch = Math.max(scale, 1);
+  const support = reach * stretch;
+  const longest = Math.ceil(support) * 2 + 1;
+  const starts = new Int32Array(count);
+  const counts = new Int32Array(count);
+  const weights = new Int32Array(count * longest);
+  for (let n = 0; n < count; n += 1) {
+    const centre = (n + offset + 0.5) * scale;
+    const start = Math.max(0, Math.trunc(centre - support + 0.5));
+    const end = Math.min(old, Math.trunc(centre + support + 0.5));
+    const values = Array.from({ length: end - start }, (_, k) => at((k + start - centre + 0.5) * (1 / stretch)));
+    const total = values.reduce((sum, value) => sum + value, 0);
+    values.forEach((value, k) => {
+      const weight = total === 0 ? value : value / total;
+      weights[n * longest + k] = Math.trunc(weight * ONE + (weight < 0 ? -0.5 : 0.5));
+    });
+    starts[n] = start;
+    counts[n] = end - start;
+  }
+  return { starts, counts, weights, longest, first: starts[0], end: starts[count - 1] + counts[count - 1] };
+}
+
+/** Taps of one pixel each. @param {Int32Array} starts @returns {Taps} */
+function single(starts) {
+  const counts = new Int32Array(starts.length).fill(1);
+  const weights = new Int32Array(starts.length).fill(ONE);
+  return { starts, counts, weights, longest: 1, first: starts[0], end: starts[starts.length - 1] + 1 };
+}
+
+/** The pixel out of `old` for each of `length`. @param {number} old @param {number} length */
+function nearest(old, length) {
+  const step = old / length;
+  const chosen = new Int32Array(length);
+  let centre = step / 2; // added up as Pillow does, with the rounding errors that decide close cases
+  for (let n = 0; n < length; n += 1, centre += step) chosen[n] = Math.min(Math.trunc(centre), old - 1);
+  return chosen;
+}
+
+/**
+ * @param {Uint8Array} pixels
+ * @param {Preprocess} preprocess
+ */
+function normalise(pixels, { mean, std }) {
+  const channels = mean.length;
+  const area = pixels.length / channels;
+  const out = new Float32Array(pixels.length);
+  for (let channel = 0; channel < channels; channel += 1) {
+    const [middle, spread] = [Math.fround(mean[channel]), Math.fround(std[channel])];
+    // As NumPy computes in float32: every step is rounded.
+    const table = Float32Array.from({ length: 256 }, (_, level) => {
+      return Math.fround(Math.fround(Math.fround(level / 255) - middle) / spread);
+    });
+    for (let n = 0; n < area; n += 1) out[channel * area + n] = table[pixels[n * channels + channel]];
+  }
+  return out;
+}

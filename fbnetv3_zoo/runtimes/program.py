@@ -1,0 +1,132 @@
+"""ExecuTorch programs (``.pte``).
+
+The runtime trusts what it is given: a damaged program can end the process. Ours therefore carry a digest, and a file
+that is not exactly what was written is never handed over.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fbnetv3_zoo.runtimes.opened import (
+    Floats,
+    Opened,
+    check_file,
+    checked,
+    described,
+    missing_extra,
+    silence,
+    unreadable,
+)  # fmt: skip
+
+if TYPE_CHECKING:
+    from executorch.runtime import Program
+
+KIND = "ExecuTorch program"
+ENTRIES = "fbnetv3_zoo"
+"""The method of a program that returns the entries of its description, as JSON."""
+
+SEAL = "fbnetv3_zoo_seal"
+"""The method that returns the seal: :data:`SEAL_MARK` and a digest of the whole file with zeros in its place."""
+
+SEAL_MARK = "fbnetv3_zoo blake3 "
+FREE_BATCH = "free_batch"
+"""Entry that is "true" where a program takes up to so many images, "false" where it takes exactly so many."""
+
+_SEAL = re.compile(re.escape(SEAL_MARK.encode()) + rb"([0-9a-f]{64})")
+_IDENTIFIER, _HEADER = b"ET12", b"eh00"
+
+
+def open_program(path: Path, *, threads: int | None = None) -> Opened:
+    """The model in ``path``, computed by ``threads`` threads (default: ExecuTorch's choice; the number holds for all
+    programs of this process).
+
+    Raises :class:`~fbnetv3_zoo.errors.ZooError` for a file that is missing, damaged or not of this project.
+    """
+    check_file(path)
+    data = path.read_bytes()
+    check_whole_program(path, data)
+    program = _loaded(path, data, threads)
+    with silence():
+        program.load_method("forward")
+        entries = json.loads(program.load_method(ENTRIES).execute([])[0])
+    description = described(entries, path, "executorch")
+
+    def run(images: Floats) -> Floats:
+        import torch
+
+        forward = program.load_method("forward")  # asked anew, as the program must outlive its method
+        logits: Floats = forward.execute([torch.from_numpy(images)])[0].numpy()
+        return logits
+
+    sizes = program.metadata("forward").input_tensor_meta(0).sizes()
+    return checked(path, description, sizes, run, up_to=entries.get(FREE_BATCH) == "true")
+
+
+def sealed(data: bytes) -> bytes:
+    """``data``, a program whose seal holds zeros, with its digest in their place."""
+    zeros = SEAL_MARK.encode() + b"0" * 64
+    if data.count(zeros) != 1:
+        raise AssertionError(f"the program holds {data.count(zeros)} empty seals")
+    return data.replace(zeros, SEAL_MARK.encode() + _digest(data))
+
+
+def check_whole_program(path: Path, data: bytes) -> None:
+    """Raise unless ``data``, the contents of ``path``, are a program of this project, to the last bit."""
+    if len(data) < 40 or data[4:8] != _IDENTIFIER:
+        raise unreadable(path, KIND, "it does not begin as one")
+    if data[8:12] == _HEADER:
+        program, base, segments = struct.unpack_from("<QQQ", data, 16)
+        if len(data) != (expected := max(program, base + segments)):
+            raise unreadable(path, KIND, f"it has {len(data)} bytes, and says that there are {expected}")
+    seals = _SEAL.findall(data)
+    if not seals:
+        described({}, path, "executorch")
+    if len(seals) > 1 or seals[0] != _digest(_SEAL.sub(SEAL_MARK.encode() + b"0" * 64, data)):
+        raise unreadable(path, KIND, "it is damaged: its digest is another")
+
+
+def _digest(data: bytes) -> bytes:
+    import blake3
+
+    return blake3.blake3(data).hexdigest().encode()
+
+
+def _loaded(path: Path, data: bytes, threads: int | None) -> Program:
+    try:
+        with quiet_import():
+            from executorch.extension.pybindings import portable_lib
+            from executorch.runtime import Runtime
+    except ImportError:
+        raise missing_extra(path, "ExecuTorch", "executorch") from None
+    try:
+        with silence():
+            if threads is not None:
+                portable_lib._unsafe_reset_threadpool(threads)
+            portable_lib._threadpool_get_thread_count()  # starts the threads, which tells of the processor
+            return Runtime.get().load_program(data)
+    except Exception as error:
+        raise unreadable(path, KIND, error) from None
+
+
+@contextmanager
+def quiet_import() -> Iterator[None]:
+    """Keep what the parts of ExecuTorch say of one another when they are imported from the user."""
+    import warnings
+
+    logger = logging.getLogger("torch.utils._pytree")
+    disabled = logger.disabled
+    logger.disabled = True
+    try:
+        with warnings.catch_warnings(), silence():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.disabled = disabled
