@@ -19,6 +19,7 @@ BLOCK = 16
 """Channels that AVX-512 code computes together; maps of other widths are padded anew at every squeeze-excite."""
 
 _CHANNELWISE = {"Add", "GlobalAveragePool", "HardSigmoid", "HardSwish", "Mul", "Relu", "Sigmoid"}
+_UNSPOKEN = {("dilations", (1, 1), b""), ("auto_pad", (), b"NOTSET")}
 
 
 def pool_globally(graph: onnx.GraphProto) -> None:
@@ -29,6 +30,21 @@ def pool_globally(graph: onnx.GraphProto) -> None:
             del node.input[1:], node.attribute[:]
 
 
+def strip_history(graph: onnx.GraphProto) -> None:
+    """Take out what torch's exporter notes about where nodes came from: a tenth of a small file, with local paths.
+
+    Attributes that say what holds without them go, too.
+    """
+    del graph.metadata_props[:], graph.value_info[:]
+    for part in (*graph.node, *graph.input, *graph.output, *graph.initializer):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    for node in convolutions(graph):
+        spoken = [entry for entry in node.attribute if (entry.name, tuple(entry.ints), entry.s) not in _UNSPOKEN]
+        del node.attribute[:]
+        node.attribute.extend(spoken)
+
+
 def align_channels(graph: onnx.GraphProto, multiple: int = BLOCK) -> None:
     """Widen maps of ``multiple`` or more channels to a multiple of it, by channels whose weights are zero.
 
@@ -36,12 +52,11 @@ def align_channels(graph: onnx.GraphProto, multiple: int = BLOCK) -> None:
     """
     widths = _Widths(graph)
     widths.align(multiple)
-    wide = [weight for node in convolutions(graph) for weight in widths.widened(node)]
-    graph.initializer.extend(wide)
+    wide = {weight.name: weight for node in convolutions(graph) for weight in widths.widened(node)}
     used = {name for node in graph.node for name in node.input}
-    kept = [weight for weight in graph.initializer if weight.name in used]
+    kept = [weight for weight in graph.initializer if weight.name in used and weight.name not in wide]
     del graph.initializer[:]
-    graph.initializer.extend(kept)
+    graph.initializer.extend([*kept, *wide.values()])
 
 
 class _Widths:

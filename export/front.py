@@ -14,6 +14,7 @@ from fbnetv3_zoo.preprocess import Interpolation, Preprocess
 
 IMAGE, PROBABILITIES = "image", "probabilities"
 _MODES = {Interpolation.NEAREST: "nearest", Interpolation.BILINEAR: "linear", Interpolation.BICUBIC: "cubic"}
+Attribute = str | int | float | list[int]
 Array = npt.NDArray[np.float32] | npt.NDArray[np.int64]
 
 
@@ -37,7 +38,7 @@ def take_images(model: onnx.ModelProto, preprocess: Preprocess) -> None:
     del graph.node[:], graph.input[:], graph.output[:], graph.value_info[:]
     graph.node.extend(nodes)
     graph.initializer.extend([*front.constants, *back.constants])
-    shape = ["height", "width", len(preprocess.mean)]
+    shape: list[str | int | None] = ["height", "width", len(preprocess.mean)]
     graph.input.append(helper.make_tensor_value_info(IMAGE, TensorProto.UINT8, shape))
     graph.output.append(helper.make_tensor_value_info(PROBABILITIES, TensorProto.FLOAT, [classes]))
 
@@ -50,10 +51,10 @@ class _Nodes:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
 
-    def add(
-        self, operator: str, inputs: Sequence[str], output: str, **attributes: str | int | float | list[int]
-    ) -> str:
-        self.nodes.append(helper.make_node(operator, inputs, [output], f"{self._prefix}.{output}", **attributes))
+    def add(self, operator: str, inputs: Sequence[str], output: str, **attributes: Attribute) -> str:
+        node = helper.make_node(operator, inputs, [output], f"{self._prefix}.{output}")
+        node.attribute.extend(helper.make_attribute(name, value) for name, value in attributes.items())
+        self.nodes.append(node)
         return output
 
     def constant(self, name: str, values: Array | list[int] | float) -> str:
@@ -75,7 +76,7 @@ def _resized_and_cropped(front: _Nodes, preprocess: Preprocess, output: str) -> 
     smooth = {} if preprocess.interpolation is Interpolation.NEAREST else {"antialias": 1}
     add(
         "Resize", ["batch_of_one", "", "", "size"], "resized", mode=_MODES[preprocess.interpolation], axes=[2, 3],
-        coordinate_transformation_mode="half_pixel", cubic_coeff_a=-0.5, nearest_mode="floor", **smooth,
+        coordinate_transformation_mode="half_pixel", cubic_coeff_a=-0.5, nearest_mode="round_prefer_ceil", **smooth,
     )  # fmt: skip
     add("Sub", ["size", constant("side", np.array(side, np.int64))], "surplus")
     add("Cast", ["surplus"], "surplus_float", to=TensorProto.FLOAT)

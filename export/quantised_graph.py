@@ -120,6 +120,8 @@ def whole_weights(
         weight = np.moveaxis(weights[layer.input[1]], axis, 0)
         rows = weight.reshape(len(weight), -1)
         steps = np.maximum(np.abs(rows).max(1) / settings.weight_levels, 1e-12).astype(np.float32)
+        if len(layer.input) > 2:  # so that a bias, in units of the steps of weights and inputs, fits into 32 bits
+            steps = np.maximum(steps, np.abs(weights[layer.input[2]]) * np.float32(1e-6))
         whole = np.round(rows := rows / steps[:, None])
         if moments is not None:
             inputs = moments[layer.name]
@@ -157,7 +159,7 @@ class _Writer:
         self._readers, self._answers = consumers(graph), {output.name for output in graph.output}
         self._pending: set[str] = set()
         self._nodes: list[onnx.NodeProto] = []
-        self._constants: list[onnx.TensorProto] = []
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], onnx.TensorProto] = {}
         self._quantised: dict[str, _Quantised] = {}
 
     def graph(self) -> onnx.GraphProto:
@@ -166,7 +168,7 @@ class _Writer:
         used = {name for node in self._nodes for name in node.input}
         kept = [weight for weight in self._graph.initializer if weight.name in used]
         return helper.make_graph(
-            self._nodes, self._graph.name, self._graph.input, self._graph.output, [*kept, *self._constants]
+            self._nodes, self._graph.name, self._graph.input, self._graph.output, [*kept, *self._constants.values()]
         )
 
     def _write(self, node: onnx.NodeProto) -> None:
@@ -180,8 +182,8 @@ class _Writer:
         elif node.name in self._whole_weights and self._is_quantised(node.input[0]):
             self._copy(node, self._float_inputs(node))
         elif kind == "HardSwish" and self._is_quantised(node.input[0]):
-            self._gate(node.input[0], f"{output}.gate")
-            self._emit("Mul", [self._float(node.input[0]), self._float(f"{output}.gate")], output)
+            gate = self._gate(node.input[0])
+            self._emit("Mul", [self._float(node.input[0]), self._float(gate)], output)
             self._quantise(output, self._ranges[output])
         elif kind == "HardSigmoid" and self._is_quantised(node.input[0]):
             self._gate(node.input[0], output)
@@ -219,16 +221,13 @@ class _Writer:
         if not self._is_quantised(node.input[0]):
             self._quantise(node.input[0], self._ranges[node.input[0]])
         found, weight = self._quantised[node.input[0]], self._whole_weights[node.name]
-        inputs = [
-            self._float(node.input[0]),
-            self._dequantised(f"{node.output[0]}.weight.float", weight.whole, weight.steps, weight.axis),
-        ]
+        steps, gemm = self._constant(weight.steps), node.op_type == "Gemm"
+        inputs = [self._float(node.input[0]), self._dequantised(weight.whole, steps, weight.axis, gemm=gemm)]
         if len(node.input) > 2:
-            bias = self._weights[node.input[2]].astype(np.float64)
-            limit = 2.0**31 - 1
-            steps = np.maximum(found.step * weight.steps, np.abs(bias) / limit).astype(np.float32)
-            whole_bias = np.clip(np.round(bias / steps), -limit, limit).astype(np.int32)
-            inputs.append(self._dequantised(f"{node.output[0]}.bias.float", whole_bias, steps, 0))
+            bias = self._weights[node.input[2]] / (found.step * weight.steps).astype(np.float64)
+            whole = np.clip(np.round(bias), -(2**31), 2**31 - 1).astype(np.int32)
+            # the step of a bias follows from the others: a runtime computes it once, and the file needs not hold it
+            inputs.append(self._dequantised(whole, self._emit("Mul", [steps, found.scale]), 0, gemm=gemm))
         return inputs
 
     def _float_inputs(self, node: onnx.NodeProto) -> list[str]:
@@ -236,58 +235,60 @@ class _Writer:
 
         A DequantizeLinear here would make ONNX Runtime (1.32) quantise the layer by itself, one step for all channels.
         """
-        found, name = self._quantised[node.input[0]], f"{node.output[0]}.levels"
-        self._emit("Cast", [found.tensor], f"{name}.all")
+        found = self._quantised[node.input[0]]
+        levels = self._emit("Cast", [found.tensor])
         self._nodes[-1].attribute.append(helper.make_attribute("to", TensorProto.FLOAT))
-        zero = self._constant(f"{name}.zero", np.array(found.level_of_zero, np.float32))
-        self._emit("Sub", [f"{name}.all", zero], name)
-        weight = self._constant(f"{name}.weight", self._weights[node.input[1]] * found.step)
-        return [name, weight, *node.input[2:]]
+        centred = self._emit("Sub", [levels, self._constant(np.array(found.level_of_zero, np.float32))])
+        return [centred, self._constant(self._weights[node.input[1]] * found.step), *node.input[2:]]
 
-    def _gate(self, name: str, output: str) -> None:
+    def _gate(self, name: str, output: str | None = None) -> str:
         """``output``: hard sigmoid of the quantised ``name``, that is x / 6 + 1/2, saturated."""
         found = self._quantised[name]
-        sixth = self._constant(f"{output}.sixth", np.array(found.step / np.float32(6), np.float32))
-        x = self._emit("DequantizeLinear", [found.tensor, sixth, found.zero], f"{output}.x")
-        half = self._dequantised(f"{output}.half", self._whole(255), np.array(0.5 / 255, np.float32), None)
-        self._emit("Add", [x, half], output)
-        self._quantise(output, Range(0.0, 1.0))
+        sixth = self._constant(np.array(found.step / np.float32(6), np.float32))
+        x = self._emit("DequantizeLinear", [found.tensor, sixth, found.zero])
+        half = [self._whole(255), np.array(0.5 / 255, np.float32), self._whole(0)]
+        gate = self._emit("Add", [x, self._emit("DequantizeLinear", [self._constant(array) for array in half])], output)
+        self._quantise(gate, Range(0.0, 1.0))
+        return gate
 
     def _quantise(self, name: str, found: Range) -> None:
         low, high = min(found.low, 0.0), max(found.high, 0.0)
         step = np.float32(max((high - low) / 255, 1e-12))
-        scale = self._constant(f"{name}.scale", np.array(step))
         level = self._whole(int(np.clip(round(-low / step), 0, 255)))
-        zero = self._constant(f"{name}.zero", level)
-        self._emit("QuantizeLinear", [name, scale, zero], f"{name}.quantised")
-        self._quantised[name] = _Quantised(f"{name}.quantised", scale, zero, step, int(level))
+        scale, zero = self._constant(np.array(step)), self._constant(level)
+        whole = self._emit("QuantizeLinear", [name, scale, zero])
+        self._quantised[name] = _Quantised(whole, scale, zero, step, int(level))
 
     def _float(self, name: str) -> str:
         """``name`` for a node that computes in float: its own dequantising node, which the runtime takes into it."""
         if (found := self._quantised.get(name)) is None:
             return name
-        return self._emit(
-            "DequantizeLinear", [found.tensor, found.scale, found.zero], f"{name}.float{len(self._nodes)}"
-        )
+        return self._emit("DequantizeLinear", [found.tensor, found.scale, found.zero])
 
-    def _dequantised(self, name: str, whole: Array, step: Array, axis: int | None) -> str:
-        zero = self._constant(f"{name}.zero", np.zeros(step.shape, whole.dtype) if axis is not None else self._whole(0))
-        inputs = [self._constant(f"{name}.whole", whole), self._constant(f"{name}.scale", step), zero]
-        self._emit("DequantizeLinear", inputs, name)
-        if axis is not None:
-            self._nodes[-1].attribute.append(helper.make_attribute("axis", axis))
-        return name
+    def _dequantised(self, whole: Array, steps: str, axis: int, *, gemm: bool) -> str:
+        """Constants of a layer, a step a channel, as floats."""
+        inputs = [self._constant(whole), steps]
+        if gemm:  # which ONNX Runtime takes for int8 only with zeros written out; elsewhere a missing one means 0
+            inputs.append(self._constant(np.zeros(whole.shape[axis], whole.dtype)))
+        dequantised = self._emit("DequantizeLinear", inputs)
+        self._nodes[-1].attribute.append(helper.make_attribute("axis", axis))
+        return dequantised
 
     def _whole(self, level: int) -> Array:
         """``level``, from 0 to 255, in the type of maps."""
         return np.array(level + self._settings.activations.least, np.dtype(self._settings.activations.value))
 
-    def _constant(self, name: str, array: Array) -> str:
-        self._constants.append(numpy_helper.from_array(np.asarray(array), name))
-        return name
+    def _constant(self, array: Array) -> str:
+        """The name of a constant; equal ones are the same."""
+        key = str(array.dtype), array.shape, array.tobytes()
+        if key not in self._constants:
+            self._constants[key] = numpy_helper.from_array(array, f"c{len(self._constants)}")
+        return self._constants[key].name
 
-    def _emit(self, kind: str, inputs: list[str], output: str) -> str:
-        self._nodes.append(helper.make_node(kind, inputs, [output], output))
+    def _emit(self, kind: str, inputs: list[str], output: str | None = None) -> str:
+        """A node without a name, as there are thousands; short names of tensors, too, keep the file small."""
+        output = f"t{len(self._nodes)}" if output is None else output
+        self._nodes.append(helper.make_node(kind, inputs, [output]))
         return output
 
     def _copy(self, node: onnx.NodeProto, inputs: list[str]) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import helper
+from scipy.linalg import lapack
 
 from fbnetv3_zoo.export.calibrate import map_values
 from fbnetv3_zoo.export.forms import attribute
@@ -22,6 +23,9 @@ Whole = npt.NDArray[np.int8]
 
 IMAGES, POSITIONS = 64, 1024
 """Images that count in the moments, and positions of a map drawn from a batch of them."""
+
+FEW = 4
+"""Channels that an output sees, up to which an eighth of the positions tells as much: there are few moments."""
 
 _DAMPING, _BLOCK = 0.01, 64
 
@@ -37,12 +41,12 @@ def input_moments(
     readers: dict[str, list[onnx.NodeProto]] = {}
     for layer in layers:
         readers.setdefault(layer.input[0], []).append(layer)
-    rng, sums = np.random.default_rng(seed), {}
+    rng, sums = np.random.default_rng(seed), dict[str, Doubles]()
     for name, values in map_values(model, images[:IMAGES], list(readers)):
         for layer in readers[name]:
             part = _patches(layer, values, shapes[layer.input[1]], rng)
             moments = np.matmul(part.swapaxes(1, 2), part) / part.shape[1]
-            sums[layer.name] = sums.get(layer.name, 0) + moments.astype(np.float64)
+            sums[layer.name] = sums.get(layer.name, 0.0) + moments.astype(np.float64)
     return sums
 
 
@@ -53,10 +57,12 @@ def _patches(layer: onnx.NodeProto, values: Floats, shape: Sequence[int], rng: n
     groups, kernel = attribute(layer, "group", 1), tuple(shape[2:])
     top, left, bottom, right = helper.get_node_attr_value(layer, "pads") if _has(layer, "pads") else (0, 0, 0, 0)
     down, along = helper.get_node_attr_value(layer, "strides") if _has(layer, "strides") else (1, 1)
-    padded = np.pad(values, ((0, 0), (0, 0), (top, bottom), (left, right)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, kernel, axis=(2, 3))[:, :, ::down, ::along]
+    if any((top, left, bottom, right)):
+        values = np.pad(values, ((0, 0), (0, 0), (top, bottom), (left, right)))
+    windows = np.lib.stride_tricks.sliding_window_view(values, kernel, axis=(2, 3))[:, :, ::down, ::along]
     count = windows.shape[0] * windows.shape[2] * windows.shape[3]
-    chosen = rng.choice(count, min(count, POSITIONS), replace=False)
+    wanted = POSITIONS if shape[1] > FEW else POSITIONS // 8
+    chosen = rng.choice(count, min(count, wanted), replace=False)
     image, y, x = np.unravel_index(chosen, (windows.shape[0], *windows.shape[2:4]))
     taken = windows[image, :, y, x]  # (positions, channels, height and width of the kernel)
     return np.ascontiguousarray(taken.reshape(len(chosen), groups, -1).swapaxes(0, 1))
@@ -92,5 +98,6 @@ def _factor(moments: Doubles) -> Doubles:
     inputs = moments.shape[1]
     mean = np.einsum("gnn->g", moments) / inputs
     damping = np.where(mean > 0, _DAMPING * mean, 1.0)[:, None, None]
-    factor: Doubles = np.linalg.cholesky(np.linalg.inv(moments + damping * np.eye(inputs))).swapaxes(1, 2)
-    return factor
+    turned = (moments + damping * np.eye(inputs))[:, ::-1, ::-1]  # M = U U^T, U upper: the factor of 1 / M is 1 / U
+    roots = np.linalg.cholesky(turned)
+    return np.stack([lapack.dtrtri(root, lower=1)[0] for root in roots])[:, ::-1, ::-1]

@@ -17,7 +17,7 @@ import torch
 
 from fbnetv3_zoo.atomic import replacing
 from fbnetv3_zoo.errors import ZooError, check_whole
-from fbnetv3_zoo.export.forms import BLOCK, align_channels, pool_globally
+from fbnetv3_zoo.export.forms import BLOCK, align_channels, pool_globally, strip_history
 from fbnetv3_zoo.export.photographs import photographs
 from fbnetv3_zoo.graph_file import quiet_exporter, write_graph
 from fbnetv3_zoo.model import FBNet
@@ -158,7 +158,7 @@ def _write(model: FBNet, path: Path, form: _Form) -> None:
     proto = program.model_proto
     pool_globally(proto.graph)
     align_channels(proto.graph, form.align)
-    del proto.graph.value_info[:]
+    strip_history(proto.graph)
     if form.preprocessing:
         from fbnetv3_zoo.export.front import take_images
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,7 @@ from fbnetv3_zoo.cli.common import Json, print_json, program, written
 if TYPE_CHECKING:
     from fbnetv3_zoo.arch import Arch
     from fbnetv3_zoo.classify import Classifier
+    from fbnetv3_zoo.export.quantise import QuantiseReport
     from fbnetv3_zoo.model import FBNet
     from fbnetv3_zoo.recipe import Recipe
     from fbnetv3_zoo.training import Dataset, Run
@@ -29,7 +30,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Seed of the split and of the training.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Train a teacher on handwritten digits, distil a slim FBNetV3 from it, export that to ONNX and classify with it.
+    """Train a teacher on handwritten digits, distil a slim FBNetV3 from it, take that to ONNX, int8 and a web page.
 
     Example: fbnetv3 demo --output /tmp/demo
     """
@@ -59,21 +60,27 @@ def demo(
     found = evaluate(classifier.logits, digits["test"], classifier.description.preprocess)
     say(f"\n4. ONNX: largest difference to PyTorch {report.max_difference:.2g} at logits up to {report.scale:.2g}")
     say(f"Test accuracy on ONNX Runtime: {found}")
+    int8 = _quantise(report.path, digits, output / "model-int8.onnx")
+    say(f"\n5. int8: {int8.size_ratio:.2f} of the size, the same class for {int8.agreement:.2%} of the test images")
+    say(f"Test accuracy on int8: {int8.accuracy_int8:.2%}, on float {int8.accuracy_float:.2%}")
     samples = _save_samples(digits["test"], digits, output / "images")
+    page = _write_page(report.path, samples, output / "web", say)
     _draw_predictions(classifier, digits["test"], digits.class_names, output / "predictions.png")
     runs = {"teacher": teacher, "alone": alone, "distilled": distilled}
     seconds = time.perf_counter() - started
     if as_json:
         tests = {name: run.test.summary() for name, run in runs.items() if run.test}
-        fields = {"folder": output, "test": {**tests, "onnx": found.summary()}}
+        fields = {"folder": output, "test": {**tests, "onnx": found.summary()}, "int8": _plain(int8), "page": page}
         print_json({**fields, "max_difference": report.max_difference, "seconds": round(seconds, 1)})
         return
     _print_table(runs)
     print(f"\nMade in {seconds:.0f} s:")
-    for name in ("model.onnx", "predictions.png", "distilled/model.safetensors", "distilled/report.html"):
+    for name in ("model.onnx", "model-int8.onnx", "predictions.png", "distilled/model.safetensors", "distilled/report.html"):
         print(f"  {written(output / name)}")
     print("\nNow try:")
     print(f"  {program()} classify {samples[3]} --model {output / 'model.onnx'}")
+    if page is not None:
+        print(f"  {program()} serve-demo {page}")
     print(f"  {program()} list")
 
 
@@ -91,6 +98,34 @@ def _train(
     shutil.rmtree(folder / "checkpoints")
     say(f"Test accuracy: {run.test}")
     return run
+
+
+def _quantise(source: Path, digits: Dataset, path: Path) -> QuantiseReport:
+    """The int8 form of ``source``, calibrated on training images, compared on the test images."""
+    from fbnetv3_zoo.export.quantise import quantise
+
+    shown = [example.read() for example in digits["train"][::4]]
+    test = [example.read() for example in digits["test"]]
+    labels = [example.label for example in digits["test"]]
+    return quantise(source, path, shown, test=test, labels=labels)
+
+
+def _write_page(model: Path, samples: Sequence[Path], folder: Path, say: Callable[[str], None]) -> Path | None:
+    """A page that classifies in the browser; None where the browser's runtime cannot be had, for want of a network, say."""
+    from fbnetv3_zoo.errors import ZooError
+    from fbnetv3_zoo.export.web import write_web
+
+    try:
+        page = write_web(model, folder, samples=samples)
+    except ZooError as error:
+        say(f"\n6. Web page: left out ({error})")
+        return None
+    say(f"\n6. Web page: the network in a browser, without a server's help, {page.size / 1e6:.1f} MB")
+    return folder
+
+
+def _plain(report: QuantiseReport) -> dict[str, Any]:
+    return {**asdict(report), "target": report.target.value}
 
 
 def _print_table(runs: Mapping[str, Run]) -> None:
