@@ -18,7 +18,7 @@ from fbnetv3_zoo.preprocess import FORMATS, read_image
 Floats = npt.NDArray[np.float32]
 LEAST_IMAGES = 8
 BATCH = 8
-_BINS, _LEVELS, _VALUES = 2048, 255, 200_000
+_BINS, _LEVELS, _VALUES = 8192, 255, 50_000
 _CLIPPINGS = np.linspace(0.3, 1.0, 71)
 
 
@@ -37,13 +37,11 @@ def read_calibration(folder: str | Path, *, most: int = 256) -> list[Image.Image
     return [read_image(path) for path in chosen]
 
 
-def check_enough(count: int, place: str) -> None:
+def check_enough(count: int, place: str, *, at_least: int = LEAST_IMAGES) -> None:
     """Raise unless ``count`` images, found in ``place``, are enough to calibrate with."""
-    if count < LEAST_IMAGES:
+    if count < at_least:
         found = {0: "no images", 1: "one image"}.get(count, f"{count} images")
-        raise ZooError(
-            f"{place}: {found}; quantising needs at least {LEAST_IMAGES}, of the kind that the network will see"
-        )
+        raise ZooError(f"{place}: {found}; quantising needs at least {at_least}, of the kind that the network will see")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +56,12 @@ def find_ranges(model: onnx.ModelProto, images: Floats, names: Sequence[str], *,
     """For each tensor in ``names`` the range to quantise, found by running ``model`` on ``images``.
 
     With ``clip``, the range for which 8 bits lose least of the values' squares: rare large values may be cut off. Else
-    the whole range seen.
+    the whole range seen. Raises :class:`ZooError` where values are not finite.
     """
-    extremes: dict[str, tuple[float, float]] = {}
+    seen = {name: _Seen() for name in names}
     for name, values in map_values(model, images, names):
-        low, high = extremes.get(name, (0.0, 0.0))
-        extremes[name] = min(low, float(values.min())), max(high, float(values.max()))
-    if not clip:
-        return {name: Range(*found) for name, found in extremes.items()}
-    counts = {name: np.zeros(_BINS) for name in extremes}
-    for name, values in map_values(model, images, names):
-        some = values.reshape(-1)[:: 1 + values.size // _VALUES]
-        counts[name] += np.histogram(some, _BINS, extremes[name] if np.ptp(extremes[name]) else (0.0, 1.0))[0]
-    return {name: _least_error(counts[name], Range(*found)) for name, found in extremes.items()}
+        seen[name].add(values)
+    return {name: found.least_error() if clip else Range(found.low, found.high) for name, found in seen.items()}
 
 
 def map_values(model: onnx.ModelProto, images: Floats, names: Sequence[str]) -> Iterator[tuple[str, Floats]]:
@@ -91,15 +82,36 @@ def map_values(model: onnx.ModelProto, images: Floats, names: Sequence[str]) -> 
         yield from zip(outputs, session.run(outputs, {given.name: batch}), strict=True)
 
 
-def _least_error(counts: npt.NDArray[np.float64], whole: Range) -> Range:
-    """The part of ``whole``, around 0, with the least sum of squared errors of rounding and cutting off."""
-    edges = np.linspace(whole.low, whole.high, _BINS + 1)
-    centres, best = (edges[:-1] + edges[1:]) / 2, (np.inf, whole)
-    for part in _CLIPPINGS:
-        low, high = whole.low * part, whole.high * part
-        step = (high - low) / _LEVELS
-        beyond = np.clip(centres, low, high) - centres
-        error = float((counts * (beyond**2 + np.where(beyond == 0, step**2 / 12, 0.0))).sum())
-        if error < best[0]:
-            best = error, Range(low, high)
-    return best[1]
+class _Seen:
+    """The values of a map, counted in bins from -reach to reach, which doubles when a value lies beyond."""
+
+    def __init__(self) -> None:
+        self.low = self.high = 0.0
+        self._reach, self._counts = 2.0**-20, np.zeros(_BINS)
+
+    def add(self, values: Floats) -> None:
+        low, high = float(values.min()), float(values.max())
+        if not np.isfinite(high - low):
+            raise ZooError("the network's maps are not finite on these images; its weights are damaged")
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        while max(-self.low, self.high) > self._reach:
+            self._reach *= 2
+            pairs = self._counts.reshape(-1, 2).sum(1)
+            self._counts = np.pad(pairs, _BINS // 4)
+        some = values.reshape(-1)[:: 1 + values.size // _VALUES]
+        bins = ((some + np.float32(self._reach)) * np.float32(_BINS / 2 / self._reach)).astype(np.int64)
+        self._counts += np.bincount(np.minimum(bins, _BINS - 1), minlength=_BINS)
+
+    def least_error(self) -> Range:
+        """The part of the whole range, around 0, with the least sum of squared errors of rounding and cutting off."""
+        (filled,) = self._counts.nonzero()
+        centres, counts = (filled + 0.5) * (2 * self._reach / _BINS) - self._reach, self._counts[filled]
+        best = np.inf, Range(self.low, self.high)
+        for part in _CLIPPINGS:
+            low, high = self.low * part, self.high * part
+            step = (high - low) / _LEVELS
+            beyond = np.clip(centres, low, high) - centres
+            error = float((counts * (beyond**2 + np.where(beyond == 0, step**2 / 12, 0.0))).sum())
+            if error < best[0]:
+                best = error, Range(low, high)
+        return best[1]

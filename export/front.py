@@ -22,7 +22,7 @@ def take_images(model: onnx.ModelProto, preprocess: Preprocess) -> None:
     """Put ``preprocess`` before ``model`` and softmax behind it.
 
     Input ``images`` becomes ``image``, uint8 of shape (height, width, channels), of any size; output ``logits`` becomes
-    ``probabilities``, shape (classes,). The resize is ONNX's, antialiased: within a few grey levels of Pillow's, and
+    ``probabilities``, shape (classes,). The resize is ONNX's, antialiased: within one grey level of Pillow's, and
     equal in about 99 pixels of 100.
     """
     if len(preprocess.mean) not in (1, 3):

@@ -19,7 +19,7 @@ import onnx
 from fbnetv3_zoo.atomic import replacing
 from fbnetv3_zoo.description import Description
 from fbnetv3_zoo.errors import ZooError, check_number, check_whole
-from fbnetv3_zoo.export.calibrate import Range, check_enough, find_ranges, read_calibration
+from fbnetv3_zoo.export.calibrate import LEAST_IMAGES, Range, check_enough, find_ranges, read_calibration
 from fbnetv3_zoo.export.quantised_graph import (
     Activations,
     Logits,
@@ -131,13 +131,16 @@ def quantise(
     source, output = Path(source), Path(output)
     if output.suffix not in (".onnx", ".xml"):
         raise ZooError(f"{output}: int8 files end in .onnx (ONNX Runtime) or .xml (OpenVINO); change the ending")
-    check_number("agreement", agreement, at_least=0)
+    if output.resolve() == source.resolve():
+        raise ZooError(f"{output}: is the float file itself; give the int8 file another name")
+    check_number("agreement", agreement, at_least=0, at_most=1)
     check_whole("most_float", most_float, at_least=0)
-    if labels is not None and (test is None or len(labels) != len(test)):
-        raise ZooError(f"labels has {len(labels)} entries for {len(test or ())} test images; give one an image")
+    count = 0 if test is None else len(test)
+    if labels is not None and (count == 0 or len(labels) != count):
+        raise ZooError(f"labels has {len(labels)} entries for {count} test images; give one an image")
     model = _read_float(source, keep)
     batch = _prepared(model, source, read_calibration(images) if isinstance(images, (str, Path)) else images)
-    check_enough(len(batch), "calibration")
+    compared = _prepared(model, source, test, at_least=1) if test is not None and count else batch
     target = Target.here() if target is None else target
     settings = Settings(target.activations, target.weight_levels)
     work = _Calibrated(model, batch, settings, clip=clip)
@@ -150,12 +153,12 @@ def quantise(
         build, batch, logits_of(model)(batch), frozenset(keep), agreement=agreement, most_float=most_float,
         order=work.order,
     )  # fmt: skip
-    made_by = f"int8 for {target.value}, {len(batch)} calibration images, {len(floating)} layers in float"
-    size = candidate.save(output, {**entries_of(model), "quantised_by": made_by})
-    compared = batch if test is None else _prepared(model, source, test)
     expected, found = logits_of(model)(compared), candidate.logits()(compared)
     truth = None if labels is None else np.asarray(labels)
     low, middle, high = statistics.quantiles(_time_ratios(candidate, model, compared[:1]), n=4)
+    float_size = source.stat().st_size
+    made_by = f"int8 for {target.value}, {len(batch)} calibration images, {len(floating)} layers in float"
+    size = candidate.save(output, {**entries_of(model), "quantised_by": made_by})
     return QuantiseReport(
         path=output,
         route="ONNX Runtime" if output.suffix == ".onnx" else "OpenVINO",
@@ -167,7 +170,7 @@ def quantise(
         accuracy_int8=None if truth is None else float((found.argmax(1) == truth).mean()),
         float_layers=tuple(sorted(floating)),
         file_size=size,
-        size_ratio=size / source.stat().st_size,
+        size_ratio=size / float_size,
         time_ratio=middle,
         time_quartiles=(low, high),
     )
@@ -228,6 +231,12 @@ def _read_float(source: Path, keep: Collection[str]) -> onnx.ModelProto:
         raise ZooError(f"{source}: has several inputs or outputs; only networks with one of each are quantised")
     if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
         raise ZooError(f"{source}: is on int8 already; give the float file that it was made from")
+    takes = model.graph.input[0].type.tensor_type
+    axes = takes.shape.dim
+    if takes.elem_type != onnx.TensorProto.FLOAT or len(axes) != 4:
+        raise ZooError(f"{source}: takes no batches of float images; export it without preprocessing inside")
+    if axes[0].dim_value:
+        raise ZooError(f"{source}: takes batches of {axes[0].dim_value} only; export it for batches of any size")
     layers = {layer.name for layer in layers_of(model)}
     if unknown := sorted(set(keep) - layers):
         raise ZooError(
@@ -236,14 +245,26 @@ def _read_float(source: Path, keep: Collection[str]) -> onnx.ModelProto:
     return model
 
 
-def _prepared(model: onnx.ModelProto, source: Path, images: Sequence[Image.Image] | Floats) -> Floats:
+def _prepared(
+    model: onnx.ModelProto, source: Path, images: Sequence[Image.Image] | Floats, *, at_least: int = LEAST_IMAGES
+) -> Floats:
     """``images`` as the network takes them."""
+    check_enough(len(images), "images", at_least=at_least)
     if isinstance(images, np.ndarray):
+        takes = [axis.dim_value or axis.dim_param for axis in model.graph.input[0].type.tensor_type.shape.dim]
+        fits = images.ndim == 4 and all(
+            isinstance(wanted, str) or wanted == side for wanted, side in zip(takes, images.shape, strict=True)
+        )
+        if not fits or images.dtype != np.float32:
+            shown = ", ".join(map(str, takes))
+            raise ZooError(f"images are {images.dtype} of shape {images.shape}; {source} takes float32, ({shown})")
         return images
-    description = Description.from_metadata(entries_of(model))
+    try:
+        description = Description.from_metadata(entries_of(model))
+    except ZooError as error:
+        raise ZooError(f"{source}: {error}") from None
     if description is None:
         raise ZooError(f"{source}: does not describe its preprocessing; give the images as an array, prepared")
-    check_enough(len(images), "images")
     return stack(description.preprocess, images)
 
 

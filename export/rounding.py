@@ -77,20 +77,19 @@ def rounded(weight: Doubles, moments: Doubles, levels: int) -> Whole:
 
     ``moments`` (groups, inputs, inputs) are those of the inputs.
     """
-    inputs = weight.shape[2]
     upper = _factor(moments)
-    left, found = weight.astype(np.float64), np.zeros(weight.shape, np.int8)
-    for start in range(0, inputs, _BLOCK):
-        block = slice(start, min(start + _BLOCK, inputs))
-        part, errors = left[:, :, block].copy(), np.zeros_like(left[:, :, block])
-        triangle = upper[:, block, block]
-        for n in range(part.shape[2]):
-            whole = np.clip(np.round(part[:, :, n]), -levels, levels)
-            errors[:, :, n] = (part[:, :, n] - whole) / triangle[:, n, n][:, None]
-            part[:, :, n:] -= errors[:, :, n, None] * triangle[:, None, n, n:]
-            found[:, :, start + n] = whole
-        left[:, :, block.stop :] -= np.matmul(errors, upper[:, block, block.stop :])
-    return found
+    left = np.ascontiguousarray(weight.swapaxes(1, 2), np.float64)  # what one input meets lies together
+    found = np.zeros(left.shape, np.int8)
+    for start in range(0, weight.shape[2], _BLOCK):
+        block = slice(start, min(start + _BLOCK, weight.shape[2]))
+        part, errors, triangle = left[:, block], np.zeros_like(left[:, block]), upper[:, block, block]
+        for n in range(part.shape[1]):
+            whole = np.clip(np.round(part[:, n]), -levels, levels)
+            errors[:, n] = (part[:, n] - whole) / triangle[:, n, n, None]
+            part[:, n:] -= triangle[:, n, n:, None] * errors[:, None, n]
+            found[:, start + n] = whole
+        left[:, block.stop :] -= np.matmul(upper[:, block, block.stop :].swapaxes(1, 2), errors)
+    return found.swapaxes(1, 2)
 
 
 def _factor(moments: Doubles) -> Doubles:

@@ -175,6 +175,8 @@ class Recipe:
     shortened to it (0: never). ``ema_decay`` is the factor per step of the moving average over parameters and buffers
     (0: no average); with ``ema_warmup`` it begins lower, at (1 + steps) / (10 + steps). ``stochastic_depth`` is the
     probability of the last block's branch to be left out. ``distillation`` matters where there is a teacher.
+    ``weight_levels`` trains for int8: maps are rounded to 8 bits, weights to whole numbers from minus this to this, as
+    the int8 form will have them (0: nothing is rounded; 127; 63 for x86 without VNNI).
     """
 
     epochs: int
@@ -192,6 +194,7 @@ class Recipe:
     dropout: float = 0.0
     stochastic_depth: float = 0.0
     distillation: Distillation = Distillation()
+    weight_levels: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -208,6 +211,7 @@ class Recipe:
             check_number(f"Recipe.{field}", getattr(self, field), at_least=0, below=1)
         check_flag("Recipe.ema_warmup", self.ema_warmup)
         check_type("Recipe.distillation", self.distillation, Distillation, "a Distillation")
+        check_whole("Recipe.weight_levels", self.weight_levels, at_least=0, at_most=127)
         check_whole("Recipe.seed", self.seed, at_least=0, at_most=2**32 - 1)
 
     def learning_rate_at(self, epoch: int, progress: float) -> float:

@@ -138,17 +138,14 @@ def test_a_network_that_knows_its_images(tiny_arch: Arch, tmp_path: Path) -> Non
 @pytest.mark.parametrize("interpolation", Interpolation)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_levels(interpolation: Interpolation, channels: int) -> None:
-    """Within two grey levels of Pillow's, and equal in 97 pixels of 100; the nearest pixel is the same one."""
+    """Within one grey level of Pillow's, and equal in 98 pixels of 100; the nearest pixel is the same one."""
     preprocess = replace(PREPROCESS.for_channels(channels), interpolation=interpolation, resize=72, resolution=64)
     prepared = _prepared(preprocess)
-    for image in (*PHOTOS, *(photo.resize((50, 61)) for photo in PHOTOS), PHOTOS[0].crop((0, 0, 300, 72))):
-        shown = image.convert("L") if channels == 1 else image
-        difference = np.abs(prepared(shown) - _levels(preprocess, shown))
-        if interpolation is Interpolation.NEAREST:
-            assert (difference > 0.01).mean() < 0.01  # a pixel whose middle falls on an edge
-        else:
-            assert difference.max() < 2.01
-            assert (difference < 0.5).mean() > 0.97
+    for photo in (PHOTOS[0].crop((0, 0, 397, 509)), PHOTOS[1].crop((0, 0, 389, 383)), PHOTOS[2].resize((53, 61))):
+        image = photo.convert("L") if channels == 1 else photo  # prime sides: no pixel's middle falls on an edge
+        difference = np.abs(prepared(image) - _levels(preprocess, image))
+        assert difference.max() < (0.01 if interpolation is Interpolation.NEAREST else 1.01)
+        assert (difference < 0.01).mean() > 0.98
 
 
 def test_the_file_describes_itself(model: FBNet, inside: Path) -> None:

@@ -73,6 +73,7 @@ recipes = st.builds(
     dropout=shares,
     stochastic_depth=shares,
     distillation=distillations,
+    weight_levels=st.integers(0, 127),
     seed=st.integers(0, 2**32 - 1),
 )
 
@@ -131,6 +132,8 @@ REFUSED: list[tuple[Any, str, object, str]] = [
     (PLAIN, "dropout", 1.5, SHARE),
     (PLAIN, "stochastic_depth", None, SHARE),
     (PLAIN, "distillation", 0.8, "a Distillation"),
+    (PLAIN, "weight_levels", 128, "a whole number of at most 127"),
+    (PLAIN, "weight_levels", True, "a whole number of at least 0"),
     (PLAIN, "seed", -1, "a whole number of at least 0"),
     (PLAIN, "seed", 2**32, "a whole number of at most 4294967295"),
     (PLAIN, "seed", 0.5, "a whole number of at least 0"),

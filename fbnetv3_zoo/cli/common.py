@@ -19,6 +19,7 @@ from fbnetv3_zoo.zoo import ARCHS
 
 if TYPE_CHECKING:
     from fbnetv3_zoo.classify import Classifier
+    from fbnetv3_zoo.model import FBNet
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of text.")]
 SmallImages = Annotated[bool, typer.Option("--small-images", help="Use the form for 32 x 32 images (paper: CIFAR).")]
@@ -57,6 +58,32 @@ def open_classifier(model: str, *, pretrained: bool) -> Classifier:
     if model in ARCHS or model in RECORDS:
         raise ZooError(f"{model}: is a name, not a file; add --pretrained to take its published weights")
     return Classifier.of(load(model)) if model.startswith("hf-hub:") else Classifier.open(model)
+
+
+def open_network(model: str, *, pretrained: bool) -> FBNet:
+    """The network in the file or repository ``model``, or the one of that name, with random or published weights."""
+    from fbnetv3_zoo import create, load
+
+    return load(model) if _is_file(model) else create(model, pretrained=pretrained)
+
+
+def beside(model: str, output: Path | None, source: FBNet | Path, suffix: str) -> Path:
+    """``output``; without one a file beside the model's, or for a name in this folder."""
+    if output is not None:
+        return output
+    if isinstance(source, Path) or Path(model).suffix == ".safetensors":
+        return Path(model).with_suffix(suffix)
+    return Path(f"{source.arch.name}{suffix}")
+
+
+def warn_of_random_weights(model: str, source: FBNet | Path, *, pretrained: bool) -> None:
+    """Say so where a network of some name was taken without weights."""
+    if not isinstance(source, Path) and not _is_file(model) and not pretrained:
+        print("weights are random: good for timing, not for classifying")
+
+
+def _is_file(model: str) -> bool:
+    return model.startswith("hf-hub:") or Path(model).suffix == ".safetensors"
 
 
 def command_group(help: str) -> typer.Typer:

@@ -75,7 +75,13 @@ def demo(
         return
     _print_table(runs)
     print(f"\nMade in {seconds:.0f} s:")
-    for name in ("model.onnx", "model-int8.onnx", "predictions.png", "distilled/model.safetensors", "distilled/report.html"):
+    for name in (
+        "model.onnx",
+        "model-int8.onnx",
+        "predictions.png",
+        "distilled/model.safetensors",
+        "distilled/report.html",
+    ):
         print(f"  {written(output / name)}")
     print("\nNow try:")
     print(f"  {program()} classify {samples[3]} --model {output / 'model.onnx'}")
@@ -111,7 +117,7 @@ def _quantise(source: Path, digits: Dataset, path: Path) -> QuantiseReport:
 
 
 def _write_page(model: Path, samples: Sequence[Path], folder: Path, say: Callable[[str], None]) -> Path | None:
-    """A page that classifies in the browser; None where the browser's runtime cannot be had, for want of a network, say."""
+    """A page that classifies in the browser; None where the browser's runtime cannot be had, without a network, say."""
     from fbnetv3_zoo.errors import ZooError
     from fbnetv3_zoo.export.web import write_web
 

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from fbnetv3_zoo.cli import export_int8, export_others, export_web
-from fbnetv3_zoo.cli.common import Json, Pretrained, Resolution, command_group, print_json
-
-if TYPE_CHECKING:
-    from fbnetv3_zoo.model import FBNet
+from fbnetv3_zoo.cli.common import (
+    Json,
+    Pretrained,
+    Resolution,
+    beside,
+    command_group,
+    open_network,
+    print_json,
+    warn_of_random_weights,
+)
 
 app = command_group(
     """Take a model to where it will run; whatever is written is compared with PyTorch first.
@@ -22,21 +28,6 @@ app = command_group(
 )
 
 Model = Annotated[str, typer.Argument(help="A .safetensors file; or a name, with random or published weights.")]
-
-
-def open_network(model: str, *, pretrained: bool) -> FBNet:
-    """The network in the file ``model``, or the one of that name, with random or published weights."""
-    from fbnetv3_zoo import create, load
-
-    return load(model) if Path(model).suffix == ".safetensors" else create(model, pretrained=pretrained)
-
-
-def target(model: str, output: Path | None, network: FBNet, suffix: str) -> Path:
-    """``output``; without one a file beside the model's, or for a name in this folder."""
-    if output is not None:
-        return output
-    beside = Path(model).suffix == ".safetensors"
-    return Path(model).with_suffix(suffix) if beside else Path(f"{network.arch.name}{suffix}")
 
 
 @app.command()
@@ -61,14 +52,13 @@ def onnx(
 
     network = open_network(model, pretrained=pretrained)
     report = export_onnx(
-        network, target(model, output, network, ".onnx"), opset=opset, resolution=resolution, any_size=any_size,
+        network, beside(model, output, network, ".onnx"), opset=opset, resolution=resolution, any_size=any_size,
         preprocessing=preprocessing, align=align,
     )  # fmt: skip
     if as_json:
         print_json({**asdict(report), "max_difference": report.max_difference})
         return
-    if not model.endswith(".safetensors") and not pretrained:
-        print("weights are random: good for timing, not for classifying")
+    warn_of_random_weights(model, network, pretrained=pretrained)
     print(f"{report.path}: opset {report.opset}, {report.file_size / 1e6:.1f} MB")
     for label, shapes in (("input", report.inputs), ("output", report.outputs)):
         for name, shape in shapes.items():

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from fbnetv3_zoo.cli.common import Json, Pretrained, print_json, written
+from fbnetv3_zoo.cli.common import (
+    Json,
+    Pretrained,
+    beside,
+    open_network,
+    print_json,
+    warn_of_random_weights,
+    written,
+)
 from fbnetv3_zoo.errors import ZooError
 
 if TYPE_CHECKING:
@@ -56,13 +64,13 @@ def mobile(
 
     source = _source(model, pretrained=pretrained)
     report = export_mobile(
-        source, _target(model, output, source, ".ort"), style=Style(style), platform=Platform(platform),
+        source, beside(model, output, source, ".ort"), style=Style(style), platform=Platform(platform),
         type_reduction=type_reduction, batch=batch,
     )  # fmt: skip
     if as_json:
         print_json(_plain(report))
         return
-    _warn_of_random_weights(model, source, pretrained)
+    warn_of_random_weights(model, source, pretrained=pretrained)
     print(f"{written(report.path)}: for {platform}, optimised {'when opened' if style == 'runtime' else 'now'}")
     print(f"operators for a small build: {report.operators}")
     _print_parity(report.parity)
@@ -86,11 +94,11 @@ def openvino(
     from fbnetv3_zoo.export.to_intermediate import export_intermediate
 
     source = _source(model, pretrained=pretrained)
-    report = export_intermediate(source, _target(model, output, source, ".xml"), half=half)
+    report = export_intermediate(source, beside(model, output, source, ".xml"), half=half)
     if as_json:
         print_json(_plain(report))
         return
-    _warn_of_random_weights(model, source, pretrained)
+    warn_of_random_weights(model, source, pretrained=pretrained)
     print(f"{written(report.path)}, weights in {written(report.weights)}, {'float16' if half else 'float32'}")
     for label, shapes in (("input", report.inputs), ("output", report.outputs)):
         for name, shape in shapes.items():
@@ -109,17 +117,16 @@ def executorch(
 
     Example: fbnetv3 export executorch demo/model.safetensors --max-batch 1
     """
-    from fbnetv3_zoo.cli.export import open_network
     from fbnetv3_zoo.export.to_program import export_program
 
     if Path(model).suffix == ".onnx":
         raise ZooError(f"{model}: ExecuTorch takes networks, not graphs; give the .safetensors file or a name")
     network = open_network(model, pretrained=pretrained)
-    report = export_program(network, _target(model, output, network, ".pte"), max_batch=max_batch)
+    report = export_program(network, beside(model, output, network, ".pte"), max_batch=max_batch)
     if as_json:
         print_json(_plain(report))
         return
-    _warn_of_random_weights(model, network, pretrained)
+    warn_of_random_weights(model, network, pretrained=pretrained)
     print(f"{written(report.path)}: {'one image' if max_batch == 1 else f'up to {max_batch} images'} at a time")
     portable = ", ".join(f"{count} {name}" for name, count in report.portable.items()) or "none"
     pieces = f"{report.parts} piece{'s' if report.parts != 1 else ''}"
@@ -129,23 +136,7 @@ def executorch(
 
 def _source(model: str, *, pretrained: bool) -> FBNet | Path:
     """An ONNX file as it is, anything else as a network."""
-    from fbnetv3_zoo.cli.export import open_network
-
     return Path(model) if Path(model).suffix == ".onnx" else open_network(model, pretrained=pretrained)
-
-
-def _target(model: str, output: Path | None, source: FBNet | Path, suffix: str) -> Path:
-    """``output``; without one a file beside the model's, or for a name in this folder."""
-    if output is not None:
-        return output
-    if Path(model).suffix in (".safetensors", ".onnx") or isinstance(source, Path):
-        return Path(model).with_suffix(suffix)
-    return Path(f"{source.arch.name}{suffix}")
-
-
-def _warn_of_random_weights(model: str, source: FBNet | Path, pretrained: bool) -> None:
-    if not isinstance(source, Path) and not model.endswith(".safetensors") and not pretrained:
-        print("weights are random: good for timing, not for classifying")
 
 
 def _print_parity(parity: Mapping[str, FileParity]) -> None:

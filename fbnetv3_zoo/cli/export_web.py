@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from fbnetv3_zoo.cli.common import Json, Pretrained, print_json, program
-
-if TYPE_CHECKING:
-    from fbnetv3_zoo.model import FBNet
+from fbnetv3_zoo.cli.common import Json, Pretrained, open_network, print_json, program
 
 RANDOM = "random, its answers mean nothing"
 
@@ -41,7 +38,7 @@ def web(
     from fbnetv3_zoo.export.web_folder import check_free
 
     check_free(output)
-    given = model if Path(model).suffix in (".safetensors", ".onnx") else _network(model, pretrained=pretrained)
+    given = model if Path(model).suffix in (".safetensors", ".onnx") else open_network(model, pretrained=pretrained)
     source = RANDOM if given is not model and not pretrained else None
     report = write_web(given, output, samples=sample or [], runtime=runtime, source=source)
     if as_json:
@@ -57,9 +54,3 @@ def web(
     if report.licence is not None:
         print(f"licence of the weights: {report.licence}")
     print(f"look at it: {program()} serve-demo {report.folder}")
-
-
-def _network(model: str, *, pretrained: bool) -> FBNet:
-    from fbnetv3_zoo.cli.export import open_network
-
-    return open_network(model, pretrained=pretrained)

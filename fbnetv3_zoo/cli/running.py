@@ -22,6 +22,9 @@ BatchSize = Annotated[
     int | None, typer.Option(help="Images a step over all processes; learning rate and average are scaled with it.")
 ]
 LearningRate = Annotated[float | None, typer.Option(help="Peak rate, if not the recipe's.")]
+WeightLevels = Annotated[
+    int | None, typer.Option(help="Train for int8 with so many levels of weights: 127, or 63 for x86 without VNNI.")
+]
 RunSeed = Annotated[int | None, typer.Option("--seed", help="Seed of the run, if not the recipe's.")]
 SubsetFile = Annotated[Path | None, typer.Option("--subset", help="Only this part of the data (`fbnetv3 subset`).")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in the output folder.")]
@@ -58,11 +61,11 @@ def execution_of(options: Mapping[str, Any]) -> Execution:
 
 
 def changed(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
-    """``recipe`` with a command's options ``epochs``, ``batch_size``, ``learning_rate`` and ``seed`` where given."""
+    """``recipe`` with a command's options ``batch_size``, ``epochs`` and so on where it has them and they are given."""
     if options["batch_size"] is not None:
         recipe = recipe.for_batch_size(options["batch_size"])
-    fields_ = ("epochs", "learning_rate", "seed")
-    return replace(recipe, **{field: options[field] for field in fields_ if options[field] is not None})
+    fields_ = ("epochs", "learning_rate", "weight_levels", "seed")
+    return replace(recipe, **{field: options[field] for field in fields_ if options.get(field) is not None})
 
 
 def recipe_for(source: str | None, data: str) -> Recipe:

@@ -21,6 +21,7 @@ def train(
     epochs: running.Epochs = None,
     batch_size: running.BatchSize = None,
     learning_rate: running.LearningRate = None,
+    weight_levels: running.WeightLevels = None,
     seed: running.RunSeed = None,
     teacher: Annotated[
         str | None, typer.Option(help="Learn from this network too: a published name, a .safetensors or .onnx file.")

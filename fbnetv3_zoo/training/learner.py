@@ -19,6 +19,7 @@ from fbnetv3_zoo.training.execution import Execution, Precision
 from fbnetv3_zoo.training.loader import Batch
 from fbnetv3_zoo.training.losses import distilled_loss, map_distance
 from fbnetv3_zoo.training.optim import build_average, build_optimizer
+from fbnetv3_zoo.training.quantisation import follow_ranges
 from fbnetv3_zoo.training.teacher import Teacher, normalised
 from fbnetv3_zoo.training.world import World
 
@@ -105,6 +106,7 @@ class Learner:
             nn.utils.clip_grad_norm_(self.student.parameters(), self.recipe.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        follow_ranges(self.student)
         if self.average is not None:
             self.average.update_parameters(self.student.network)
 

@@ -26,6 +26,7 @@ from fbnetv3_zoo.training.interrupt import Termination
 from fbnetv3_zoo.training.learner import Learner
 from fbnetv3_zoo.training.loader import Batch, TrainingBatches, seed_of
 from fbnetv3_zoo.training.optim import warn_of_long_average
+from fbnetv3_zoo.training.quantisation import imitate_int8, plain_state
 from fbnetv3_zoo.training.report import Report, write_report
 from fbnetv3_zoo.training.run import Epoch, Observer, Run, Step
 from fbnetv3_zoo.training.teacher import TeacherSource, find_teacher
@@ -97,6 +98,9 @@ class _Trainer:
             pretrained=pretrained,
         )  # fmt: skip
         network.preprocess, network.class_names = self.preprocess, self.data.class_names
+        if recipe.weight_levels:
+            imitate_int8(network, recipe.weight_levels)
+            self.notes.append("trained for int8: all accuracies but the teacher's are of rounded weights and maps")
         found = teacher and find_teacher(teacher, preprocess=self.preprocess, device=self.world.device)
         self.learner = Learner(
             network, recipe, teacher=found or None, execution=self.execution, world=self.world, generator=generator
@@ -205,7 +209,7 @@ class _Trainer:
     def _delivered(self) -> FBNet:
         """The network that the run gives, on the CPU, in evaluation mode and without what only training needs."""
         model = FBNet(self.learner.student.network.arch)
-        model.load_state_dict(self.learner.result.state_dict())
+        model.load_state_dict(plain_state(self.learner.result))
         model.preprocess, model.class_names = self.preprocess, self.data.class_names
         return model.eval()
 

@@ -1,0 +1,106 @@
+"""Whether all runtimes answer alike: FBNetV3 A to G on photographs, a trained model on its whole test set.
+
+Networks: weights are drawn, norms have seen photographs; logits on 20 photographs of scikit-image. Model: that of
+`fbnetv3 demo` (--demo FOLDER), on all test digits, on PyTorch, ONNX Runtime, its mobile format, OpenVINO, ExecuTorch
+and in Chromium, for which the package `playwright` and a browser are needed. Prints Markdown tables.
+
+    python benchmarks/runtimes_agree.py --demo demo
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import skimage.data
+from PIL import Image
+
+import fbnetv3_zoo
+from fbnetv3_zoo.classify import Classifier
+from fbnetv3_zoo.export import export_intermediate, export_mobile, export_onnx, export_program, write_web
+from fbnetv3_zoo.export.parity import parity
+from fbnetv3_zoo.preprocess import stack
+from fbnetv3_zoo.training import find_dataset
+from fbnetv3_zoo.zoo import ARCHS
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from browser import classified_in_browser, playwright
+from settled import settled
+
+NAMES = tuple(f"fbnetv3_{letter}" for letter in "abcdefg")
+PHOTOGRAPHS = ("astronaut", "coffee", "chelsea", "rocket", "hubble_deep_field", "immunohistochemistry", "retina")
+
+
+def photographs(count: int = 20) -> list[Image.Image]:
+    """Whole photographs first, then parts of them."""
+    whole = [Image.fromarray(getattr(skimage.data, name)()) for name in PHOTOGRAPHS]
+    rng, parts = np.random.default_rng(0), whole[:count]
+    while len(parts) < count:
+        image = whole[len(parts) % len(whole)]
+        side = int(rng.integers(min(image.size) // 2, min(image.size)))
+        left, top = int(rng.integers(image.width - side)), int(rng.integers(image.height - side))
+        parts.append(image.crop((left, top, left + side, top + side)))
+    return parts
+
+
+def networks(names: list[str], folder: Path) -> None:
+    print("| network | pixels | ONNX Runtime | OpenVINO | ExecuTorch | same class |")
+    print("|---|---:|---:|---:|---:|---:|")
+    for name in names:
+        model = settled(ARCHS[name])
+        paths = [folder / f"{name}{suffix}" for suffix in (".onnx", ".xml", ".pte")]
+        export_onnx(model, paths[0], batch_sizes=[1])
+        export_intermediate(paths[0], paths[1])
+        export_program(model, paths[2], max_batch=1)
+        found = parity(model, paths, images=photographs()).files
+        same = min(one.images - len(one.disagree) for one in found)
+        relative = " | ".join(f"{one.relative:.1e}" for one in found)
+        print(f"| {name} | {model.preprocess.resolution} | {relative} | {same} of {found[0].images} |", flush=True)
+
+
+def model(demo: Path, folder: Path) -> None:
+    network = fbnetv3_zoo.load(demo / "distilled" / "model.safetensors")
+    digits = find_dataset("digits", seed=0)["test"]
+    images, labels = [example.read() for example in digits], np.array([example.label for example in digits])
+    export_onnx(network, folder / "model.onnx")
+    export_mobile(folder / "model.onnx", folder / "model.ort")
+    export_intermediate(folder / "model.onnx", folder / "model.xml")
+    export_program(network, folder / "model.pte")
+    answers = {"PyTorch": Classifier.of(network.eval())}
+    for kind, suffix in (
+        ("ONNX Runtime", "onnx"),
+        ("its mobile format", "ort"),
+        ("OpenVINO", "xml"),
+        ("ExecuTorch", "pte"),
+    ):
+        answers[kind] = Classifier.open(folder / f"model.{suffix}")
+    batch = stack(network.preprocess, images)
+    classes = {kind: one.logits(batch).argmax(1) for kind, one in answers.items()}
+    write_web(folder / "model.onnx", folder / "page")
+    files = [folder / f"{number}.png" for number in range(len(images))]
+    for image, file in zip(images, files, strict=True):
+        image.save(file)
+    with playwright() as driver:
+        classes["Chromium"] = np.array(classified_in_browser(driver, folder / "page", files))
+    print(f"\n| runtime | same class as PyTorch, of {len(images)} | right |\n|---|---:|---:|")
+    for kind, found in classes.items():
+        print(f"| {kind} | {(found == classes['PyTorch']).sum()} | {(found == labels).mean():.2%} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--demo", type=Path, help="the folder of `fbnetv3 demo`")
+    parser.add_argument("--networks", nargs="*", default=NAMES)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        if options.networks:
+            networks(options.networks, Path(folder))
+        if options.demo:
+            model(options.demo, Path(folder))
+
+
+if __name__ == "__main__":
+    main()
