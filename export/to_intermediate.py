@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from fbnetv3_zoo.atomic import replacing
 from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.export.forms import BLOCK
 from fbnetv3_zoo.export.parity import FileParity
 from fbnetv3_zoo.export.sources import Source, compared, source_graph
 from fbnetv3_zoo.model import FBNet
@@ -61,7 +62,7 @@ def export_intermediate(
     if path.suffix != ".xml":
         raise ZooError(f"{path}: OpenVINO files end in .xml; change the ending")
     with tempfile.TemporaryDirectory() as folder:
-        made = source_graph(source, Path(folder))
+        made = source_graph(source, Path(folder), align=BLOCK)
         model = _converted(made, path)
         draft = Path(folder) / path.name
         write_model(model, draft, made.entries, half=half)
