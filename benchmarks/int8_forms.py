@@ -1,8 +1,8 @@
 """Which form of an int8 network runs fastest: FBNetV3-A at 224 pixels on ONNX Runtime and OpenVINO.
 
-Every form is given the same image, in turn (A B C, B C A, ...), on as many threads as asked for; ratios are to the fastest
-float32 form, round by round. Weights are drawn, norms have seen photographs: good for time, not for accuracy. Prints a
-Markdown table; needs the extra ``openvino``.
+Every form is given the same image, in turn (A B C, B C A, ...), on as many threads as asked for; ratios are to the
+fastest float32 form, round by round. Weights are drawn, norms have seen photographs: good for time, not for accuracy.
+Prints a Markdown table; needs the extra ``openvino``.
 
     python benchmarks/int8_forms.py --rounds 101
 """

@@ -69,17 +69,19 @@ def map_values(model: onnx.ModelProto, images: Floats, names: Sequence[str]) -> 
     probed = onnx.ModelProto()
     probed.CopyFrom(model)
     (given,) = probed.graph.input
-    del probed.graph.output[:]
-    probed.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names if name != given.name)
+    answered = {value.name for value in probed.graph.output}
+    wanted = [name for name in names if name != given.name and name not in answered]
+    probed.graph.output.extend(map(onnx.helper.make_empty_tensor_value_info, wanted))
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(probed.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    outputs = [output.name for output in session.get_outputs()]
+    others = [name for name in names if name != given.name]
     for start in range(0, len(images), BATCH):
         batch = images[start : start + BATCH]
         if given.name in names:
             yield given.name, batch
-        yield from zip(outputs, session.run(outputs, {given.name: batch}), strict=True)
+        if others:
+            yield from zip(others, session.run(others, {given.name: batch}), strict=True)
 
 
 class _Seen:

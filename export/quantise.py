@@ -118,7 +118,8 @@ def quantise(
         images: calibration images of the kind that the network will see, or a folder of them; at least 8, better 100.
             An array holds them as the network takes them, shape (images, channels, height, width).
         target: processors to write for (default: this machine's).
-        clip: cut off rare large values of maps where that makes the error smaller.
+        clip: cut off rare large values of maps where that makes the error smaller (for ONNX Runtime; NNCF's ways of
+            doing so cost more than they gain).
         keep: names of convolutions to leave in float.
         agreement: part of the calibration images to which int8 must give the same class first as float. While it does
             not, the layers that cost most are left in float.
@@ -148,7 +149,7 @@ def quantise(
     if output.suffix == ".xml":
         from fbnetv3_zoo.export.quantised_intermediate import IntermediateBuild
 
-        build = IntermediateBuild(str(source), model, batch, weight_levels=target.weight_levels, clip=clip)
+        build = IntermediateBuild(str(source), model, batch, weight_levels=target.weight_levels)
     candidate, floating = _good_enough(
         build, batch, logits_of(model)(batch), frozenset(keep), agreement=agreement, most_float=most_float,
         order=work.order,

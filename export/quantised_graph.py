@@ -148,6 +148,15 @@ def logits_of(model: onnx.ModelProto, *, threads: int | None = None) -> Logits:
     return logits
 
 
+def _holding(weight: WholeWeight, bias: Floats, step: np.float32) -> WholeWeight:
+    """``weight`` with steps so large that ``bias`` is no more than 2^30 of them: else a dead channel loses its bias."""
+    steps = np.maximum(weight.steps, np.abs(bias) / (step * np.float32(2**30)))
+    if np.array_equal(steps, weight.steps):
+        return weight
+    shrunk = np.moveaxis(weight.whole, weight.axis, -1) * (weight.steps / steps)
+    return WholeWeight(np.moveaxis(np.round(shrunk).astype(np.int8), -1, weight.axis), steps, weight.axis)
+
+
 class _Writer:
     def __init__(
         self, graph: onnx.GraphProto, ranges: Mapping[str, Range], weights: Mapping[str, WholeWeight],
@@ -221,11 +230,12 @@ class _Writer:
         if not self._is_quantised(node.input[0]):
             self._quantise(node.input[0], self._ranges[node.input[0]])
         found, weight = self._quantised[node.input[0]], self._whole_weights[node.name]
+        bias = self._weights[node.input[2]] if len(node.input) > 2 else np.zeros(1, np.float32)
+        weight = _holding(weight, bias, found.step)
         steps, gemm = self._constant(weight.steps), node.op_type == "Gemm"
         inputs = [self._float(node.input[0]), self._dequantised(weight.whole, steps, weight.axis, gemm=gemm)]
         if len(node.input) > 2:
-            bias = self._weights[node.input[2]] / (found.step * weight.steps).astype(np.float64)
-            whole = np.clip(np.round(bias), -(2**31), 2**31 - 1).astype(np.int32)
+            whole = np.round(bias / (found.step * weight.steps).astype(np.float64)).astype(np.int32)
             # the step of a bias follows from the others: a runtime computes it once, and the file needs not hold it
             inputs.append(self._dequantised(whole, self._emit("Mul", [steps, found.scale]), 0, gemm=gemm))
         return inputs

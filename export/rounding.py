@@ -89,7 +89,8 @@ def rounded(weight: Doubles, moments: Doubles, levels: int) -> Whole:
             part[:, n:] -= triangle[:, n, n:, None] * errors[:, None, n]
             found[:, start + n] = whole
         left[:, block.stop :] -= np.matmul(upper[:, block, block.stop :].swapaxes(1, 2), errors)
-    return found.swapaxes(1, 2)
+    turned: Whole = found.swapaxes(1, 2)
+    return turned
 
 
 def _factor(moments: Doubles) -> Doubles:

@@ -62,6 +62,10 @@ def test_what_it_prints(demo: Demo, small: Arch) -> None:
         "2. The slim network, on labels alone",
         "3. The slim network, with the teacher: loss = 0.8 x distillation + 0.2 x cross entropy",
         next(line for line in lines if line.startswith("4. ONNX: largest difference to PyTorch ")),
+        next(
+            line for line in lines if re.match(r"5\. int8: \d\.\d\d of the size, the same class for [\d.]+% of", line)
+        ),
+        next(line for line in lines if re.match(r"6\. Web page: the network in a browser, .* MB$", line)),
     ]
     on_torch = [line.split(": ", 1)[1] for line in lines if line.startswith("Test accuracy: ")]
     (on_onnx,) = [line.split(": ", 1)[1] for line in lines if line.startswith("Test accuracy on ONNX Runtime: ")]
@@ -83,10 +87,12 @@ def test_what_it_prints(demo: Demo, small: Arch) -> None:
 
 
 def test_what_it_leaves(demo: Demo) -> None:
-    assert {path.name for path in demo.folder.iterdir()} == {*RUNS, "images", "model.onnx", "predictions.png"}
+    assert {path.name for path in demo.folder.iterdir()} == {
+        *RUNS, "images", "model.onnx", "model-int8.onnx", "predictions.png", "web",
+    }  # fmt: skip
     for name in RUNS:
         assert {path.name for path in (demo.folder / name).iterdir()} - {".lock"} == LEFT
-    for name in ("model.onnx", "predictions.png", "distilled/model.safetensors", "distilled/report.html"):
+    for name in ("model.onnx", "model-int8.onnx", "predictions.png", "distilled/model.safetensors"):
         assert f"  {demo.folder / name} (" in demo.ended.out
     names = [load(demo.folder / name / "model.safetensors").arch.name for name in RUNS]
     assert names == ["tiny_small_w0.5_d0.5", *["tiny_small_w0.25_d0.25"] * 2]
@@ -106,8 +112,8 @@ def test_the_distilled_one_had_the_teacher(demo: Demo) -> None:
 
 def test_its_suggestions_work(demo: Demo) -> None:
     suggestions = [shlex.split(line)[1:] for line in demo.ended.out.splitlines() if re.match(r"  \S*fbnetv3 ", line)]
-    assert [words[0] for words in suggestions] == ["classify", "list"]
-    for words in suggestions:
+    assert [words[0] for words in suggestions] == ["classify", "serve-demo", "list"]
+    for words in suggestions[::2]:
         assert succeed(*words)
 
 
@@ -119,7 +125,7 @@ def test_again_in_the_same_folder_it_begins_anew(demo: Demo, tiny_arch: Arch, tm
     ended = _demo(tiny_arch, few_digits(seed=1), "--epochs", 2, "--seed", 1, "--output", folder, "--json")
     assert ended.code == 0
     found = json.loads(ended.out)
-    assert list(found) == ["folder", "test", "max_difference", "seconds"]
+    assert list(found) == ["folder", "test", "int8", "page", "max_difference", "seconds"]
     assert found["folder"] == str(folder)
     assert list(found["test"]) == [*RUNS, "onnx"]
     assert [told["total"] for told in found["test"].values()] == [31] * 4

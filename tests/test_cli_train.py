@@ -203,8 +203,8 @@ def test_every_option_arrives(home: Home, monkeypatch: pytest.MonkeyPatch, tmp_p
         monkeypatch, "--output", tmp_path / "new", "--model", "fbnetv3_b", "--small-images", "--width", 0.5,
         "--depth", 2, "--resolution", 40, "--subset", home.folder / "subset.json", "--recipe", "cifar10",
         "--epochs", 7, "--batch-size", 256, "--learning-rate", 0.3, "--seed", 5, "--teacher", "t.onnx",
-        "--weights", "w.safetensors", "--weight-levels", 63, "--resume", "--device", "cuda:1", "--workers", 3, "--precision", "bf16",
-        "--compile", "--gradient-checkpointing", "--accumulation", 4, "--checkpoint-steps", 50,
+        "--weights", "w.safetensors", "--weight-levels", 63, "--resume", "--device", "cuda:1", "--workers", 3,
+        "--precision", "bf16", "--compile", "--gradient-checkpointing", "--accumulation", 4, "--checkpoint-steps", 50,
         "--checkpoint-minutes", 2.5, "--keep-checkpoints", 9, "--on-bad-image", "skip", "--tensorboard", "--json",
     )  # fmt: skip
     assert given.arch == replace(ARCHS["fbnetv3_b"].for_small_images().scaled(width=0.5, depth=2), resolution=40)

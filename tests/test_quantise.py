@@ -5,7 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import pytest
 from disks import small_disk
 from fitted import fitted
 from onnx import TensorProto, helper, numpy_helper
+from runs import PLAIN
 from settled import settled
 from test_export_forms import V2
 from test_runtimes import V1
@@ -24,8 +26,9 @@ from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.classify import Classifier
 from fbnetv3_zoo.description import Description
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.export import export_onnx
+from fbnetv3_zoo.export import export_onnx, rounding
 from fbnetv3_zoo.export.calibrate import Range, find_ranges, read_calibration
+from fbnetv3_zoo.export.forms import attribute, producers
 from fbnetv3_zoo.export.photographs import photographs
 from fbnetv3_zoo.export.quantise import Target, quantise
 from fbnetv3_zoo.export.quantised_graph import (
@@ -41,6 +44,7 @@ from fbnetv3_zoo.export.rounding import input_moments, rounded
 from fbnetv3_zoo.export.sensitivity import by_sensitivity
 from fbnetv3_zoo.graph_file import entries_of
 from fbnetv3_zoo.preprocess import stack
+from fbnetv3_zoo.training import train
 from fbnetv3_zoo.training.data import digits
 
 Floats = npt.NDArray[np.float32]
@@ -52,9 +56,10 @@ LABELS = [example.label for example in TEST]
 @pytest.fixture(scope="module")
 def source(tiny_arch: Arch, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file of a network that knows the digits, with weights that came from somewhere."""
-    network = fitted(tiny_arch)
+    folder = tmp_path_factory.mktemp("float")
+    network = train(tiny_arch.for_small_images(), digits(), replace(PLAIN, epochs=12), folder / "run").model
     network.weights, network.licence = "tiny.digits", "CC-BY-4.0"
-    return export_onnx(network, tmp_path_factory.mktemp("float") / "net.onnx", batch_sizes=[2]).path
+    return export_onnx(network, folder / "net.onnx", batch_sizes=[2]).path
 
 
 @pytest.fixture(scope="module")
@@ -81,11 +86,12 @@ def _batch(model: onnx.ModelProto) -> Floats:
 
 
 def _chain(
-    *nodes: onnx.NodeProto, weights: Mapping[str, npt.NDArray[np.generic]], channels: int = 1
-) -> onnx.ModelProto:
+    *nodes: onnx.NodeProto, weights: Mapping[str, npt.NDArray[np.generic]], channels: int = 1,
+    shape: Sequence[str] = ("batch", "answers"),
+) -> onnx.ModelProto:  # fmt: skip
     """A graph from ``images`` to ``logits``, the answer of the last node, on maps of any size."""
     images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", channels, "height", "width"])
-    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, None)
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, shape)
     constants = [numpy_helper.from_array(array, name) for name, array in weights.items()]
     graph = helper.make_graph(list(nodes), "chain", [images], [logits], constants)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
@@ -133,11 +139,13 @@ def test_without_labels_or_test_images(source: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".onnx", ".xml"])
 def test_twice_gives_the_same_files(suffix: str, source: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
-        quantise(source, tmp_path / name / f"int8{suffix}", SHOWN, agreement=1)
-    files = sorted(file.name for file in (tmp_path / "one").iterdir())
-    assert [(tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes() for file in files] == [
-        True
-    ] * len(files)
+        quantise(source, tmp_path / name / f"int8{suffix}", SHOWN, agreement=0)
+    # OpenVINO numbers a model's unnamed parts anew in every model of a process
+    file = "int8.onnx" if suffix == ".onnx" else "int8.bin"
+    assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+    images = np.random.default_rng(0).standard_normal((4, 1, 32, 32), np.float32)
+    one, two = (Classifier.open(tmp_path / name / f"int8{suffix}").logits(images) for name in ("one", "two"))
+    np.testing.assert_array_equal(one, two)
 
 
 @pytest.mark.parametrize("arch", [V1, V2], ids=["v1", "v2"])
@@ -155,8 +163,9 @@ def test_networks_of_the_other_papers(arch: Arch, suffix: str, tmp_path: Path) -
 # Layers in float
 
 
-def test_layers_stay_in_float_until_it_agrees(source: Path, tmp_path: Path) -> None:
-    """With weights of so few levels that it matters."""
+def test_layers_stay_in_float_until_it_agrees(tiny_arch: Arch, tmp_path: Path) -> None:
+    """With a network whose answers are differences of large numbers."""
+    source = export_onnx(fitted(tiny_arch), tmp_path / "net.onnx", batch_sizes=[2]).path
     layers = [layer.name for layer in layers_of(onnx.load(source))]
     strict = quantise(source, tmp_path / "strict.onnx", SHOWN, agreement=1, most_float=16, target=Target.AVX2)
     loose = quantise(source, tmp_path / "loose.onnx", SHOWN, agreement=0, target=Target.AVX2)
@@ -176,7 +185,7 @@ def test_a_kept_layer_stays_in_float_in_what_runs(model: onnx.ModelProto, tmp_pa
     ranges, settings = find_ranges(model, batch, observed(model.graph)), Settings()
     weights = whole_weights(model, settings)
     convolutions = [layer for layer in layers_of(model) if layer.op_type == "Conv"]
-    for kept in convolutions[1:]:
+    for kept in (layer for layer in convolutions[1:] if _constants(model)[layer.input[1]].any()):
         runs = _optimised(quantised(model, ranges, weights, settings, keep=[kept.name]), tmp_path)
         kinds = Counter(node.op_type for node in runs.graph.node)
         assert kinds["QLinearConv"] == len(convolutions) - 1
@@ -185,12 +194,8 @@ def test_a_kept_layer_stays_in_float_in_what_runs(model: onnx.ModelProto, tmp_pa
         weight = _constants(runs)[floating[0].input[1]]
         wanted = _constants(model)[kept.input[1]]
         assert weight.dtype == np.float32
-        assert np.abs(weight / np.abs(weight).max() - _like(wanted, weight) / np.abs(wanted).max()).max() < 1e-6
-
-
-def _like(weight: npt.NDArray[np.generic], blocked: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-    """``weight`` with its first two axes turned where ONNX Runtime stored it so."""
-    return weight if weight.shape == blocked.shape else weight.reshape(blocked.shape)
+        # but for the step of the map, which is multiplied in
+        np.testing.assert_allclose(weight * np.abs(wanted).max(), wanted * np.abs(weight).max(), rtol=1e-5, atol=1e-9)
 
 
 def _optimised(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
@@ -249,30 +254,45 @@ def _run(model: onnx.ModelProto, images: Floats, *, optimised: bool) -> Floats:
 
 @pytest.mark.parametrize("target", Target)
 def test_whole_numbers_suit_the_processor(target: Target, source: Path, tmp_path: Path) -> None:
+    float_model = onnx.load(source)
     model = onnx.load(quantise(source, tmp_path / "int8.onnx", SHOWN, target=target, agreement=0).path)
-    constants, float_model = _constants(model), onnx.load(source)
-    whole = {
-        name.removesuffix(".weight.float.whole"): a
-        for name, a in constants.items()
-        if name.endswith("weight.float.whole")
-    }
-    layers = {layer.output[0]: layer for layer in layers_of(float_model)}
-    assert whole.keys() == layers.keys()
+    constants, floats, writers = _constants(model), _constants(float_model), producers(model.graph)
     levels = {Target.AVX2: 63, Target.VNNI: 127, Target.ARM64: 127}[target]
-    for name, array in whole.items():
-        weight, axis = _constants(float_model)[layers[name].input[1]], 0
-        if layers[name].op_type == "Gemm" and weight.shape[0] != 10:
-            axis = 1
-        steps = constants[f"{name}.weight.float.scale"]
-        assert array.dtype == np.int8
-        assert np.abs(array).max() == levels
-        assert steps.shape == (weight.shape[axis],)  # each channel has its own step
-        rows = np.abs(np.moveaxis(weight, axis, 0).reshape(len(steps), -1)).max(1)
-        np.testing.assert_allclose(steps, np.maximum(rows / levels, 1e-12), rtol=1e-6)
-    kind = np.int8 if target is Target.ARM64 else np.uint8
+    nodes = {node.name: node for node in model.graph.node if node.op_type in ("Conv", "Gemm")}
+    assert nodes.keys() == {layer.name for layer in layers_of(float_model)}
+    for layer in layers_of(float_model):
+        dequantised = writers[nodes[layer.name].input[1]]
+        whole, steps = (constants[name] for name in dequantised.input[:2])
+        weight = floats[layer.input[1]]
+        rows = np.abs(np.moveaxis(weight, attribute(dequantised, "axis", -1), 0).reshape(len(steps), -1)).max(1)
+        assert whole.dtype == np.int8
+        assert np.abs(whole).max() == (levels if rows.any() else 0)
+        assert steps.shape == rows.shape  # each channel has its own step
+        np.testing.assert_allclose(steps[rows > 0], rows[rows > 0] / levels, rtol=1e-6)
+        assert whole.shape == weight.shape
     zeros = [constants[node.input[2]] for node in model.graph.node if node.op_type == "QuantizeLinear"]
-    assert len(zeros) > len(layers)
-    assert {zero.dtype for zero in zeros} == {np.dtype(kind)}
+    assert len(zeros) > len(nodes)
+    assert {zero.dtype for zero in zeros} == {np.dtype(target.activations.value)}
+
+
+@pytest.mark.parametrize("bias", [1.0, -300.0])
+def test_a_dead_channel_keeps_its_bias(bias: float) -> None:
+    """Its weights are zero, or next to that: their steps are made so large that whole numbers hold the bias."""
+    weights = {
+        "weight": np.array([0, 1e-10, 0.5], np.float32).reshape(3, 1, 1, 1),
+        "bias": np.array([bias, bias, 0.25], np.float32),
+    }
+    nodes = [
+        helper.make_node("Conv", ["images", "weight", "bias"], ["a"], "only"),
+        helper.make_node("GlobalAveragePool", ["a"], ["b"]),
+        helper.make_node("Flatten", ["b"], ["logits"]),
+    ]
+    model, images = _chain(*nodes, weights=weights), np.linspace(-1, 1, 8 * 9, dtype=np.float32).reshape(8, 1, 3, 3)
+    ranges, settings = find_ranges(model, images, observed(model.graph)), Settings()
+    made = quantised(model, ranges, whole_weights(model, settings), settings)
+    step = (max(0.75, bias) - min(-0.25, bias)) / 255
+    for optimised in (True, False):
+        assert np.abs(_run(made, images, optimised=optimised) - logits_of(model)(images)).max() < step
 
 
 def test_this_machine_is_one_of_the_targets() -> None:
@@ -307,9 +327,10 @@ def test_rounding_keeps_answers() -> None:
     assert np.abs(rounded(2 * weight, moments, 63)).max() == 63
 
 
-def test_moments_are_those_of_a_layers_inputs() -> None:
+def test_moments_are_those_of_a_layers_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounding, "POSITIONS", 10**6)  # all of them
     rng = np.random.default_rng(0)
-    images = rng.standard_normal((16, 4, 9, 9), np.float32)
+    images = rng.standard_normal((64, 4, 20, 20), np.float32)
     weights = {
         "whole": rng.standard_normal((4, 4, 1, 1), np.float32),
         "deep": rng.standard_normal((4, 1, 3, 3), np.float32),
@@ -323,11 +344,11 @@ def test_moments_are_those_of_a_layers_inputs() -> None:
     found = input_moments(model, layers_of(model), images)
     assert {name: moments.shape for name, moments in found.items()} == {"pointwise": (1, 4, 4), "depthwise": (4, 9, 9)}
     flat = images.transpose(1, 0, 2, 3).reshape(4, -1).astype(np.float64)
-    batches = 2
-    np.testing.assert_allclose(found["pointwise"][0] / batches, flat @ flat.T / flat.shape[1], atol=0.05)
+    batches = 8
+    np.testing.assert_allclose(found["pointwise"][0] / batches, flat @ flat.T / flat.shape[1], atol=0.1)
     middle = np.einsum("oi,nihw->nohw", weights["whole"][:, :, 0, 0], images)[:, :, ::2, ::2]
     seen = (middle.astype(np.float64) ** 2).mean((0, 2, 3))  # the kernel's middle never lies outside
-    np.testing.assert_allclose(found["depthwise"][:, 4, 4] / batches, seen, rtol=0.3)
+    np.testing.assert_allclose(found["depthwise"][:, 4, 4] / batches, seen, rtol=1e-4)
 
 
 def _error(values: Floats, found: Range) -> float:
@@ -339,29 +360,29 @@ def _error(values: Floats, found: Range) -> float:
 
 def test_ranges_cut_off_what_is_rare() -> None:
     images = np.random.default_rng(0).standard_t(3, (16, 1, 60, 60)).astype(np.float32)
-    model = _chain(helper.make_node("Relu", ["images"], ["logits"]), weights={})
+    model = _chain(helper.make_node("Relu", ["images"], ["logits"]), weights={}, shape="nchw")
     names = ["images", "logits"]
     whole, part = (find_ranges(model, images, names, clip=clip) for clip in (False, True))
     assert whole["images"] == Range(float(images.min()), float(images.max()))
     assert whole["logits"] == Range(0.0, float(images.max()))
     for name, values in (("images", images), ("logits", np.maximum(images, 0))):
-        assert _error(values, part[name]) < 0.7 * _error(values, whole[name])
         best = min(_error(values, Range(whole[name].low * p, whole[name].high * p)) for p in np.linspace(0.3, 1, 71))
         assert _error(values, part[name]) < 1.05 * best
+    assert _error(images, part["images"]) < 0.9 * _error(images, whole["images"])
     even = np.random.default_rng(1).uniform(-1, 2, (16, 1, 60, 60)).astype(np.float32)
     found = find_ranges(model, even, ["images"])["images"]
     assert (found.low, found.high) == pytest.approx((even.min(), even.max()), rel=0.02)
 
 
 def test_a_map_of_zeros_has_a_range() -> None:
-    model = _chain(helper.make_node("Relu", ["images"], ["logits"]), weights={})
+    model = _chain(helper.make_node("Relu", ["images"], ["logits"]), weights={}, shape="nchw")
     images = np.zeros((8, 1, 4, 4), np.float32)
     assert find_ranges(model, images, ["images", "logits"]) == {"images": Range(0, 0), "logits": Range(0, 0)}
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_maps_that_are_no_numbers(value: float) -> None:
-    model = _chain(helper.make_node("Relu", ["images"], ["logits"]), weights={})
+    model = _chain(helper.make_node("Relu", ["images"], ["logits"]), weights={}, shape="nchw")
     images = np.zeros((8, 1, 4, 4), np.float32)
     images[3, 0, 1, 1] = value
     with pytest.raises(ZooError) as caught:

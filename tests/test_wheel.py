@@ -32,6 +32,7 @@ def test_nothing_but_the_package_reaches_the_top_level(wheel: Path) -> None:
     for room in ("search", "detection", "export"):
         assert f"fbnetv3_zoo/{room}/__init__.py" in names
     assert "fbnetv3_zoo/py.typed" in names
+    assert "fbnetv3_zoo/export/site/index.html" in names
     assert "fbnetv3_zoo/detection/configs/fbnetv3_a_c4.yaml" in names
     assert "fbnetv3_zoo/detection/configs/fbnetv3_a_c4.py" in names
 
@@ -55,7 +56,7 @@ def test_demo_runs_from_the_wheel_in_another_folder(wheel: Path, tmp_path: Path)
     assert all(told["total"] >= 350 for told in found.values())
     assert found["onnx"]["top1"] == found["distilled"]["top1"]
     assert sorted(path.name for path in (elsewhere / "demo").iterdir()) == [
-        "alone", "distilled", "images", "model.onnx", "predictions.png", "teacher",
+        "alone", "distilled", "images", "model-int8.onnx", "model.onnx", "predictions.png", "teacher", "web",
     ]  # fmt: skip
     where = [python, "-c", "import fbnetv3_zoo; print(fbnetv3_zoo.__file__)"]
     found = subprocess.run(where, check=True, capture_output=True, text=True, cwd=elsewhere).stdout

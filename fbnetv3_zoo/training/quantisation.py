@@ -76,7 +76,8 @@ class _Conv(nn.Conv2d):
         self.input = RoundedMap()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._conv_forward(self.input(x), rounded_weight(self.weight, self.levels), self.bias)
+        y: Tensor = self._conv_forward(self.input(x), rounded_weight(self.weight, self.levels), self.bias)
+        return y
 
 
 class _Linear(nn.Linear):
