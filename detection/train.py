@@ -149,6 +149,8 @@ def _check(spec: DetectorSpec, data: CocoData, validation: CocoData, recipe: Rec
             "recipe: a detector is trained with mirroring (augmentation.flip) alone; set the other augmentation, "
             "label_smoothing, dropout and stochastic_depth to nothing"
         )
+    if recipe.weight_levels:
+        raise ZooError("recipe: detectors are not trained for int8; set weight_levels to 0")
     allowed = replace(
         Execution(), device=execution.device, checkpoint_steps=execution.checkpoint_steps,
         checkpoint_minutes=execution.checkpoint_minutes, keep_checkpoints=execution.keep_checkpoints,

@@ -146,13 +146,15 @@ def quantise(
     settings = Settings(target.activations, target.weight_levels)
     work = _Calibrated(model, batch, settings, clip=clip)
     build: Callable[[frozenset[str]], Candidate] = work.build
+    in_float: Collection[str] = ()
     if output.suffix == ".xml":
         from fbnetv3_zoo.export.quantised_intermediate import IntermediateBuild
 
-        build = IntermediateBuild(str(source), model, batch, weight_levels=target.weight_levels)
+        build = sparing = IntermediateBuild(str(source), model, batch, weight_levels=target.weight_levels)
+        in_float = sparing.unworthy
     candidate, floating = _good_enough(
         build, batch, logits_of(model)(batch), frozenset(keep), agreement=agreement, most_float=most_float,
-        order=work.order,
+        order=lambda: work.order(but=in_float),
     )  # fmt: skip
     expected, found = logits_of(model)(compared), candidate.logits()(compared)
     truth = None if labels is None else np.asarray(labels)
@@ -213,8 +215,9 @@ class _Calibrated:
     def build(self, keep: frozenset[str]) -> _Graph:
         return _Graph(quantised(self._model, self._ranges, self._weights, self._settings, keep=keep))
 
-    def order(self) -> list[str]:
-        return by_sensitivity(self._model, self._ranges, self._weights, self._settings, self._images[:RANKED_ON])
+    def order(self, *, but: Collection[str]) -> list[str]:
+        images = self._images[:RANKED_ON]
+        return by_sensitivity(self._model, self._ranges, self._weights, self._settings, images, but=but)
 
     @cached_property
     def _ranges(self) -> dict[str, Range]:
@@ -273,19 +276,27 @@ def _good_enough(
     build: Callable[[frozenset[str]], Candidate], batch: Floats, expected: Floats, keep: frozenset[str], *,
     agreement: float, most_float: int, order: Callable[[], Sequence[str]],
 ) -> tuple[Candidate, frozenset[str]]:  # fmt: skip
-    """The first candidate that agrees with float as wanted, leaving more and more layers in float; else the best."""
+    """The first candidate that agrees with float as wanted, leaving more and more layers in float.
+
+    Else the one whose logits are nearest to float's, which tells more of few images than their classes do.
+    """
     best, floating = build(keep), keep
-    found = _agreement(best.logits()(batch), expected)
+    found = best.logits()(batch)
     ranked: Sequence[str] | None = None
     count = 1
-    while found < agreement and count <= most_float:
+    while _agreement(found, expected) < agreement and count <= most_float:
         ranked = order() if ranked is None else ranked
         more = keep | set(ranked[:count])
         candidate = build(more)
-        if (now := _agreement(candidate.logits()(batch), expected)) > found:
+        now = candidate.logits()(batch)
+        if _distance(now, expected) < _distance(found, expected) or _agreement(now, expected) >= agreement:
             best, floating, found = candidate, more, now
         count *= 2
     return best, floating
+
+
+def _distance(found: Floats, expected: Floats) -> float:
+    return float(np.square(found - expected).sum())
 
 
 def _agreement(found: Floats, expected: Floats) -> float:

@@ -74,6 +74,8 @@ class IntermediateBuild:
         graph: float graph, named for errors ``name``.
         images: calibration images, shape (images, channels, height, width).
         weight_levels: fewer than 127 where the processor adds products in 16 bits.
+
+    ``unworthy`` are the layers that stay in float whatever is asked.
     """
 
     def __init__(self, name: str, graph: onnx.ModelProto, images: Floats, *, weight_levels: int) -> None:
@@ -88,7 +90,7 @@ class IntermediateBuild:
         self._model.reshape([1, *images.shape[1:]])
         self._name, self._images = name, images
         self._overflows = weight_levels < 127
-        self._unworthy = _unworthy(graph)
+        self.unworthy = _unworthy(graph)
 
     def __call__(self, keep: frozenset[str]) -> Intermediate:
         """The int8 model in which the layers ``keep`` stay in float, too."""
@@ -101,7 +103,7 @@ class IntermediateBuild:
                     self._model, nncf.Dataset(batches), subset_size=len(batches),
                     preset=nncf.QuantizationPreset.PERFORMANCE, target_device=nncf.TargetDevice.CPU,
                     ignored_scope=nncf.IgnoredScope(
-                        names=self._names(keep | self._unworthy), types=list(_LEFT_IN_FLOAT), validate=False
+                        names=self._names(keep | self.unworthy), types=list(_LEFT_IN_FLOAT), validate=False
                     ),
                     advanced_parameters=self._advanced(),
                 )  # fmt: skip

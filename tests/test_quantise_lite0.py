@@ -75,7 +75,7 @@ def _openvino(path: Path) -> Logits:
 
 @pytest.mark.parametrize("suffix", [".onnx", ".xml"])
 def test_int8_gives_the_class_that_float_gives(suffix: str, source: Path, tmp_path: Path) -> None:
-    shown, test = _parts(96, seed=0), _parts(220, seed=1)
+    shown, test = _parts(96, seed=0), _parts(330, seed=1)
     report = quantise(source, tmp_path / f"int8{suffix}", shown, test=test)
     logits = logits_of(onnx.load(report.path)) if suffix == ".onnx" else _openvino(report.path)
     expected, found = logits_of(onnx.load(source))(test), logits(test)
