@@ -150,7 +150,9 @@ def quantise(
     if output.suffix == ".xml":
         from fbnetv3_zoo.export.quantised_intermediate import IntermediateBuild
 
-        build = sparing = IntermediateBuild(str(source), model, batch, weight_levels=target.weight_levels)
+        build = sparing = IntermediateBuild(
+            str(source), model, batch, weights=work.weights, weight_levels=target.weight_levels
+        )
         in_float = sparing.unworthy
     candidate, floating = _good_enough(
         build, batch, logits_of(model)(batch), frozenset(keep), agreement=agreement, most_float=most_float,
@@ -213,18 +215,19 @@ class _Calibrated:
         self._model, self._images, self._settings, self._clip = model, images, settings, clip
 
     def build(self, keep: frozenset[str]) -> _Graph:
-        return _Graph(quantised(self._model, self._ranges, self._weights, self._settings, keep=keep))
+        return _Graph(quantised(self._model, self._ranges, self.weights, self._settings, keep=keep))
 
     def order(self, *, but: Collection[str]) -> list[str]:
         images = self._images[:RANKED_ON]
-        return by_sensitivity(self._model, self._ranges, self._weights, self._settings, images, but=but)
+        return by_sensitivity(self._model, self._ranges, self.weights, self._settings, images, but=but)
 
     @cached_property
     def _ranges(self) -> dict[str, Range]:
         return find_ranges(self._model, self._images, observed(self._model.graph), clip=self._clip)
 
     @cached_property
-    def _weights(self) -> dict[str, WholeWeight]:
+    def weights(self) -> dict[str, WholeWeight]:
+        """The int8 weights of the layers, by the layers' names."""
         moments = input_moments(self._model, layers_of(self._model), self._images)
         return whole_weights(self._model, self._settings, moments=moments)
 

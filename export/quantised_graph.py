@@ -61,6 +61,12 @@ class WholeWeight:
     steps: Floats
     axis: int
 
+    @property
+    def floats(self) -> Floats:
+        """The weights that these whole numbers stand for."""
+        scaled: Floats = np.moveaxis(self.whole, self.axis, -1).astype(np.float32) * self.steps
+        return np.ascontiguousarray(np.moveaxis(scaled, -1, self.axis))
+
 
 @dataclass(frozen=True, slots=True)
 class _Quantised:

@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import onnx
+from onnx import numpy_helper
 
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.export.forms import attribute, consumers
-from fbnetv3_zoo.export.quantised_graph import Logits, layers_of
+from fbnetv3_zoo.export.quantised_graph import Logits, WholeWeight, layers_of
 from fbnetv3_zoo.export.to_intermediate import keep_pair, write_model
 from fbnetv3_zoo.runtimes.opened import in_short, missing_extra, silence
 
@@ -70,24 +71,28 @@ class Intermediate:
 class IntermediateBuild:
     """Makes int8 models of one float graph for OpenVINO.
 
+    NNCF rounds each weight to the nearest whole number. It is given weights that are whole numbers of steps already,
+    rounded for the layer's answers: on EfficientNet-Lite0 logits then are half as far from float's.
+
     Args:
         graph: float graph, named for errors ``name``.
         images: calibration images, shape (images, channels, height, width).
+        weights: the int8 weights of the layers, by the layers' names.
         weight_levels: fewer than 127 where the processor adds products in 16 bits.
 
     ``unworthy`` are the layers that stay in float whatever is asked.
     """
 
-    def __init__(self, name: str, graph: onnx.ModelProto, images: Floats, *, weight_levels: int) -> None:
+    def __init__(
+        self, name: str, graph: onnx.ModelProto, images: Floats, *, weights: Mapping[str, WholeWeight],
+        weight_levels: int,
+    ) -> None:  # fmt: skip
         try:
             import nncf  # noqa: F401
-            import openvino
+            import openvino  # noqa: F401
         except ImportError:
             raise missing_extra(name, "OpenVINO with NNCF", "openvino") from None
-        with silence():
-            self._model = openvino.Core().read_model(graph.SerializeToString())
-        # one image at a time: OpenVINO (2026.4) answers wrongly on int8 where a batch is smaller than the last one
-        self._model.reshape([1, *images.shape[1:]])
+        self._graph, self._weights = graph, weights
         self._name, self._images = name, images
         self._overflows = weight_levels < 127
         self.unworthy = _unworthy(graph)
@@ -97,13 +102,15 @@ class IntermediateBuild:
         import nncf
 
         batches = [image[None] for image in self._images]
+        left = keep | self.unworthy
+        float_model = self._read(left)
         try:
             with _quiet():
                 model = nncf.quantize(
-                    self._model, nncf.Dataset(batches), subset_size=len(batches),
+                    float_model, nncf.Dataset(batches), subset_size=len(batches),
                     preset=nncf.QuantizationPreset.PERFORMANCE, target_device=nncf.TargetDevice.CPU,
                     ignored_scope=nncf.IgnoredScope(
-                        names=self._names(keep | self.unworthy), types=list(_LEFT_IN_FLOAT), validate=False
+                        names=_names(float_model, left), types=list(_LEFT_IN_FLOAT), validate=False
                     ),
                     advanced_parameters=self._advanced(),
                 )  # fmt: skip
@@ -111,10 +118,21 @@ class IntermediateBuild:
             raise ZooError(f"{self._name}: cannot be quantised by NNCF ({in_short(error)})") from None
         return Intermediate(model)
 
-    def _names(self, layers: frozenset[str]) -> list[str]:
-        """What OpenVINO calls ``layers``: their own name, with a suffix where a bias became an addition."""
-        found = (operation.get_friendly_name() for operation in self._model.get_ops())
-        return [name for name in found if name.removesuffix("/WithoutBiases") in layers]
+    def _read(self, left: frozenset[str]) -> openvino.Model:
+        """The float graph as OpenVINO has it, in which the weights of all layers but those ``left`` are rounded."""
+        import openvino
+
+        rounded = onnx.ModelProto()
+        rounded.CopyFrom(self._graph)
+        owners = {layer.input[1]: layer.name for layer in layers_of(rounded)}
+        for constant in rounded.graph.initializer:
+            if (layer := owners.get(constant.name)) is not None and layer not in left:
+                constant.CopyFrom(numpy_helper.from_array(self._weights[layer].floats, constant.name))
+        with silence():
+            model = openvino.Core().read_model(rounded.SerializeToString())
+        # one image at a time: OpenVINO (2026.4) answers wrongly on int8 where a batch is smaller than the last one
+        model.reshape([1, *self._images.shape[1:]])
+        return model
 
     def _advanced(self) -> Any:
         from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
@@ -125,6 +143,12 @@ class IntermediateBuild:
             # the default, means of an image's extremes, cuts off so much that answers change
             activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
         )
+
+
+def _names(model: openvino.Model, layers: frozenset[str]) -> list[str]:
+    """What OpenVINO calls ``layers``: their own name, with a suffix where a bias became an addition."""
+    found = (operation.get_friendly_name() for operation in model.get_ops())
+    return [name for name in found if name.removesuffix("/WithoutBiases") in layers]
 
 
 def _unworthy(graph: onnx.ModelProto) -> frozenset[str]:

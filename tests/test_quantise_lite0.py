@@ -66,6 +66,13 @@ def _parts(count: int, seed: int) -> Floats:
     return stack(PREPROCESS, parts)
 
 
+@pytest.fixture(scope="module")
+def others(source: Path) -> tuple[Floats, Floats]:
+    """Parts that are not shown to the quantiser, and float's logits."""
+    images = _parts(330, seed=1)
+    return images, logits_of(onnx.load(source))(images)
+
+
 def _openvino(path: Path) -> Logits:
     import openvino
 
@@ -74,11 +81,13 @@ def _openvino(path: Path) -> Logits:
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".xml"])
-def test_int8_gives_the_class_that_float_gives(suffix: str, source: Path, tmp_path: Path) -> None:
-    shown, test = _parts(96, seed=0), _parts(330, seed=1)
-    report = quantise(source, tmp_path / f"int8{suffix}", shown, test=test)
+def test_int8_gives_the_class_that_float_gives(
+    suffix: str, source: Path, others: tuple[Floats, Floats], tmp_path: Path
+) -> None:
+    images, expected = others
+    report = quantise(source, tmp_path / f"int8{suffix}", _parts(96, seed=0), test=images)
     logits = logits_of(onnx.load(report.path)) if suffix == ".onnx" else _openvino(report.path)
-    expected, found = logits_of(onnx.load(source))(test), logits(test)
+    found = logits(images)
     same = expected.argmax(1) == found.argmax(1)
     assert report.agreement == same.mean() >= 0.97
     first, second = np.sort(expected, 1)[:, :-3:-1].T
@@ -87,5 +96,5 @@ def test_int8_gives_the_class_that_float_gives(suffix: str, source: Path, tmp_pa
     assert np.linalg.norm(found - expected) < 0.06 * np.linalg.norm(expected)
     assert report.size_ratio < (0.3 if suffix == ".onnx" else 0.5)
     assert len(report.float_layers) <= 16 < len(layers_of(onnx.load(source))) / 2
-    shares = np.bincount(expected.argmax(1)).max() / len(test)
+    shares = np.bincount(expected.argmax(1)).max() / len(images)
     assert shares < 0.2  # no class is right most of the time
