@@ -154,6 +154,39 @@ def test_export_as_json(home: Home, exported: tuple[Path, str], monkeypatch: pyt
     assert data["file_size"] == exported[0].stat().st_size
 
 
+def test_export_for_images_of_any_size(home: Home, tmp_path: Path) -> None:
+    path = tmp_path / "inside.onnx"
+    text = succeed("export", "onnx", home.model, "--output", path, "--preprocessing", "--align", 1)
+    _, given, answer, difference = text.splitlines()
+    assert (given, answer) == ("input image: height x width x 1", "output probabilities: 10")
+    assert " at probabilities up to " in difference
+    made_by = {entry.key: entry.value for entry in onnx.load(path).metadata_props}["made_by"]
+    assert made_by.endswith("; opset 18, channels in multiples of 1, preprocessing inside")
+    text = succeed("export", "onnx", home.model, "--output", tmp_path / "any.onnx", "--any-size")
+    assert text.splitlines()[1] == "input images: batch x 1 x height x width"
+
+
+def test_export_int8(home: Home, exported: tuple[Path, str], tmp_path: Path) -> None:
+    """With images from a folder, or from a data set, whose test part then gives accuracies."""
+    for n, example in enumerate(digits()["train"][:10]):
+        example.read().save(tmp_path / f"{n}.png")
+    path = exported[0].with_name("model-int8.onnx")
+    lines = succeed("export", "int8", exported[0], "--images", tmp_path, "--agreement", 0).splitlines()
+    size = path.stat().st_size
+    shown = f"{size / 1e6:.2f} MB, {size / exported[0].stat().st_size:.2f} of float's size"
+    assert re.fullmatch(rf"{path}: int8 for ONNX Runtime \((avx2|vnni|arm64)\), {shown}", lines[0])
+    assert re.fullmatch(r"same class as float: \d+\.\d\d% of 10 images", lines[1])
+    assert re.fullmatch(r"time here, one image, one thread: .+ of float's \(.+ to .+\)", lines[2])
+    options = ("--output", tmp_path / "net.onnx", "--target", "avx2", "--most-float", 1, "--json")
+    data = json.loads(succeed("export", "int8", exported[0], "--data", "digits", *options))
+    assert (data["path"], data["target"], data["route"]) == (str(tmp_path / "net.onnx"), "avx2", "ONNX Runtime")
+    assert (data["images"], len(data["float_layers"])) == (len(digits()["test"]), 1)
+    assert 0.8 < data["accuracy_float"] <= 1
+    kept = data["float_layers"][0]
+    text = succeed("export", "int8", exported[0], "--images", tmp_path, "--keep", kept, "--agreement", 0)
+    assert text.splitlines()[1] == f"left in float: 1 layers ({kept})"
+
+
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A test digit, a 7 that is no 7 when it lies on its side, in every kind of file, without loss but for JPEG."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import NamedTuple
@@ -23,9 +25,10 @@ from fbnetv3_zoo.description import Description
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.export import ExportReport, export_onnx, to_onnx
 from fbnetv3_zoo.factory import create
+from fbnetv3_zoo.graph_file import entries_of
 from fbnetv3_zoo.model import FBNet
 from fbnetv3_zoo.preprocess import Preprocess, stack
-from fbnetv3_zoo.weights.files import save
+from fbnetv3_zoo.weights.files import load, save
 from fbnetv3_zoo.zoo import ARCHS
 
 NAMES = ("zero", "één", "две", "三", "four", "five", "six", "seven", "eight", "nine")
@@ -122,6 +125,41 @@ def test_the_file_describes_itself(exported: Exported) -> None:
     expected = {"resize": 40, "resolution": 32, "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
     assert json.loads(entries["preprocess"]) == expected
     assert (entries["format"], entries["format_version"]) == ("fbnetv3_zoo", "1")
+
+
+def test_where_weights_come_from_travels(tiny: FBNet, tmp_path: Path) -> None:
+    """From the network into its weight file, out of that, into the ONNX file; with a digest and how it was made."""
+    model = copy.deepcopy(tiny)
+    model.weights, model.licence = "fbnetv3_a.fb_in1k", "CC-BY-NC-4.0"
+    save(model, tmp_path / "model.safetensors")
+    loaded = load(tmp_path / "model.safetensors")
+    assert (loaded.weights, loaded.licence) == ("fbnetv3_a.fb_in1k", "CC-BY-NC-4.0")
+    entries = entries_of(onnx.load(export_onnx(loaded, tmp_path / "net.onnx", batch_sizes=[1]).path))
+    assert (entries["weights"], entries["licence"]) == ("fbnetv3_a.fb_in1k", "CC-BY-NC-4.0")
+    assert Description.from_metadata(entries) == model.description
+    assert entries["weights_sha256"] == to_onnx.weights_digest(model) == to_onnx.weights_digest(tiny)
+    assert len(entries["weights_sha256"]) == 64
+    made_by = r"fbnetv3-zoo \S+, torch \S+, onnx \S+; opset 18, channels in multiples of 16"
+    assert re.fullmatch(made_by, entries["made_by"])
+    with torch.no_grad():
+        model.classifier.bias[0] += 1
+    assert to_onnx.weights_digest(model) != entries["weights_sha256"]
+    assert not {"weights", "licence"} & tiny.description.to_metadata().keys()
+
+
+def test_a_file_may_be_off_as_far_as_float32_itself(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a network loses more than the tolerance by its own rounding, its file may lose twice as much."""
+    _write_file_of(exported.report.path, monkeypatch)
+    monkeypatch.setattr(to_onnx, "TOLERANCE", 0)
+    form = to_onnx._Form(18, exported.model.preprocess, False, False, 16)
+    assert 0 < to_onnx._own_rounding(exported.model, form, [7]) < 1e-4 * exported.report.scale
+    difference = exported.report.max_difference
+    monkeypatch.setattr(to_onnx, "_own_rounding", lambda model, form, sizes: difference / 1.9)
+    assert export_onnx(exported.model, tmp_path / "net.onnx").path.exists()
+    monkeypatch.setattr(to_onnx, "_own_rounding", lambda model, form, sizes: difference / 2.1)
+    assert _refusal(exported.model, tmp_path / "other.onnx").endswith("; the file was not kept")
 
 
 def test_the_graph_is_what_runtimes_like(exported: Exported) -> None:
@@ -223,6 +261,7 @@ def test_a_small_difference_is_found(exported: Exported, tmp_path: Path, monkeyp
         ("net", {}, "{path}: ONNX files end in .onnx; change the ending"),
         ("net.onnx", {"opset": 17}, "opset is 17; choose from 18 to 23"),
         ("net.onnx", {"opset": 24}, "opset is 24; choose from 18 to 23"),
+        ("net.onnx", {"align": 0}, "align is 0; it must be a whole number of at least 1"),
         ("net.onnx", {"resolution": 0}, "resolution is 0; it must be a whole number of at least 1"),
         ("net.onnx", {"resolution": 32.0}, "resolution is 32.0; it must be a whole number of at least 1"),
         ("net.onnx", {"batch_sizes": ()}, "batch_sizes is empty; name at least one batch to compare"),

@@ -951,6 +951,31 @@ COMMANDS: list[tuple[str, str, str]] = [
         "{here}/notes.txt/net.onnx: cannot be written (File exists)",
     ),
     (
+        "int8 of garbage",
+        "export int8 {here}/garbage.onnx --images {here}/folder",
+        "{here}/garbage.onnx: cannot be read as ONNX ({...})",
+    ),
+    (
+        "int8 to something else",
+        "export int8 {here}/garbage.onnx --images {here}/folder --output {here}/net.tflite",
+        "{here}/net.tflite: int8 files end in .onnx (ONNX Runtime) or .xml (OpenVINO); change the ending",
+    ),
+    (
+        "int8 without images",
+        "export int8 {here}/garbage.onnx",
+        "give calibration images, either --images FOLDER or --data SOURCE",
+    ),
+    (
+        "int8 with images twice",
+        "export int8 {here}/garbage.onnx --images {here}/folder --data digits",
+        "give calibration images, either --images FOLDER or --data SOURCE",
+    ),
+    (
+        "align to nothing",
+        "export onnx {here}/net.json --output {here}/net.onnx --align 0",
+        "align is 0; it must be a whole number of at least 1",
+    ),
+    (
         "page of garbage",
         "export web {here}/garbage.onnx --out {here}/page",
         "{here}/garbage.onnx: cannot be read as ONNX ({...})",

@@ -11,6 +11,8 @@ import typer
 from fbnetv3_zoo.cli.common import DataSource, Json, Seed, print_json
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from fbnetv3_zoo.export.quantise import QuantiseReport
 
 
@@ -44,15 +46,13 @@ def int8(
     Example: fbnetv3 export int8 model.onnx --images PHOTOS --output model-int8.onnx
     """
     from fbnetv3_zoo.errors import ZooError
-    from fbnetv3_zoo.export.calibrate import read_calibration
     from fbnetv3_zoo.export.quantise import Target, quantise
 
     if (images is None) == (data is None):
         raise ZooError("give calibration images, either --images FOLDER or --data SOURCE")
+    shown: Path | list[Image.Image] | None = images
     test, labels = None, None
-    if images is not None:
-        shown = read_calibration(images)
-    else:
+    if shown is None:
         from fbnetv3_zoo.training import find_dataset
 
         found = find_dataset(str(data), seed=seed)
