@@ -1,7 +1,7 @@
 """ONNX graphs of single blocks and whole networks, written directly, with random weights: for timing.
 
 They hold the operators that :func:`fbnetv3_zoo.export.export_onnx` writes, norms folded into convolutions, and take
-milliseconds to make instead of seconds.
+milliseconds to make instead of seconds. Maps have the widths of the network; they are not widened.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Graph:
 
     def exit(self, x: str) -> str:
         """One number a channel, at little cost."""
-        return self.node("GlobalAveragePool", x)
+        return self._average(x)
 
     def _residual(self, x: str, key: BlockKey) -> str:
         groups, y = key.groups_1x1, x
@@ -91,12 +91,15 @@ class Graph:
         return self.node("Reshape", swapped, self._whole(-1, key.mid, side, side))
 
     def _classifier(self, x: str, key: BlockKey) -> str:
-        features = self._average(x, keep=0) if key.pools else self.node("Reshape", x, self._whole(-1, key.in_channels))
+        if key.pools:
+            features = self.node("ReduceMean", x, self._whole(2, 3), attributes={"keepdims": 0})
+        else:
+            features = self.node("Reshape", x, self._whole(-1, key.in_channels))
         weights = self._drawn(key.out, key.in_channels), self._drawn(key.out)
         return self.node("Gemm", features, *weights, attributes={"transB": 1})
 
-    def _average(self, x: str, *, keep: int = 1) -> str:
-        return self.node("ReduceMean", x, self._whole(2, 3), attributes={"keepdims": keep})
+    def _average(self, x: str) -> str:
+        return self.node("GlobalAveragePool", x)
 
     def _act(self, x: str) -> str:
         return self.node(_OPERATORS[self._activation], x)
