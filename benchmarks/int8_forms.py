@@ -13,7 +13,6 @@ import argparse
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import numpy as np
 import onnx
 import onnxruntime
 from against_timm import machine
+from onnx_against_timm import Run, run_of, session, times
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from fbnetv3_zoo.classify import Classifier
@@ -34,7 +34,6 @@ from fbnetv3_zoo.zoo import ARCHS
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from settled import settled
 
-Run = Callable[[np.ndarray], Any]
 ELEMENTWISE = ["Add", "HSwish", "HardSigmoid", "Multiply", "ReduceMean"]
 
 
@@ -73,12 +72,7 @@ def by_nncf(source: Path, images: np.ndarray, *, inputs_only: bool) -> Any:
 
 
 def on_onnxruntime(path: Path, threads: int) -> Run:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return lambda image: session.run(None, {"images": image})
+    return run_of(session(path, threads))
 
 
 def on_openvino(model: Any, threads: int, precision: str = "f32") -> Run:
@@ -121,19 +115,6 @@ def forms(name: str, folder: Path) -> dict[str, Callable[[int], Run]]:
     return found
 
 
-def measure(runs: dict[str, Run], image: np.ndarray, rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of each, round by round, in turning order."""
-    found: dict[str, list[float]] = {kind: [] for kind in runs}
-    kinds = list(runs)
-    for number in range(rounds + 5):
-        for kind in kinds[number % len(kinds) :] + kinds[: number % len(kinds)]:
-            started = time.perf_counter()
-            runs[kind](image)
-            if number >= 5:
-                found[kind].append((time.perf_counter() - started) * 1e3)
-    return found
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=101)
@@ -148,10 +129,10 @@ def main() -> None:
         print("| form | threads | ms | ratio to the best float32 | quartiles |")
         print("|---|---:|---:|---:|---:|")
         for threads in options.threads:
-            times = measure({kind: run(threads) for kind, run in opened.items()}, image, options.rounds)
-            floats = [times[kind] for kind in times if kind.endswith("float32")]
+            taken = times({kind: run(threads) for kind, run in opened.items()}, image, options.rounds)
+            floats = [taken[kind] for kind in taken if kind.endswith("float32")]
             best = min(floats, key=statistics.median)
-            for kind, row in times.items():
+            for kind, row in taken.items():
                 low, ratio, high = statistics.quantiles([a / b for a, b in zip(row, best, strict=True)], n=4)
                 print(f"| {kind} | {threads} | {statistics.median(row):.2f} | {ratio:.2f} | {low:.2f} to {high:.2f} |")
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.preprocess import FORMATS, read_image
+from fbnetv3_zoo.runtimes.graph import session_options
 
 Floats = npt.NDArray[np.float32]
 LEAST_IMAGES = 8
@@ -72,8 +73,7 @@ def map_values(model: onnx.ModelProto, images: Floats, names: Sequence[str]) -> 
     answered = {value.name for value in probed.graph.output}
     wanted = [name for name in names if name != given.name and name not in answered]
     probed.graph.output.extend(map(onnx.helper.make_empty_tensor_value_info, wanted))
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options = session_options()
     session = onnxruntime.InferenceSession(probed.SerializeToString(), options, providers=["CPUExecutionProvider"])
     others = [name for name in names if name != given.name]
     for start in range(0, len(images), BATCH):

@@ -144,11 +144,6 @@ def consumers(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
     return found
 
 
-def producers(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
-    """For each tensor the node that writes it."""
-    return {name: node for node in graph.node for name in node.output}
-
-
 def convolutions(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
     """The convolutions, in order."""
     return (node for node in graph.node if node.op_type == "Conv")

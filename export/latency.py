@@ -8,7 +8,6 @@ cost, measured with nothing between, is taken off.
 
 from __future__ import annotations
 
-import platform
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,6 +25,7 @@ from fbnetv3_zoo.cost import Table
 from fbnetv3_zoo.errors import ZooError, check_whole
 from fbnetv3_zoo.export.graphs import INPUT, empty_graph, enters, frame_graph, framed_graph, leaves, network_graph
 from fbnetv3_zoo.latency import BlockKey, Conditions, LatencyCheck, LatencyTable, network_blocks
+from fbnetv3_zoo.processor import processor_name
 from fbnetv3_zoo.rows import Activation
 
 Doubles = npt.NDArray[np.float64]
@@ -39,7 +39,7 @@ SAVE_EVERY = 5.0  # seconds
 
 def conditions_here(*, threads: int = 1, rounds: int = 12) -> Conditions:
     """What a measurement on this machine is made under."""
-    return Conditions(_processor(), f"onnxruntime {onnxruntime.__version__}", threads, rounds)
+    return Conditions(processor_name(), f"onnxruntime {onnxruntime.__version__}", threads, rounds)
 
 
 def measure_blocks(
@@ -210,10 +210,3 @@ def _framing(key: BlockKey, frames: Mapping[Frame, float]) -> float:
     """Half of both frames, as each also holds half a call: over blocks in a row, all frames and all calls are off."""
     entered, left = _frames(key)
     return (frames[entered] + frames[left]) / 2
-
-
-def _processor() -> str:
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return next(filter(None, names), platform.processor() or platform.machine())

@@ -35,6 +35,7 @@ from fbnetv3_zoo.export.rounding import input_moments
 from fbnetv3_zoo.export.sensitivity import by_sensitivity
 from fbnetv3_zoo.graph_file import entries_of, read_graph
 from fbnetv3_zoo.preprocess import stack
+from fbnetv3_zoo.processor import cpu_info
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -62,8 +63,7 @@ class Target(Enum):
         """The one for this machine."""
         if platform.machine().lower() in ("arm64", "aarch64"):
             return cls.ARM64
-        info = Path("/proc/cpuinfo")
-        flags = info.read_text(errors="replace") if info.exists() else ""
+        flags = cpu_info()
         return cls.VNNI if "avx512_vnni" in flags or "avx_vnni" in flags else cls.AVX2
 
     @property
@@ -150,15 +150,17 @@ def quantise(
     if output.suffix == ".xml":
         from fbnetv3_zoo.export.quantised_intermediate import IntermediateBuild
 
-        build = sparing = IntermediateBuild(
+        intermediate = IntermediateBuild(
             str(source), model, batch, weights=work.weights, weight_levels=target.weight_levels
         )
-        in_float = sparing.unworthy
+        build, in_float = intermediate, intermediate.unworthy
+    floats = logits_of(model)
+    calibrated = floats(batch)
     candidate, floating = _good_enough(
-        build, batch, logits_of(model)(batch), frozenset(keep), agreement=agreement, most_float=most_float,
+        build, batch, calibrated, frozenset(keep), agreement=agreement, most_float=most_float,
         order=lambda: work.order(but=in_float),
     )  # fmt: skip
-    expected, found = logits_of(model)(compared), candidate.logits()(compared)
+    expected, found = calibrated if compared is batch else floats(compared), candidate.logits()(compared)
     truth = None if labels is None else np.asarray(labels)
     low, middle, high = statistics.quantiles(_time_ratios(candidate, model, compared[:1]), n=4)
     float_size = source.stat().st_size

@@ -21,6 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 from fbnetv3_zoo.export.calibrate import BATCH, Range
 from fbnetv3_zoo.export.forms import attribute, consumers
 from fbnetv3_zoo.export.rounding import rounded
+from fbnetv3_zoo.runtimes.graph import session_options
 
 Array = npt.NDArray[np.generic]
 Floats = npt.NDArray[np.float32]
@@ -141,9 +142,7 @@ def whole_weights(
 
 def logits_of(model: onnx.ModelProto, *, threads: int | None = None) -> Logits:
     """What ``model`` computes, on ONNX Runtime: from images (batch, channels, height, width) to logits."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = threads or 0
+    options = session_options(threads)
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
 

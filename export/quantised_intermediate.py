@@ -26,6 +26,7 @@ from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.export.forms import attribute, consumers
 from fbnetv3_zoo.export.quantised_graph import Logits, WholeWeight, layers_of
 from fbnetv3_zoo.export.to_intermediate import keep_pair, write_model
+from fbnetv3_zoo.runtimes.intermediate import cpu_settings
 from fbnetv3_zoo.runtimes.opened import in_short, missing_extra, silence
 
 if TYPE_CHECKING:
@@ -45,14 +46,7 @@ class Intermediate:
         """What it computes, from images (images, channels, height, width) to logits."""
         import openvino
 
-        settings: dict[str, str | int] = {
-            "INFERENCE_PRECISION_HINT": "f32",
-            "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": 1,
-        }
-        if threads is not None:
-            settings["INFERENCE_NUM_THREADS"] = threads
-        request = openvino.Core().compile_model(self.model, "CPU", settings).create_infer_request()
+        request = openvino.Core().compile_model(self.model, "CPU", cpu_settings(threads)).create_infer_request()
 
         def logits(images: Floats) -> Floats:
             return np.concatenate([request.infer([image[None]])[0].copy() for image in images])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.export.parity import TOLERANCE, FileParity, parity
+from fbnetv3_zoo.graph_file import entries_of
 from fbnetv3_zoo.model import FBNet
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def source_graph(source: FBNet | str | Path, folder: Path, *, align: int = 1) ->
         if graph.suffix != ".onnx":
             raise ZooError(f"{name}: give a network or an .onnx file of `fbnetv3 export onnx`")
         open_graph(graph)
-    entries = {entry.key: entry.value for entry in onnx.load(graph, load_external_data=False).metadata_props}
+    entries = entries_of(onnx.load(graph, load_external_data=False))
     return Source(name, graph, entries, model)
 
 

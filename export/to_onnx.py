@@ -18,6 +18,7 @@ import torch
 from fbnetv3_zoo.atomic import replacing
 from fbnetv3_zoo.errors import ZooError, check_whole
 from fbnetv3_zoo.export.forms import BLOCK, align_channels, pool_globally, strip_history
+from fbnetv3_zoo.export.parity import TOLERANCE
 from fbnetv3_zoo.export.photographs import photographs
 from fbnetv3_zoo.graph_file import quiet_exporter, write_graph
 from fbnetv3_zoo.model import FBNet
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float32]
 OPSETS = range(18, 24)
-TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +55,6 @@ class ExportReport:
     def max_difference(self) -> float:
         """The largest of :attr:`differences`."""
         return max(self.differences.values())
-
-    @property
-    def relative_difference(self) -> float:
-        """:attr:`max_difference` as a part of :attr:`scale`."""
-        return self.max_difference / self.scale if self.scale else 0.0
 
 
 def export_onnx(
@@ -101,7 +96,7 @@ def export_onnx(
         check_whole("batch_sizes", size)
     if (dtype := next(model.parameters()).dtype) is not torch.float32:
         raise ZooError(f"the network's weights are {dtype}; export needs torch.float32, call model.float() first")
-    form = _Form(opset, _resized(model.preprocess, side), any_size and not preprocessing, preprocessing, align)
+    form = _Form(opset, model.preprocess.at_resolution(side), any_size and not preprocessing, preprocessing, align)
     with _evaluating(model), replacing(path) as temporary:
         _write(model, temporary, form)
         try:
@@ -125,10 +120,6 @@ class _Form:
     def __str__(self) -> str:
         inside = ", preprocessing inside" if self.preprocessing else ""
         return f"opset {self.opset}, channels in multiples of {self.align}{inside}"
-
-
-def _resized(given: Preprocess, side: int) -> Preprocess:
-    return replace(given, resize=round(given.resize * side / given.resolution), resolution=side)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from fbnetv3_zoo.description import Description
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.export.web_folder import CARD, FORMAT, VERSION, check_free, replacing_folder
 from fbnetv3_zoo.export.web_runtime import LICENCE, RUNTIME, SCRIPT, package_files
+from fbnetv3_zoo.graph_file import entries_of
 from fbnetv3_zoo.plain import to_plain
 from fbnetv3_zoo.preprocess import read_image
 from fbnetv3_zoo.weights.store import Store
@@ -88,7 +89,7 @@ def write_web(
     with replacing_folder(folder) as new:
         description = _write_model(ready, new / MODEL)
         graph = _graph(new / MODEL, ready)
-        told = {entry.key: entry.value for entry in graph.metadata_props}
+        told = entries_of(graph)
         for name in SITE:
             (new / name).write_bytes(files("fbnetv3_zoo.export").joinpath("site").joinpath(name).read_bytes())
         runtime_size = _write_runtime(parts, new / "runtime")

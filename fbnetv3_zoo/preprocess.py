@@ -82,6 +82,10 @@ class Preprocess:
         resize = published.resize if published is not None and fits and published.resize else arch.resolution
         return cls(resize=resize, resolution=arch.resolution).for_channels(arch.in_channels)
 
+    def at_resolution(self, side: int) -> Preprocess:
+        """The same for images of ``side`` pixels; they are resized to as much more as before."""
+        return replace(self, resize=round(self.resize * side / self.resolution), resolution=side)
+
     def for_channels(self, channels: int) -> Preprocess:
         """The same for ``channels`` channels; where that is another number, each takes the average mean and std."""
         if channels == len(self.mean):

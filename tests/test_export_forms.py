@@ -19,10 +19,17 @@ from test_runtimes import V1
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.export import export_onnx
-from fbnetv3_zoo.export.forms import align_channels, attribute, consumers, convolutions, pool_globally, producers
+from fbnetv3_zoo.export.forms import align_channels, attribute, consumers, convolutions, pool_globally
 from fbnetv3_zoo.rows import Activation, Conv, Gate, InvertedResidual, PoolingHead, SqueezeExcite
 
 Floats = npt.NDArray[np.float32]
+
+
+def producers(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
+    """For each tensor the node that writes it."""
+    return {name: node for node in graph.node for name in node.output}
+
+
 V2 = Arch(  # ReLU, sigmoid gates, widths that are no multiples of anything
     "v2",
     32,

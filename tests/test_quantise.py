@@ -19,7 +19,7 @@ from fitted import fitted
 from onnx import TensorProto, helper, numpy_helper
 from runs import PLAIN
 from settled import settled
-from test_export_forms import V2
+from test_export_forms import V2, producers
 from test_runtimes import V1
 
 from fbnetv3_zoo.arch import Arch
@@ -28,7 +28,7 @@ from fbnetv3_zoo.description import Description
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.export import export_onnx, rounding
 from fbnetv3_zoo.export.calibrate import Range, find_ranges, read_calibration
-from fbnetv3_zoo.export.forms import attribute, producers
+from fbnetv3_zoo.export.forms import attribute
 from fbnetv3_zoo.export.photographs import photographs
 from fbnetv3_zoo.export.quantise import Target, quantise
 from fbnetv3_zoo.export.quantised_graph import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -172,7 +172,7 @@ def _of_network(model: str, network: FBNet, folder: Path, wanted: Wanted, *, nam
     given = network.preprocess
     side = given.resolution if wanted.resolution is None else wanted.resolution
     check_whole("resolution", side, at_least=network.arch.min_resolution)
-    network.preprocess = replace(given, resize=round(given.resize * side / given.resolution), resolution=side)
+    network.preprocess = given.at_resolution(side)
     top1, source = _published(model, side) if named else (None, "")
     subject = Subject(model, side, cost_of(network.arch, resolution=side).macs, top1, source=source)
     return Candidate(

@@ -6,12 +6,11 @@ import os
 import platform
 import re
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 from fbnetv3_zoo.export.bench.crew import Failed, Order, Worker
 from fbnetv3_zoo.export.bench.report import Machine, Peak
 from fbnetv3_zoo.export.bench.routes import cores
-from fbnetv3_zoo.export.latency import conditions_here
+from fbnetv3_zoo.processor import cpu_info, processor_name
 
 RUNTIMES = ("fbnetv3-zoo", "torch", "onnxruntime", "openvino", "nncf", "executorch", "timm", "numpy")
 SIDE, PRODUCTS = 1536, 10
@@ -30,10 +29,9 @@ _INSTRUCTIONS = {
 
 def machine_here() -> Machine:
     """This machine, and the runtimes that are installed."""
-    info = Path("/proc/cpuinfo")
     return Machine(
-        processor=conditions_here().processor,
-        instructions=instructions(info.read_text(errors="replace") if info.exists() else ""),
+        processor=processor_name(),
+        instructions=instructions(cpu_info()),
         cores=cores(),
         memory=_memory(),
         system=f"{platform.system()} {platform.release()} {platform.machine()}",

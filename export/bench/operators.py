@@ -17,6 +17,8 @@ import numpy as np
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.export.bench.crew import Order
 from fbnetv3_zoo.export.bench.report import OperatorKind
+from fbnetv3_zoo.runtimes.graph import session_options
+from fbnetv3_zoo.runtimes.intermediate import cpu_settings
 from fbnetv3_zoo.runtimes.opened import in_short
 
 WARM_UP, CALLS = 5, 20
@@ -76,9 +78,7 @@ def by_kind(times: Times, *, calls: int) -> tuple[OperatorKind, ...]:
 def _graph(order: Order, images: Any) -> Times:
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads, options.inter_op_num_threads = order.threads, 1
+    options = session_options(order.threads)
     options.enable_profiling = True
     with tempfile.TemporaryDirectory() as folder:
         options.profile_file_prefix = str(Path(folder) / "operators")
@@ -108,13 +108,7 @@ def _first_type(told: dict[str, Any]) -> str:
 def _intermediate(order: Order, images: Any) -> Times:
     import openvino
 
-    settings: dict[str, Any] = {
-        "INFERENCE_PRECISION_HINT": "bf16" if order.how == "bfloat16" else "f32",
-        "PERFORMANCE_HINT": "LATENCY",
-        "NUM_STREAMS": 1,
-        "INFERENCE_NUM_THREADS": order.threads,
-        "PERF_COUNT": True,
-    }
+    settings = {**cpu_settings(order.threads, bfloat16=order.how == "bfloat16"), "PERF_COUNT": True}
     core = openvino.Core()
     request = core.compile_model(core.read_model(order.path), "CPU", settings).create_infer_request()
     times = []

@@ -168,9 +168,9 @@ def _graph(order: dict[str, Any]) -> Work:
     """An ONNX file of others, which says nothing of itself: opened as ``Classifier.open`` opens ours."""
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads, options.inter_op_num_threads = order["threads"], 1
+    from fbnetv3_zoo.runtimes.graph import session_options
+
+    options = session_options(order["threads"])
     session = onnxruntime.InferenceSession(order["path"], options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fbnetv3_zoo.model import FBNet
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of text.")]
+Network = Annotated[str, typer.Argument(help="A .safetensors file; or a name, with random or published weights.")]
 SmallImages = Annotated[bool, typer.Option("--small-images", help="Use the form for 32 x 32 images (paper: CIFAR).")]
 Pretrained = Annotated[
     bool, typer.Option("--pretrained", help="The model is a name, such as fbnetv3_e; take its published weights.")
@@ -36,6 +37,10 @@ DataSource = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of the split into training, validation and test.")]
+
+
+Shapes = Mapping[str, tuple[int | str, ...]]
+"""Names and shapes, in which a word stands for any size."""
 
 
 def derived_arch(model: str, *, small_images: bool, width: float, depth: float, resolution: int | None) -> Arch:
@@ -106,6 +111,13 @@ def some_of(names: Sequence[str]) -> str:
 def print_json(data: Any) -> None:
     """``data`` on standard output; paths as text."""
     print(json.dumps(data, indent=1, default=str))
+
+
+def print_shapes(inputs: Shapes, outputs: Shapes) -> None:
+    """What goes into a file's network and comes out, one line each."""
+    for label, shapes in (("input", inputs), ("output", outputs)):
+        for name, shape in shapes.items():
+            print(f"{label} {name}: {' x '.join(map(str, shape))}")
 
 
 def written(path: Path) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fbnetv3_zoo.cli import export_int8
 from fbnetv3_zoo.cli.common import Json, print_json, program, written
 
 if TYPE_CHECKING:
@@ -70,7 +71,12 @@ def demo(
     seconds = time.perf_counter() - started
     if as_json:
         tests = {name: run.test.summary() for name, run in runs.items() if run.test}
-        fields = {"folder": output, "test": {**tests, "onnx": found.summary()}, "int8": _plain(int8), "page": page}
+        fields = {
+            "folder": output,
+            "test": {**tests, "onnx": found.summary()},
+            "int8": export_int8.plain(int8),
+            "page": page,
+        }
         print_json({**fields, "max_difference": report.max_difference, "seconds": round(seconds, 1)})
         return
     _print_table(runs)
@@ -110,9 +116,7 @@ def _quantise(source: Path, digits: Dataset, path: Path) -> QuantiseReport:
     """The int8 form of ``source``, calibrated on training images, compared on the test images."""
     from fbnetv3_zoo.export.quantise import quantise
 
-    shown = [example.read() for example in digits["train"][::4]]
-    test = [example.read() for example in digits["test"]]
-    labels = [example.label for example in digits["test"]]
+    shown, test, labels = export_int8.images_of(digits)
     return quantise(source, path, shown, test=test, labels=labels)
 
 
@@ -128,10 +132,6 @@ def _write_page(model: Path, samples: Sequence[Path], folder: Path, say: Callabl
         return None
     say(f"\n6. Web page: the network in a browser, without a server's help, {page.size / 1e6:.1f} MB")
     return folder
-
-
-def _plain(report: QuantiseReport) -> dict[str, Any]:
-    return {**asdict(report), "target": report.target.value}
 
 
 def _print_table(runs: Mapping[str, Run]) -> None:

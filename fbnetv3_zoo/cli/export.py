@@ -11,12 +11,14 @@ import typer
 from fbnetv3_zoo.cli import export_int8, export_others, export_web
 from fbnetv3_zoo.cli.common import (
     Json,
+    Network,
     Pretrained,
     Resolution,
     beside,
     command_group,
     open_network,
     print_json,
+    print_shapes,
     warn_of_random_weights,
 )
 
@@ -27,12 +29,10 @@ app = command_group(
     """
 )
 
-Model = Annotated[str, typer.Argument(help="A .safetensors file; or a name, with random or published weights.")]
-
 
 @app.command()
 def onnx(
-    model: Model,
+    model: Network,
     pretrained: Pretrained = False,
     output: Annotated[Path | None, typer.Option(help="The .onnx file to write (default: beside the model).")] = None,
     opset: Annotated[int, typer.Option(help="ONNX operator set, 18 to 23.")] = 18,
@@ -60,9 +60,7 @@ def onnx(
         return
     warn_of_random_weights(model, network, pretrained=pretrained)
     print(f"{report.path}: opset {report.opset}, {report.file_size / 1e6:.1f} MB")
-    for label, shapes in (("input", report.inputs), ("output", report.outputs)):
-        for name, shape in shapes.items():
-            print(f"{label} {name}: {' x '.join(map(str, shape))}")
+    print_shapes(report.inputs, report.outputs)
     batches = ", ".join(map(str, report.differences))
     (answers,) = report.outputs
     print(

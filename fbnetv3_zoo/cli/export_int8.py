@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from fbnetv3_zoo.export.quantise import QuantiseReport
+    from fbnetv3_zoo.training import Dataset
 
 
 def int8(
@@ -55,21 +56,31 @@ def int8(
     if shown is None:
         from fbnetv3_zoo.training import find_dataset
 
-        found = find_dataset(str(data), seed=seed)
-        shown = [example.read() for example in found["train"][:: max(1, len(found["train"]) // CALIBRATION)]]
-        test, labels = zip(*((example.read(), example.label) for example in found["test"]), strict=True)
+        shown, test, labels = images_of(find_dataset(str(data), seed=seed))
     report = quantise(
         model, output or model.with_name(f"{model.stem}-int8.onnx"), shown, target=Target(target) if target else None,
         clip=clip, agreement=agreement, most_float=most_float, keep=keep or (), test=test, labels=labels,
     )  # fmt: skip
     if as_json:
-        print_json({**asdict(report), "target": report.target.value})
+        print_json(plain(report))
         return
     print_report(report)
 
 
 CALIBRATION = 256
 """Images of a training part that are calibrated on, at most twice as many."""
+
+
+def images_of(data: Dataset) -> tuple[list[Image.Image], list[Image.Image], list[int]]:
+    """Images to calibrate on, spread over the training part; all test images, and their classes."""
+    training, test = data["train"], data["test"]
+    shown = [example.read() for example in training[:: max(1, len(training) // CALIBRATION)]]
+    return shown, [example.read() for example in test], [example.label for example in test]
+
+
+def plain(report: QuantiseReport) -> dict[str, Any]:
+    """``report`` for scripts."""
+    return {**asdict(report), "target": report.target.value}
 
 
 def print_report(report: QuantiseReport) -> None:

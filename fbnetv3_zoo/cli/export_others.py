@@ -12,10 +12,12 @@ import typer
 
 from fbnetv3_zoo.cli.common import (
     Json,
+    Network,
     Pretrained,
     beside,
     open_network,
     print_json,
+    print_shapes,
     warn_of_random_weights,
     written,
 )
@@ -34,7 +36,6 @@ AnyModel = Annotated[
         help="A .safetensors file; an .onnx file of `fbnetv3 export onnx`; or a name, with random or published weights."
     ),
 ]
-Network = Annotated[str, typer.Argument(help="A .safetensors file; or a name, with random or published weights.")]
 
 
 def mobile(
@@ -100,9 +101,7 @@ def openvino(
         return
     warn_of_random_weights(model, source, pretrained=pretrained)
     print(f"{written(report.path)}, weights in {written(report.weights)}, {'float16' if half else 'float32'}")
-    for label, shapes in (("input", report.inputs), ("output", report.outputs)):
-        for name, shape in shapes.items():
-            print(f"{label} {name}: {' x '.join(map(str, shape))}")
+    print_shapes(report.inputs, report.outputs)
     _print_parity(report.parity)
 
 

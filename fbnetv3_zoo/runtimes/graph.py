@@ -5,11 +5,27 @@ from __future__ import annotations
 import contextlib
 import io
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fbnetv3_zoo.runtimes.opened import Floats, Opened, check_file, checked, described, unreadable
 
+if TYPE_CHECKING:
+    import onnxruntime
+
 KINDS = {".onnx": "ONNX", ".ort": "ORT"}
 FORMS = {".onnx": "onnx", ".ort": "mobile"}
+
+
+def session_options(threads: int | None = None) -> onnxruntime.SessionOptions:
+    """Options for ``threads`` threads (default: one a core), without ONNX Runtime's messages."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what goes wrong is raised
+    if threads is not None:
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+    return options
 
 
 def open_graph(path: Path, *, threads: int | None = None) -> Opened:
@@ -21,11 +37,7 @@ def open_graph(path: Path, *, threads: int | None = None) -> Opened:
 
     check_file(path)
     kind = KINDS[path.suffix]
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what goes wrong is raised
-    if threads is not None:
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
+    options = session_options(threads)
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # it tells of a second attempt, which fails as the first did
             session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -92,21 +92,24 @@ def digest(path: Path) -> str:
     return blake3.blake3(path.read_bytes()).hexdigest()
 
 
+def cpu_settings(threads: int | None = None, *, bfloat16: bool = False) -> dict[str, str | int]:
+    """OpenVINO's settings for one batch at a time, by ``threads`` threads (default: OpenVINO's choice)."""
+    settings: dict[str, str | int] = {
+        "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32",
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+    }
+    return settings if threads is None else {**settings, "INFERENCE_NUM_THREADS": threads}
+
+
 def _compiled(model: openvino.Model, path: Path, threads: int | None, bfloat16: bool) -> openvino.CompiledModel:
     import openvino
 
     core = openvino.Core()
     if bfloat16 and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise ZooError(f"{path}: this processor does not compute in bfloat16; leave bfloat16 out")
-    settings: dict[str, str | int] = {
-        "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32",
-        "PERFORMANCE_HINT": "LATENCY",
-        "NUM_STREAMS": 1,
-    }
-    if threads is not None:
-        settings["INFERENCE_NUM_THREADS"] = threads
     try:
-        return core.compile_model(model, "CPU", settings)
+        return core.compile_model(model, "CPU", cpu_settings(threads, bfloat16=bfloat16))
     except Exception as error:
         raise unreadable(path, KIND, _reason(error)) from None
 

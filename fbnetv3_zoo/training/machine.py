@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import platform
 from importlib.metadata import version
-from pathlib import Path
 
 import torch
+
+from fbnetv3_zoo.processor import processor_name
 
 PACKAGES = ("fbnetv3-zoo", "torch", "torchvision", "numpy", "pillow")
 
@@ -16,7 +17,7 @@ def describe_machine() -> dict[str, str]:
     """Processor, cores, memory, GPUs, operating system and releases, by name."""
     gpus = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
     return {
-        "Processor": _processor(),
+        "Processor": processor_name(),
         "Cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
         "Memory": _memory(),
         **({"GPUs": ", ".join(gpus)} if gpus else {}),
@@ -25,13 +26,6 @@ def describe_machine() -> dict[str, str]:
         **{name: version(name) for name in PACKAGES},
         "torch": str(torch.__version__),  # says which build, too
     }
-
-
-def _processor() -> str:
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return next(filter(None, names), platform.processor() or platform.machine())
 
 
 def _memory() -> str:

@@ -1,0 +1,19 @@
+"""What processor this is, as the system tells it."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+
+def cpu_info() -> str:
+    """The text of /proc/cpuinfo; empty where there is none."""
+    path = Path("/proc/cpuinfo")
+    return path.read_text(errors="replace") if path.exists() else ""
+
+
+def processor_name() -> str:
+    """The processor's model name, else its kind."""
+    lines = cpu_info().splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return next(filter(None, names), platform.processor() or platform.machine())
