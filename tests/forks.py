@@ -6,6 +6,7 @@ Importing torch takes seconds, so a :class:`Server` has it and forks the process
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import select
@@ -185,6 +186,7 @@ def _once(job: Job) -> int:
     """The job of this process; what it tells goes to the pipe it was given, else to standard output."""
     if "writer" in job:
         return do(job, lambda text: _write(job["writer"], job["rank"], text))
+    faulthandler.dump_traceback_later(90)  # before its test's patience ends: where it hangs, if it does
     return do(job, lambda text: print(text, flush=True))
 
 

@@ -172,7 +172,10 @@ def test_sigterm_to_torchrun(server: Server, straight: tuple[Path, Job], tiny_ar
 
 def test_restarted_by_torchrun(straight: tuple[Path, Job], tiny_arch: Arch, tmp_path: Path) -> None:
     with _torchrun({**_job(tiny_arch, tmp_path), "dies": [2, 3]}, "--max-restarts=1") as process:
-        said, _ = process.communicate(timeout=120)
+        try:
+            said, _ = process.communicate(timeout=120)
+        except subprocess.TimeoutExpired as late:
+            pytest.fail(f"hangs:\n{(late.output or b'').decode()}")
     assert process.returncode == 0, said
     assert [line for line in said.splitlines() if line == "step 2 3"] == ["step 2 3"] * 2
     assert_same(tmp_path, straight[0])
