@@ -121,6 +121,17 @@ def tabulate(archs: Sequence[Arch], *, resolution: int | None = None) -> Table:
     )
 
 
+def tabulate_blocks(blocks: Sequence[Block], resolution: Ints) -> Table:
+    """A table of networks of one block each, on maps of ``resolution`` pixels, shape (blocks,), without a classifier.
+
+    Their ``block_macs`` and ``block_parameters`` are those of the same blocks inside any network.
+    """
+    rows = np.array([_integers(block) for block in blocks], dtype=np.int64).reshape(len(blocks), 1, len(COLUMNS))
+    none = np.zeros(len(blocks), dtype=np.int64)
+    columns = dict(zip(COLUMNS, np.ascontiguousarray(np.moveaxis(rows, 2, 0)), strict=True))
+    return Table(columns, np.asarray(resolution, dtype=np.int64), none, none)
+
+
 def _integers(block: Block) -> list[int]:
     row = block.row
     residual = inverted = isinstance(row, InvertedResidual)

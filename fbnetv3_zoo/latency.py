@@ -184,7 +184,11 @@ class LatencyTable:
 
         Raises :class:`ZooError` for blocks that were not measured.
         """
-        columns, idle = _columns(table)
+        estimates: Doubles = self.scale * (self.call + self._looked_up(*_columns(table)).sum(1))
+        return estimates
+
+    def _looked_up(self, columns: Mapping[str, Ints], idle: npt.NDArray[np.bool_]) -> Doubles:
+        """Milliseconds of blocks, 0 where they are ``idle``."""
         where = self._find(columns)
         missing = (where < 0) & ~idle
         if missing.any():
@@ -193,9 +197,20 @@ class LatencyTable:
                 f"latency table of {self.conditions}: lacks {len(lacking)} of the blocks asked for, such as: "
                 f"{min(lacking)}; measure them with `fbnetv3 search lut --space SPACE --output TABLE`"
             )
-        milliseconds = np.where(idle, 0.0, self._milliseconds[where])
-        estimates: Doubles = self.scale * (self.call + milliseconds.sum(1))
-        return estimates
+        return np.where(idle, 0.0, self._milliseconds[where])
+
+    def of_blocks(self, table: Table) -> Doubles:
+        """Estimated milliseconds of the blocks of ``table`` alone, shape (networks, blocks); without call, classifier.
+
+        Raises :class:`ZooError` for blocks that were not measured.
+        """
+        columns, idle = _columns(table)
+        return self.scale * self._looked_up({name: of[:, :-1] for name, of in columns.items()}, idle[:, :-1])
+
+    def of_classifiers(self, table: Table) -> Doubles:
+        """Estimated milliseconds of the classifiers of ``table`` alone, shape (networks,)."""
+        columns, idle = _columns(table)
+        return self.scale * self._looked_up({name: of[:, -1:] for name, of in columns.items()}, idle[:, -1:])[:, 0]
 
     def lacks(self, blocks: Sequence[BlockKey]) -> list[BlockKey]:
         """Those of ``blocks`` that were not measured, in order."""

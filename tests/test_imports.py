@@ -59,7 +59,7 @@ MAY_IMPORT = {
     "runtimes": {*VALUES, "preprocess", "description"},
     "classify": CORE,
     "training": {*CORE, "processor", "recipe", "recipes"},
-    "search": {*VALUES, "zoo", "cost", "latency", "atomic", "recipe", "recipes", "preprocess", "factory", "training"},
+    "search": {*CORE, "latency", "recipe", "recipes", "training"},
     "detection": {*CORE, "graph_file", "recipe", "recipes", "training"},
     "export": {*CORE, "graph_file", "latency", "processor"},
     "__main__": {"cli"},
