@@ -170,6 +170,11 @@ class _Learner:
         self.scaler = torch.amp.GradScaler(device.type, enabled=False)
 
     @property
+    def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
+        """The optimizer, by its name in a checkpoint."""
+        return {"optimizer": self.optimizer}
+
+    @property
     def result(self) -> FasterRCNN:
         found: FasterRCNN = self.student if self.average is None else self.average.module
         return found

@@ -68,8 +68,11 @@ class State(Protocol):
 
     student: nn.Module
     average: AveragedModel | None
-    optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
+
+    @property
+    def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
+        """All optimizers, by the names that their state has in a checkpoint."""
 
 
 def recipe_identity(recipe: Recipe) -> str:
@@ -166,7 +169,8 @@ def restore(
     learner.student.load_state_dict(_under("student", tensors))
     if learner.average is not None:
         learner.average.load_state_dict(_under("average", tensors))
-    _restore_optimizer(learner.optimizer, _under("optimizer", tensors))
+    for name, optimizer in learner.optimizers.items():
+        _restore_optimizer(optimizer, _under(name, tensors))
     if scaler := json.loads(metadata["scaler"]):  # empty where the run computed in another precision
         learner.scaler.load_state_dict(scaler)
     progress = json.loads(metadata["progress"])
@@ -177,8 +181,9 @@ def _tensors(learner: State) -> dict[str, Tensor]:
     tensors: dict[str, Any] = {f"student.{name}": tensor for name, tensor in learner.student.state_dict().items()}
     if learner.average is not None:
         tensors.update({f"average.{name}": tensor for name, tensor in learner.average.state_dict().items()})
-    for index, slots in learner.optimizer.state_dict()["state"].items():
-        tensors.update({f"optimizer.{index}.{name}": value for name, value in slots.items() if value is not None})
+    for prefix, optimizer in learner.optimizers.items():
+        for index, slots in optimizer.state_dict()["state"].items():
+            tensors.update({f"{prefix}.{index}.{name}": value for name, value in slots.items() if value is not None})
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -81,6 +81,11 @@ class Learner:
     def result(self) -> nn.Module:
         """The network that a run delivers: the average where there is one."""
         return self.student.network if self.average is None else self.average.module
+
+    @property
+    def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
+        """The optimizer, by its name in a checkpoint."""
+        return {"optimizer": self.optimizer}
 
     def gradients(self, parts: Sequence[Batch], *, seed: int) -> float:
         """Compute the gradients of the mean loss of ``parts`` and return that loss (this process's, in nats).

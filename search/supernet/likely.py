@@ -119,7 +119,7 @@ def draw(
     Fewer where 1,000 draws for each wanted one did not give more.
     """
     found: dict[Code, None] = {}
-    for _ in range(_TRIES):
+    for _ in range(_TRIES if count else 0):
         codes = np.stack([rng.choice(len(p), size=count, p=p / p.sum()) for p in probabilities], axis=1)
         costs = tables.of_codes(codes)
         good = np.ones(len(codes), bool) if target is None else (costs <= target.at_most) & (costs >= target.at_least)

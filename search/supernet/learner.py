@@ -1,0 +1,95 @@
+"""What changes in a differentiable search, and its two kinds of step: of the weights, and of the choices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from fbnetv3_zoo.search.supernet.expected import CostTables, ExpectedCost
+from fbnetv3_zoo.search.supernet.likely import extremes
+from fbnetv3_zoo.search.supernet.net import Supernet
+from fbnetv3_zoo.search.supernet.plan import Product, Sum, SupernetPlan
+from fbnetv3_zoo.training.execution import Execution
+from fbnetv3_zoo.training.learner import Learner
+from fbnetv3_zoo.training.loader import Batch, seed_of
+from fbnetv3_zoo.training.world import World
+
+_LEAST = 2.72
+"""The cost of which the logarithm is taken is at least this, so that its powers have a slope."""
+
+
+class SupernetLearner(Learner):
+    """Supernet, optimizers of weights and choices, and the moving average of both."""
+
+    def __init__(
+        self, supernet: Supernet, plan: SupernetPlan, tables: CostTables, *, execution: Execution, world: World
+    ) -> None:
+        supernet.logits.requires_grad_(False)  # so that the optimizer of the weights leaves them alone
+        super().__init__(supernet, plan.recipe, execution=execution, world=world)  # type: ignore[arg-type]
+        self.plan, self.supernet, self.expected = plan, supernet, ExpectedCost(tables)
+        self.choices = torch.optim.Adam(supernet.logits, lr=plan.choice_rate, weight_decay=plan.choice_decay)
+        self._scale = extremes(tables)[1][0] if plan.target is None else plan.target.at_most
+
+    @property
+    def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
+        """Both optimizers, by their names in a checkpoint."""
+        return {"optimizer": self.optimizer, "choices": self.choices}
+
+    @property
+    def averaged(self) -> Supernet:
+        """The supernet with averaged weights and choices, where there is an average."""
+        found = self.result
+        assert isinstance(found, Supernet)
+        return found
+
+    def set_temperature(self, temperature: float) -> None:
+        """The temperature of the choices, of the average too."""
+        self.supernet.temperature = self.averaged.temperature = temperature
+
+    def weight_step(self, parts: Sequence[Batch], *, seed: int, rate: float) -> float:
+        """One step of the weights, the choices drawn from ``seed``; returns the cross entropy in nats."""
+        self.supernet.draw_noise(seed_of(seed, 1))
+        loss = self.gradients(parts, seed=seed)
+        self.update(rate)
+        return loss
+
+    def choice_step(self, parts: Sequence[Batch], *, seed: int) -> float:
+        """One step of the choices, the weights standing still; returns the cross entropy in nats."""
+        self.supernet.draw_noise(seed_of(seed, 1))
+        self.supernet.requires_grad_(False)
+        self.supernet.logits.requires_grad_(True)
+        try:
+            self.choices.zero_grad()
+            entropy = self.gradients(parts, seed=seed)
+            self._add_cost(entropy)
+            self.choices.step()
+        finally:
+            self.supernet.requires_grad_(True)
+            self.supernet.logits.requires_grad_(False)
+        if self.average is not None:
+            self.average.update_parameters(self.supernet)
+        return entropy
+
+    def _add_cost(self, entropy: float) -> None:
+        """Make the gradients of the cross entropy those of the whole loss."""
+        logits = list(self.supernet.logits)
+        term = cost_term(self.expected(self.supernet.weights()), self.plan, self._scale)
+        slopes: Sequence[Tensor] = torch.autograd.grad(term, logits) if term.requires_grad else [
+            torch.zeros_like(logit) for logit in logits
+        ]  # fmt: skip
+        by, factor = (entropy, float(term)) if isinstance(self.plan.loss, Product) else (1.0, 1.0)
+        for logit, slope in zip(logits, slopes, strict=True):
+            assert logit.grad is not None
+            logit.grad.mul_(factor).add_(slope.to(logit.grad), alpha=by)
+
+
+def cost_term(cost: Tensor, plan: SupernetPlan, scale: float) -> Tensor:
+    """What the cross entropy is multiplied by (:class:`Product`), or what is added to it (:class:`Sum`)."""
+    if isinstance(plan.loss, Product):
+        counted = cost * (1000 if plan.cost == "latency_ms" else 1)
+        return plan.loss.alpha * counted.clamp(min=_LEAST).log() ** plan.loss.beta
+    assert isinstance(plan.loss, Sum)
+    share = cost / scale
+    return plan.loss.alpha * ((share - 1).clamp(min=0) if plan.loss.excess else share)

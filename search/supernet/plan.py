@@ -1,0 +1,188 @@
+"""What a differentiable search is to do, as one value; and the shipped plans."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import TypeAlias
+
+from fbnetv3_zoo.errors import ZooError, check_flag, check_number, check_type, check_whole, nearest
+from fbnetv3_zoo.plain import from_json, read_json, to_json
+from fbnetv3_zoo.recipe import SGD, Augmentation, CosineDecay, Recipe
+from fbnetv3_zoo.recipes import RECIPES
+from fbnetv3_zoo.search.costs import Bound, parse_constraint
+from fbnetv3_zoo.search.supernet.expected import COSTS
+from fbnetv3_zoo.search.supernet.layers import LayerSpace
+from fbnetv3_zoo.search.supernet.spaces import TINY_DMASKING, TINY_DNAS, V1, V2
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """Cross entropy x ``alpha`` x log(cost) ^ ``beta`` (FBNet, section 3.1); latency counts in microseconds.
+
+    ``alpha`` scales the whole loss, and Adam's steps do not depend on that: ``beta`` weighs the cost.
+    """
+
+    alpha: float = 0.2
+    beta: float = 0.6
+
+    def __post_init__(self) -> None:
+        check_number("Product.alpha", self.alpha, above=0)
+        check_number("Product.beta", self.beta, at_least=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """Cross entropy + ``alpha`` x cost / scale (FBNetV2, section 3.4).
+
+    The scale is the plan's target, else the cost of the dearest network. With ``excess``, only what exceeds the target
+    counts.
+    """
+
+    alpha: float = 1.0
+    excess: bool = False
+
+    def __post_init__(self) -> None:
+        check_number("Sum.alpha", self.alpha, at_least=0)
+        check_flag("Sum.excess", self.excess)
+
+
+CostLoss: TypeAlias = Product | Sum
+"""How the cost enters the loss of the choices."""
+
+
+@dataclass(frozen=True)
+class SupernetPlan:
+    """A whole differentiable search.
+
+    ``recipe`` trains the weights on a part of the training images; from epoch ``choice_epoch`` (from 0) on, Adam
+    trains the choices in turn with them, at ``choice_rate`` with ``choice_decay`` (added to the gradient), on the other
+    part, a ``choice_share`` of the images. The temperature of the Gumbel softmax begins at ``temperature`` and is
+    multiplied by exp(-``cooling``) after every epoch. ``cost`` enters the loss as ``loss`` says. The network that is
+    found meets ``target`` (None: whatever is most probable); so do ``draws`` others, drawn from the distribution.
+    Everything random comes from the recipe's seed.
+    """
+
+    name: str
+    space: LayerSpace
+    recipe: Recipe
+    cost: str = "macs"
+    loss: CostLoss = Product()
+    target: Bound | None = None
+    choice_epoch: int = 10
+    choice_rate: float = 0.01
+    choice_decay: float = 5e-4
+    choice_share: float = 0.2
+    temperature: float = 5.0
+    cooling: float = 0.045
+    draws: int = 6
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{,99}", self.name):
+            raise ZooError(f"SupernetPlan.name is {self.name!r}; use letters, digits, '.', '_' and '-', at most 100")
+        check_type("SupernetPlan.space", self.space, LayerSpace, "a LayerSpace")
+        check_type("SupernetPlan.recipe", self.recipe, Recipe, "a Recipe")
+        check_type("SupernetPlan.loss", self.loss, Product | Sum, "a Product or Sum")
+        if self.cost not in COSTS:
+            raise ZooError(f"SupernetPlan.cost is {self.cost!r}{nearest(self.cost, COSTS)}; choose from {COSTS}")
+        self._check_target()
+        if not self.space.dimensions:
+            raise ZooError(f"space {self.space.name} has one network; there is nothing to search")
+        if self.recipe.stochastic_depth or self.recipe.weight_levels:
+            raise ZooError(
+                "SupernetPlan.recipe: supernets know no stochastic_depth and no weight_levels; set both to 0"
+            )
+        check_whole("SupernetPlan.choice_epoch", self.choice_epoch, at_least=0, at_most=self.recipe.epochs - 1)
+        check_number("SupernetPlan.choice_rate", self.choice_rate, above=0)
+        check_number("SupernetPlan.choice_decay", self.choice_decay, at_least=0)
+        check_number("SupernetPlan.choice_share", self.choice_share, above=0, below=1)
+        check_number("SupernetPlan.temperature", self.temperature, above=0)
+        check_number("SupernetPlan.cooling", self.cooling, at_least=0)
+        check_whole("SupernetPlan.draws", self.draws, at_least=0)
+
+    def _check_target(self) -> None:
+        if self.target is None:
+            if isinstance(self.loss, Sum) and self.loss.excess:
+                raise ZooError("SupernetPlan.target is None; a loss of what exceeds the target needs one")
+            return
+        check_type("SupernetPlan.target", self.target, Bound, "a Bound or None")
+        if self.target.cost != self.cost:
+            raise ZooError(f"SupernetPlan.target is on {self.target.cost}, the cost is {self.cost}; give both the same")
+        if self.target.at_most == float("inf"):
+            raise ZooError(f"SupernetPlan.target is {self.target}; it needs an upper bound, such as {self.cost}<=1M")
+
+    def temperature_at(self, epoch: int) -> float:
+        """The temperature in ``epoch`` (from 0). FBNet, section 3.2."""
+        return self.temperature * math.exp(-self.cooling * epoch)
+
+    @property
+    def result_name(self) -> str:
+        """The name of what is found, as in ``mine-macs-1M``."""
+        bound = "" if self.target is None else "-" + re.sub(r"[^A-Za-z0-9.]+", "-", str(self.target)).strip("-")
+        return self.name + bound
+
+    def to_json(self) -> str:
+        """This plan as JSON text; :meth:`from_json` gives an equal value back."""
+        return to_json(self)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> SupernetPlan:
+        """The plan in ``text``. Raises :class:`ZooError` with the place of what is wrong."""
+        return from_json(cls, text)
+
+
+# Epochs, learning rate, momentum and decay are those common to public re-implementations of FBNet's search; batch and
+# schedule are ours
+_RECIPE = Recipe(
+    epochs=90, batch_size=192, optimizer=SGD(nesterov=False), learning_rate=0.1, schedule=CosineDecay(),
+    augmentation=Augmentation(crop_area=0.08, flip=0.5), weight_decay=1e-4, ema_decay=0.999,
+)  # fmt: skip
+_DIGITS = replace(
+    RECIPES["digits"], epochs=30, batch_size=32, learning_rate=0.05, warmup_epochs=2, schedule=CosineDecay(),
+    label_smoothing=0.0,
+)  # fmt: skip
+_TINY = {
+    "recipe": _DIGITS,
+    "loss": Sum(2.0, excess=True),
+    "target": parse_constraint("macs<=1M")[0],
+    "choice_epoch": 6,
+    "choice_rate": 0.05,
+    "choice_decay": 0.0,
+    "choice_share": 0.4,
+    "cooling": 0.08,
+}
+
+DNAS_PLANS: Mapping[str, SupernetPlan] = MappingProxyType(
+    {
+        "paper": SupernetPlan("dnas", V1, _RECIPE),
+        "tiny": SupernetPlan("dnas-tiny", TINY_DNAS, **_TINY),  # type: ignore[arg-type]
+    }
+)
+"""FBNet's search, and one that takes minutes on the digits."""
+
+DMASKING_PLANS: Mapping[str, SupernetPlan] = MappingProxyType(
+    {
+        "paper": SupernetPlan("dmasking", V2, _RECIPE, loss=Sum(0.2)),
+        "tiny": SupernetPlan("dmasking-tiny", TINY_DMASKING, **_TINY),  # type: ignore[arg-type]
+    }
+)
+"""FBNetV2's search, and one that takes minutes on the digits."""
+
+
+def find_supernet_plan(source: str | Path | SupernetPlan, plans: Mapping[str, SupernetPlan]) -> SupernetPlan:
+    """The plan that ``source`` stands for: a value, a name of ``plans``, or the path of a JSON file."""
+    if isinstance(source, SupernetPlan):
+        return source
+    if str(source) in plans:
+        return plans[str(source)]
+    path = Path(source)
+    if path.suffix != ".json":
+        known = ", ".join(plans)
+        raise ZooError(
+            f"unknown plan {str(source)!r}{nearest(str(source), plans)}; shipped are {known}, others are files"
+        )
+    return read_json(SupernetPlan, path)
