@@ -1,4 +1,4 @@
-"""Joint architecture-recipe search: FBNetV3's three stages, each usable alone.
+"""Joint architecture-recipe search, FBNetV3's three stages; and the differentiable searches before it.
 
 Names resolve on first use: spaces, plans and costs are there without torch.
 """
@@ -25,6 +25,12 @@ if TYPE_CHECKING:
     from fbnetv3_zoo.search.run import Observer, Search, run_search
     from fbnetv3_zoo.search.space import Candidate, Space, find_space
     from fbnetv3_zoo.search.spaces import SPACES
+    from fbnetv3_zoo.search.supernet.layers import Layer, LayerSpace
+    from fbnetv3_zoo.search.supernet.net import Supernet
+    from fbnetv3_zoo.search.supernet.plan import DMASKING_PLANS, DNAS_PLANS, Product, Sum, SupernetPlan
+    from fbnetv3_zoo.search.supernet.record import SupernetRecord
+    from fbnetv3_zoo.search.supernet.run import SupernetObserver, search_supernet
+    from fbnetv3_zoo.search.supernet.spaces import LAYER_SPACES
     from fbnetv3_zoo.search.training_evaluator import TrainingEvaluator
     from fbnetv3_zoo.search.trials import Evaluator, Executor, Failure, Limits, Outcome, Task, Trial
 
@@ -47,18 +53,26 @@ _HOMES = {
     "run": ("Observer", "Search", "run_search"),
     "space": ("Candidate", "Space", "find_space"),
     "spaces": ("SPACES",),
+    "supernet.layers": ("Layer", "LayerSpace"),
+    "supernet.net": ("Supernet",),
+    "supernet.plan": ("DMASKING_PLANS", "DNAS_PLANS", "Product", "Sum", "SupernetPlan"),
+    "supernet.record": ("SupernetRecord",),
+    "supernet.run": ("SupernetObserver", "search_supernet"),
+    "supernet.spaces": ("LAYER_SPACES",),
     "training_evaluator": ("TrainingEvaluator",),
     "trials": ("Evaluator", "Executor", "Failure", "Limits", "Outcome", "Task", "Trial"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "Bound", "Candidate", "Choice", "ConvChoices", "Dimension", "Evaluator", "Evolving", "Executor", "Failure",
-    "FunctionEvaluator", "InProcess", "Iterations", "Journal", "Levels", "Limits", "LocalPool", "MLP", "NetworkCosts",
-    "Networks", "Observer", "OnRay", "Outcome", "PLANS", "Plan", "PoolingChoices", "Pretraining", "Range", "Recipes",
-    "Record", "RecordedCosts", "RecordedCurves", "Recording", "ResidualChoices", "Rounds", "SPACES", "Search",
-    "Setting", "Space", "Task", "TrainingEvaluator", "Trees", "Trial", "Winner", "draw_pool", "evolve", "find_executor",
-    "find_plan", "find_space", "fit", "pareto", "parse_constraint", "pretrain_encoder", "run_search", "write_report",
+    "Bound", "Candidate", "Choice", "ConvChoices", "DMASKING_PLANS", "DNAS_PLANS", "Dimension", "Evaluator",
+    "Evolving", "Executor", "Failure", "FunctionEvaluator", "InProcess", "Iterations", "Journal", "LAYER_SPACES",
+    "Layer", "LayerSpace", "Levels", "Limits", "LocalPool", "MLP", "NetworkCosts", "Networks", "Observer", "OnRay",
+    "Outcome", "PLANS", "Plan", "PoolingChoices", "Pretraining", "Product", "Range", "Recipes", "Record",
+    "RecordedCosts", "RecordedCurves", "Recording", "ResidualChoices", "Rounds", "SPACES", "Search", "Setting",
+    "Space", "Sum", "Supernet", "SupernetObserver", "SupernetPlan", "SupernetRecord", "Task", "TrainingEvaluator",
+    "Trees", "Trial", "Winner", "draw_pool", "evolve", "find_executor", "find_plan", "find_space", "fit", "pareto",
+    "parse_constraint", "pretrain_encoder", "run_search", "search_supernet", "write_report",
 ]  # fmt: skip
 
 

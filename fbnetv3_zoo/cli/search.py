@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fbnetv3_zoo.cli import search_lut, search_show
+from fbnetv3_zoo.cli import search_lut, search_show, search_supernet
 from fbnetv3_zoo.cli.common import Json, command_group, print_json, written
 from fbnetv3_zoo.errors import ZooError
 
@@ -258,5 +258,6 @@ def evolve(
 
 for command in (
     search_show.status, search_show.export, search_show.report, search_show.space, search_show.plan, search_lut.lut,
+    search_supernet.dnas, search_supernet.dmasking,
 ):  # fmt: skip
     app.command()(command)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fbnetv3_zoo.cli.common import Json, print_json, written
+from fbnetv3_zoo.cli.search_spaces import find_any_space
 from fbnetv3_zoo.errors import ZooError, check_whole
 
 if TYPE_CHECKING:
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 
     from fbnetv3_zoo.cost import Table
     from fbnetv3_zoo.latency import BlockKey, LatencyTable
-    from fbnetv3_zoo.search.space import Space
+    from fbnetv3_zoo.rows import Activation
+    from fbnetv3_zoo.search.space import Codes, Space
+    from fbnetv3_zoo.search.supernet.layers import LayerSpace
 
 
 def lut(
@@ -42,14 +45,11 @@ def lut(
     Example: fbnetv3 search lut --space paper --resolution 224 --output phone.latency.json
     """
     from fbnetv3_zoo.export.latency import check_latency
-    from fbnetv3_zoo.search.space import find_space
 
-    searched = find_space(space)
-    if resolution is not None:
-        searched = searched.hold({"resolution": resolution})
+    searched = _find(space, resolution)
     wanted, whole = _what(searched, networks=networks, check=check, seed=seed)
     started = time.monotonic()
-    table, measured = _measure(wanted, searched, output, threads=threads, rounds=rounds)
+    table, measured = _measure(wanted, _activation(searched), output, threads=threads, rounds=rounds)
     if whole is not None:
         table = check_latency(table, whole, path=output)
     seconds = time.monotonic() - started
@@ -65,26 +65,75 @@ def lut(
     print(written(output))
 
 
-def _what(space: Space, *, networks: int | None, check: int, seed: int) -> tuple[tuple[BlockKey, ...], Table | None]:
+def _find(source: str, resolution: int | None) -> Space | LayerSpace:
+    """The space of that name or file, at one resolution where that is given."""
+    from fbnetv3_zoo.search.space import Space
+
+    space = find_any_space(source)
+    if resolution is None:
+        return space
+    if isinstance(space, Space):
+        return space.hold({"resolution": resolution})
+    if resolution not in space.resolutions:
+        known = ", ".join(map(str, space.resolutions))
+        raise ZooError(f"space {space.name}: --resolution is {resolution}; choose from {known}")
+    return replace(space, resolutions=(resolution,))
+
+
+def _activation(space: Space | LayerSpace) -> Activation:
+    from fbnetv3_zoo.search.space import Space
+    from fbnetv3_zoo.search.supernet.blocks import activation_of
+
+    if not isinstance(space, Space):
+        return activation_of(space)
+    assert space.networks is not None  # else there were no blocks
+    return space.networks.activation
+
+
+def _what(
+    space: Space | LayerSpace, *, networks: int | None, check: int, seed: int
+) -> tuple[tuple[BlockKey, ...], Table | None]:
     """The blocks to measure, and the networks to measure whole."""
     import numpy as np
 
     from fbnetv3_zoo.latency import distinct_blocks
     from fbnetv3_zoo.search.blocks import space_blocks
-    from fbnetv3_zoo.search.costs import tabulate_codes
+    from fbnetv3_zoo.search.space import Space
+    from fbnetv3_zoo.search.supernet.blocks import layer_blocks
 
     check_whole("--check", check, at_least=0)
     if 0 < check < 3:
         raise ZooError(f"--check is {check}; give at least 3 networks, or 0")
     if networks is not None:
         check_whole("--networks", networks, at_least=max(1, check))
-    codes = space.sample(max(networks or 0, check, 1), np.random.default_rng(seed), method="uniform")
-    blocks = space_blocks(space) if networks is None else distinct_blocks(tabulate_codes(space, codes))
-    return blocks, tabulate_codes(space, codes[:check]) if check else None
+    count, rng = max(networks or 0, check, 1), np.random.default_rng(seed)
+    if isinstance(space, Space):
+        drawn = _tabulated(space, space.sample(count, rng, method="uniform"))
+        blocks = space_blocks(space) if networks is None else distinct_blocks(drawn)
+    else:
+        drawn = _tabulated(space, space.sample(count, rng))
+        blocks = layer_blocks(space) if networks is None else distinct_blocks(drawn)
+    return blocks, _first(drawn, check) if check else None
+
+
+def _tabulated(space: Space | LayerSpace, codes: Codes) -> Table:
+    from fbnetv3_zoo.cost import tabulate
+    from fbnetv3_zoo.search.costs import tabulate_codes
+    from fbnetv3_zoo.search.space import Space
+
+    if isinstance(space, Space):
+        return tabulate_codes(space, codes)
+    return tabulate([space.arch(code, "drawn") for code in codes])
+
+
+def _first(table: Table, count: int) -> Table:
+    """The first networks of ``table``."""
+    columns = {name: column[:count] for name, column in table.columns.items()}
+    return type(table)(columns, table.resolution[:count], table.features[:count], table.classes[:count])
 
 
 def _measure(
-    wanted: Sequence[BlockKey], space: Space, output: Path, *, threads: int, rounds: int
+    wanted: Sequence[BlockKey], activation: Activation, output: Path, *, threads: int, rounds: int
 ) -> tuple[LatencyTable, int]:
     """The table with all ``wanted``, written to ``output``, and how many blocks were measured for it."""
     from rich.console import Console
@@ -100,7 +149,6 @@ def _measure(
     from fbnetv3_zoo.export.latency import measure_blocks
     from fbnetv3_zoo.latency import LatencyTable
 
-    assert space.networks is not None  # else there were no blocks
     known = LatencyTable.load(output) if output.exists() else None
     missing = len(wanted) if known is None else len(known.lacks(wanted))
     console = Console(stderr=True)
@@ -109,7 +157,7 @@ def _measure(
     with Progress(*columns, *times, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=missing)
         table = measure_blocks(
-            wanted, space.networks.activation, threads=threads, rounds=rounds, table=known, path=output,
+            wanted, activation, threads=threads, rounds=rounds, table=known, path=output,
             on_progress=lambda done: progress.update(task, completed=done),
         )  # fmt: skip
     return table, missing

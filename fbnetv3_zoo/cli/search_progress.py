@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from rich.console import Console
+from typing import TYPE_CHECKING
 
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn
+
+from fbnetv3_zoo.cli.progress import EpochBar
 from fbnetv3_zoo.search.run import Observer
+from fbnetv3_zoo.search.supernet.run import SupernetObserver
 from fbnetv3_zoo.search.trials import Outcome, Trial
+
+if TYPE_CHECKING:
+    from fbnetv3_zoo.search.supernet.plan import SupernetPlan
+    from fbnetv3_zoo.search.supernet.record import SupernetEpoch
 
 
 class SearchProgress(Observer):
@@ -23,3 +32,28 @@ class SearchProgress(Observer):
         ended = f"{outcome.failure.value}: {outcome.reason}" if outcome.failure else f"score {outcome.curve[-1]:.4f}"
         line = f"  candidate {trial.number:>3}  {ended}  {outcome.seconds:.1f} s"
         self._console.print(line, highlight=False, markup=False)
+
+
+class SupernetProgress(EpochBar, SupernetObserver):
+    """A bar with the loss of the last step, and a line for each finished epoch."""
+
+    def __init__(self, plan: SupernetPlan) -> None:
+        epoch = TextColumn("epoch {task.fields[epoch]}/{task.total:g}")
+        super().__init__(
+            plan.recipe.epochs, epoch, BarColumn(), TextColumn("loss"), TextColumn("{task.fields[loss]:.3f}")
+        )
+        self._plan = plan
+
+    def on_step(self, epoch: int, step: int, steps: int, loss: float) -> None:
+        """Move the bar."""
+        self.move(epoch, step, steps, loss)
+
+    def on_epoch(self, epoch: SupernetEpoch) -> None:
+        """Print the epoch's line."""
+        decided = sum(map(max, epoch.probabilities)) / len(epoch.probabilities)
+        self.console.print(
+            f"epoch {epoch.epoch:>3}/{self._plan.recipe.epochs}  loss {epoch.train_loss:.3f}  "
+            f"top-1 {epoch.validation_top1:7.2%}  expected {self._plan.cost} {epoch.cost:,.6g}  "
+            f"decided {decided:4.0%}  {epoch.seconds:.1f} s",
+            highlight=False,
+        )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fbnetv3_zoo.cli.common import Json, print_json, written
+from fbnetv3_zoo.cli.search_spaces import find_any_space, print_layers, whether_inside
 
 if TYPE_CHECKING:
     from fbnetv3_zoo.search import Record
@@ -71,7 +72,7 @@ def report(folder: Folder, output: Annotated[Path | None, typer.Option(help="HTM
 
 
 def space(
-    name: Annotated[str, typer.Argument(help="A space: paper, paper_recipe, tiny, or a JSON file.")],
+    name: Annotated[str, typer.Argument(help="A space: paper, tiny, v1, v2, ..., or a JSON file.")],
     contains: Annotated[str | None, typer.Option(help="Tell whether this network lies in it, or why not.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -79,10 +80,18 @@ def space(
 
     Example: fbnetv3 search space paper --contains fbnetv3_c
     """
-    from fbnetv3_zoo.search import find_space
+    from fbnetv3_zoo.search import Space
     from fbnetv3_zoo.zoo import find_arch
 
-    found = find_space(name)
+    found = find_any_space(name)
+    if not isinstance(found, Space):
+        if contains is not None:
+            print(whether_inside(found, contains))
+        elif as_json:
+            print(found.to_json())
+        else:
+            print_layers(found)
+        return
     if contains is not None:
         reasons = found.outside(find_arch(contains))
         print(f"{contains} is {'no ' if reasons else 'a '}network of space {found.name}")

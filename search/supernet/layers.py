@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise, product
@@ -102,8 +102,8 @@ class LayerSpace:
             raise ZooError(f"{self.name}: resolutions is {self.resolutions!r}; give at least one, in rising order")
         if not self.stages or not all(self.stages):
             raise ZooError(f"{self.name}: stages has an empty stage; every stage needs a layer")
-        for end in (0, -1):  # refuses what cannot be built
-            self.arch([end % len(d) for d in self.dimensions], "network")
+        for n in range(max([len(d) for d in self.dimensions], default=1)):  # refuses what cannot be built
+            self.arch([min(n, len(d) - 1) for d in self.dimensions], "network")
         for number, layer in enumerate(self.layers):
             for candidate in range(len(layer.candidates)):
                 self._check_masks(number, candidate)
@@ -135,7 +135,7 @@ class LayerSpace:
         found = [Dimension("resolution", Levels(self.resolutions), "architecture")] if len(self.resolutions) > 1 else []
         places = []
         for number, layer in enumerate(self.layers, start=1):
-            names = tuple(label_of(row) for row in layer.candidates)
+            names = tuple(label_of(row, expansion=not layer.expansions) for row in layer.candidates)
             names = names if len(set(names)) == len(names) else tuple(f"{n + 1} {x}" for n, x in enumerate(names))
             options = {"candidate": names, "channels": layer.channels, "expansion": layer.expansions}
             where: dict[str, int | None] = {}
@@ -198,10 +198,16 @@ class LayerSpace:
             raise ZooError(f"{place}: resolution is {arch.resolution}, not among {listed(self.resolutions)}")
         if len(self.resolutions) > 1:
             code[0] = self.resolutions.index(arch.resolution)
-        rows = [[row for row in stage for _ in range(getattr(row, "repeats", 1))] for stage in arch.stages]
-        if [len(stage) for stage in rows] != [len(stage) for stage in self.stages]:
-            raise ZooError(f"{place}: its stages have {[len(s) for s in rows]} blocks")
-        flat = [_single(row, first=n == 0 or row is not stage[n - 1]) for stage in rows for n, row in enumerate(stage)]
+        for field in ("width_divisor", "in_channels", "num_classes"):
+            if getattr(arch, field) != getattr(self, field):
+                raise ZooError(f"{place}: {field} is {getattr(arch, field)}, not {getattr(self, field)}")
+        stages = [
+            [_single(row, first=n == 0) for row in stage for n in range(getattr(row, "repeats", 1))]
+            for stage in arch.stages
+        ]
+        if [len(stage) for stage in stages] != [len(stage) for stage in self.stages]:
+            raise ZooError(f"{place}: its stages have {[len(stage) for stage in stages]} blocks")
+        flat = [row for stage in stages for row in stage]
         for number, (layer, where, row) in enumerate(zip(self.layers, self.places, flat, strict=True), start=1):
             found = _find(layer, row)
             if found is None:
@@ -234,8 +240,8 @@ class LayerSpace:
         return from_json(cls, text)
 
 
-def label_of(row: Row) -> str:
-    """A row in a few characters, such as ``k5_e6_se``; what a layer's candidates are told apart by."""
+def label_of(row: Row, *, expansion: bool = True) -> str:
+    """A row in a few characters, such as ``k5_e6_se_relu``; what a layer's candidates are told apart by."""
     if isinstance(row, Conv):
         return f"conv_k{row.kernel_size}"
     if isinstance(row, PoolingHead):
@@ -244,7 +250,8 @@ def label_of(row: Row) -> str:
         return "skip"
     groups = f"_g{row.groups_1x1}" if row.groups_1x1 > 1 else ""
     excited = "_se" if row.squeeze_excite else ""
-    return f"k{row.kernel_size}_e{row.expansion:g}{groups}{excited}_{row.activation.value}"
+    expanded = f"_e{row.expansion:g}" if expansion else ""
+    return f"k{row.kernel_size}{expanded}{groups}{excited}_{row.activation.value}"
 
 
 def fixed(*rows: Row) -> tuple[Layer, ...]:
@@ -268,10 +275,3 @@ def _find(layer: Layer, row: Row) -> tuple[int, int, int] | None:
     """The places of candidate, width and expansion that give ``row``."""
     ranges = (range(len(layer.candidates)), range(len(layer.widths)), range(max(1, len(layer.expansions))))
     return next((at for at in product(*ranges) if layer.row(*at) == row), None)
-
-
-def choices_of(space: LayerSpace) -> Iterator[tuple[str, Mapping[str, int]]]:
-    """Every layer's label and how many values its choices have, for tables."""
-    for number, layer in enumerate(space.layers, start=1):
-        kinds = zip(("candidates", "input widths", "expansions", "widths"), space.shape(number - 1), strict=True)
-        yield f"layer {number}: {label_of(layer.candidates[0])}", dict(kinds)

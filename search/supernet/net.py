@@ -40,7 +40,7 @@ class Supernet(nn.Module):
             self.dropout = nn.Dropout(dropout)
             self.classifier = Classifier(space.layers[-1].widths[-1], space.num_classes)
         self.logits = nn.ParameterList(torch.zeros(len(d)) for d in space.dimensions)
-        self.preprocess = Preprocess(space.resolutions[-1], space.resolutions[-1])
+        self.preprocess = Preprocess(space.resolutions[-1], space.resolutions[-1]).for_channels(space.in_channels)
         self.temperature = 1.0
         self.noise: list[Tensor] | None = None
         self.code: tuple[int, ...] | None = None
@@ -126,7 +126,7 @@ class Supernet(nn.Module):
             candidate = layer.candidate(0 if places.candidate is None else code[places.candidate])
             block.load_state_dict(_cut(candidate.state_dict(), block.state_dict()))
         model.classifier.load_state_dict(_cut(self.classifier.state_dict(), model.classifier.state_dict()))
-        model.preprocess = self.preprocess
+        model.preprocess = self.preprocess.at_resolution(arch.resolution)
         return model.eval()
 
 

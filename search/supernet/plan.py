@@ -119,6 +119,15 @@ class SupernetPlan:
         """The temperature in ``epoch`` (from 0). FBNet, section 3.2."""
         return self.temperature * math.exp(-self.cooling * epoch)
 
+    def with_epochs(self, epochs: int) -> SupernetPlan:
+        """The same search in so many epochs: the choices begin at the same part of it, and cool down as far."""
+        check_whole("epochs", epochs)
+        before = self.recipe.epochs
+        return replace(
+            self, recipe=replace(self.recipe, epochs=epochs), cooling=self.cooling * before / epochs,
+            choice_epoch=min(epochs - 1, round(self.choice_epoch * epochs / before)),
+        )  # fmt: skip
+
     @property
     def result_name(self) -> str:
         """The name of what is found, as in ``mine-macs-1M``."""

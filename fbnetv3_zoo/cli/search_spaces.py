@@ -1,0 +1,56 @@
+"""Spaces by name or file, those of the joint search and those of supernets alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fbnetv3_zoo.errors import ZooError, nearest
+
+if TYPE_CHECKING:
+    from fbnetv3_zoo.search.space import Space
+    from fbnetv3_zoo.search.supernet.layers import LayerSpace
+
+
+def find_any_space(source: str) -> Space | LayerSpace:
+    """The space of that name, or of a JSON file that holds either kind."""
+    from fbnetv3_zoo.search.space import find_space
+    from fbnetv3_zoo.search.spaces import SPACES
+    from fbnetv3_zoo.search.supernet.spaces import LAYER_SPACES, find_layer_space
+
+    names = [*SPACES, *LAYER_SPACES]
+    if source not in names and not source.endswith(".json"):
+        raise ZooError(
+            f"unknown space {source!r}{nearest(source, names)}; shipped are {', '.join(names)}, others are JSON files"
+        )
+    if source in LAYER_SPACES or (source not in SPACES and _holds_layers(Path(source))):
+        return find_layer_space(source)
+    return find_space(source)
+
+
+def _holds_layers(path: Path) -> bool:
+    """Whether a file says that it is the space of a supernet; whatever else is wrong with it is said later."""
+    try:
+        return '"fbnetv3_zoo.layer_space"' in path.read_text(errors="replace")
+    except OSError:
+        return False
+
+
+def print_layers(space: LayerSpace) -> None:
+    """What there is to choose, by dimension, and how many networks that makes."""
+    width = 2 + max((len(d.name) for d in space.dimensions), default=0)
+    for dimension in space.dimensions:
+        print(f"{dimension.name:{width}}{', '.join(map(str, dimension.options.values))}")
+    print(f"{space.size:.4g} points of {len(space.layers)} layers")
+
+
+def whether_inside(space: LayerSpace, source: str) -> str:
+    """A line that says whether the network ``source`` is one of ``space``, or what lies outside."""
+    from fbnetv3_zoo.zoo import find_arch
+
+    arch = find_arch(source)
+    try:
+        code = space.code(arch)
+    except ZooError as error:
+        return str(error)
+    return f"{source} is a network of space {space.name}: {', '.join(map(str, space.values(code).values()))}"

@@ -1,0 +1,146 @@
+"""``fbnetv3 search dnas`` and ``fbnetv3 search dmasking``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fbnetv3_zoo.cli import running
+from fbnetv3_zoo.cli.common import DataSource, Json, print_json, written
+from fbnetv3_zoo.errors import ZooError
+
+if TYPE_CHECKING:
+    from fbnetv3_zoo.search.supernet.plan import SupernetPlan
+    from fbnetv3_zoo.search.supernet.record import SupernetRecord
+
+Output = Annotated[Path, typer.Option(help="Folder for network, report, metrics and checkpoints.")]
+PlanSource = Annotated[str, typer.Option("--plan", help="A plan: paper, tiny, or a JSON file (plan.json of a search).")]
+Target = Annotated[
+    str | None, typer.Option(help="What the network may cost: 'macs<=1M', 'parameters<=80k', 'latency_ms<=2.5'.")
+]
+Latency = Annotated[str | None, typer.Option(help="A table of `search lut`: latency_ms becomes a cost.")]
+DataSeed = Annotated[int, typer.Option(help="Seed of the data's split.")]
+Epochs = Annotated[
+    int | None, typer.Option(help="Epochs, if not the plan's; the choices' beginning and their cooling move with it.")
+]
+Seed = Annotated[int | None, typer.Option(help="Seed of everything random.")]
+Draws = Annotated[int | None, typer.Option(help="How many other networks to draw from the distribution.")]
+
+
+def dnas(
+    output: Output,
+    plan: PlanSource = "tiny",
+    data: DataSource = "digits",
+    data_seed: DataSeed = 0,
+    subset: running.SubsetFile = None,
+    target: Target = None,
+    latency: Latency = None,
+    epochs: Epochs = None,
+    seed: Seed = None,
+    draws: Draws = None,
+    resume: running.Resume = False,
+    device: running.Device = "cpu",
+    workers: running.Workers = 0,
+    checkpoint_steps: running.CheckpointSteps = 0,
+    checkpoint_minutes: running.CheckpointMinutes = 0.0,
+    as_json: Json = False,
+) -> None:
+    """FBNet's differentiable search: which block in every layer. Interrupted searches continue with --resume.
+
+    Example: fbnetv3 search dnas --plan tiny --data digits --target "macs<=1M" --output runs/dnas
+    """
+    from fbnetv3_zoo.search.supernet.plan import DNAS_PLANS
+
+    _carry_out(DNAS_PLANS, dict(locals()))
+
+
+def dmasking(
+    output: Output,
+    plan: PlanSource = "tiny",
+    data: DataSource = "digits",
+    data_seed: DataSeed = 0,
+    subset: running.SubsetFile = None,
+    target: Target = None,
+    latency: Latency = None,
+    epochs: Epochs = None,
+    seed: Seed = None,
+    draws: Draws = None,
+    resume: running.Resume = False,
+    device: running.Device = "cpu",
+    workers: running.Workers = 0,
+    checkpoint_steps: running.CheckpointSteps = 0,
+    checkpoint_minutes: running.CheckpointMinutes = 0.0,
+    as_json: Json = False,
+) -> None:
+    """FBNetV2's differentiable search: widths, expansions and resolution by masks, and blocks. Goes on with --resume.
+
+    Example: fbnetv3 search dmasking --plan tiny --data digits --target "macs<=1M" --output runs/dmasking
+    """
+    from fbnetv3_zoo.search.supernet.plan import DMASKING_PLANS
+
+    _carry_out(DMASKING_PLANS, dict(locals()))
+
+
+def plan_of(plans: Mapping[str, SupernetPlan], options: Mapping[str, Any]) -> SupernetPlan:
+    """The plan that the options of a command describe."""
+    from fbnetv3_zoo.search.costs import parse_constraint
+    from fbnetv3_zoo.search.supernet.plan import find_supernet_plan
+
+    plan = find_supernet_plan(options["plan"], plans)
+    if options["epochs"] is not None:
+        plan = plan.with_epochs(options["epochs"])
+    if options["seed"] is not None:
+        plan = replace(plan, recipe=replace(plan.recipe, seed=options["seed"]))
+    if options["draws"] is not None:
+        plan = replace(plan, draws=options["draws"])
+    if options["target"] is not None:
+        bounds = parse_constraint(options["target"])
+        if len(bounds) != 1:
+            raise ZooError(f"--target is {options['target']!r}; give one bound, such as 'macs<=1M'")
+        plan = replace(plan, cost=bounds[0].cost, target=bounds[0])
+    return plan
+
+
+def _carry_out(plans: Mapping[str, SupernetPlan], options: dict[str, Any]) -> None:
+    """Run the search, write its report, print what came out."""
+    from fbnetv3_zoo.cli.search_progress import SupernetProgress
+    from fbnetv3_zoo.latency import LatencyTable
+    from fbnetv3_zoo.search.supernet.report import write_report
+    from fbnetv3_zoo.search.supernet.run import search_supernet
+    from fbnetv3_zoo.training import Execution, find_dataset
+
+    plan = plan_of(plans, options)
+    table = LatencyTable.load(options["latency"]) if options["latency"] else None
+    data = find_dataset(options["data"], seed=options["data_seed"], subset=options["subset"])
+    fields = ("device", "workers", "checkpoint_steps", "checkpoint_minutes")
+    with SupernetProgress(plan) as progress:
+        record = search_supernet(
+            plan, data, options["output"], latency=table, resume=options["resume"],
+            execution=Execution(**{field: options[field] for field in fields}), observers=[progress],
+        )  # fmt: skip
+    report = record.folder / "report.html"
+    write_report(record, report)
+    if options["as_json"]:
+        print_json(_told(record))
+        return
+    _print_record(record)
+    for path in (*record.files, report):
+        print(written(path))
+
+
+def _told(record: SupernetRecord) -> dict[str, Any]:
+    values = record.plan.space.values(record.found.code)
+    found = {**asdict(record.found), "values": values}
+    return {"folder": record.folder, "found": found, "drawn": [asdict(one) for one in record.drawn]}
+
+
+def _print_record(record: SupernetRecord) -> None:
+    found, last, cost = record.found, record.epochs[-1], record.plan.cost
+    bound = "" if record.plan.target is None else f" (target {record.plan.target})"
+    print(f"supernet: validation accuracy {last.validation_top1:.2%} after {last.epoch} epochs")
+    print(f"{record.arch.name}: {found.cost:,.6g} {cost}{bound}; train it from scratch:")
+    print(f"fbnetv3 train --model {record.files[0]} --data ... --output ...")
