@@ -55,5 +55,5 @@ class SupernetProgress(EpochBar, SupernetObserver):
             f"epoch {epoch.epoch:>3}/{self._plan.recipe.epochs}  loss {epoch.train_loss:.3f}  "
             f"top-1 {epoch.validation_top1:7.2%}  expected {self._plan.cost} {epoch.cost:,.6g}  "
             f"decided {decided:4.0%}  {epoch.seconds:.1f} s",
-            highlight=False,
-        )
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from fbnetv3_zoo.arch import Arch, Block, settle
 from fbnetv3_zoo.errors import ZooError, check_number, check_whole
 from fbnetv3_zoo.plain import from_json, to_json
-from fbnetv3_zoo.rows import Conv, InvertedResidual, PoolingHead, Row
+from fbnetv3_zoo.rows import Conv, InvertedResidual, PoolingHead, Row, Skip
 from fbnetv3_zoo.search.options import Choice, Dimension, Levels, Value, listed
 
 Codes = npt.NDArray[np.int64]
@@ -135,7 +135,10 @@ class LayerSpace:
         found = [Dimension("resolution", Levels(self.resolutions), "architecture")] if len(self.resolutions) > 1 else []
         places = []
         for number, layer in enumerate(self.layers, start=1):
-            names = tuple(label_of(row, expansion=not layer.expansions) for row in layer.candidates)
+            told = len({row.activation for row in layer.candidates if not isinstance(row, Skip)}) > 1
+            names = tuple(
+                label_of(row, expansion=not layer.expansions, activation=told) for row in layer.candidates
+            )  # fmt: skip
             names = names if len(set(names)) == len(names) else tuple(f"{n + 1} {x}" for n, x in enumerate(names))
             options = {"candidate": names, "channels": layer.channels, "expansion": layer.expansions}
             where: dict[str, int | None] = {}
@@ -211,7 +214,8 @@ class LayerSpace:
         for number, (layer, where, row) in enumerate(zip(self.layers, self.places, flat, strict=True), start=1):
             found = _find(layer, row)
             if found is None:
-                raise ZooError(f"{place}: layer {number} is {label_of(row)} of {row.out_channels} channels")
+                kind = label_of(row, activation=True)
+                raise ZooError(f"{place}: layer {number} is {kind} of {row.out_channels} channels")
             for at, n in zip((where.candidate, where.channels, where.expansion), found, strict=True):
                 if at is not None:
                     code[at] = n
@@ -240,8 +244,8 @@ class LayerSpace:
         return from_json(cls, text)
 
 
-def label_of(row: Row, *, expansion: bool = True) -> str:
-    """A row in a few characters, such as ``k5_e6_se_relu``; what a layer's candidates are told apart by."""
+def label_of(row: Row, *, expansion: bool = True, activation: bool = False) -> str:
+    """A row in a few characters, such as ``k5_e6_se``; what a layer's candidates are told apart by."""
     if isinstance(row, Conv):
         return f"conv_k{row.kernel_size}"
     if isinstance(row, PoolingHead):
@@ -251,7 +255,8 @@ def label_of(row: Row, *, expansion: bool = True) -> str:
     groups = f"_g{row.groups_1x1}" if row.groups_1x1 > 1 else ""
     excited = "_se" if row.squeeze_excite else ""
     expanded = f"_e{row.expansion:g}" if expansion else ""
-    return f"k{row.kernel_size}{expanded}{groups}{excited}_{row.activation.value}"
+    activated = f"_{row.activation.value}" if activation else ""
+    return f"k{row.kernel_size}{expanded}{groups}{excited}{activated}"
 
 
 def fixed(*rows: Row) -> tuple[Layer, ...]:

@@ -79,7 +79,7 @@ class SupernetLearner(Learner):
         slopes: Sequence[Tensor] = torch.autograd.grad(term, logits) if term.requires_grad else [
             torch.zeros_like(logit) for logit in logits
         ]  # fmt: skip
-        by, factor = (entropy, float(term)) if isinstance(self.plan.loss, Product) else (1.0, 1.0)
+        by, factor = (entropy, term.item()) if isinstance(self.plan.loss, Product) else (1.0, 1.0)
         for logit, slope in zip(logits, slopes, strict=True):
             assert logit.grad is not None
             logit.grad.mul_(factor).add_(slope.to(logit.grad), alpha=by)

@@ -71,12 +71,12 @@ def check_target(tables: CostTables, target: Bound) -> None:
     (low, _), (high, _) = extremes(tables)
     if low > target.at_most:
         raise ZooError(
-            f"target {target}: the cheapest network of space {tables.space.name} has {low:,.6g} {target.cost}; "
+            f"target {target}: the cheapest network of space {tables.space.name} has {low:,.10g} {target.cost}; "
             "raise the target, or widen the space"
         )
     if target.at_least > high:
         raise ZooError(
-            f"target {target}: the dearest network of space {tables.space.name} has {high:,.6g} {target.cost}; "
+            f"target {target}: the dearest network of space {tables.space.name} has {high:,.10g} {target.cost}; "
             "lower the target, or widen the space"
         )
 

@@ -88,7 +88,9 @@ class SupernetPlan:
         check_type("SupernetPlan.recipe", self.recipe, Recipe, "a Recipe")
         check_type("SupernetPlan.loss", self.loss, Product | Sum, "a Product or Sum")
         if self.cost not in COSTS:
-            raise ZooError(f"SupernetPlan.cost is {self.cost!r}{nearest(self.cost, COSTS)}; choose from {COSTS}")
+            raise ZooError(
+                f"SupernetPlan.cost is {self.cost!r}{nearest(self.cost, COSTS)}; choose from {', '.join(COSTS)}"
+            )
         self._check_target()
         if not self.space.dimensions:
             raise ZooError(f"space {self.space.name} has one network; there is nothing to search")
