@@ -83,6 +83,9 @@ def _compared(method: str, seed: int, record: SupernetRecord) -> dict[str, Any]:
     costs = CostTables.of(space, "macs")
     band = Bound("macs", record.found.cost * (1 + BAND), record.found.cost * (1 - BAND))
     codes = draw(costs, uniform(space), RANDOM, np.random.default_rng([seed, 2]), target=band)
+    if len(codes) < RANDOM:  # rare ones: drawn from twenty times as many
+        codes = draw(costs, uniform(space), 20 * RANDOM, np.random.default_rng([seed, 3]), target=band)[:RANDOM]
+    assert len(codes) == RANDOM
     archs = [space.arch(code, f"random-{n}") for n, code in enumerate(codes)]
     tests = _tested(
         [record.arch] * len(RETRAININGS) + archs, [*RETRAININGS, *[RETRAININGS[0]] * len(archs)],

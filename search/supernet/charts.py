@@ -1,104 +1,176 @@
-"""The drawings of a differentiable search's report, as SVG elements that take the page's colours."""
+"""The charts of a differentiable search's report: each an SVG element for a page."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from fbnetv3_zoo.search.charts import label, shares
+from fbnetv3_zoo.search.options import Dimension
 from fbnetv3_zoo.search.supernet.record import SupernetRecord
 from fbnetv3_zoo.training.drawing import FAINT, FIRST, SECOND, colour, drawing
 
+Doubles = npt.NDArray[np.float64]
 NAMED = 0.1
-"""From what probability at the end on a value is named."""
+"""From what probability at the end on a value is named at its band."""
+COSTS = {"macs": "MACs", "parameters": "parameters", "latency_ms": "latency, ms"}
+"""What a cost is called on an axis."""
+_PAPER = "#0a0b0e"  # stands for the page's background in a drawing
+_SIZE = (3.4, 1.5)  # inches, of a chart of probabilities
+_LETTER = 0.066  # inches, of a name at a band
+_LONGEST = 18  # letters of a name at a band
 
 
-def cost_over_time(record: SupernetRecord) -> str:
-    """Expected cost and that of the most probable network by epoch; the target as a line."""
+def cost_by_epoch(record: SupernetRecord) -> str:
+    """Expected cost, that of the most probable network once choices are trained; the target as a line."""
 
     def draw(axes: Any) -> None:
-        epochs = [epoch.epoch for epoch in record.epochs]
-        axes.plot(epochs, [epoch.cost for epoch in record.epochs], color=FIRST, label="expected")
-        axes.plot(epochs, [epoch.likeliest for epoch in record.epochs], color=SECOND, linewidth=1.2,
-                  drawstyle="steps-mid", label="most probable")  # fmt: skip
-        if record.plan.target is not None:
-            axes.axhline(record.plan.target.at_most, color=FAINT, linestyle="--", label="target")
+        plan, trained = record.plan, record.epochs[record.plan.choice_epoch :]
+        _line(axes, record, [epoch.cost for epoch in record.epochs], FIRST, "expected")
+        axes.plot([epoch.epoch for epoch in trained], [epoch.likeliest for epoch in trained], color=SECOND,
+                  linewidth=1.2, marker="s", markersize=2.5, label="most probable")  # fmt: skip
+        if plan.target is not None:
+            axes.axhline(plan.target.at_most, color=FAINT, linestyle="--", linewidth=1, label="target")
+        axes.set(ylabel=COSTS[plan.cost])
         axes.set_ylim(bottom=0)
-        axes.set_ylabel(record.plan.cost)
-        axes.yaxis.set_major_formatter(_amounts())
-        _by_epoch(axes, record)
+        if plan.cost != "latency_ms":
+            _amounts(axes.yaxis)
+        _by_epoch(axes, record, columns=3)
 
     return drawing("cost by epoch", draw)
 
 
-def accuracy_over_time(record: SupernetRecord) -> str:
-    """Validation accuracy of the supernet by epoch."""
+def accuracy_by_epoch(record: SupernetRecord) -> str:
+    """The supernet's accuracy on the validation images, in percent."""
 
     def draw(axes: Any) -> None:
-        values = [100 * epoch.validation_top1 for epoch in record.epochs]
-        axes.plot([epoch.epoch for epoch in record.epochs], values, color=FIRST, label="supernet")
-        axes.set(ylabel="validation accuracy, %", ylim=(0, 102))
+        _line(axes, record, [100 * epoch.validation_top1 for epoch in record.epochs], FIRST)
+        axes.set(ylabel="validation accuracy (%)", ylim=(0, 102))
         _by_epoch(axes, record)
 
     return drawing("accuracy by epoch", draw)
 
 
-def losses_over_time(record: SupernetRecord) -> str:
-    """Cross entropies by epoch."""
+def losses_by_epoch(record: SupernetRecord) -> str:
+    """Cross entropies of the images that train the weights, and of the validation images."""
 
     def draw(axes: Any) -> None:
-        epochs = [epoch.epoch for epoch in record.epochs]
-        axes.plot(epochs, [epoch.train_loss for epoch in record.epochs], color=FIRST, label="training")
-        axes.plot(epochs, [epoch.validation_loss for epoch in record.epochs], color=SECOND, label="validation")
+        _line(axes, record, [epoch.train_loss for epoch in record.epochs], FIRST, "training")
+        _line(axes, record, [epoch.validation_loss for epoch in record.epochs], SECOND, "validation")
+        axes.set(ylabel="cross entropy (nats)")
         axes.set_ylim(bottom=0)
-        axes.set_ylabel("cross entropy, nats")
-        _by_epoch(axes, record)
+        _by_epoch(axes, record, columns=2)
 
     return drawing("losses by epoch", draw)
 
 
-def probabilities_over_time(record: SupernetRecord, number: int) -> str:
-    """The probabilities of dimension ``number`` by epoch, one band a value, from the first at the bottom."""
+def temperature_by_epoch(record: SupernetRecord) -> str:
+    """The temperature of the Gumbel softmax."""
+
+    def draw(axes: Any) -> None:
+        _line(axes, record, [epoch.temperature for epoch in record.epochs], FIRST)
+        axes.set(ylabel="temperature")
+        axes.set_ylim(bottom=0)
+        _by_epoch(axes, record)
+
+    return drawing("temperature by epoch", draw)
+
+
+def rate_by_epoch(record: SupernetRecord) -> str:
+    """The learning rate of the weights at the end of each epoch."""
+
+    def draw(axes: Any) -> None:
+        _line(axes, record, [epoch.learning_rate for epoch in record.epochs], FIRST)
+        axes.set(ylabel="learning rate of the weights")
+        axes.set_ylim(bottom=0)
+        _by_epoch(axes, record)
+
+    return drawing("learning rate by epoch", draw)
+
+
+def _line(axes: Any, record: SupernetRecord, values: Sequence[float], ink: str, name: str | None = None) -> None:
+    epochs = [epoch.epoch for epoch in record.epochs]
+    axes.plot(epochs, values, color=ink, linewidth=1.5, label=name, marker="o" if len(epochs) == 1 else "")
+
+
+def _by_epoch(axes: Any, record: SupernetRecord, columns: int = 0) -> None:
+    """Epochs along the axis, a line after the last one without choices; a legend in so many columns."""
+    from matplotlib.ticker import MaxNLocator
+
+    _mark_beginning(axes, record)
+    axes.set_xlabel("epoch (dotted: choices begin)" if record.plan.choice_epoch else "epoch")
+    axes.set_xlim(0, record.epochs[-1].epoch + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.2)
+    if columns:
+        axes.legend(ncols=columns, fontsize=8, columnspacing=1.0, handletextpad=0.4, loc="lower left",
+                    bbox_to_anchor=(0, 1), borderaxespad=0.2)  # fmt: skip
+
+
+def _mark_beginning(axes: Any, record: SupernetRecord) -> None:
+    if record.plan.choice_epoch:
+        axes.axvline(record.plan.choice_epoch, color=FAINT, linewidth=1, linestyle=":")
+
+
+def _amounts(axis: Any) -> None:
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(5))
+    axis.set_major_formatter(EngFormatter())
+
+
+def probabilities_by_epoch(record: SupernetRecord, number: int) -> str:
+    """The probabilities of dimension ``number`` (from 0), a band a value, the first at the bottom.
+
+    The band of the value of the network found is solid. Before the first epoch all values are as probable.
+    """
     dimension = record.plan.space.dimensions[number]
 
     def draw(axes: Any) -> None:
-        epochs = [0, *(epoch.epoch for epoch in record.epochs)]
-        even = tuple(1 / len(dimension) for _ in range(len(dimension)))  # before the first epoch
+        epochs = np.array([0, *(epoch.epoch for epoch in record.epochs)])
+        even = [1 / len(dimension)] * len(dimension)
         bands = np.array([even, *(epoch.probabilities[number] for epoch in record.epochs)]).T
-        inks = [colour(share) for share in shares(len(bands))]
-        axes.stackplot(epochs, bands, colors=inks, alpha=0.75, edgecolor="none", linewidth=0)
-        _name_bands(axes, epochs[-1], bands[:, -1], [label(value, longest=18) for value in dimension.options.values])
-        axes.set_xlim(0, epochs[-1])
-        axes.set_ylim(0, 1)
-        axes.set_title(label(dimension.name), fontsize=10, loc="left")
-        axes.set_xticks([0, epochs[-1]])
-        axes.set_yticks([0, 1])
+        edges = np.concatenate([np.zeros((1, len(epochs))), bands.cumsum(0)])
+        for n, share in enumerate(shares(len(bands))):
+            strength = 0.95 if n == record.found.code[number] else 0.4
+            axes.fill_between(epochs, edges[n], edges[n + 1], color=colour(share), alpha=strength, linewidth=0)
+        for edge in edges[1:-1]:
+            axes.plot(epochs, edge, color=_PAPER, linewidth=0.7)
+        _mark_beginning(axes, record)
+        _name_bands(axes, epochs[-1], edges[:, -1], names_of(dimension))
+        axes.set(xlim=(0, epochs[-1]), ylim=(0, 1), xticks=[0, epochs[-1]], yticks=[0, 1])
+        axes.tick_params(labelsize=8)
+        _same_frame(axes, record)
 
-    return drawing(f"probabilities of {label(dimension.name)}", draw, size=(3.4, 1.7))
-
-
-def _name_bands(axes: Any, at: int, last: np.ndarray, names: Sequence[str]) -> None:
-    middles = np.cumsum(last) - last / 2
-    for middle, value, shown in zip(middles, last, names, strict=True):
-        if value >= NAMED:
-            axes.annotate(shown, (at, middle), (4, 0), textcoords="offset points", va="center", fontsize=8)
+    drawn = drawing(f"probabilities of {label(dimension.name)}", draw, size=_SIZE).replace(_PAPER, "var(--paper)")
+    return re.sub(r'(?<= d=")[^"]+', lambda found: _short(found[0]), drawn)
 
 
-def _by_epoch(axes: Any, record: SupernetRecord) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    begins = record.plan.choice_epoch
-    if 0 < begins < len(record.epochs):
-        axes.axvline(begins + 0.5, color=FAINT, linewidth=1, linestyle=":")
-    axes.set_xlabel("epoch (dotted: choices begin)" if 0 < begins < len(record.epochs) else "epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(alpha=0.2)
-    axes.legend(ncols=3, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
+def _short(path: str) -> str:
+    """The same path in tenths of a point: a page may have a hundred of these charts."""
+    tenths = re.sub(r"\d+\.\d+", lambda found: f"{float(found[0]):.1f}", path)
+    return " ".join(tenths.split())
 
 
-def _amounts() -> Any:
-    from matplotlib.ticker import EngFormatter
+def names_of(dimension: Dimension) -> list[str]:
+    """Its values as they stand at their bands."""
+    return [label(value, longest=_LONGEST) for value in dimension.options.values]
 
-    return EngFormatter()
+
+def _name_bands(axes: Any, at: int, edges: Doubles, names: Sequence[str]) -> None:
+    for low, high, shown in zip(edges, edges[1:], names, strict=False):
+        if high - low >= NAMED:
+            axes.annotate(shown, (at, (low + high) / 2), (4, 0), textcoords="offset points", va="center", fontsize=8)
+
+
+def _same_frame(axes: Any, record: SupernetRecord) -> None:
+    """The same axes in all charts of a page, with room for the longest name."""
+    longest = max(len(name) for dimension in record.plan.space.dimensions for name in names_of(dimension))
+    width, height = _SIZE
+    left, bottom, right = 0.18 / width, 0.24 / height, 1 - (0.1 + _LETTER * longest) / width
+    axes.figure.set_layout_engine("none")
+    axes.set_position((left, bottom, right - left, 0.95 - bottom))

@@ -61,11 +61,11 @@ class SupernetLearner(Learner):
         self.supernet.requires_grad_(False)
         self.supernet.logits.requires_grad_(True)
         try:
-            self.choices.zero_grad()
             entropy = self.gradients(parts, seed=seed)
             self._add_cost(entropy)
             self.choices.step()
         finally:
+            self.choices.zero_grad()  # or the clipping of the weights' gradients would count them
             self.supernet.requires_grad_(True)
             self.supernet.logits.requires_grad_(False)
         if self.average is not None:
@@ -81,8 +81,8 @@ class SupernetLearner(Learner):
         ]  # fmt: skip
         by, factor = (entropy, term.item()) if isinstance(self.plan.loss, Product) else (1.0, 1.0)
         for logit, slope in zip(logits, slopes, strict=True):
-            assert logit.grad is not None
-            logit.grad.mul_(factor).add_(slope.to(logit.grad), alpha=by)
+            own = torch.zeros_like(logit) if logit.grad is None else logit.grad  # None: its values are all the same
+            logit.grad = own.mul_(factor).add_(slope.to(own), alpha=by)
 
 
 def cost_term(cost: Tensor, plan: SupernetPlan, scale: float) -> Tensor:

@@ -32,7 +32,7 @@ class Product:
 
     def __post_init__(self) -> None:
         check_number("Product.alpha", self.alpha, above=0)
-        check_number("Product.beta", self.beta, at_least=0)
+        check_number("Product.beta", self.beta, at_least=0, at_most=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,9 @@ class Sum:
         check_number("Sum.alpha", self.alpha, at_least=0)
         check_flag("Sum.excess", self.excess)
 
+
+_COLDEST = 1e-3
+"""Of a lower temperature the softmax has no slope, and at last no value."""
 
 CostLoss: TypeAlias = Product | Sum
 """How the cost enters the loss of the choices."""
@@ -89,7 +92,7 @@ class SupernetPlan:
         check_type("SupernetPlan.loss", self.loss, Product | Sum, "a Product or Sum")
         if self.cost not in COSTS:
             raise ZooError(
-                f"SupernetPlan.cost is {self.cost!r}{nearest(self.cost, COSTS)}; choose from {', '.join(COSTS)}"
+                f"SupernetPlan.cost is {self.cost!r}{nearest(str(self.cost), COSTS)}; choose from {', '.join(COSTS)}"
             )
         self._check_target()
         if not self.space.dimensions:
@@ -104,6 +107,11 @@ class SupernetPlan:
         check_number("SupernetPlan.choice_share", self.choice_share, above=0, below=1)
         check_number("SupernetPlan.temperature", self.temperature, above=0)
         check_number("SupernetPlan.cooling", self.cooling, at_least=0)
+        if (coldest := self.temperature_at(self.recipe.epochs - 1)) < _COLDEST:
+            raise ZooError(
+                f"SupernetPlan.cooling is {self.cooling!r}: the temperature falls to {coldest:.3g}, it must stay at "
+                f"least {_COLDEST:g}; lower cooling or raise temperature"
+            )
         check_whole("SupernetPlan.draws", self.draws, at_least=0)
 
     def _check_target(self) -> None:

@@ -88,14 +88,16 @@ class SupernetRecord:
         """The search in ``folder``. Raises :class:`ZooError` where none has ended there."""
         place = Path(folder)
         try:
-            plan, lines, told = ((place / name).read_text() for name in (PLAN, EPOCHS, FOUND))
+            text, lines, told = ((place / name).read_bytes() for name in (PLAN, EPOCHS, FOUND))
         except OSError as error:
             raise ZooError(f"{folder}: holds no differentiable search that has ended ({error.strerror})") from None
         try:
-            data = json.loads(told)
+            data, plan = json.loads(told), SupernetPlan.from_json(text)
             epochs = tuple(SupernetEpoch.from_plain(**json.loads(line)) for line in lines.splitlines())
+            if len(epochs) != plan.recipe.epochs:
+                raise ValueError(f"{EPOCHS} has {len(epochs)} of {plan.recipe.epochs} epochs")
             found, *drawn = (_drawn(one) for one in (data["found"], *data["drawn"]))
-            return cls(place, SupernetPlan.from_json(plan), data["data"], epochs, found, tuple(drawn))
+            return cls(place, plan, data["data"], epochs, found, tuple(drawn))
         except (ValueError, TypeError, KeyError) as error:
             raise ZooError(f"{folder}: its files are damaged ({error}); search again in another folder") from None
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import fields
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from fbnetv3_zoo.atomic import replacing
 from fbnetv3_zoo.cost import cost_of
 from fbnetv3_zoo.plain import to_plain
-from fbnetv3_zoo.search.report_words import amount
+from fbnetv3_zoo.search.report_words import amount, bounds, bounds_text, counted, value_of
 from fbnetv3_zoo.search.sketch import sketch
 from fbnetv3_zoo.search.supernet import charts
 from fbnetv3_zoo.search.supernet.record import Drawn, SupernetRecord
-from fbnetv3_zoo.training.page import Html, facts, figures, name, page, paragraph, section, table, tiles
+from fbnetv3_zoo.training.page import Html, facts, figures, name, page, paragraph, section, table, text, tiles
 
 
 def write_report(record: SupernetRecord, path: str | Path) -> None:
@@ -24,120 +24,221 @@ def write_report(record: SupernetRecord, path: str | Path) -> None:
 
     The same record gives the same bytes. Raises :class:`ZooError` where nothing can be written to ``path``.
     """
-    parts = (_head(record), _found(record), _course(record), _choices(record), _drawn(record), _how(record))
-    content = page(f"Search {record.plan.name}", *parts)
+    parts = (_head, _found, _cost, _accuracy, _choices, _drawn, _how)
+    content = page(f"Search {record.plan.name}", *(part(record) for part in parts))
     with replacing(path) as temporary:
         temporary.write_bytes(content.encode("utf-8", "backslashreplace"))
 
 
 def _head(record: SupernetRecord) -> Html:
     plan, last = record.plan, record.epochs[-1]
-    told = f"Space {name(plan.space.name)}, {plan.space.size:.3g} points; data {name(record.data)}; "
-    line = Html(f'<p class="faint">{told}seed {plan.recipe.seed}</p>\n')
-    bound = "no target" if plan.target is None else f"target {plan.target}"
-    decided = float(np.mean([max(of) for of in last.probabilities]))
-    return Html(
-        line
-        + tiles(
-            [
-                (f"Found, {plan.cost}", amount(record.found.cost), bound),
-                ("Supernet", f"{last.validation_top1:.1%}", "validation accuracy, all choices weighted"),
-                ("Decided", f"{decided:.0%}", "mean of the largest probabilities"),
-                ("Epochs", str(last.epoch), f"choices are trained from epoch {plan.choice_epoch + 1} on"),
-            ]
-        )
-    )
+    what = f"Space {name(plan.space.name)}, {plan.space.size:.3g} networks; data {name(record.data)}"
+    line = Html(f'<p class="faint">{what}; seed {plan.recipe.seed}</p>\n')
+    bound = "no target" if plan.target is None else f"target: {bounds_text((plan.target,))}"
+    even = [[1 / len(dimension)] for dimension in plan.space.dimensions]
+    begin = f"choices are trained from epoch {plan.choice_epoch + 1} on"
+    decided = f"mean of the largest probabilities; {_decided(even):.0%} before the search"
+    shown = [
+        ("Supernet", f"{last.validation_top1:.1%}", "validation accuracy, all choices weighted"),
+        (f"Network found, {_cost_name(record)}", amount(record.found.cost), bound),
+        ("Decided", f"{_decided(last.probabilities):.0%}", decided),
+        ("Epochs", str(last.epoch), begin),
+    ]
+    return Html(line + tiles(shown))
+
+
+def _decided(probabilities: Sequence[Sequence[float]]) -> float:
+    """How far the choices are decided: the mean of their largest probabilities."""
+    return sum(map(max, probabilities)) / len(probabilities)
+
+
+def _cost_name(record: SupernetRecord) -> str:
+    return charts.COSTS[record.plan.cost]
 
 
 def _found(record: SupernetRecord) -> Html:
-    arch, cost = record.arch, cost_of(record.arch)
-    said = paragraph(
-        Html(
-            f"{name(arch.name)}: {arch.resolution} x {arch.resolution} pixels, {amount(cost.macs)} MACs, "
-            f"{amount(cost.parameters)} parameters. It is the most probable network"
-            + (" of the space. " if record.plan.target is None else " that meets the target. ")
-            + "Its own weights are still to be trained: <code>fbnetv3 train --model "
-            f"{name(record.files[0].name)}</code>."
-        )
+    arch, cost, file = record.arch, cost_of(record.arch), name(record.files[0].name)
+    among = "of the space"
+    if record.plan.target is not None:
+        among = "at most as dear as the target, of those that a price on cost can select"
+    size = f"{arch.resolution} x {arch.resolution} pixels, {counted(arch.num_classes, 'output')}"
+    said = Html(
+        f"{name(arch.name)}, the most probable network {among}: {size}, {amount(cost.macs)} MACs, "
+        f"{amount(cost.parameters)} parameters. Its choices stand below, under Choices."
+    )
+    train = Html(
+        f"It has no weights of its own yet. Its file is <code>{file}</code> in the folder of the search; there, train "
+        f"it from scratch with <code>fbnetv3 train --model {file} --data ... --output ...</code>"
     )
     drawn = (
         "A bar is a block, as high as its channels; bars that go on beyond the top are cut. Dark bars have kernels "
-        "larger than 3; a dot marks squeeze-excite. Lines part the stages."
+        "larger than 3; a dot marks squeeze-excite. Lines part the stages. Where skip is chosen, the bar has kernel 1 "
+        "and no expansion."
     )
-    return section("The network found", said, Html(f'<div class="wide">{sketch(arch)}</div>\n'), paragraph(drawn))
+    shown = Html(f'<div class="wide">{sketch(arch)}</div>\n')
+    return section("The network found", paragraph(said), shown, paragraph(drawn), paragraph(train))
 
 
-def _course(record: SupernetRecord) -> Html:
-    cost = (
-        "The expected cost is the mean over networks whose choices are drawn independently, by their probabilities; "
-        "the most probable network is one of them, and need not meet the target."
+def _cost(record: SupernetRecord) -> Html:
+    plan, last = record.plan, record.epochs[-1]
+    said = (
+        "Expected: the mean over networks whose choices are drawn independently, each by its probabilities; single "
+        "networks may cost far more or less. Most probable: the network of the most probable value of every choice, "
+        "shown once choices are trained; it need not meet a target. The network found is chosen by the last "
+        "probabilities" + (" under the target." if plan.target is not None else "; there is no target.")
     )
+    rows: list[tuple[object, object]] = [
+        ("expected, last epoch", amount(last.cost)),
+        ("most probable network, last epoch", amount(last.likeliest)),
+        ("network found", amount(record.found.cost)),
+    ]
+    if plan.target is not None:
+        rows.append((Html(f"target: {bounds((plan.target,))}"), amount(plan.target.at_most)))
+    listed = table(("", _cost_name(record)), rows, numbers=(1,))
+    return section("Cost against target", figures([(charts.cost_by_epoch(record), "Cost by epoch.", said)], listed))
+
+
+def _accuracy(record: SupernetRecord) -> Html:
     accuracy = (
-        "Of the supernet, its choices weighted by softmax at the epoch's temperature: not the accuracy that the "
-        "network found will have."
+        "Of the supernet with all values of a choice at once, weighted by the softmax at the epoch's temperature. It "
+        "does not tell what the network found will reach."
     )
+    losses = (
+        "Training: on the images for the weights, choices weighted with Gumbel noise. Validation: without noise, so "
+        "that the two are not to be compared."
+    )
+    temperature = "Of the Gumbel softmax: the lower, the closer a training step comes to a single network."
     return section(
-        "Course",
+        "Accuracy",
         figures(
             [
-                (charts.cost_over_time(record), "Cost against target.", cost),
-                (charts.accuracy_over_time(record), "Accuracy.", accuracy),
-                (charts.losses_over_time(record), "Losses.", "Cross entropy in nats; in training with Gumbel noise."),
+                (charts.accuracy_by_epoch(record), "Accuracy.", accuracy),
+                (charts.losses_by_epoch(record), "Losses.", losses),
+                (charts.temperature_by_epoch(record), "Temperature.", temperature),
+                (charts.rate_by_epoch(record), "Learning rate.", "Of the weights, at the end of each epoch."),
             ]
         ),
     )
 
 
 def _choices(record: SupernetRecord) -> Html:
-    dimensions, last = record.plan.space.dimensions, record.epochs[-1].probabilities
-    drawn = "".join(f"<figure>{charts.probabilities_over_time(record, n)}</figure>\n" for n in range(len(dimensions)))
-    rows = [
-        (name(d.name), name(str(d.options.values[int(np.argmax(of))])), f"{max(of):.2f}", _found_value(record, n))
-        for n, (d, of) in enumerate(zip(dimensions, last, strict=True))
-    ]
+    dotted = "Until the dotted line choices are not trained. " if record.plan.choice_epoch else ""
     said = paragraph(
-        "Each band is the probability of one value over the epochs; the first value is at the bottom. The values that "
-        "end above a tenth are named at the right, at their bands."
+        "Each band is the probability of one value by epoch, the first value at the bottom; values that end above "
+        f"{charts.NAMED:g} are named. {dotted}The solid band is the value of the network found. Below each chart "
+        "stands the value that is most probable at the end, with its probability. Probabilities say what the search "
+        "prefers under its loss, not which value makes the better network."
     )
-    head = ("choice", "most probable", "probability", "in the network found")
-    listed = table(head, rows, numbers=(2,))
-    return section("Choices", said, Html(f'<div class="curves few">{drawn}</div>\n'), listed)
+    return section("Choices", said, *_bands(record), _final(record))
 
 
-def _found_value(record: SupernetRecord, n: int) -> Html:
-    return name(str(record.plan.space.dimensions[n].options.values[record.found.code[n]]))
+def _bands(record: SupernetRecord) -> list[Html]:
+    """A chart a dimension; those of a layer in a row of their own where layers have several."""
+    dimensions = record.plan.space.dimensions
+    owners = [dimension.name.partition(".")[0] for dimension in dimensions]
+    apart = max(Counter(owners).values()) > 1
+    groups: dict[str, list[str]] = {}
+    for n, owner in enumerate(owners):
+        value, probability = _most_probable(record, n)
+        caption = f"<b>{name(dimensions[n].name)}</b> {value}, {probability:.2f}"
+        drawn = f"<figure>{charts.probabilities_by_epoch(record, n)}<figcaption>{caption}</figcaption></figure>\n"
+        groups.setdefault(owner if apart else "", []).append(drawn)
+    titles = {owner: f"<h3>{text(owner.replace('layer', 'layer ').capitalize())}</h3>\n" for owner in groups if owner}
+    return [Html(f'{titles.get(owner, "")}<div class="curves few">{"".join(drawn)}</div>\n')
+            for owner, drawn in groups.items()]  # fmt: skip
+
+
+def _most_probable(record: SupernetRecord, number: int) -> tuple[Html, float]:
+    """The value of dimension ``number`` that is most probable at the end, and its probability."""
+    probabilities = record.epochs[-1].probabilities[number]
+    return _value(record, number, probabilities.index(max(probabilities))), max(probabilities)
+
+
+def _value(record: SupernetRecord, number: int, place: int) -> Html:
+    return name(value_of(record.plan.space.dimensions[number].options.values[place]))
+
+
+def _final(record: SupernetRecord) -> Html:
+    """Probabilities at the end, a line a dimension: of the value found, and of the most probable other one."""
+    rows = []
+    for n, (dimension, chosen) in enumerate(zip(record.plan.space.dimensions, record.found.code, strict=True)):
+        of = record.epochs[-1].probabilities[n]
+        other = max((place for place in range(len(of)) if place != chosen), key=lambda place: of[place])
+        shown = [(_breakable(_value(record, n, place)), f"{of[place]:.2f}") for place in (chosen, other)]
+        rows.append((_breakable(name(dimension.name)), *shown[0], *shown[1]))
+    said = paragraph("P is the probability of the value of the network found, and of the most probable other value.")
+    head = ("choice", "found", "P", "best other", "P")
+    return Html(f"<h3>Probabilities at the end</h3>\n{said}{table(head, rows, numbers=(2, 4))}")
+
+
+def _breakable(found: Html) -> Html:
+    """A name that may go on in a new line after each of its parts."""
+    return Html(re.sub(r"(?<=[._])(?=[a-z])", "<wbr/>", found))
 
 
 def _drawn(record: SupernetRecord) -> Html:
-    def row(title: str, one: Drawn) -> tuple[object, ...]:
-        return title, f"{one.log_probability:.2f}", amount(one.cost), f"{one.accuracy:.1%}"
-
-    rows = [row("found", record.found), *(row(f"drawn {n}", one) for n, one in enumerate(record.drawn, start=1))]
-    said = paragraph(
-        "The network found, and others drawn from the distribution under the same target, with the supernet's weights "
-        "on the validation images. Weights that all networks share, and norms whose statistics are of mixed maps, rank "
-        "them badly: train them from scratch before comparing them."
+    bound = "" if record.plan.target is None else " among those that meet the target"
+    others = f"{counted(len(record.drawn), 'other')} drawn by the probabilities{bound}" if record.drawn else "no others"
+    said = (
+        f"The network found, and {others}. P is a network's probability, the logarithm in nats; accuracy is on the "
+        "validation images, with the weights that the supernet has for the network; the last column counts the choices "
+        "that are not those of the network found."
     )
-    head = ("network", "log-probability", record.plan.cost, "accuracy, shared weights")
-    return section("Drawn networks", said, table(head, rows, numbers=(1, 2, 3)))
+    warning = Html(
+        "<b>Shared weights rank networks badly</b>: they were trained for mixtures of all networks, and the statistics "
+        "of their norms are those of the mixtures. Do not choose by this accuracy, high or low; train networks from "
+        "scratch to compare them."
+    )
+    rows = [_row(record, "found", record.found)]
+    rows += [_row(record, f"drawn {n}", one) for n, one in enumerate(record.drawn, start=1)]
+    listed = table(("network", "log P", _cost_name(record), "accuracy", "unlike"), rows, numbers=(1, 2, 3, 4))
+    return section("Drawn networks", paragraph(said), listed, paragraph(warning), _free(record))
+
+
+def _free(record: SupernetRecord) -> Html:
+    """What the target has changed."""
+    if record.plan.target is None:
+        return Html()
+    unlike = _unlike(record.epochs[-1].code, record.found.code)
+    are = f"differs from it in {counted(unlike, 'choice')}" if unlike else "is the same"
+    return paragraph(f"The network found costs no more than the target; the most probable one of all {are}.")
+
+
+def _unlike(one: Sequence[int], other: Sequence[int]) -> int:
+    return sum(a != b for a, b in zip(one, other, strict=True))
+
+
+def _row(record: SupernetRecord, title: str, one: Drawn) -> tuple[object, ...]:
+    unlike = _unlike(one.code, record.found.code)
+    return title, f"{one.log_probability:.2f}", amount(one.cost), f"{one.accuracy:.1%}", unlike
 
 
 def _how(record: SupernetRecord) -> Html:
-    plan = record.plan
-    told: dict[str, object] = {"Cost": plan.cost, "Loss of the choices": _value(plan.loss)}
-    told["Target"] = "none" if plan.target is None else str(plan.target)
-    told["Temperature"] = f"{plan.temperature:g} x exp(-{plan.cooling:g} x epoch)"
-    told["Choices"] = (
-        f"Adam at {plan.choice_rate:g}, weight decay {plan.choice_decay:g}, on {plan.choice_share:.0%} of the training "
-        f"images, from epoch {plan.choice_epoch + 1} on"
-    )
-    told |= {field.name: _value(getattr(plan.recipe, field.name)) for field in fields(plan.recipe)}
-    return section("How", paragraph("The plan, and the recipe of the weights:"), facts(told))
+    plan, space = record.plan, record.plan.space
+    seconds = sum(epoch.seconds for epoch in record.epochs)
+    told: dict[str, object] = {
+        "Plan": name(plan.name),
+        "Space": Html(
+            f"{name(space.name)}: {counted(len(space.layers), 'layer')}, {counted(len(space.dimensions), 'choice')}, "
+            f"{space.size:.3g} networks"
+        ),
+        "Cost": _cost_name(record),
+        "Loss of the choices": _told(plan.loss),
+        "Target": "none" if plan.target is None else bounds((plan.target,)),
+        "Temperature": f"{plan.temperature:g} x exp(-{plan.cooling:g} x epoch), epochs from 0",
+        "Choices": f"Adam at {plan.choice_rate:g}, decay {plan.choice_decay:g}, from epoch {plan.choice_epoch + 1} on",
+        "Images": f"{plan.choice_share:.0%} of the training images for the choices, the others for the weights",
+        "Networks drawn": f"{len(record.drawn)} of {plan.draws} asked for",
+        "Time": f"{seconds / 60:.3g} minutes" if seconds >= 60 else f"{seconds:.3g} seconds",
+    }
+    recipe = {field.name: _told(getattr(plan.recipe, field.name)) for field in fields(plan.recipe)}
+    parts = (Html("<h3>Plan</h3>\n"), facts(told), Html("<h3>Recipe of the weights</h3>\n"), facts(recipe))
+    return section("How", *parts)
 
 
-def _value(value: Any) -> str:
-    plain = to_plain(value)
-    if not isinstance(plain, dict):
-        return str(plain)
-    inside = ", ".join(f"{key} {json.dumps(item)}" for key, item in plain.items())
+def _told(value: Any) -> str:
+    """A field of plan or recipe; of a value with fields of its own, all of them."""
+    if not is_dataclass(value):
+        return "none" if value is None else value_of(to_plain(value))
+    inside = ", ".join(f"{field.name} {_told(getattr(value, field.name))}" for field in fields(value))
     return type(value).__name__ + (f" ({inside})" if inside else "")

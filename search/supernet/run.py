@@ -69,14 +69,15 @@ def search_supernet(
         check_target(tables, plan.target)
     world = World(device=usable(execution.device))
     run = _Run(plan, data, Path(folder), tables, execution, world)
-    with claimed(Path(folder), world), own_randomness(world):
-        try:
-            run.prepare(latency)
-            run.begin(resume=resume)
-            with Termination() as termination:
-                return run.run(observers, termination)
-        finally:
-            run.close()
+    with own_randomness(world):
+        run.prepare(latency)
+        with claimed(Path(folder), world):
+            try:
+                run.begin(resume=resume)
+                with Termination() as termination:
+                    return run.run(observers, termination)
+            finally:
+                run.close()
 
 
 class _Run:
@@ -231,17 +232,23 @@ class _Run:
     def _finish(self) -> SupernetRecord:
         probabilities, target = self._probabilities(), self.plan.target
         self.learner.set_temperature(self.plan.temperature_at(self.recipe.epochs - 1))
-        found = likeliest(self.tables, probabilities, target)
+        first = likeliest(self.tables, probabilities, target)
         rng = np.random.default_rng([self.recipe.seed, 1])
-        others = draw(self.tables, probabilities, self.plan.draws, rng, target=target).tolist()
-        codes = [found, *(tuple(code) for code in others if tuple(code) != found)]
+        wanted = self.plan.draws + 1 if self.plan.draws else 0  # the first may be among them
+        others = draw(self.tables, probabilities, wanted, rng, target=None).tolist()
+        codes = [first, *(tuple(code) for code in others if tuple(code) != first)][: self.plan.draws + 1]
         shown = [self._drawn(code, probabilities) for code in codes]
-        record = SupernetRecord(
-            self.folder, self.plan, self.data.name, self.progress.history, shown[0], tuple(shown[1:])
-        )
+        found = max(shown, key=self._rank)  # one price may have passed over a network that was drawn
+        drawn = tuple(one for one in shown if one is not found)
+        record = SupernetRecord(self.folder, self.plan, self.data.name, self.progress.history, found, drawn)
         self.progress.write_metrics(self.folder)
         record.write()
         return record
+
+    def _rank(self, one: Drawn) -> tuple[bool, float]:
+        """Those that meet the target come before all others, then the more probable ones."""
+        target = self.plan.target
+        return target is None or target.at_least <= one.cost <= target.at_most, one.log_probability
 
     def _drawn(self, code: tuple[int, ...], probabilities: Sequence[Doubles]) -> Drawn:
         chance = sum(math.log(max(1e-30, p[n])) for p, n in zip(probabilities, code, strict=True))

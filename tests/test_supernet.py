@@ -1,0 +1,311 @@
+"""Supernets: their networks one by one, in evaluation and in training; resolutions; the weights of choices."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
+from random import Random
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from fbnetv3_zoo.blocks import Classifier, Conv2d
+from fbnetv3_zoo.model import FBNet
+from fbnetv3_zoo.preprocess import Preprocess
+from fbnetv3_zoo.rows import Activation, Conv, InvertedResidual, PoolingHead, Row, Skip, SqueezeExcite
+from fbnetv3_zoo.search.supernet.layers import Layer, LayerSpace, fixed
+from fbnetv3_zoo.search.supernet.mixed import Candidate, MixedLayer
+from fbnetv3_zoo.search.supernet.net import Supernet, interspersed, places_of, sampled
+from fbnetv3_zoo.search.supernet.spaces import TINY_DMASKING, TINY_DNAS, V1, V2
+
+RELU, SWISH = Activation.RELU, Activation.HARD_SWISH
+SPACES = {
+    "v1": replace(V1, resolutions=(64,)),
+    "v2": replace(V2, resolutions=(32, 48)),
+    "tiny_dnas": TINY_DNAS,
+    "tiny_dmasking": TINY_DMASKING,
+}
+
+
+def supernet(space: LayerSpace) -> Supernet:
+    """In evaluation mode; no norm is neutral, no bias 0. Norms have seen images, so that every layer counts.
+
+    Variances are doubled: rounding errors in early layers would grow 1,000 times on their way through 27 layers.
+    """
+    generator = torch.Generator().manual_seed(0)
+    net = Supernet(space, generator=generator).to(torch.get_default_dtype())
+    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+    for module in net.modules():
+        if (bias := getattr(module, "bias", None)) is not None:
+            nn.init.normal_(bias, std=0.2, generator=generator)
+    for norm in norms:
+        nn.init.uniform_(norm.weight, 0.5, 1.5, generator=generator)
+        norm.momentum = 0.5
+    with torch.no_grad():
+        for code in space.sample(8, np.random.default_rng(0)).tolist():
+            net.train().code = tuple(code)
+            net(images_for(space, 8))
+    for norm in norms:
+        norm.momentum = 0.1
+        norm.running_var *= 2
+    net.eval().code = None
+    return net
+
+
+@cache
+def shared(name: str) -> Supernet:
+    return supernet(SPACES[name])
+
+
+def images_for(space: LayerSpace, batch: int = 1) -> Tensor:
+    side = space.resolutions[-1]
+    return torch.randn(batch, space.in_channels, side, side, generator=torch.Generator().manual_seed(1))
+
+
+def apart(found: Tensor, expected: Tensor) -> float:
+    """The largest difference, relative to the largest number."""
+    return float((found - expected).detach().abs().max() / expected.detach().abs().max())
+
+
+# Single networks
+
+
+def matched(net: Supernet, network: FBNet, code: Sequence[int]) -> Iterator[tuple[nn.Module, MixedLayer, Candidate]]:
+    """Every block of a network; the layer of its supernet, and the candidate of it, where it is from."""
+    blocks = FBNet._blocks(network.stages)
+    for layer, where, block in zip(net.layers, net.space.places, blocks, strict=True):
+        assert isinstance(layer, MixedLayer)
+        yield block, layer, layer.candidate(0 if where.candidate is None else code[where.candidate])
+
+
+@contextmanager
+def listening(net: Supernet) -> Iterator[dict[nn.Module, tuple[Tensor, Tensor]]]:
+    """What every layer takes and gives at the resolution that is chosen."""
+    heard: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+
+    def hear(layer: nn.Module, given: tuple[Tensor, list[Tensor], Tensor | None], answer: Tensor) -> None:
+        x, _, share = (*given, None)[:3]
+        if share is None or share == 1:
+            heard[layer] = x, answer
+
+    handles = [layer.register_forward_hook(hear) for layer in net.layers]
+    yield heard
+    for handle in handles:
+        handle.remove()
+
+
+def differences(net: Supernet, network: FBNet, code: tuple[int, ...], images: Tensor) -> list[float]:
+    """How far the answers of ``net`` are from those of ``network``, and those of each layer from its block's."""
+    net.code = code
+    with torch.no_grad(), listening(net) as heard:
+        found = [apart(net(images), network(sampled(images, network.arch.resolution)))]
+        settled = zip(network.arch.blocks, matched(net, network, code), strict=True)
+        for widths, (block, layer, _) in settled:
+            x, y = heard[layer]
+            assert not x[:, widths.in_channels :].any()
+            assert not y[:, widths.out_channels :].any()
+            found.append(apart(y[:, : widths.out_channels], block(x[:, : widths.in_channels].clone())))
+    return found
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_every_point_answers_as_its_network(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    net, images, found = shared(name), images_for(SPACES[name]), []
+    for kind in (Conv2d, Classifier):  # drawing the weights that copies replace takes a quarter of the time
+        monkeypatch.setattr(kind, "reset_parameters", lambda self: None)
+    for code in map(tuple, SPACES[name].sample(200, np.random.default_rng(0)).tolist()):
+        found.append(differences(net, net.network(code), code, images))
+    assert np.shape(found) == (200, 1 + len(net.layers))
+    assert (np.array(found) <= 1e-6).all()
+
+
+@pytest.mark.parametrize("name", ["tiny_dnas", "tiny_dmasking"])
+def test_the_comparison_sees_every_parameter(name: str) -> None:
+    net, images = shared(name), images_for(SPACES[name])
+    code = tuple(SPACES[name].sample(1, np.random.default_rng(1))[0].tolist())
+    network = net.network(code)
+    for place, parameter in network.named_parameters():
+        held = parameter.detach().clone()
+        parameter.data += 0.1 * held.abs().mean()
+        assert max(differences(net, network, code, images)) > 1e-5, place
+        parameter.data.copy_(held)
+    assert max(differences(net, network, code, images)) <= 1e-6
+
+
+@pytest.fixture
+def doubles() -> Iterator[None]:
+    """Everything in double precision."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def check_training(net: Supernet, code: tuple[int, ...], *, tolerance: float) -> None:
+    """In training, too, ``net`` at ``code`` answers, learns and counts batches as its network, and the rest rests."""
+    images = images_for(net.space, 4)
+    net.code, network = code, net.network(code).train()
+    net.train().zero_grad()
+    found, expected = net(images), network(sampled(images, network.arch.resolution))
+    assert apart(found, expected) <= tolerance
+    direction = torch.randn(found.shape, generator=torch.Generator().manual_seed(2))
+    (found * direction).sum().backward()
+    (expected * direction).sum().backward()
+    most = max(float(p.grad.abs().max()) for p in network.parameters() if p.grad is not None)
+    learned = 0.0
+    parts_of = [(block, candidate) for block, _, candidate in matched(net, network, code)]
+    for parts, whole in [*parts_of, (network.classifier, net.classifier)]:
+        for name, theirs in parts.named_parameters():
+            ours = whole.get_parameter(name).grad
+            assert theirs.grad is not None
+            assert ours is not None
+            inside = tuple(slice(n) for n in theirs.shape)
+            assert float((ours[inside] - theirs.grad).abs().max()) <= tolerance * most
+            learned += float(theirs.grad.abs().sum())
+        if len(net.space.resolutions) == 1:
+            for name, buffer in parts.named_buffers():
+                same = whole.get_buffer(name)[tuple(slice(n) for n in buffer.shape)]
+                torch.testing.assert_close(same, buffer, rtol=tolerance, atol=tolerance)
+    total = sum(float(p.grad.abs().sum()) for p in net.parameters() if p.grad is not None)
+    assert total == pytest.approx(learned, rel=100 * tolerance)
+
+
+@pytest.mark.usefixtures("doubles")
+@pytest.mark.parametrize(
+    "space",
+    [TINY_DNAS, TINY_DMASKING, replace(TINY_DMASKING, resolutions=(32,))],
+    ids=["tiny_dnas", "tiny_dmasking", "one resolution"],
+)
+def test_points_are_trained_as_their_networks(space: LayerSpace) -> None:
+    net = supernet(space)
+    for code in space.sample(10, np.random.default_rng(3)).tolist():
+        check_training(net, tuple(code), tolerance=1e-10)
+
+
+@st.composite
+def spaces(draw: st.DrawFn) -> LayerSpace:
+    """Small spaces with every kind of candidate, width, expansion, padding and resolution."""
+    widths = st.lists(st.sampled_from((4, 8, 12, 20)), max_size=3, unique=True).map(sorted).map(tuple)
+    layers, before = [Layer((Conv(3, 12, draw(st.sampled_from((1, 2))), SWISH),), draw(widths))], ()
+    for _ in range(draw(st.integers(1, 3))):
+        before = layers[-1].widths
+        layers.append(draw(layers_behind(before, draw(widths))))
+    expansions = draw(st.sampled_from(((), (2,), (2, 3.3))))
+    head = Layer((PoolingHead(16, 2, draw(st.sampled_from(Activation))),), draw(widths), expansions)
+    layers += [head] if draw(st.booleans()) else []
+    resolutions = draw(st.sampled_from(((18,), (16, 24), (15, 20, 30))))
+    in_channels = draw(st.integers(1, 4))
+    return LayerSpace("drawn", resolutions, (tuple(layers),), draw(st.sampled_from((1, 4))), in_channels, 7)
+
+
+@st.composite
+def layers_behind(draw: st.DrawFn, before: tuple[int, ...], channels: tuple[int, ...]) -> Layer:
+    """A layer that can follow ``before``."""
+    stride, cropped = draw(st.sampled_from((1, 1, 2))), draw(st.sampled_from((False, False, True)))
+    out = draw(st.sampled_from((12, before[0])))
+    expansions = draw(st.sampled_from(((), (2,), (1.5, 2, 4))))
+    kinds = [st.builds(
+        InvertedResidual, st.sampled_from((3, 5)), st.just(out), st.just(stride), st.just(1),
+        st.sampled_from((1, 1.5, 3) if not expansions else (2,)), st.sampled_from(Activation),
+        st.sampled_from((None, SqueezeExcite("input"), SqueezeExcite("expanded", 0.5))),
+        conv_bias=st.booleans(), depthwise_norm=st.booleans(),
+        groups_1x1=st.sampled_from((1, 2) if len(before) == 1 and not channels and not expansions else (1,)),
+    )]  # fmt: skip
+    if not cropped:
+        kinds += [st.builds(Conv, st.sampled_from((1, 3)), st.just(out), st.just(stride), st.sampled_from(Activation),
+                            st.booleans()), st.just(Skip(out, stride))]  # fmt: skip
+    rows: list[Row] = draw(st.lists(st.one_of(kinds), min_size=1, max_size=3, unique=True))
+    if cropped:
+        rows = [replace(row, depthwise_padding=row.kernel_size // 2 - 1) for row in rows]  # type: ignore[union-attr]
+    expanding = any(isinstance(row, InvertedResidual) for row in rows)
+    return Layer(tuple(rows), channels, expansions if expanding else ())
+
+
+@pytest.mark.usefixtures("doubles")
+@settings(max_examples=40)
+@given(spaces(), st.randoms(use_true_random=False))
+def test_points_of_any_space(space: LayerSpace, random: Random) -> None:
+    net = supernet(space)
+    for _ in range(2):
+        code = tuple(random.randrange(len(d)) for d in space.dimensions)
+        net.eval().code, network = code, net.network(code)
+        images = images_for(space, 2)
+        with torch.no_grad():
+            assert apart(net(images), network(sampled(images, network.arch.resolution))) <= 1e-12
+        check_training(net, code, tolerance=1e-8)
+
+
+def test_networks_are_copies() -> None:
+    net = shared("tiny_dmasking")
+    code = (0,) * len(net.space.dimensions)
+    network = net.network(code, "first")
+    assert not network.training
+    assert network.arch == net.space.arch(code, "first")
+    assert (net.preprocess.resolution, network.preprocess.resolution) == (32, 24)
+    before = [parameter.clone() for parameter in net.parameters()]
+    for parameter in network.parameters():
+        parameter.data.zero_()
+    assert all(torch.equal(*pair) for pair in zip(before, net.parameters(), strict=True))
+    net.preprocess = Preprocess(40, 32, mean=(0.5,) * 3, std=(0.25,) * 3)
+    assert net.network(code).preprocess == Preprocess(30, 24, mean=(0.5,) * 3, std=(0.25,) * 3)
+
+
+# Resolutions
+
+
+@pytest.mark.usefixtures("doubles")
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("factor", [2, 3])
+def test_sampled_convolutions_are_dilated_ones(factor: int, kernel: int, stride: int) -> None:
+    generator = torch.Generator().manual_seed(4)
+    x, weight = (
+        torch.randn(shape, generator=generator) for shape in ((2, 3, 8 * factor, 8 * factor), (5, 3, kernel, kernel))
+    )
+    small = F.conv2d(sampled(x, 8), weight, stride=stride, padding=kernel // 2)
+    found = interspersed(small, 8 * factor // stride)
+    dilated = F.conv2d(x, weight, stride=stride, padding=factor * (kernel // 2), dilation=factor)
+    expected = torch.zeros_like(dilated)
+    expected[:, :, ::factor, ::factor] = dilated[:, :, ::factor, ::factor]
+    assert found.shape == expected.shape
+    assert apart(found, expected) <= 1e-14
+    assert apart(dilated, expected) > 0.1
+
+
+@pytest.mark.parametrize(("side", "of"), [(24, 32), (3, 4), (7, 8), (1, 2), (5, 9), (128, 288), (6, 6)])
+def test_sampling_takes_nearest_neighbours_and_interspersing_puts_them_back(side: int, of: int) -> None:
+    x = torch.randn(1, 2, of, of, generator=torch.Generator().manual_seed(5))
+    small = sampled(x, side)
+    torch.testing.assert_close(small, F.interpolate(x, size=side, mode="nearest"), rtol=0, atol=0)
+    spread = interspersed(small, of)
+    torch.testing.assert_close(sampled(spread, side), small, rtol=0, atol=0)
+    assert int((spread != 0).sum()) == small.numel()
+    at = places_of(side, of, x.device).tolist()
+    assert at == [n * of // side for n in range(side)]
+
+
+@pytest.mark.usefixtures("doubles")
+@pytest.mark.parametrize("headed", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+def test_weighted_resolutions(training: bool, headed: bool) -> None:
+    """Every layer computes the map at every side; its results, in their places, count by the weights of the sides."""
+    layers = fixed(Conv(3, 8, 2, SWISH), InvertedResidual(3, 8, 1, 1, 2, SWISH, SqueezeExcite("input")))
+    last = fixed(PoolingHead(16, 2, SWISH)) if headed else fixed(Conv(1, 16, 1, RELU))
+    space = LayerSpace("two", (8, 24), (layers, last), num_classes=5)
+    net = supernet(space).train(training)
+    net.logits[0].data = torch.tensor([0.3, -0.4])
+    small, large = torch.softmax(net.logits[0], 0)
+    x = images = images_for(space, 2)
+    for layer in copy.deepcopy(net.layers):
+        total = large * layer(x, [])
+        total[:, :, ::3, ::3] += small * layer(x[:, :, ::3, ::3], [])
+        x = total
+    features = x.flatten(1) if headed else small * x[:, :, ::3, ::3].mean((2, 3)) + large * x.mean((2, 3))
+    assert apart(net(images), net.classifier(features)) <= 1e-13

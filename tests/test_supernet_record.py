@@ -1,0 +1,127 @@
+"""What a differentiable search leaves: whole files or none on a disk that is full, and records that are read again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from disks import file_limit
+from refusals import refusal
+from runs import checkpoints, few_digits
+from supernet_jobs import PLAN, RESULTS, Halt, Stopped, assert_same
+
+from fbnetv3_zoo.search.supernet.record import SupernetRecord
+from fbnetv3_zoo.search.supernet.run import search_supernet
+from fbnetv3_zoo.training import Dataset, Execution
+
+EVERY_STEP = Execution(checkpoint_steps=1)
+
+
+@pytest.fixture(scope="module")
+def data() -> Dataset:
+    return few_digits()
+
+
+@pytest.fixture(scope="module")
+def straight(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> SupernetRecord:
+    """A search that was never interrupted. Its folder is only read."""
+    return search_supernet(PLAN, data, tmp_path_factory.mktemp("straight"))
+
+
+# Full disks, damaged files
+
+
+def test_results_that_cannot_be_written(straight: SupernetRecord, data: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        search_supernet(PLAN, data, tmp_path, observers=[Halt(4)])
+    sizes = {name: (straight.folder / name).stat().st_size for name in RESULTS}
+    assert sizes["mixed-macs-160k.arch.json"] < sizes["found.json"] < sizes["metrics.jsonl"] < sizes["plan.json"]
+    for name in ("mixed-macs-160k.arch.json", "found.json", "metrics.jsonl", "plan.json"):
+        with file_limit(sizes[name] - 1):
+            said = refusal(lambda: search_supernet(PLAN, data, tmp_path, resume=True))
+        first = "plan.json" if name == "plan.json" else "metrics.jsonl"
+        assert said == f"{tmp_path}/{first}: cannot be written (File too large)"
+        assert {path.name for path in tmp_path.iterdir()} == {".lock", "checkpoints", "metrics.jsonl"}
+    for name in ("plan.json", "mixed-macs-160k.arch.json", "found.json"):
+        (tmp_path / name).unlink(missing_ok=True)
+        (tmp_path / name).mkdir()
+        said = refusal(lambda: search_supernet(PLAN, data, tmp_path, resume=True))
+        assert said == f"{tmp_path}/{name}: cannot be written (Is a directory)"
+        assert not (tmp_path / "found.json").is_file()
+        assert list(tmp_path.glob(".*.json*")) == []
+        (tmp_path / name).rmdir()
+    search_supernet(PLAN, data, tmp_path, resume=True)
+    assert_same(tmp_path, straight.folder)
+
+
+def test_a_disk_that_is_full_at_a_checkpoint(straight: SupernetRecord, data: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        search_supernet(PLAN, data, tmp_path, execution=EVERY_STEP, observers=[Halt(3, 4)])
+    before = checkpoints(tmp_path)
+    with file_limit(before[0].stat().st_size // 2):
+        said = refusal(lambda: search_supernet(PLAN, data, tmp_path, resume=True, execution=EVERY_STEP))
+    assert said.startswith(f"{tmp_path}/checkpoints/epoch-0002-step-000004-")
+    assert said.endswith(".safetensors: cannot be written (File too large)")
+    assert checkpoints(tmp_path) == before
+    search_supernet(PLAN, data, tmp_path, resume=True)
+    assert_same(tmp_path, straight.folder)
+
+
+@pytest.fixture
+def copied(straight: SupernetRecord, tmp_path: Path) -> Path:
+    """The results of a search, to be damaged."""
+    for name in RESULTS:
+        (tmp_path / name).write_bytes((straight.folder / name).read_bytes())
+    return tmp_path
+
+
+def test_records_survive_files(straight: SupernetRecord, copied: Path) -> None:
+    assert SupernetRecord.read(straight.folder) == straight
+    assert SupernetRecord.read(str(copied)) == replace(straight, folder=copied)
+    for name in RESULTS:
+        (copied / name).unlink()
+    replace(straight, folder=copied).write()
+    assert {path.name: path.read_bytes() for path in copied.iterdir()} == {
+        name: (straight.folder / name).read_bytes() for name in RESULTS if name != "metrics.jsonl"
+    }
+
+
+@pytest.mark.parametrize("name", ["plan.json", "metrics.jsonl", "found.json"])
+def test_records_of_which_a_file_is_missing_or_damaged(name: str, copied: Path) -> None:
+    whole = (copied / name).read_bytes()
+    for damaged in (
+        whole[: len(whole) // 2],
+        whole.replace(b"{", b"[", 1),
+        b"\xff" + whole,
+        b"null",
+        b"[]",
+        b'{"a":1}',
+    ):
+        (copied / name).write_bytes(damaged)
+        said = refusal(lambda: SupernetRecord.read(copied))
+        assert said.startswith(f"{copied}: its files are damaged (")
+        assert said.endswith("); search again in another folder")
+    (copied / name).unlink()
+    said = f"{copied}: holds no differentiable search that has ended (No such file or directory)"
+    assert refusal(lambda: SupernetRecord.read(copied)) == said
+
+
+def test_records_with_a_damaged_entry(copied: Path) -> None:
+    told = json.loads((copied / "found.json").read_text())
+    for damaged, said in (
+        ({"data": told["data"]}, "'found'"),
+        ({**told, "found": {**told["found"], "worth": 1}}, "unexpected keyword argument 'worth'"),
+        ({**told, "drawn": 3}, "must be an iterable, not int"),
+    ):
+        (copied / "found.json").write_text(json.dumps(damaged))
+        assert said in refusal(lambda: SupernetRecord.read(copied))
+
+
+def test_records_of_which_an_epoch_is_missing(copied: Path) -> None:
+    lines = (copied / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (copied / "metrics.jsonl").write_text("".join(lines[:-1]))
+    assert refusal(lambda: SupernetRecord.read(copied)) == (
+        f"{copied}: its files are damaged (metrics.jsonl has 3 of 4 epochs); search again in another folder"
+    )
