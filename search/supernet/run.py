@@ -227,7 +227,7 @@ class _Run:
                 workers=self.execution.workers, on_bad_image=self.execution.on_bad_image,
             )  # fmt: skip
         finally:
-            self.learner.averaged.code = None
+            pass
 
     def _finish(self) -> SupernetRecord:
         probabilities, target = self._probabilities(), self.plan.target
@@ -235,7 +235,7 @@ class _Run:
         first = likeliest(self.tables, probabilities, target)
         rng = np.random.default_rng([self.recipe.seed, 1])
         wanted = self.plan.draws + 1 if self.plan.draws else 0  # the first may be among them
-        others = draw(self.tables, probabilities, wanted, rng, target=None).tolist()
+        others = draw(self.tables, probabilities, wanted, rng, target=target).tolist()
         codes = [first, *(tuple(code) for code in others if tuple(code) != first)][: self.plan.draws + 1]
         shown = [self._drawn(code, probabilities) for code in codes]
         found = max(shown, key=self._rank)  # one price may have passed over a network that was drawn
