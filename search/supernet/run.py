@@ -227,7 +227,7 @@ class _Run:
                 workers=self.execution.workers, on_bad_image=self.execution.on_bad_image,
             )  # fmt: skip
         finally:
-            pass
+            self.learner.averaged.code = None
 
     def _finish(self) -> SupernetRecord:
         probabilities, target = self._probabilities(), self.plan.target
