@@ -66,7 +66,8 @@ class SupernetPlan:
     trains the choices in turn with them, at ``choice_rate`` with ``choice_decay`` (added to the gradient), on the other
     part, a ``choice_share`` of the images. The temperature of the Gumbel softmax begins at ``temperature`` and is
     multiplied by exp(-``cooling``) after every epoch. ``cost`` enters the loss as ``loss`` says. The network that is
-    found meets ``target`` (None: whatever is most probable); so do ``draws`` others, drawn from the distribution.
+    found costs at most what ``target`` allows (None: whatever is most probable); ``draws`` others are drawn from the
+    distribution and meet its lower bound too.
     Everything random comes from the recipe's seed.
     """
 
