@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from refusals import refusal
+from scipy.stats import chisquare
 from torch import Tensor, nn
 
 from fbnetv3_zoo.blocks import Classifier, Conv2d
@@ -33,6 +35,7 @@ SPACES = {
     "tiny_dnas": TINY_DNAS,
     "tiny_dmasking": TINY_DMASKING,
 }
+ONE_SIDE = replace(TINY_DMASKING, resolutions=(32,))
 
 
 def supernet(space: LayerSpace) -> Supernet:
@@ -50,7 +53,7 @@ def supernet(space: LayerSpace) -> Supernet:
         nn.init.uniform_(norm.weight, 0.5, 1.5, generator=generator)
         norm.momentum = 0.5
     with torch.no_grad():
-        for code in space.sample(8, np.random.default_rng(0)).tolist():
+        for code in space.sample(4, np.random.default_rng(0)).tolist():
             net.train().code = tuple(code)
             net(images_for(space, 8))
     for norm in norms:
@@ -107,12 +110,11 @@ def differences(net: Supernet, network: FBNet, code: tuple[int, ...], images: Te
     net.code = code
     with torch.no_grad(), listening(net) as heard:
         found = [apart(net(images), network(sampled(images, network.arch.resolution)))]
-        settled = zip(network.arch.blocks, matched(net, network, code), strict=True)
-        for widths, (block, layer, _) in settled:
+        for of, (block, layer, _) in zip(network.arch.blocks, matched(net, network, code), strict=True):
             x, y = heard[layer]
-            assert not x[:, widths.in_channels :].any()
-            assert not y[:, widths.out_channels :].any()
-            found.append(apart(y[:, : widths.out_channels], block(x[:, : widths.in_channels].clone())))
+            assert not x[:, of.in_channels :].any()
+            assert not y[:, of.out_channels :].any()
+            found.append(apart(y[:, : of.out_channels], block(x[:, : of.in_channels].clone())))
     return found
 
 
@@ -156,12 +158,11 @@ def check_training(net: Supernet, code: tuple[int, ...], *, tolerance: float) ->
     found, expected = net(images), network(sampled(images, network.arch.resolution))
     assert apart(found, expected) <= tolerance
     direction = torch.randn(found.shape, generator=torch.Generator().manual_seed(2))
-    (found * direction).sum().backward()
-    (expected * direction).sum().backward()
+    ((found + expected) * direction).sum().backward()
     most = max(float(p.grad.abs().max()) for p in network.parameters() if p.grad is not None)
     learned = 0.0
-    parts_of = [(block, candidate) for block, _, candidate in matched(net, network, code)]
-    for parts, whole in [*parts_of, (network.classifier, net.classifier)]:
+    pairs = [(block, candidate) for block, _, candidate in matched(net, network, code)]
+    for parts, whole in [*pairs, (network.classifier, net.classifier)]:
         for name, theirs in parts.named_parameters():
             ours = whole.get_parameter(name).grad
             assert theirs.grad is not None
@@ -178,14 +179,10 @@ def check_training(net: Supernet, code: tuple[int, ...], *, tolerance: float) ->
 
 
 @pytest.mark.usefixtures("doubles")
-@pytest.mark.parametrize(
-    "space",
-    [TINY_DNAS, TINY_DMASKING, replace(TINY_DMASKING, resolutions=(32,))],
-    ids=["tiny_dnas", "tiny_dmasking", "one resolution"],
-)
+@pytest.mark.parametrize("space", [TINY_DNAS, TINY_DMASKING, ONE_SIDE], ids=["tiny_dnas", "tiny_dmasking", "one_side"])
 def test_points_are_trained_as_their_networks(space: LayerSpace) -> None:
     net = supernet(space)
-    for code in space.sample(10, np.random.default_rng(3)).tolist():
+    for code in space.sample(5, np.random.default_rng(3)).tolist():
         check_training(net, tuple(code), tolerance=1e-10)
 
 
@@ -193,16 +190,14 @@ def test_points_are_trained_as_their_networks(space: LayerSpace) -> None:
 def spaces(draw: st.DrawFn) -> LayerSpace:
     """Small spaces with every kind of candidate, width, expansion, padding and resolution."""
     widths = st.lists(st.sampled_from((4, 8, 12, 20)), max_size=3, unique=True).map(sorted).map(tuple)
-    layers, before = [Layer((Conv(3, 12, draw(st.sampled_from((1, 2))), SWISH),), draw(widths))], ()
+    layers = [Layer((Conv(3, 12, draw(st.sampled_from((1, 2))), SWISH),), draw(widths))]
     for _ in range(draw(st.integers(1, 3))):
-        before = layers[-1].widths
-        layers.append(draw(layers_behind(before, draw(widths))))
+        layers.append(draw(layers_behind(layers[-1].widths, draw(widths))))
     expansions = draw(st.sampled_from(((), (2,), (2, 3.3))))
     head = Layer((PoolingHead(16, 2, draw(st.sampled_from(Activation))),), draw(widths), expansions)
     layers += [head] if draw(st.booleans()) else []
-    resolutions = draw(st.sampled_from(((18,), (16, 24), (15, 20, 30))))
-    in_channels = draw(st.integers(1, 4))
-    return LayerSpace("drawn", resolutions, (tuple(layers),), draw(st.sampled_from((1, 4))), in_channels, 7)
+    sides, divisor = draw(st.sampled_from(((26,), (24, 32), (25, 30, 40)))), draw(st.sampled_from((1, 4)))
+    return LayerSpace("drawn", sides, (tuple(layers),), divisor, draw(st.integers(1, 4)), num_classes=7)
 
 
 @st.composite
@@ -229,7 +224,7 @@ def layers_behind(draw: st.DrawFn, before: tuple[int, ...], channels: tuple[int,
 
 
 @pytest.mark.usefixtures("doubles")
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(spaces(), st.randoms(use_true_random=False))
 def test_points_of_any_space(space: LayerSpace, random: Random) -> None:
     net = supernet(space)
@@ -309,3 +304,97 @@ def test_weighted_resolutions(training: bool, headed: bool) -> None:
         x = total
     features = x.flatten(1) if headed else small * x[:, :, ::3, ::3].mean((2, 3)) + large * x.mean((2, 3))
     assert apart(net(images), net.classifier(features)) <= 1e-13
+
+
+# The weights of choices
+
+CHOICES = LayerSpace("choices", (8, 12), (fixed(Conv(3, 8, 1, SWISH)), (Layer((Conv(3, 8, 1, SWISH), Skip(8))),)))
+LOGITS = (torch.tensor([0.5, -0.25]), torch.tensor([-1.0, 0.75]))
+
+
+def choices() -> Supernet:
+    net = Supernet(CHOICES)
+    for logit, value in zip(net.logits, LOGITS, strict=True):
+        logit.data = value.clone()
+    net.temperature = 2.5
+    return net
+
+
+def test_noise_is_drawn_by_its_seed() -> None:
+    net, drawn = choices(), []
+    for seed in (6, 7, 6):
+        net.draw_noise(seed)
+        drawn.append([w.tolist() for w in net.weights()])
+    assert drawn[0] == drawn[2]
+    assert all(one != other for one, other in zip(*drawn[:2], strict=True))
+
+
+def test_weights() -> None:
+    net = choices()
+    plain = [torch.softmax(logit / 2.5, 0) for logit in LOGITS]
+    torch.testing.assert_close(net.weights(), plain)  # no noise has been drawn
+    net.draw_noise(8)
+    noisy = [logit + noise for logit, noise in zip(LOGITS, net.noise or (), strict=True)]
+    torch.testing.assert_close(net.weights(), [torch.softmax(x / 2.5, 0).float() for x in noisy])
+    assert [float(w.detach().sum()) for w in net.weights()] == pytest.approx([1, 1], abs=1e-7)
+    net.temperature = 0.01
+    ends = [F.one_hot(x.argmax(), 2).float() for x in noisy]
+    torch.testing.assert_close(net.weights(), ends, rtol=0, atol=1e-6)
+    net.temperature = 2.5
+    net.eval()
+    torch.testing.assert_close(net.weights(), plain)
+    for training in (False, True):
+        net.train(training).code = (1, 0)
+        assert [w.tolist() for w in net.weights()] == [[0, 1], [1, 0]]
+        torch.testing.assert_close(net.probabilities(), [torch.softmax(logit.double(), 0) for logit in LOGITS])
+    assert not any(p.requires_grad for p in net.probabilities())
+
+
+def test_noisy_choices_follow_the_probabilities() -> None:
+    """The largest of logits with Gumbel noise is each with the probability that softmax gives it."""
+    net, counts = choices(), np.zeros((2, 2))
+    for seed in range(4000):
+        net.draw_noise(seed)
+        for n, w in enumerate(net.weights()):
+            counts[n, int(w.argmax())] += 1
+    for count, probability in zip(counts, net.probabilities(), strict=True):
+        assert chisquare(count, 4000 * probability.numpy()).pvalue > 0.01
+
+
+@pytest.mark.usefixtures("doubles")
+def test_choices_learn_through_their_weights() -> None:
+    net = supernet(CHOICES).train()
+    net.draw_noise(9)
+    images = images_for(CHOICES, 2)
+    (net(images) ** 2).sum().backward()
+    for logit in net.logits:
+        assert logit.grad is not None
+        for k in range(len(logit)):
+            ends = []
+            for step in (1e-5, -2e-5):
+                logit.data[k] += step
+                ends.append(float((net(images).detach() ** 2).sum()))
+            logit.data[k] += 1e-5
+            assert float(logit.grad[k]) == pytest.approx((ends[0] - ends[1]) / 2e-5, rel=1e-6)
+
+
+def test_a_supernet_is_made_from_its_generator() -> None:
+    state = torch.get_rng_state()
+    nets = [Supernet(TINY_DMASKING, generator=torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
+    assert torch.equal(torch.get_rng_state(), state)
+    one, same, other = ([p.detach().clone() for p in net.layers.parameters()] for net in nets)
+    assert all(torch.equal(a, b) for a, b in zip(one, same, strict=True))
+    assert any(not torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    grey = Supernet(TINY_DMASKING.fitted(num_classes=4, in_channels=1))
+    assert (grey.num_classes, grey.preprocess) == (4, Preprocess(32, 32).for_channels(1))
+
+
+def test_what_supernets_refuse() -> None:
+    net = choices()
+    takes = "its supernet takes (batch, 3, 12, 12)"
+    for shape in ((2, 3, 8, 8), (2, 1, 12, 12), (3, 12, 12)):
+        assert refusal(lambda shape=shape: net(torch.zeros(shape))) == f"choices: images have shape {shape}; {takes}"  # type: ignore[misc]
+    net.set_gradient_checkpointing(False)
+    assert refusal(net.set_gradient_checkpointing) == "supernets know no gradient checkpointing; leave it out"
+    said = "dropout is 1.0; it must be a number at least 0 and below 1"
+    assert refusal(lambda: Supernet(CHOICES, dropout=1.0)) == said
