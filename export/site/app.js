@@ -63,7 +63,8 @@ async function look(get, name) {
     show(blob, name);
     const network = await classifier;
     const answer = await network.classify(blob);
-    if (number === latest) tell(network, answer);
+    if (number !== latest) return;
+    tell(network, answer, (first) => `Most probable: ${first.name}, ${percent(first.probability)}`);
   } catch (error) {
     if (number === latest) {
       clear();
@@ -85,15 +86,16 @@ function show(blob, name) {
 }
 
 /**
+ * Whether it is the camera's or an image's is said by who asked: the camera may be starting while an image is shown.
  * @param {import("./classifier.js").Classifier} network
  * @param {import("./classifier.js").Answer} answer
+ * @param {(first: {name: string, probability: number}) => string} words what to say of the first guess
  */
-function tell(network, answer) {
+function tell(network, answer, words) {
   const guesses = network.best(answer, SHOWN);
   showAnswer(guesses);
   timing.add(answer, network.threads);
-  const [first] = guesses;
-  say(camera.running ? `The camera sees: ${first.name}` : `Most probable: ${first.name}, ${percent(first.probability)}`);
+  say(words(guesses[0]));
 }
 
 /** Put a picture, the film or (null) neither on the stage. @param {HTMLElement | null} shown */
@@ -132,7 +134,7 @@ async function startCamera() {
     const network = await classifier;
     await camera.each(async () => {
       const answer = await network.classify(element("film"));
-      if (camera.running) tell(network, answer);
+      if (camera.running && number === latest) tell(network, answer, (first) => `The camera sees: ${first.name}`);
     });
   } catch (error) {
     if (number !== latest) return;
