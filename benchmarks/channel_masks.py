@@ -1,21 +1,27 @@
-"""What masks over channels cost: eight widths (and expansions) of every layer against one, and against eight branches.
+"""What masks over channels cost: eight widths, eight expansions or both in every layer, against one of each.
 
-python benchmarks/channel_masks.py --rounds 15
+Memory: the peak of one forward and backward pass beyond what the process held before it, each in a process of its own,
+the median of a few. Time: all forms in one process, in turn (A B C, B C A, ...); ratios are to one option, round by
+round. Four inverted residuals of 64 channels in training. For comparison, the options as separate blocks, padded to the
+largest; those of widths and expansions together would be 64 a layer. Prints a Markdown table.
 
-Peak memory of a forward and backward pass in a process of its own (the largest resident size, less that before the
-pass), and time, all forms in turn in one process. Four inverted residuals of 64 channels, 16 images of 48 x 48 pixels.
+    python benchmarks/channel_masks.py --rounds 15
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import platform
 import resource
+import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
-import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fbnetv3_zoo.blocks import build_block
@@ -23,43 +29,63 @@ from fbnetv3_zoo.rows import Activation, Conv, InvertedResidual, PoolingHead
 from fbnetv3_zoo.search.supernet.layers import Layer, LayerSpace, fixed
 from fbnetv3_zoo.search.supernet.net import Supernet
 
-HSWISH = Activation.HARD_SWISH
-BLOCK = InvertedResidual(3, 64, 1, 1, 4, HSWISH)
-WIDTHS, EXPANSIONS = tuple(range(8, 65, 8)), (2.25, 2.5, 2.75, 3.0, 3.25, 3.5, 3.75, 4.0)
-LAYERS, IMAGES, SIDE = 4, 16, 48
-FORMS = ("one", "widths", "expansions", "both", "branches")
+SWISH = Activation.HARD_SWISH
+BLOCK = InvertedResidual(3, 64, 1, 1, 4, SWISH)
+WIDTHS, EXPANSIONS = tuple(range(8, 65, 8)), tuple(2.25 + 0.25 * n for n in range(8))
+LAYERS = 4
+LABELS = {
+    "one": "one width, one expansion",
+    "widths": "8 widths",
+    "expansions": "8 expansions",
+    "both": "8 widths and 8 expansions",
+    "separate_widths": "8 widths as separate blocks",
+    "separate_expansions": "8 expansions as separate blocks",
+}
 
 
-class Branches(nn.Module):
-    """The naive way: every width of every layer a block of its own, padded, weighted, added up."""
+class Separate(nn.Module):
+    """Every option of every layer a block of its own: their outputs, padded, weighted and added up."""
 
     def __init__(self, space: LayerSpace) -> None:
         super().__init__()
-        self.stem = build_block(space.block(0, 0, 0, 0, 0))
-        wide = len(WIDTHS) - 1
-        self.layers = nn.ModuleList(
-            nn.ModuleList(build_block(space.block(n, 0, wide if n > 1 else 0, 0, at)) for at in range(len(WIDTHS)))
-            for n in range(1, LAYERS + 1)
-        )
+        last = len(space.layers) - 1
+        self.stem, self.head = build_block(space.block(0, 0, 0, 0, 0)), build_block(space.block(last, 0, -1, 0, 0))
+        self.layers = nn.ModuleList(nn.ModuleList(options(space, number)) for number in range(1, last))
+        logits = [torch.zeros(len(list(layer.children()))) for layer in self.layers]
+        self.logits, self.width = nn.ParameterList(logits), BLOCK.out_channels
 
     def forward(self, images: Tensor) -> Tensor:
-        x = self.stem(images)
-        for options in self.layers:
-            assert isinstance(options, nn.ModuleList)
-            parts = [option(x) / len(WIDTHS) for option in options]
-            x = sum(nn.functional.pad(part, (0, 0, 0, 0, 0, 64 - part.shape[1])) for part in parts)
-        average: Tensor = x.mean((2, 3))
-        return average
+        x: Tensor = self.stem(images.contiguous(memory_format=torch.channels_last))
+        for layer, logits in zip(self.layers, self.logits, strict=True):
+            total: Tensor | None = None
+            for option, weight in zip(layer.children(), torch.softmax(logits, 0), strict=True):
+                y = option(x)
+                y = weight * F.pad(y, (0, 0, 0, 0, 0, self.width - y.shape[1]))
+                total = y if total is None else total + y
+            assert total is not None
+            x = total
+        features: Tensor = self.head(x).flatten(1)
+        return features
 
 
-def network(form: str) -> nn.Module:
-    """The network of a form, in training."""
-    channels = WIDTHS if form in ("widths", "both", "branches") else ()
-    expansions = EXPANSIONS if form in ("expansions", "both") else ()
+def options(space: LayerSpace, number: int) -> list[nn.Module]:
+    """The blocks of layer ``number`` (from 0) for all its widths and expansions, behind the largest width."""
+    _, before, expansions, widths = space.shape(number)
+    return [
+        build_block(space.block(number, 0, before - 1, expansion, width))
+        for expansion in range(expansions)
+        for width in range(widths)
+    ]
+
+
+def network(form: str, side: int) -> nn.Module:
+    """The network of ``form``, in training."""
+    channels = WIDTHS if "widths" in form or form == "both" else ()
+    expansions = EXPANSIONS if "expansions" in form or form == "both" else ()
     layers = (Layer((BLOCK,), channels, expansions),) * LAYERS
-    space = LayerSpace("masks", (SIDE,), (fixed(Conv(3, 64, 2, HSWISH)), layers, fixed(PoolingHead(64, 2, HSWISH))))
-    if form == "branches":
-        return Branches(space)
+    space = LayerSpace("masks", (side,), (fixed(Conv(3, 64, 2, SWISH)), layers, fixed(PoolingHead(64, 2, SWISH))))
+    if form.startswith("separate"):
+        return Separate(space).train()
     supernet = Supernet(space)
     supernet.draw_noise(0)
     return supernet.train()
@@ -67,55 +93,69 @@ def network(form: str) -> nn.Module:
 
 def step(model: nn.Module, images: Tensor) -> None:
     """Forward and backward."""
+    model.zero_grad()
     model(images).sum().backward()
 
 
-def peak(form: str) -> None:
-    """Print the bytes that one pass needs beyond what was there before it; a small pass has warmed everything up."""
-    torch.set_num_threads(1)
-    model = network(form)
-    step(model, torch.randn(2, 3, SIDE, SIDE))
-    images = torch.randn(IMAGES, 3, SIDE, SIDE).contiguous(memory_format=torch.channels_last)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak(form: str, batch: int, side: int) -> None:
+    """Print the bytes that one pass needs beyond what is there before it; a small pass has warmed everything up."""
+    model, images = network(form, side), torch.randn(batch, 3, side, side)
+    step(model, images[:1])
+    before = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     step(model, images)
-    print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+    print(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 
-def measure(rounds: int) -> None:
-    """Print the table."""
-    memory = {form: [] for form in FORMS}  # type: dict[str, list[int]]
-    for _ in range(3):
-        for form in FORMS:
-            told = subprocess.run(
-                [sys.executable, __file__, "--peak", form], capture_output=True, text=True, check=True
-            )
-            memory[form].append(int(told.stdout))
-    torch.set_num_threads(1)
-    models, images = {form: network(form) for form in FORMS}, torch.randn(IMAGES, 3, SIDE, SIDE)
-    seconds = {form: [] for form in FORMS}  # type: dict[str, list[float]]
-    for turn in range(rounds + 1):
-        for form in FORMS[turn % len(FORMS) :] + FORMS[: turn % len(FORMS)]:
+def memory(given: argparse.Namespace) -> dict[str, float]:
+    """Peak bytes of every form, the medians of fresh processes in turn."""
+    told: dict[str, list[int]] = {form: [] for form in LABELS}
+    sizes = [f"--{name}={getattr(given, name)}" for name in ("batch", "side", "threads")]
+    for _ in range(given.processes):
+        for form, found in told.items():
+            command = [sys.executable, __file__, "--peak-of", form, *sizes]
+            found.append(int(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    return {form: statistics.median(found) for form, found in told.items()}
+
+
+def seconds(given: argparse.Namespace) -> dict[str, list[float]]:
+    """Times of every form, round by round, after one round that does not count."""
+    models = {form: network(form, given.side) for form in LABELS}
+    images, forms = torch.randn(given.batch, 3, given.side, given.side), list(LABELS)
+    taken: dict[str, list[float]] = {form: [] for form in forms}
+    for turn in range(given.rounds + 1):
+        for form in forms[turn % len(forms) :] + forms[: turn % len(forms)]:
             began = time.perf_counter()
             step(models[form], images)
-            seconds[form].append(time.perf_counter() - began)
-    print("| form | peak memory, MB | to one | time to one, median | quartiles |\n|---|---:|---:|---:|---:|")
-    one = np.median(memory["one"])
-    for form in FORMS:
-        ratios = np.array(seconds[form][1:]) / np.array(seconds["one"][1:])
-        low, middle, high = np.quantile(ratios, (0.25, 0.5, 0.75))
-        bytes_ = np.median(memory[form])
-        print(f"| {form} | {bytes_ / 1e6:.0f} | {bytes_ / one:.2f} | {middle:.2f} | {low:.2f} to {high:.2f} |")
+            taken[form].append(time.perf_counter() - began)
+    return {form: row[1:] for form, row in taken.items()}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=15, help="passes of every form")
-    parser.add_argument("--peak", choices=FORMS, help="measure the memory of one form in this process")
-    arguments = parser.parse_args()
-    if arguments.peak:
-        peak(arguments.peak)
-    else:
-        measure(arguments.rounds)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--processes", type=int, default=3, help="a form, for memory")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--side", type=int, default=64)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--peak-of", choices=LABELS, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    if given.peak_of:
+        peak(given.peak_of, given.batch, given.side)
+        return
+    print(
+        f"{platform.machine()}, {given.threads} threads, torch {torch.__version__}, load {os.getloadavg()[0]:.1f}; ",
+        end="",
+    )
+    print(f"{given.batch} images of {given.side} x {given.side}, {given.rounds} rounds\n", flush=True)
+    peaks, taken = memory(given), seconds(given)
+    print("| form | peak memory, MB | to one | time, ms | to one, median | quartiles |\n|---|---:|---:|---:|---:|---:|")
+    for form, label in LABELS.items():
+        low, ratio, high = statistics.quantiles([a / b for a, b in zip(taken[form], taken["one"], strict=True)], n=4)
+        print(
+            f"| {label} | {peaks[form] / 1e6:.0f} | {peaks[form] / peaks['one']:.2f} "
+            f"| {1e3 * statistics.median(taken[form]):.0f} | {ratio:.2f} | {low:.2f} to {high:.2f} |"
+        )
 
 
 if __name__ == "__main__":

@@ -196,6 +196,7 @@ def choosing(*rows: Row, expansions: tuple[float, ...] = EXPANSIONS) -> LayerSpa
 MASKED: dict[str, LayerSpace] = {
     "expansions": behind((16,), Layer((residual(3),), (), EXPANSIONS)),
     "expansions with squeeze-excite": behind((16,), Layer((residual(3, se=BY_EXPANDED),), (), EXPANSIONS)),
+    "squeeze-excite, widest inside": behind((20,), Layer((residual(3, se=BY_INPUT),), (), (2.0, 2.25))),  # of 8, of 4
     "inverted residual": choosing(residual(3)),
     "of stride 2": choosing(residual(5, 2)),
     "squeeze-excite of the input": choosing(residual(3, se=BY_INPUT)),
