@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
 from functools import cache
@@ -46,6 +47,22 @@ def read_json(kind: type[T], path: Path) -> T:
         raise ZooError(f"{path}: cannot be read ({error.strerror})") from None
     except ZooError as error:
         raise ZooError(f"{path}: {error}") from None
+
+
+def find(kind: type[T], source: object, known: Mapping[str, T], *, what: str, rest: str) -> T:
+    """The ``kind`` that ``source`` stands for: a value, a name that is ``known``, or the path of a JSON file.
+
+    Raises :class:`ZooError` for an unknown name (it names ``what`` was asked for and ends in ``rest``) and for a file
+    that cannot be read.
+    """
+    if isinstance(source, kind):
+        return source
+    if str(source) in known:
+        return known[str(source)]
+    path = Path(str(source))
+    if path.suffix != ".json":
+        raise ZooError(f"unknown {what} {str(source)!r}{nearest(str(source), known)}; {rest}")
+    return read_json(kind, path)
 
 
 def to_plain(value: object) -> Any:

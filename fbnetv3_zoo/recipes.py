@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
-from fbnetv3_zoo.errors import ZooError, nearest
-from fbnetv3_zoo.plain import read_json
+from fbnetv3_zoo.plain import find
 from fbnetv3_zoo.recipe import SGD, Augmentation, CosineDecay, ExponentialDecay, RandAugment, Recipe, RMSProp
 
 PAPER = "FBNetV3 paper (arXiv 2006.02049)"
@@ -157,12 +156,4 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType({name: named.recipe for name, n
 
 def find_recipe(source: str | Path | Recipe) -> Recipe:
     """The recipe that ``source`` stands for: a value, a name of :data:`RECIPES`, or the path of a JSON file."""
-    if isinstance(source, Recipe):
-        return source
-    if str(source) in RECIPES:
-        return RECIPES[str(source)]
-    path = Path(source)
-    if path.suffix != ".json":
-        known = ", ".join(RECIPES)
-        raise ZooError(f"unknown recipe {str(source)!r}{nearest(str(source), RECIPES)}; known are {known}")
-    return read_json(Recipe, path)
+    return find(Recipe, source, RECIPES, what="recipe", rest=f"known are {', '.join(RECIPES)}")

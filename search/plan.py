@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from fbnetv3_zoo.errors import ZooError, check_type, check_whole, nearest
-from fbnetv3_zoo.plain import from_json, read_json, to_json
+from fbnetv3_zoo.errors import ZooError, check_type, check_whole
+from fbnetv3_zoo.plain import find, from_json, to_json
 from fbnetv3_zoo.search.costs import Bound, Constraint, parse_constraint
 from fbnetv3_zoo.search.evolve import Evolving
 from fbnetv3_zoo.search.iterate import Rounds
@@ -107,14 +107,4 @@ PLANS: Mapping[str, Plan] = MappingProxyType(
 
 def find_plan(source: str | Path | Plan) -> Plan:
     """The plan that ``source`` stands for: a value, a name of :data:`PLANS`, or the path of a JSON file."""
-    if isinstance(source, Plan):
-        return source
-    if str(source) in PLANS:
-        return PLANS[str(source)]
-    path = Path(source)
-    if path.suffix != ".json":
-        known = ", ".join(PLANS)
-        raise ZooError(
-            f"unknown plan {str(source)!r}{nearest(str(source), PLANS)}; shipped are {known}, others are files"
-        )
-    return read_json(Plan, path)
+    return find(Plan, source, PLANS, what="plan", rest=f"shipped are {', '.join(PLANS)}, others are files")

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.errors import ZooError, check_whole, nearest
-from fbnetv3_zoo.plain import from_json, read_json, to_json
+from fbnetv3_zoo.plain import find, from_json, to_json
 from fbnetv3_zoo.recipe import Recipe
 from fbnetv3_zoo.search.networks import Networks, Values
 from fbnetv3_zoo.search.options import Choice, Dimension, Part, Value
@@ -269,14 +269,4 @@ def find_space(source: str | Path | Space) -> Space:
     """The space that ``source`` stands for: a value, a name of :data:`SPACES`, or the path of a JSON file."""
     from fbnetv3_zoo.search.spaces import SPACES
 
-    if isinstance(source, Space):
-        return source
-    if str(source) in SPACES:
-        return SPACES[str(source)]
-    path = Path(source)
-    if path.suffix != ".json":
-        raise ZooError(
-            f"unknown space {str(source)!r}{nearest(str(source), SPACES)}; shipped are {', '.join(SPACES)}, "
-            "others are JSON files"
-        )
-    return read_json(Space, path)
+    return find(Space, source, SPACES, what="space", rest=f"shipped are {', '.join(SPACES)}, others are JSON files")

@@ -8,8 +8,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.errors import ZooError, nearest
-from fbnetv3_zoo.plain import read_json
+from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.plain import find
 from fbnetv3_zoo.zoo import fbnet, fbnetv2, fbnetv3
 from fbnetv3_zoo.zoo.published import PUBLISHED, Published
 
@@ -56,13 +56,6 @@ def find_arch(source: str | Path | Arch) -> Arch:
 
     Raises :class:`ZooError` for an unknown name (with the nearest known one) or an unreadable file.
     """
-    if isinstance(source, Arch):
-        return source
-    if not isinstance(source, (str, Path)):
+    if not isinstance(source, (str, Path, Arch)):
         raise ZooError(f"a model is named by text, a path or an Arch, not {source!r}")
-    if str(source) in ARCHS:
-        return ARCHS[str(source)]
-    path = Path(source)
-    if path.suffix != ".json":
-        raise ZooError(f"unknown model {str(source)!r}{nearest(str(source), ARCHS)}; `fbnetv3 list` shows all")
-    return read_json(Arch, path)
+    return find(Arch, source, ARCHS, what="model", rest="`fbnetv3 list` shows all")

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TypeAlias
 
 from fbnetv3_zoo.errors import ZooError, check_flag, check_number, check_type, check_whole, nearest
-from fbnetv3_zoo.plain import from_json, read_json, to_json
+from fbnetv3_zoo.plain import find, from_json, to_json
 from fbnetv3_zoo.recipe import SGD, Augmentation, CosineDecay, Recipe
 from fbnetv3_zoo.recipes import RECIPES
 from fbnetv3_zoo.search.costs import Bound, parse_constraint
@@ -195,14 +195,4 @@ DMASKING_PLANS: Mapping[str, SupernetPlan] = MappingProxyType(
 
 def find_supernet_plan(source: str | Path | SupernetPlan, plans: Mapping[str, SupernetPlan]) -> SupernetPlan:
     """The plan that ``source`` stands for: a value, a name of ``plans``, or the path of a JSON file."""
-    if isinstance(source, SupernetPlan):
-        return source
-    if str(source) in plans:
-        return plans[str(source)]
-    path = Path(source)
-    if path.suffix != ".json":
-        known = ", ".join(plans)
-        raise ZooError(
-            f"unknown plan {str(source)!r}{nearest(str(source), plans)}; shipped are {known}, others are files"
-        )
-    return read_json(SupernetPlan, path)
+    return find(SupernetPlan, source, plans, what="plan", rest=f"shipped are {', '.join(plans)}, others are files")

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from fbnetv3_zoo.errors import ZooError, nearest
-from fbnetv3_zoo.plain import read_json
+from fbnetv3_zoo.plain import find
 from fbnetv3_zoo.rows import Activation, Conv, InvertedResidual, PoolingHead, Row, Skip, SqueezeExcite
 from fbnetv3_zoo.search.supernet.layers import Layer, LayerSpace, fixed
 
@@ -120,14 +119,5 @@ LAYER_SPACES: Mapping[str, LayerSpace] = MappingProxyType(
 
 def find_layer_space(source: str | Path | LayerSpace) -> LayerSpace:
     """The space that ``source`` stands for: a value, a name of :data:`LAYER_SPACES`, or the path of a JSON file."""
-    if isinstance(source, LayerSpace):
-        return source
-    if str(source) in LAYER_SPACES:
-        return LAYER_SPACES[str(source)]
-    path = Path(source)
-    if path.suffix != ".json":
-        raise ZooError(
-            f"unknown space {str(source)!r}{nearest(str(source), LAYER_SPACES)}; shipped are "
-            f"{', '.join(LAYER_SPACES)}, others are JSON files"
-        )
-    return read_json(LayerSpace, path)
+    rest = f"shipped are {', '.join(LAYER_SPACES)}, others are JSON files"
+    return find(LayerSpace, source, LAYER_SPACES, what="space", rest=rest)
