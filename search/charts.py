@@ -33,7 +33,8 @@ def shares(count: int) -> list[float]:
     return [n / max(1, count - 1) for n in range(count)]
 
 
-def _legend(axes: Any, columns: int = 2) -> None:
+def legend(axes: Any, columns: int = 2) -> None:
+    """A legend above the axes, in so many columns, where lines have names."""
     if axes.get_legend_handles_labels()[0]:
         axes.legend(ncols=columns, fontsize=8, columnspacing=1.0, **_OVER)
 
@@ -52,7 +53,7 @@ def scatter(title: str, found: Predictions) -> str:
         axes.plot([low, high], [low, high], color=FAINT, linewidth=1, linestyle="--")
         axes.set(xlabel="predicted score", ylabel="measured score")
         axes.grid(alpha=0.2)
-        _legend(axes, 7)
+        legend(axes, 7)
 
     return drawing(title, draw)
 
@@ -76,7 +77,7 @@ def efficiency(title: str, found: Sequence[Efficiency], *, of: str) -> str:
             axes.set_ylim(bottom=0)
         axes.grid(alpha=0.2, axis="y")
         if len(found) > 1:
-            _legend(axes)
+            legend(axes)
 
     return drawing(title, draw)
 
@@ -91,9 +92,9 @@ def correlation(title: str, values: Sequence[float], epoch: int, wanted: float) 
         axes.axvline(epoch, color=SECOND, linewidth=1.5, label=f"chosen: epoch {epoch}")
         axes.set(xlabel="epoch", ylabel="rank correlation (Spearman)")
         axes.set_ylim(min(0.0, *values), 1.03)
-        _whole(axes.xaxis)
+        whole(axes.xaxis)
         axes.grid(alpha=0.2)
-        _legend(axes)
+        legend(axes)
 
     return drawing(title, draw)
 
@@ -114,14 +115,15 @@ def learning_curves(title: str, curves: Doubles, epoch: int) -> str:
         axes.autoscale()
         axes.axvline(epoch, color=SECOND, linewidth=1.5, label=f"chosen: epoch {epoch}")
         axes.set(xlabel="epoch", ylabel="score")
-        _whole(axes.xaxis)
+        whole(axes.xaxis)
         axes.grid(alpha=0.2)
-        _legend(axes)
+        legend(axes)
 
     return drawing(title, draw)
 
 
-def _whole(axis: Any) -> None:
+def whole(axis: Any) -> None:
+    """Ticks at whole numbers only."""
     from matplotlib.ticker import MaxNLocator
 
     axis.set_major_locator(MaxNLocator(integer=True))
@@ -144,7 +146,7 @@ def rounds(title: str, scored: Scored) -> str:
         axes.set_xticks(numbers, [f"{number}\n({len(scores)})" for number, scores in zip(numbers, groups, strict=True)])
         axes.set(xlabel="round (candidates scored)", ylabel="score")
         axes.grid(alpha=0.2, axis="y")
-        _legend(axes)
+        legend(axes)
 
     return drawing(title, draw)
 
@@ -160,7 +162,7 @@ def evolution(title: str, progress: Mapping[str, Sequence[Sequence[float]]]) -> 
                       marker=_MARKERS[n % len(_MARKERS)], markevery=[len(counts) - 1])  # fmt: skip
         axes.set(xlabel="points scored by the predictor", ylabel="best predicted score")
         axes.grid(alpha=0.2)
-        _legend(axes, 1 if max(len(name) for name in progress) > 14 else 2)
+        legend(axes, 1 if max(len(name) for name in progress) > 14 else 2)
 
     return drawing(title, draw)
 
@@ -187,9 +189,9 @@ def pareto(
             axes.scatter(*full, s=60, marker="*", color=SECOND, zorder=3, label="trained in full")
         _mark(axes, marks)
         axes.set(xlabel=axis, ylabel="score")
-        _amounts(axes.xaxis)
+        amounts(axes.xaxis)
         axes.grid(alpha=0.2)
-        _legend(axes, 3)
+        legend(axes, 3)
 
     return drawing(title, draw)
 
@@ -215,13 +217,14 @@ def published(title: str, points: Mapping[str, tuple[float, float]]) -> str:
             axes.annotate(name, (cost, score), (6, -4), textcoords="offset points", fontsize=9, va="top")
         axes.set(xlabel="MACs", ylabel="ImageNet top-1 (%)")
         axes.margins(x=0.08, y=0.12)
-        _amounts(axes.xaxis)
+        amounts(axes.xaxis)
         axes.grid(alpha=0.2)
 
     return drawing(title, draw)
 
 
-def _amounts(axis: Any) -> None:
+def amounts(axis: Any) -> None:
+    """Few ticks, in thousands and millions."""
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
     axis.set_major_locator(MaxNLocator(5))

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from fbnetv3_zoo.atomic import replacing
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.search import analysis, charts
 from fbnetv3_zoo.search.costs import CostModel, NetworkCosts
@@ -20,7 +19,19 @@ from fbnetv3_zoo.search.report_finds import finds, trade_offs
 from fbnetv3_zoo.search.report_how import failures, how
 from fbnetv3_zoo.search.report_words import bounds_text, counted, score, value_of
 from fbnetv3_zoo.search.run import ENCODER
-from fbnetv3_zoo.training.page import Html, entries, figures, name, page, paragraph, section, table, text, tiles
+from fbnetv3_zoo.training.page import (
+    Html,
+    entries,
+    figures,
+    name,
+    page,
+    paragraph,
+    section,
+    table,
+    text,
+    tiles,
+    write_page,
+)
 
 DIMENSIONS = 20
 """How many dimensions are listed."""
@@ -35,8 +46,7 @@ def write_report(record: Record, path: str | Path, *, costs: CostModel | None = 
     record gives the same bytes. Raises :class:`ZooError` where nothing can be written to ``path``.
     """
     content = page(f"Search {record.plan.name}", *_parts(_Subject(record, costs)))
-    with replacing(path) as temporary:
-        temporary.write_bytes(content.encode("utf-8", "backslashreplace"))
+    write_page(path, content)
 
 
 @dataclass

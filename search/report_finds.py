@@ -14,7 +14,7 @@ from fbnetv3_zoo.search.costs import CostModel
 from fbnetv3_zoo.search.options import Dimension
 from fbnetv3_zoo.search.record import Record
 from fbnetv3_zoo.search.report_words import amount, bounds, counted, score, value_of
-from fbnetv3_zoo.search.sketch import sketch
+from fbnetv3_zoo.search.sketch import EXPLAINED, sketch
 from fbnetv3_zoo.search.space import Codes
 from fbnetv3_zoo.training.page import Html, figures, name, paragraph, section, table
 from fbnetv3_zoo.zoo.published import PUBLISHED
@@ -102,11 +102,7 @@ def _networks(record: Record, shown: list[_Find]) -> Html:
         if arch is not None:
             title = f"{name(find.title)}, {arch.resolution} x {arch.resolution} pixels"
             parts.append(f'<div><h3>{title}</h3>\n<div class="wide">{sketch(arch)}</div></div>\n')
-    said = paragraph(
-        "A bar is a block, as high as its channels; bars that go on beyond the top are cut. Dark bars have kernels "
-        "larger than 3; a dot marks squeeze-excite. Lines part the stages."
-    )
-    return Html(f'{said}<div class="networks">{"".join(parts)}</div>\n') if parts else Html()
+    return Html(f'{paragraph(EXPLAINED)}<div class="networks">{"".join(parts)}</div>\n') if parts else Html()
 
 
 def _trials(record: Record, best: list[tuple[int, float]], costs: CostModel | None) -> Html:

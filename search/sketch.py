@@ -12,6 +12,11 @@ from fbnetv3_zoo.rows import PoolingHead
 _STEP, _BAR, _LEFT = 22, 15, 68  # pixels: from block to block, of a bar, of the names of the lines
 _TOP, _HEIGHT = 30, 96  # above the bars, of the tallest bar
 _LINES = ("kernel", "expansion", "SE")
+EXPLAINED = (
+    "A bar is a block, as high as its channels; bars that go on beyond the top are cut. Dark bars have kernels larger "
+    "than 3; a dot marks squeeze-excite. Lines part the stages."
+)
+"""What is to be said of a drawing."""
 
 
 def sketch(arch: Arch) -> str:

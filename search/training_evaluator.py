@@ -57,8 +57,7 @@ class TrainingEvaluator:
             return self._train(candidate, candidate.recipe, data, epochs)
 
     def _train(self, candidate: Candidate, recipe: Recipe, data: Dataset, epochs: int) -> list[float]:
-        side = candidate.arch.resolution if candidate.arch else self.resolution
-        preprocess = Preprocess(round(side * data.resize_ratio), side, mean=data.mean, std=data.std)
+        preprocess = data.preprocess(candidate.arch.resolution if candidate.arch else self.resolution)
         network = _build(candidate, recipe, data)
         network.preprocess = preprocess  # type: ignore[assignment]
         world = World(device=torch.device(self.execution.device))

@@ -14,7 +14,6 @@ from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.factory import create
 from fbnetv3_zoo.model import FBNet
-from fbnetv3_zoo.preprocess import Preprocess
 from fbnetv3_zoo.recipe import Recipe
 from fbnetv3_zoo.training.alone import claimed, own_randomness
 from fbnetv3_zoo.training.checkpoint import Checkpoints, Progress, recipe_identity, restore
@@ -85,8 +84,7 @@ class _Trainer:
         self.execution, self.world = execution, world
         self.checkpoints = Checkpoints(folder / "checkpoints", keep=execution.keep_checkpoints)
         self.progress = Progress()
-        side = arch.resolution
-        self.preprocess = Preprocess(round(side * data.resize_ratio), side, mean=data.mean, std=data.std)
+        self.preprocess = data.preprocess(arch.resolution)
         self.batches = TrainingBatches(data["train"], self.preprocess, recipe, execution=execution, world=world)
         self.notes: list[str] = []
 

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from fbnetv3_zoo.atomic import replacing
 
 
 class Html(str):
@@ -80,6 +83,12 @@ def page(title: str, *parts: Html) -> str:
     head = f"{_META}<title>{text(title)}</title>\n<style>{_STYLE}</style>\n"
     body = f"<main>\n<h1>{text(title)}</h1>\n{''.join(parts)}</main>"
     return f'<!DOCTYPE html>\n<html lang="en">\n<head>\n{head}</head>\n<body>{body}</body>\n</html>\n'
+
+
+def write_page(path: str | Path, content: str) -> None:
+    """Write ``content`` as the file ``path``, whole or not at all; names of files in it need not be Unicode."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.encode("utf-8", "backslashreplace"))
 
 
 _META = """<meta charset="utf-8">

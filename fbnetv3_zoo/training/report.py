@@ -9,7 +9,6 @@ from pathlib import Path
 from statistics import harmonic_mean
 
 from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.atomic import replacing
 from fbnetv3_zoo.cost import cost_of
 from fbnetv3_zoo.preprocess import Preprocess
 from fbnetv3_zoo.recipe import Recipe
@@ -20,7 +19,7 @@ from fbnetv3_zoo.training.data import SPLITS, Dataset, Split
 from fbnetv3_zoo.training.evaluate import Evaluation
 from fbnetv3_zoo.training.execution import Execution
 from fbnetv3_zoo.training.machine import describe_machine
-from fbnetv3_zoo.training.page import Html, entries, facts, name, page, section, table, text, tiles
+from fbnetv3_zoo.training.page import Html, entries, facts, name, page, section, table, text, tiles, write_page
 from fbnetv3_zoo.training.run import Epoch
 
 OF_A_RUN = ("epochs", "batch_size", "learning_rate", "ema_decay", "seed")
@@ -57,8 +56,7 @@ def write_report(path: str | Path, report: Report) -> None:
         section("Run", facts(_run(report))),
         section("Machine", facts(describe_machine())),
     )
-    with replacing(path) as temporary:
-        temporary.write_bytes(content.encode("utf-8", "backslashreplace"))  # names of files need not be Unicode
+    write_page(path, content)
 
 
 def _head(report: Report) -> Html:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fbnetv3_zoo.search.charts import label, shares
+from fbnetv3_zoo.search.charts import amounts, label, legend, shares, whole
 from fbnetv3_zoo.search.options import Dimension
 from fbnetv3_zoo.search.supernet.record import SupernetRecord
 from fbnetv3_zoo.training.drawing import FAINT, FIRST, SECOND, colour, drawing
@@ -38,7 +38,7 @@ def cost_by_epoch(record: SupernetRecord) -> str:
         axes.set(ylabel=COSTS[plan.cost])
         axes.set_ylim(bottom=0)
         if plan.cost != "latency_ms":
-            _amounts(axes.yaxis)
+            amounts(axes.yaxis)
         _by_epoch(axes, record, columns=3)
 
     return drawing("cost by epoch", draw)
@@ -46,13 +46,8 @@ def cost_by_epoch(record: SupernetRecord) -> str:
 
 def accuracy_by_epoch(record: SupernetRecord) -> str:
     """The supernet's accuracy on the validation images, in percent."""
-
-    def draw(axes: Any) -> None:
-        _line(axes, record, [100 * epoch.validation_top1 for epoch in record.epochs], FIRST)
-        axes.set(ylabel="validation accuracy (%)", ylim=(0, 102))
-        _by_epoch(axes, record)
-
-    return drawing("accuracy by epoch", draw)
+    values = [100 * epoch.validation_top1 for epoch in record.epochs]
+    return _one_line(record, "accuracy by epoch", values, "validation accuracy (%)", top=102)
 
 
 def losses_by_epoch(record: SupernetRecord) -> str:
@@ -70,26 +65,27 @@ def losses_by_epoch(record: SupernetRecord) -> str:
 
 def temperature_by_epoch(record: SupernetRecord) -> str:
     """The temperature of the Gumbel softmax."""
-
-    def draw(axes: Any) -> None:
-        _line(axes, record, [epoch.temperature for epoch in record.epochs], FIRST)
-        axes.set(ylabel="temperature")
-        axes.set_ylim(bottom=0)
-        _by_epoch(axes, record)
-
-    return drawing("temperature by epoch", draw)
+    return _one_line(record, "temperature by epoch", [epoch.temperature for epoch in record.epochs], "temperature")
 
 
 def rate_by_epoch(record: SupernetRecord) -> str:
     """The learning rate of the weights at the end of each epoch."""
+    values = [epoch.learning_rate for epoch in record.epochs]
+    return _one_line(record, "learning rate by epoch", values, "learning rate of the weights")
+
+
+def _one_line(
+    record: SupernetRecord, title: str, values: Sequence[float], axis: str, *, top: float | None = None
+) -> str:
+    """One figure by epoch, from 0 to ``top`` (None: as far as it goes)."""
 
     def draw(axes: Any) -> None:
-        _line(axes, record, [epoch.learning_rate for epoch in record.epochs], FIRST)
-        axes.set(ylabel="learning rate of the weights")
-        axes.set_ylim(bottom=0)
+        _line(axes, record, values, FIRST)
+        axes.set(ylabel=axis)
+        axes.set_ylim(0, top)
         _by_epoch(axes, record)
 
-    return drawing("learning rate by epoch", draw)
+    return drawing(title, draw)
 
 
 def _line(axes: Any, record: SupernetRecord, values: Sequence[float], ink: str, name: str | None = None) -> None:
@@ -97,30 +93,19 @@ def _line(axes: Any, record: SupernetRecord, values: Sequence[float], ink: str, 
     axes.plot(epochs, values, color=ink, linewidth=1.5, label=name, marker="o" if len(epochs) == 1 else "")
 
 
-def _by_epoch(axes: Any, record: SupernetRecord, columns: int = 0) -> None:
-    """Epochs along the axis, a line after the last one without choices; a legend in so many columns."""
-    from matplotlib.ticker import MaxNLocator
-
+def _by_epoch(axes: Any, record: SupernetRecord, columns: int = 1) -> None:
+    """Epochs along the axis, a line after the last one without choices; a legend of named lines in so many columns."""
     _mark_beginning(axes, record)
     axes.set_xlabel("epoch (dotted: choices begin)" if record.plan.choice_epoch else "epoch")
     axes.set_xlim(0, record.epochs[-1].epoch + 0.5)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    whole(axes.xaxis)
     axes.grid(alpha=0.2)
-    if columns:
-        axes.legend(ncols=columns, fontsize=8, columnspacing=1.0, handletextpad=0.4, loc="lower left",
-                    bbox_to_anchor=(0, 1), borderaxespad=0.2)  # fmt: skip
+    legend(axes, columns)
 
 
 def _mark_beginning(axes: Any, record: SupernetRecord) -> None:
     if record.plan.choice_epoch:
         axes.axvline(record.plan.choice_epoch, color=FAINT, linewidth=1, linestyle=":")
-
-
-def _amounts(axis: Any) -> None:
-    from matplotlib.ticker import EngFormatter, MaxNLocator
-
-    axis.set_major_locator(MaxNLocator(5))
-    axis.set_major_formatter(EngFormatter())
 
 
 def probabilities_by_epoch(record: SupernetRecord, number: int) -> str:

@@ -9,14 +9,25 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from fbnetv3_zoo.atomic import replacing
 from fbnetv3_zoo.cost import cost_of
 from fbnetv3_zoo.plain import to_plain
 from fbnetv3_zoo.search.report_words import amount, bounds, bounds_text, counted, value_of
-from fbnetv3_zoo.search.sketch import sketch
+from fbnetv3_zoo.search.sketch import EXPLAINED, sketch
 from fbnetv3_zoo.search.supernet import charts
 from fbnetv3_zoo.search.supernet.record import Drawn, SupernetRecord
-from fbnetv3_zoo.training.page import Html, facts, figures, name, page, paragraph, section, table, text, tiles
+from fbnetv3_zoo.training.page import (
+    Html,
+    facts,
+    figures,
+    name,
+    page,
+    paragraph,
+    section,
+    table,
+    text,
+    tiles,
+    write_page,
+)
 
 
 def write_report(record: SupernetRecord, path: str | Path) -> None:
@@ -26,8 +37,7 @@ def write_report(record: SupernetRecord, path: str | Path) -> None:
     """
     parts = (_head, _found, _cost, _accuracy, _choices, _drawn, _how)
     content = page(f"Search {record.plan.name}", *(part(record) for part in parts))
-    with replacing(path) as temporary:
-        temporary.write_bytes(content.encode("utf-8", "backslashreplace"))
+    write_page(path, content)
 
 
 def _head(record: SupernetRecord) -> Html:
@@ -70,11 +80,7 @@ def _found(record: SupernetRecord) -> Html:
         f"It has no weights of its own yet. Its file is <code>{file}</code> in the folder of the search; there, train "
         f"it from scratch with <code>fbnetv3 train --model {file} --data ... --output ...</code>"
     )
-    drawn = (
-        "A bar is a block, as high as its channels; bars that go on beyond the top are cut. Dark bars have kernels "
-        "larger than 3; a dot marks squeeze-excite. Lines part the stages. Where skip is chosen, the bar has kernel 1 "
-        "and no expansion."
-    )
+    drawn = f"{EXPLAINED} Where skip is chosen, the bar has kernel 1 and no expansion."
     shown = Html(f'<div class="wide">{sketch(arch)}</div>\n')
     return section("The network found", paragraph(said), shown, paragraph(drawn), paragraph(train))
 

@@ -13,8 +13,7 @@ import torch
 
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.latency import LatencyTable
-from fbnetv3_zoo.preprocess import Preprocess
-from fbnetv3_zoo.search.supernet.expected import CostTables, ExpectedCost
+from fbnetv3_zoo.search.supernet.expected import CostTables
 from fbnetv3_zoo.search.supernet.learner import SupernetLearner
 from fbnetv3_zoo.search.supernet.likely import Doubles, check_target, draw, likeliest
 from fbnetv3_zoo.search.supernet.net import Supernet
@@ -86,11 +85,9 @@ class _Run:
     ) -> None:
         self.plan, self.data, self.folder, self.tables = plan, data, folder, tables
         self.execution, self.world, self.recipe = execution, world, plan.recipe
-        self.expected = ExpectedCost(tables)
         self.checkpoints = Checkpoints(folder / "checkpoints", keep=execution.keep_checkpoints)
         self.progress = Progress()
-        side = plan.space.resolutions[-1]
-        self.preprocess = Preprocess(round(side * data.resize_ratio), side, mean=data.mean, std=data.std)
+        self.preprocess = data.preprocess(plan.space.resolutions[-1])
         self.weight_batches, self.choice_batches = (self._batches(part) for part in self._parts())
 
     def _parts(self) -> tuple[np.ndarray, np.ndarray]:
@@ -112,9 +109,7 @@ class _Run:
         generator = torch.Generator().manual_seed(self.recipe.seed)
         supernet = Supernet(space, dropout=self.recipe.dropout, generator=generator)
         supernet.preprocess = self.preprocess
-        self.learner = SupernetLearner(
-            supernet, self.plan, self.tables, execution=self.execution, world=self.world
-        )  # fmt: skip
+        self.learner = SupernetLearner(supernet, self.plan, self.tables, execution=self.execution, world=self.world)
         measured = "" if latency is None else hashlib.sha256(latency.to_json().encode()).hexdigest()
         self.identity: Mapping[str, str] = {
             "plan": self.plan.to_json(), "data": self.data.fingerprint, "latency table": measured,
@@ -204,7 +199,7 @@ class _Run:
             train_loss=at.loss / self.weight_batches.steps,
             validation_loss=measured.loss,
             validation_top1=measured.fraction,
-            cost=float(self.expected([torch.from_numpy(p) for p in probabilities])),
+            cost=float(self.learner.expected([torch.from_numpy(p) for p in probabilities])),
             likeliest=float(self.tables.of_codes(np.array([code]))[0]),
             code=code,
             probabilities=tuple(tuple(p.tolist()) for p in probabilities),

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from fbnetv3_zoo.preprocess import LeastSize
+from fbnetv3_zoo.preprocess import LeastSize, Preprocess
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -57,6 +57,10 @@ class Dataset:
 
     def __getitem__(self, split: Split) -> Sequence[Example]:
         return self.splits[split]
+
+    def preprocess(self, side: int) -> Preprocess:
+        """From an image of this data to the input, ``side`` pixels a side, of a network that is trained on it."""
+        return Preprocess(round(side * self.resize_ratio), side, mean=self.mean, std=self.std)
 
     @property
     def fingerprint(self) -> str:
