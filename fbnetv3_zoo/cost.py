@@ -114,7 +114,7 @@ def tabulate(archs: Sequence[Arch], *, resolution: int | None = None) -> Table:
     for n, arch in enumerate(archs):
         rows[n, : len(arch.blocks)] = [_integers(block) for block in arch.blocks]
     return Table(
-        columns=dict(zip(COLUMNS, np.ascontiguousarray(np.moveaxis(rows, 2, 0)), strict=True)),
+        columns=_by_column(rows),
         resolution=np.array([resolution or arch.resolution for arch in archs], dtype=np.int64),
         features=np.array([arch.blocks[-1].out_channels for arch in archs], dtype=np.int64),
         classes=np.array([arch.num_classes for arch in archs], dtype=np.int64),
@@ -128,8 +128,12 @@ def tabulate_blocks(blocks: Sequence[Block], resolution: Ints) -> Table:
     """
     rows = np.array([_integers(block) for block in blocks], dtype=np.int64).reshape(len(blocks), 1, len(COLUMNS))
     none = np.zeros(len(blocks), dtype=np.int64)
-    columns = dict(zip(COLUMNS, np.ascontiguousarray(np.moveaxis(rows, 2, 0)), strict=True))
-    return Table(columns, np.asarray(resolution, dtype=np.int64), none, none)
+    return Table(_by_column(rows), np.asarray(resolution, dtype=np.int64), none, none)
+
+
+def _by_column(rows: Ints) -> dict[str, Ints]:
+    """``rows`` of shape (networks, blocks, columns) as the columns of a :class:`Table`."""
+    return dict(zip(COLUMNS, np.ascontiguousarray(np.moveaxis(rows, 2, 0)), strict=True))
 
 
 def _integers(block: Block) -> list[int]:

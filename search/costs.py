@@ -172,6 +172,11 @@ class Bound:
         high = f"<={_number(self.at_most)}" if self.at_most != np.inf else ""
         return f"{low}{self.cost}{high}"
 
+    @property
+    def in_a_name(self) -> str:
+        """As a part of a file's name, such as ``macs-450M``."""
+        return re.sub(r"[^A-Za-z0-9.]+", "-", str(self)).strip("-")
+
 
 Constraint = tuple[Bound, ...]
 """Bounds that hold together; none at all allow everything."""

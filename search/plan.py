@@ -59,8 +59,7 @@ class Plan:
 
     def result_name(self, constraint: Constraint) -> str:
         """The name of what is found under ``constraint``, as in ``mine-macs-450M``."""
-        parts = [re.sub(r"[^A-Za-z0-9.]+", "-", str(bound)).strip("-") for bound in constraint]
-        return "-".join([self.name, *parts])
+        return "-".join([self.name, *(bound.in_a_name for bound in constraint)])
 
     def to_json(self) -> str:
         """This plan as JSON text; :meth:`from_json` gives an equal value back."""

@@ -24,7 +24,6 @@ from fbnetv3_zoo.search.supernet.expected import (
     classifier_table,
     effective_shapes,
     layer_table,
-    map_sides,
 )
 from fbnetv3_zoo.search.supernet.layers import Codes, Layer, LayerSpace, fixed
 from fbnetv3_zoo.search.supernet.likely import Doubles, best_code, check_target, draw, extremes, likeliest, uniform
@@ -211,8 +210,8 @@ def test_independent_shapes_multiply() -> None:
 
 
 def test_sides_of_maps() -> None:
-    assert map_sides(TINY_DMASKING) == ((24, 32), (12, 16), (12, 16), (6, 8), (6, 8), (3, 4), (3, 4), (2, 2), (1, 1))
-    assert map_sides(FLAT) == ((17,), (9,), (9,), (9,))
+    assert TINY_DMASKING.sides == ((24, 32), (12, 16), (12, 16), (6, 8), (6, 8), (3, 4), (3, 4), (2, 2), (1, 1))
+    assert FLAT.sides == ((17,), (9,), (9,), (9,))
 
 
 # Single networks

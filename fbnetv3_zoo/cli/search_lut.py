@@ -97,9 +97,7 @@ def _what(
     import numpy as np
 
     from fbnetv3_zoo.latency import distinct_blocks
-    from fbnetv3_zoo.search.blocks import space_blocks
     from fbnetv3_zoo.search.space import Space
-    from fbnetv3_zoo.search.supernet.blocks import layer_blocks
 
     check_whole("--check", check, at_least=0)
     if 0 < check < 3:
@@ -107,13 +105,17 @@ def _what(
     if networks is not None:
         check_whole("--networks", networks, at_least=max(1, check))
     count, rng = max(networks or 0, check, 1), np.random.default_rng(seed)
-    if isinstance(space, Space):
-        drawn = _tabulated(space, space.sample(count, rng, method="uniform"))
-        blocks = space_blocks(space) if networks is None else distinct_blocks(drawn)
-    else:
-        drawn = _tabulated(space, space.sample(count, rng))
-        blocks = layer_blocks(space) if networks is None else distinct_blocks(drawn)
-    return blocks, _first(drawn, check) if check else None
+    codes = space.sample(count, rng, method="uniform") if isinstance(space, Space) else space.sample(count, rng)
+    blocks = _all_blocks(space) if networks is None else distinct_blocks(_tabulated(space, codes))
+    return blocks, _tabulated(space, codes[:check]) if check else None
+
+
+def _all_blocks(space: Space | LayerSpace) -> tuple[BlockKey, ...]:
+    from fbnetv3_zoo.search.blocks import space_blocks
+    from fbnetv3_zoo.search.space import Space
+    from fbnetv3_zoo.search.supernet.blocks import layer_blocks
+
+    return space_blocks(space) if isinstance(space, Space) else layer_blocks(space)
 
 
 def _tabulated(space: Space | LayerSpace, codes: Codes) -> Table:
@@ -124,12 +126,6 @@ def _tabulated(space: Space | LayerSpace, codes: Codes) -> Table:
     if isinstance(space, Space):
         return tabulate_codes(space, codes)
     return tabulate([space.arch(code, "drawn") for code in codes])
-
-
-def _first(table: Table, count: int) -> Table:
-    """The first networks of ``table``."""
-    columns = {name: column[:count] for name, column in table.columns.items()}
-    return type(table)(columns, table.resolution[:count], table.features[:count], table.classes[:count])
 
 
 def _measure(

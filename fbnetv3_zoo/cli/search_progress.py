@@ -50,10 +50,9 @@ class SupernetProgress(EpochBar, SupernetObserver):
 
     def on_epoch(self, epoch: SupernetEpoch) -> None:
         """Print the epoch's line."""
-        decided = sum(map(max, epoch.probabilities)) / len(epoch.probabilities)
         self.console.print(
             f"epoch {epoch.epoch:>3}/{self._plan.recipe.epochs}  loss {epoch.train_loss:.3f}  "
             f"top-1 {epoch.validation_top1:7.2%}  expected {self._plan.cost} {epoch.cost:,.6g}  "
-            f"decided {decided:4.0%}  {epoch.seconds:.1f} s",
+            f"decided {epoch.decided:4.0%}  {epoch.seconds:.1f} s",
             highlight=False, soft_wrap=True,
         )  # fmt: skip

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fbnetv3_zoo.cli.common import Json, print_json, written
-from fbnetv3_zoo.cli.search_spaces import find_any_space, print_layers, whether_inside
+from fbnetv3_zoo.cli.search_spaces import find_any_space, print_dimensions, whether_inside
 
 if TYPE_CHECKING:
     from fbnetv3_zoo.search import Record
@@ -84,15 +84,10 @@ def space(
     from fbnetv3_zoo.zoo import find_arch
 
     found = find_any_space(name)
-    if not isinstance(found, Space):
-        if contains is not None:
-            print(whether_inside(found, contains))
-        elif as_json:
-            print(found.to_json())
-        else:
-            print_layers(found)
-        return
     if contains is not None:
+        if not isinstance(found, Space):
+            print(whether_inside(found, contains))
+            return
         reasons = found.outside(find_arch(contains))
         print(f"{contains} is {'no ' if reasons else 'a '}network of space {found.name}")
         for reason in reasons:
@@ -101,9 +96,10 @@ def space(
     if as_json:
         print(found.to_json())
         return
-    width = 2 + max(len(d.name) for d in found.dimensions)
-    for dimension in found.dimensions:
-        print(f"{dimension.name:{width}}{', '.join(map(str, dimension.options.values))}")
+    print_dimensions(found.dimensions)
+    if not isinstance(found, Space):
+        print(f"{found.size:.4g} points of {len(found.layers)} layers")
+        return
     print(f"{found.count('architecture'):.4g} architectures x {found.count('recipe'):.4g} recipes (points, every value")
     print("of every dimension counted; rows of one block have values without effect)")
 

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 from fbnetv3_zoo.errors import ZooError, nearest
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fbnetv3_zoo.search.options import Dimension
     from fbnetv3_zoo.search.space import Space
     from fbnetv3_zoo.search.supernet.layers import LayerSpace
 
@@ -36,12 +39,11 @@ def _holds_layers(path: Path) -> bool:
         return False
 
 
-def print_layers(space: LayerSpace) -> None:
-    """What there is to choose, by dimension, and how many networks that makes."""
-    width = 2 + max((len(d.name) for d in space.dimensions), default=0)
-    for dimension in space.dimensions:
+def print_dimensions(dimensions: Sequence[Dimension]) -> None:
+    """What there is to choose, a line a dimension."""
+    width = 2 + max((len(d.name) for d in dimensions), default=0)
+    for dimension in dimensions:
         print(f"{dimension.name:{width}}{', '.join(map(str, dimension.options.values))}")
-    print(f"{space.size:.4g} points of {len(space.layers)} layers")
 
 
 def whether_inside(space: LayerSpace, source: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,58 +31,42 @@ Seed = Annotated[int | None, typer.Option(help="Seed of everything random.")]
 Draws = Annotated[int | None, typer.Option(help="How many other networks to draw from the distribution.")]
 
 
-def dnas(
-    output: Output,
-    plan: PlanSource = "tiny",
-    data: DataSource = "digits",
-    data_seed: DataSeed = 0,
-    subset: running.SubsetFile = None,
-    target: Target = None,
-    latency: Latency = None,
-    epochs: Epochs = None,
-    seed: Seed = None,
-    draws: Draws = None,
-    resume: running.Resume = False,
-    device: running.Device = "cpu",
-    workers: running.Workers = 0,
-    checkpoint_steps: running.CheckpointSteps = 0,
-    checkpoint_minutes: running.CheckpointMinutes = 0.0,
-    as_json: Json = False,
-) -> None:
-    """FBNet's differentiable search: which block in every layer. Interrupted searches continue with --resume.
+def _command(kind: str, told: str) -> Callable[..., None]:
+    """The command ``kind``, of which the help says ``told``; both take the same options."""
 
-    Example: fbnetv3 search dnas --plan tiny --data digits --target "macs<=1M" --output runs/dnas
-    """
-    from fbnetv3_zoo.search.supernet.plan import DNAS_PLANS
+    def search(
+        output: Output,
+        plan: PlanSource = "tiny",
+        data: DataSource = "digits",
+        data_seed: DataSeed = 0,
+        subset: running.SubsetFile = None,
+        target: Target = None,
+        latency: Latency = None,
+        epochs: Epochs = None,
+        seed: Seed = None,
+        draws: Draws = None,
+        resume: running.Resume = False,
+        device: running.Device = "cpu",
+        workers: running.Workers = 0,
+        checkpoint_steps: running.CheckpointSteps = 0,
+        checkpoint_minutes: running.CheckpointMinutes = 0.0,
+        as_json: Json = False,
+    ) -> None:
+        options = dict(locals())
+        _carry_out(kind, options)
 
-    _carry_out(DNAS_PLANS, dict(locals()))
+    search.__name__ = kind
+    search.__doc__ = f'{told}\n\nExample: fbnetv3 search {kind} --target "macs<=1M" --output runs/{kind}'
+    return search
 
 
-def dmasking(
-    output: Output,
-    plan: PlanSource = "tiny",
-    data: DataSource = "digits",
-    data_seed: DataSeed = 0,
-    subset: running.SubsetFile = None,
-    target: Target = None,
-    latency: Latency = None,
-    epochs: Epochs = None,
-    seed: Seed = None,
-    draws: Draws = None,
-    resume: running.Resume = False,
-    device: running.Device = "cpu",
-    workers: running.Workers = 0,
-    checkpoint_steps: running.CheckpointSteps = 0,
-    checkpoint_minutes: running.CheckpointMinutes = 0.0,
-    as_json: Json = False,
-) -> None:
-    """FBNetV2's differentiable search: widths, expansions and resolution by masks, and blocks. Goes on with --resume.
-
-    Example: fbnetv3 search dmasking --plan tiny --data digits --target "macs<=1M" --output runs/dmasking
-    """
-    from fbnetv3_zoo.search.supernet.plan import DMASKING_PLANS
-
-    _carry_out(DMASKING_PLANS, dict(locals()))
+dnas = _command(
+    "dnas", "FBNet's differentiable search: which block in every layer. Interrupted searches continue with --resume."
+)
+dmasking = _command(
+    "dmasking",
+    "FBNetV2's differentiable search: widths, expansions and resolution by masks, and blocks. Goes on with --resume.",
+)
 
 
 def plan_of(plans: Mapping[str, SupernetPlan], options: Mapping[str, Any]) -> SupernetPlan:
@@ -105,15 +89,16 @@ def plan_of(plans: Mapping[str, SupernetPlan], options: Mapping[str, Any]) -> Su
     return plan
 
 
-def _carry_out(plans: Mapping[str, SupernetPlan], options: dict[str, Any]) -> None:
+def _carry_out(kind: str, options: dict[str, Any]) -> None:
     """Run the search, write its report, print what came out."""
     from fbnetv3_zoo.cli.search_progress import SupernetProgress
     from fbnetv3_zoo.latency import LatencyTable
+    from fbnetv3_zoo.search.supernet.plan import DMASKING_PLANS, DNAS_PLANS
     from fbnetv3_zoo.search.supernet.report import write_report
     from fbnetv3_zoo.search.supernet.run import search_supernet
     from fbnetv3_zoo.training import Execution, find_dataset
 
-    plan = plan_of(plans, options)
+    plan = plan_of({"dnas": DNAS_PLANS, "dmasking": DMASKING_PLANS}[kind], options)
     table = LatencyTable.load(options["latency"]) if options["latency"] else None
     data = find_dataset(options["data"], seed=options["data_seed"], subset=options["subset"])
     fields = ("device", "workers", "checkpoint_steps", "checkpoint_minutes")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.latency import BlockKey, distinct_blocks
-from fbnetv3_zoo.rows import Activation, Skip
+from fbnetv3_zoo.rows import Activation
 from fbnetv3_zoo.search.supernet.expected import classifier_table, layer_table
 from fbnetv3_zoo.search.supernet.layers import LayerSpace
 
@@ -18,8 +18,7 @@ def layer_blocks(space: LayerSpace) -> tuple[BlockKey, ...]:
 
 def activation_of(space: LayerSpace) -> Activation:
     """The activation of all blocks of ``space``. Raises :class:`ZooError` where they have several."""
-    rows = [row for layer in space.layers for row in layer.candidates if not isinstance(row, Skip)]
-    if len(found := {row.activation for row in rows}) != 1:
-        listed = ", ".join(sorted(activation.value for activation in found)) or "none"
+    if len(space.activations) != 1:
+        listed = ", ".join(sorted(activation.value for activation in space.activations)) or "none"
         raise ZooError(f"space {space.name}: its blocks have the activations {listed}; a latency table has one")
-    return found.pop()
+    return next(iter(space.activations))

@@ -21,7 +21,6 @@ from fbnetv3_zoo.arch import Block
 from fbnetv3_zoo.cost import Table, pool_cost, tabulate_blocks
 from fbnetv3_zoo.errors import ZooError, nearest
 from fbnetv3_zoo.latency import LatencyTable
-from fbnetv3_zoo.rows import PoolingHead, Skip
 from fbnetv3_zoo.search.supernet.layers import Codes, LayerSpace
 
 Doubles = npt.NDArray[np.float64]
@@ -66,8 +65,7 @@ class CostTables:
         total, before = np.full(len(codes), self.constant), np.zeros(len(codes), np.int64)
         for table, where in zip(self.layers, self.space.places, strict=True):
             candidate, width, expansion = (
-                np.zeros(len(codes), np.int64) if at is None else codes[:, at]
-                for at in (where.candidate, where.channels, where.expansion)
+                np.zeros(len(codes), np.int64) if at is None else codes[:, at] for at in where
             )
             total = total + table[candidate, before, expansion, width, sides]
             before = width
@@ -90,9 +88,7 @@ class ExpectedCost:
         sides = weights[0] if len(space.resolutions) > 1 else self._one
         before, total = self._one, torch.tensor(self.tables.constant, dtype=torch.float64)
         for table, where in zip(self._layers, space.places, strict=True):
-            candidate, width, expansion = (
-                self._one if at is None else weights[at] for at in (where.candidate, where.channels, where.expansion)
-            )
+            candidate, width, expansion = (self._one if at is None else weights[at] for at in where)
             total = total + torch.einsum("cieor,c,i,e,o,r->", table, candidate, before, expansion, width, sides)
             before = width
         return total + torch.einsum("or,o,r->", self._classifier, before, sides)
@@ -104,25 +100,14 @@ def layer_table(space: LayerSpace, number: int) -> Table:
     Their order is that of an array of shape (candidates, input widths, expansions, output widths, resolutions).
     """
     blocks = [space.block(number, *at) for at in np.ndindex(*space.shape(number))]
-    sides = map_sides(space)[number]
+    sides = space.sides[number]
     repeated: list[Block] = [block for block in blocks for _ in sides]
     return tabulate_blocks(repeated, np.tile(np.array(sides, np.int64), len(blocks)))
 
 
-def map_sides(space: LayerSpace) -> tuple[tuple[int, ...], ...]:
-    """Sides in pixels of the map that every layer takes, and at the end of the last one's; one a resolution."""
-    sides = [space.resolutions]
-    for number in range(len(space.layers)):
-        block = space.block(number, 0, 0, 0, 0)
-        taken = 2 * block.padding - block.kernel_size
-        pools = isinstance(block.row, PoolingHead)
-        sides.append(tuple(1 if pools else (side + taken) // block.stride + 1 for side in sides[-1]))
-    return tuple(sides)
-
-
 def _last_maps(space: LayerSpace) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Widths and areas of the map ahead of the classifier, shapes (widths, 1) and (1, resolutions)."""
-    return np.array(space.layers[-1].widths)[:, None], np.array(map_sides(space)[-1])[None] ** 2
+    return np.array(space.layers[-1].widths)[:, None], np.array(space.sides[-1])[None] ** 2
 
 
 def _reshaped(space: LayerSpace, number: int, values: Doubles) -> Doubles:
@@ -143,7 +128,7 @@ def _of_latency(space: LayerSpace, latency: LatencyTable | None) -> CostTables:
 
 def classifier_table(space: LayerSpace) -> Table:
     """The last layer's blocks at all its widths and resolutions, with their classifiers."""
-    number, sides = len(space.layers) - 1, map_sides(space)[-2]
+    number, sides = len(space.layers) - 1, space.sides[-2]
     blocks = [space.block(number, 0, 0, 0, width) for width in range(len(space.layers[-1].widths)) for _ in sides]
     table = tabulate_blocks(blocks, np.tile(np.array(sides, np.int64), len(blocks) // len(sides)))
     features = np.array([block.out_channels for block in blocks], np.int64)
@@ -152,9 +137,8 @@ def classifier_table(space: LayerSpace) -> Table:
 
 def check_activation(space: LayerSpace, latency: LatencyTable) -> None:
     """Raise unless all blocks of ``space`` have the activation that the table's blocks have."""
-    found = {row.activation for layer in space.layers for row in layer.candidates if not isinstance(row, Skip)}
-    if found - {latency.activation}:
-        others = ", ".join(sorted(activation.value for activation in found))
+    if space.activations - {latency.activation}:
+        others = ", ".join(sorted(activation.value for activation in space.activations))
         raise ZooError(
             f"the latency table is of {latency.activation.value} blocks, space {space.name} has {others}; "
             "a table has blocks of one activation"
@@ -165,7 +149,7 @@ def effective_shapes(space: LayerSpace, weights: Sequence[Tensor]) -> list[tuple
     """The effective width and map side of every layer's output (FBNetV2, section 3.4): means under ``weights``."""
     sides = weights[0].double() if len(space.resolutions) > 1 else torch.ones(1, dtype=torch.float64)
     shapes = []
-    for layer, where, side in zip(space.layers, space.places, map_sides(space)[1:], strict=True):
+    for layer, where, side in zip(space.layers, space.places, space.sides[1:], strict=True):
         width = torch.tensor(layer.widths, dtype=torch.float64)
         mean = width[0] if where.channels is None else weights[where.channels].double() @ width
         shapes.append((float(mean), float(sides @ torch.tensor(side, dtype=torch.float64))))

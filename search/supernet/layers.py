@@ -7,14 +7,16 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise, product
 from math import prod
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from fbnetv3_zoo.arch import Arch, Block, settle
+from fbnetv3_zoo.cost import map_sizes, tabulate
 from fbnetv3_zoo.errors import ZooError, check_number, check_whole
 from fbnetv3_zoo.plain import from_json, to_json
-from fbnetv3_zoo.rows import Conv, InvertedResidual, PoolingHead, Row, Skip
+from fbnetv3_zoo.rows import Activation, Conv, InvertedResidual, PoolingHead, Row, Skip
 from fbnetv3_zoo.search.options import Choice, Dimension, Levels, Value, listed
 
 Codes = npt.NDArray[np.int64]
@@ -41,7 +43,7 @@ class Layer:
         for row in self.candidates:
             if not isinstance(row, PoolingHead) and row.repeats != 1:
                 raise ZooError(f"Layer.candidates: a row has {row.repeats} repeats; a layer is one block, write it out")
-        if len({_stride(row) for row in self.candidates}) > 1:
+        if len({getattr(row, "stride", 1) for row in self.candidates}) > 1:
             raise ZooError("Layer.candidates: rows differ in stride, so that their maps cannot be added")
         if len({isinstance(row, PoolingHead) for row in self.candidates}) > 1:
             raise ZooError("Layer.candidates: a pooling head stands beside rows that give maps")
@@ -63,6 +65,11 @@ class Layer:
         """The output widths there are."""
         return self.channels or (self.candidates[0].out_channels,)
 
+    @cached_property
+    def activations(self) -> frozenset[Activation]:
+        """The activations of its candidates; identities have none."""
+        return frozenset(row.activation for row in self.candidates if not isinstance(row, Skip))
+
     def row(self, candidate: int, width: int, expansion: int) -> Row:
         """The row of these choices, each given by its place."""
         row = self.candidates[candidate]
@@ -73,8 +80,7 @@ class Layer:
         return row
 
 
-@dataclass(frozen=True)
-class Places:
+class Places(NamedTuple):
     """Where a layer's choices stand among the dimensions of its space; None where there is nothing to choose."""
 
     candidate: int | None
@@ -131,14 +137,27 @@ class LayerSpace:
         return tuple(layer for stage in self.stages for layer in stage)
 
     @cached_property
+    def activations(self) -> frozenset[Activation]:
+        """The activations of all blocks."""
+        return frozenset().union(*(layer.activations for layer in self.layers))
+
+    @cached_property
+    def sides(self) -> tuple[tuple[int, ...], ...]:
+        """Sides in pixels of the map that every layer takes, and of the last one's output; one a resolution."""
+        networks = [self.arch([0] * len(self.dimensions), "network")]
+        if len(self.resolutions) > 1:
+            others = [0] * (len(self.dimensions) - 1)
+            networks = [self.arch([n, *others], "network") for n in range(len(self.resolutions))]
+        before, after = map_sizes(tabulate(networks))
+        return tuple(map(tuple, np.concatenate([before, after[:, -1:]], axis=1).T.tolist()))
+
+    @cached_property
     def _choices(self) -> tuple[tuple[Dimension, ...], tuple[Places, ...]]:
         found = [Dimension("resolution", Levels(self.resolutions), "architecture")] if len(self.resolutions) > 1 else []
         places = []
         for number, layer in enumerate(self.layers, start=1):
-            told = len({row.activation for row in layer.candidates if not isinstance(row, Skip)}) > 1
-            names = tuple(
-                label_of(row, expansion=not layer.expansions, activation=told) for row in layer.candidates
-            )  # fmt: skip
+            told = {"expansion": not layer.expansions, "activation": len(layer.activations) > 1}
+            names = tuple(label_of(row, **told) for row in layer.candidates)
             names = names if len(set(names)) == len(names) else tuple(f"{n + 1} {x}" for n, x in enumerate(names))
             options = {"candidate": names, "channels": layer.channels, "expansion": layer.expansions}
             where: dict[str, int | None] = {}
@@ -186,7 +205,7 @@ class LayerSpace:
         ):
             raise ZooError(f"space {self.name}: {code} is no point of it; it has {len(self.dimensions)} dimensions")
         rows = iter(
-            layer.row(*(0 if at is None else code[at] for at in (where.candidate, where.channels, where.expansion)))
+            layer.row(*(0 if at is None else code[at] for at in where))
             for layer, where in zip(self.layers, self.places, strict=True)
         )
         stages = tuple(tuple(next(rows) for _ in stage) for stage in self.stages)
@@ -204,19 +223,18 @@ class LayerSpace:
         for field in ("width_divisor", "in_channels", "num_classes"):
             if getattr(arch, field) != getattr(self, field):
                 raise ZooError(f"{place}: {field} is {getattr(arch, field)}, not {getattr(self, field)}")
-        stages = [
-            [_single(row, first=n == 0) for row in stage for n in range(getattr(row, "repeats", 1))]
-            for stage in arch.stages
-        ]
-        if [len(stage) for stage in stages] != [len(stage) for stage in self.stages]:
-            raise ZooError(f"{place}: its stages have {[len(stage) for stage in stages]} blocks")
-        flat = [row for stage in stages for row in stage]
-        for number, (layer, where, row) in enumerate(zip(self.layers, self.places, flat, strict=True), start=1):
+        lengths = [sum(block.stage == number for block in arch.blocks) for number in range(len(arch.stages))]
+        if lengths != [len(stage) for stage in self.stages]:
+            raise ZooError(f"{place}: its stages have {lengths} blocks")
+        for number, (layer, where, block) in enumerate(
+            zip(self.layers, self.places, arch.blocks, strict=True), start=1
+        ):
+            row = block.row if isinstance(block.row, PoolingHead) else replace(block.row, repeats=1)
             found = _find(layer, row)
             if found is None:
                 kind = label_of(row, activation=True)
                 raise ZooError(f"{place}: layer {number} is {kind} of {row.out_channels} channels")
-            for at, n in zip((where.candidate, where.channels, where.expansion), found, strict=True):
+            for at, n in zip(where, found, strict=True):
                 if at is not None:
                     code[at] = n
         return tuple(code)
@@ -262,18 +280,6 @@ def label_of(row: Row, *, expansion: bool = True, activation: bool = False) -> s
 def fixed(*rows: Row) -> tuple[Layer, ...]:
     """Layers without a choice."""
     return tuple(Layer((row,)) for row in rows)
-
-
-def _stride(row: Row) -> int:
-    return 1 if isinstance(row, PoolingHead) else row.stride
-
-
-def _single(row: Row, *, first: bool) -> Row:
-    """One block of a row that may stand for several."""
-    if isinstance(row, PoolingHead) or row.repeats == 1:
-        return row
-    alone = replace(row, repeats=1) if first else replace(row, repeats=1, stride=1)
-    return alone if first or not isinstance(alone, InvertedResidual) else replace(alone, depthwise_padding=None)
 
 
 def _find(layer: Layer, row: Row) -> tuple[int, int, int] | None:

@@ -76,9 +76,7 @@ class SupernetLearner(Learner):
         """Make the gradients of the cross entropy those of the whole loss."""
         logits = list(self.supernet.logits)
         term = cost_term(self.expected(self.supernet.weights()), self.plan, self._scale)
-        slopes: Sequence[Tensor] = torch.autograd.grad(term, logits) if term.requires_grad else [
-            torch.zeros_like(logit) for logit in logits
-        ]  # fmt: skip
+        slopes = torch.autograd.grad(term, logits)
         by, factor = (entropy, term.item()) if isinstance(self.plan.loss, Product) else (1.0, 1.0)
         for logit, slope in zip(logits, slopes, strict=True):
             own = torch.zeros_like(logit) if logit.grad is None else logit.grad  # None: its values are all the same

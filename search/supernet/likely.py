@@ -35,9 +35,7 @@ def _best_at(tables: CostTables, logs: Sequence[Doubles], price: float, side: in
     if len(space.resolutions) > 1:
         worth, ways = worth + logs[0][side], [[side, *ways[0][1:]]]
     for table, where in zip(tables.layers, space.places, strict=True):
-        candidate, width, expansion = (
-            none if at is None else logs[at] for at in (where.candidate, where.channels, where.expansion)
-        )
+        candidate, width, expansion = (none if at is None else logs[at] for at in where)
         scores = candidate[:, None, None, None] + worth[:, None, None] + expansion[:, None] + width
         scores = scores - price * table[..., side]  # (candidates, input widths, expansions, output widths)
         flat = scores.reshape(-1, scores.shape[-1])
@@ -52,7 +50,7 @@ def _best_at(tables: CostTables, logs: Sequence[Doubles], price: float, side: in
 def _extended(ways: list[list[int]], where: Places, shape: tuple[int, ...], at: int, out: int) -> list[int]:
     candidate, before, expansion = (int(n) for n in np.unravel_index(at, shape[:3]))
     way = list(ways[before])
-    for place, chosen in ((where.candidate, candidate), (where.channels, out), (where.expansion, expansion)):
+    for place, chosen in zip(where, (candidate, out, expansion), strict=True):
         if place is not None:
             way[place] = chosen
     return way

@@ -89,16 +89,9 @@ class MixedLayer(nn.Module):
             kept = (into @ candidate.keeps) * out @ self.masks  # type: ignore[operator]
             same = kept if factor is None else kept * factor
         pairs = torch.outer(into, one if expansion is None else expansion).flatten()
-        mid = None if candidate.mids is None else _fit(pairs, self.shape, candidate.mids)
-        squeezed = None if candidate.squeezes is None else _fit(pairs, self.shape, candidate.squeezes)
+        mid = None if candidate.mids is None else pairs @ candidate.mids
+        squeezed = None if candidate.squeezes is None else pairs @ candidate.squeezes
         return Masks(scale, same, mid, squeezed)
-
-
-def _fit(pairs: Tensor, shape: tuple[int, int, int, int], masks: Tensor) -> Tensor:
-    """The mask of all pairs of input width and expansion together."""
-    if len(pairs) < shape[1] * shape[2]:  # the width of the input is chosen, that of this candidate is not, or the like
-        pairs = pairs.expand(shape[1] * shape[2])
-    return pairs @ masks
 
 
 def first_ones(widths: Sequence[int], largest: int) -> Tensor:

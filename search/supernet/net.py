@@ -12,7 +12,6 @@ from fbnetv3_zoo.errors import ZooError, check_number
 from fbnetv3_zoo.model import FBNet
 from fbnetv3_zoo.preprocess import Preprocess
 from fbnetv3_zoo.rows import PoolingHead
-from fbnetv3_zoo.search.supernet.expected import map_sides
 from fbnetv3_zoo.search.supernet.layers import LayerSpace
 from fbnetv3_zoo.search.supernet.mixed import MixedLayer
 
@@ -32,7 +31,7 @@ class Supernet(nn.Module):
     ) -> None:  # fmt: skip
         super().__init__()
         check_number("dropout", dropout, at_least=0, below=1)
-        self.space, self._sides = space, map_sides(space)
+        self.space = space
         with torch.random.fork_rng(devices=[]):
             if generator is not None:
                 torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
@@ -68,10 +67,10 @@ class Supernet(nn.Module):
                 nn.functional.one_hot(torch.tensor(n), len(logit)).to(logit)
                 for n, logit in zip(self.code, self.logits, strict=True)
             ]
+        logits = list(self.logits)
         if self.training and self.noise is not None:
-            noisy = [logit + noise.to(logit) for logit, noise in zip(self.logits, self.noise, strict=True)]
-            return [torch.softmax(logit / self.temperature, 0) for logit in noisy]
-        return [torch.softmax(logit / self.temperature, 0) for logit in self.logits]
+            logits = [logit + noise.to(logit) for logit, noise in zip(logits, self.noise, strict=True)]
+        return [torch.softmax(logit / self.temperature, 0) for logit in logits]
 
     def probabilities(self) -> list[Tensor]:
         """P of every value of every dimension, softmax of the logits alone (FBNet, section 3.2); no gradient."""
@@ -87,7 +86,7 @@ class Supernet(nn.Module):
                 f"{side}, {side})"
             )
         x = laid_out(images)
-        for layer, before, after in zip(self.layers, self._sides, self._sides[1:], strict=False):
+        for layer, before, after in zip(self.layers, self.space.sides, self.space.sides[1:], strict=False):
             x = self._at_all_sides(layer, x, weights, before, after)
         logits: Tensor = self.classifier(self.dropout(self._average(x, weights)))
         return logits
@@ -111,9 +110,9 @@ class Supernet(nn.Module):
         """Features (batch, channels): the averages of the last map at each resolution's places."""
         if isinstance(self.space.layers[-1].candidates[0], PoolingHead):
             return x.flatten(1)
-        if len(self._sides[-1]) == 1:
+        if len(sides := self.space.sides[-1]) == 1:
             return x.mean((2, 3))
-        parts = [sampled(x, side).mean((2, 3)) * share for side, share in zip(self._sides[-1], weights[0], strict=True)]
+        parts = [sampled(x, side).mean((2, 3)) * share for side, share in zip(sides, weights[0], strict=True)]
         return torch.stack(parts).sum(0)
 
     def network(self, code: Sequence[int], name: str = "chosen") -> FBNet:

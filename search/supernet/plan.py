@@ -67,8 +67,7 @@ class SupernetPlan:
     part, a ``choice_share`` of the images. The temperature of the Gumbel softmax begins at ``temperature`` and is
     multiplied by exp(-``cooling``) after every epoch. ``cost`` enters the loss as ``loss`` says. The network that is
     found costs at most what ``target`` allows (None: whatever is most probable); ``draws`` others are drawn from the
-    distribution and meet its lower bound too.
-    Everything random comes from the recipe's seed.
+    distribution and meet its lower bound too. Everything random comes from the recipe's seed.
     """
 
     name: str
@@ -142,8 +141,7 @@ class SupernetPlan:
     @property
     def result_name(self) -> str:
         """The name of what is found, as in ``mine-macs-1M``."""
-        bound = "" if self.target is None else "-" + re.sub(r"[^A-Za-z0-9.]+", "-", str(self.target)).strip("-")
-        return self.name + bound
+        return self.name if self.target is None else f"{self.name}-{self.target.in_a_name}"
 
     def to_json(self) -> str:
         """This plan as JSON text; :meth:`from_json` gives an equal value back."""
@@ -165,21 +163,15 @@ _DIGITS = replace(
     RECIPES["digits"], epochs=30, batch_size=32, learning_rate=0.05, warmup_epochs=2, schedule=CosineDecay(),
     label_smoothing=0.0,
 )  # fmt: skip
-_TINY = {
-    "recipe": _DIGITS,
-    "loss": Sum(2.0, excess=True),
-    "target": parse_constraint("macs<=1M")[0],
-    "choice_epoch": 6,
-    "choice_rate": 0.05,
-    "choice_decay": 0.0,
-    "choice_share": 0.4,
-    "cooling": 0.08,
-}
+_TINY = SupernetPlan(
+    "dnas-tiny", TINY_DNAS, _DIGITS, loss=Sum(2.0, excess=True), target=parse_constraint("macs<=1M")[0], choice_epoch=6,
+    choice_rate=0.05, choice_decay=0.0, choice_share=0.4, cooling=0.08,
+)  # fmt: skip
 
 DNAS_PLANS: Mapping[str, SupernetPlan] = MappingProxyType(
     {
         "paper": SupernetPlan("dnas", V1, _RECIPE),
-        "tiny": SupernetPlan("dnas-tiny", TINY_DNAS, **_TINY),  # type: ignore[arg-type]
+        "tiny": _TINY,
     }
 )
 """FBNet's search, and one that takes minutes on the digits."""
@@ -187,7 +179,7 @@ DNAS_PLANS: Mapping[str, SupernetPlan] = MappingProxyType(
 DMASKING_PLANS: Mapping[str, SupernetPlan] = MappingProxyType(
     {
         "paper": SupernetPlan("dmasking", V2, _RECIPE, loss=Sum(0.2)),
-        "tiny": SupernetPlan("dmasking-tiny", TINY_DMASKING, **_TINY),  # type: ignore[arg-type]
+        "tiny": replace(_TINY, name="dmasking-tiny", space=TINY_DMASKING),
     }
 )
 """FBNetV2's search, and one that takes minutes on the digits."""

@@ -37,6 +37,11 @@ class SupernetEpoch:
     probabilities: tuple[tuple[float, ...], ...]
     seconds: float
 
+    @property
+    def decided(self) -> float:
+        """How far the choices are decided: the mean of their largest probabilities."""
+        return sum(map(max, self.probabilities)) / len(self.probabilities)
+
     @classmethod
     def from_plain(cls, **entry: Any) -> SupernetEpoch:
         """An epoch from its line."""

@@ -45,21 +45,16 @@ def _head(record: SupernetRecord) -> Html:
     what = f"Space {name(plan.space.name)}, {plan.space.size:.3g} networks; data {name(record.data)}"
     line = Html(f'<p class="faint">{what}; seed {plan.recipe.seed}</p>\n')
     bound = "no target" if plan.target is None else f"target: {bounds_text((plan.target,))}"
-    even = [[1 / len(dimension)] for dimension in plan.space.dimensions]
+    even = sum(1 / len(dimension) for dimension in plan.space.dimensions) / len(plan.space.dimensions)
     begin = f"choices are trained from epoch {plan.choice_epoch + 1} on"
-    decided = f"mean of the largest probabilities; {_decided(even):.0%} before the search"
+    decided = f"mean of the largest probabilities; {even:.0%} before the search"
     shown = [
         ("Supernet", f"{last.validation_top1:.1%}", "validation accuracy, all choices weighted"),
         (f"Network found, {_cost_name(record)}", amount(record.found.cost), bound),
-        ("Decided", f"{_decided(last.probabilities):.0%}", decided),
+        ("Decided", f"{last.decided:.0%}", decided),
         ("Epochs", str(last.epoch), begin),
     ]
     return Html(line + tiles(shown))
-
-
-def _decided(probabilities: Sequence[Sequence[float]]) -> float:
-    """How far the choices are decided: the mean of their largest probabilities."""
-    return sum(map(max, probabilities)) / len(probabilities)
 
 
 def _cost_name(record: SupernetRecord) -> str:
