@@ -70,7 +70,7 @@ class Fault:
 
 @dataclass(slots=True)
 class Seen:
-    """A request as the server saw it, and the bytes of body it sent for it."""
+    """A request as the server saw it, and the bytes of body it gave to the connection for it."""
 
     path: str
     headers: Message
@@ -118,7 +118,7 @@ class FaultyServer(ThreadingHTTPServer):
 
     @property
     def sent(self) -> list[int]:
-        """The bytes of body sent for each request."""
+        """The bytes of body given to the connection for each request."""
         return [seen.sent for seen in self.seen]
 
     def note(self, seen: Seen) -> Fault:
@@ -203,8 +203,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self.server.stopping.wait(self.server.seconds / len(blocks))
                 if not _is_there(self.connection):
                     raise ConnectionAbortedError
+            seen.sent += len(block)  # before the client can have it, and ask for what was sent
             self.wfile.write(b"%x\r\n%s\r\n" % (len(block), block) if fault.chunked else block)
-            seen.sent += len(block)
 
     def _end(self, ending: str) -> None:
         self.close_connection = True
