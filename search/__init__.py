@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fbnetv3_zoo.search.spaces import SPACES
     from fbnetv3_zoo.search.supernet.layers import Layer, LayerSpace
     from fbnetv3_zoo.search.supernet.net import Supernet
-    from fbnetv3_zoo.search.supernet.plan import DMASKING_PLANS, DNAS_PLANS, Product, Sum, SupernetPlan
+    from fbnetv3_zoo.search.supernet.plan import DMASKING_PLANS, DNAS_PLANS, Absolute, Product, Sum, SupernetPlan
     from fbnetv3_zoo.search.supernet.record import SupernetRecord
     from fbnetv3_zoo.search.supernet.run import SupernetObserver, search_supernet
     from fbnetv3_zoo.search.supernet.spaces import LAYER_SPACES
@@ -55,7 +55,7 @@ _HOMES = {
     "spaces": ("SPACES",),
     "supernet.layers": ("Layer", "LayerSpace"),
     "supernet.net": ("Supernet",),
-    "supernet.plan": ("DMASKING_PLANS", "DNAS_PLANS", "Product", "Sum", "SupernetPlan"),
+    "supernet.plan": ("Absolute", "DMASKING_PLANS", "DNAS_PLANS", "Product", "Sum", "SupernetPlan"),
     "supernet.record": ("SupernetRecord",),
     "supernet.run": ("SupernetObserver", "search_supernet"),
     "supernet.spaces": ("LAYER_SPACES",),
@@ -65,14 +65,14 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "Bound", "Candidate", "Choice", "ConvChoices", "DMASKING_PLANS", "DNAS_PLANS", "Dimension", "Evaluator",
-    "Evolving", "Executor", "Failure", "FunctionEvaluator", "InProcess", "Iterations", "Journal", "LAYER_SPACES",
-    "Layer", "LayerSpace", "Levels", "Limits", "LocalPool", "MLP", "NetworkCosts", "Networks", "Observer", "OnRay",
-    "Outcome", "PLANS", "Plan", "PoolingChoices", "Pretraining", "Product", "Range", "Recipes", "Record",
-    "RecordedCosts", "RecordedCurves", "Recording", "ResidualChoices", "Rounds", "SPACES", "Search", "Setting",
-    "Space", "Sum", "Supernet", "SupernetObserver", "SupernetPlan", "SupernetRecord", "Task", "TrainingEvaluator",
-    "Trees", "Trial", "Winner", "draw_pool", "evolve", "find_executor", "find_plan", "find_space", "fit", "pareto",
-    "parse_constraint", "pretrain_encoder", "run_search", "search_supernet", "write_report",
+    "Absolute", "Bound", "Candidate", "Choice", "ConvChoices", "DMASKING_PLANS", "DNAS_PLANS", "Dimension",
+    "Evaluator", "Evolving", "Executor", "Failure", "FunctionEvaluator", "InProcess", "Iterations", "Journal",
+    "LAYER_SPACES", "Layer", "LayerSpace", "Levels", "Limits", "LocalPool", "MLP", "NetworkCosts", "Networks",
+    "Observer", "OnRay", "Outcome", "PLANS", "Plan", "PoolingChoices", "Pretraining", "Product", "Range", "Recipes",
+    "Record", "RecordedCosts", "RecordedCurves", "Recording", "ResidualChoices", "Rounds", "SPACES", "Search",
+    "Setting", "Space", "Sum", "Supernet", "SupernetObserver", "SupernetPlan", "SupernetRecord", "Task",
+    "TrainingEvaluator", "Trees", "Trial", "Winner", "draw_pool", "evolve", "find_executor", "find_plan", "find_space",
+    "fit", "pareto", "parse_constraint", "pretrain_encoder", "run_search", "search_supernet", "write_report",
 ]  # fmt: skip
 
 

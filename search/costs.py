@@ -172,6 +172,10 @@ class Bound:
         high = f"<={_number(self.at_most)}" if self.at_most != np.inf else ""
         return f"{low}{self.cost}{high}"
 
+    def contains(self, cost: float) -> bool:
+        """Whether a network of this cost keeps to the bound."""
+        return self.at_least <= cost <= self.at_most
+
     @property
     def in_a_name(self) -> str:
         """As a part of a file's name, such as ``macs-450M``."""

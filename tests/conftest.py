@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 import torch
@@ -13,6 +14,10 @@ from fbnetv3_zoo.rows import Activation, Conv, InvertedResidual, PoolingHead, Sq
 
 if "OMP_NUM_THREADS" not in os.environ:  # more threads than cores to themselves wait for one another
     torch.set_num_threads(2)
+
+# Background jobs of a shell are deaf to Ctrl-C, and so would be every process that a test starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples in every run; HYPOTHESIS_PROFILE=explore looks further, with new ones each time.
 _SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]

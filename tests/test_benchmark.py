@@ -420,11 +420,14 @@ def test_interrupted_at_the_terminal(here: Path) -> None:
     process = script("benchmark", here / "tiny.json", *options, cwd=here, stderr=theirs)
     os.close(theirs)
     seen = b""
-    while not re.search(rb"rounds.* [1-9]\d*/1000000", seen):
-        seen += os.read(ours, 4096)
-    process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=DEADLINE)
-    os.close(ours)
+    try:
+        while not re.search(rb"rounds.* [1-9]\d*/1000000", seen):
+            seen += os.read(ours, 4096)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=DEADLINE)
+    finally:
+        process.kill()
+        os.close(ours)
     assert process.returncode == 130
     assert "interrupted: not everything was measured" in out
     found = Benchmark.read(here / "found" / "benchmark.json")

@@ -22,7 +22,7 @@ from fbnetv3_zoo.search.supernet.expected import CostTables
 from fbnetv3_zoo.search.supernet.layers import Layer, LayerSpace, fixed
 from fbnetv3_zoo.search.supernet.learner import SupernetLearner
 from fbnetv3_zoo.search.supernet.net import Supernet
-from fbnetv3_zoo.search.supernet.plan import CostLoss, Product, Sum, SupernetPlan
+from fbnetv3_zoo.search.supernet.plan import Absolute, CostLoss, Product, Sum, SupernetPlan
 from fbnetv3_zoo.training.execution import Execution
 from fbnetv3_zoo.training.loader import Batch, seed_of
 from fbnetv3_zoo.training.world import World
@@ -139,8 +139,8 @@ LOSSES: dict[str, tuple[CostLoss, float | None]] = {
     "product of a target": (Product(0.2, 0.6), 0.5),
     "sum": (Sum(0.7), None),
     "sum to a target": (Sum(0.7), 0.5),
-    "excess": (Sum(0.7, excess=True), 0.3),
-    "no excess": (Sum(0.7, excess=True), 1.0),
+    "above the target": (Absolute(0.7), 0.3),
+    "below the target": (Absolute(0.7), 1.0),
 }
 """With the target as a part of the dearest network's cost."""
 
@@ -206,9 +206,10 @@ def whole_loss(learner: SupernetLearner, parts: list[Batch], dearest: float) -> 
         counted = cost * 1000 if plan.cost == "latency_ms" else cost  # microseconds
         return entropy * plan.loss.alpha * counted.log() ** plan.loss.beta
     share = cost / (dearest if plan.target is None else plan.target.at_most)
-    if plan.loss.excess:
-        assert bool(share > 1) == (plan.target.at_most < dearest)
-        return entropy + plan.loss.alpha * torch.relu(share - 1)
+    if isinstance(plan.loss, Absolute):
+        above = plan.target.at_most < dearest
+        assert bool(share > 1) == above
+        return entropy + plan.loss.alpha * (share - 1 if above else 1 - share)
     return entropy + plan.loss.alpha * share
 
 

@@ -18,6 +18,7 @@ from fbnetv3_zoo.search.supernet.layers import LayerSpace, fixed
 from fbnetv3_zoo.search.supernet.plan import (
     DMASKING_PLANS,
     DNAS_PLANS,
+    Absolute,
     Product,
     Sum,
     SupernetPlan,
@@ -80,7 +81,7 @@ def test_plans_survive_json(kind: str, name: str, tmp_path: Path) -> None:
 def test_every_field_survives_json() -> None:
     plan = replace(
         PAPER, name="All.fields_1-a", space=TINY_DMASKING, recipe=replace(PAPER.recipe, seed=7), cost="latency_ms",
-        loss=Sum(0.7, excess=True), target=Bound("latency_ms", 2.5, 0.5), choice_epoch=3, choice_rate=0.2,
+        loss=Absolute(0.7), target=Bound("latency_ms", 2.5, 0.5), choice_epoch=3, choice_rate=0.2,
         choice_decay=0.0, choice_share=0.35, temperature=4.5, cooling=0.0, draws=0,
     )  # fmt: skip
     assert SupernetPlan.from_json(plan.to_json()) == plan
@@ -99,8 +100,8 @@ def test_plans_that_are_not_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "to", "said"),
     [
-        (("loss", "op"), "sums", "supernet_plan.loss.op is 'sums'; choose from product, sum"),
-        (("loss", "alpha"), -1, "supernet_plan.loss: Sum.alpha is -1; it must be a number at least 0"),
+        (("loss", "op"), "sums", "supernet_plan.loss.op is 'sums'; choose from product, sum, absolute"),
+        (("loss", "alpha"), -1, "supernet_plan.loss: Absolute.alpha is -1; it must be a number at least 0"),
         (("target", "cost"), "parameters",
          "supernet_plan: SupernetPlan.target is on parameters, the cost is macs; give both the same"),
         (("draw",), 3, "supernet_plan has an unknown key 'draw' (did you mean 'draws'?)"),
@@ -170,7 +171,7 @@ PLANS: dict[str, tuple[dict[str, Any], str]] = {
     "long name": ({"name": "a" * 101}, f"SupernetPlan.name is '{'a' * 101}'; {NAME}"),
     "space": ({"space": "v1"}, "SupernetPlan.space is 'v1'; it must be a LayerSpace"),
     "recipe": ({"recipe": "digits"}, "SupernetPlan.recipe is 'digits'; it must be a Recipe"),
-    "loss": ({"loss": 0.2}, "SupernetPlan.loss is 0.2; it must be a Product or Sum"),
+    "loss": ({"loss": 0.2}, "SupernetPlan.loss is 0.2; it must be a Product, Sum or Absolute"),
     "cost": ({"cost": "latency"}, "SupernetPlan.cost is 'latency' (did you mean 'latency_ms'?); "
                                   "choose from macs, parameters, latency_ms"),
     "far cost": ({"cost": "joules"}, "SupernetPlan.cost is 'joules'; choose from macs, parameters, latency_ms"),
@@ -180,8 +181,8 @@ PLANS: dict[str, tuple[dict[str, Any], str]] = {
                                "SupernetPlan.target is on parameters, the cost is macs; give both the same"),
     "target without an upper bound": ({"target": Bound("macs", at_least=1e6)},
                                       "SupernetPlan.target is 1M<=macs; it needs an upper bound, such as macs<=1M"),
-    "excess without a target": ({"loss": Sum(excess=True)},
-                                "SupernetPlan.target is None; a loss of what exceeds the target needs one"),
+    "distance without a target": ({"loss": Absolute()},
+                                  "SupernetPlan.target is None; a loss of the distance from the target needs one"),
     "one network": ({"space": ONE}, "space one has one network; there is nothing to search"),
     "stochastic depth": ({"recipe": replace(PAPER.recipe, stochastic_depth=0.1)},
                          "SupernetPlan.recipe: supernets know no stochastic_depth and no weight_levels; "
@@ -223,7 +224,7 @@ LOSSES: dict[str, tuple[Callable[[], object], str]] = {
     "cheap is all": (lambda: Product(beta=10.5), "Product.beta is 10.5; it must be a number at least 0 and at most 10"),
     "dear is good": (lambda: Sum(-1), "Sum.alpha is -1; it must be a number at least 0"),
     "no number": (lambda: Sum(math.nan), "Sum.alpha is nan; it must be a number at least 0"),
-    "no flag": (lambda: Sum(excess=1), "Sum.excess is 1; it must be True or False"),  # type: ignore[arg-type]
+    "away from the target": (lambda: Absolute(-1), "Absolute.alpha is -1; it must be a number at least 0"),
 }
 
 

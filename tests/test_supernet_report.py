@@ -96,7 +96,7 @@ def test_its_head(blocks: tuple[SupernetRecord, Reader, str]) -> None:
 def test_the_network_found(blocks: tuple[SupernetRecord, Reader, str]) -> None:
     record, page, content = blocks
     told, cost = page.told("The network found"), cost_of(record.arch)
-    assert "mine-macs-120k , the most probable network at most as dear as the target" in told
+    assert "mine-macs-120k , the most probable network of those that meet the target: " in told
     assert (
         f"16 x 16 pixels, 1,000 outputs, {cost.macs / 1e3:.4g} k MACs, {cost.parameters / 1e3:.4g} k parameters" in told
     )
@@ -104,6 +104,13 @@ def test_the_network_found(blocks: tuple[SupernetRecord, Reader, str]) -> None:
         r"\s+(?=\.arch)", "", told
     )
     assert 'aria-label="blocks of mine-macs-120k"' in content
+
+
+def test_a_network_found_beside_the_target(tmp_path: Path) -> None:
+    page, _ = page_of(record_of(replace(BLOCK_PLAN, target=parse_constraint("119k<=macs<=120k")[0])), tmp_path)
+    assert "the most probable network on one side of the target (none was found within it): " in page.told(
+        "The network found"
+    )
 
 
 def test_cost_against_target(blocks: tuple[SupernetRecord, Reader, str]) -> None:
@@ -141,7 +148,7 @@ def test_drawn_networks(blocks: tuple[SupernetRecord, Reader, str]) -> None:
     assert "2 others drawn by the probabilities among those that meet the target" in told
     assert "Shared weights rank networks badly" in told
     assert "train networks from scratch to compare them" in told
-    assert "costs no more than the target; the most probable one of all differs from it in 1 choice." in told
+    assert "Without the target, the most probable network differs in 1 choice." in told
 
 
 def test_how_it_was_done(blocks: tuple[SupernetRecord, Reader, str]) -> None:
@@ -170,8 +177,8 @@ def test_a_search_of_widths_without_target(tmp_path: Path) -> None:
     assert re.findall(r"Layer \d|Resolution", told) == ["Resolution", "Layer 1", "Layer 2"]
     assert [row[0] for row in page.rows["Choices"][1:]] == [d.name for d in WIDTH_SPACE.dimensions]
     assert "The network found, and no others." in page.told("Drawn networks")
-    assert "the most probable one of all" not in page.told("Drawn networks")
-    assert "Loss of the choices Sum (alpha 0.5, excess no) Target none" in page.told("How")
+    assert "Without the target" not in page.told("Drawn networks")
+    assert "Loss of the choices Sum (alpha 0.5) Target none" in page.told("How")
 
 
 def test_names_from_outside_are_escaped(tmp_path: Path) -> None:
@@ -195,7 +202,7 @@ def test_a_search_of_one_epoch(tmp_path: Path) -> None:
     page, _ = page_of(record_of(replace(plan, loss=Product())), tmp_path)
     assert "choices are trained from epoch 1 on" in page.told()
     assert "Product (alpha 0.2, beta 0.6)" in page.told("How")
-    assert "the most probable one of all is the same." in page.told("Drawn networks")
+    assert "Without the target, the most probable network is the same." in page.told("Drawn networks")
     assert "otted" not in page.told("Choices") + page.told("Accuracy")
 
 

@@ -235,9 +235,18 @@ def test_a_target_from_both_sides(data: Dataset, tmp_path: Path) -> None:
     found = search_supernet(short(target=Bound("macs", 600_000, 480_000)), data, tmp_path)
     assert found.epochs[-1].likeliest < 480_000
     assert 480_000 <= found.found.cost <= 600_000
-    good = [one for one in found.drawn if 480_000 <= one.cost <= 600_000]
-    assert len(good) == 4  # and the most probable one of all, which is too cheap
-    assert found.found.log_probability > max(one.log_probability for one in good)
+    assert len(found.drawn) == 5
+    assert all(480_000 <= one.cost <= 600_000 for one in found.drawn)
+    assert found.found.log_probability > max(one.log_probability for one in found.drawn)
+
+
+def test_a_target_too_narrow_for_the_most_probable_network(data: Dataset, tmp_path: Path) -> None:
+    """That of all that are dear enough is too dear; so one that was drawn is taken."""
+    found = search_supernet(short(target=Bound("macs", 600_000, 543_000)), data, tmp_path)
+    assert 543_000 <= found.found.cost <= 600_000
+    beyond = [one for one in found.drawn if one.cost > 600_000]
+    assert len(beyond) == 1
+    assert beyond[0].log_probability > found.found.log_probability
 
 
 def test_epochs(straight: SupernetRecord, data: Dataset) -> None:

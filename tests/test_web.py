@@ -392,7 +392,10 @@ def test_the_command_serves_until_it_is_stopped(stop: signal.Signals, page: Writ
     assert found is not None, line
     assert ask(found[1], "/")[0] == 200
     process.send_signal(stop)
-    out, err = process.communicate(timeout=60)
+    try:
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     if stop is signal.SIGINT:
         assert (process.returncode, out, err) == (0, "ended\n", "")
     with pytest.raises(OSError):  # noqa: PT011

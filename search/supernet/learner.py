@@ -10,7 +10,7 @@ from torch import Tensor
 from fbnetv3_zoo.search.supernet.expected import CostTables, ExpectedCost
 from fbnetv3_zoo.search.supernet.likely import extremes
 from fbnetv3_zoo.search.supernet.net import Supernet
-from fbnetv3_zoo.search.supernet.plan import Product, Sum, SupernetPlan
+from fbnetv3_zoo.search.supernet.plan import Absolute, Product, SupernetPlan
 from fbnetv3_zoo.training.execution import Execution
 from fbnetv3_zoo.training.learner import Learner
 from fbnetv3_zoo.training.loader import Batch, seed_of
@@ -84,10 +84,9 @@ class SupernetLearner(Learner):
 
 
 def cost_term(cost: Tensor, plan: SupernetPlan, scale: float) -> Tensor:
-    """What the cross entropy is multiplied by (:class:`Product`), or what is added to it (:class:`Sum`)."""
+    """What the cross entropy is multiplied by (:class:`Product`), or what is added to it (all others)."""
     if isinstance(plan.loss, Product):
         counted = cost * (1000 if plan.cost == "latency_ms" else 1)
         return plan.loss.alpha * counted.clamp(min=_LEAST).log() ** plan.loss.beta
-    assert isinstance(plan.loss, Sum)
     share = cost / scale
-    return plan.loss.alpha * ((share - 1).clamp(min=0) if plan.loss.excess else share)
+    return plan.loss.alpha * ((share - 1).abs() if isinstance(plan.loss, Absolute) else share)

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TypeAlias
 
-from fbnetv3_zoo.errors import ZooError, check_flag, check_number, check_type, check_whole, nearest
+from fbnetv3_zoo.errors import ZooError, check_number, check_type, check_whole, nearest
 from fbnetv3_zoo.plain import find, from_json, to_json
 from fbnetv3_zoo.recipe import SGD, Augmentation, CosineDecay, Recipe
 from fbnetv3_zoo.recipes import RECIPES
@@ -39,22 +39,29 @@ class Product:
 class Sum:
     """Cross entropy + ``alpha`` x cost / scale (FBNetV2, section 3.4).
 
-    The scale is the plan's target, else the cost of the dearest network. With ``excess``, only what exceeds the target
-    counts.
+    The scale is the plan's target, else the cost of the dearest network.
     """
 
     alpha: float = 1.0
-    excess: bool = False
 
     def __post_init__(self) -> None:
         check_number("Sum.alpha", self.alpha, at_least=0)
-        check_flag("Sum.excess", self.excess)
+
+
+@dataclass(frozen=True, slots=True)
+class Absolute:
+    """Cross entropy + ``alpha`` x |cost / target - 1| (the reward of TuNAS, arXiv 2008.06120): leads to the target."""
+
+    alpha: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_number("Absolute.alpha", self.alpha, at_least=0)
 
 
 _COLDEST = 1e-3
 """Of a lower temperature the softmax has no slope, and at last no value."""
 
-CostLoss: TypeAlias = Product | Sum
+CostLoss: TypeAlias = Product | Sum | Absolute
 """How the cost enters the loss of the choices."""
 
 
@@ -89,7 +96,7 @@ class SupernetPlan:
             raise ZooError(f"SupernetPlan.name is {self.name!r}; use letters, digits, '.', '_' and '-', at most 100")
         check_type("SupernetPlan.space", self.space, LayerSpace, "a LayerSpace")
         check_type("SupernetPlan.recipe", self.recipe, Recipe, "a Recipe")
-        check_type("SupernetPlan.loss", self.loss, Product | Sum, "a Product or Sum")
+        check_type("SupernetPlan.loss", self.loss, Product | Sum | Absolute, "a Product, Sum or Absolute")
         if self.cost not in COSTS:
             raise ZooError(
                 f"SupernetPlan.cost is {self.cost!r}{nearest(str(self.cost), COSTS)}; choose from {', '.join(COSTS)}"
@@ -116,8 +123,8 @@ class SupernetPlan:
 
     def _check_target(self) -> None:
         if self.target is None:
-            if isinstance(self.loss, Sum) and self.loss.excess:
-                raise ZooError("SupernetPlan.target is None; a loss of what exceeds the target needs one")
+            if isinstance(self.loss, Absolute):
+                raise ZooError("SupernetPlan.target is None; a loss of the distance from the target needs one")
             return
         check_type("SupernetPlan.target", self.target, Bound, "a Bound or None")
         if self.target.cost != self.cost:
@@ -164,7 +171,7 @@ _DIGITS = replace(
     label_smoothing=0.0,
 )  # fmt: skip
 _TINY = SupernetPlan(
-    "dnas-tiny", TINY_DNAS, _DIGITS, loss=Sum(2.0, excess=True), target=parse_constraint("macs<=1M")[0], choice_epoch=6,
+    "dnas-tiny", TINY_DNAS, _DIGITS, loss=Absolute(), target=parse_constraint("macs<=1M")[0], choice_epoch=6,
     choice_rate=0.05, choice_decay=0.0, choice_share=0.4, cooling=0.08,
 )  # fmt: skip
 

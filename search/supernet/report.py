@@ -65,7 +65,8 @@ def _found(record: SupernetRecord) -> Html:
     arch, cost, file = record.arch, cost_of(record.arch), name(record.files[0].name)
     among = "of the space"
     if record.plan.target is not None:
-        among = "at most as dear as the target, of those that a price on cost can select"
+        met = record.plan.target.contains(record.found.cost)
+        among = "of those that meet the target" if met else "on one side of the target (none was found within it)"
     size = f"{arch.resolution} x {arch.resolution} pixels, {counted(arch.num_classes, 'output')}"
     said = Html(
         f"{name(arch.name)}, the most probable network {among}: {size}, {amount(cost.macs)} MACs, "
@@ -201,8 +202,8 @@ def _free(record: SupernetRecord) -> Html:
     if record.plan.target is None:
         return Html()
     unlike = _unlike(record.epochs[-1].code, record.found.code)
-    are = f"differs from it in {counted(unlike, 'choice')}" if unlike else "is the same"
-    return paragraph(f"The network found costs no more than the target; the most probable one of all {are}.")
+    are = f"differs in {counted(unlike, 'choice')}" if unlike else "is the same"
+    return paragraph(f"Without the target, the most probable network {are}.")
 
 
 def _unlike(one: Sequence[int], other: Sequence[int]) -> int:

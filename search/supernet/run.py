@@ -233,7 +233,7 @@ class _Run:
         others = draw(self.tables, probabilities, wanted, rng, target=target).tolist()
         codes = [first, *(tuple(code) for code in others if tuple(code) != first)][: self.plan.draws + 1]
         shown = [self._drawn(code, probabilities) for code in codes]
-        found = max(shown, key=self._rank)  # one price may have passed over a network that was drawn
+        found = max(shown, key=self._rank)  # between two bounds only a drawn one may lie
         drawn = tuple(one for one in shown if one is not found)
         record = SupernetRecord(self.folder, self.plan, self.data.name, self.progress.history, found, drawn)
         self.progress.write_metrics(self.folder)
@@ -243,7 +243,7 @@ class _Run:
     def _rank(self, one: Drawn) -> tuple[bool, float]:
         """Those that meet the target come before all others, then the more probable ones."""
         target = self.plan.target
-        return target is None or target.at_least <= one.cost <= target.at_most, one.log_probability
+        return target is None or target.contains(one.cost), one.log_probability
 
     def _drawn(self, code: tuple[int, ...], probabilities: Sequence[Doubles]) -> Drawn:
         chance = sum(math.log(max(1e-30, p[n])) for p, n in zip(probabilities, code, strict=True))
