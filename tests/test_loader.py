@@ -7,10 +7,14 @@ import os
 import random
 import re
 import signal
+import subprocess
+import sys
+import time
 import weakref
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -352,6 +356,43 @@ def test_workers_end_with_their_batches() -> None:
     del batches
     assert gone() is None
     assert worker.exitcode == 0  # a worker that was not told is terminated
+
+
+KILLED = """
+import os, signal, time
+from fbnetv3_zoo.training.evaluate import _batches as in_order
+from test_loader import _batches as in_training
+
+fork, parent = os.fork, os.getpid()
+
+def start():
+    if child := fork():
+        print(child, flush=True)
+        os.kill(parent, signal.SIGKILL)
+    while os.getppid() == parent:
+        time.sleep(0.001)
+    return child
+
+os.fork = start
+next({iterator})
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+@pytest.mark.parametrize("iterator", ["in_training(workers=1).epoch(0)", "in_order([0], 1, 1)"])
+def test_workers_end_with_a_process_that_is_killed(iterator: str) -> None:
+    """Even where it dies before torch looks after it; a worker that it looks after ends within five seconds."""
+    command = [sys.executable, "-W", "ignore", "-c", KILLED.format(iterator=iterator)]
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, text=True, check=False, timeout=60,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL
+    worker = Path("/proc") / done.stdout.strip()
+    end = time.monotonic() + 20
+    while worker.exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not worker.exists()
 
 
 def test_errors_of_the_caller_pass_through() -> None:

@@ -20,6 +20,7 @@ from fbnetv3_zoo.errors import ZooError, check_type, check_whole
 from fbnetv3_zoo.preprocess import Preprocess
 from fbnetv3_zoo.training.data import Example
 from fbnetv3_zoo.training.execution import OnBadImage
+from fbnetv3_zoo.training.loader import no_orphans
 from fbnetv3_zoo.training.world import World
 
 Floats = npt.NDArray[np.float32]
@@ -267,6 +268,7 @@ def _batches(images: _Images, batch_size: int, workers: int) -> Iterator[_Batch]
         num_workers=workers if len(images) else 0,
         collate_fn=_collate,
         generator=torch.Generator(),  # else the loader would draw from the caller's
+        worker_init_fn=no_orphans(),
     )
     try:
         yield from loader

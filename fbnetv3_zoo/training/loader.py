@@ -6,9 +6,11 @@ same images together as one would alone.
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -31,6 +33,19 @@ _TRIES = 50
 def seed_of(*numbers: int) -> int:
     """A 63-bit seed from so many whole numbers; another for every other choice of them."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def no_orphans() -> Callable[[int], None]:
+    """What a DataLoader's workers begin with, so that none outlives this process.
+
+    torch looks whether a worker's parent has changed since it began to look: one killed before then is never missed.
+    """
+    return partial(_end_orphan, os.getpid())
+
+
+def _end_orphan(parent: int, worker: int) -> None:
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +96,7 @@ class TrainingBatches:
             persistent_workers=execution.workers > 0,
             pin_memory=world.device.type == "cuda",
             generator=torch.Generator(),  # else the loader would draw from the caller's
+            worker_init_fn=no_orphans(),
         )
 
     def epoch(self, number: int, *, first_step: int = 0) -> Iterator[list[Batch]]:
