@@ -35,6 +35,8 @@ class DetectorSpec:
     """What a detector is built from: a network (or ``published``, the name of a detector), classes and settings.
 
     ``mean`` and ``std`` are the colours' that the network expects of images in [0, 1]; None: the network's own.
+    ``weights`` is the name of the published set that the network's weights are or began as, ``licence`` that set's SPDX
+    identifier; None where nobody told.
     """
 
     class_names: tuple[str, ...]
@@ -44,6 +46,8 @@ class DetectorSpec:
     settings: Settings = Settings()
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    weights: str | None = None
+    licence: str | None = None
 
     def __post_init__(self) -> None:
         if (self.arch is None) == (not self.published):
@@ -54,8 +58,9 @@ class DetectorSpec:
             raise ZooError("DetectorSpec.class_names is empty; name at least one kind of object")
 
     def with_weights_of(self, source: FBNet) -> DetectorSpec:
-        """This detector on the network ``source``, with the colours that it expects."""
-        return replace(self, arch=source.arch, mean=tuple(source.preprocess.mean), std=tuple(source.preprocess.std))
+        """This detector on the network ``source``, with the colours that it expects, and told where it comes from."""
+        mean, std = tuple(source.preprocess.mean), tuple(source.preprocess.std)
+        return replace(self, arch=source.arch, mean=mean, std=std, weights=source.weights, licence=source.licence)
 
     def build(self, *, source: FBNet | None = None, freeze_at: int = 0, fixed_norms: bool = False) -> FasterRCNN:
         """The detector, in training mode, with the weights of ``source`` in its trunk (and C4's box head)."""

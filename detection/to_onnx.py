@@ -251,8 +251,9 @@ def _check_images(images: Sequence[Tensor], longest: int) -> None:
 
 def _metadata(detector: FasterRCNN, spec: DetectorSpec) -> dict[str, str]:
     colours = {"mean": detector.transform.image_mean, "std": detector.transform.image_std}
-    values = {"class_names": spec.class_names, **colours}
-    return {"format": FORMAT, "detector": to_json(spec), **{key: json.dumps(value) for key, value in values.items()}}
+    values = {key: json.dumps(value) for key, value in {"class_names": spec.class_names, **colours}.items()}
+    origin = {key: value for key in ("weights", "licence") if (value := getattr(spec, key)) is not None}
+    return {"format": FORMAT, "detector": to_json(spec), **values, **origin}
 
 
 def _folded(module: nn.Module) -> nn.Module:

@@ -157,15 +157,15 @@ def test_sigterm(finished: Run, tiny_arch: Arch, data: Dataset, tmp_path: Path) 
     assert_same(tmp_path, finished.folder)
 
 
-def test_sigterm_to_the_whole_group_while_workers_read(
-    finished: Run, server: Server, tiny_arch: Arch, tmp_path: Path
-) -> None:
+def test_sigterm_to_the_whole_group_while_workers_read(server: Server, tiny_arch: Arch, tmp_path: Path) -> None:
     """A process that prepares images for validation sends it; none of its kind may end by it."""
-    job = _job(tiny_arch, RECIPE, tmp_path, Execution(workers=2))
+    straight = server("train", **_job(tiny_arch, RECIPE, tmp_path / "straight", Execution()))
+    assert straight["codes"] == [0], straight
+    job = _job(tiny_arch, RECIPE, tmp_path / "run", Execution(workers=2))
     told = server("train", signalled=True, **job)
     assert told["codes"] == [INTERRUPTED], told
     said = told["lines"][0][-1]
     assert said == "interrupted: ended by SIGTERM after step 1 of epoch 2; continue with --resume"
     again = server("train", **job)
     assert again["codes"] == [0], again
-    assert_same(tmp_path, finished.folder)
+    assert_same(tmp_path / "run", tmp_path / "straight")

@@ -50,10 +50,10 @@ def train(
         folder: where the files go; must not hold a run unless ``resume``.
         teacher: a network to learn from, as ``recipe.distillation`` says: a module, a published name, a model file
             (``.safetensors``, ``.onnx``) or ``hf-hub:owner/name``. It is validated before the first epoch.
-        pretrained: weights to start from; see :func:`fbnetv3_zoo.create`.
+        pretrained: weights to start from; see :func:`fbnetv3_zoo.create`. The result keeps their name and licence.
         resume: continue the run in ``folder`` after its newest checkpoint, with the result of one that was never
-            interrupted. Network, data, recipe and teacher must be the same; ``epochs`` may grow where the schedule does
-            not depend on it. The number of processes may change.
+            interrupted. Network, weights, data, recipe and teacher must be the same; ``epochs`` may grow where the
+            schedule does not depend on it. The number of processes may change.
         execution: where and how to compute.
         observers: are told of every step and epoch, in the leading process.
 
@@ -96,6 +96,7 @@ class _Trainer:
             pretrained=pretrained,
         )  # fmt: skip
         network.preprocess, network.class_names = self.preprocess, self.data.class_names
+        self.origin = network.weights, network.licence
         if recipe.weight_levels:
             imitate_int8(network, recipe.weight_levels)
             self.notes.append("trained for int8: all accuracies but the teacher's are of rounded weights and maps")
@@ -209,6 +210,7 @@ class _Trainer:
         model = FBNet(self.learner.student.network.arch)
         model.load_state_dict(plain_state(self.learner.result))
         model.preprocess, model.class_names = self.preprocess, self.data.class_names
+        model.weights, model.licence = self.origin
         return model.eval()
 
     def _identity(self) -> Mapping[str, str]:
@@ -216,6 +218,7 @@ class _Trainer:
         teacher = self.learner.teacher
         return {
             "network": self.arch.to_json(),
+            "set of weights": str(self.origin),
             "data": self.data.fingerprint,
             "recipe": recipe_identity(self.recipe),
             "teacher": "" if teacher is None else teacher.digest,
