@@ -22,12 +22,12 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
-from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.errors import ZooError, in_short
 from fbnetv3_zoo.export.forms import attribute, consumers
 from fbnetv3_zoo.export.quantised_graph import Logits, WholeWeight, layers_of
 from fbnetv3_zoo.export.to_intermediate import keep_pair, write_model
 from fbnetv3_zoo.runtimes.intermediate import cpu_settings
-from fbnetv3_zoo.runtimes.opened import in_short, missing_extra, silence
+from fbnetv3_zoo.runtimes.opened import missing_extra, silence
 
 if TYPE_CHECKING:
     import openvino

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fbnetv3_zoo.atomic import replacing
-from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.errors import ZooError, in_short
 from fbnetv3_zoo.export.forms import BLOCK
 from fbnetv3_zoo.export.parity import FileParity
 from fbnetv3_zoo.export.sources import Source, compared, source_graph
 from fbnetv3_zoo.model import FBNet
 from fbnetv3_zoo.runtimes.intermediate import DIGEST, SECTION, digest
-from fbnetv3_zoo.runtimes.opened import in_short, missing_extra, silence
+from fbnetv3_zoo.runtimes.opened import missing_extra, silence
 
 if TYPE_CHECKING:
     import openvino

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fbnetv3_zoo.atomic import replacing
-from fbnetv3_zoo.errors import ZooError, check_flag, check_whole, parse_enum
+from fbnetv3_zoo.errors import ZooError, check_flag, check_whole, in_short, parse_enum
 from fbnetv3_zoo.export.forms import BLOCK
 from fbnetv3_zoo.export.parity import FileParity
 from fbnetv3_zoo.export.sources import compared, source_graph
 from fbnetv3_zoo.model import FBNet
-from fbnetv3_zoo.runtimes.opened import in_short
 
 if TYPE_CHECKING:
     from PIL import Image

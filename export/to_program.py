@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fbnetv3_zoo.atomic import replacing
-from fbnetv3_zoo.errors import ZooError, check_whole
+from fbnetv3_zoo.errors import ZooError, check_whole, in_short
 from fbnetv3_zoo.export.parity import FileParity
 from fbnetv3_zoo.export.sources import checked_parity
 from fbnetv3_zoo.graph_file import quiet_exporter
 from fbnetv3_zoo.model import FBNet
-from fbnetv3_zoo.runtimes.opened import in_short, missing_extra, silence
+from fbnetv3_zoo.runtimes.opened import missing_extra, silence
 from fbnetv3_zoo.runtimes.program import ENTRIES, FREE_BATCH, SEAL, SEAL_MARK, quiet_import, sealed
 
 if TYPE_CHECKING:

@@ -23,6 +23,16 @@ class Interrupted(Exception):  # noqa: N818 - nothing has gone wrong
     """A run was ended by SIGTERM, after a checkpoint; the message says where. The command exits with code 143."""
 
 
+def in_short(told: object) -> str:
+    """What another program or a library says of a file, for an error's line.
+
+    It is the first line that says something, without what a hostile file may have put into it; the name of an exception
+    that says nothing.
+    """
+    lines = ("".join(filter(str.isprintable, line)).strip() for line in str(told).splitlines())
+    return next(filter(None, lines), "" if isinstance(told, str) else type(told).__name__)[:300]
+
+
 LARGEST = 1_000_000
 """Upper bound of every count and number without a tighter one: products of a few of them still fit 64 bits."""
 

@@ -81,7 +81,7 @@ class Journal:
             (folder / FILE).stat()
         except (FileNotFoundError, NotADirectoryError):
             raise ZooError(
-                f"{folder}: holds no search (there is no {FILE}); start one with `fbnetv3 search run`"
+                f"{folder}: holds no search of `fbnetv3 search run` (there is no {FILE}); start one with it"
             ) from None
         except OSError as error:
             raise ZooError(f"{folder}: cannot be read ({error.strerror})") from None

@@ -160,5 +160,5 @@ def test_what_it_refuses(arguments: str, tmp_path: Path) -> None:
 def test_folders_it_refuses(searched: Path, table: Path, tmp_path: Path) -> None:
     ended = run("search", "run", "--plan", "tiny", "--table", table, "--output", searched)
     assert ended.err.endswith("holds a search; continue it with `fbnetv3 search resume`, or give another folder\n")
-    assert "holds no search" in run("search", "resume", tmp_path).err
-    assert refusal(lambda: Record.read(tmp_path)).endswith("start one with `fbnetv3 search run`")
+    assert "holds no search of `fbnetv3 search run`" in run("search", "resume", tmp_path).err
+    assert refusal(lambda: Record.read(tmp_path)).endswith("start one with it")

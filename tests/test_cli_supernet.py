@@ -84,6 +84,13 @@ def test_a_finished_search_is_told_again_by_resume(searched: tuple[Path, str]) -
     assert {path.name: path.read_bytes() for path in folder.glob("*.*")} == before
 
 
+def test_its_page_is_written_again(searched: tuple[Path, str], tmp_path: Path) -> None:
+    folder, _ = searched
+    page = tmp_path / "again.html"
+    assert str(page) in succeed("search", "report", folder, "--output", page)
+    assert page.read_bytes() == (folder / "report.html").read_bytes()
+
+
 def test_another_seed_and_length(plan_file: Path) -> None:
     from fbnetv3_zoo.cli.search_supernet import plan_of
 

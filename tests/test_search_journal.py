@@ -241,7 +241,7 @@ def test_a_journal_of_a_later_release_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_what_is_missing_is_said(torn: Torn, tmp_path: Path) -> None:
-    missing = "holds no search (there is no journal.sqlite); start one with `fbnetv3 search run`"
+    missing = "holds no search of `fbnetv3 search run` (there is no journal.sqlite); start one with it"
     (tmp_path / "notes.txt").touch()
     for place in (tmp_path, tmp_path / "nowhere", tmp_path / "notes.txt"):
         assert refusal(lambda p=place: Journal.read(p)) == f"{place}: {missing}"

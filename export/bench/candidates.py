@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from fbnetv3_zoo.classify import ENDINGS, Classifier
 from fbnetv3_zoo.cost import cost_of
-from fbnetv3_zoo.errors import ZooError, check_whole
+from fbnetv3_zoo.errors import ZooError, check_whole, in_short
 from fbnetv3_zoo.export.bench.crew import Failed, How, Order
 from fbnetv3_zoo.export.bench.report import Subject
 from fbnetv3_zoo.export.bench.rivals import Rival, export_rival
 from fbnetv3_zoo.export.bench.routes import Form, Route, check_tools
-from fbnetv3_zoo.runtimes.opened import in_short
 from fbnetv3_zoo.weights.records import RECORDS
 from fbnetv3_zoo.zoo.published import PUBLISHED
 

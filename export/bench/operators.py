@@ -14,12 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.errors import ZooError, in_short
 from fbnetv3_zoo.export.bench.crew import Order
 from fbnetv3_zoo.export.bench.report import OperatorKind
 from fbnetv3_zoo.runtimes.graph import session_options
 from fbnetv3_zoo.runtimes.intermediate import cpu_settings
-from fbnetv3_zoo.runtimes.opened import in_short
 
 WARM_UP, CALLS = 5, 20
 Times = Iterable[tuple[str, str, float]]

@@ -59,15 +59,20 @@ def export(
 
 
 def report(folder: Folder, output: Annotated[Path | None, typer.Option(help="HTML file to write.")] = None) -> None:
-    """Write the report page: one HTML file that needs no network.
+    """Write the report page of any search: one HTML file that needs no network.
 
     Example: fbnetv3 search report runs/tiny
     """
-    from fbnetv3_zoo.search import Record
+    from fbnetv3_zoo.search import Record, SupernetRecord
     from fbnetv3_zoo.search.report import write_report
+    from fbnetv3_zoo.search.supernet.record import FOUND
+    from fbnetv3_zoo.search.supernet.report import write_report as write_supernet_report
 
     path = folder / "report.html" if output is None else output
-    write_report(Record.read(folder), path)
+    if (folder / FOUND).exists():
+        write_supernet_report(SupernetRecord.read(folder), path)
+    else:
+        write_report(Record.read(folder), path)
     print(written(path))
 
 

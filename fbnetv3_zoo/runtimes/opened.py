@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fbnetv3_zoo.description import Description
-from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.errors import ZooError, in_short
 
 Floats = npt.NDArray[np.float32]
 Logits = Callable[[Floats], Floats]
@@ -52,12 +52,6 @@ def described(metadata: Mapping[str, str], path: Path, form: str) -> Description
 def unreadable(path: Path, kind: str, told: object) -> ZooError:
     """The error for a file that its runtime refuses, with the first line of what it ``told``."""
     return ZooError(f"{path}: cannot be read as {kind} ({in_short(told)})")
-
-
-def in_short(told: object) -> str:
-    """The first line that says something, without what cannot be shown."""
-    lines = ("".join(filter(str.isprintable, line)).strip() for line in str(told).splitlines())
-    return next(filter(None, lines), type(told).__name__)[:300]
 
 
 def missing_extra(path: Path | str, name: str, extra: str) -> ZooError:

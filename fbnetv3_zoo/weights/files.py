@@ -14,7 +14,7 @@ from torch import Tensor
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.atomic import replacing
 from fbnetv3_zoo.description import Description
-from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.errors import ZooError, in_short
 from fbnetv3_zoo.model import FBNet
 from fbnetv3_zoo.weights import hub
 from fbnetv3_zoo.weights.fit import assemble, skeleton
@@ -76,11 +76,6 @@ def parse(data: bytes, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise ZooError(f"{name}: cannot be read as safetensors ({unfit[:80]!r} is no tensor's name); save it again")
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])  # the library has just accepted it
     return tensors, header.get("__metadata__") or {}
-
-
-def in_short(told: object) -> str:
-    """The first line of what another program says of a file, without what a hostile file may have put into it."""
-    return "".join(filter(str.isprintable, str(told).partition("\n")[0]))[:300]
 
 
 def describe(metadata: Mapping[str, str], name: str) -> Description | None:

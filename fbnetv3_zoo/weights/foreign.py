@@ -12,10 +12,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.errors import ZooError, in_short
 from fbnetv3_zoo.weights import unpickle
 from fbnetv3_zoo.weights.convert import unwrap
-from fbnetv3_zoo.weights.files import in_short, read_tensors
+from fbnetv3_zoo.weights.files import read_tensors
 
 PICKLED = (".pth", ".pt", ".bin", ".ckpt", ".tar")
 """Endings under which torch.save's files are found (.tar: a habit of naming only; tar files are refused)."""
