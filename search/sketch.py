@@ -63,7 +63,9 @@ def _bar(index: int, block: Block, tallest: int) -> str:
     below = _TOP + _HEIGHT + 17
     drawn += _text(_middle(index), below, "" if isinstance(block.row, PoolingHead) else block.kernel_size)
     expansion = getattr(block.row, "expansion", None)
-    drawn += _text(_middle(index), below + 17, "" if expansion is None else f"{expansion:.3g}")
+    drawn += _text(
+        _middle(index), below + 17, "" if expansion is None else f"{expansion:.2g}"
+    )  # more would touch its neighbours
     if block.se_channels:
         drawn += f'<circle cx="{_middle(index):g}" cy="{below + 30:g}" r="3.5"/>'
     return drawn

@@ -22,6 +22,8 @@ class Supernet(nn.Module):
     Every choice is a softmax of its logits: with Gumbel noise and a temperature while training (FBNet, section 3.2),
     without noise in evaluation, or one-hot where :attr:`code` holds a point. Where there are several resolutions, every
     layer takes the map sampled down to each, and puts its results back in their places (:func:`interspersed`).
+    Norms begin as 1 whatever the rows say (``zero_init_last_norm`` is for single networks), so that every candidate has
+    an answer of its own from the first step on.
     """
 
     preprocess: Preprocess
