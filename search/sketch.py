@@ -63,9 +63,8 @@ def _bar(index: int, block: Block, tallest: int) -> str:
     below = _TOP + _HEIGHT + 17
     drawn += _text(_middle(index), below, "" if isinstance(block.row, PoolingHead) else block.kernel_size)
     expansion = getattr(block.row, "expansion", None)
-    drawn += _text(
-        _middle(index), below + 17, "" if expansion is None else f"{expansion:.2g}"
-    )  # more would touch its neighbours
+    shown = "" if expansion is None else f"{expansion:.2g}"  # more digits would touch the neighbours'
+    drawn += _text(_middle(index), below + 17, shown)
     if block.se_channels:
         drawn += f'<circle cx="{_middle(index):g}" cy="{below + 30:g}" r="3.5"/>'
     return drawn
