@@ -251,6 +251,8 @@ def test_the_likeliest_network_under_a_bound(space: LayerSpace, cost: str) -> No
     low, high = exact.min(), exact.max()
     for seed in range(10):
         probabilities = soft(space, seed)
+        if seed % 2:  # nearly even
+            probabilities = [p**0.01 / (p**0.01).sum() for p in probabilities]
         values = log_probability(probabilities, codes)
         best = tuple(int(p.argmax()) for p in probabilities)
         assert likeliest(tables, probabilities, None) == best
