@@ -38,7 +38,7 @@ def seed_of(*numbers: int) -> int:
 def no_orphans() -> Callable[[int], None]:
     """What a DataLoader's workers begin with, so that none outlives this process.
 
-    torch looks whether a worker's parent has changed since it began to look: one killed before then is never missed.
+    torch's workers look whether their parent has changed since they began to look: a death before that goes unnoticed.
     """
     return partial(_end_orphan, os.getpid())
 
