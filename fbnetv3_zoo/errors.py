@@ -23,6 +23,17 @@ class Interrupted(Exception):  # noqa: N818 - nothing has gone wrong
     """A run was ended by SIGTERM, after a checkpoint; the message says where. The command exits with code 143."""
 
 
+def printable(text: str) -> str:
+    """``text`` as it may be shown: what a terminal would obey, or no encoding has, is written out (``\\x1b``).
+
+    For every name that comes from outside: of files, classes, categories, tensors. A space stays a space, all other
+    white space and invisible signs are written out too.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
 def in_short(told: object) -> str:
     """What another program or a library says of a file, for an error's line.
 

@@ -6,6 +6,7 @@ A union of dataclasses is told apart by an ``"op"`` key holding the class name i
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
@@ -15,7 +16,8 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from fbnetv3_zoo.errors import ZooError, nearest, parse_enum
+from fbnetv3_zoo.errors import ZooError, nearest, parse_enum, printable
+from fbnetv3_zoo.paths import read_file
 
 T = TypeVar("T")
 
@@ -28,10 +30,7 @@ def to_json(value: object) -> str:
 def from_json(kind: type[T], text: str | bytes) -> T:
     """The ``kind`` that :func:`to_json` wrote. Raises :class:`ZooError` with the place of what is wrong."""
     name = _tag(kind)
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ZooError(f"{name} JSON cannot be read: {error}") from None
+    data = parse_json(text, f"{name} JSON")
     if not isinstance(data, dict) or data.pop("format", None) != f"fbnetv3_zoo.{name}":
         raise ZooError(f'{name} JSON lacks "format": "fbnetv3_zoo.{name}"; write such files with to_json()')
     if (version := data.pop("version", None)) != 1:
@@ -41,12 +40,65 @@ def from_json(kind: type[T], text: str | bytes) -> T:
 
 def read_json(kind: type[T], path: Path) -> T:
     """The ``kind`` in a file that :func:`to_json` filled. Raises :class:`ZooError` naming the file."""
+    data = read_file(path, f"a JSON file of format fbnetv3_zoo.{_tag(kind)}")
     try:
-        return from_json(kind, path.read_bytes())
-    except OSError as error:
-        raise ZooError(f"{path}: cannot be read ({error.strerror})") from None
+        return from_json(kind, data)
     except ZooError as error:
         raise ZooError(f"{path}: {error}") from None
+
+
+def parse_json(text: str | bytes, place: str) -> Any:
+    """The data that JSON ``text`` holds: every JSON text from outside is read here.
+
+    What Python would take although JSON has no such thing, or later code could not work with, is refused: NaN and
+    infinities, numbers beyond 64 bits, lone surrogates. A byte order mark is dropped. ``place`` begins every error, a
+    :class:`ZooError`.
+    """
+    try:
+        text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
+        data = json.loads(text, parse_constant=_no_number, parse_float=_finite, parse_int=_whole)
+    except RecursionError:
+        raise ZooError(f"{place} cannot be read: nested too deeply") from None
+    except ValueError as error:
+        raise ZooError(f"{place} cannot be read: {printable(str(error))}") from None
+    if _SURROGATE.search(text) and (wrong := _lone_surrogate(data)) is not None:
+        raise ZooError(f"{place} cannot be read: {printable(wrong)[:80]!r} is no Unicode text")
+    return data
+
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is not a number of JSON")
+
+
+def _finite(digits: str) -> float:
+    if math.isinf(value := float(digits)):
+        raise ValueError(f"the number {digits[:20]} is too large")
+    return value
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > 20 or not -(1 << 63) <= (value := int(digits)) < 1 << 64:
+        raise ValueError(f"the number {digits[:20]}{'...' if len(digits) > 20 else ''} is beyond 64 bits")
+    return value
+
+
+def _lone_surrogate(data: Any) -> str | None:
+    """The first text in ``data`` that cannot be written as UTF-8."""
+    waiting = [data]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, str):
+            if any("\ud800" <= sign <= "\udfff" for sign in item):
+                return item
+        elif isinstance(item, list):
+            waiting.extend(item)
+        elif isinstance(item, dict):
+            waiting.extend(item)
+            waiting.extend(item.values())
+    return None
 
 
 def find(kind: type[T], source: object, known: Mapping[str, T], *, what: str, rest: str) -> T:

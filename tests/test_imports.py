@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 HOMES = {"": ROOT / "fbnetv3_zoo", **{room: ROOT / room for room in ("search", "detection", "export")}}
 
 # A module, or the folder it lies in, and what it may import besides itself.
-VALUES = {"errors", "plain", "rows", "arch"}
+VALUES = {"errors", "paths", "plain", "rows", "arch"}
 CORE = {
     *VALUES,
     "atomic",
@@ -38,10 +38,11 @@ CORE = {
 }
 MAY_IMPORT = {
     "errors": set(),
-    "atomic": {"errors"},
-    "graph_file": {"errors"},
+    "paths": {"errors"},
+    "atomic": {"errors", "paths"},
+    "graph_file": {"errors", "paths"},
     "processor": set(),
-    "plain": {"errors"},
+    "plain": {"errors", "paths"},
     "rows": {"errors"},
     "arch": {"errors", "plain", "rows"},
     "zoo": VALUES,
@@ -67,6 +68,7 @@ MAY_IMPORT = {
 }
 WITHOUT_TORCH = [
     "errors",
+    "paths",
     "plain",
     "rows",
     "arch",

@@ -1,0 +1,69 @@
+"""Looking at paths and reading files that come from outside: one line for whatever is wrong with them."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+from fbnetv3_zoo.errors import ZooError, printable
+
+LARGEST_TEXT = 16 << 20
+"""Upper bound, in bytes, of JSON and other text files that a person or a command of ours writes."""
+
+
+def reason_of(error: OSError) -> str:
+    """What the system says, without the path: "Permission denied"."""
+    return printable(error.strerror or str(error) or type(error).__name__)
+
+
+def is_file(path: str | Path) -> bool:
+    """Whether ``path`` is a regular file. Raises :class:`ZooError` where that cannot be told (no permission)."""
+    return stat.S_ISREG(_mode(path))
+
+
+def is_folder(path: str | Path) -> bool:
+    """Whether ``path`` is a folder. Raises :class:`ZooError` where that cannot be told (no permission)."""
+    return stat.S_ISDIR(_mode(path))
+
+
+def exists(path: str | Path) -> bool:
+    """Whether there is anything at ``path``. Raises :class:`ZooError` where that cannot be told (no permission)."""
+    return _mode(path) != 0
+
+
+def check_file(path: str | Path, what: str) -> None:
+    """Raise :class:`ZooError` unless ``path`` is a regular file; ``what`` names it: "an ONNX file"."""
+    mode = _mode(path)
+    if stat.S_ISREG(mode):
+        return
+    if mode == 0:
+        raise ZooError(f"{path}: no such file")
+    raise ZooError(f"{path}: is {'a folder' if stat.S_ISDIR(mode) else 'a device or pipe'}, not {what}")
+
+
+def read_file(path: str | Path, what: str, *, at_most: int = LARGEST_TEXT) -> bytes:
+    """The contents of a regular file of ``at_most`` bytes; ``what`` names it: "an arch JSON file".
+
+    Raises :class:`ZooError` for a path that is missing, a folder, a device or pipe, too large or not readable.
+    """
+    check_file(path, what)
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(at_most + 1)
+    except OSError as error:
+        raise ZooError(f"{path}: cannot be read ({reason_of(error)})") from None
+    if len(data) > at_most:
+        raise ZooError(f"{path}: is larger than {at_most:,} bytes, too large for {what}")
+    return data
+
+
+def _mode(path: str | Path) -> int:
+    """What ``path`` is (``st_mode``); 0 where there is nothing."""
+    try:
+        return Path(path).stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+    except OSError as error:  # no permission, a name that is too long, links in a circle
+        raise ZooError(f"{path}: cannot be read ({reason_of(error)})") from None
+    except ValueError as error:  # a NUL, or text that is no name on this system
+        raise ZooError(f"{printable(str(path))}: cannot be a path ({error})") from None
