@@ -7,6 +7,7 @@ blocks, and a whole pool is estimated at once. No torch in here.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ import numpy.typing as npt
 from fbnetv3_zoo.atomic import replacing
 from fbnetv3_zoo.cost import Ints, Table, map_sizes
 from fbnetv3_zoo.errors import LARGEST, ZooError, check_number, check_type, check_whole
-from fbnetv3_zoo.plain import from_plain, to_plain
+from fbnetv3_zoo.plain import from_plain, json_text, to_plain
 from fbnetv3_zoo.rows import Activation
 
 Doubles = npt.NDArray[np.float64]
@@ -149,6 +150,10 @@ class LatencyCheck:
     shortest: float
     longest: float
 
+    def __post_init__(self) -> None:
+        if self.kendall is None:  # JSON has no nan
+            object.__setattr__(self, "kendall", math.nan)
+
     def __str__(self) -> str:
         return (
             f"{self.networks} whole networks of {self.shortest:.3g} to {self.longest:.3g} ms: error of plain sums "
@@ -255,7 +260,7 @@ class LatencyTable:
         head |= {"activation": self.activation.value, "call": self.call, "scale": self.scale}
         if self.check is not None:
             head["check"] = to_plain(self.check)
-        return json.dumps({**head, "blocks": {key.text: ms for key, ms in sorted(self.blocks.items())}}, indent=1)
+        return json_text({**head, "blocks": {key.text: ms for key, ms in sorted(self.blocks.items())}}, indent=1)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> LatencyTable:

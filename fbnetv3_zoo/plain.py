@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 def to_json(value: object) -> str:
     """JSON text of ``value``, naming its kind (``fbnetv3_zoo.arch``, ``fbnetv3_zoo.recipe``) and version."""
-    return json.dumps({"format": f"fbnetv3_zoo.{_tag(type(value))}", "version": 1, **to_plain(value)}, indent=1)
+    return json_text({"format": f"fbnetv3_zoo.{_tag(type(value))}", "version": 1, **to_plain(value)}, indent=1)
 
 
 def from_json(kind: type[T], text: str | bytes) -> T:
@@ -45,6 +45,23 @@ def read_json(kind: type[T], path: Path) -> T:
         return from_json(kind, data)
     except ZooError as error:
         raise ZooError(f"{path}: {error}") from None
+
+
+def json_text(data: object, *, indent: int | None = None) -> str:
+    """JSON text of plain ``data``; whatever JSON has no kind for, such as paths, is written as text.
+
+    A float that is no number (nan, infinite) is written as null: JSON has no such numbers, and most readers refuse
+    Python's spelling of them.
+    """
+    return json.dumps(_with_null(data), indent=indent, default=str, allow_nan=False)
+
+
+def _with_null(data: Any) -> Any:
+    if isinstance(data, float):
+        return data if math.isfinite(data) else None
+    if isinstance(data, dict):
+        return {key: _with_null(item) for key, item in data.items()}
+    return [_with_null(item) for item in data] if isinstance(data, (list, tuple)) else data
 
 
 def parse_json(text: str | bytes, place: str) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from fbnetv3_zoo.cli import main
+from fbnetv3_zoo.plain import parse_json
 
 
 @dataclass(frozen=True)
@@ -25,10 +26,12 @@ class Ended:
 
 
 def run(*arguments: object) -> Ended:
-    """Run ``fbnetv3 ARGUMENTS`` in this process."""
+    """Run ``fbnetv3 ARGUMENTS`` in this process. What ``--json`` prints must be JSON to any reader: no NaN in it."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as caught:
         main([str(argument) for argument in arguments])
+    if "--json" in arguments and not caught.value.code:
+        parse_json(out.getvalue(), "what --json printed")
     return Ended(caught.value.code, out.getvalue(), err.getvalue())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import shutil
 from collections.abc import Callable
@@ -20,11 +21,13 @@ from safetensors.torch import load_file, save
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.model import FBNet
+from fbnetv3_zoo.plain import parse_json
 from fbnetv3_zoo.preprocess import Preprocess
 from fbnetv3_zoo.recipe import CosineDecay, Recipe
 from fbnetv3_zoo.training import Dataset, Execution, Observer, Run, Step, train
-from fbnetv3_zoo.training.checkpoint import Checkpoints, Progress
+from fbnetv3_zoo.training.checkpoint import Checkpoints, Progress, restore
 from fbnetv3_zoo.training.learner import Learner
+from fbnetv3_zoo.training.run import Epoch
 
 EVERY_STEP = Execution(checkpoint_steps=1, keep_checkpoints=3)
 
@@ -101,6 +104,18 @@ def test_what_could_not_be_read_does_not_push_out_what_is_whole(tiny_arch: Arch,
     assert not any(path.exists() for path in damaged)
     before = Checkpoints(tmp_path, keep=1).write(learner, Progress(epoch=1), identity={"other": "contents"})
     assert kept.paths() == [before]  # of the same moment, too, the one written last
+
+
+def test_a_loss_that_was_no_number_is_written_and_restored(tiny_arch: Arch, tmp_path: Path) -> None:
+    learner = _learner(tiny_arch)
+    progress = Progress(epoch=1, history=(Epoch(1, 0.1, 2.0, math.nan, 0.5, 0, 9.0, 1.0),))
+    progress.write_metrics(tmp_path)
+    (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert parse_json(line, "metrics.jsonl")["validation_loss"] is None
+    path = Checkpoints(tmp_path, keep=1).write(learner, progress, identity={})
+    assert metadata(path)["progress"]["history"][0]["validation_loss"] is None
+    (epoch,) = restore(path.read_bytes(), learner, identity={}, place=tmp_path).history
+    assert math.isnan(epoch.validation_loss)
 
 
 # --- damage ---

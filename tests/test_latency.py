@@ -31,6 +31,7 @@ from fbnetv3_zoo.export.graphs import INPUT, block_graph, frame_graph, framed_gr
 from fbnetv3_zoo.export.latency import check_latency, compare, conditions_here, measure_blocks
 from fbnetv3_zoo.latency import BlockKey, Conditions, LatencyCheck, LatencyTable, distinct_blocks, network_blocks
 from fbnetv3_zoo.model import FBNet
+from fbnetv3_zoo.plain import parse_json
 from fbnetv3_zoo.rows import Activation, Conv, InvertedResidual, PoolingHead, Row, Skip, SqueezeExcite
 from fbnetv3_zoo.zoo import ARCHS
 
@@ -231,6 +232,15 @@ def test_files(tmp_path: Path) -> None:
     assert str(check) == (
         "3 whole networks of 3.25 to 12.5 ms: error of plain sums 10.0% (bias -5.0%), scaled 2.0%; Kendall 1.00"
     )
+
+
+def test_a_rank_correlation_that_there_is_not() -> None:
+    table = made_up(tabulate([ARCHS["fbnetv3_a"]]), check=LatencyCheck(2, 0.1, 0.1, 0.1, math.nan, 3.0, 3.0))
+    text = table.to_json()
+    assert parse_json(text, "it")["check"]["kendall"] is None
+    check = LatencyTable.from_json(text).check
+    assert check is not None
+    assert math.isnan(check.kendall)
 
 
 KEY = SMALL.text

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fbnetv3_zoo.errors import ZooError, printable
 from fbnetv3_zoo.paths import check_file, exists, is_file, is_folder, read_file
-from fbnetv3_zoo.plain import parse_json
+from fbnetv3_zoo.plain import json_text, parse_json
 
 
 @pytest.mark.parametrize(
@@ -45,6 +47,13 @@ def test_what_is_no_json_is_refused(text: str | bytes, why: str) -> None:
     with pytest.raises(ZooError) as caught:
         parse_json(text, "it")
     assert str(caught.value) == f"it cannot be read: {why}"
+
+
+def test_numbers_that_are_none_are_written_as_null() -> None:
+    data = {"a": [1, math.nan, (math.inf, -math.inf)], "b": {"c": np.float64("nan"), "d": 0.5}, "e": Path("x")}
+    expected = {"a": [1, None, [None, None]], "b": {"c": None, "d": 0.5}, "e": "x"}
+    assert parse_json(json_text(data), "it") == expected
+    assert parse_json(json_text(data, indent=1), "it") == expected
 
 
 def test_names_are_shown_without_what_a_terminal_obeys() -> None:

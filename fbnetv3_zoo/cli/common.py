@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ import typer
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.plain import json_text
 from fbnetv3_zoo.weights.records import RECORDS, find_network
 from fbnetv3_zoo.zoo import ARCHS
 
@@ -109,8 +109,8 @@ def some_of(names: Sequence[str]) -> str:
 
 
 def print_json(data: Any) -> None:
-    """``data`` on standard output; paths as text."""
-    print(json.dumps(data, indent=1, default=str))
+    """``data`` on standard output; paths as text, and null for a figure that could not be measured (nan)."""
+    print(json_text(data, indent=1))
 
 
 def print_shapes(inputs: Shapes, outputs: Shapes) -> None:

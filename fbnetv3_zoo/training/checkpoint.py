@@ -6,6 +6,7 @@ Randomness needs no state: it is derived from seed, epoch and position (loader.p
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -20,6 +21,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from fbnetv3_zoo.atomic import replacing
 from fbnetv3_zoo.errors import Interrupted, ZooError
+from fbnetv3_zoo.plain import json_text
 from fbnetv3_zoo.recipe import ExponentialDecay, Recipe
 from fbnetv3_zoo.training.run import Epoch
 from fbnetv3_zoo.weights.files import parse
@@ -60,7 +62,7 @@ class Progress:
     def write_metrics(self, folder: Path) -> None:
         """Write ``metrics.jsonl`` into ``folder``: a line for every finished epoch."""
         with replacing(folder / "metrics.jsonl") as temporary:
-            temporary.write_text("".join(json.dumps(asdict(epoch)) + "\n" for epoch in self.history))
+            temporary.write_text("".join(json_text(asdict(epoch)) + "\n" for epoch in self.history))
 
 
 class State(Protocol):
@@ -98,7 +100,7 @@ class Checkpoints:
             "format": FORMAT,
             "version": VERSION,
             "identity": json.dumps(dict(identity)),
-            "progress": json.dumps(asdict(progress)),
+            "progress": json_text(asdict(progress)),
             "scaler": json.dumps(learner.scaler.state_dict()),
         }
         data = to_bytes(_tensors(learner), metadata)
@@ -174,7 +176,12 @@ def restore(
     if scaler := json.loads(metadata["scaler"]):  # empty where the run computed in another precision
         learner.scaler.load_state_dict(scaler)
     progress = json.loads(metadata["progress"])
-    return Progress(**{**progress, "history": tuple(epoch(**entry) for entry in progress["history"])})
+    return Progress(**{**progress, "history": tuple(epoch(**_with_nan(entry)) for entry in progress["history"])})
+
+
+def _with_nan(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """An epoch's fields as they were before JSON, which has no nan, took them for null."""
+    return {name: math.nan if value is None else value for name, value in entry.items()}
 
 
 def _tensors(learner: State) -> dict[str, Tensor]:

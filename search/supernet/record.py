@@ -11,6 +11,7 @@ from typing import Any
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.atomic import replacing
 from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.plain import json_text
 from fbnetv3_zoo.search.supernet.plan import SupernetPlan
 
 PLAN, EPOCHS, FOUND = "plan.json", "metrics.jsonl", "found.json"
@@ -83,7 +84,7 @@ class SupernetRecord:
     def write(self) -> None:
         """Write all files but the epochs', each whole or not at all."""
         told = {"data": self.data, "found": asdict(self.found), "drawn": [asdict(one) for one in self.drawn]}
-        texts = {PLAN: self.plan.to_json(), self.files[0].name: self.arch.to_json(), FOUND: json.dumps(told, indent=1)}
+        texts = {PLAN: self.plan.to_json(), self.files[0].name: self.arch.to_json(), FOUND: json_text(told, indent=1)}
         for name, text in texts.items():
             with replacing(self.folder / name) as temporary:
                 temporary.write_text(text + "\n")
