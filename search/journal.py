@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.search.trials import Failure, Outcome, Trial
 
-FILE = "journal.sqlite"
+FILE, LOCK = "journal.sqlite", ".fbnetv3-zoo.lock"
 _VERSION = 1
 _KIND = 0x466E5A6A  # SQLite's application_id: "FnZj"
 _SCHEMA = f"""
@@ -181,7 +181,7 @@ def _locked(folder: Path) -> FileLock:
         folder.mkdir(parents=True, exist_ok=True)
         for place in missing:
             _sync(place.parent)
-        lock = FileLock(folder / ".lock", timeout=0)
+        lock = FileLock(folder / LOCK, timeout=0)
         lock.acquire()
     except Timeout:
         raise ZooError(

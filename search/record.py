@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,6 @@ from fbnetv3_zoo.search.journal import Journal
 from fbnetv3_zoo.search.plan import Plan
 from fbnetv3_zoo.search.space import Candidate
 from fbnetv3_zoo.search.trials import Outcome, Trial
-
-_LEFTOVER = re.compile(r"\.(.+\.arch|.+\.recipe|encoder)\.(json|safetensors)\.[0-9a-f]{8}\.\2")
 
 
 @dataclass(frozen=True)
@@ -98,13 +95,6 @@ class Record:
     def candidate(self, winner: Winner) -> Candidate:
         """What ``winner`` stands for, under the name of its files."""
         return self.plan.space.candidate(winner.code, self.plan.result_name(winner.constraint))
-
-
-def clear_leftovers(folder: Path) -> None:
-    """Remove what a killed process left half-written in ``folder`` (see :func:`fbnetv3_zoo.atomic.replacing`)."""
-    for path in folder.glob(".*"):
-        if _LEFTOVER.fullmatch(path.name):
-            path.unlink(missing_ok=True)
 
 
 def write_winners(plan: Plan, winners: Sequence[Winner], folder: Path) -> list[Path]:

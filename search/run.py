@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fbnetv3_zoo.errors import ZooError, check_whole
+from fbnetv3_zoo.marked import clear
 from fbnetv3_zoo.search.costs import Constraint, CostModel, NetworkCosts, check_constraint
 from fbnetv3_zoo.search.evolve import Evolved, evolve
 from fbnetv3_zoo.search.executors import InProcess
@@ -21,7 +22,7 @@ from fbnetv3_zoo.search.perceptron import Encoder
 from fbnetv3_zoo.search.plan import Plan
 from fbnetv3_zoo.search.pool import NoCosts, Pool, distinct, draw_pool, outside
 from fbnetv3_zoo.search.predictors import MLP, Predictor, Pretraining, pretrain_encoder
-from fbnetv3_zoo.search.record import Record, Winner, clear_leftovers, write_winners
+from fbnetv3_zoo.search.record import Record, Winner, write_winners
 from fbnetv3_zoo.search.space import Codes
 from fbnetv3_zoo.search.trials import Evaluator, Executor, Limits, Outcome, Task, Trial
 
@@ -71,7 +72,7 @@ def run_search(
     executor.run(evaluator, (), limits)  # refuses what it cannot run
     with Journal.write(folder) as journal:
         _begin(journal, plan, told, resume=resume)
-        clear_leftovers(journal.folder)
+        clear(journal.folder)
         run = _Run(search, journal, evaluator, executor, limits, observers)
         run.stage_1()
         if stages >= 2:

@@ -145,7 +145,7 @@ class _Group:
     def wait_for(self, *, steps: int = 0, delay: float = 0.0, writing: str | None = None) -> None:
         while self._running and self._steps() < steps:
             self._look(0.02)
-        while writing and self._running and not any(Path(writing).glob(".epoch-*")):
+        while writing and self._running and not any(Path(writing).glob(".fbnetv3-zoo-*/new/epoch-*")):
             self._look(0.0005)
         time.sleep(delay)
 

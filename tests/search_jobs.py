@@ -143,7 +143,11 @@ def killed(job: Job, delay: float) -> bool:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        with FileLock(f"{job.folder}/.lock", timeout=0) if Path(job.folder).exists() else TemporaryDirectory():
+        with (
+            FileLock(f"{job.folder}/.fbnetv3-zoo.lock", timeout=0)
+            if Path(job.folder).exists()
+            else TemporaryDirectory()
+        ):
             return True  # the lock is free at once
 
 

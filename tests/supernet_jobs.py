@@ -121,7 +121,7 @@ def assert_same(one: Path, other: Path) -> None:
     for name in RESULTS:
         if name != "metrics.jsonl":
             assert (one / name).read_bytes() == (other / name).read_bytes(), name
-    assert sorted(path.name for path in one.iterdir()) == sorted([".lock", "checkpoints", *RESULTS])
+    assert sorted(path.name for path in one.iterdir()) == sorted([".fbnetv3-zoo.lock", "checkpoints", *RESULTS])
     assert not any((one / "checkpoints").glob(".*"))
 
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 from disks import small_disk
 from filelock import FileLock
+from killed import leave_half_a_file
 from refusals import refusal
 from runs import PLAIN, RECIPE, Stopped, Stopper, assert_same, checkpoints, few_digits, metadata, metrics
 from safetensors.torch import load_file, save
@@ -64,7 +65,11 @@ def _positions(folder: Path) -> list[tuple[int, int]]:
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
-    return {str(file): file.read_bytes() for file in folder.rglob("*") if file.is_file() and file.name != ".lock"}
+    return {
+        str(file): file.read_bytes()
+        for file in folder.rglob("*")
+        if file.is_file() and file.name != ".fbnetv3-zoo.lock"
+    }
 
 
 # --- which are kept ---
@@ -243,7 +248,7 @@ def test_two_runs_in_one_folder(tiny_arch: Arch, data: Dataset, tmp_path: Path) 
     with pytest.raises(Stopped):
         train(tiny_arch, data, PLAIN, tmp_path, observers=[Intruder()])
     assert said == [f"{tmp_path}: another run is writing here; give another folder"]
-    with FileLock(tmp_path / ".lock", timeout=0):
+    with FileLock(tmp_path / ".fbnetv3-zoo.lock", timeout=0):
         pass  # free again
 
 
@@ -272,14 +277,15 @@ def test_a_disk_that_fills_up(tiny_arch: Arch, data: Dataset, finished: Run, tmp
 
 
 def test_leftovers_of_a_killed_process_are_removed(tiny_arch: Arch, data: Dataset, begun: Path) -> None:
-    left = [f"checkpoints/.{checkpoints(begun)[0].name}.0a1b2c3d.safetensors", ".best.safetensors.00000000.safetensors",
-            ".metrics.jsonl.89abcdef.jsonl"]  # fmt: skip
-    others = ["checkpoints/.hidden", ".notes.txt", "best.00000000.safetensors"]
-    for name in left + others:
-        (begun / name).write_bytes(b"half")
+    left = [leave_half_a_file(begun / "checkpoints"), leave_half_a_file(begun)]
+    others = ["checkpoints/.hidden", ".notes.txt", "best.00000000.safetensors", ".thesis.20251231.tex",
+              ".best.safetensors.00000000.safetensors", ".keys.20240101.gpg"]  # fmt: skip
+    for name in others:
+        (begun / name).write_bytes(b"mine")
     with pytest.raises(Stopped):
         train(tiny_arch, data, RECIPE, begun, resume=True, observers=[Stopper(2, 4)])
-    assert [name for name in left + others if (begun / name).exists()] == others
+    assert not any(path.exists() for path in left)
+    assert [(begun / name).read_bytes() for name in others] == [b"mine"] * len(others)
 
 
 def test_a_file_where_the_folder_should_be(tiny_arch: Arch, data: Dataset, tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_what_it_leaves(demo: Demo) -> None:
         *RUNS, "images", "model.onnx", "model-int8.onnx", "predictions.png", "web",
     }  # fmt: skip
     for name in RUNS:
-        assert {path.name for path in (demo.folder / name).iterdir()} - {".lock"} == LEFT
+        assert {path.name for path in (demo.folder / name).iterdir()} - {".fbnetv3-zoo.lock"} == LEFT
     for name in ("model.onnx", "model-int8.onnx", "predictions.png", "distilled/model.safetensors"):
         assert f"  {demo.folder / name} (" in demo.ended.out
     names = [load(demo.folder / name / "model.safetensors").arch.name for name in RUNS]

@@ -112,7 +112,7 @@ def test_resumed_and_told_to_scripts(home: Home) -> None:
 
 def test_what_it_leaves(home: Home) -> None:
     folder = home.folder / "run"
-    assert {path.name for path in folder.iterdir()} - {".lock"} == {*LEFT, "checkpoints", "tensorboard"}
+    assert {path.name for path in folder.iterdir()} - {".fbnetv3-zoo.lock"} == {*LEFT, "checkpoints", "tensorboard"}
     assert [path.name[:11] for path in checkpoints(folder)] == ["epoch-0003-", "epoch-0002-"]
     model = load(folder / "model.safetensors")
     assert (model.arch.name, model.arch.num_classes, model.class_names) == ("tiny", 2, _class_names(home))

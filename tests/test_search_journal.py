@@ -19,7 +19,7 @@ from refusals import refusal
 from search_jobs import ENVIRONMENT
 
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.search.journal import FILE, Journal
+from fbnetv3_zoo.search.journal import FILE, LOCK, Journal
 from fbnetv3_zoo.search.trials import Failure, Outcome, Trial
 
 WAL = f"{FILE}-wal"
@@ -88,11 +88,11 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     written = filled(tmp_path / "deep" / "search")
     assert written == (tuple(TRIALS), OUTCOMES, {"plan": "another"})
     assert list(written[1]) == [0, 1, 2]
-    assert files(tmp_path / "deep" / "search") == [".lock", FILE]  # nothing of SQLite's own
+    assert files(tmp_path / "deep" / "search") == [LOCK, FILE]  # nothing of SQLite's own
     for opened in (Journal.read, Journal.write):
         with opened(tmp_path / "deep" / "search") as journal:
             assert state(journal) == written
-        assert files(tmp_path / "deep" / "search") == [".lock", FILE]
+        assert files(tmp_path / "deep" / "search") == [LOCK, FILE]
 
 
 def test_a_row_is_written_once_and_belongs_to_a_trial(tmp_path: Path) -> None:
@@ -277,7 +277,7 @@ def test_reading_while_it_is_written(tmp_path: Path) -> None:
             assert state(reader) == now  # as it was when it was opened
             said = refusal(lambda: reader.note("mine", 1)) if reader._lock else ""
             assert said == ""
-    assert files(tmp_path) == [".lock", FILE]
+    assert files(tmp_path) == [LOCK, FILE]
 
 
 @pytest.mark.parametrize("killed", [False, True])

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from killed import leave_half_a_file
 from refusals import refusal
 from search_jobs import Account, Job, killed, result, session, started
 
@@ -22,7 +23,7 @@ from fbnetv3_zoo.search.evolve import Evolving
 from fbnetv3_zoo.search.executors import InProcess, LocalPool
 from fbnetv3_zoo.search.functions import FunctionEvaluator
 from fbnetv3_zoo.search.iterate import Rounds
-from fbnetv3_zoo.search.journal import Journal
+from fbnetv3_zoo.search.journal import LOCK, Journal
 from fbnetv3_zoo.search.options import Choice, Dimension, Range
 from fbnetv3_zoo.search.plan import PLANS, Plan, find_plan
 from fbnetv3_zoo.search.predictors import MLP, Trees
@@ -125,7 +126,7 @@ def test_a_finished_search_is_not_done_again(tmp_path: Path) -> None:
     again, events = Curves(), Halt()
     assert run(tmp_path, again, resume=True, observers=[events]) == first
     assert again.calls == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == names == [".lock", "journal.sqlite"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names == [".fbnetv3-zoo.lock", "journal.sqlite"]
 
 
 def test_stage_by_stage_is_the_same_as_at_once(tmp_path: Path) -> None:
@@ -331,11 +332,12 @@ def test_a_record_of_a_search_that_has_not_begun(tmp_path: Path) -> None:
 
 
 def test_half_written_files_are_cleared(tmp_path: Path) -> None:
-    halves = [".small.arch.json.0a1b2c3d.json", ".encoder.safetensors.0a1b2c3d.safetensors"]
-    for name in (*halves, ".mine.json"):
+    mine = [".small.arch.json.0a1b2c3d.json", ".encoder.safetensors.0a1b2c3d.safetensors", ".mine.json"]
+    for name in mine:
         (tmp_path / name).touch()
+    leave_half_a_file(tmp_path)
     run(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", ".mine.json", "journal.sqlite"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*mine, LOCK, "journal.sqlite"])
 
 
 def test_a_plan_is_read_as_it_was_written() -> None:

@@ -44,7 +44,7 @@ def test_results_that_cannot_be_written(straight: SupernetRecord, data: Dataset,
             said = refusal(lambda: search_supernet(PLAN, data, tmp_path, resume=True))
         first = "plan.json" if name == "plan.json" else "metrics.jsonl"
         assert said == f"{tmp_path}/{first}: cannot be written (File too large)"
-        assert {path.name for path in tmp_path.iterdir()} == {".lock", "checkpoints", "metrics.jsonl"}
+        assert {path.name for path in tmp_path.iterdir()} == {".fbnetv3-zoo.lock", "checkpoints", "metrics.jsonl"}
     for name in ("plan.json", "mixed-macs-160k.arch.json", "found.json"):
         (tmp_path / name).unlink(missing_ok=True)
         (tmp_path / name).mkdir()

@@ -92,7 +92,7 @@ def test_what_a_run_gives(finished: Run, data: Dataset) -> None:
     assert model.class_names == data.class_names
     assert model.preprocess == Preprocess(32, 32, mean=data.mean, std=data.std)
     wanted = {
-        ".lock",
+        ".fbnetv3-zoo.lock",
         "best.safetensors",
         "checkpoints",
         "curve.png",

@@ -1041,7 +1041,7 @@ def test_wrong_command(line: str, message: str, here: Path) -> None:
     code, out, err = run(line)
     assert (code, out) == (2, "")
     assert same(err, f"error: {message}\n"), err
-    assert [path.name for path in (here / "new").rglob("*") if path.is_file()] in ([], [".lock"])
+    assert [path.name for path in (here / "new").rglob("*") if path.is_file()] in ([], [".fbnetv3-zoo.lock"])
 
 
 def test_unknown_device(here: Path) -> None:

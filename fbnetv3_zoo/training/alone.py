@@ -12,6 +12,9 @@ from filelock import FileLock, Timeout
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.training.world import World
 
+LOCK = ".fbnetv3-zoo.lock"
+"""The file by which a run claims its folder."""
+
 
 def own_randomness(world: World) -> AbstractContextManager[None]:
     """The caller's random generators are as before when this ends."""
@@ -26,7 +29,7 @@ def claimed(folder: Path, world: World) -> Iterator[None]:
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock", timeout=6)  # what a killed run's image processes take to end, and to let go
+        lock = FileLock(folder / LOCK, timeout=6)  # what a killed run's image processes take to end, and to let go
         lock.acquire()
     except Timeout:
         raise ZooError(f"{folder}: another run is writing here; give another folder") from None

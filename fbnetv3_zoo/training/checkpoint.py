@@ -21,6 +21,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from fbnetv3_zoo.atomic import replacing
 from fbnetv3_zoo.errors import Interrupted, ZooError
+from fbnetv3_zoo.marked import clear
 from fbnetv3_zoo.plain import json_text
 from fbnetv3_zoo.recipe import ExponentialDecay, Recipe
 from fbnetv3_zoo.training.run import Epoch
@@ -29,7 +30,6 @@ from fbnetv3_zoo.weights.log import LOG
 
 FORMAT, VERSION = "fbnetv3_zoo.checkpoint", "2"
 _NAME = re.compile(r"epoch-(\d{4,})-step-(\d{6,})-([0-9a-f]{16})\.safetensors")
-_LEFTOVER = re.compile(r"\..+\.[0-9a-f]{8}\.\w+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ class Checkpoints:
         Raises :class:`ZooError` where the folder holds a run that is not to be resumed.
         """
         for folder in (self.folder.parent, self.folder):
-            clear_leftovers(folder)
+            clear(folder)
         if not resume and self.paths():
             raise ZooError(
                 f"{self.folder.parent}: holds a run; continue it with --resume (resume=True), or give another folder"
@@ -146,13 +146,6 @@ class Checkpoints:
         if paths:
             raise ZooError(f"{self.folder}: none of {len(paths)} checkpoints can be read; begin anew in another folder")
         return None
-
-
-def clear_leftovers(folder: Path) -> None:
-    """Remove what a killed process left half-written in ``folder`` (see :func:`fbnetv3_zoo.atomic.replacing`)."""
-    for path in folder.glob(".*"):
-        if _LEFTOVER.fullmatch(path.name):
-            path.unlink(missing_ok=True)
 
 
 def restore(
