@@ -11,10 +11,19 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.fx import Proxy
 from torch.jit import is_tracing  # type: ignore[attr-defined]
 
 from fbnetv3_zoo.arch import Block
 from fbnetv3_zoo.rows import Activation, Conv, Gate, InvertedResidual, PoolingHead
+
+
+def is_graph(images: Tensor) -> bool:
+    """Whether a graph is being made (compiled, exported, traced) rather than images computed."""
+    if isinstance(images, Proxy) or torch.compiler.is_compiling():
+        return True
+    traced: bool = is_tracing()  # type: ignore[no-untyped-call]
+    return traced
 
 
 def laid_out(images: Tensor) -> Tensor:
@@ -22,16 +31,23 @@ def laid_out(images: Tensor) -> Tensor:
 
     Under tracing and compilation the graph is left alone.
     """
-    if torch.compiler.is_compiling() or is_tracing() or images.device.type != "cpu":  # type: ignore[no-untyped-call]
+    if is_graph(images) or images.device.type != "cpu":
         return images
     return images.contiguous(memory_format=torch.channels_last)
 
 
 class Hardswish(nn.Hardswish):
-    """Hard swish, in place unless a gradient may be wanted: autograd would copy the input first, and gain nothing."""
+    """Hard swish, in place unless a gradient may be wanted: autograd would copy the input first, and gain nothing.
+
+    In a graph the mode decides: it must be the same graph whether or not gradients were on when it was made.
+    """
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
-        return F.hardswish(x, inplace=not torch.is_grad_enabled())
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            in_place = not self.training
+        else:
+            in_place = not (self.training if is_graph(x) else torch.is_grad_enabled())
+        return F.hardswish(x, inplace=in_place)
 
 
 _ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
@@ -125,7 +141,9 @@ class InvertedResidualBlock(nn.Sequential):
             self.stochastic_depth = StochasticDepth(drop_rate, "row")
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
-        y: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
+        y = x
+        for part in self:
+            y = part(y)
         return y.add_(x) if self.has_residual else y
 
 

@@ -8,11 +8,10 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from torch.jit import is_tracing  # type: ignore[attr-defined]
 from torch.utils.checkpoint import checkpoint
 
 from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.blocks import Classifier, Conv2d, InvertedResidualBlock, build_block, laid_out
+from fbnetv3_zoo.blocks import Classifier, Conv2d, InvertedResidualBlock, build_block, is_graph, laid_out
 from fbnetv3_zoo.description import Description
 from fbnetv3_zoo.errors import ZooError, check_number
 from fbnetv3_zoo.preprocess import Preprocess
@@ -46,6 +45,8 @@ class FBNet(nn.Module):
     On a CPU, maps are kept in the channels-last layout whatever the layout of the input: measured, that is the faster
     one (README, "Speed").
     """
+
+    __jit_unused_properties__ = ("num_classes", "description", "feature_info")
 
     def __init__(
         self, arch: Arch, *, dropout: float = 0.0, stochastic_depth: float = 0.0,
@@ -115,7 +116,12 @@ class FBNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (batch, classes) of images (batch, channels, height, width), normalised as ``preprocess`` does."""
-        return self.forward_head(self.forward_features(images))
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            # TorchScript's language has neither an Arch nor slices of stages
+            logits: Tensor = self.classifier(self.dropout(self.stages(images).mean((2, 3))))
+        else:
+            logits = self.forward_head(self.forward_features(images))
+        return logits
 
     def forward_features(self, images: Tensor) -> Tensor:
         """The last map before the head, shape (batch, channels, height / 32, width / 32)."""
@@ -140,7 +146,7 @@ class FBNet(nn.Module):
         return maps
 
     def _admit(self, images: Tensor) -> Tensor:
-        if torch.compiler.is_compiling() or is_tracing():  # type: ignore[no-untyped-call]
+        if is_graph(images):
             return images
         self._check(images)
         return laid_out(images)
