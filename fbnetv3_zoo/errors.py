@@ -24,7 +24,7 @@ class Interrupted(Exception):  # noqa: N818 - nothing has gone wrong
 
 
 def printable(text: str) -> str:
-    """``text`` as it may be shown: what a terminal would obey, or no encoding has, is written out (``\\x1b``).
+    r"""``text`` as it may be shown: what a terminal would obey, or no encoding has, is written out (``\x1b``).
 
     For every name that comes from outside: of files, classes, categories, tensors. A space stays a space, all other
     white space and invisible signs are written out too.

@@ -57,6 +57,14 @@ def read_file(path: str | Path, what: str, *, at_most: int = LARGEST_TEXT) -> by
     return data
 
 
+def make_folder(path: str | Path) -> None:
+    """Make the folder ``path`` and those above it where they are missing; raise :class:`ZooError` where that fails."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ZooError(f"{path}: cannot be made a folder ({reason_of(error)})") from None
+
+
 def _mode(path: str | Path) -> int:
     """What ``path`` is (``st_mode``); 0 where there is nothing."""
     try:

@@ -48,20 +48,26 @@ def read_json(kind: type[T], path: Path) -> T:
 
 
 def json_text(data: object, *, indent: int | None = None) -> str:
-    """JSON text of plain ``data``; whatever JSON has no kind for, such as paths, is written as text.
+    r"""JSON text of plain ``data`` for any reader; whatever JSON has no kind for, such as paths, is written as text.
 
     A float that is no number (nan, infinite) is written as null: JSON has no such numbers, and most readers refuse
-    Python's spelling of them.
+    Python's spelling of them. They refuse lone surrogates too, which Python has for the bytes of a file's name that are
+    no UTF-8: those are written out (``\udcff``).
     """
-    return json.dumps(_with_null(data), indent=indent, default=str, allow_nan=False)
+    return json.dumps(_for_all(data), indent=indent, allow_nan=False)
 
 
-def _with_null(data: Any) -> Any:
+def _for_all(data: Any) -> Any:
     if isinstance(data, float):
         return data if math.isfinite(data) else None
     if isinstance(data, dict):
-        return {key: _with_null(item) for key, item in data.items()}
-    return [_with_null(item) for item in data] if isinstance(data, (list, tuple)) else data
+        return {_for_all(key): _for_all(item) for key, item in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_for_all(item) for item in data]
+    if data is None or isinstance(data, int):
+        return data
+    text = data if isinstance(data, str) else str(data)
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def parse_json(text: str | bytes, place: str) -> Any:

@@ -56,6 +56,11 @@ def test_numbers_that_are_none_are_written_as_null() -> None:
     assert parse_json(json_text(data, indent=1), "it") == expected
 
 
+def test_names_that_are_no_unicode_are_written_out_in_json() -> None:
+    data = {"caf\udce9": Path("\udcff.png"), "fine": ["猫\n"]}
+    assert parse_json(json_text(data), "it") == {"caf\\udce9": "\\udcff.png", "fine": ["猫\n"]}
+
+
 def test_names_are_shown_without_what_a_terminal_obeys() -> None:
     assert printable("a cat, Katze, 猫") == "a cat, Katze, 猫"
     assert printable("a\x1b[31m\n\u202e\udcff\x9b") == "a\\x1b[31m\\n\\u202e\\udcff\\x9b"

@@ -17,17 +17,20 @@ from fbnetv3_zoo.cli import (
     detect,
     distil,
     export,
+    guard,
     info,
+    output,
     recipe,
     search,
     serve_demo,
     subset,
     train,
+    usage,
     validate,
     weights,
 )
 from fbnetv3_zoo.cli import list as list_command
-from fbnetv3_zoo.errors import Interrupted, ZooError
+from fbnetv3_zoo.errors import Interrupted
 
 app = typer.Typer(
     name="fbnetv3",
@@ -56,27 +59,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``fbnetv3 ARGUMENTS``; wrong input prints one line and exits with code 2."""
     # OpenMP threads that wait by spinning make training up to 25 times slower when something else wants a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    output.prepare()
+    status = _carry_out((sys.argv[1:] if arguments is None else arguments) or ["--help"])
+    output.drop()
+    sys.exit(status)
+
+
+def _carry_out(arguments: Sequence[str]) -> int:
+    """Run the command; the exit code."""
     try:
-        given = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
-        status = app(args=given, prog_name="fbnetv3", standalone_mode=False)
-        sys.stdout.flush()
-    except ZooError as error:
-        _fail(str(error))
+        status = app(args=arguments, prog_name="fbnetv3", standalone_mode=False) or 0
+        output.flush()
+    except guard.EXPECTED as error:
+        line = guard.line_of(error)
+        return 1 if line is None else _fail(line)  # typer, where it notices first that the reader has gone: 1 too
     except Interrupted as error:
-        print(error, file=sys.stderr)
-        status = 128 + signal.SIGTERM
+        output.complain(error)
+        return 128 + signal.SIGTERM
     except ClickException as error:
-        _fail(f"{error.format_message()} (see `fbnetv3 --help`)")
+        return _fail(usage.line_of(error, typer.main.get_command(app), arguments))
     except (typer.Abort, KeyboardInterrupt):
         status = 130
-    except BrokenPipeError:  # the reader, such as `head`, has gone; typer, where it notices first, ends with 1 too
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
     if status == 130:
-        print("interrupted", file=sys.stderr)
-    sys.exit(status or 0)
+        output.complain("interrupted")
+    return int(status)
 
 
-def _fail(message: str) -> None:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(2)
+def _fail(message: str) -> int:
+    output.complain(f"error: {message}")
+    return 2

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fbnetv3_zoo.cli.common import Json, Pretrained, Resolution, print_json, written
+from fbnetv3_zoo.cli.output import console, say
+from fbnetv3_zoo.errors import printable
+from fbnetv3_zoo.paths import make_folder
 
 if TYPE_CHECKING:
     from fbnetv3_zoo.export.bench.measure import OnTurn, Turn
@@ -72,7 +75,7 @@ def benchmark(
         operators=profile,
     )
     if output is not None:
-        _check_folder(output)
+        make_folder(output)
     rivals = [name.strip() for name in against.split(",")] if against else []
     with _progress() as on_turn:
         found = measure(models, plan, Wanted(pretrained, resolution, images), against=rivals, on_turn=on_turn)
@@ -82,18 +85,9 @@ def benchmark(
     else:
         _show(found)
         for path in files:
-            print(written(path))
+            say(written(path))
     if found.interrupted:
         raise typer.Exit(INTERRUPTED)
-
-
-def _check_folder(output: Path) -> None:
-    from fbnetv3_zoo.errors import ZooError
-
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ZooError(f"{output}: cannot be made a folder ({error.strerror})") from None
 
 
 def _write(found: Benchmark, folder: Path) -> list[Path]:
@@ -110,54 +104,54 @@ def _write(found: Benchmark, folder: Path) -> list[Path]:
 @contextmanager
 def _progress() -> Iterator[OnTurn]:
     """A line on the terminal that says what is done now."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+    screen = console()
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=screen, disable=not screen.is_terminal, transient=True) as progress:
         task = progress.add_task("", total=None)
 
         def on_turn(turn: Turn) -> None:
             doing = f"batch {turn.batch}, rounds" if turn.batch else "loading" if turn.threads else "writing files"
             threads = f", threads {turn.threads}" if turn.threads else ""
-            about = "" if turn.number else f" {turn.model} {turn.route.value}"
+            about = "" if turn.number else f" {printable(turn.model)} {turn.route.value}"
             progress.update(task, description=f"{doing}{threads}{about}", completed=turn.number, total=turn.of or None)
 
         yield on_turn
 
 
 def _show(found: Benchmark) -> None:
-    print(_machine(found.machine))
+    say(*_machine(found.machine))
     for peak in found.peaks:
-        print(f"float32 matrix product, threads {peak.threads}: {peak.gflops:.0f} GFLOP/s")
+        say(f"float32 matrix product, threads {peak.threads}: {peak.gflops:.0f} GFLOP/s")
     for subject in found.subjects:
         rows = [row for row in found.rows if row.model == subject.name]
         macs = "" if subject.macs is None else f", {subject.macs / 1e6:.1f} MMACs"
-        print(f"\n{subject.name}, {subject.resolution} px{macs}")
+        say("", f"{subject.name}, {subject.resolution} px{macs}")
         if rows:
             _print_table([_HEADER, *(_cells(found, row) for row in rows)])
         for row in rows:
             if row.problem:
-                print(f"{row.route.value}, threads {row.threads}, batch {row.batch}: {row.problem}")
+                say(f"{row.route.value}, threads {row.threads}, batch {row.batch}: {row.problem}")
         for absent in found.absent:
             if absent.model == subject.name:
-                print(f"{absent.route.value} is not here: {absent.reason}")
+                say(f"{absent.route.value} is not here: {absent.reason}")
         _print_best(found, rows)
     for operators in found.operators:
         _print_operators(operators)
-    print(f"\nratio: to {found.baseline.value}, round by round: median (quartiles); peak: share of the matrix product")
+    say("", f"ratio: to {found.baseline.value}, round by round: median (quartiles); peak: share of the matrix product")
     for warning in found.warnings:
-        print(f"warning: {warning}")
+        say(f"warning: {warning}")
     if found.interrupted:
-        print("interrupted: not everything was measured")
+        say("interrupted: not everything was measured")
 
 
-def _machine(machine: Machine) -> str:
+def _machine(machine: Machine) -> tuple[str, str]:
     memory = "" if machine.memory is None else f", {machine.memory / 2**30:.1f} GiB"
     cores = f"{machine.cores} core{'' if machine.cores == 1 else 's'}"
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
-    return f"{machine.processor}, {cores}{memory}; {', '.join(machine.instructions)}\n{machine.system}; {versions}"
+    processor = f"{machine.processor}, {cores}{memory}; {', '.join(machine.instructions)}"
+    return processor, f"{machine.system}; {versions}"
 
 
 _HEADER = (
@@ -188,7 +182,7 @@ def _print_table(lines: Sequence[Sequence[str]]) -> None:
     widths = [max(len(line[n]) for line in lines) for n in range(len(lines[0]))]
     for first, *rest in lines:
         cells = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))]
-        print("  ".join(cells).rstrip())
+        say("  ".join(cells).rstrip())
 
 
 def _print_best(found: Benchmark, rows: Sequence[Row]) -> None:
@@ -196,7 +190,7 @@ def _print_best(found: Benchmark, rows: Sequence[Row]) -> None:
 
     best = max((row for row in rows if row.figures), key=throughput, default=None)
     if best is not None and len(rows) > 1:
-        print(
+        say(
             f"most images a second: {throughput(best):.1f} ({best.route.value}, threads {best.threads}, "
             f"batch {best.batch})"
         )
@@ -205,7 +199,7 @@ def _print_best(found: Benchmark, rows: Sequence[Row]) -> None:
 def _print_operators(operators: Operators) -> None:
     whole = sum(one.milliseconds for one in operators.kinds)
     place = f"{operators.route.value}, threads {operators.threads}, batch {operators.batch}"
-    print(f"\n{operators.model}, {place}: {whole:.2f} ms by operator")
+    say("", f"{operators.model}, {place}: {whole:.2f} ms by operator")
     _print_table([
         ("operator", "how", "number", "ms", "part"),
         *(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +9,7 @@ from typing import Annotated
 import typer
 
 from fbnetv3_zoo.cli.common import Json, Pretrained, open_classifier, print_json
+from fbnetv3_zoo.cli.output import complain, say
 from fbnetv3_zoo.errors import ZooError
 
 
@@ -40,14 +40,14 @@ def classify(
         try:
             (predictions,) = classifier([read_image(path)], top=top)
         except ZooError as error:
-            print(f"error: {error}", file=sys.stderr)
+            complain(f"error: {error}")
             failed = True
             continue
         results.append({"image": str(path), "predictions": [asdict(prediction) for prediction in predictions]})
         if not as_json:
-            print(path)
+            say(path)
             for prediction in predictions:
-                print(f"  {prediction.probability:7.2%}  {prediction.name}")
+                say(f"  {prediction.probability:7.2%}  {prediction.name}")
     if as_json:
         print_json(results)
     if failed:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fbnetv3_zoo.arch import Arch
+from fbnetv3_zoo.cli.output import in_shell, say, say_text
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.plain import json_text
 from fbnetv3_zoo.weights.records import RECORDS, find_network
@@ -84,7 +85,7 @@ def beside(model: str, output: Path | None, source: FBNet | Path, suffix: str) -
 def warn_of_random_weights(model: str, source: FBNet | Path, *, pretrained: bool) -> None:
     """Say so where a network of some name was taken without weights."""
     if not isinstance(source, Path) and not _is_file(model) and not pretrained:
-        print("weights are random: good for timing, not for classifying")
+        say("weights are random: good for timing, not for classifying")
 
 
 def _is_file(model: str) -> bool:
@@ -98,7 +99,7 @@ def command_group(help: str) -> typer.Typer:
     @app.callback(invoke_without_command=True)
     def _help(context: typer.Context) -> None:
         if context.invoked_subcommand is None:
-            print(context.get_help())
+            say_text(context.get_help())
 
     return app
 
@@ -110,14 +111,14 @@ def some_of(names: Sequence[str]) -> str:
 
 def print_json(data: Any) -> None:
     """``data`` on standard output; paths as text, and null for a figure that could not be measured (nan)."""
-    print(json_text(data, indent=1))
+    say_text(json_text(data, indent=1))
 
 
 def print_shapes(inputs: Shapes, outputs: Shapes) -> None:
     """What goes into a file's network and comes out, one line each."""
     for label, shapes in (("input", inputs), ("output", outputs)):
         for name, shape in shapes.items():
-            print(f"{label} {name}: {' x '.join(map(str, shape))}")
+            say(f"{label} {name}: {' x '.join(map(str, shape))}")
 
 
 def written(path: Path) -> str:
@@ -130,4 +131,7 @@ def written(path: Path) -> str:
 
 def program() -> str:
     """How to call this program from here: by name where the shell finds it, else as it was called."""
-    return "fbnetv3" if shutil.which("fbnetv3") or Path(sys.argv[0]).stem != "fbnetv3" else sys.argv[0]
+    if shutil.which("fbnetv3"):
+        return "fbnetv3"
+    called = Path(sys.argv[0])
+    return in_shell(called) if called.stem == "fbnetv3" else f"{in_shell(sys.executable)} -m fbnetv3_zoo"

@@ -14,6 +14,7 @@ import typer
 
 from fbnetv3_zoo.cli import export_int8
 from fbnetv3_zoo.cli.common import Json, print_json, program, written
+from fbnetv3_zoo.cli.output import in_shell, say
 
 if TYPE_CHECKING:
     from fbnetv3_zoo.arch import Arch
@@ -42,30 +43,30 @@ def demo(
     from fbnetv3_zoo.zoo import ARCHS
 
     started = time.perf_counter()
-    say = (lambda *_: None) if as_json else print
+    tell: Callable[..., None] = (lambda *_: None) if as_json else say
     recipe = replace(RECIPES["digits"], seed=seed, epochs=RECIPES["digits"].epochs if epochs is None else epochs)
     digits = find_dataset("digits", seed=seed)
     counts = ", ".join(f"{len(digits[split])} for {split}" for split in digits.splits)
-    say(f"Data: scikit-learn's handwritten digits, {counts}; no image in two of them.")
+    tell(f"Data: scikit-learn's handwritten digits, {counts}; no image in two of them.")
     small = ARCHS["fbnetv3_a"].for_small_images()
     large, slim = small.scaled(width=0.5, depth=0.5), small.scaled(width=0.25, depth=0.25)
-    train = partial(_train, data=digits, recipe=recipe, say=say)
-    say("\n1. The teacher, on labels")
+    train = partial(_train, data=digits, recipe=recipe, tell=tell)
+    tell("", "1. The teacher, on labels")
     teacher = train(large, output / "teacher")
-    say("\n2. The slim network, on labels alone")
+    tell("", "2. The slim network, on labels alone")
     alone = train(slim, output / "alone")
-    say("\n3. The slim network, with the teacher: loss = 0.8 x distillation + 0.2 x cross entropy")
+    tell("", "3. The slim network, with the teacher: loss = 0.8 x distillation + 0.2 x cross entropy")
     distilled = train(slim, output / "distilled", teacher=teacher.model)
     report = export_onnx(distilled.model, output / "model.onnx")
     classifier = Classifier.open(report.path)
     found = evaluate(classifier.logits, digits["test"], classifier.description.preprocess)
-    say(f"\n4. ONNX: largest difference to PyTorch {report.max_difference:.2g} at logits up to {report.scale:.2g}")
-    say(f"Test accuracy on ONNX Runtime: {found}")
+    tell("", f"4. ONNX: largest difference to PyTorch {report.max_difference:.2g} at logits up to {report.scale:.2g}")
+    tell(f"Test accuracy on ONNX Runtime: {found}")
     int8 = _quantise(report.path, digits, output / "model-int8.onnx")
-    say(f"\n5. int8: {int8.size_ratio:.2f} of the size, the same class for {int8.agreement:.2%} of the test images")
-    say(f"Test accuracy on int8: {int8.accuracy_int8:.2%}, on float {int8.accuracy_float:.2%}")
+    tell("", f"5. int8: {int8.size_ratio:.2f} of the size, the same class for {int8.agreement:.2%} of the test images")
+    tell(f"Test accuracy on int8: {int8.accuracy_int8:.2%}, on float {int8.accuracy_float:.2%}")
     samples = _save_samples(digits["test"], digits, output / "images")
-    page = _write_page(report.path, samples, output / "web", say)
+    page = _write_page(report.path, samples, output / "web", tell)
     _draw_predictions(classifier, digits["test"], digits.class_names, output / "predictions.png")
     runs = {"teacher": teacher, "alone": alone, "distilled": distilled}
     seconds = time.perf_counter() - started
@@ -80,7 +81,7 @@ def demo(
         print_json({**fields, "max_difference": report.max_difference, "seconds": round(seconds, 1)})
         return
     _print_table(runs)
-    print(f"\nMade in {seconds:.0f} s:")
+    say("", f"Made in {seconds:.0f} s:")
     for name in (
         "model.onnx",
         "model-int8.onnx",
@@ -88,16 +89,16 @@ def demo(
         "distilled/model.safetensors",
         "distilled/report.html",
     ):
-        print(f"  {written(output / name)}")
-    print("\nNow try:")
-    print(f"  {program()} classify {samples[3]} --model {output / 'model.onnx'}")
+        say(f"  {written(output / name)}")
+    say("", "Now try:")
+    say(f"  {program()} classify {in_shell(samples[3])} --model {in_shell(output / 'model.onnx')}")
     if page is not None:
-        print(f"  {program()} serve-demo {page}")
-    print(f"  {program()} list")
+        say(f"  {program()} serve-demo {in_shell(page)}")
+    say(f"  {program()} list")
 
 
 def _train(
-    arch: Arch, folder: Path, *, data: Dataset, recipe: Recipe, say: Callable[[str], None],
+    arch: Arch, folder: Path, *, data: Dataset, recipe: Recipe, tell: Callable[..., None],
     teacher: FBNet | None = None,
 ) -> Run:  # fmt: skip
     """One of the demo's runs, always begun anew."""
@@ -108,7 +109,7 @@ def _train(
     with TrainingProgress(recipe.epochs) as progress:
         run = train(arch, data, recipe, folder, teacher=teacher, observers=[progress])
     shutil.rmtree(folder / "checkpoints")
-    say(f"Test accuracy: {run.test}")
+    tell(f"Test accuracy: {run.test}")
     return run
 
 
@@ -120,7 +121,7 @@ def _quantise(source: Path, digits: Dataset, path: Path) -> QuantiseReport:
     return quantise(source, path, shown, test=test, labels=labels)
 
 
-def _write_page(model: Path, samples: Sequence[Path], folder: Path, say: Callable[[str], None]) -> Path | None:
+def _write_page(model: Path, samples: Sequence[Path], folder: Path, tell: Callable[..., None]) -> Path | None:
     """A page that classifies in the browser; None where the browser's runtime cannot be had, without a network, say."""
     from fbnetv3_zoo.errors import ZooError
     from fbnetv3_zoo.export.web import write_web
@@ -128,23 +129,23 @@ def _write_page(model: Path, samples: Sequence[Path], folder: Path, say: Callabl
     try:
         page = write_web(model, folder, samples=samples)
     except ZooError as error:
-        say(f"\n6. Web page: left out ({error})")
+        tell("", f"6. Web page: left out ({error})")
         return None
-    say(f"\n6. Web page: the network in a browser, without a server's help, {page.size / 1e6:.1f} MB")
+    tell("", f"6. Web page: the network in a browser, without a server's help, {page.size / 1e6:.1f} MB")
     return folder
 
 
 def _print_table(runs: Mapping[str, Run]) -> None:
     from fbnetv3_zoo import cost_of
 
-    print(f"\n{'network':14}{'learned from':20}{'parameters':>11}{'MMACs':>7}  test accuracy (95 % interval)")
+    say("", f"{'network':14}{'learned from':20}{'parameters':>11}{'MMACs':>7}  test accuracy (95 % interval)")
     sources = {"teacher": "labels", "alone": "labels", "distilled": "teacher and labels"}
     for name, run in runs.items():
         cost, found = cost_of(run.model.arch), run.test
         assert found is not None
         low, high = found.interval
         label = "slim student" if name != "teacher" else "teacher"
-        print(
+        say(
             f"{label:14}{sources[name]:20}{cost.parameters:>11,}{cost.macs / 1e6:>7.2f}  "
             f"{found.fraction:.2%} ({low:.2%} to {high:.2%})"
         )

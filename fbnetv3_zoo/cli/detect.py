@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,7 +10,9 @@ import typer
 
 from fbnetv3_zoo.cli import running
 from fbnetv3_zoo.cli.common import Json, command_group, print_json, some_of, written
-from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.cli.output import complain, say
+from fbnetv3_zoo.errors import ZooError, printable
+from fbnetv3_zoo.paths import exists, make_folder
 
 if TYPE_CHECKING:
     from fbnetv3_zoo.detection.coco import CocoData
@@ -92,7 +93,7 @@ def train(
         return
     _print_precision(run.precision)
     for file in ("model.safetensors", "report.html", "predictions.png", "metrics.jsonl"):
-        print(written(run.folder / file))
+        say(written(run.folder / file))
 
 
 @app.command()
@@ -120,7 +121,7 @@ def validate(
     if as_json:
         print_json({"images": len(data), **asdict(found), "faults": data.faults})
         return
-    print(f"{len(data)} images")
+    say(f"{len(data)} images")
     _print_precision(found)
 
 
@@ -149,7 +150,7 @@ def predict(
         try:
             image = read_image(path)
         except ZooError as error:
-            print(f"error: {error}", file=sys.stderr)
+            complain(f"error: {error}")
             failed = True
             continue
         (found,) = detect(detector, [to_pixels(image)])
@@ -190,11 +191,11 @@ def export(
     if as_json:
         print_json(asdict(report))
         return
-    print(
+    say(
         f"the same as PyTorch on {report.images} images with {sum(report.detections)} detections: boxes within "
         f"{report.box_difference:.2g} pixels, scores within {report.score_difference:.2g}"
     )
-    print(written(output))
+    say(written(output))
 
 
 def _read(annotations: Path, images: Path | None) -> CocoData:
@@ -202,7 +203,7 @@ def _read(annotations: Path, images: Path | None) -> CocoData:
 
     data = read_coco(annotations, images or annotations.parent)
     for fault in data.faults:
-        print(f"{annotations}: {fault}", file=sys.stderr)
+        complain(f"{annotations}: {fault}")
     return data
 
 
@@ -236,12 +237,15 @@ def _write_report(run: DetectionRun, data: CocoData, told: dict[str, object]) ->
 
 
 def _print_precision(found: AveragePrecision) -> None:
+    from rich.cells import cell_len
+
     sizes = {"small": found.small, "medium": found.medium, "large": found.large}
-    print(f"AP {found.ap:.3f}  AP50 {found.ap50:.3f}  AP75 {found.ap75:.3f}")
-    print("  ".join(f"{size} {value:.3f}" for size, value in sizes.items()))
-    width = max(map(len, found.classes))
+    say(f"AP {found.ap:.3f}  AP50 {found.ap50:.3f}  AP75 {found.ap75:.3f}")
+    say("  ".join(f"{size} {value:.3f}" for size, value in sizes.items()))
+    names = {name: printable(name) for name in found.classes}
+    width = max(map(cell_len, names.values()))
     for name, value in found.classes.items():
-        print(f"  {name:{width}}  {value:.3f}")
+        say(f"  {names[name]}{' ' * (width - cell_len(names[name]))}  {value:.3f}")
 
 
 def _targets(images: list[Path], output: Path | None) -> list[Path | None]:
@@ -252,9 +256,9 @@ def _targets(images: list[Path], output: Path | None) -> list[Path | None]:
     for n, target in enumerate(targets):
         if target in targets[:n]:
             raise ZooError(f"{images[targets.index(target)]} and {images[n]} would both be drawn as {target}")
-        if target.exists() and target.samefile(images[n]):
+        if exists(target) and exists(images[n]) and target.samefile(images[n]):
             raise ZooError(f"{target}: is the image itself; give another folder with --output")
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     return [*targets]
 
 
@@ -266,9 +270,9 @@ def _save(picture: Any, target: Path) -> None:
 
 
 def _print_found(path: Path, rows: list[dict[str, Any]], target: Path | None) -> None:
-    print(path if target is None else f"{path} -> {target}")
+    say(path if target is None else f"{path} -> {target}")
     for row in rows:
         x0, y0, x1, y1 = row["box"]
-        print(f"  {row['score']:7.2%}  {row['label']}  ({x0:.0f}, {y0:.0f}) to ({x1:.0f}, {y1:.0f})")
+        say(f"  {row['score']:7.2%}  {row['label']}  ({x0:.0f}, {y0:.0f}) to ({x1:.0f}, {y1:.0f})")
     if not rows:
-        print("  nothing")
+        say("  nothing")

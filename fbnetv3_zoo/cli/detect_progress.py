@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, TextColumn
 
+from fbnetv3_zoo.cli.output import show_above
 from fbnetv3_zoo.cli.progress import EpochBar
 from fbnetv3_zoo.detection.train import DetectionObserver
 
@@ -26,8 +27,8 @@ class DetectionProgress(EpochBar, DetectionObserver):
 
     def on_epoch(self, epoch: DetectionEpoch) -> None:
         """Print the epoch's line."""
-        self.console.print(
+        show_above(
+            self.console,
             f"epoch {epoch.epoch:>3}/{self._epochs}  train loss {epoch.train_loss:.3f}  AP {epoch.ap:.3f}  "
             f"AP50 {epoch.ap50:.3f}  {epoch.seconds:.1f} s",
-            highlight=False,
         )

@@ -9,6 +9,7 @@ import typer
 
 from fbnetv3_zoo.cli import running
 from fbnetv3_zoo.cli.common import DataSource, Depth, Json, Resolution, SmallImages, Width, derived_arch, print_json
+from fbnetv3_zoo.cli.output import say
 from fbnetv3_zoo.errors import ZooError
 
 if TYPE_CHECKING:
@@ -78,8 +79,8 @@ def distil(
     for name, run in runs.items():
         how = "on labels alone" if run is family.teacher else "with the teacher"
         found = f"test accuracy {run.test}" if run.test else f"validation {run.epochs[-1].validation_top1:.2%}"
-        print(f"{name} ({run.model.arch.name}, {how}): {found}")
-        print(f"  {run.folder / 'report.html'}")
+        say(f"{name} ({run.model.arch.name}, {how}): {found}")
+        say(f"  {run.folder / 'report.html'}")
 
 
 def _own_recipe(model: str) -> Recipe:

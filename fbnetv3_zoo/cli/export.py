@@ -21,6 +21,7 @@ from fbnetv3_zoo.cli.common import (
     print_shapes,
     warn_of_random_weights,
 )
+from fbnetv3_zoo.cli.output import say
 
 app = command_group(
     """Take a model to where it will run; whatever is written is compared with PyTorch first.
@@ -59,11 +60,11 @@ def onnx(
         print_json({**asdict(report), "max_difference": report.max_difference})
         return
     warn_of_random_weights(model, network, pretrained=pretrained)
-    print(f"{report.path}: opset {report.opset}, {report.file_size / 1e6:.1f} MB")
+    say(f"{report.path}: opset {report.opset}, {report.file_size / 1e6:.1f} MB")
     print_shapes(report.inputs, report.outputs)
     batches = ", ".join(map(str, report.differences))
     (answers,) = report.outputs
-    print(
+    say(
         f"largest difference to PyTorch: {report.max_difference:.2g} at {answers} up to {report.scale:.2g} "
         f"(batches of {batches} photographs)"
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from fbnetv3_zoo.cli.common import DataSource, Json, Seed, print_json
+from fbnetv3_zoo.cli.output import say
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -85,15 +86,15 @@ def plain(report: QuantiseReport) -> dict[str, Any]:
 
 def print_report(report: QuantiseReport) -> None:
     """What an int8 file is, costs and brings."""
-    print(
+    say(
         f"{report.path}: int8 for {report.route} ({report.target.value}), {report.file_size / 1e6:.2f} MB, "
         f"{report.size_ratio:.2f} of float's size"
     )
     if report.float_layers:
         shown = ", ".join(report.float_layers[:3])
-        print(f"left in float: {len(report.float_layers)} layers ({shown}{', ...' if report.float_layers[3:] else ''})")
-    print(f"same class as float: {report.agreement:.2%} of {report.images} images")
+        say(f"left in float: {len(report.float_layers)} layers ({shown}{', ...' if report.float_layers[3:] else ''})")
+    say(f"same class as float: {report.agreement:.2%} of {report.images} images")
     if report.accuracy_float is not None and report.accuracy_int8 is not None:
-        print(f"accuracy: {report.accuracy_int8:.2%}, float {report.accuracy_float:.2%}")
+        say(f"accuracy: {report.accuracy_int8:.2%}, float {report.accuracy_float:.2%}")
     low, high = report.time_quartiles
-    print(f"time here, one image, one thread: {report.time_ratio:.2f} of float's ({low:.2f} to {high:.2f})")
+    say(f"time here, one image, one thread: {report.time_ratio:.2f} of float's ({low:.2f} to {high:.2f})")

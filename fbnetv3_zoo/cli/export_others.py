@@ -21,6 +21,7 @@ from fbnetv3_zoo.cli.common import (
     warn_of_random_weights,
     written,
 )
+from fbnetv3_zoo.cli.output import say
 from fbnetv3_zoo.errors import ZooError
 
 if TYPE_CHECKING:
@@ -72,11 +73,11 @@ def mobile(
         print_json(_plain(report))
         return
     warn_of_random_weights(model, source, pretrained=pretrained)
-    print(f"{written(report.path)}: for {platform}, optimised {'when opened' if style == 'runtime' else 'now'}")
-    print(f"operators for a small build: {report.operators}")
+    say(f"{written(report.path)}: for {platform}, optimised {'when opened' if style == 'runtime' else 'now'}")
+    say(f"operators for a small build: {report.operators}")
     _print_parity(report.parity)
     for found in report.usability:
-        print(f"suits {found}")
+        say(f"suits {found}")
 
 
 def openvino(
@@ -100,7 +101,7 @@ def openvino(
         print_json(_plain(report))
         return
     warn_of_random_weights(model, source, pretrained=pretrained)
-    print(f"{written(report.path)}, weights in {written(report.weights)}, {'float16' if half else 'float32'}")
+    say(f"{written(report.path)}, weights in {written(report.weights)}, {'float16' if half else 'float32'}")
     print_shapes(report.inputs, report.outputs)
     _print_parity(report.parity)
 
@@ -126,10 +127,10 @@ def executorch(
         print_json(_plain(report))
         return
     warn_of_random_weights(model, network, pretrained=pretrained)
-    print(f"{written(report.path)}: {'one image' if max_batch == 1 else f'up to {max_batch} images'} at a time")
+    say(f"{written(report.path)}: {'one image' if max_batch == 1 else f'up to {max_batch} images'} at a time")
     portable = ", ".join(f"{count} {name}" for name, count in report.portable.items()) or "none"
     pieces = f"{report.parts} piece{'s' if report.parts != 1 else ''}"
-    print(f"operators on XNNPACK: {report.delegated} in {pieces}; on ExecuTorch's own: {portable}")
+    say(f"operators on XNNPACK: {report.delegated} in {pieces}; on ExecuTorch's own: {portable}")
     _print_parity(report.parity)
 
 
@@ -141,7 +142,7 @@ def _source(model: str, *, pretrained: bool) -> FBNet | Path:
 def _print_parity(parity: Mapping[str, FileParity]) -> None:
     for reference, found in parity.items():
         same = "all" if not found.disagree else str(found.images - len(found.disagree))
-        print(
+        say(
             f"largest difference to {reference}: {found.difference:.2g} at logits up to {found.scale:.2g} "
             f"({found.images} images, same top class for {same})"
         )

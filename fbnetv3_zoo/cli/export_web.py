@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from fbnetv3_zoo.cli.common import Json, Pretrained, open_network, print_json, program
+from fbnetv3_zoo.cli.output import in_shell, say
 
 RANDOM = "random, its answers mean nothing"
 
@@ -45,12 +46,12 @@ def web(
         print_json(asdict(report))
         return
     if source is not None:
-        print("weights are random: good for timing, not for classifying")
-    print(
+        say("weights are random: good for timing, not for classifying")
+    say(
         f"{report.folder}: {report.network}, {report.classes} classes, {report.precision}; {report.size / 1e6:.1f} MB "
         f"(model {report.model_size / 1e6:.1f}, ONNX Runtime Web {report.runtime_version} "
         f"{report.runtime_size / 1e6:.1f})"
     )
     if report.licence is not None:
-        print(f"licence of the weights: {report.licence}")
-    print(f"look at it: {program()} serve-demo {report.folder}")
+        say(f"licence of the weights: {report.licence}")
+    say(f"look at it: {program()} serve-demo {in_shell(report.folder)}")

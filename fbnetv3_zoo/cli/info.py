@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from fbnetv3_zoo.cli.common import Depth, Json, Resolution, SmallImages, Width, derived_arch, print_json
+from fbnetv3_zoo.cli.output import say
 
 
 def info(
@@ -75,26 +76,26 @@ def _row(line: Any) -> dict[str, Any]:
 
 def _print_table(data: dict[str, Any]) -> None:
     side = data["resolution"]
-    print(f"{data['name']}, {side} x {side} pixels\n")
-    print(f"{'block':>6}  {'kind':18}{'in':>5}{'expanded':>10}{'out':>6}{'k':>3}{'s':>3}{'SE':>5}{'map':>6}", end="")
-    print(f"{'MACs':>13}{'parameters':>12}")
+    say(f"{data['name']}, {side} x {side} pixels", "")
+    head = f"{'block':>6}  {'kind':18}{'in':>5}{'expanded':>10}{'out':>6}{'k':>3}{'s':>3}{'SE':>5}{'map':>6}"
+    say(f"{head}{'MACs':>13}{'parameters':>12}")
     for row in data["blocks"]:
         expanded, squeezed = row["expanded_channels"] or "-", row["squeeze_excite_channels"] or "-"
-        print(
+        say(
             f"{row['stage']:>4}.{row['block']:<2} {row['kind']:18}{row['in_channels']:>5}{expanded:>10}"
             f"{row['out_channels']:>6}{row['kernel_size']:>3}{row['stride']:>3}{squeezed:>5}{row['size']:>6}"
             f"{row['macs']:>13,}{row['parameters']:>12,}"
         )
     published = data["published"] or {}
-    print()
+    say()
     for key, label in (("macs", "MACs"), ("conv_weights", "conv weights")):
         beside = f"   (published: {published[key]:,})" if key in published else ""
-        print(f"{label:16}{data[key]:>16,}{beside}")
-    print(f"{'parameters':16}{data['parameters']:>16,}")
-    print(f"{'peak activation':16}{data['peak_activation']:>16,}   (elements held at once, one image)")
+        say(f"{label:16}{data[key]:>16,}{beside}")
+    say(f"{'parameters':16}{data['parameters']:>16,}")
+    say(f"{'peak activation':16}{data['peak_activation']:>16,}   (elements held at once, one image)")
     for weights in data["weights"]:
-        print(f"\nweights {weights['name']} (licence {weights['licence']})")
+        say("", f"weights {weights['name']} (licence {weights['licence']})")
         for line in (*weights["accuracy"], *filter(None, [weights["note"]])):
-            print(f"    {line}")
+            say(f"    {line}")
     if not data["weights"]:
-        print(f"{'weights':16}{'-':>16}   none are published for this network")
+        say(f"{'weights':16}{'-':>16}   none are published for this network")

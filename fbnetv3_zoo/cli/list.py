@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from fbnetv3_zoo.cli.common import Json, print_json
+from fbnetv3_zoo.cli.output import say
 from fbnetv3_zoo.errors import ZooError
 
 
@@ -38,8 +39,8 @@ def list_(
     if as_json:
         print_json(rows)
         return
-    print(f"{'name':16}{'pixels':>8}{'MMACs':>9}{'Mparams':>9}{'top-1 % (published)':>21}")
+    say(f"{'name':16}{'pixels':>8}{'MMACs':>9}{'Mparams':>9}{'top-1 % (published)':>21}")
     for row in rows:
         top1 = f"{row['published_top1']:.2f}" if row["published_top1"] is not None else "-"
         macs, parameters = row["macs"] / 1e6, row["parameters"] / 1e6
-        print(f"{row['name']:16}{row['resolution']:>8}{macs:>9.1f}{parameters:>9.2f}{top1:>21}")
+        say(f"{row['name']:16}{row['resolution']:>8}{macs:>9.1f}{parameters:>9.2f}{top1:>21}")

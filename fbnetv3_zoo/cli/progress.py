@@ -5,9 +5,9 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from fbnetv3_zoo.cli.output import console, show_above
 from fbnetv3_zoo.cli.running import leads
 from fbnetv3_zoo.training.run import Observer
 
@@ -25,7 +25,7 @@ class EpochBar:
     """
 
     def __init__(self, epochs: int, *columns: ProgressColumn) -> None:
-        self.console = Console(stderr=True)
+        self.console = console()
         times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
         shown = self.console.is_terminal and leads()
         self._progress = Progress(*columns, *times, console=self.console, disable=not shown)
@@ -57,7 +57,7 @@ class TrainingProgress(EpochBar, Observer):
     def announce(self, name: str) -> None:
         """Print that the lines that follow are those of the run ``name``."""
         if leads():
-            self.console.print(f"{name}:", highlight=False, markup=False)
+            show_above(self.console, f"{name}:")
 
     def on_step(self, step: Step) -> None:
         """Move the bar."""
@@ -65,9 +65,9 @@ class TrainingProgress(EpochBar, Observer):
 
     def on_epoch(self, epoch: Epoch) -> None:
         """Print the epoch's line."""
-        self.console.print(
+        show_above(
+            self.console,
             f"epoch {epoch.epoch:>3}/{self._epochs}  train loss {epoch.train_loss:.3f}  "
             f"validation loss {epoch.validation_loss:.3f}  top-1 {epoch.validation_top1:7.2%}  {epoch.seconds:.1f} s"
             + (f"  {epoch.skipped} images could not be read" if epoch.skipped else ""),
-            highlight=False,
         )

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from fbnetv3_zoo.cli.common import Json, command_group, print_json
+from fbnetv3_zoo.cli.output import say, say_text
 
 app = command_group(
     """The named recipes: list them, show every value with its source.
@@ -28,7 +29,7 @@ def list_(as_json: Json = False) -> None:
         print_json({name: named.purpose for name, named in NAMED.items()})
         return
     for name, named in NAMED.items():
-        print(f"{name:11}{named.purpose}")
+        say(f"{name:11}{named.purpose}")
 
 
 @app.command()
@@ -44,10 +45,10 @@ def show(
 
     found, named = find_recipe(recipe), NAMED.get(recipe)
     if as_json:
-        print(found.to_json())
+        say_text(found.to_json())
         return
-    print(f"{recipe}: {named.purpose if named else 'a recipe of your own'}\n")
+    say(f"{recipe}: {named.purpose if named else 'a recipe of your own'}", "")
     values = found.values()
     width = 2 + max(map(len, values))
     for field, value in values.items():
-        print(f"{field:{width}}{value!s:18}{named.source_of(field) if named else ''}".rstrip())
+        say(f"{field:{width}}{value!s:18}{named.source_of(field) if named else ''}".rstrip())

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from fbnetv3_zoo.cli.common import written
+from fbnetv3_zoo.cli.output import say
 
 if TYPE_CHECKING:
     from fbnetv3_zoo.recipe import Recipe
@@ -96,8 +97,8 @@ def outcome(run: Run) -> dict[str, Any]:
 def print_outcome(run: Run) -> None:
     """A finished run for people."""
     last = run.epochs[-1]
-    print(f"validation accuracy {last.validation_top1:.2%} after {last.epoch} epochs")
+    say(f"validation accuracy {last.validation_top1:.2%} after {last.epoch} epochs")
     if run.test:
-        print(f"test accuracy {run.test}")
+        say(f"test accuracy {run.test}")
     for name in ("model.safetensors", "best.safetensors", "report.html", "metrics.jsonl", "curve.png"):
-        print(written(run.folder / name))
+        say(written(run.folder / name))

@@ -10,6 +10,7 @@ import typer
 
 from fbnetv3_zoo.cli import search_lut, search_show, search_supernet
 from fbnetv3_zoo.cli.common import Json, command_group, print_json, written
+from fbnetv3_zoo.cli.output import say
 from fbnetv3_zoo.errors import ZooError
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ def carry_out(plan: Plan, origin: Origin, folder: Path, options: dict[str, Any],
         return
     search_show.print_summary(record)
     for path in files_of(record):
-        print(written(path))
+        say(written(path))
 
 
 def files_of(record: Record) -> list[Path]:
@@ -213,10 +214,10 @@ def pretrain(
     if as_json:
         print_json({"file": output, "points": len(points.codes), "held_out": figures})
         return
-    print(f"{len(points.codes):,} points; on the fifth held out:")
+    say(f"{len(points.codes):,} points; on the fifth held out:")
     for statistic, of in figures.items():
-        print(f"{statistic:18} R2 {of['r2']:.4f}  Kendall {of['kendall']:.4f}")
-    print(written(output))
+        say(f"{statistic:18} R2 {of['r2']:.4f}  Kendall {of['kendall']:.4f}")
+    say(written(output))
 
 
 @app.command()
@@ -244,7 +245,7 @@ def evolve(
             print_json(front)
             return
         for point in front:
-            print(f"{pareto} {point['cost']:>16,.6g}  predicted {point['score']:.4f}")
+            say(f"{pareto} {point['cost']:>16,.6g}  predicted {point['score']:.4f}")
         return
     winners = evolve_again(record, [parse_constraint(text) for text in constraint or []])
     paths = write_winners(record.plan, winners, folder)
@@ -253,7 +254,7 @@ def evolve(
         return
     search_show.print_winners(record, winners)
     for path in paths:
-        print(written(path))
+        say(written(path))
 
 
 for command in (

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fbnetv3_zoo.cli.common import Json, print_json, written
+from fbnetv3_zoo.cli.output import console, say
 from fbnetv3_zoo.cli.search_spaces import find_any_space
 from fbnetv3_zoo.errors import ZooError, check_whole
 
@@ -58,11 +59,11 @@ def lut(
         counts = {"blocks": len(wanted), "measured": measured, "seconds": seconds, "scale": table.scale}
         print_json({"file": output, "space": searched.name, **counts, "check": found})
         return
-    print(f"space {searched.name}: {len(wanted):,} blocks, of which {measured:,} were measured now, in {seconds:.0f} s")
-    print(f"on {table.conditions}")
+    say(f"space {searched.name}: {len(wanted):,} blocks, of which {measured:,} were measured now, in {seconds:.0f} s")
+    say(f"on {table.conditions}")
     if table.check:
-        print(f"{table.check}; estimates are multiplied by {table.scale:.3f}")
-    print(written(output))
+        say(f"{table.check}; estimates are multiplied by {table.scale:.3f}")
+    say(written(output))
 
 
 def _find(source: str, resolution: int | None) -> Space | LayerSpace:
@@ -132,7 +133,6 @@ def _measure(
     wanted: Sequence[BlockKey], activation: Activation, output: Path, *, threads: int, rounds: int
 ) -> tuple[LatencyTable, int]:
     """The table with all ``wanted``, written to ``output``, and how many blocks were measured for it."""
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -147,10 +147,10 @@ def _measure(
 
     known = LatencyTable.load(output) if output.exists() else None
     missing = len(wanted) if known is None else len(known.lacks(wanted))
-    console = Console(stderr=True)
+    screen = console()
     columns = (TextColumn("blocks"), BarColumn(), MofNCompleteColumn())
     times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-    with Progress(*columns, *times, console=console, disable=not console.is_terminal) as progress:
+    with Progress(*columns, *times, console=screen, disable=not screen.is_terminal) as progress:
         task = progress.add_task("", total=missing)
         table = measure_blocks(
             wanted, activation, threads=threads, rounds=rounds, table=known, path=output,

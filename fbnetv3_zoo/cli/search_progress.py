@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 
+from fbnetv3_zoo.cli.output import console, show_above
 from fbnetv3_zoo.cli.progress import EpochBar
 from fbnetv3_zoo.search.run import Observer
 from fbnetv3_zoo.search.supernet.run import SupernetObserver
@@ -21,17 +21,17 @@ class SearchProgress(Observer):
     """A line on standard error for every stage and every candidate."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True)
+        self._console = console()
 
     def on_stage(self, line: str) -> None:
         """Print the stage's line."""
-        self._console.print(line, highlight=False, markup=False)
+        show_above(self._console, line)
 
     def on_outcome(self, trial: Trial, outcome: Outcome) -> None:
         """Print the candidate's line."""
         ended = f"{outcome.failure.value}: {outcome.reason}" if outcome.failure else f"score {outcome.curve[-1]:.4f}"
         line = f"  candidate {trial.number:>3}  {ended}  {outcome.seconds:.1f} s"
-        self._console.print(line, highlight=False, markup=False)
+        show_above(self._console, line)
 
 
 class SupernetProgress(EpochBar, SupernetObserver):
@@ -50,9 +50,9 @@ class SupernetProgress(EpochBar, SupernetObserver):
 
     def on_epoch(self, epoch: SupernetEpoch) -> None:
         """Print the epoch's line."""
-        self.console.print(
+        show_above(
+            self.console,
             f"epoch {epoch.epoch:>3}/{self._plan.recipe.epochs}  loss {epoch.train_loss:.3f}  "
             f"top-1 {epoch.validation_top1:7.2%}  expected {self._plan.cost} {epoch.cost:,.6g}  "
             f"decided {epoch.decided:4.0%}  {epoch.seconds:.1f} s",
-            highlight=False, soft_wrap=True,
-        )  # fmt: skip
+        )

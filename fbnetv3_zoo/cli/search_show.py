@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fbnetv3_zoo.cli.common import Json, print_json, written
+from fbnetv3_zoo.cli.output import say, say_text
 from fbnetv3_zoo.cli.search_spaces import find_any_space, print_dimensions, whether_inside
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def export(
         print_json({"files": [*paths, path]})
         return
     for one in (*paths, path):
-        print(written(one))
+        say(written(one))
 
 
 def report(folder: Folder, output: Annotated[Path | None, typer.Option(help="HTML file to write.")] = None) -> None:
@@ -73,7 +74,7 @@ def report(folder: Folder, output: Annotated[Path | None, typer.Option(help="HTM
         write_supernet_report(SupernetRecord.read(folder), path)
     else:
         write_report(Record.read(folder), path)
-    print(written(path))
+    say(written(path))
 
 
 def space(
@@ -91,22 +92,22 @@ def space(
     found = find_any_space(name)
     if contains is not None:
         if not isinstance(found, Space):
-            print(whether_inside(found, contains))
+            say(whether_inside(found, contains))
             return
         reasons = found.outside(find_arch(contains))
-        print(f"{contains} is {'no ' if reasons else 'a '}network of space {found.name}")
+        say(f"{contains} is {'no ' if reasons else 'a '}network of space {found.name}")
         for reason in reasons:
-            print(f"  {reason}")
+            say(f"  {reason}")
         return
     if as_json:
-        print(found.to_json())
+        say_text(found.to_json())
         return
     print_dimensions(found.dimensions)
     if not isinstance(found, Space):
-        print(f"{found.size:.4g} points of {len(found.layers)} layers")
+        say(f"{found.size:.4g} points of {len(found.layers)} layers")
         return
-    print(f"{found.count('architecture'):.4g} architectures x {found.count('recipe'):.4g} recipes (points, every value")
-    print("of every dimension counted; rows of one block have values without effect)")
+    say(f"{found.count('architecture'):.4g} architectures x {found.count('recipe'):.4g} recipes (points, every value")
+    say("of every dimension counted; rows of one block have values without effect)")
 
 
 def plan(name: Annotated[str, typer.Argument(help="A plan: paper, paper_recipe or tiny.")]) -> None:
@@ -116,7 +117,7 @@ def plan(name: Annotated[str, typer.Argument(help="A plan: paper, paper_recipe o
     """
     from fbnetv3_zoo.search import find_plan
 
-    print(find_plan(name).to_json())
+    say_text(find_plan(name).to_json())
 
 
 def summary(record: Record) -> dict[str, Any]:
@@ -153,13 +154,13 @@ def print_summary(record: Record) -> None:
     """A search for people."""
     found = summary(record)
     state = "done" if record.done else f"round {found['round']} of {found['rounds']}"
-    print(f"{record.plan.name}: {state}; {found['finished']} of {found['asked']} candidates finished")
+    say(f"{record.plan.name}: {state}; {found['finished']} of {found['asked']} candidates finished")
     for failure, count in found["failed"].items():
-        print(f"  {count} failed: {failure}")
+        say(f"  {count} failed: {failure}")
     if record.stop is not None:
-        print(f"training stops after epoch {record.stop_epoch} of {record.plan.rounds.epochs}")
+        say(f"training stops after epoch {record.stop_epoch} of {record.plan.rounds.epochs}")
     if found["best"] is not None:
-        print(f"best score {found['best']:.4f}")
+        say(f"best score {found['best']:.4f}")
     print_winners(record, record.winners)
 
 
@@ -168,4 +169,4 @@ def print_winners(record: Record, winners: Sequence[Winner]) -> None:
     for winner in winners:
         costs = ", ".join(f"{name} {value:,.6g}" for name, value in winner.costs.items())
         measured = "not trained" if winner.measured is None else f"measured {winner.measured:.4f}"
-        print(f"{record.plan.result_name(winner.constraint)}: {measured}, predicted {winner.predicted:.4f}; {costs}")
+        say(f"{record.plan.result_name(winner.constraint)}: {measured}, predicted {winner.predicted:.4f}; {costs}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fbnetv3_zoo.cli.output import say
 from fbnetv3_zoo.errors import ZooError, nearest
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def print_dimensions(dimensions: Sequence[Dimension]) -> None:
     """What there is to choose, a line a dimension."""
     width = 2 + max((len(d.name) for d in dimensions), default=0)
     for dimension in dimensions:
-        print(f"{dimension.name:{width}}{', '.join(map(str, dimension.options.values))}")
+        say(f"{dimension.name:{width}}{', '.join(map(str, dimension.options.values))}")
 
 
 def whether_inside(space: LayerSpace, source: str) -> str:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fbnetv3_zoo.cli import running
-from fbnetv3_zoo.cli.common import DataSource, Json, print_json, written
+from fbnetv3_zoo.cli.common import DataSource, Json, print_json, program, written
+from fbnetv3_zoo.cli.output import in_shell, say
 from fbnetv3_zoo.errors import ZooError
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def _carry_out(kind: str, options: dict[str, Any]) -> None:
         return
     _print_record(record)
     for path in (*record.files, report):
-        print(written(path))
+        say(written(path))
 
 
 def _told(record: SupernetRecord) -> dict[str, Any]:
@@ -126,6 +127,6 @@ def _told(record: SupernetRecord) -> dict[str, Any]:
 def _print_record(record: SupernetRecord) -> None:
     found, last, cost = record.found, record.epochs[-1], record.plan.cost
     bound = "" if record.plan.target is None else f" (target {record.plan.target})"
-    print(f"supernet: validation accuracy {last.validation_top1:.2%} after {last.epoch} epochs")
-    print(f"{record.arch.name}: {found.cost:,.6g} {cost}{bound}; train it from scratch:")
-    print(f"fbnetv3 train --model {record.files[0]} --data ... --output ...")
+    say(f"supernet: validation accuracy {last.validation_top1:.2%} after {last.epoch} epochs")
+    say(f"{record.arch.name}: {found.cost:,.6g} {cost}{bound}; train it from scratch:")
+    say(f"{program()} train --model {in_shell(record.files[0])} --data ... --output ...")

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from fbnetv3_zoo.cli.output import flush, say
+
 
 def serve_demo(
     folder: Annotated[Path, typer.Argument(help="A folder that `fbnetv3 export web` wrote.")],
@@ -23,7 +25,8 @@ def serve_demo(
     from fbnetv3_zoo.export.serve import page_server
 
     server = page_server(folder, host=host, port=port)
-    print(f"{server.address} (Ctrl-C ends)", flush=True)
+    say(f"{server.address} (Ctrl-C ends)")
+    flush()
     if open_browser:
         import webbrowser
 
@@ -31,4 +34,4 @@ def serve_demo(
     try:
         server.run()
     except KeyboardInterrupt:
-        print("ended")
+        say("ended")

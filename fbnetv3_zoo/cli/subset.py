@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from fbnetv3_zoo.cli.common import Json, print_json, written
+from fbnetv3_zoo.cli.output import say
 
 
 def subset(
@@ -35,5 +36,5 @@ def subset(
         print_json({"file": output, "name": part.name, "classes": len(part.class_names), **counts})
         return
     told = ", ".join(f"{count:,} images for {split}" for split, count in counts.items())
-    print(f"{part.name}: {told}")
-    print(written(output))
+    say(f"{part.name}: {told}")
+    say(written(output))

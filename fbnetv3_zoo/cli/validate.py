@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from fbnetv3_zoo.cli.common import DataSource, Json, Pretrained, Seed, open_classifier, print_json, some_of
-from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.cli.output import console, say
+from fbnetv3_zoo.errors import ZooError, printable
 
 if TYPE_CHECKING:
     from fbnetv3_zoo.description import Description
@@ -67,14 +68,13 @@ def validate(
 @contextmanager
 def _counted(predict: Predict, total: int) -> Iterator[Predict]:
     """``predict`` with a bar on the terminal that counts the images answered."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    console = Console(stderr=True)
+    screen = console()
     columns = ("images", MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
-    silent = not console.is_terminal
+    silent = not screen.is_terminal
     with Progress(  # refreshed from here: processes are forked meanwhile, and threads do not survive that
-        *columns, console=console, disable=silent, transient=True, auto_refresh=False
+        *columns, console=screen, disable=silent, transient=True, auto_refresh=False
     ) as progress:
         task = progress.add_task("", total=total)
 
@@ -109,19 +109,14 @@ def _plain(found: Evaluation) -> dict[str, object]:
 
 def _print_summary(split: str, found: Evaluation) -> None:
     low, high = found.top5_interval
-    print(f"{split} accuracy {found}")
-    print(f"top-5 {found.top5_fraction:.2%} ({found.top5} of {found.total}; 95 % interval {low:.2%} to {high:.2%})")
-    print(f"loss {found.loss:.4f}")
+    say(f"{split} accuracy {found}")
+    say(f"top-5 {found.top5_fraction:.2%} ({found.top5} of {found.total}; 95 % interval {low:.2%} to {high:.2%})")
+    say(f"loss {found.loss:.4f}")
     speed = f"{found.images_per_second:,.1f} images/s"
-    print(f"{speed} over the whole evaluation ({found.seconds:.1f} s: reading, preparing, answering)")
+    say(f"{speed} over the whole evaluation ({found.seconds:.1f} s: reading, preparing, answering)")
     if found.skipped:
-        shown = ", ".join(map(_printable, found.skipped[:5]))
-        print(f"left out, as they cannot be read: {len(found.skipped)} ({shown}{_more(len(found.skipped) - 5)})")
-
-
-def _printable(name: str) -> str:
-    """``name`` with what cannot be shown written out: a file's name need not be text."""
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in name)
+        shown = ", ".join(map(printable, found.skipped[:5]))
+        say(f"left out, as they cannot be read: {len(found.skipped)} ({shown}{_more(len(found.skipped) - 5)})")
 
 
 def _more(count: int) -> str:
@@ -133,11 +128,11 @@ def _print_classes(rows: tuple[ClassAccuracy, ...]) -> None:
 
     from fbnetv3_zoo.training.answers import worst_first
 
-    names = {row.name: _printable(row.name) for row in rows}
+    names = {row.name: printable(row.name) for row in rows}
     width = max(5, *map(cell_len, names.values()))
-    print(f"\n{'class':{width}}  images  right  accuracy  95 % interval")
+    say("", f"{'class':{width}}  images  right  accuracy  95 % interval")
     for row in worst_first(rows):
         accuracy = "-" if row.fraction is None else f"{row.fraction:.2%}"
         low, high = row.interval
         label = names[row.name] + " " * (width - cell_len(names[row.name]))
-        print(f"{label}  {row.images:>6}  {row.right:>5}  {accuracy:>8}  {low:.2%} to {high:.2%}")
+        say(f"{label}  {row.images:>6}  {row.right:>5}  {accuracy:>8}  {low:.2%} to {high:.2%}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fbnetv3_zoo.cli.common import Json, command_group, print_json, written
+from fbnetv3_zoo.cli.output import say, say_text
 from fbnetv3_zoo.errors import ZooError
 
 if TYPE_CHECKING:
@@ -50,14 +51,14 @@ def list_(
     if as_json:
         print_json(rows)
         return
-    print(f"{'name':24}{'MB':>7}{'top-1 %':>9}{'pixels':>8}  {'licence':14}cache")
+    say(f"{'name':24}{'MB':>7}{'top-1 %':>9}{'pixels':>8}  {'licence':14}cache")
     for row in rows:
         top1 = row["accuracy"][0]
-        print(
+        say(
             f"{row['name']:24}{row['megabytes']:>7.1f}{top1['top1']:>9.2f}{top1['resolution']:>8}"
             f"  {row['licence']:14}{'kept' if row['kept'] else '-'}"
         )
-    print(f"\nMB: parameters in float32. top-1: ImageNet, by the publishers' records. Cache: {store.folder}")
+    say("", f"MB: parameters in float32. top-1: ImageNet, by the publishers' records. Cache: {store.folder}")
 
 
 @app.command()
@@ -84,7 +85,7 @@ def fetch(
         kept = get(record, store)
         rows.append({"name": record.name, "path": kept.path, "source_sha256": kept.source, "blake3": kept.digest})
         if not as_json:
-            print(written(kept.path))
+            say(written(kept.path))
     if as_json:
         print_json(rows)
 
@@ -135,7 +136,7 @@ def convert(
     if as_json:
         print_json({"file": target, "model": network.arch.name, "classes": network.arch.num_classes})
         return
-    print(f"{network.arch.name}, {network.arch.num_classes} classes: {written(target)}")
+    say(f"{network.arch.name}, {network.arch.num_classes} classes: {written(target)}")
 
 
 @app.command()
@@ -161,11 +162,11 @@ def card(
     else:
         text = record_card(find_record(weights))
     if output is None:
-        print(text, end="")
+        say_text(text)
         return
     with replacing(output) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    print(written(output))
+    say(written(output))
 
 
 @app.command()
@@ -213,9 +214,9 @@ def _show(found: list[Any], *, as_json: bool, nothing: str) -> None:
         print_json([{"path": e.path, "name": e.name, "state": e.state.value, "size": e.size} for e in found])
         return
     for entry in found:
-        print(f"{entry.state.value:13}{entry.size / 1e6:>7.1f} MB  {os.fspath(entry.path)}")
+        say(f"{entry.state.value:13}{entry.size / 1e6:>7.1f} MB  {os.fspath(entry.path)}")
     if not found:
-        print(nothing)
+        say(nothing)
 
 
 def _lines(path: Path) -> tuple[str, ...]:

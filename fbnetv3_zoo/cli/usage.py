@@ -1,0 +1,54 @@
+"""What the command line says of options and arguments that are not right, with what was probably meant."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fbnetv3_zoo.errors import nearest, printable
+
+_ELSEWHERE = {
+    "amp": "--precision", "arch": "--model", "architecture": "--model", "b": "--batch-size", "c": "--classes",
+    "ckpt": "--weights", "checkpoint": "--weights", "gpu": "--device", "gpus": "--device", "image-size": "--resolution",
+    "img": "--resolution", "img-size": "--resolution", "imgsz": "--resolution", "input-size": "--resolution",
+    "j": "--workers", "o": "--output", "size": "--resolution", "source": "--data",
+}  # fmt: skip
+"""What other programs call options, without hyphens at the beginning."""
+
+
+def line_of(error: Any, program: Any, arguments: Sequence[str]) -> str:
+    """One line for a complaint of typer's: what it says, what was meant, and whose help tells more.
+
+    ``program`` is the command that was given ``arguments``; some complaints do not say which of its commands they are
+    about.
+    """
+    told, context = error.format_message(), getattr(error, "ctx", None)
+    if hasattr(error, "possibilities") and context is not None:
+        known = [name for parameter in context.command.params for name in (*parameter.opts, *parameter.secondary_opts)]
+        told = f"{error.message}{meant(error.option_name, known)}"
+    told = told.replace(": Value error, ", ": ")  # pydantic's, within typer
+    place = _named_in(program, arguments) if context is None else context.command_path
+    return f"{' '.join(told.split())} (see `{place} --help`)"
+
+
+def _named_in(program: Any, arguments: Sequence[str]) -> str:
+    """The command that the first of ``arguments`` name: "fbnetv3 export onnx"."""
+    names = ["fbnetv3"]
+    for word in arguments:
+        program = getattr(program, "commands", {}).get(word)
+        if program is None:
+            break
+        names.append(word)
+    return " ".join(names)
+
+
+def meant(given: str, known: Sequence[str]) -> str:
+    """``" (did you mean '--learning-rate'?)"`` for the option nearest to ``given``, or nothing when none is near."""
+    options = [name for name in known if name.startswith("--")]
+    word = given.lstrip("-").lower().replace("_", "-")
+    initials = [name for name in options if "".join(part[:1] for part in name[2:].split("-")) == word and len(word) > 1]
+    begun = [name for name in options if name[2:].startswith(word) and len(word) > 1]
+    elsewhere = [_ELSEWHERE[word]] if _ELSEWHERE.get(word) in options else []
+    for found in (*elsewhere, *initials, *begun):
+        return f" (did you mean {found!r}?)"
+    return printable(nearest(f"--{word}", options))
