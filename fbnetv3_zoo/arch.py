@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 
-from fbnetv3_zoo.errors import LARGEST, ZooError, check_number, check_type, check_whole
+from fbnetv3_zoo.errors import ZooError, check_number, check_type, check_whole, shown
 from fbnetv3_zoo.plain import from_json, to_json
 from fbnetv3_zoo.rows import Conv, InvertedResidual, PoolingHead, Row, Skip, round_width
 
@@ -66,8 +66,9 @@ class Arch:
     num_classes: int = 1000
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
-            raise ZooError(f"Arch.name is {self.name!r}; use letters, digits, '.', '_' and '-', as in a file name")
+        if not isinstance(self.name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{,199}", self.name):
+            told = "use letters, digits, '.', '_' and '-', as in a file name, 200 at most"
+            raise ZooError(f"Arch.name is {shown(self.name)}; {told}")
         for field in ("resolution", "width_divisor", "in_channels", "num_classes"):
             check_whole(f"{self.name}: {field}", getattr(self, field))
         self._check_stages()
@@ -79,17 +80,22 @@ class Arch:
 
     def _check_stages(self) -> None:
         if not isinstance(self.stages, tuple) or not self.stages:
-            raise ZooError(f"{self.name}: stages is {self.stages!r}; give a tuple of stages, each a tuple of rows")
+            raise ZooError(f"{self.name}: stages is {shown(self.stages)}; give a tuple of stages, each a tuple of rows")
         for s, stage in enumerate(self.stages):
             if not isinstance(stage, tuple) or not stage:
-                raise ZooError(f"{self.name}: stages[{s}] is {stage!r}; give a tuple of at least one row")
+                raise ZooError(f"{self.name}: stages[{s}] is {shown(stage)}; give a tuple of at least one row")
             for r, row in enumerate(stage):
                 kinds = "Conv, InvertedResidual, Skip or PoolingHead"
                 check_type(f"{self.name}: stages[{s}][{r}]", row, Row, f"a {kinds}")
                 if isinstance(row, PoolingHead) and (s, r) != (len(self.stages) - 1, len(stage) - 1):
                     raise ZooError(f"{self.name}: stages[{s}][{r}] is a PoolingHead; it may only be the last row")
-        for block in self.blocks:
+        try:
+            blocks = self.blocks
+        except ZooError as error:
+            raise ZooError(f"{self.name}: {error}") from None
+        for block in blocks:
             _check_groups(self.name, block)
+        check_size(self.name, blocks, resolution=self.resolution, num_classes=self.num_classes)
 
     def to_json(self) -> str:
         """This network as JSON text; :meth:`from_json` gives an equal value back."""
@@ -128,6 +134,10 @@ class Arch:
         """
         for field, factor in (("width", width), ("depth", depth), ("resolution", resolution)):
             check_number(f"scaled: {field}", factor, above=0)
+        if (blocks := math.ceil(len(self.blocks) * depth)) > MOST_BLOCKS:
+            raise ZooError(
+                f"{self.name}: scaled by a depth of {depth:g}, it has {blocks} blocks; at most {MOST_BLOCKS}"
+            )
         stages = tuple(
             tuple(_scale_width(row, width, self.width_divisor) for row in _scale_depth(stage, depth))
             for stage in self.stages
@@ -171,8 +181,25 @@ def _unstrided(row: Row) -> Row:
     return row if isinstance(row, PoolingHead) else replace(row, stride=1)
 
 
+MOST_BLOCKS = 1000
+WIDEST = 1 << 17
+"""Upper bound of every width inside a network, in channels."""
+
+LARGEST_KERNEL = 127
+MOST_WEIGHTS, MOST_ELEMENTS = 1 << 31, 1 << 33
+"""Upper bounds of a network's weights, and of the elements of any of its maps for one image.
+
+FBNetV3-20G has 105 million weights and maps of 3 million elements; four times as wide or deep or large it still fits.
+"""
+
+
 def settle(stages: Sequence[Sequence[Row]], *, in_channels: int, width_divisor: int = 8) -> tuple[Block, ...]:
-    """The blocks of ``stages`` in order, every width settled, for a map of ``in_channels``."""
+    """The blocks of ``stages`` in order, every width settled, for a map of ``in_channels``.
+
+    Raises :class:`ZooError` for more than :data:`MOST_BLOCKS`.
+    """
+    if (count := sum(_repeats(row) for stage in stages for row in stage)) > MOST_BLOCKS:
+        raise ZooError(f"its rows are {count} blocks together; at most {MOST_BLOCKS} can be built")
     blocks: list[Block] = []
     channels, reduction = in_channels, 1
     for s, stage in enumerate(stages):
@@ -213,11 +240,41 @@ def _settle_block(stage: int, index: int, row: Row, channels: int, reduction: in
     )
 
 
+def check_size(name: str, blocks: Sequence[Block], *, resolution: int, num_classes: int) -> None:
+    """Raise unless a network of ``blocks`` and a classifier can be built and computed for an image of that side."""
+    weights, side = blocks[-1].out_channels * num_classes, resolution
+    for block in blocks:
+        place = f"{name}: stage {block.stage}, block {block.index}"
+        if block.kernel_size > LARGEST_KERNEL:
+            raise ZooError(f"{place}: kernel_size is {block.kernel_size}; it must be at most {LARGEST_KERNEL}")
+        before, side = side, max(1, (side + 2 * block.padding - block.kernel_size) // block.stride + 1)
+        weights += _weights(block)
+        widest = max(block.in_channels, block.expanded_channels)
+        if (elements := max(widest * before**2, block.out_channels * side**2)) > MOST_ELEMENTS:
+            raise ZooError(f"{place}: its maps have {elements} elements; at most {MOST_ELEMENTS} can be computed")
+    if weights > MOST_WEIGHTS:
+        raise ZooError(f"{name}: has about {weights} weights; at most {MOST_WEIGHTS} can be built")
+
+
+def _weights(block: Block) -> int:
+    """Weights of the convolutions of ``block``."""
+    size, before, after = block.kernel_size**2, block.in_channels, block.out_channels
+    if isinstance(block.row, Conv):
+        return size * before * after
+    if isinstance(block.row, Skip):
+        return 0 if block.keeps_shape else before * after
+    grouped = block.row.groups_1x1 if isinstance(block.row, InvertedResidual) else 1
+    middle = block.expanded_channels
+    inside = size * middle * (middle // block.groups) if isinstance(block.row, InvertedResidual) else 0
+    return (before + after) * middle // grouped + inside + 2 * middle * block.se_channels
+
+
 def _check_groups(name: str, block: Block) -> None:
     place = f"{name}: stage {block.stage}, block {block.index}"
     row = block.row
-    if block.expanded_channels > LARGEST:
-        raise ZooError(f"{place}: expanded width is {block.expanded_channels}; it must be at most {LARGEST}")
+    for what in ("in_channels", "expanded_channels", "out_channels", "se_channels"):
+        if (width := getattr(block, what)) > WIDEST:
+            raise ZooError(f"{place}: {what} is {width}; it must be at most {WIDEST}")
     if not isinstance(row, InvertedResidual):
         return
     if block.expanded_channels % block.groups:

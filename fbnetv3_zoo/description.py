@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.plain import from_plain, to_plain
+from fbnetv3_zoo.errors import ZooError, shown
+from fbnetv3_zoo.plain import from_plain, parse_json, to_plain
 from fbnetv3_zoo.preprocess import Preprocess
 
 FORMAT, VERSION = "fbnetv3_zoo", "1"
@@ -58,13 +58,15 @@ class Description:
         if metadata.get("format") != FORMAT:
             return None
         if (found := metadata.get("format_version")) != VERSION:
-            raise ZooError(f"has format version {found!r}; this release reads {VERSION!r}, upgrade fbnetv3-zoo")
+            raise ZooError(f"has format version {shown(found)}; this release reads {VERSION!r}, upgrade fbnetv3-zoo")
         try:
             arch = Arch.from_json(metadata["arch"])
-            preprocess = from_plain(Preprocess, json.loads(metadata["preprocess"]), "preprocess")
-            names = _names(json.loads(metadata["class_names"]))
+            preprocess = from_plain(Preprocess, parse_json(metadata["preprocess"], "preprocess"), "preprocess")
+            names = _names(parse_json(metadata["class_names"], "class_names"))
             return cls(arch, preprocess, names, metadata.get("weights"), metadata.get("licence"))
-        except (KeyError, ValueError) as error:
+        except KeyError as error:
+            raise ZooError(f"damaged description ({error})") from None
+        except ZooError as error:
             raise ZooError(f"damaged description ({error})") from None
 
     def name_of(self, index: int) -> str:

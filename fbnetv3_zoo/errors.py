@@ -15,8 +15,12 @@ E = TypeVar("E", bound=Enum)
 class ZooError(ValueError):
     """Wrong input: one line that says what is wrong, where, and how to mend it.
 
-    The command line prints the line and exits with code 2; a library user catches it as ``ValueError``.
+    The command line prints the line and exits with code 2; a library user catches it as ``ValueError``. Of a message
+    that grew long, as a file holds long values, the beginning and the end are kept.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message if len(message) <= 1200 else f"{message[:900]} ... {message[-200:]}")
 
 
 class Interrupted(Exception):  # noqa: N818 - nothing has gone wrong
@@ -44,6 +48,15 @@ def in_short(told: object) -> str:
     return next(filter(None, lines), "" if isinstance(told, str) else type(told).__name__)[:300]
 
 
+def shown(value: object) -> str:
+    """``value`` as Python writes it, for an error's line: of a long one the beginning."""
+    try:
+        text = printable(repr(value))
+    except RecursionError:
+        return f"a {type(value).__name__} nested too deeply"
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
 LARGEST = 1_000_000
 """Upper bound of every count and number without a tighter one: products of a few of them still fit 64 bits."""
 
@@ -51,7 +64,7 @@ LARGEST = 1_000_000
 def check_whole(place: str, value: object, *, at_least: int = 1, at_most: int = LARGEST) -> None:
     """Raise unless ``value`` is an int (bools excluded) from ``at_least`` to ``at_most``."""
     if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
-        raise ZooError(f"{place} is {value!r}; it must be a whole number of at least {at_least}")
+        raise ZooError(f"{place} is {shown(value)}; it must be a whole number of at least {at_least}")
     if value > at_most:
         raise ZooError(f"{place} is {_short(value)}; it must be a whole number of at most {at_most}")
 
@@ -74,20 +87,20 @@ def check_number(
 
 def _short(value: object) -> str:
     return (
-        f"a number of {value.bit_length()} bits" if isinstance(value, int) and value.bit_length() > 64 else repr(value)
+        f"a number of {value.bit_length()} bits" if isinstance(value, int) and value.bit_length() > 64 else shown(value)
     )
 
 
 def check_flag(place: str, value: object) -> None:
     """Raise unless ``value`` is True or False."""
     if not isinstance(value, bool):
-        raise ZooError(f"{place} is {value!r}; it must be True or False")
+        raise ZooError(f"{place} is {shown(value)}; it must be True or False")
 
 
 def check_type(place: str, value: object, kind: type | UnionType, remedy: str) -> None:
     """Raise unless ``value`` is an instance of ``kind``; ``remedy`` completes "it must be ..."."""
     if not isinstance(value, kind):
-        raise ZooError(f"{place} is {value!r}; it must be {remedy}")
+        raise ZooError(f"{place} is {shown(value)}; it must be {remedy}")
 
 
 def parse_enum(place: str, value: object, kind: type[E]) -> E:
@@ -95,10 +108,12 @@ def parse_enum(place: str, value: object, kind: type[E]) -> E:
     for member in kind:
         if member.value == value or member is value:
             return member
-    raise ZooError(f"{place} is {value!r}; choose from {', '.join(str(m.value) for m in kind)}")
+    raise ZooError(f"{place} is {shown(value)}; choose from {', '.join(str(m.value) for m in kind)}")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """``" (did you mean 'x'?)"`` for the known word nearest to ``word``, or nothing when none is near."""
+    if len(word) > 200:
+        return ""
     found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f" (did you mean {found[0]!r}?)" if found else ""

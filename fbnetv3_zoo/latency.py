@@ -6,7 +6,6 @@ blocks, and a whole pool is estimated at once. No torch in here.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -20,12 +19,17 @@ import numpy.typing as npt
 
 from fbnetv3_zoo.atomic import replacing
 from fbnetv3_zoo.cost import Ints, Table, map_sizes
-from fbnetv3_zoo.errors import LARGEST, ZooError, check_number, check_type, check_whole
-from fbnetv3_zoo.plain import from_plain, json_text, to_plain
+from fbnetv3_zoo.errors import LARGEST, ZooError, check_number, check_type, check_whole, shown
+from fbnetv3_zoo.paths import read_file
+from fbnetv3_zoo.plain import from_plain, json_text, parse_json, to_plain
 from fbnetv3_zoo.rows import Activation
 
 Doubles = npt.NDArray[np.float64]
 _FORMAT = "fbnetv3_zoo.latency_table"
+LARGEST_FILE = 64 << 20
+"""Bytes; 170 a block: the paper's space has 25,000."""
+
+MOST_BLOCKS = 200_000
 
 
 class BlockKey(NamedTuple):
@@ -68,10 +72,12 @@ class BlockKey(NamedTuple):
     def parse(cls, text: str) -> BlockKey:
         """The key of which :attr:`text` is ``text``."""
         pairs = [pair.partition("=") for pair in text.split()]
-        values = {name: int(value) for name, _, value in pairs if name in cls._fields and re.fullmatch("[0-9]+", value)}
+        values = {
+            name: int(value) for name, _, value in pairs if name in cls._fields and re.fullmatch("[0-9]{1,7}", value)
+        }
         key = cls(**values)
         if key.text != text:
-            raise ZooError(f"block {text!r} cannot be read; write latency tables with to_json()")
+            raise ZooError(f"block {shown(text)} cannot be read; write latency tables with to_json()")
         return key
 
     def __str__(self) -> str:
@@ -265,17 +271,16 @@ class LatencyTable:
     @classmethod
     def from_json(cls, text: str | bytes) -> LatencyTable:
         """The table in ``text``. Raises :class:`ZooError` with the place of what is wrong."""
-        try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise ZooError(f"latency table cannot be read: {error}") from None
+        data = parse_json(text, "latency table")
         if not isinstance(data, dict) or data.pop("format", None) != _FORMAT:
             raise ZooError(f'latency table lacks "format": "{_FORMAT}"; `fbnetv3 search lut` writes such files')
         if (version := data.pop("version", None)) != 1:
-            raise ZooError(f"latency table has version {version!r}; this release reads version 1")
+            raise ZooError(f"latency table has version {shown(version)}; this release reads version 1")
         blocks = data.pop("blocks", None)
         if not isinstance(blocks, dict):
             raise ZooError("latency table lacks 'blocks'")
+        if len(blocks) > MOST_BLOCKS:
+            raise ZooError(f"latency table has {len(blocks)} blocks; at most {MOST_BLOCKS} are read")
         head = from_plain(_Head, data, "latency_table")
         keys = {BlockKey.parse(key): milliseconds for key, milliseconds in blocks.items()}
         return cls(head.conditions, head.activation, keys, head.call, head.scale, head.check)
@@ -288,10 +293,9 @@ class LatencyTable:
     @classmethod
     def load(cls, path: str | Path) -> LatencyTable:
         """The table in the file ``path``."""
+        data = read_file(path, "a latency table", at_most=LARGEST_FILE)
         try:
-            return cls.from_json(Path(path).read_bytes())
-        except OSError as error:
-            raise ZooError(f"{path}: cannot be read ({error.strerror})") from None
+            return cls.from_json(data)
         except ZooError as error:
             raise ZooError(f"{path}: {error}") from None
 

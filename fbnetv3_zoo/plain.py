@@ -16,7 +16,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from fbnetv3_zoo.errors import ZooError, nearest, parse_enum, printable
+from fbnetv3_zoo.errors import ZooError, nearest, parse_enum, printable, shown
 from fbnetv3_zoo.paths import read_file
 
 T = TypeVar("T")
@@ -27,14 +27,19 @@ def to_json(value: object) -> str:
     return json_text({"format": f"fbnetv3_zoo.{_tag(type(value))}", "version": 1, **to_plain(value)}, indent=1)
 
 
-def from_json(kind: type[T], text: str | bytes) -> T:
-    """The ``kind`` that :func:`to_json` wrote. Raises :class:`ZooError` with the place of what is wrong."""
+def from_json(kind: type[T], text: str | bytes, *, at_most: int = 1 << 20) -> T:
+    """The ``kind`` that :func:`to_json` wrote, in at most so many bytes.
+
+    Raises :class:`ZooError` with the place of what is wrong.
+    """
     name = _tag(kind)
+    if len(text) > at_most:
+        raise ZooError(f"{name} JSON is larger than {at_most:,} bytes, too large for what it describes")
     data = parse_json(text, f"{name} JSON")
     if not isinstance(data, dict) or data.pop("format", None) != f"fbnetv3_zoo.{name}":
         raise ZooError(f'{name} JSON lacks "format": "fbnetv3_zoo.{name}"; write such files with to_json()')
     if (version := data.pop("version", None)) != 1:
-        raise ZooError(f"{name} JSON has version {version!r}; this release reads version 1")
+        raise ZooError(f"{name} JSON has version {shown(version)}; this release reads version 1")
     return from_plain(kind, data, name)
 
 
@@ -171,22 +176,41 @@ def _build(hint: Any, data: Any, place: str) -> Any:
     origin = get_origin(hint)
     if origin is tuple:
         if not isinstance(data, list):
-            raise ZooError(f"{place} is {data!r}; it must be a list")
+            raise ZooError(f"{place} is {shown(data)}; it must be a list")
         return _build_tuple(get_args(hint), data, place)
     if origin in (Union, UnionType):
         return _build_union(get_args(hint), data, place)
-    if origin is Literal or hint is Any:
+    if hint is Any:
+        return data
+    if origin is Literal:
+        if data not in get_args(hint):
+            raise ZooError(f"{place} is {shown(data)}; choose from {', '.join(map(str, get_args(hint)))}")
         return data
     if isinstance(hint, type) and issubclass(hint, Enum):
         return parse_enum(place, data, hint)
     if is_dataclass(hint):
         return _build_dataclass(hint, data, place)
-    if hint is str and not isinstance(data, str):
-        raise ZooError(f"{place} is {data!r}; it must be text")
-    return data  # numbers and booleans: the dataclass checks them itself
+    if hint is float and data is None:
+        return math.nan  # as json_text() writes it
+    if hint in _PLAIN and not (isinstance(data, _PLAIN[hint][0]) and isinstance(data, bool) == (hint is bool)):
+        raise ZooError(f"{place} is {shown(data)}; it must be {_PLAIN[hint][1]}")
+    return data  # which numbers: the dataclass checks them itself
+
+
+_PLAIN: dict[type, tuple[Any, str]] = {
+    str: (str, "text"),
+    bool: (bool, "True or False"),
+    int: (int, "a whole number"),
+    float: ((int, float), "a number"),
+}
+
+
+_LONGEST = 2_000_000  # items of a list; subsets of a data set have the longest
 
 
 def _build_tuple(hints: tuple[Any, ...], data: list[Any], place: str) -> tuple[Any, ...]:
+    if len(data) > _LONGEST:
+        raise ZooError(f"{place} has {len(data)} items; it may have at most {_LONGEST}")
     if hints[-1] is Ellipsis:
         return tuple(_build(hints[0], item, f"{place}[{n}]") for n, item in enumerate(data))
     if len(hints) != len(data):
@@ -202,8 +226,9 @@ def _build_union(hints: tuple[Any, ...], data: Any, place: str) -> Any:
         hint = next(hint for hint in hints if hint is not type(None))
         return _build(hint, data, place)
     op = data.get("op") if isinstance(data, dict) else None
+    op = op if op is None or isinstance(op, str) else shown(op)
     if len(kinds) > 1 and op not in kinds:
-        raise ZooError(f"{place}.op is {op!r}; choose from {', '.join(kinds)}")
+        raise ZooError(f"{place}.op is {shown(op)}; choose from {', '.join(kinds)}")
     return _build(kinds[op] if op in kinds else next(iter(kinds.values())), data, place)
 
 
@@ -212,12 +237,12 @@ _hints = cache(get_type_hints)  # a network has a hundred rows of four kinds
 
 def _build_dataclass(kind: Any, data: Any, place: str) -> Any:
     if not isinstance(data, dict):
-        raise ZooError(f"{place} is {data!r}; it must be an object")
+        raise ZooError(f"{place} is {shown(data)}; it must be an object")
     data = {key: item for key, item in data.items() if key != "op"}
     names = [f.name for f in fields(kind)]
     for key in data:
         if key not in names:
-            raise ZooError(f"{place} has an unknown key {key!r}{nearest(key, names)}")
+            raise ZooError(f"{place} has an unknown key {shown(key)}{nearest(key, names)}")
     for f in fields(kind):
         if f.name not in data and f.default is MISSING and f.default_factory is MISSING:
             raise ZooError(f"{place} lacks {f.name!r}")

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.plain import from_plain, parse_json
 from fbnetv3_zoo.search.sealed import Sealed
 from fbnetv3_zoo.search.space import Space
 
@@ -292,9 +293,24 @@ class Encoder:
     def load(cls, path: str | Path) -> Encoder:
         """The encoder that :meth:`save` wrote. Raises :class:`ZooError` where the file is damaged or another kind."""
         layers, metadata = _FILE.read(path)
-        told = json.loads(metadata["encoder"])
-        figures = {name: tuple(told[name]) for name in ("statistics", "r2", "kendall")}
-        return cls(layers, told["space"], told["fingerprint"], **figures)
+        try:
+            told = from_plain(_Told, parse_json(metadata.get("encoder", "{}"), "encoder"), "encoder")
+        except ZooError as error:
+            raise ZooError(f"{path}: {error}") from None
+        if missing := [name for name in ENCODER if name not in layers]:
+            raise ZooError(f"{path}: lacks the layer {missing[0]}; run stage 1 again")
+        return cls(layers, told.space, told.fingerprint, told.statistics, told.r2, told.kendall)
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What the file of an encoder says besides its layers."""
+
+    space: str
+    fingerprint: str
+    statistics: tuple[str, ...]
+    r2: tuple[float, ...]
+    kendall: tuple[float, ...]
 
 
 def fingerprint(space: Space) -> str:

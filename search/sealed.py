@@ -13,9 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from fbnetv3_zoo.atomic import replacing
-from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.errors import ZooError, in_short
+from fbnetv3_zoo.paths import read_file
+from fbnetv3_zoo.plain import parse_json
 
 Arrays = Mapping[str, npt.NDArray[Any]]
+LARGEST = 1 << 30
+"""Bytes of the largest file that is read."""
+
 _UNREADABLE = (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError)
 
 
@@ -52,15 +57,12 @@ class Sealed:
         from safetensors import SafetensorError
         from safetensors.numpy import load
 
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise ZooError(f"{path}: cannot be read ({error.strerror})") from None
+        data = read_file(path, self.name, at_most=LARGEST)
         try:
             arrays = load(data)
-            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+            header = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")], "its header")
         except (SafetensorError, *_UNREADABLE) as error:
-            raise ZooError(f"{path}: cannot be read as {self.name} ({error}); {self.remedy}") from None
+            raise ZooError(f"{path}: cannot be read as {self.name} ({in_short(error)}); {self.remedy}") from None
         return arrays, header.get("__metadata__") or {}
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import re
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, fields, is_dataclass, replace
 from fractions import Fraction
 from itertools import groupby
 from math import ceil
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +24,7 @@ from fbnetv3_zoo.cost import cost_of
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.model import FBNet
 from fbnetv3_zoo.rows import Activation, Conv, InvertedResidual, PoolingHead, Skip, SqueezeExcite, round_width
-from fbnetv3_zoo.zoo import ARCHS
+from fbnetv3_zoo.zoo import ARCHS, find_arch
 
 RELU = Activation.RELU
 STEM = (Conv(3, 8, 2, RELU),)
@@ -292,3 +294,38 @@ def test_equal_networks_are_one_key(tiny_arch: Arch) -> None:
     twin = Arch.from_json(tiny_arch.to_json())
     assert {tiny_arch: 1, twin: 2} == {tiny_arch: 2}
     assert replace(tiny_arch, num_classes=11) not in {tiny_arch}
+
+
+HUGE = [
+    ({"repeats": 1_000_000}, "its rows are 1000001 blocks together; at most 1000 can be built"),
+    ({"out_channels": 999_999}, "out_channels is 999999; it must be at most 131072"),
+    ({"expansion": 99_999.0}, "expanded_channels is 1599984; it must be at most 131072"),
+    ({"kernel_size": 999_999}, "kernel_size is 999999; it must be at most 127"),
+    ({"kernel_size": 127, "out_channels": 600, "channels_per_group": 600}, "weights; at most 2147483648 can be built"),
+]
+
+
+@pytest.mark.parametrize(("values", "told"), HUGE)
+def test_networks_too_large_to_build(values: dict[str, Any], told: str) -> None:
+    row = InvertedResidual(3, 16, 1, 1, 1.0, Activation.RELU)
+    stem = Conv(3, 16, 2, Activation.RELU)
+    data = json.loads(Arch("net", 64, ((stem,), (row,))).to_json())
+    data["stages"][1][0] |= values | ({"expansion": 37.5} if "channels_per_group" in values else {})
+    with pytest.raises(ZooError, match=re.escape(told)):
+        Arch.from_json(json.dumps(data))
+
+
+def test_maps_too_large_to_compute() -> None:
+    with pytest.raises(ZooError, match="its maps have 16000000000000 elements; at most 8589934592 can be computed"):
+        Arch("net", 1_000_000, ((Conv(3, 16, 1, Activation.RELU),),))
+
+
+@pytest.mark.parametrize("factors", [{"depth": 999_999.0}, {"width": 999_999.0}, {"resolution": 99_999.0}])
+def test_scaling_beyond_what_can_be_built(factors: dict[str, float]) -> None:
+    with pytest.raises(ZooError):
+        find_arch("fbnetv3_a").scaled(**factors)
+
+
+def test_a_large_network_scaled_up() -> None:
+    for factors in ({"width": 4.0}, {"depth": 4.0}, {"resolution": 4.0}, {"width": 2.0, "depth": 2.0}):
+        assert find_arch("fbnetv3_g").scaled(**factors).blocks

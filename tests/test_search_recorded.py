@@ -147,9 +147,9 @@ def test_files_of_other_kinds_are_refused(tmp_path: Path) -> None:
     path.write_text("hello")
     with pytest.raises(ZooError, match=r"weights\.safetensors: cannot be read as a recording \(.*\); save it again$"):
         Recording.load(path)
-    with pytest.raises(ZooError, match=r"none: cannot be read \(No such file or directory\)$"):
+    with pytest.raises(ZooError, match=r"none: no such file$"):
         Recording.load(tmp_path / "none")
-    with pytest.raises(ZooError, match=r"cannot be read \(Is a directory\)$"):
+    with pytest.raises(ZooError, match=r"is a folder, not a recording$"):
         Recording.load(tmp_path)
 
 

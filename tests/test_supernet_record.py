@@ -105,16 +105,17 @@ def test_records_of_which_a_file_is_missing_or_damaged(name: str, copied: Path) 
         assert said.startswith(f"{copied}: its files are damaged (")
         assert said.endswith("); search again in another folder")
     (copied / name).unlink()
-    said = f"{copied}: holds no differentiable search that has ended (No such file or directory)"
+    said = f"{copied}: holds no differentiable search that has ended (there is no {name})"
     assert refusal(lambda: SupernetRecord.read(copied)) == said
 
 
 def test_records_with_a_damaged_entry(copied: Path) -> None:
     told = json.loads((copied / "found.json").read_text())
     for damaged, said in (
-        ({"data": told["data"]}, "'found'"),
-        ({**told, "found": {**told["found"], "worth": 1}}, "unexpected keyword argument 'worth'"),
-        ({**told, "drawn": 3}, "must be an iterable, not int"),
+        ({"data": told["data"]}, "found lacks 'found'"),
+        ({**told, "found": {**told["found"], "worth": 1}}, "found.found has an unknown key 'worth'"),
+        ({**told, "found": {**told["found"], "code": [10**6]}}, "(1000000,) is no point of the space"),
+        ({**told, "drawn": 3}, "found.drawn is 3; it must be a list"),
     ):
         (copied / "found.json").write_text(json.dumps(damaged))
         assert said in refusal(lambda: SupernetRecord.read(copied))

@@ -166,13 +166,13 @@ def edited(*path: Any, to: Any) -> Callable[[], LayerSpace]:
     ("path", "to", "said"),
     [
         (("stage",), [], "layer_space has an unknown key 'stage' (did you mean 'stages'?)"),
-        (("resolutions",), [32.5], "layer_space: network: resolution is 32.5; it must be a whole number of at least 1"),
+        (("resolutions",), [32.5], "layer_space.resolutions[0] is 32.5; it must be a whole number"),
         (("stages", 0, 0, "candidates"), [],
          "layer_space.stages[0][0]: Layer.candidates is empty; give at least one row"),
         (("stages", 0, 0, "candidates", 0, "op"), "con",
          "layer_space.stages[0][0].candidates[0].op is 'con'; choose from conv, inverted_residual, skip, pooling_head"),
         (("stages", 0, 0, "channels"), ["8"],
-         "layer_space.stages[0][0]: Layer.channels is '8'; it must be a whole number of at least 1"),
+         "layer_space.stages[0][0].channels[0] is '8'; it must be a whole number"),
         (("version",), 2, "layer_space JSON has version 2; this release reads version 1"),
     ],
     ids=lambda value: "-".join(map(str, value)) if isinstance(value, tuple) else None,
@@ -188,9 +188,7 @@ def test_spaces_that_are_not_there(tmp_path: Path) -> None:
         "unknown space 'tiny_dns' (did you mean 'tiny_dnas'?); shipped are v1, v1_a, v2, tiny_dnas, tiny_dmasking, "
         "others are JSON files"
     )
-    assert refusal(lambda: find_layer_space(tmp_path / "none.json")) == (
-        f"{tmp_path}/none.json: cannot be read (No such file or directory)"
-    )
+    assert refusal(lambda: find_layer_space(tmp_path / "none.json")) == (f"{tmp_path}/none.json: no such file")
     assert refusal(lambda: find_layer_space(tmp_path / "bad.json")) == (
         f"{tmp_path}/bad.json: layer_space JSON cannot be read: Expecting property name enclosed in double quotes: "
         "line 1 column 2 (char 1)"

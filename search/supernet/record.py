@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.atomic import replacing
-from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.plain import json_text
+from fbnetv3_zoo.errors import ZooError, shown
+from fbnetv3_zoo.paths import is_file, read_file
+from fbnetv3_zoo.plain import from_plain, json_text, parse_json
 from fbnetv3_zoo.search.supernet.plan import SupernetPlan
 
 PLAN, EPOCHS, FOUND = "plan.json", "metrics.jsonl", "found.json"
@@ -44,10 +43,9 @@ class SupernetEpoch:
         return sum(map(max, self.probabilities)) / len(self.probabilities)
 
     @classmethod
-    def from_plain(cls, **entry: Any) -> SupernetEpoch:
+    def from_plain(cls, entry: object) -> SupernetEpoch:
         """An epoch from its line."""
-        lists = {"code": tuple(entry["code"]), "probabilities": tuple(map(tuple, entry["probabilities"]))}
-        return cls(**{**entry, **lists})
+        return from_plain(cls, entry, "epoch")
 
 
 @dataclass(frozen=True)
@@ -93,20 +91,39 @@ class SupernetRecord:
     def read(cls, folder: str | Path) -> SupernetRecord:
         """The search in ``folder``. Raises :class:`ZooError` where none has ended there."""
         place = Path(folder)
+        if missing := next((name for name in (PLAN, EPOCHS, FOUND) if not is_file(place / name)), None):
+            raise ZooError(f"{folder}: holds no differentiable search that has ended (there is no {missing})")
+        text, lines, told = (read_file(place / name, "a file of a search") for name in (PLAN, EPOCHS, FOUND))
         try:
-            text, lines, told = ((place / name).read_bytes() for name in (PLAN, EPOCHS, FOUND))
-        except OSError as error:
-            raise ZooError(f"{folder}: holds no differentiable search that has ended ({error.strerror})") from None
-        try:
-            data, plan = json.loads(told), SupernetPlan.from_json(text)
-            epochs = tuple(SupernetEpoch.from_plain(**json.loads(line)) for line in lines.splitlines())
+            plan = SupernetPlan.from_json(text)
+            found = from_plain(_Found, parse_json(told, FOUND), FOUND.removesuffix(".json"))
+            epochs = tuple(
+                SupernetEpoch.from_plain(parse_json(line, f"{EPOCHS}, line {number}"))
+                for number, line in enumerate(lines.splitlines()[: plan.recipe.epochs + 1], start=1)
+            )
             if len(epochs) != plan.recipe.epochs:
-                raise ValueError(f"{EPOCHS} has {len(epochs)} of {plan.recipe.epochs} epochs")
-            found, *drawn = (_drawn(one) for one in (data["found"], *data["drawn"]))
-            return cls(place, plan, data["data"], epochs, found, tuple(drawn))
-        except (ValueError, TypeError, KeyError) as error:
+                raise ZooError(f"{EPOCHS} has {len(epochs)} of {plan.recipe.epochs} epochs")
+            _check_points(plan, epochs, (found.found, *found.drawn))
+        except ZooError as error:
             raise ZooError(f"{folder}: its files are damaged ({error}); search again in another folder") from None
+        return cls(place, plan, found.data, epochs, found.found, found.drawn)
 
 
-def _drawn(entry: Mapping[str, Any]) -> Drawn:
-    return Drawn(**{**entry, "code": tuple(entry["code"])})
+@dataclass(frozen=True)
+class _Found:
+    """What stands in the file of what was found."""
+
+    data: str
+    found: Drawn
+    drawn: tuple[Drawn, ...]
+
+
+def _check_points(plan: SupernetPlan, epochs: Sequence[SupernetEpoch], drawn: Sequence[Drawn]) -> None:
+    """Raise unless codes are points of the plan's space, and probabilities one a value of every dimension."""
+    sizes = [len(dimension) for dimension in plan.space.dimensions]
+    for epoch in epochs:
+        if [len(values) for values in epoch.probabilities] != sizes:
+            raise ZooError(f"epoch {epoch.epoch} has not one probability for each value of the space")
+    for code in [one.code for one in (*epochs, *drawn)]:
+        if len(code) != len(sizes) or not all(0 <= n < size for n, size in zip(code, sizes, strict=True)):
+            raise ZooError(f"{shown(code)} is no point of the space")

@@ -120,7 +120,11 @@ class _Run:
         """Take up the newest checkpoint where there is one."""
         if (data := self.checkpoints.begin(resume=resume)) is not None:
             self.progress = restore(
-                data, self.learner, identity=self.identity, place=self.folder, epoch=SupernetEpoch.from_plain
+                data,
+                self.learner,
+                identity=self.identity,
+                place=self.folder,
+                epoch=lambda **entry: SupernetEpoch.from_plain(entry),
             )
 
     def run(self, observers: Sequence[SupernetObserver], termination: Termination) -> SupernetRecord:

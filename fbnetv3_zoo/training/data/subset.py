@@ -9,6 +9,7 @@ from types import MappingProxyType
 import numpy as np
 
 from fbnetv3_zoo.errors import ZooError, check_whole
+from fbnetv3_zoo.paths import LARGEST_TEXT
 from fbnetv3_zoo.plain import from_json, to_json
 from fbnetv3_zoo.training.data.dataset import Dataset, Integers, keys_of, labels_of, take
 from fbnetv3_zoo.training.data.files import unreadable
@@ -44,7 +45,7 @@ class Subset:
     @classmethod
     def from_json(cls, text: str | bytes) -> Subset:
         """The subset in ``text``. Raises :class:`ZooError` with the place of what is wrong."""
-        return from_json(cls, text)
+        return from_json(cls, text, at_most=LARGEST_TEXT)
 
     def apply(self, data: Dataset) -> Dataset:
         """``data`` with these classes only, numbered anew in its order.

@@ -1,0 +1,164 @@
+"""The formats that :mod:`fuzz` mutates: for each a function that gives a sound file and how it is read.
+
+A new format is a function here, marked with :func:`form`; it may put further files into the folder it is given.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+
+class Kind(Enum):
+    """How a file is mutated."""
+
+    JSON = "json"
+    LINES = "lines"
+    TEXT = "text"
+    BINARY = "binary"
+
+
+@dataclass(frozen=True)
+class Form:
+    """A format: a sound file, how it is mutated, and what reads the file at a path."""
+
+    seed: bytes
+    read: Callable[[Path], object]
+    suffix: str = ".json"
+    kind: Kind = Kind.JSON
+    stem: str = "mutated"
+
+
+FORMS: dict[str, Callable[[Path], Form]] = {}
+
+
+def form(name: str) -> Callable[[Callable[[Path], Form]], Callable[[Path], Form]]:
+    """Make a function known as the one of the format ``name``."""
+
+    def known(made: Callable[[Path], Form]) -> Callable[[Path], Form]:
+        FORMS[name] = made
+        return made
+
+    return known
+
+
+@form("arch")
+def arch(folder: Path) -> Form:
+    from fbnetv3_zoo.cost import cost_of
+    from fbnetv3_zoo.zoo import ARCHS, find_arch
+
+    def read(path: Path) -> None:
+        found = find_arch(path)
+        cost_of(found)
+        found.scaled(width=1.5, depth=2.0, resolution=1.5)
+
+    return Form(ARCHS["fbnetv3_a"].to_json().encode(), read)
+
+
+@form("recipe")
+def recipe(folder: Path) -> Form:
+    from fbnetv3_zoo.recipes import RECIPES, find_recipe
+
+    def read(path: Path) -> None:
+        found = find_recipe(path)
+        found.for_batch_size(64)
+        [found.learning_rate_at(epoch, 0.5) for epoch in range(min(found.epochs, 50))]
+
+    return Form(RECIPES["digits"].to_json().encode(), read)
+
+
+@form("description")
+def description(folder: Path) -> Form:
+    from fbnetv3_zoo.description import Description
+    from fbnetv3_zoo.plain import parse_json
+    from fbnetv3_zoo.preprocess import Preprocess
+    from fbnetv3_zoo.zoo import ARCHS
+
+    def read(path: Path) -> None:
+        told = parse_json(path.read_bytes(), "file")
+        entries = told if isinstance(told, dict) else {}
+        Description.from_metadata({str(key): value for key, value in entries.items() if isinstance(value, str)})
+
+    small = Description(ARCHS["fbnetv3_a0"], Preprocess(256, 224))
+    return Form(json.dumps(small.to_metadata()).encode(), read)
+
+
+@form("latency table")
+def latency_table(folder: Path) -> Form:
+    from fbnetv3_zoo.cost import tabulate
+    from fbnetv3_zoo.errors import ZooError
+    from fbnetv3_zoo.latency import Conditions, LatencyCheck, LatencyTable, distinct_blocks
+    from fbnetv3_zoo.rows import Activation
+    from fbnetv3_zoo.zoo import ARCHS
+
+    pool = tabulate([ARCHS["fbnetv3_a"]])
+    blocks = {key: 0.1 * n for n, key in enumerate(distinct_blocks(pool))}
+    check = LatencyCheck(4, 0.1, 0.01, 0.05, 0.9, 1.0, 8.0)
+    table = LatencyTable(Conditions("cpu", "ort", 1, 5), Activation.HARD_SWISH, blocks, 0.01, 1.1, check)
+
+    def read(path: Path) -> None:
+        found = LatencyTable.load(path)
+        str(found.check), str(found.conditions)
+        found(pool)
+        if len(found.to_json()) < 10:
+            raise ZooError("lost")
+
+    return Form(table.to_json().encode(), read)
+
+
+@form("space")
+def space(folder: Path) -> Form:
+    import numpy as np
+
+    from fbnetv3_zoo.search.space import find_space
+    from fbnetv3_zoo.search.spaces import SPACES
+
+    def read(path: Path) -> None:
+        found = find_space(path)
+        codes = found.sample(2, np.random.default_rng(0))
+        found.encode(codes)
+        found.candidate(codes[0])
+
+    return Form(SPACES["tiny"].to_json().encode(), read)
+
+
+@form("plan")
+def plan(folder: Path) -> Form:
+    from fbnetv3_zoo.search.plan import PLANS, find_plan
+
+    return Form(PLANS["tiny"].to_json().encode(), find_plan)
+
+
+@form("supernet space")
+def supernet_space(folder: Path) -> Form:
+    from fbnetv3_zoo.search.supernet.spaces import LAYER_SPACES, find_layer_space
+
+    def read(path: Path) -> None:
+        found = find_layer_space(path)
+        str((found.sides, found.size, found.activations))
+        found.arch([0] * len(found.dimensions), "first")
+
+    return Form(LAYER_SPACES["tiny_dmasking"].to_json().encode(), read)
+
+
+@form("supernet plan")
+def supernet_plan(folder: Path) -> Form:
+    from fbnetv3_zoo.search.supernet.plan import DMASKING_PLANS, find_supernet_plan
+
+    def read(path: Path) -> None:
+        found = find_supernet_plan(path, DMASKING_PLANS)
+        str((found.with_epochs(3), found.result_name))
+
+    return Form(DMASKING_PLANS["tiny"].to_json().encode(), read)
+
+
+@form("weights lock")
+def weights_lock(folder: Path) -> Form:
+    from fbnetv3_zoo.plain import read_json, to_json
+    from fbnetv3_zoo.weights.store import LockedFile, WeightsLock
+
+    entry = LockedFile("net/one.pth", "ab" * 32, 1000)
+    return Form(to_json(WeightsLock((entry,))).encode(), lambda path: read_json(WeightsLock, path))

@@ -1,0 +1,25 @@
+"""Mutated files of every format: read, or refused in one line. Thousands of them in benchmarks/fuzz.py."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_mutated_files_are_read_or_refused(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "benchmarks/fuzz.py",
+        "--json",
+        "150",
+        "--binary",
+        "40",
+        "--keep",
+        str(tmp_path / "kept"),
+    ]
+    ended = subprocess.run(command, capture_output=True, check=False, text=True, cwd=ROOT)
+    told = [path.read_text() for path in sorted((tmp_path / "kept").glob("*.txt"))]
+    assert (ended.returncode, told) == (0, []), ended.stdout + ended.stderr
