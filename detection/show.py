@@ -14,6 +14,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from fbnetv3_zoo.atomic import replacing
 from fbnetv3_zoo.detection.evaluate import AveragePrecision, Detections
+from fbnetv3_zoo.pixels import to_eight_bits
 from fbnetv3_zoo.training.drawing import drawing
 from fbnetv3_zoo.training.machine import describe_machine
 from fbnetv3_zoo.training.page import Html, entries, facts, figures, name, page, paragraph, section, table, tiles
@@ -33,7 +34,7 @@ def draw_boxes(
 
     Scores below ``threshold`` are left out.
     """
-    picture = image.convert("RGB")
+    picture = to_eight_bits(image, "RGB").copy()
     if scale != 1:
         picture = picture.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.LANCZOS)
     width = max(1, round(min(picture.size) / 150))

@@ -24,8 +24,9 @@ from fbnetv3_zoo.detection.coco import CocoData, Sample
 from fbnetv3_zoo.detection.evaluate import AveragePrecision, Detections, average_precision
 from fbnetv3_zoo.detection.files import DetectorSpec, save_detector
 from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.images import read_image
 from fbnetv3_zoo.model import FBNet
-from fbnetv3_zoo.preprocess import read_image
+from fbnetv3_zoo.pixels import to_eight_bits
 from fbnetv3_zoo.recipe import Recipe
 from fbnetv3_zoo.training.alone import claimed, own_randomness
 from fbnetv3_zoo.training.checkpoint import Checkpoints, Progress, recipe_identity, restore
@@ -122,8 +123,8 @@ def detect(
 
 
 def to_pixels(image: Image) -> Tensor:
-    """An image as RGB in [0, 1], shape (3, height, width)."""
-    pixels: Tensor = pil_to_tensor(image.convert("RGB"))
+    """An image of any kind as RGB in [0, 1], shape (3, height, width), read as for classifiers."""
+    pixels: Tensor = pil_to_tensor(to_eight_bits(image, "RGB"))
     return pixels.float().div_(255)
 
 

@@ -13,7 +13,7 @@ import onnxruntime
 from PIL import Image
 
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.preprocess import FORMATS, read_image
+from fbnetv3_zoo.images import FORMATS, read_image
 from fbnetv3_zoo.runtimes.graph import session_options
 
 Floats = npt.NDArray[np.float32]

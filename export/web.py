@@ -16,8 +16,8 @@ from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.export.web_folder import CARD, FORMAT, VERSION, check_free, replacing_folder
 from fbnetv3_zoo.export.web_runtime import LICENCE, RUNTIME, SCRIPT, package_files
 from fbnetv3_zoo.graph_file import entries_of
+from fbnetv3_zoo.images import read_image
 from fbnetv3_zoo.plain import to_plain
-from fbnetv3_zoo.preprocess import read_image
 from fbnetv3_zoo.weights.store import Store
 
 if TYPE_CHECKING:

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from fbnetv3_zoo.errors import ZooError
     from fbnetv3_zoo.export import export_onnx
     from fbnetv3_zoo.factory import create
+    from fbnetv3_zoo.images import read_image
     from fbnetv3_zoo.model import FBNet
-    from fbnetv3_zoo.preprocess import Preprocess, read_image
+    from fbnetv3_zoo.preprocess import Preprocess
     from fbnetv3_zoo.weights.files import load, save
     from fbnetv3_zoo.weights.publish import push_to_hub, save_pretrained
     from fbnetv3_zoo.weights.records import list_weights
@@ -41,7 +42,7 @@ _HOMES = {
     "list_weights": "weights.records",
     "load": "weights.files",
     "push_to_hub": "weights.publish",
-    "read_image": "preprocess",
+    "read_image": "images",
     "save": "weights.files",
     "save_pretrained": "weights.publish",
 }

@@ -1,4 +1,4 @@
-"""From an image file to what a network takes: one implementation for PyTorch, ONNX Runtime and evaluation.
+"""From an image to what a network takes: one implementation for PyTorch, ONNX Runtime and evaluation.
 
 A client of ONNX Runtime needs Pillow and NumPy only: torch is imported where tensors are asked for. Values are frozen
 and travel with the weights.
@@ -6,15 +6,19 @@ and travel with the weights.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.errors import ZooError, check_number, check_type, check_whole
+from fbnetv3_zoo.image_costs import MAX_PIXELS as MAX_PIXELS
+from fbnetv3_zoo.images import FORMATS as FORMATS
+from fbnetv3_zoo.images import LeastSize as LeastSize
+from fbnetv3_zoo.images import decode_image as decode_image
+from fbnetv3_zoo.images import read_image as read_image
+from fbnetv3_zoo.pixels import to_eight_bits
 from fbnetv3_zoo.zoo.published import PUBLISHED
 
 if TYPE_CHECKING:
@@ -24,14 +28,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     Floats = npt.NDArray[np.float32]
-
-MAX_PIXELS = 178_956_970
-"""Largest image that is decoded, in pixels: 1/4 GiB of 24-bit pixels, twice Pillow's own warning limit."""
-
-FORMATS = ("BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-"""Kinds of file that are read, whatever the file is called; Pillow knows others, some by calling other programs."""
-
-_ORIENTATION = 0x0112  # the EXIF tag; above 4 the image lies on its side
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -178,88 +174,10 @@ class Preprocess:
         return ((levels / 255 - mean) / std).reshape(*pixels.shape[:-3], len(self.mean), side, side).contiguous()
 
     def convert(self, image: Image.Image) -> Image.Image:
-        """``image`` as 8-bit grey or RGB, whichever the network takes; 16-bit scaled, transparency laid over white."""
+        """``image`` as 8-bit grey or RGB, whichever the network takes, as ``pixels.py`` reads images of any kind."""
         if len(self.mean) not in (1, 3):
             raise ZooError(f"this network takes {len(self.mean)} channels; image files can only fill 1 or 3")
-        return _to_mode(image, "L" if len(self.mean) == 1 else "RGB")
-
-
-LeastSize: TypeAlias = Callable[[tuple[int, int]], tuple[int, int]]
-"""From an upright image's width and height to the least width and height that its reader has use for."""
-
-
-def read_image(path: str | Path) -> Image.Image:
-    """The image file at ``path``, decoded and turned upright as its EXIF orientation says, in its own mode.
-
-    Raises :class:`ZooError` for a missing, unreadable, truncated or too large file (:data:`MAX_PIXELS`).
-    """
-    path = Path(path)
-    if not path.exists():
-        raise ZooError(f"{path}: no such file")
-    if path.is_dir():
-        raise ZooError(f"{path}: is a folder; name image files")
-    return decode_image(path, str(path))
-
-
-def decode_image(file: Path | BinaryIO, name: str, *, at_least: LeastSize | None = None) -> Image.Image:
-    """The image in ``file`` as :func:`read_image` gives it; errors begin with ``name``.
-
-    With ``at_least`` a JPEG may come smaller, by a whole factor up to 8 and never below that size: it is then decoded
-    from fewer coefficients, in a fraction of the time.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's warning limit is half of ours
-            with Image.open(file, formats=FORMATS) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise ZooError(
-                        f"{name}: {image.width} x {image.height} pixels are over the limit of {MAX_PIXELS:,}; shrink it"
-                    )
-                if at_least is not None and image.format == "JPEG":
-                    turned = _orientation(image) in (5, 6, 7, 8)
-                    width, height = at_least(image.size[::-1] if turned else image.size)
-                    image.draft(None, (height, width) if turned else (width, height))
-                image.load()
-                return _upright(image, _orientation(image))  # after loading, which turns a TIFF by itself
-    except ZooError:
-        raise
-    except Image.DecompressionBombError:
-        raise ZooError(f"{name}: over the limit of {MAX_PIXELS:,} pixels; shrink it") from None
-    except UnidentifiedImageError:
-        raise ZooError(f"{name}: cannot be read as an image (none of {', '.join(FORMATS)})") from None
-    except Exception as error:  # Pillow's decoders raise many kinds for a damaged file
-        raise ZooError(f"{name}: cannot be read as an image ({_first_line(error)})") from None
-
-
-def _orientation(image: Image.Image) -> object:
-    """What EXIF says of how the image lies; 1, upright, where there is no EXIF or it is damaged."""
-    try:
-        return image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # the parser raises many kinds, and the picture may be whole all the same
-        return 1
-
-
-def _upright(image: Image.Image, orientation: object) -> Image.Image:
-    """``image`` turned as ``orientation`` says; one that was turned says no more that it lies otherwise."""
-    from PIL.Image import Transpose
-
-    turns = {
-        2: Transpose.FLIP_LEFT_RIGHT,
-        3: Transpose.ROTATE_180,
-        4: Transpose.FLIP_TOP_BOTTOM,
-        5: Transpose.TRANSPOSE,
-        6: Transpose.ROTATE_270,
-        7: Transpose.TRANSVERSE,
-        8: Transpose.ROTATE_90,
-    }
-    if not isinstance(orientation, int) or orientation not in turns:
-        return image
-    turned = image.transpose(turns[orientation])
-    for key in ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"):
-        turned.info.pop(key, None)
-    return turned
+        return to_eight_bits(image, "L" if len(self.mean) == 1 else "RGB")
 
 
 def stack(preprocess: Preprocess, images: Sequence[Image.Image]) -> Floats:
@@ -267,24 +185,3 @@ def stack(preprocess: Preprocess, images: Sequence[Image.Image]) -> Floats:
     import numpy as np
 
     return np.stack([preprocess.array(image) for image in images])
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
-
-
-def _to_mode(image: Image.Image, mode: str) -> Image.Image:
-    from PIL import Image
-
-    if image.mode.startswith("I"):  # 16-bit greys; Pillow's own conversion would clip them at 255
-        image = image.convert("I").point(lambda value: value * (1 / 257)).convert("L")
-    if image.mode == "La":  # premultiplied
-        image = image.convert("LA")
-    if image.mode in ("RGBA", "RGBa", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    try:
-        return image if image.mode == mode else image.convert(mode)
-    except ValueError:
-        raise ZooError(f"images of mode {image.mode} cannot be converted; save it as RGB") from None

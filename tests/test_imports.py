@@ -21,6 +21,7 @@ HOMES = {"": ROOT / "fbnetv3_zoo", **{room: ROOT / room for room in ("search", "
 
 # A module, or the folder it lies in, and what it may import besides itself.
 VALUES = {"errors", "paths", "plain", "rows", "arch"}
+IMAGES = {"png_metadata", "image_costs", "images", "pixels"}
 CORE = {
     *VALUES,
     "atomic",
@@ -28,6 +29,7 @@ CORE = {
     "zoo",
     "cost",
     "blocks",
+    *IMAGES,
     "preprocess",
     "preprocess_tensors",
     "description",
@@ -54,8 +56,12 @@ MAY_IMPORT = {
     "blocks": VALUES,
     "recipe": VALUES,
     "recipes": {*VALUES, "recipe"},
+    "png_metadata": {"errors"},
+    "image_costs": {"errors"},
+    "images": {"errors", "paths", "image_costs", "png_metadata"},
+    "pixels": {"errors"},
     "preprocess_tensors": {"errors"},
-    "preprocess": {*VALUES, "zoo", "preprocess_tensors"},
+    "preprocess": {*VALUES, *IMAGES, "zoo", "preprocess_tensors"},
     "description": {*VALUES, "preprocess"},
     "model": {*VALUES, "blocks", "preprocess", "description"},
     "weights": {*VALUES, "zoo", "cost", "atomic", "marked", "blocks", "preprocess", "description", "model"},

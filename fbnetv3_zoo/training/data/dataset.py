@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from fbnetv3_zoo.preprocess import LeastSize, Preprocess
+from fbnetv3_zoo.images import LeastSize
+from fbnetv3_zoo.preprocess import Preprocess
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -21,7 +22,7 @@ _AT_ONCE = 1 << 16
 
 
 class Reader(Protocol):
-    """Reads one image; with ``at_least`` it may come smaller, as :func:`~fbnetv3_zoo.preprocess.decode_image` says.
+    """Reads one image; with ``at_least`` it may come smaller, as :func:`~fbnetv3_zoo.images.decode_image` says.
 
     Whatever keeps an image from being read is a :class:`~fbnetv3_zoo.errors.ZooError` that names it.
     """

@@ -14,12 +14,10 @@ import numpy as np
 from PIL import Image
 
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.preprocess import LeastSize, decode_image
+from fbnetv3_zoo.images import LeastSize, decode_image, open_image_file
 from fbnetv3_zoo.training.data.dataset import Integers
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-MAX_BYTES = 1 << 30
-"""Largest image file that is read: no image within the limit of pixels needs more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +30,8 @@ class FileReader:
     def __call__(self, at_least: LeastSize | None = None) -> Image.Image:
         """The image; :class:`ZooError` for whatever keeps it from being read."""
         path = os.path.join(self.root, self.name)
-        try:
-            check_size(path, os.stat(path))
-            with open(
-                path, "rb"
-            ) as file:  # not by its path: Pillow would map it, and a file that shrinks would kill us
-                return decode_image(file, path, at_least=at_least)
-        except OSError as error:
-            raise unreadable(path, error) from None
+        with open_image_file(path) as file:
+            return decode_image(file, path, at_least=at_least)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +43,6 @@ class FolderOrigin:
     def reader(self, row: int, key: str) -> FileReader:
         """What reads the file named ``key``."""
         return FileReader(self.root, key)
-
-
-def check_size(path: str, found: os.stat_result) -> None:
-    """Raise unless ``found`` is of a regular file (reading a pipe could wait for ever) of at most MAX_BYTES."""
-    if not stat.S_ISREG(found.st_mode):
-        raise ZooError(f"{path}: is not a regular file; remove it")
-    if found.st_size > MAX_BYTES:
-        raise ZooError(f"{path}: {found.st_size:,} bytes are over the limit of {MAX_BYTES:,}; shrink it")
 
 
 def unreadable(path: str | Path, error: OSError) -> ZooError:

@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image
 
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.preprocess import LeastSize, decode_image
+from fbnetv3_zoo.images import MAX_BYTES, LeastSize, decode_image
 from fbnetv3_zoo.training.data.dataset import SPLITS, Dataset, Example, Examples, Integers, Names, Split
-from fbnetv3_zoo.training.data.files import MAX_BYTES, folders_in, unreadable
+from fbnetv3_zoo.training.data.files import folders_in, unreadable
 from fbnetv3_zoo.training.data.folder import photos, split_places
 from fbnetv3_zoo.training.data.splitting import split_by_seed
 from fbnetv3_zoo.training.data.tars import samples_in
