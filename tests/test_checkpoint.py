@@ -212,8 +212,14 @@ def test_resumed_with_something_else(what: str, tiny_arch: Arch, data: Dataset, 
     teacher = FBNet(replace(tiny_arch, in_channels=1)) if "teacher" in what else None
     if teacher is not None:
         teacher.preprocess = Preprocess(32, 32, mean=data.mean, std=data.std)
+    told = what
+    if what == "data":
+        told = ", ".join(
+            f"{split} images: {len(data[split])} then, as many others now" for split in ("train", "validation", "test")
+        )
+        told = f"data ({told})"
     assert refusal(lambda: train(arch, data, recipe, begun, resume=True, teacher=teacher)) == (
-        f"{begun}: the run was begun with another {what}; give another folder"
+        f"{begun}: the run was begun with another {told}; give another folder"
     )
     assert _contents(begun) == before
 

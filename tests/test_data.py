@@ -20,7 +20,7 @@ from fbnetv3_zoo.training.data import IMAGE_SUFFIXES, SPLITS, Dataset, Example, 
 from fbnetv3_zoo.training.data.cifar import LAYOUTS
 from fbnetv3_zoo.training.data.dataset import Names, keys_of, labels_of, take
 from fbnetv3_zoo.training.data.files import FileReader, FolderOrigin
-from fbnetv3_zoo.training.data.tars import EXTENSIONS
+from fbnetv3_zoo.training.data.splits import COMPANIONS, SPELLINGS
 
 
 @pytest.fixture(scope="module")
@@ -87,11 +87,11 @@ def test_fingerprints_tell_data_apart(numbers: Dataset) -> None:
     assert digits().fingerprint == numbers.fingerprint
     others = [
         digits(seed=1),  # the same labels in the same order, other images
-        replace(numbers, name="mine"),
         replace(numbers, class_names=tuple("abcdefghij")),
         replace(numbers, splits={**numbers.splits, "test": numbers["test"][:-1]}),
     ]
-    assert len({numbers.fingerprint, *(other.fingerprint for other in others)}) == 5
+    assert replace(numbers, name="mine", root="/elsewhere").fingerprint == numbers.fingerprint
+    assert len({numbers.fingerprint, *(other.fingerprint for other in others)}) == 4
 
 
 @pytest.mark.parametrize(("seed", "bound"), [(-1, "at least 0"), (1.5, "at least 0"), (2**32, "at most 4294967295")])
@@ -222,6 +222,8 @@ def test_fingerprints_see_labels_and_splits() -> None:
 def test_the_documentation_names_what_is_understood() -> None:
     text = " ".join((Path(__file__).parents[1] / "docs" / "data.md").read_text().split())
     assert f"Images are `{' '.join(sorted(IMAGE_SUFFIXES))}`," in text
-    assert f"one image (`{' '.join(sorted(EXTENSIONS, key=['jpg', 'jpeg', 'png', 'ppm', 'webp'].index))}`)" in text
+    for split, words in SPELLINGS.items():
+        assert f"`{split}`: `{' '.join(words)}`" in text
+    assert f"`{' '.join(sorted(COMPANIONS))}`" in text
     assert all(f"`{layout.folder}`" in text for layout in LAYOUTS)
     assert f"over {MAX_BYTES >> 30} GiB, over {MAX_PIXELS:,} pixels" in text

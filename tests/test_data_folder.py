@@ -15,8 +15,10 @@ import pytest
 from PIL import Image
 from refusals import refusal
 
+from fbnetv3_zoo.images import FORMATS
 from fbnetv3_zoo.training.data import IMAGE_SUFFIXES, SPLITS, Dataset, Example, find_dataset, folder
 from fbnetv3_zoo.training.data.files import first_of_equal
+from fbnetv3_zoo.training.data.listing import SUFFIXES
 
 CLASSES = ("cat", "dog")
 
@@ -142,9 +144,23 @@ def test_without_a_test_folder_the_split_is_empty(tmp_path: Path) -> None:
     assert len(data["validation"]) == 2
 
 
-def test_without_a_validation_folder(tmp_path: Path) -> None:
-    expected = f"{tmp_path}: has a train folder but no validation (or val) folder beside it"
-    assert _refusal(_given(tmp_path, "train", "test")) == expected
+def test_without_a_validation_folder_a_fifth_of_the_training_images_is_held_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _given(tmp_path, "train", "test")
+    for name in CLASSES:
+        for n in range(9):
+            _write(tmp_path / "train" / name / f"{name}{n}.png")
+    shutil.copy(tmp_path / "train" / "cat" / "cat1.png", tmp_path / "train" / "cat" / "copy.png")
+    _write(tmp_path / "train" / "owl" / "single.png")
+    data = folder(tmp_path)
+    assert {split: len(data[split]) for split in SPLITS} == {"train": 18, "validation": 4, "test": 2}
+    assert [e.label for e in data["validation"]] == [0, 0, 1, 1]
+    assert not {e.read().tobytes() for e in data["train"]} & {e.read().tobytes() for e in data["validation"]}
+    assert {e.key for e in folder(tmp_path, seed=1)["validation"]} != {e.key for e in data["validation"]}
+    assert caplog.messages[0] == (
+        f"{tmp_path}: has no images to validate on; 4 of 22 training images, drawn by seed 0, are for that"
+    )
 
 
 def test_a_split_may_not_have_a_class_of_its_own(tmp_path: Path) -> None:
@@ -165,7 +181,7 @@ def test_labels_are_right_where_splits_lack_a_class(tmp_path: Path) -> None:
 def test_empty_class(photos: Path) -> None:
     (photos / "owl").mkdir()
     (photos / "owl" / "notes.txt").write_text("none yet")
-    expected = f"{photos}/owl: has no image files (.bmp, .jpeg, .jpg, .png, .tif, .tiff, .webp)"
+    expected = f"{photos}/owl: has no image files, such as .jpg, .png or .webp; there are other files: 1 .txt"
     assert _refusal(photos) == expected
 
 
@@ -174,6 +190,9 @@ def test_one_class_or_none(tmp_path: Path) -> None:
     _write(tmp_path / "cat" / "1.png")
     _write(tmp_path / "loose.png")
     assert _refusal(tmp_path) == f"{tmp_path}: needs at least 2 class folders, has 1"
+    (tmp_path / "cat" / "tabby").mkdir()
+    expected = f"{tmp_path}: needs at least 2 class folders, has 1 (cat); give it instead if the classes are in it"
+    assert _refusal(tmp_path) == expected
 
 
 def test_nested_folders_belong_to_their_class(photos: Path) -> None:
@@ -197,12 +216,20 @@ def test_a_hidden_parent_is_no_matter(tmp_path: Path, photos: Path) -> None:
 
 
 def test_suffixes_of_any_case(tmp_path: Path) -> None:
-    suffixes = sorted(IMAGE_SUFFIXES | {suffix.upper() for suffix in IMAGE_SUFFIXES} | {".Jpg"})
+    kinds = {suffix: kind for kind in FORMATS for suffix in SUFFIXES[kind]}
+    suffixes = sorted([*kinds, *map(str.upper, kinds), ".Jpg"])
     for name in CLASSES:
         for n, suffix in enumerate(suffixes):
-            _write(tmp_path / name / f"{name}{n}{suffix}")
+            file = _write(tmp_path / name / f"{name}{n}.png")
+            kind = kinds[suffix.lower()]
+            Image.open(file).resize((8, 8)).save(
+                file.with_suffix(suffix), kind, **({"sizes": [(8, 8)]} if kind == "ICO" else {})
+            )
+            if suffix not in (".png", ".PNG"):
+                file.unlink()
     data = folder(tmp_path)
-    assert sum(len(data[split]) for split in SPLITS) == 2 * len(suffixes)
+    assert set(kinds) == IMAGE_SUFFIXES
+    assert sum(len(data[split]) for split in SPLITS) >= 2 * len(suffixes)
     assert all(e.read().size == (8, 8) for split in SPLITS for e in data[split])
 
 

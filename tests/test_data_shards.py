@@ -20,7 +20,7 @@ from refusals import refusal
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.training.data import SPLITS, Dataset, Examples, find_dataset, shards
 from fbnetv3_zoo.training.data.shards import OpenFiles
-from fbnetv3_zoo.training.data.tars import samples_in
+from fbnetv3_zoo.training.data.tars import Faults, samples_in
 
 KINDS = {"jpg": "JPEG", "jpeg": "JPEG", "png": "PNG", "ppm": "PPM", "webp": "WEBP"}
 
@@ -128,12 +128,15 @@ def test_classes_have_names(tmp_path: Path) -> None:
     listed.write_text("tench\ngold fish\nshark\nray\n")
     assert shards(tmp_path).class_names == ("tench", "gold fish", "shark", "ray")
     wrong = f"{listed}: must have at least 2 names, one a line, none empty and none twice"
-    for text in ("", "one\n", "one\n\ntwo\n", "one\ntwo\none\n"):
+    for text in ("", "one\n", "one\n\ntwo\n"):
         listed.write_text(text)
         assert refusal(lambda: shards(tmp_path)) == wrong
+    listed.write_text("one\ntwo\none\n")
+    assert refusal(lambda: shards(tmp_path)) == f"{wrong} ('one')"
     listed.write_text("tench\nfish\n")
     assert refusal(lambda: shards(tmp_path)) == (
-        f"{tmp_path}/train.tar: sample '0002' has label 2; labels are 0 to 1 by classes.txt"
+        f"{tmp_path}: 3 samples have labels that are too large; labels are 0 to 1 by classes.txt: 'train.tar/0002', "
+        f"'train.tar/0005', 'val.tar/0002'"
     )
     listed.write_bytes(b"caf\xe9\nbar\n")
     assert refusal(lambda: shards(tmp_path)) == f"{listed}: cannot be read (is no UTF-8 text)"
@@ -181,7 +184,7 @@ def test_the_index_forgets_headers(tmp_path: Path) -> None:
     path = tar(tmp_path / "x.tar", many)
     tracemalloc.start()
     try:
-        assert sum(1 for _ in samples_in(path, None)) == 3000
+        assert sum(1 for _ in samples_in(tmp_path, path.name, None, Faults(tmp_path))) == 3000
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -258,7 +261,7 @@ def _first(path: Path, files: Mapping[str, bytes]) -> str:
 
 
 IMAGE = picture(0)
-NEEDS = "it needs one of jpeg, jpg, png, ppm, webp"
+NEEDS = "it needs one, such as a jpg, png or webp file"
 NO_NUMBER = "sample 'a' has a label that is no whole number; write one from 0 on"
 
 
@@ -267,7 +270,10 @@ NO_NUMBER = "sample 'a' has a label that is no whole number; write one from 0 on
     [
         ({"a.png": IMAGE}, "sample 'a' has no label; it needs a cls or json file"),
         ({"a.cls": b"0"}, f"sample 'a' has no image; {NEEDS}"),
-        ({"x/a.png": IMAGE, "y/a.cls": b"0"}, "sample 'x/a' has no label; it needs a cls or json file"),
+        (
+            {"x/a.png": IMAGE, "y/a.cls": b"0"},
+            f"sample 'x/a' has no label; it needs a cls or json file; sample 'y/a' has no image; {NEEDS}",
+        ),
         ({"a.png": IMAGE, "a.jpg": IMAGE, "a.cls": b"0"}, f"sample 'a' has 2 images; {NEEDS}"),
         ({"a.png": IMAGE, "a.PNG": IMAGE, "a.cls": b"0"}, "has two samples 'a'; give each a name of its own"),
         (
@@ -394,11 +400,12 @@ def test_folders_of_shards_that_do_not_fit(tmp_path: Path) -> None:
     assert said("train-0.tar", "other.tar") == (
         "/other.tar: names no split, as others here do; put train, val or test into it"
     )
-    expected = ": has no tar file with validation (or val) in its name, as the others have their split"
-    assert said("train-0.tar", "test-0.tar") == expected
-    expected = ": has no tar file with train in its name, as the others have their split"
-    assert said("val-0.tar") == expected
-    assert said("train/0.tar") == ": has a train folder but no validation (or val) folder beside it"
+    assert said("train-0.tar", "other.tar", "more.tar") == (
+        ": 2 tar files (more.tar, other.tar) name no split, as others here do; put train, val or test into it"
+    )
+    assert said("train-val-0.tar") == "/train-val-0.tar: names two splits, train and validation; leave one in its name"
+    expected = ": has two folders for the validation split; keep one of them there"
+    assert said("train/0.tar", "val/0.tar", "valid/0.tar") == expected
     root = tmp_path / "without"
     tar(root / "train" / "0.tar", samples(0, 10))
     (root / "val").mkdir()

@@ -154,7 +154,7 @@ def test_written_down_and_read_again(tmp_path: Path) -> None:
     [
         ({"format": "x"}, 'subset JSON lacks "format": "fbnetv3_zoo.subset"; write such files with to_json()'),
         ({"version": 2}, "subset JSON has version 2; this release reads version 1"),
-        ({"seed": "0"}, "subset: seed is '0'; it must be a whole number of at least 0"),
+        ({"seed": "0"}, "subset.seed is '0'; it must be a whole number"),
         ({"held_out": "a"}, "subset.held_out is 'a'; it must be a list"),
         ({"held_out": ["a", 1]}, "subset.held_out[1] is 1; it must be text"),
         ({"held_out": ["a", "b", "a"]}, "subset: Subset.held_out has 'a' twice; remove one"),

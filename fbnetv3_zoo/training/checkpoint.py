@@ -24,6 +24,7 @@ from fbnetv3_zoo.errors import Interrupted, ZooError
 from fbnetv3_zoo.marked import clear
 from fbnetv3_zoo.plain import json_text
 from fbnetv3_zoo.recipe import ExponentialDecay, Recipe
+from fbnetv3_zoo.training.data.dataset import data_difference
 from fbnetv3_zoo.training.run import Epoch
 from fbnetv3_zoo.weights.files import parse
 from fbnetv3_zoo.weights.log import LOG
@@ -159,7 +160,7 @@ def restore(
     if metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
         raise ZooError(f"{place}: holds checkpoints of another release; begin anew in another folder")
     stored = json.loads(metadata["identity"])
-    if differing := [key for key, text in identity.items() if stored.get(key) != text]:
+    if differing := [_named(key, stored.get(key), text) for key, text in identity.items() if stored.get(key) != text]:
         raise ZooError(f"{place}: the run was begun with another {' and '.join(differing)}; give another folder")
     learner.student.load_state_dict(_under("student", tensors))
     if learner.average is not None:
@@ -175,6 +176,12 @@ def restore(
 def _with_nan(entry: Mapping[str, Any]) -> dict[str, Any]:
     """An epoch's fields as they were before JSON, which has no nan, took them for null."""
     return {name: math.nan if value is None else value for name, value in entry.items()}
+
+
+def _named(key: str, then: object, now: str) -> str:
+    """What a run was begun with otherwise; of data also in which part."""
+    told = data_difference(then, now) if key == "data" and isinstance(then, str) else ""
+    return f"{key} ({told})" if told else key
 
 
 def _tensors(learner: State) -> dict[str, Tensor]:

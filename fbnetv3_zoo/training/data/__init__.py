@@ -3,9 +3,9 @@
 from fbnetv3_zoo.training.data.cifar import cifar
 from fbnetv3_zoo.training.data.dataset import SPLITS, Dataset, Example, Examples, Reader, Split
 from fbnetv3_zoo.training.data.digits import digits
-from fbnetv3_zoo.training.data.files import IMAGE_SUFFIXES
 from fbnetv3_zoo.training.data.find import find_dataset
 from fbnetv3_zoo.training.data.folder import folder
+from fbnetv3_zoo.training.data.listing import IMAGE_SUFFIXES
 from fbnetv3_zoo.training.data.shards import shards
 from fbnetv3_zoo.training.data.subset import Subset, choose_subset, load_subset
 

@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.paths import is_file
 from fbnetv3_zoo.training.data.dataset import Dataset, Example, Examples, Integers, Names, Split
 from fbnetv3_zoo.training.data.digits import ArrayReader
-from fbnetv3_zoo.training.data.files import unreadable
+from fbnetv3_zoo.training.data.listing import unreadable
 from fbnetv3_zoo.training.data.pickled import read_plain
 from fbnetv3_zoo.training.data.splitting import check_seed
 
@@ -80,7 +81,7 @@ def find_cifar(root: Path) -> tuple[Layout, Path] | None:
     for layout in LAYOUTS:
         for place in (root, root / layout.folder):
             files = (layout.train[0], layout.test, layout.meta)
-            if sum((place / name).is_file() for name in files) >= 2:
+            if sum(is_file(place / name) for name in files) >= 2:
                 found.setdefault(layout.title, (layout, place))
     if len(found) > 1:
         places = " and ".join(str(place) for _, place in found.values())
@@ -110,7 +111,7 @@ def cifar(path: str | Path, *, seed: int = 0) -> Dataset:
         "test": _examples("test", *_read(place / layout.test, layout, layout.test_images)),
     }
     names = _class_names(place / layout.meta, layout)
-    return Dataset(layout.title, names, mean, std, 1.0, MappingProxyType(splits))
+    return Dataset(layout.title, names, mean, std, 1.0, MappingProxyType(splits), str(place))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

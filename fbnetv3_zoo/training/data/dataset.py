@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol, TypeAlias, overload
@@ -19,6 +21,13 @@ Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 Integers: TypeAlias = npt.NDArray[np.integer]
 _AT_ONCE = 1 << 16
+_BETWEEN = "; "
+_PART = re.compile(r"(\d{1,12}) ([a-z ]{1,30}) [0-9a-f]{64}")
+
+
+def composed(name: str) -> str:
+    """``name`` with its accents composed (NFC): some systems store ``é`` as two signs."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 class Reader(Protocol):
@@ -46,7 +55,7 @@ class Dataset:
     """Examples by split, with what a network needs to know of them.
 
     ``mean`` and ``std`` (of values in [0, 1]) have one entry a channel; ``resize_ratio`` is how much larger than the
-    crop the shorter side is made for evaluation.
+    crop the shorter side is made for evaluation. ``root`` is the folder it lies in, None where it lies in none.
     """
 
     name: str
@@ -55,6 +64,7 @@ class Dataset:
     std: tuple[float, ...]
     resize_ratio: float
     splits: Mapping[Split, Sequence[Example]]
+    root: str | None = None
 
     def __getitem__(self, split: Split) -> Sequence[Example]:
         return self.splits[split]
@@ -65,17 +75,26 @@ class Dataset:
 
     @property
     def fingerprint(self) -> str:
-        """Digest of names, labels and keys in order: a run is only continued on the data it began with."""
-        digest = hashlib.sha256(repr((self.name, self.class_names)).encode())
-        for split in SPLITS:
-            labels = labels_of(self.splits[split]).astype("<i8")
-            digest.update(f"{split} {len(labels)}".encode())
-            for start in range(0, len(labels), _AT_ONCE):
-                part = labels[start : start + _AT_ONCE]
-                keys = keys_of(self.splits[split], np.arange(start, start + len(part)))
-                digest.update(part.tobytes() + np.array([len(key) for key in keys], "<i8").tobytes())
-                digest.update("".join(keys).encode(errors="surrogateescape"))
-        return digest.hexdigest()
+        """What tells this data from other data, wherever it lies and whatever its folder is called.
+
+        A run is only continued on the data it began with: counts and digests of the classes' names, and of the labels
+        and keys of every split in order.
+        """
+        names = hashlib.sha256(repr(self.class_names).encode(errors="surrogateescape")).hexdigest()
+        told = [f"{len(self.class_names)} classes {names}"]
+        told += [f"{len(self.splits[split])} {split} images {_digest(self.splits[split])}" for split in SPLITS]
+        return _BETWEEN.join(told)
+
+
+def data_difference(then: str, now: str) -> str:
+    """What differs between two fingerprints: "train images: 12 then, 13 now"; nothing where one is no fingerprint."""
+    parts = [[_PART.fullmatch(part) for part in text.split(_BETWEEN)] for text in (then, now)]
+    told = []
+    for one, other in zip(*parts, strict=False):
+        if one and other and one[0] != other[0]:
+            counts = f"{one[1]} then, {other[1] if other[1] != one[1] else 'as many others'} now"
+            told.append(f"{other[2]}: {counts}")
+    return ", ".join(told)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -156,6 +175,18 @@ class Examples(Sequence[Example]):
     def _example(self, row: int) -> Example:
         key = self.keys[row]
         return Example(self.origin.reader(row, key), int(self.labels[row]), key)
+
+
+def _digest(examples: Sequence[Example]) -> str:
+    """Digest of the labels and keys of ``examples`` in order; how a system stores accents makes no difference."""
+    digest = hashlib.sha256()
+    labels = labels_of(examples).astype("<i8")
+    for start in range(0, len(labels), _AT_ONCE):
+        part = labels[start : start + _AT_ONCE]
+        keys = [composed(key) for key in keys_of(examples, np.arange(start, start + len(part)))]
+        digest.update(part.tobytes() + np.array([len(key) for key in keys], "<i8").tobytes())
+        digest.update("".join(keys).encode(errors="surrogateescape"))
+    return digest.hexdigest()
 
 
 def labels_of(examples: Sequence[Example]) -> Integers:

@@ -1,23 +1,19 @@
-"""Image files below a folder: finding them, reading them, telling which are equal."""
+"""Image files below a folder: reading them, telling which are equal."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
 
-from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.images import LeastSize, decode_image, open_image_file
 from fbnetv3_zoo.training.data.dataset import Integers
-
-IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,53 +39,6 @@ class FolderOrigin:
     def reader(self, row: int, key: str) -> FileReader:
         """What reads the file named ``key``."""
         return FileReader(self.root, key)
-
-
-def unreadable(path: str | Path, error: OSError) -> ZooError:
-    """The error for what the system does not let us read."""
-    return ZooError(f"{path}: cannot be read ({error.strerror or error})")
-
-
-def folders_in(root: Path) -> list[str]:
-    """Names of the folders in ``root``, sorted, hidden ones left out."""
-    try:
-        with os.scandir(root) as entries:
-            return sorted(entry.name for entry in entries if _is_folder(entry) and not entry.name.startswith("."))
-    except OSError as error:
-        raise unreadable(root, error) from None
-
-
-def images_in(folder: Path) -> list[str]:
-    """Names of the image files below ``folder``, relative to it with ``/`` between, sorted.
-
-    Whatever is named as an image counts, readable or not; hidden files and folders do not. Links to folders are not
-    followed.
-    """
-    return sorted(_images_in(str(folder), ""))
-
-
-def _images_in(folder: str, prefix: str) -> Iterator[str]:
-    below = []
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    below.append(entry.name)
-                elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and not _is_folder(entry):
-                    yield prefix + entry.name
-    except OSError as error:
-        raise unreadable(folder, error) from None
-    for name in below:
-        yield from _images_in(os.path.join(folder, name), f"{prefix}{name}/")
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link that leads in a circle
-        return False
 
 
 def first_of_equal(root: str, names: Sequence[str]) -> Integers:

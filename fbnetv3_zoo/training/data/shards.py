@@ -5,98 +5,125 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.errors import ZooError, printable
 from fbnetv3_zoo.images import MAX_BYTES, LeastSize, decode_image
-from fbnetv3_zoo.training.data.dataset import SPLITS, Dataset, Example, Examples, Integers, Names, Split
-from fbnetv3_zoo.training.data.files import folders_in, unreadable
-from fbnetv3_zoo.training.data.folder import photos, split_places
+from fbnetv3_zoo.paths import exists, read_file
+from fbnetv3_zoo.training.data.dataset import Dataset, Examples, Integers, Names, Split, composed
+from fbnetv3_zoo.training.data.folder import divided, photos
+from fbnetv3_zoo.training.data.listing import first_few, is_debris, unreadable
+from fbnetv3_zoo.training.data.splits import class_places, named_splits, split_of_file, tell_unlabelled
 from fbnetv3_zoo.training.data.splitting import split_by_seed
-from fbnetv3_zoo.training.data.tars import samples_in
+from fbnetv3_zoo.training.data.tars import UNLABELLED, Faults, samples_in
 
 _TAR = re.compile(r"[^.].*\.(tar(\.\w+)?|tgz)", re.IGNORECASE)  # compressed ones are found, too, and refused by name
-_SPLIT_WORDS: dict[str, Split] = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
 _MOST_OPEN = 200
 
 
 def has_shards(root: Path) -> bool:
-    """Whether ``root`` holds shards: tar files and no folders, itself or in its train folder."""
-    return bool(_tars(root / "train" if (root / "train").is_dir() else root))
+    """Whether ``root`` holds shards: tar files and no folders, itself or in a folder that is called as a split is."""
+    return bool(_tars(root)) or any(_tars(root / name) for name in named_splits(class_places(root)))
 
 
-def shards(path: str | Path, *, seed: int = 0) -> Dataset:
-    """A folder of tar files, each sample an image (jpg, jpeg, png, ppm, webp) and its class number (cls, or json).
+def shards(path: str | Path, *, seed: int | None = 0) -> Dataset:
+    """A folder of tar files, each sample an image (jpg, png, ...) and its class number (cls, or json).
 
-    Either in the folders ``path/{train,validation,test}`` (``val`` may stand for ``validation``); or in ``path``, where
-    all names have a part ``train``, ``val``, ``validation`` or ``test`` between ``-``, ``_`` and ``.``; or, where none
-    has, split at random by ``seed`` as :func:`~fbnetv3_zoo.training.data.folder` does. ``path/classes.txt`` has the
-    names of the classes, one a line; without it they are called by their numbers.
+    Either in folders for splits, or in ``path``, where all names have a word for their split, in the usual spellings;
+    or, where none has, split at random by ``seed`` as :func:`~fbnetv3_zoo.training.data.folder` does, which also says
+    what is done where a split is missing. ``path/classes.txt`` has the names of the classes, one a line; without it
+    they are called by their numbers.
     """
     root = Path(path)
-    names = _class_names(root / "classes.txt")
+    names = read_names(root / "classes.txt") if exists(root / "classes.txt") else None
     places = _places(root)
-    found = {split: _index(root, tars, None if names is None else len(names)) for split, tars in places.items()}
+    indexed = _index_all(root, places, None if names is None else len(names))
     if names is None:
-        names = [str(n) for n in range(1 + max(int(part.labels.max()) for part in found.values()))]
+        names = [str(n) for n in range(1 + max(int(part.labels.max()) for part in indexed.values()))]
     if len(names) < 2:
         raise ZooError(f"{root}: needs at least 2 classes, has {len(names)}")
-    splits: dict[Split, Sequence[Example]] = dict.fromkeys(SPLITS, ())
-    if None in found:
-        whole = found[None]
-        classes = [f"{root}: class {name!r}" for name in names]
-        parts = split_by_seed(whole.labels, seed, image=lambda n: root / whole.keys[n], classes=classes)
-        splits.update({split: whole.at(chosen) for split, chosen in parts.items()})
-    else:
-        splits.update({split: part for split, part in found.items() if split is not None})
-    return photos(root, names, splits)
+    if None not in indexed:
+        given = {split: part for split, part in indexed.items() if split is not None}
+        return photos(root, names, divided(root, given, seed, first=lambda part: np.arange(len(part))))
+    whole = indexed[None]
+    if seed is None:
+        return photos(root, names, {"test": whole})
+    classes = [f"{root}: class {name!r}" for name in names]
+    parts = split_by_seed(whole.labels, seed, image=lambda n: root / whole.keys[n], classes=classes)
+    return photos(root, names, {split: whole.at(chosen) for split, chosen in parts.items()})
 
 
 def _places(root: Path) -> dict[Split | None, list[str]]:
     """The tar files of every split, relative to ``root``; of None where the seed is to split them."""
-    if (root / "train").is_dir():
-        return {split: [f"{name}/{tar}" for tar in _tars(root / name)] for split, name in split_places(root).items()}
     places: dict[Split | None, list[str]] = {}
-    for name in _tars(root):
-        places.setdefault(_split_of(name), []).append(name)
-    if None in places and len(places) > 1:
-        raise ZooError(f"{root / places[None][0]}: names no split, as others here do; put train, val or test into it")
-    if None not in places and not {"train", "validation"} <= places.keys():
-        missing = "train" if "train" not in places else "validation (or val)"
-        raise ZooError(f"{root}: has no tar file with {missing} in its name, as the others have their split")
+    if tars := _tars(root):
+        for name in tars:
+            places.setdefault(split_of_file(root, name), []).append(name)
+        if None in places and len(places) > 1:
+            told = f"{root / places[None][0]}: names" if len(places[None]) == 1 else _of_several(root, places[None])
+            raise ZooError(f"{told} no split, as others here do; put train, val or test into it")
+        return places
+    for name, split in named_splits(class_places(root)).items():
+        if split in places:
+            raise ZooError(f"{root}: has two folders for the {split} split; keep one of them there")
+        places[split] = [f"{name}/{tar}" for tar in _tars(root / name)]
     return places
 
 
-def _split_of(name: str) -> Split | None:
-    words = re.split(r"[-_.]", name.lower())
-    return next((_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS), None)
+def _of_several(root: Path, names: Sequence[str]) -> str:
+    return f"{root}: {len(names):,} tar files ({first_few(names)}) name"
 
 
 def _tars(place: Path) -> list[str]:
     """Names of the tar files in a folder that has no folders in it, sorted."""
-    if folders_in(place):
+    if class_places(place):
         return []
-    return sorted(name for name in os.listdir(place) if _TAR.fullmatch(name))
-
-
-def _class_names(path: Path) -> list[str] | None:
     try:
-        names = [line.strip() for line in path.read_text().splitlines()]
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ZooError(f"{path}: cannot be read ({getattr(error, 'strerror', 'is no UTF-8 text')})") from None
+        return sorted(name for name in os.listdir(place) if _TAR.fullmatch(name) and not is_debris(name))
+    except OSError as error:
+        raise unreadable(place, error) from None
+
+
+def read_names(path: Path) -> list[str]:
+    """The names of classes in a text file, one a line. Raises :class:`ZooError` for a file that is none of those."""
+    data = read_file(path, "a list of class names")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ZooError(f"{path}: cannot be read (is no UTF-8 text)") from None
+    names = [composed(line.strip()) for line in re.split(r"\r\n|\r|\n", text.strip())]
     if "" in names or len(set(names)) < max(2, len(names)):
-        raise ZooError(f"{path}: must have at least 2 names, one a line, none empty and none twice")
+        twice = [repr(printable(name)) for name, count in Counter(names).items() if name and count > 1]
+        told = f" ({first_few(twice)})" if twice else ""
+        raise ZooError(f"{path}: must have at least 2 names, one a line, none empty and none twice{told}")
     return names
 
 
-def _index(root: Path, tars: Sequence[str], classes: int | None) -> Examples:
+def _index_all(
+    root: Path, places: Mapping[Split | None, Sequence[str]], classes: int | None
+) -> dict[Split | None, Examples]:
+    """All images of every split. Test shards of which no sample has a label are left out."""
+    faults = Faults(root)
+    found = {}
+    for split, tars in places.items():
+        own = Faults(root) if split == "test" and len(places) > 1 else faults
+        examples = _index(root, tars, classes, own)
+        if own is not faults and own.count(UNLABELLED) == len(examples):
+            tell_unlabelled(root / tars[0], len(examples))
+            continue
+        own.check() if own is not faults else None
+        found[split] = examples
+    faults.check()
+    return found
+
+
+def _index(root: Path, tars: Sequence[str], classes: int | None, faults: Faults) -> Examples:
     """All images of the shards ``tars``, in order."""
     if not tars:
         raise ZooError(f"{root}: has a split without a tar file")
@@ -104,13 +131,14 @@ def _index(root: Path, tars: Sequence[str], classes: int | None) -> Examples:
 
     def keys() -> Iterator[str]:
         for n, tar in enumerate(tars):
-            samples = list(samples_in(root / tar, classes))
+            samples = list(samples_in(root, tar, classes, faults))
             rows = [(n, sample.label, sample.offset, sample.size) for sample in samples]
             numbers.append(np.array(rows, dtype=np.int64).reshape(-1, 4))
             yield from (f"{tar}/{sample.name}" for sample in samples)
 
     found = Names.of(keys())
     if not len(found):
+        faults.check()
         raise ZooError(f"{root / tars[0]}: has no samples, nor has any other tar file of its split")
     shard, label, offset, size = np.concatenate(numbers).T
     origin = Shards(str(root), tuple(tars), shard.astype(np.int32), offset.copy(), size.copy(), OpenFiles())

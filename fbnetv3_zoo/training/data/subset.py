@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -12,7 +12,7 @@ from fbnetv3_zoo.errors import ZooError, check_whole
 from fbnetv3_zoo.paths import LARGEST_TEXT
 from fbnetv3_zoo.plain import from_json, to_json
 from fbnetv3_zoo.training.data.dataset import Dataset, Integers, keys_of, labels_of, take
-from fbnetv3_zoo.training.data.files import unreadable
+from fbnetv3_zoo.training.data.listing import unreadable
 from fbnetv3_zoo.training.data.splitting import check_seed
 
 
@@ -70,7 +70,7 @@ class Subset:
         }
         names = tuple(name for name in data.class_names if name in wanted)
         name = f"{data.name}, {len(names)} of {len(data.class_names)} classes"
-        return Dataset(name, names, data.mean, data.std, data.resize_ratio, MappingProxyType(splits))  # type: ignore[arg-type]
+        return replace(data, name=name, class_names=names, splits=MappingProxyType(splits))
 
     def _held_out(self, data: Dataset, ours: Integers) -> Integers:
         """Which of the training images ``ours`` are held out."""
