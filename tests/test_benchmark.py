@@ -44,7 +44,6 @@ from fbnetv3_zoo.export.bench.report import (
     figures_of,
     noise,
 )
-from fbnetv3_zoo.export.bench.rivals import RIVALS
 from fbnetv3_zoo.factory import create
 from fbnetv3_zoo.plain import to_json
 from fbnetv3_zoo.weights.files import save
@@ -175,7 +174,7 @@ def _some(*, count: int = 6) -> Benchmark:
             for threads, batch in ((1, 1), (1, 8), (2, 1), (2, 8)):
                 times = (n * m * batch / threads * rng.uniform(1, 1.2, 12)).tolist()
                 rows.append(Row(name, route, threads, batch, tuple(times), figures_of(times, batch=batch), 9.5, 10**8))
-    rival = Subject("mobilenetv3_large_100", 224, None, 75.2, rival=True, source="a paper")
+    rival = Subject("mobilenetv3_large_100", 224, None, 76.31, rival=True, source="ra4: timm, 2024")
     rows.append(Row(rival.name, Route.ONNXRUNTIME, 1, 1, (2.0, 3.0), figures_of([2.0, 3.0], batch=1), 3.0, 10**8))
     return Benchmark(
         machine_here(), Route.ONNXRUNTIME, 12, (*subjects, rival), tuple(rows), (Peak(1, 100.5), Peak(2, 180.0)),
@@ -224,16 +223,6 @@ def test_pictures_of_what_there_is(tmp_path: Path) -> None:
     assert draw_pictures(replace(found, rows=()), tmp_path) == ()
     unknown = replace(found, subjects=tuple(replace(s, top1=None) for s in found.subjects))
     assert [path.name for path in draw_pictures(unknown, tmp_path)] == ["latency.png", "throughput.png"]
-
-
-def test_accuracies_of_others_have_a_source() -> None:
-    import timm
-
-    assert set(RIVALS) <= set(timm.list_models())
-    for name, rival in RIVALS.items():
-        assert (rival.name, bool(rival.source)) == (name, True)
-        assert rival.top1 is not None
-        assert 60 < rival.top1 < 85
 
 
 # Measuring

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +12,11 @@ from fbnetv3_zoo.classify import ENDINGS, Classifier
 from fbnetv3_zoo.cost import cost_of
 from fbnetv3_zoo.errors import ZooError, check_whole, in_short
 from fbnetv3_zoo.export.bench.crew import Failed, How, Order
+from fbnetv3_zoo.export.bench.published_rivals import Rival
 from fbnetv3_zoo.export.bench.report import Subject
-from fbnetv3_zoo.export.bench.rivals import Rival, export_rival
+from fbnetv3_zoo.export.bench.rivals import export_rival
 from fbnetv3_zoo.export.bench.routes import Form, Route, check_tools
 from fbnetv3_zoo.weights.records import RECORDS
-from fbnetv3_zoo.zoo.published import PUBLISHED
 
 if TYPE_CHECKING:
     from fbnetv3_zoo.model import FBNet
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 CALIBRATED_ON = 64
 """Photographs for int8, where no folder of images is given."""
+
+_YEARS = {"fb_in1k": "2020", "ra2_in1k": "2024"}
+"""When the accuracies of weights were published, by tag: the official records; timm's results."""
 
 _HOW: dict[Route, How] = {Route.COMPILED: "compiled", Route.OPENVINO_BF16: "bfloat16"}
 _OF_NETWORK: frozenset[Form] = frozenset({"weights", "graph", "program"})
@@ -172,8 +175,9 @@ def _of_network(model: str, network: FBNet, folder: Path, wanted: Wanted, *, nam
     side = given.resolution if wanted.resolution is None else wanted.resolution
     check_whole("resolution", side, at_least=network.arch.min_resolution)
     network.preprocess = given.at_resolution(side)
-    top1, source = _published(model, side) if named else (None, "")
-    subject = Subject(model, side, cost_of(network.arch, resolution=side).macs, top1, source=source)
+    subject = Subject(model, side, cost_of(network.arch, resolution=side).macs)
+    if named:
+        subject = _with_published(subject)
     return Candidate(
         subject, network.arch.in_channels, folder, network.eval(), images=wanted.images, largest=wanted.largest,
         random=named and not wanted.pretrained, files={} if named else _as_it_is(model, network, given),
@@ -185,13 +189,18 @@ def _as_it_is(model: str, network: FBNet, given: Preprocess) -> dict[Form, Path]
     return {"weights": Path(model)} if network.preprocess == given else {}
 
 
-def _published(name: str, side: int) -> tuple[float | None, str]:
-    """Top-1 accuracy in percent of what has that name, at that resolution, and who says so."""
-    if name in RECORDS:
-        found = [accuracy for accuracy in RECORDS[name].accuracy if accuracy.resolution == side]
-        return (found[0].top1, found[0].evidence.value) if found else (None, "")
-    published = PUBLISHED.get(name)
-    return (None, "") if published is None or published.resolution != side else (published.top1, "publisher's record")
+def _with_published(subject: Subject) -> Subject:
+    """``subject`` with the accuracy of the weights of that name at that resolution, where one was published."""
+    name = subject.name
+    record = RECORDS.get(name) or next((one for one in RECORDS.values() if one.arch.name == name), None)
+    found = [one for one in record.accuracy if one.resolution == subject.resolution] if record else []
+    if record is None or not found:
+        return subject
+    licence = "" if record.licence is None else record.licence.value
+    source = f"{record.name}: {found[0].evidence.value}, {_YEARS[record.tag]}"
+    # FBNetV3's own final training distils (recipes.py, from the paper); timm's training of the same networks does not
+    distilled = record.tag == "fb_in1k" and record.arch.name.startswith("fbnetv3_")
+    return replace(subject, top1=found[0].top1, source=source, licence=licence, distilled=distilled)
 
 
 def _form(path: Path) -> Form:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,9 @@ COLUMNS = 3
 _GREY = "#7a7a7a"
 _CORNERS = ((True, True), (False, False), (False, True), (True, False))
 """Where a label may stand, the preferred place first: left of its point (else right), above it (else below)."""
+
+_CAPTION = 130
+"""Letters in a line of the caption."""
 
 _CORNERS_OF_OTHERS = ((False, False), (False, True), (True, True), (True, False))
 Box = tuple[float, float, float, float]
@@ -168,17 +172,20 @@ def _places(found: Benchmark) -> list[_Place]:
 def _accuracy(path: Path, found: Benchmark) -> Path:
     """Published top-1 over latency: a line through each family, ours in colour, those of others in grey."""
     places = _places(found)
-    figure = _figure((7.6, 5.2))
+    figure = _figure((7.6, 5.8))
     axes = figure.subplots()
     labels = []
     ours = _families([place for place in places if not place.subject.rival])
     for n, (family, members) in enumerate(ours.items()):
         colour = _SHADES[n % len(_SHADES)]
         _line(axes, members, family, colour=colour, style="-", marker="o")
-        labels += [_Label(place, place.subject.name.removeprefix(f"{family}_").upper(), 8, colour) for place in members]
+        labels += [
+            _Label(place, _mark(place, place.subject.name.partition(".")[0].rpartition("_")[2].upper()), 8, colour)
+            for place in members
+        ]
     for members in _families([place for place in places if place.subject.rival]).values():
         _line(axes, members, "", colour=_GREY, style=":", marker="s")
-        labels += [_Label(place, place.subject.name, 7, _GREY) for place in members]
+        labels += [_Label(place, _mark(place, place.subject.name), 7, _GREY) for place in members]
     axes.set_xscale("log")
     _plain_ticks(axes, [place.figures.p50_ms for place in places])
     axes.margins(x=0.16, y=0.1)
@@ -190,16 +197,44 @@ def _accuracy(path: Path, found: Benchmark) -> Path:
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="lower right", fontsize=8)
     _title(figure, found)
+    figure.supxlabel("\n".join(caption(found)), fontsize=7, x=0.01, ha="left")
     _put(figure, axes, labels)
     return _save(figure, path)
 
 
+def _mark(place: _Place, name: str) -> str:
+    """``name`` with a sign for weights that saw more than ImageNet's labels."""
+    return name + "†" * place.subject.distilled + "‡" * bool(place.subject.extra_data)
+
+
+def caption(found: Benchmark) -> list[str]:
+    """What the picture of accuracy compares: whose figures, of which weights; signs and licences where there are."""
+    places = _places(found)
+    subjects = [place.subject for place in places]
+    lines = ["Time: measured here, each network at the image size of its accuracy, training branches merged."]
+    for rival, whose in ((False, "colour"), (True, "grey")):
+        sources = dict.fromkeys(one.source.rpartition(": ")[2] for one in subjects if one.rival is rival)
+        if sources:
+            lines += textwrap.wrap(f"Top-1, {whose}: {'; '.join(sources)}.", _CAPTION)
+    signs = {
+        "†": ("distilled", any(one.distilled for one in subjects)),
+        "‡": ("trained on more than ImageNet-1k", any(one.extra_data for one in subjects)),
+    }
+    if told := [f"{sign} {meaning}" for sign, (meaning, there) in signs.items() if there]:
+        lines.append(f"{', '.join(told)}; all others: on ImageNet-1k alone, or not stated.")
+    families = {**_families([p for p in places if not p.subject.rival]), "grey": [p for p in places if p.subject.rival]}
+    licences = {family: sorted({p.subject.licence for p in members} - {""}) for family, members in families.items()}
+    if told := [f"{family}: {', '.join(names)}" for family, names in licences.items() if names]:
+        lines += textwrap.wrap(f"Licence of the weights: {'; '.join(told)}.", _CAPTION)
+    return lines
+
+
 def _families(places: Sequence[_Place]) -> dict[str, list[_Place]]:
-    """``places`` by what their names have before the last underline, the least accurate first."""
+    """``places`` by what their names have before the last underline, and by the weights named; least accurate first."""
     found: dict[str, list[_Place]] = {}
     for place in sorted(places, key=lambda place: place.subject.top1 or 0.0):
-        name = place.subject.name.partition(".")[0]
-        found.setdefault(name.rpartition("_")[0] or name, []).append(place)
+        name, dot, weights = place.subject.name.partition(".")
+        found.setdefault((name.rpartition("_")[0] or name) + dot + weights, []).append(place)
     return found
 
 

@@ -45,7 +45,8 @@ class Subject:
 
     ``macs`` counts multiply-accumulates of one image (None: not known). ``top1`` is the published ImageNet accuracy in
     percent of the network of that name at that resolution, None where there is none; ``rival`` marks networks of
-    others, ``source`` says who published.
+    others, ``source`` says who published. Of the weights that were so accurate, ``licence`` is theirs, ``distilled``
+    says that they learned from a larger network, ``extra_data`` what they saw besides ImageNet-1k.
     """
 
     name: str
@@ -54,6 +55,19 @@ class Subject:
     top1: float | None = None
     rival: bool = False
     source: str = ""
+    licence: str = ""
+    distilled: bool = False
+    extra_data: str = ""
+
+    @property
+    def published(self) -> str:
+        """What was published, in a sentence; "" where nothing was."""
+        if self.top1 is None:
+            return ""
+        data = f"ImageNet-1k and {self.extra_data}" if self.extra_data else "ImageNet-1k"
+        trained = f"{data}, distilled" if self.distilled else data
+        licence = f"; licence of these weights: {self.licence}" if self.licence else ""
+        return f"published top-1 {self.top1:.2f} % ({trained}; {self.source}{licence})"
 
 
 @dataclass(frozen=True, slots=True)

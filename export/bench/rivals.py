@@ -1,58 +1,21 @@
-"""Networks of others to compare with, built by timm with random weights, and what was published of their accuracy."""
+"""Networks of others to compare with, built by timm with random weights, as they are deployed: branches merged."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from fbnetv3_zoo.errors import ZooError, nearest
-from fbnetv3_zoo.export.bench.report import Subject
+from fbnetv3_zoo.export.bench.published_rivals import RIVALS, Rival
 
+if TYPE_CHECKING:
+    from torch import nn
 
-@dataclass(frozen=True, slots=True)
-class Rival:
-    """A network of timm's at ``resolution`` pixels; ``top1`` in percent on ImageNet (None: not in our table)."""
-
-    name: str
-    resolution: int
-    top1: float | None = None
-    source: str = ""
-
-    @property
-    def subject(self) -> Subject:
-        """It among what is measured."""
-        return Subject(self.name, self.resolution, None, self.top1, rival=True, source=self.source)
-
-
-def _table() -> Mapping[str, Rival]:
-    # The accuracies are those of the papers that a network comes from (of ResNet-50, which has been trained in many
-    # ways: torchvision's first weights), at the resolution stated there, from training on ImageNet-1k alone.
-    # fmt: off
-    rows = (
-        #      name in timm            pixels  top-1   source
-        Rival("mobilenetv2_100",          224,  72.0,  "arXiv 1801.04381, table 4"),
-        Rival("semnasnet_100",            224,  75.2,  "arXiv 1807.11626, table 1 (MnasNet-A1)"),
-        Rival("mobilenetv3_large_075",    224,  73.3,  "arXiv 1905.02244, table 3"),
-        Rival("mobilenetv3_large_100",    224,  75.2,  "arXiv 1905.02244, table 3"),
-        Rival("ghostnet_100",             224,  73.9,  "arXiv 1911.11907, table 7"),
-        Rival("ghostnet_130",             224,  75.7,  "arXiv 1911.11907, table 7"),
-        Rival("efficientnet_b0",          224,  77.1,  "arXiv 1905.11946v5, table 2"),
-        Rival("efficientnet_b1",          240,  79.1,  "arXiv 1905.11946v5, table 2"),
-        Rival("efficientnet_b2",          260,  80.1,  "arXiv 1905.11946v5, table 2"),
-        Rival("efficientnet_b3",          300,  81.6,  "arXiv 1905.11946v5, table 2"),
-        Rival("regnety_004",              224,  74.1,  "arXiv 2003.13678, RegNetY-400MF"),
-        Rival("regnety_006",              224,  75.5,  "arXiv 2003.13678, RegNetY-600MF"),
-        Rival("regnety_008",              224,  76.3,  "arXiv 2003.13678, RegNetY-800MF"),
-        Rival("regnety_016",              224,  78.0,  "arXiv 2003.13678, RegNetY-1.6GF"),
-        Rival("resnet50",                 224,  76.13, "torchvision, ResNet50_Weights.IMAGENET1K_V1"),
-    )
-    # fmt: on
-    return MappingProxyType({row.name: row for row in rows})
-
-
-RIVALS = _table()
+_BRANCHES = frozenset((
+    "conv_kxk", "conv_scale", "conv_1x1", "large_conv", "small_conv", "fusion_conv", "primary_rpr_conv",
+    "cheap_rpr_conv", "dw_conv_list",
+))  # fmt: skip
+"""What timm's blocks call the branches of training, which are gone once a block is merged."""
 
 
 def find_rival(name: str) -> Rival:
@@ -73,13 +36,13 @@ def find_rival(name: str) -> Rival:
 
 
 def export_rival(rival: Rival, path: Path) -> Path:
-    """Write the network as an ONNX file for any batch, as timm and PyTorch's exporter give it."""
+    """Write the network, :func:`merged`, as an ONNX file for any batch, as PyTorch's exporter gives it."""
     import timm
     import torch
 
     from fbnetv3_zoo.graph_file import quiet_exporter
 
-    network = timm.create_model(rival.name, exportable=True).eval()
+    network = merged(timm.create_model(rival.name, exportable=True).eval())
     images = torch.zeros(2, 3, rival.resolution, rival.resolution)
     try:
         with quiet_exporter():
@@ -90,3 +53,21 @@ def export_rival(rival: Rival, path: Path) -> Path:
     except Exception as error:  # the exporter's own kinds
         raise ZooError(f"cannot be exported to ONNX ({str(error).splitlines()[0]})") from None
     return path
+
+
+def merged(network: nn.Module) -> nn.Module:
+    """A copy of ``network``, a timm network in evaluation mode, without the branches that only training needs.
+
+    It answers the same. Raises :class:`ZooError` where some are left, as then its time would be that of training.
+    """
+    from timm.utils import reparameterize_model
+
+    plain: nn.Module = reparameterize_model(network)
+    if left := sorted(_BRANCHES & _parts(plain)):
+        raise ZooError(f"its training branches ({left[0]}) cannot be merged by this timm; pip install --upgrade timm")
+    return plain
+
+
+def _parts(network: nn.Module) -> set[str]:
+    """The names of all parts at any depth."""
+    return {part for name, _ in network.named_parameters() for part in name.split(".")}
