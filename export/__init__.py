@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+import fbnetv3_zoo.telemetry  # noqa: F401 - ahead of the libraries that it silences
+
 if TYPE_CHECKING:
     from fbnetv3_zoo.export.to_intermediate import IntermediateReport, export_intermediate
     from fbnetv3_zoo.export.to_mobile import MobileReport, export_mobile

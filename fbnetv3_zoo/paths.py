@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -49,7 +50,8 @@ def read_file(path: str | Path, what: str, *, at_most: int = LARGEST_TEXT) -> by
     check_file(path, what)
     try:
         with Path(path).open("rb") as file:
-            data = file.read(at_most + 1)
+            data = file.read(min(at_most, os.fstat(file.fileno()).st_size) + 1)  # as much memory as there are bytes
+            data += file.read(at_most + 1 - len(data)) if data else b""
     except OSError as error:
         raise ZooError(f"{path}: cannot be read ({reason_of(error)})") from None
     if len(data) > at_most:

@@ -311,7 +311,9 @@ def _attempt(path: Path) -> None:
             from fbnetv3_zoo.weights import unpickle
 
             unpickle._SECONDS = CPU_SECONDS
-            code = unpickle.main(path, path.with_suffix(".safetensors"), os.getppid())
+            target = path.with_suffix(".safetensors")
+            with path.open("rb") as source, target.open("wb") as written:
+                code = unpickle.main(source, written, os.getppid())
     finally:
         os._exit(code)
 
@@ -324,7 +326,7 @@ def main(folder: Path) -> None:
 
     report: dict[str, dict[str, Any]] = {}
     for path in sorted([*folder.glob("*.pth"), *folder.glob("*.pkl")]):
-        begin, child = time.monotonic(), os.fork()
+        target, begin, child = path.with_suffix(".safetensors"), time.monotonic(), os.fork()
         if not child:
             _attempt(path)
         _, status, used = os.wait4(child, 0)
@@ -334,7 +336,7 @@ def main(folder: Path) -> None:
             "said": said,
             "kilobytes": used.ru_maxrss,
             "seconds": time.monotonic() - begin,
-            "wrote": path.with_suffix(".safetensors").exists(),
+            "wrote": bool(target.exists() and target.stat().st_size),
         }
     json.dump(report, sys.stdout)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import datetime
 import json
 import os
 import pickle
@@ -14,26 +16,30 @@ import sys
 import tarfile
 import threading
 import time
+import types
 import warnings
 import zipfile
-from collections import OrderedDict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable
-from pathlib import Path
+from decimal import Decimal
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import hostile
+import numpy as np
 import pytest
 import torch
 from refusals import refusal
 from safetensors.torch import save_file
+from timm.utils import CheckpointSaver, ModelEmaV3
 from torch import Tensor
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.factory import create
 from fbnetv3_zoo.model import FBNet
 from fbnetv3_zoo.weights import foreign, unpickle
-from fbnetv3_zoo.weights.convert import convert, find_layout, from_own, unwrap
-from fbnetv3_zoo.weights.foreign import read_any
+from fbnetv3_zoo.weights.convert import _AVERAGED, _PLAIN, convert, find_layout, from_own, unwrap
+from fbnetv3_zoo.weights.foreign import parse_any, read_any
 from fbnetv3_zoo.weights.store import Store
 
 TESTS = Path(__file__).parent
@@ -83,7 +89,7 @@ PREFIXES = [
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
-@pytest.mark.parametrize("place", [None, "state_dict", "model", "model_ema", "state_dict_ema"])
+@pytest.mark.parametrize("place", [None, *_AVERAGED, *_PLAIN])
 def test_state_dicts_are_found(state: dict[str, Tensor], prefix: str, place: str | None) -> None:
     prefixed: dict[str, Any] = {prefix + key: value for key, value in state.items()}
     checkpoint = prefixed if place is None else {"epoch": 3, place: prefixed, "args": None}
@@ -122,6 +128,41 @@ def test_a_training_checkpoint_like_torchvisions(tiny_arch: Arch, tmp_path: Path
     tensors, metadata = read_any(tmp_path / "model_4.pth")
     assert _same(tensors, _state(model))
     assert metadata == {}
+
+
+BESIDE: dict[str, Callable[[], object]] = {
+    "namespace": lambda: argparse.Namespace(lr=0.1, output=Path("runs"), betas=(0.9, np.float32(0.99)), inner={"a": 1}),
+    "numpy": lambda: [np.float64(71.2), np.int64(3), np.bool_(True), np.arange(5.0), np.dtype("f4"), np.str_("a")],
+    "paths": lambda: {"a": Path("runs/7"), "b": PurePosixPath("c"), "d": PureWindowsPath("e")},
+    "dates": lambda: [datetime.datetime.now(datetime.UTC), datetime.timedelta(1), datetime.date(2020, 1, 2)],
+    "containers": lambda: [defaultdict(list, a=[1]), Counter("abc"), {1, 2}, frozenset("ab"), range(3), slice(2)],
+    "numbers": lambda: [1j, 1 << 90, Decimal("1.5"), b"bytes", bytearray(b"more"), torch.float16, torch.Size((1, 2))],
+    "namespaces": lambda: types.SimpleNamespace(cfg=argparse.Namespace(device=torch.device("cpu"), none=None)),
+}
+
+
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize("kind", BESIDE)
+def test_what_training_scripts_keep_beside_the_weights(
+    state: dict[str, Tensor], tmp_path: Path, kind: str, old: bool
+) -> None:
+    checkpoint = {"epoch": 1, "args": BESIDE[kind](), "state_dict": state, "metric": 71.2}
+    torch.save(checkpoint, tmp_path / "a.pth.tar", _use_new_zipfile_serialization=not old)
+    assert _same(read_any(tmp_path / "a.pth.tar")[0], state)
+
+
+def test_a_checkpoint_that_timms_saver_wrote(tiny_arch: Arch, tmp_path: Path) -> None:
+    model = FBNet(tiny_arch)
+    average = ModelEmaV3(model)
+    with torch.no_grad():
+        average.module.classifier.bias.add_(1)
+    args = argparse.Namespace(model="tiny", lr=0.1, output=tmp_path)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    saver = CheckpointSaver(
+        model, optimizer, args=args, model_ema=average, checkpoint_dir=str(tmp_path), recovery_dir=str(tmp_path)
+    )
+    saver.save_checkpoint(0, metric=np.float64(71.2))
+    assert _same(read_any(tmp_path / "model_best.pth.tar")[0], _state(average.module))
 
 
 @pytest.mark.parametrize("file", ["a.pt", "a.bin", "a.CKPT"])
@@ -352,7 +393,8 @@ def test_a_sound_file_is_read_by_the_same_process(state: dict[str, Tensor], tmp_
 def test_refusals_name_the_file(tmp_path: Path) -> None:
     _tar(tmp_path / "old.tar")
     assert refusal(lambda: read_any(tmp_path / "old.tar")) == f"{tmp_path}/old.tar: {TAR}"
-    assert refusal(lambda: read_any(tmp_path / "old.tar", name="https://a/b.pth")) == f"https://a/b.pth: {TAR}"
+    data = (tmp_path / "old.tar").read_bytes()
+    assert refusal(lambda: parse_any(data, "https://a/b.pth")) == f"https://a/b.pth: {TAR}"
     _script(tmp_path / "program.pt")
     text = "is a TorchScript program; save model.state_dict() instead"
     assert refusal(lambda: read_any(tmp_path / "program.pt")) == f"{tmp_path}/program.pt: {text}"
@@ -369,8 +411,8 @@ def test_folders_and_missing_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "folder.pth").mkdir()
     (tmp_path / "folder.safetensors").mkdir()
     folder, gone = tmp_path / "folder.pth", tmp_path / "gone.pth"
-    assert refusal(lambda: read_any(folder)) == f"{folder}: cannot be read (Is a directory)"
-    assert refusal(lambda: read_any(gone)) == f"{gone}: cannot be read (No such file or directory)"
+    assert refusal(lambda: read_any(folder)) == f"{folder}: is a folder, not a weight file"
+    assert refusal(lambda: read_any(gone)) == f"{gone}: no such file"
     folder = tmp_path / "folder.safetensors"
     assert refusal(lambda: read_any(folder)) == f"{folder}: is a folder, not a weight file"
 

@@ -91,8 +91,9 @@ def test_a_damaged_file_of_the_hubs_cache(model: FBNet, hub: FakeHub, tmp_path: 
     save(model, tmp_path / "mine.safetensors")
     hub.files["me/net/model.safetensors"] = (tmp_path / "mine.safetensors").read_bytes()
     code = """
-from fbnetv3_zoo.weights.hub import file_of
-blob = file_of("hf-hub:me/net").resolve()
+from huggingface_hub import hf_hub_download
+from pathlib import Path
+blob = Path(hf_hub_download("me/net", "model.safetensors")).resolve()
 def flip():
     content = bytearray(blob.read_bytes()); content[-9] ^= 1; blob.write_bytes(content)
 flip()

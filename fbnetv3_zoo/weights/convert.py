@@ -23,8 +23,8 @@ from fbnetv3_zoo.weights.records import Layout, timm_form
 Names = Iterator[tuple[str, str]]
 
 _NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-_AVERAGED = ("model_ema", "state_dict_ema")
-_PLAIN = ("state_dict", "model")
+_AVERAGED = ("model_ema", "state_dict_ema", "ema_state_dict", "model_ema_state_dict", "ema_state", "params_ema")
+_PLAIN = ("state_dict", "model", "model_state_dict", "model_state", "module", "network", "net", "params", "weights")
 _PREFIXES = ("module.", "_orig_mod.", "model.")
 _LONGEST_NAME = 200
 _UNUSED = frozenset({"n_averaged"})  # torch.optim.swa_utils keeps its counter beside the weights
@@ -87,8 +87,9 @@ def find_layout(state_dict: Mapping[str, Any]) -> Layout:
 def unwrap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     """The state dict in ``checkpoint``, without the prefixes that wrappers of modules leave in its keys.
 
-    A checkpoint is a state dict, or a dict that has one under ``model_ema`` or ``state_dict_ema`` (averaged weights:
-    taken first, where they are present and not empty), ``state_dict`` or ``model``.
+    A checkpoint is a state dict, or a dict that has one under a usual key: ``model_ema``, ``state_dict_ema`` ...
+    (averaged weights: taken first, where they are present and not empty), ``state_dict``, ``model``,
+    ``model_state_dict`` ...
     """
     inner: Any = checkpoint
     for key in (*_AVERAGED, *_PLAIN):

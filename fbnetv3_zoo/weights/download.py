@@ -14,9 +14,7 @@ import requests
 
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.weights.log import LOG
-
-LARGEST_FILE = 8 << 30
-"""Bytes after which a transfer is given up: no file of this family comes near."""
+from fbnetv3_zoo.weights.store import LARGEST_FILE
 
 _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 _LONGEST_PAUSE = 60.0

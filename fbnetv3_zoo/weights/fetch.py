@@ -18,31 +18,36 @@ from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.weights import hub
 from fbnetv3_zoo.weights.convert import convert
 from fbnetv3_zoo.weights.download import Progress, download
-from fbnetv3_zoo.weights.foreign import read_any
+from fbnetv3_zoo.weights.files import entries_of, read_weights
+from fbnetv3_zoo.weights.foreign import parse_any
 from fbnetv3_zoo.weights.log import LOG
 from fbnetv3_zoo.weights.records import Record, Source
 from fbnetv3_zoo.weights.store import Kept, LockedFile, Store, StoreError, digest_of, sha256_of
 
+SOURCE_SHA256 = "source_sha256"
+"""Entry of a kept file: the SHA-256 of the file that it was made from."""
 
-def read(record: Record, store: Store) -> tuple[bytes, str]:
+
+def read(record: Record, store: Store, *, local: bytes | None = None) -> tuple[bytes, str]:
     """The contents and the path of the kept file of ``record``, fetched first where need be.
 
-    The contents have the digest in the file's name: a damaged file is reported, removed and fetched again. Raises
+    The contents have the digest in the file's name: a damaged file is reported, removed and fetched again. ``local``
+    are the contents of the record's file where that is on this machine and has been read already. Raises
     :class:`ZooError` where the weights cannot be had.
     """
     for kept in store.kept(record.name):
-        if is_expected(kept, record, store) and (data := whole_contents(kept)) is not None:
+        if (data := _expected_contents(kept, record, store)) is not None:
             return data, str(kept.path)
-    data, kept = _fetch(record, store)
+    data, kept = _fetch(record, store, local)
     return data, str(kept.path)
 
 
 def fetch(record: Record, store: Store) -> Kept:
     """Make sure that the weights of ``record`` are in the store, whole. Raises :class:`ZooError` where that fails."""
     for kept in store.kept(record.name):
-        if is_expected(kept, record, store) and whole_contents(kept) is not None:
+        if _expected_contents(kept, record, store) is not None:
             return kept
-    return _fetch(record, store)[1]
+    return _fetch(record, store, None)[1]
 
 
 def whole_contents(kept: Kept) -> bytes | None:
@@ -65,13 +70,25 @@ def is_expected(kept: Kept, record: Record, store: Store) -> bool:
     return any(not digest or digest.startswith(kept.source) for digest in known)
 
 
+def _expected_contents(kept: Kept, record: Record, store: Store) -> bytes | None:
+    """The file's contents where they are whole and made from one of the record's files, by its whole digest.
+
+    The name has eight digits of that, and files that share so few can be made.
+    """
+    if not is_expected(kept, record, store) or (data := whole_contents(kept)) is None:
+        return None
+    origin = entries_of(data).get(SOURCE_SHA256, "")
+    known = [_known_digest(record, source, store) for source in record.sources]
+    return data if any(origin.startswith(digest) for digest in known) else None
+
+
 def _known_digest(record: Record, source: Source, store: Store) -> str:
     """As many digits of the file's SHA-256 as are known: those published, made complete by the lock file's."""
     locked = store.known(record.key(source)) if len(source.sha256) < 64 else None
     return locked.sha256 if locked and locked.sha256.startswith(source.sha256) else source.sha256
 
 
-def _fetch(record: Record, store: Store) -> tuple[bytes, Kept]:
+def _fetch(record: Record, store: Store, local: bytes | None) -> tuple[bytes, Kept]:
     if not list(_places(record, store)):
         kept = next((kept for kept in store.kept(record.name) if is_expected(kept, record, store)), None)
         state = "not in the cache" if kept is None else f"{kept.path} is damaged"
@@ -89,12 +106,14 @@ def _fetch(record: Record, store: Store) -> tuple[bytes, Kept]:
             else:
                 reason = "does not have the digest in its name"
             if digest_of(data) == kept.digest:
+                if _expected_contents(kept, record, store) is None:
+                    continue
                 return data, kept
             LOG.warning("%s: damaged (%s); fetching it again", kept.path, reason)
             store.discard(kept.path)
         for leftover in store.temporaries(record.name):
             store.discard(leftover)
-        return _fetch_from_any(record, store)
+        return _fetch_from_any(record, store, local)
 
 
 def _places(record: Record, store: Store) -> Iterator[tuple[Source, str]]:
@@ -112,11 +131,11 @@ def _places(record: Record, store: Store) -> Iterator[tuple[Source, str]]:
             yield source, source.address
 
 
-def _fetch_from_any(record: Record, store: Store) -> tuple[bytes, Kept]:
+def _fetch_from_any(record: Record, store: Store, local: bytes | None) -> tuple[bytes, Kept]:
     failures = []
     for source, address in _places(record, store):
         try:
-            data, file = _checked(record, source, address, store)
+            data, file = _checked(record, source, address, store, local)
         except StoreError:
             raise
         except ZooError as error:
@@ -132,15 +151,17 @@ def _fetch_from_any(record: Record, store: Store) -> tuple[bytes, Kept]:
     raise ZooError(f"{record.name}: cannot be fetched: {'; '.join(failures)}; {_by_hand(record, store)}")
 
 
-def _checked(record: Record, source: Source, address: str, store: Store) -> tuple[bytes, LockedFile]:
-    """What is to be kept of the file at ``address``, and what that file was."""
-    with _obtained(record, address, store) as path:
-        try:
-            file = LockedFile(record.key(source), sha256_of(path), path.stat().st_size)
-        except OSError as error:
-            raise ZooError(f"{path}: cannot be read ({error.strerror})") from None
-        _refuse_other(file, _known_digest(record, source, store), source, address, store)
-        return _converted(record, path, address, file.sha256), file
+def _checked(
+    record: Record, source: Source, address: str, store: Store, local: bytes | None
+) -> tuple[bytes, LockedFile]:
+    """What is to be kept of the file at ``address``, and what that file was.
+
+    The file is read once: the bytes that have its digest are those that are used.
+    """
+    data = _obtained(record, address, store) if local is None else local
+    file = LockedFile(record.key(source), sha256_of(data), len(data))
+    _refuse_other(file, _known_digest(record, source, store), source, address, store)
+    return _converted(record, data, address, file.sha256), file
 
 
 def _lock(file: LockedFile, source: Source, address: str, store: Store) -> None:
@@ -163,36 +184,34 @@ def _refuse_other(file: LockedFile, wanted: str, source: Source, address: str, s
         raise ZooError(f"{address}: has SHA-256 {file.sha256}, not {wanted}{origin}; refused")
 
 
-@contextmanager
-def _obtained(record: Record, address: str, store: Store) -> Iterator[Path]:
-    """The file at ``address``, on disk: where it lies, or as a temporary copy in the store."""
+def _obtained(record: Record, address: str, store: Store) -> bytes:
+    """The contents of the file at ``address``; a download grows in a temporary file of the store."""
     if address.startswith("hf-hub:"):
-        yield hub.file_of(address, offline=store.offline)
-        return
+        return hub.contents_of(address, offline=store.offline)
     if is_local(address):
-        yield Path(address).expanduser()
-        return
+        return read_weights(Path(address).expanduser())
     with store.temporary(record.name) as path:
         try:
-            with path.open("wb") as file, _bar(record.name, shown=store.progress) as on_progress:
+            with path.open("w+b") as file, _bar(record.name, shown=store.progress) as on_progress:
                 download(
                     address, file, timeout=store.timeout, attempts=store.attempts, pause=store.pause,
                     on_progress=on_progress,
                 )  # fmt: skip
+                file.seek(0)
+                return file.read()
         except OSError as error:
             reason = f"{error.strerror or error}, {shutil.disk_usage(store.folder).free / 1e6:.0f} MB free"
             raise StoreError(
                 f"{store.folder}: cannot be written ({reason}); set FBNETV3_ZOO_CACHE to another folder"
             ) from None
-        yield path
 
 
-def _converted(record: Record, path: Path, address: str, sha256: str) -> bytes:
-    """The file at ``path`` as this project writes it, strictly for the record's network."""
+def _converted(record: Record, data: bytes, address: str, sha256: str) -> bytes:
+    """A file's contents as this project writes them, strictly for the record's network."""
     # The name's ending tells the format: not that of a query, nor of a repository's name.
     hosted = address.startswith("hf-hub:")
     name = f"{address}/{hub.FILE_NAME}" if hosted else address if is_local(address) else address.split("?")[0]
-    tensors, metadata = read_any(path, name=name)
+    tensors, metadata = parse_any(data, name)
     try:
         description = Description.from_metadata(metadata)
         if description is None:
@@ -205,7 +224,7 @@ def _converted(record: Record, path: Path, address: str, sha256: str) -> bytes:
         raise ZooError(f"{address}: holds {description.arch.name} in another form than {record.name}; refused")
     licence = record.licence.value if record.licence else description.licence
     description = replace(description, weights=record.name, licence=licence)
-    text = {**description.to_metadata(), "source": address, "source_sha256": sha256}
+    text = {**description.to_metadata(), "source": address, SOURCE_SHA256: sha256}
     floats = {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
     return to_bytes({name: tensor.contiguous() for name, tensor in floats.items()}, text)
 

@@ -16,9 +16,10 @@ from fbnetv3_zoo.atomic import replacing
 from fbnetv3_zoo.description import Description
 from fbnetv3_zoo.errors import ZooError, in_short
 from fbnetv3_zoo.model import FBNet
+from fbnetv3_zoo.paths import check_file, read_file
 from fbnetv3_zoo.weights import hub
 from fbnetv3_zoo.weights.fit import assemble, skeleton
-from fbnetv3_zoo.weights.store import Store
+from fbnetv3_zoo.weights.store import LARGEST_FILE, Store
 
 # What safetensors and torch raise for damaged headers: found by 20,000 of them (tests/fuzz_headers.py).
 _UNREADABLE = (SafetensorError, ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError)
@@ -39,9 +40,10 @@ def load(path: str | Path, *, dropout: float = 0.0, stochastic_depth: float = 0.
     ``path`` may also be ``hf-hub:owner/name``, a repository made by :func:`fbnetv3_zoo.save_pretrained`. Raises
     :class:`ZooError` for a missing or damaged file, or one without the network's description.
     """
-    hosted = str(path).startswith("hf-hub:")
-    file = hub.file_of(str(path), offline=Store().offline) if hosted else path
-    tensors, metadata = read_tensors(file, name=str(path))
+    if str(path).startswith("hf-hub:"):
+        tensors, metadata = parse(hub.contents_of(str(path), offline=Store().offline), str(path))
+    else:
+        tensors, metadata = read_tensors(path)
     description = describe(metadata, str(path))
     if description is None:
         raise ZooError(f"{path}: does not say which network it is for; use create(MODEL, pretrained=...)")
@@ -49,21 +51,17 @@ def load(path: str | Path, *, dropout: float = 0.0, stochastic_depth: float = 0.
     return assemble(model, description, tensors, str(path)).eval()
 
 
-def read_tensors(path: str | Path, *, name: str | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All tensors and metadata entries of the safetensors file at ``path``; ``name`` is what errors call it.
+def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """All tensors and metadata entries of the safetensors file at ``path``. Raises :class:`ZooError`."""
+    check_file(path, "a weight file")
+    if Path(path).suffix != ".safetensors":
+        raise ZooError(f"{path}: weights are read from .safetensors files only")
+    return parse(read_weights(path), str(path))
 
-    Raises :class:`ZooError` if it cannot be read.
-    """
-    path, name = Path(path), str(path) if name is None else name
-    if not path.is_file():
-        raise ZooError(f"{name}: {'is a folder, not a weight file' if path.is_dir() else 'no such file'}")
-    if path.suffix != ".safetensors" and Path(name).suffix != ".safetensors":
-        raise ZooError(f"{name}: weights are read from .safetensors files only")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ZooError(f"{name}: cannot be read ({error.strerror})") from None
-    return parse(data, name)
+
+def read_weights(path: str | Path) -> bytes:
+    """The contents of a file of weights, read once: what is checked of them is what is used."""
+    return read_file(path, "a weight file", at_most=LARGEST_FILE)
 
 
 def parse(data: bytes, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -74,8 +72,14 @@ def parse(data: bytes, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise ZooError(f"{name}: cannot be read as safetensors ({in_short(error)}); fetch or save it again") from None
     if unfit := next((key for key in tensors if not key.isprintable()), None):
         raise ZooError(f"{name}: cannot be read as safetensors ({unfit[:80]!r} is no tensor's name); save it again")
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])  # the library has just accepted it
-    return tensors, header.get("__metadata__") or {}
+    return tensors, entries_of(data)
+
+
+def entries_of(data: bytes) -> dict[str, str]:
+    """The metadata entries in a sound safetensors file's contents."""
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    entries: dict[str, str] = header.get("__metadata__") or {}
+    return entries
 
 
 def describe(metadata: Mapping[str, str], name: str) -> Description | None:

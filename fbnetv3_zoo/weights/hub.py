@@ -3,34 +3,36 @@
 from __future__ import annotations
 
 import re
+from hashlib import sha256
 from pathlib import Path
 
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.weights.store import sha256_of
+from fbnetv3_zoo.paths import read_file
+from fbnetv3_zoo.weights.store import LARGEST_FILE
 
 FILE_NAME = "model.safetensors"
 
 
-def file_of(address: str, *, offline: bool = False) -> Path:
-    """The weight file of the repository at ``hf-hub:owner/name`` or ``hf-hub:owner/name@revision``, in the hub's cache.
+def contents_of(address: str, *, offline: bool = False) -> bytes:
+    """The weight file of the repository at ``hf-hub:owner/name`` or ``hf-hub:owner/name@revision``.
 
-    The contents are checked against the digest under which the hub's cache keeps them, where it is a SHA-256.
-    Raises :class:`ZooError` where the file cannot be had.
+    It is read once, from the hub's cache, and those bytes are checked against the digest under which the cache keeps
+    them, where it is a SHA-256. Raises :class:`ZooError` where the file cannot be had.
     """
     found = re.fullmatch(r"hf-hub:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", address)
     if not found:
         raise ZooError(f"{address}: is no repository; write hf-hub:owner/name or hf-hub:owner/name@revision")
     repository, revision = found.groups()
     path = Path(_download(repository, revision, address, offline=offline))
-    if _is_whole(path):
-        return path
+    if (data := _whole_contents(path)) is not None:
+        return data
     if offline:
         raise ZooError(f"{address}: {path.resolve()} is damaged, and offline; delete it and load again with a network")
     path.resolve().unlink(missing_ok=True)
     path = Path(_download(repository, revision, address, offline=False))
-    if not _is_whole(path):
+    if (data := _whole_contents(path)) is None:
         raise ZooError(f"{address}: its contents have not the SHA-256 that the hub states; refused")
-    return path
+    return data
 
 
 def upload(folder: str | Path, repository: str, *, private: bool, token: str | None, message: str) -> str:
@@ -55,10 +57,11 @@ def _download(repository: str, revision: str | None, address: str, *, offline: b
         raise ZooError(f"{address}: {FILE_NAME} cannot be had ({_line(error)})") from None
 
 
-def _is_whole(path: Path) -> bool:
-    """Whether the contents have the SHA-256 that they are kept under; small files are kept under another digest."""
+def _whole_contents(path: Path) -> bytes | None:
+    """The contents; None where they have not the SHA-256 that they are kept under (small files: another digest)."""
     kept_as = path.resolve().name
-    return not re.fullmatch(r"[0-9a-f]{64}", kept_as) or sha256_of(path) == kept_as
+    data = read_file(path, "a weight file", at_most=LARGEST_FILE)
+    return data if not re.fullmatch(r"[0-9a-f]{64}", kept_as) or sha256(data).hexdigest() == kept_as else None
 
 
 def _line(error: Exception) -> str:

@@ -19,11 +19,13 @@ from fbnetv3_zoo.preprocess import Preprocess
 from fbnetv3_zoo.weights import hub
 from fbnetv3_zoo.weights.convert import convert
 from fbnetv3_zoo.weights.fetch import read
-from fbnetv3_zoo.weights.files import describe, parse, read_tensors, same_weights
+from fbnetv3_zoo.weights.files import describe, parse, read_weights, same_weights
 from fbnetv3_zoo.weights.fit import assemble, skeleton
 from fbnetv3_zoo.weights.foreign import PICKLED, read_any
 from fbnetv3_zoo.weights.records import RECORDS, Record, Source, find_record, timm_form
 from fbnetv3_zoo.weights.store import Store, sha256_of
+
+_REMOTE = ("hf-hub:", "http://", "https://")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,18 +84,21 @@ class Wanted:
 
 def load_pretrained(wanted: Wanted, weights: str | Path | Record, store: Store) -> FBNet:
     """The network with ``weights``: a record, or the place of a file as :func:`fbnetv3_zoo.create` takes it."""
-    record = weights if isinstance(weights, Record) else _record_of(wanted.arch, weights)
+    local = (
+        None if isinstance(weights, Record) or not _is_pickled(weights) else read_weights(Path(weights).expanduser())
+    )
+    record = weights if isinstance(weights, Record) else _record_of(wanted.arch, weights, local)
     if record is not None:
         own = replace(wanted.arch, num_classes=record.arch.num_classes, in_channels=record.arch.in_channels)
         with ThreadPoolExecutor(1) as pool:  # reading and hashing leave the interpreter free
             model = pool.submit(wanted.skeleton, own)
-            data, source = read(record, store)
+            data, source = read(record, store, local=local)
             contents = parse(data, source)
         return wanted.build(*contents, source, model=model.result())
     if str(weights).startswith("hf-hub:"):
-        contents = read_tensors(hub.file_of(str(weights), offline=store.offline), name=str(weights))
+        contents = parse(hub.contents_of(str(weights), offline=store.offline), str(weights))
     else:
-        contents = read_any(Path(str(weights)).expanduser(), name=str(weights))
+        contents = read_any(Path(str(weights)).expanduser())
     return wanted.build(*contents, str(weights))
 
 
@@ -114,7 +119,7 @@ def find_weights(network: str, place: str | Path | bool) -> Record | str | Path:
         if record.arch.name != name or tag not in ("", record.tag):
             raise ZooError(f"{record.name} are not weights of {network}; name {record.name} as the model")
         return record
-    if Path(place).suffix or str(place).startswith(("hf-hub:", "http://", "https://")) or Path(place).exists():
+    if Path(place).suffix or str(place).startswith(_REMOTE) or Path(place).exists():
         return place
     given = f"a tag ({', '.join(tags)}), a path" if tags else "a path"
     raise ZooError(f"{name}: unknown weights {str(place)!r}; give {given}, an address or hf-hub:owner/name")
@@ -126,21 +131,23 @@ def _difference(found: Arch, arch: Arch) -> str:
     return f"{found.name}, not {arch.name}; name {found.name} instead"
 
 
-def _record_of(arch: Arch, place: str | Path) -> Record | None:
-    """A record made up for a file that the store keeps: one at an address, or a pickled one. Others need no store."""
+def _is_pickled(place: str | Path) -> bool:
+    """Whether ``place`` is the path of a checkpoint on this machine."""
+    return not str(place).startswith(_REMOTE) and Path(place).suffix.lower() in PICKLED
+
+
+def _record_of(arch: Arch, place: str | Path, local: bytes | None) -> Record | None:
+    """A record made up for a file that the store keeps: one at an address, or a pickled one, whose contents ``local``
+    are. Others need no store.
+    """
     if str(place).startswith(("http://", "https://")):
         address, pin, pinned = str(place).partition("#sha256=")
         if pin and not re.fullmatch(r"[0-9a-fA-F]{8,64}", pinned):
             raise ZooError(f"{place}: #sha256= wants 8 to 64 hexadecimal digits after it")
         tag = f"at_{hashlib.sha256(address.encode()).hexdigest()[:8]}"
         source = Source(address, pinned.lower())
-    elif Path(place).suffix.lower() in PICKLED:
-        path = Path(place).expanduser()
-        try:
-            source = Source(str(path), sha256_of(path))
-        except OSError as error:
-            raise ZooError(f"{place}: cannot be read ({error.strerror})") from None
-        tag = "local"
+    elif local is not None:
+        source, tag = Source(str(Path(place).expanduser()), sha256_of(local)), "local"
     else:
         return None
     return Record(

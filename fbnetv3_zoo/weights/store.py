@@ -28,6 +28,9 @@ from fbnetv3_zoo.weights.log import LOG
 if TYPE_CHECKING:
     from filelock import FileLock
 
+LARGEST_FILE = 8 << 30
+"""Bytes above which a file is not fetched and not read: no file of this family comes near."""
+
 _KEPT = re.compile(r"(?P<name>.+)-(?P<source>[0-9a-f]{8})-(?P<digest>[0-9a-f]{16})\.safetensors")
 _TEMPORARY = re.compile(
     r"\.(?P<name>.+?)(-[0-9a-f]{8}-[0-9a-f]{16}\.safetensors)?\.[a-z0-9_]{8}\.(download|safetensors)"
@@ -255,13 +258,9 @@ def digest_of(data: bytes) -> str:
     return blake3(data).hexdigest()[:16]
 
 
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of the file at ``path`` in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+def sha256_of(data: bytes) -> str:
+    """The SHA-256 of ``data`` in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
 
 
 def _acquired(path: Path, waiting: str) -> FileLock:

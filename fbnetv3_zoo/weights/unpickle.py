@@ -1,8 +1,9 @@
-"""The process that reads one pickled checkpoint: ``python -m fbnetv3_zoo.weights.unpickle SOURCE TARGET PARENT``.
+"""The process that reads one pickled checkpoint: ``python -m fbnetv3_zoo.weights.unpickle PARENT``.
 
-It writes the checkpoint's state dict to the safetensors file ``TARGET``, names unchanged, or ends with exit code 3 and
-one line on standard error. :mod:`fbnetv3_zoo.weights.foreign` starts it; nothing else unpickles. It runs under limits
-of memory, processor time and file size, reads with ``weights_only=True``, and ends when the process PARENT has.
+The checkpoint is its standard input, a file. It writes the checkpoint's state dict as safetensors to its standard
+output, a file too, names unchanged, or ends with exit code 3 and one line on standard error.
+:mod:`fbnetv3_zoo.weights.foreign` starts it; nothing else unpickles. It runs under limits of memory, processor time and
+file size, reads with ``weights_only=True``, and ends when the process PARENT has.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import sys
 import threading
 import time
 import zipfile
+from collections import OrderedDict
 from pathlib import Path
+from typing import IO, Any
 
 from fbnetv3_zoo.errors import ZooError
 
@@ -24,7 +27,46 @@ _MOST_ENTRIES = 20_000
 _MEMORY, _SECONDS = 512 << 20, 60  # beside what grows with the file
 
 
-def main(source: Path, target: Path, parent: int) -> int:
+class _Unused:
+    """Stands in for what training scripts keep beside the weights: takes whatever its pickle gives it, and drops it."""
+
+    def __new__(cls, *_: object) -> _Unused:
+        return super().__new__(cls)
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __setstate__(self, _: object) -> None:
+        pass
+
+
+def _unused_mapping(*_: object) -> OrderedDict[Any, Any]:
+    return OrderedDict()
+
+
+_SYSTEMS = ("", "Posix", "Windows")
+_NUMPY = ("multiarray.scalar", "multiarray._reconstruct", "numeric._frombuffer")
+_UNUSED = (
+    *("argparse.Namespace", "types.SimpleNamespace"),
+    *(f"pathlib{place}.{pure}{kind}Path" for place in ("", "._local") for pure in ("", "Pure") for kind in _SYSTEMS),
+    *(f"numpy.{name}" for name in ("dtype", "ndarray")),
+    *(f"numpy.{core}.{name}" for core in ("core", "_core") for name in _NUMPY),
+    *(f"datetime.{name}" for name in ("datetime", "date", "time", "timedelta", "timezone")),
+    *("decimal.Decimal", "fractions.Fraction", "uuid.UUID"),
+    *(f"builtins.{name}" for name in ("slice", "range", "frozenset", "object", "list", "dict", "tuple")),
+    *(f"builtins.{name}" for name in ("int", "float", "str", "bool")),
+)
+_UNUSED_MAPPINGS = (
+    "collections.defaultdict",
+    *("yacs.config.CfgNode", "fvcore.common.config.CfgNode", "detectron2.config.config.CfgNode"),
+    *("easydict.EasyDict", "addict.addict.Dict", "mmengine.config.config.ConfigDict"),
+    *("lightning.fabric.utilities.data.AttributeDict", "lightning_fabric.utilities.data.AttributeDict"),
+    "pytorch_lightning.utilities.parsing.AttributeDict",
+)
+"""What may stand in a checkpoint beside its tensors, by its name there. None of it is imported, made or used."""
+
+
+def main(source: IO[bytes], target: IO[bytes], parent: int) -> int:
     """Read ``source`` and write ``target``; the exit code. What was refused is said in one line on standard error."""
     try:
         threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
@@ -35,18 +77,21 @@ def main(source: Path, target: Path, parent: int) -> int:
     return 0
 
 
-def _read(source: Path, target: Path) -> None:
+def _read(source: IO[bytes], target: IO[bytes]) -> None:
     archive = _is_archive(source)
     import torch
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     from fbnetv3_zoo.weights.convert import unwrap
 
-    size = source.stat().st_size
+    size = os.fstat(source.fileno()).st_size
     _limit(size)
     if archive:
         _refuse_other_archives(source)
-    loaded = torch.load(source, map_location="cpu", weights_only=True)
+    source.seek(0)
+    stand_ins = [*((_Unused, name) for name in _UNUSED), *((_unused_mapping, name) for name in _UNUSED_MAPPINGS)]
+    with torch.serialization.safe_globals(stand_ins):  # type: ignore[arg-type]
+        loaded = torch.load(source, map_location="cpu", weights_only=True)
     if not isinstance(loaded, dict):
         raise ZooError(f"holds a {type(loaded).__name__}, not a state dict; save model.state_dict()")
     tensors = unwrap(loaded)
@@ -57,13 +102,13 @@ def _read(source: Path, target: Path) -> None:
             raise ZooError(f"{name} is {tensor.dtype}; weights are floating point")
     if sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) > size:
         raise ZooError("its tensors are larger than the file")  # expanded views, or a storage shared by many
-    save_file({name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}, target)
+    target.write(save({name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}))
+    target.flush()
 
 
-def _is_archive(source: Path) -> bool:
+def _is_archive(source: IO[bytes]) -> bool:
     """Whether ``source`` is a zip file; if not, it is of torch.save's older format. Raises for all else."""
-    with source.open("rb") as file:
-        start = file.read(512)
+    start = source.read(512)
     if start.startswith(_ZIP_MAGIC):
         return True
     if start[257:262] == b"ustar":
@@ -74,7 +119,7 @@ def _is_archive(source: Path) -> bool:
     return False
 
 
-def _refuse_other_archives(source: Path) -> None:
+def _refuse_other_archives(source: IO[bytes]) -> None:
     with zipfile.ZipFile(source) as archive:
         entries = archive.infolist()
     names = {entry.filename for entry in entries}
@@ -123,5 +168,14 @@ def _reason(error: Exception) -> str:
     return f"cannot be read as a checkpoint ({type(error).__name__}: {told.strip().partition(chr(10))[0][:120]})"
 
 
+def _own_output() -> IO[bytes]:
+    """The file that standard output is; whatever else is printed here goes to standard error."""
+    own = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    return own
+
+
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])))
+    with os.fdopen(0, "rb", closefd=False) as checkpoint, _own_output() as tensors_file:
+        status = main(checkpoint, tensors_file, int(sys.argv[1]))
+    sys.exit(status)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import fbnetv3_zoo.telemetry  # noqa: F401 - ahead of the libraries that it silences
 from fbnetv3_zoo.errors import ZooError, nearest
 from fbnetv3_zoo.search.executors.in_process import InProcess
 from fbnetv3_zoo.search.executors.local_pool import LocalPool

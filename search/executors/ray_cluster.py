@@ -16,7 +16,7 @@ from fbnetv3_zoo.search.executors.attempt import one_line
 
 _log = logging.getLogger("fbnetv3_zoo")
 
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+QUIET = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
 
 def imported() -> Any:
