@@ -80,7 +80,7 @@ def test_a_network_without_branches_stays_as_it_is() -> None:
 
 def test_branches_that_are_left_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """As by a timm that does not know them: their time would be that of training."""
-    monkeypatch.setattr("timm.utils.reparameterize_model", lambda network: network)
+    monkeypatch.setattr("timm.utils.model.reparameterize_model", lambda network: network)
     assert refusal(lambda: merged(_unsettled("mobileone_s0"))) == (
         "its training branches (conv_kxk) cannot be merged by this timm; pip install --upgrade timm"
     )

@@ -60,7 +60,7 @@ def merged(network: nn.Module) -> nn.Module:
 
     It answers the same. Raises :class:`ZooError` where some are left, as then its time would be that of training.
     """
-    from timm.utils import reparameterize_model
+    from timm.utils.model import reparameterize_model
 
     plain: nn.Module = reparameterize_model(network)
     if left := sorted(_BRANCHES & _parts(plain)):
