@@ -31,13 +31,21 @@ from fbnetv3_zoo.detection.modules import (
     take_weights,
 )
 from fbnetv3_zoo.detection.published import DETECTORS
-from fbnetv3_zoo.errors import ZooError, check_whole
+from fbnetv3_zoo.errors import ZooError, check_number, check_type, check_whole
 from fbnetv3_zoo.factory import create
 from fbnetv3_zoo.model import FBNet
 
 _PYRAMID = (4, 8, 16, 32)
 _PUBLISHED_MEAN = (123.675 / 255, 116.28 / 255, 103.53 / 255)
 _PUBLISHED_STD = (1 / 255, 1 / 255, 1 / 255)
+
+
+# What a file may ask for: far above what is of use, far below what fills a machine.
+_MOST = {
+    "min_size": 10_000, "max_size": 10_000, "proposals": 100_000, "proposals_in_training": 100_000,
+    "regions_in_training": 100_000, "pooled": 64, "detections": 100_000,
+}  # fmt: skip
+_MOST_ANCHORS = 100
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,8 @@ class Settings:
     the areas of squares of ``anchor_sizes`` pixels in every one of ``aspect_ratios`` (height / width). ``proposals``
     are kept after suppression when the model is used, ``proposals_in_training`` when it is trained; each is pooled to
     ``pooled`` x ``pooled``, and ``regions_in_training`` of an image are drawn to learn from. Anchors, pooling and
-    training are those of the published detectors, 75 proposals those of the paper (FBNetV3, section 5.3).
+    training are those of the published detectors, 75 proposals those of the paper (FBNetV3, section 5.3). Of what is
+    found, the ``detections`` best with a score above ``score_threshold`` are given. docs/detection.md has a table.
     """
 
     min_size: int = 800
@@ -63,12 +72,18 @@ class Settings:
     detections: int = 100
 
     def __post_init__(self) -> None:
-        for field in (
-            "min_size", "max_size", "proposals", "proposals_in_training", "regions_in_training", "pooled", "detections"
-        ):  # fmt: skip
-            check_whole(f"Settings.{field}", getattr(self, field))
-        if not self.anchor_sizes or not self.aspect_ratios:
-            raise ZooError("Settings: give at least one of anchor_sizes and one of aspect_ratios")
+        for field, most in _MOST.items():
+            check_whole(f"Settings.{field}", getattr(self, field), at_most=most)
+        for field, largest in (("anchor_sizes", _MOST["max_size"]), ("aspect_ratios", 100)):
+            values = getattr(self, field)
+            check_type(f"Settings.{field}", values, tuple, "a tuple of numbers")
+            if not 1 <= len(values) <= _MOST_ANCHORS:
+                raise ZooError(
+                    f"Settings: give at least one of anchor_sizes and one of aspect_ratios, and at most {_MOST_ANCHORS}"
+                )
+            for number, value in enumerate(values):
+                check_number(f"Settings.{field}[{number}]", value, at_least=0.01, at_most=largest)
+        check_number("Settings.score_threshold", self.score_threshold, at_least=0, at_most=1)
 
     def _rcnn(self) -> dict[str, Any]:
         return {

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.ops import FrozenBatchNorm2d
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.detection.faster_rcnn import Settings, faster_rcnn_c4, faster_rcnn_fpn
 from fbnetv3_zoo.detection.published import DETECTORS
-from fbnetv3_zoo.errors import ZooError, nearest
+from fbnetv3_zoo.errors import LARGEST, ZooError, check_number, nearest
 from fbnetv3_zoo.model import FBNet
 from fbnetv3_zoo.plain import from_json, to_json
 from fbnetv3_zoo.weights.files import read_tensors, write_tensors
@@ -56,6 +57,20 @@ class DetectorSpec:
             raise ZooError(f"unknown detector {self.published!r}{nearest(self.published, DETECTORS)}")
         if not self.class_names:
             raise ZooError("DetectorSpec.class_names is empty; name at least one kind of object")
+        if self.arch is not None and self.arch.in_channels != 3:
+            raise ZooError(f"DetectorSpec.arch takes {self.arch.in_channels} channels; detectors see images as RGB, 3")
+        if (self.mean is None) != (self.std is None):
+            raise ZooError("DetectorSpec: give both mean and std of the colours, or neither")
+        for field, values, least in (("mean", self.mean, -LARGEST), ("std", self.std, 1e-6)):
+            if values is not None and len(values) != 3:
+                raise ZooError(f"DetectorSpec.{field} has {len(values)} values; give one for each of R, G and B")
+            for value in values or ():
+                check_number(f"DetectorSpec.{field}", value, at_least=least)
+
+    @property
+    def network(self) -> str:
+        """The name of the network, or of the published detector."""
+        return self.published if self.arch is None else self.arch.name
 
     def with_weights_of(self, source: FBNet) -> DetectorSpec:
         """This detector on the network ``source``, with the colours that it expects, and told where it comes from."""
@@ -75,30 +90,61 @@ class DetectorSpec:
 
 
 def save_detector(model: FasterRCNN, spec: DetectorSpec, path: str | Path) -> None:
-    """Write ``model``, built from ``spec``, to ``path`` (``.safetensors``), all that :func:`load_detector` needs."""
+    """Write ``model``, built from ``spec``, to ``path`` (``.safetensors``), all that :func:`load_detector` needs.
+
+    The model may be compiled or wrapped (DataParallel, an average of weights), have frozen norms, and be of half
+    precision; the file restores the plain one. Raises :class:`ZooError` for what :func:`load_detector` would refuse.
+    """
     if Path(path).suffix != ".safetensors":
         raise ZooError(f"{path}: weights are saved as .safetensors; change the ending")
+    model = _unwrapped(model)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     frozen = [name for name, module in model.named_modules() if isinstance(module, FrozenBatchNorm2d)]
     tensors |= {f"{name}.num_batches_tracked": torch.zeros((), dtype=torch.int64) for name in frozen}
+    if misfit := _misfit(spec, tensors):
+        raise ZooError(f"{path}: not written, as it could not be loaded again: {misfit}")
     write_tensors(path, tensors, {"format": FORMAT, "detector": to_json(spec)})
 
 
 def load_detector(path: str | Path) -> tuple[FasterRCNN, DetectorSpec]:
-    """The detector stored at ``path``, in evaluation mode, and what it was built from.
+    """The detector stored at ``path``, in evaluation mode and single precision, and what it was built from.
 
     Raises :class:`ZooError` for a missing or damaged file, and one that holds no detector.
     """
     tensors, metadata = read_tensors(path)
     spec = _spec(metadata, str(path))
+    if misfit := _misfit(spec, tensors):
+        raise ZooError(f"{path}: {misfit}")
     model = spec.build()
-    wanted = model.state_dict()
-    wrong = [name for name in wanted.keys() & tensors.keys() if wanted[name].shape != tensors[name].shape]
-    if wanted.keys() != tensors.keys() or wrong:
-        differing = sorted(wrong or wanted.keys() ^ tensors.keys())[:3]
-        raise ZooError(f"{path}: its tensors are not those of the detector that it describes ({', '.join(differing)})")
     model.load_state_dict(tensors)
     return model.eval(), spec
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """The detector inside a compiled model or a wrapper such as DataParallel."""
+    for name in ("_orig_mod", "module"):
+        if not isinstance(model, GeneralizedRCNN) and isinstance(inner := getattr(model, name, None), nn.Module):
+            return _unwrapped(inner)
+    return model
+
+
+def _misfit(spec: DetectorSpec, tensors: Mapping[str, Tensor]) -> str:
+    """What is wrong with ``tensors`` for a detector of ``spec``, which takes no memory for that; "" if nothing."""
+    with torch.device("meta"):
+        wanted = spec.build().state_dict()
+    wrong = [
+        name
+        for name in wanted.keys() & tensors.keys()
+        if wanted[name].shape != tensors[name].shape
+        or wanted[name].is_floating_point() != tensors[name].is_floating_point()
+    ]
+    if wanted.keys() != tensors.keys() or wrong:
+        differing = sorted(wrong or wanted.keys() ^ tensors.keys())[:3]
+        return f"its tensors are not those of the detector that it describes ({', '.join(differing)})"
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            return f"its weights hold numbers that are none ({name}); train it again"
+    return ""
 
 
 def _spec(metadata: Mapping[str, str], name: str) -> DetectorSpec:
@@ -106,7 +152,7 @@ def _spec(metadata: Mapping[str, str], name: str) -> DetectorSpec:
         raise ZooError(f"{name}: holds no detector; give a file of `fbnetv3 detect train`")
     try:
         return from_json(DetectorSpec, metadata["detector"])
-    except (KeyError, json.JSONDecodeError):
+    except KeyError:
         raise ZooError(f"{name}: holds a damaged description; fetch or save it again") from None
     except ZooError as error:
         raise ZooError(f"{name}: {error}") from None

@@ -14,10 +14,24 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from fbnetv3_zoo.atomic import replacing
 from fbnetv3_zoo.detection.evaluate import AveragePrecision, Detections
+from fbnetv3_zoo.detection.faults import in_brief
+from fbnetv3_zoo.errors import printable
 from fbnetv3_zoo.pixels import to_eight_bits
 from fbnetv3_zoo.training.drawing import drawing
 from fbnetv3_zoo.training.machine import describe_machine
-from fbnetv3_zoo.training.page import Html, entries, facts, figures, name, page, paragraph, section, table, tiles
+from fbnetv3_zoo.training.page import (
+    Html,
+    entries,
+    facts,
+    figures,
+    name,
+    page,
+    paragraph,
+    section,
+    table,
+    tiles,
+    write_page,
+)
 
 if TYPE_CHECKING:
     from fbnetv3_zoo.detection.train import DetectionRun
@@ -44,7 +58,7 @@ def draw_boxes(
         if score >= threshold:
             colour = _COLOURS[(int(label) - 1) % len(_COLOURS)]
             pen.rectangle([*map(float, box)], outline=colour, width=width)
-            _label(pen, f"{class_names[int(label) - 1]} {score:.0%}", box, colour, font)
+            _label(pen, f"{in_brief(class_names[int(label) - 1])} {score:.0%}", box, colour, font)
     return picture
 
 
@@ -64,8 +78,8 @@ def sheet(
     side: int = 320,
 ) -> Image.Image:  # fmt: skip
     """Images with what was found in them, in rows, each fitted into a square of ``side`` pixels."""
-    rows = math.ceil(len(images) / columns)
-    paper = Image.new("RGB", (min(columns, len(images)) * (side + 8), rows * (side + 8)), "white")
+    rows = math.ceil(max(1, len(images)) / columns)
+    paper = Image.new("RGB", (min(columns, max(1, len(images))) * (side + 8), rows * (side + 8)), "white")
     for n, (image, one) in enumerate(zip(images, found, strict=True)):
         picture = draw_boxes(image, one, class_names, scale=side / max(image.size))
         paper.paste(picture, (n % columns * (side + 8) + 4, n // columns * (side + 8) + 4))
@@ -81,7 +95,7 @@ def write_detection_report(run: DetectionRun, predictions: Image.Image, facts_of
         predictions.save(temporary, format="PNG")
     best = run.precision
     content = page(
-        f"{(run.spec.arch.name if run.spec.arch else run.spec.published)} finds {', '.join(run.spec.class_names[:3])}",
+        f"{printable(run.spec.network)} finds {printable(', '.join(run.spec.class_names[:3]))}",
         tiles(
             [
                 ("AP50", _share(best.ap50), "boxes that overlap by half"),
@@ -92,11 +106,10 @@ def write_detection_report(run: DetectionRun, predictions: Image.Image, facts_of
         section("Training", figures(_curves(run))),
         section("By class and size", _by_class(best), _by_size(best)),
         section("Validation images", paragraph(f"Found with a score from {THRESHOLD:.0%} on."), _picture(predictions)),
-        section("Run", facts(facts_of_run), *_faults(run)),
+        section("Run", facts({key: printable(str(value)) for key, value in facts_of_run.items()}), *_faults(run)),
         section("Machine", facts(describe_machine())),
     )
-    with replacing(run.folder / "report.html") as temporary:
-        temporary.write_text(content, encoding="utf-8")
+    write_page(run.folder / "report.html", content)
 
 
 def _curves(run: DetectionRun) -> list[tuple[str, object, object]]:
@@ -124,7 +137,9 @@ _NAMES = {"ap50": "AP50", "ap": "AP", "train_loss": "training"}
 
 
 def _by_class(found: AveragePrecision) -> Html:
-    return table(("class", "AP"), [(name(one), _share(ap)) for one, ap in found.classes.items()], numbers=(1,))
+    return table(
+        ("class", "AP"), [(name(printable(one)), _share(ap)) for one, ap in found.classes.items()], numbers=(1,)
+    )
 
 
 def _by_size(found: AveragePrecision) -> Html:

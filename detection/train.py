@@ -20,11 +20,12 @@ from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 from torchvision.transforms.functional import pil_to_tensor
 
-from fbnetv3_zoo.detection.coco import CocoData, Sample
-from fbnetv3_zoo.detection.evaluate import AveragePrecision, Detections, average_precision
+from fbnetv3_zoo.detection.coco import CocoData, Sample, open_image
+from fbnetv3_zoo.detection.evaluate import AveragePrecision, Detections, average_precision, check_objects
+from fbnetv3_zoo.detection.faults import Unreadable
 from fbnetv3_zoo.detection.files import DetectorSpec, save_detector
+from fbnetv3_zoo.detection.fitting import check_scalable, mirrored, to_judge_by, to_train_on
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.images import read_image
 from fbnetv3_zoo.model import FBNet
 from fbnetv3_zoo.pixels import to_eight_bits
 from fbnetv3_zoo.recipe import Recipe
@@ -35,13 +36,17 @@ from fbnetv3_zoo.training.interrupt import Termination
 from fbnetv3_zoo.training.loader import seed_of
 from fbnetv3_zoo.training.optim import build_average, build_optimizer
 from fbnetv3_zoo.training.world import World, usable
+from fbnetv3_zoo.weights.log import LOG
 
 Target = dict[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
 class DetectionEpoch:
-    """One finished epoch, a line of ``metrics.jsonl``: mean loss, average precision in validation, seconds."""
+    """One finished epoch, a line of ``metrics.jsonl``: mean loss, average precision in validation, seconds.
+
+    ``skipped`` counts the training images of this epoch that could not be read and were replaced by others.
+    """
 
     epoch: int
     learning_rate: float
@@ -50,6 +55,7 @@ class DetectionEpoch:
     ap50: float
     images_per_second: float
     seconds: float
+    skipped: int = 0
 
 
 class DetectionObserver:
@@ -66,7 +72,8 @@ class DetectionObserver:
 class DetectionRun:
     """A finished run: the detector in evaluation mode (averaged weights), its epochs, its precision in validation.
 
-    ``folder`` holds ``model.safetensors``, ``metrics.jsonl`` and ``checkpoints/``; ``faults`` are those of the data.
+    ``folder`` holds ``model.safetensors``, ``metrics.jsonl`` and ``checkpoints/``; ``faults`` are those of the data,
+    with the images that could not be read on the way.
     """
 
     folder: Path
@@ -86,8 +93,10 @@ def train_detector(
 
     Args:
         spec: what to build; its classes must be those of the data.
-        data: images to train on; those without a box that is no crowd are left out.
-        validation: images to judge by after every epoch.
+        data: images to train on; those without a box that is no crowd are left out, as is what the detector cannot
+            take (:func:`~fbnetv3_zoo.detection.fitting.to_train_on`).
+        validation: images to judge by after every epoch, with an object at least. One that cannot be read when its turn
+            comes counts as if nothing was found in it.
         recipe: how to train. Of its augmentation, mirroring (``flip``) is applied; what else changes images, and what
             concerns classes, has no meaning for boxes and is refused where it is set.
         folder: where the files go; must not hold a run unless ``resume``.
@@ -102,6 +111,7 @@ def train_detector(
     SIGTERM ends the run, after a checkpoint.
     """
     _check(spec, data, validation, recipe, execution)
+    data, validation = _fitted(spec, data, validation, mirror=recipe.augmentation.flip > 0)
     world = World(device=usable(execution.device))
     with claimed(Path(folder), world), own_randomness(world):
         run = _Run(spec, data, validation, recipe, Path(folder), execution, world)
@@ -114,12 +124,33 @@ def train_detector(
 def detect(
     model: FasterRCNN, images: Iterable[Tensor], *, device: torch.device = torch.device("cpu")
 ) -> Iterator[Detections]:
-    """What ``model`` finds in every image (as of :func:`to_pixels`), one by one; it is put into evaluation mode."""
+    """What ``model`` finds in every image (as of :func:`to_pixels`), one by one; it is put into evaluation mode.
+
+    Raises :class:`ZooError` for an image that is so thin that it cannot be scaled for the detector.
+    """
     model.eval()
     for image in images:
+        check_scalable(model, image.shape[2], image.shape[1])
         with torch.inference_mode():
             (found,) = model([image.to(device)])
         yield Detections(*(found[key].cpu().numpy() for key in ("boxes", "scores", "labels")))
+
+
+def find_objects(
+    model: FasterRCNN, samples: Sequence[Sample], unreadable: Unreadable, *, device: torch.device
+) -> list[Detections]:
+    """What ``model`` finds in the images of a data set: nothing in one that turns out ``unreadable``."""
+    none = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+    answers = []
+    for sample in samples:
+        try:
+            pixels = read_pixels(sample)
+        except ZooError as error:
+            unreadable.lose(sample.path, "counted as if nothing was found in it", error)
+            answers.append(none)
+        else:
+            answers += detect(model, [pixels], device=device)
+    return answers
 
 
 def to_pixels(image: Image) -> Tensor:
@@ -130,13 +161,17 @@ def to_pixels(image: Image) -> Tensor:
 
 def read_pixels(sample: Sample) -> Tensor:
     """The pixels of a data set's image. Raises :class:`ZooError` where its size is not the annotated one."""
-    image = read_image(sample.path)
-    if image.size != (sample.width, sample.height):
-        raise ZooError(
-            f"{sample.path}: is {image.width} x {image.height} pixels, its annotations say {sample.width} x "
-            f"{sample.height}; its boxes would be wrong"
-        )
-    return to_pixels(image)
+    return to_pixels(open_image(sample))
+
+
+def _fitted(spec: DetectorSpec, data: CocoData, validation: CocoData, *, mirror: bool) -> tuple[CocoData, CocoData]:
+    """Both without what the detector cannot take; what was left out is told at once."""
+    fitted = to_train_on(data, spec.settings, mirror=mirror), to_judge_by(validation, spec.settings)
+    for before, after in zip((data, validation), fitted, strict=True):
+        for fault in after.faults[len(before.faults) :]:
+            LOG.warning("%s: %s", after.name, fault)
+    check_objects(fitted[1])
+    return fitted
 
 
 def _check(spec: DetectorSpec, data: CocoData, validation: CocoData, recipe: Recipe, execution: Execution) -> None:
@@ -207,7 +242,7 @@ class _Run:
     ) -> None:  # fmt: skip
         self.spec, self.data, self.validation, self.recipe = spec, data, validation, recipe
         self.folder, self.execution, self.device = folder, execution, world.device
-        self.samples = [sample for sample in data.samples if (~sample.crowd).any()]
+        self.samples, self.unreadable = data.samples, Unreadable()
         if len(self.samples) < recipe.batch_size:
             raise ZooError(
                 f"{data.name}: has {len(self.samples)} images with boxes, fewer than one batch of {recipe.batch_size}"
@@ -248,17 +283,21 @@ class _Run:
             precision = self._end_epoch()
             for observer in observers:
                 observer.on_epoch(self.progress.history[-1])
+        save_detector(self.learner.result, self.spec, self.folder / "model.safetensors")
+        self.progress.write_metrics(self.folder)
         precision = precision or self._measure()
         model = self.learner.result.cpu().eval()
-        save_detector(model, self.spec, self.folder / "model.safetensors")
-        self.progress.write_metrics(self.folder)
-        faults = (*self.data.faults, *self.validation.faults)
+        faults = (*self.data.faults, *self.validation.faults, *self.unreadable.lines)
         return DetectionRun(self.folder, model, self.spec, self.progress.history, precision, faults)
 
     def _step(self, order: np.ndarray[tuple[int], np.dtype[np.int64]]) -> float:
         began, at, size = time.monotonic(), self.progress, self.recipe.batch_size
         chosen = order[at.step * size : (at.step + 1) * size]
-        pairs = [self._example(self.samples[index], at.epoch, int(index)) for index in chosen]
+        pairs, skipped = [], 0
+        for index in chosen:
+            pair, replaced = self._example_or_next(int(index))
+            pairs.append(pair)
+            skipped += replaced
         rate = self.recipe.learning_rate_at(at.epoch, (at.step + 1) / self.steps)
         seed = seed_of(self.recipe.seed, at.epoch, at.step)
         loss = self.learner.step([image for image, _ in pairs], [box for _, box in pairs], rate=rate, seed=seed)
@@ -267,16 +306,28 @@ class _Run:
                 f"loss is {loss} in epoch {at.epoch + 1}, step {at.step + 1}, at learning rate {rate:.4g}; "
                 f"lower learning_rate ({self.recipe.learning_rate:g})"
             )
-        self.progress = at.after_step(loss, time.monotonic() - began, 0)
+        self.progress = at.after_step(loss, time.monotonic() - began, skipped)
         return loss
 
-    def _example(self, sample: Sample, epoch: int, index: int) -> tuple[Tensor, Target]:
+    def _example_or_next(self, index: int) -> tuple[tuple[Tensor, Target], bool]:
+        """An example, and whether it stands for one that could not be read: then it is the next that can be."""
+        for further in range(len(self.samples)):
+            try:
+                return self._example((index + further) % len(self.samples)), further > 0
+            except ZooError as error:
+                if further + 1 == len(self.samples):
+                    raise
+                path = self.samples[(index + further) % len(self.samples)].path
+                self.unreadable.lose(path, "replaced by another in training", error)
+        raise AssertionError("a run has samples")
+
+    def _example(self, index: int) -> tuple[Tensor, Target]:
         """The image and its boxes, mirrored by chance."""
-        image, kept = read_pixels(sample), ~sample.crowd
-        boxes, labels = torch.from_numpy(sample.boxes[kept]), torch.from_numpy(sample.labels[kept])
-        if np.random.default_rng([self.recipe.seed, epoch, index]).random() < self.recipe.augmentation.flip:
-            image = image.flip(2)
-            boxes = torch.stack((sample.width - boxes[:, 2], boxes[:, 1], sample.width - boxes[:, 0], boxes[:, 3]), 1)
+        sample, chance = self.samples[index], np.random.default_rng([self.recipe.seed, self.progress.epoch, index])
+        image = read_pixels(sample)
+        boxes, labels = torch.from_numpy(sample.boxes), torch.from_numpy(sample.labels)
+        if chance.random() < self.recipe.augmentation.flip:
+            image, boxes = image.flip(2), mirrored(boxes, sample.width)
         return image.to(self.device), {"boxes": boxes.to(self.device), "labels": labels.to(self.device)}
 
     def _write_if_due(self, termination: Termination) -> None:
@@ -302,6 +353,7 @@ class _Run:
             ap50=precision.ap50,
             images_per_second=round(self.steps * self.recipe.batch_size / at.seconds, 2),
             seconds=round(at.seconds + time.monotonic() - began, 2),
+            skipped=at.skipped,
         )
         self.progress = at.after_epoch(epoch)
         self.progress.write_metrics(self.folder)
@@ -309,7 +361,7 @@ class _Run:
         return precision
 
     def _measure(self) -> AveragePrecision:
-        found = [*detect(self.learner.result, map(read_pixels, self.validation.samples), device=self.device)]
+        found = find_objects(self.learner.result, self.validation.samples, self.unreadable, device=self.device)
         return average_precision(self.validation, found)
 
 

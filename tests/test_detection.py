@@ -256,7 +256,7 @@ def test_wrong_calls() -> None:
         "stage 3, block 0 pads 5 x 5 by 1; a backbone needs arch.with_symmetric_padding()"
     )
     assert refusal(lambda: Settings(anchor_sizes=())) == (
-        "Settings: give at least one of anchor_sizes and one of aspect_ratios"
+        "Settings: give at least one of anchor_sizes and one of aspect_ratios, and at most 100"
     )
 
 

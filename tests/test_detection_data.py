@@ -64,20 +64,18 @@ def test_faults_are_told_of_and_end_nothing(tmp_path: Path) -> None:
     assert data.faults == (
         "1 images that are not there, left out (gone.png)",
         "1 images without a size, left out (b.png)",
-        "7 boxes that are not four finite numbers with an area, left out (annotation 10, annotation 11, annotation 12 "
-        "and 4 more)",
+        "7 boxes that are not four finite numbers with an area, left out (annotation 10 of a.png, annotation 11 of "
+        "a.png, annotation 12 of a.png, annotation 13 of a.png, annotation 14 of a.png and 2 more)",
         "3 boxes of images that are left out or not listed, left out (annotation 30, annotation 31, annotation [13])",
-        "1 boxes of categories that are not listed, left out (annotation 32)",
-        "1 boxes outside their image, left out (annotation 40)",
-        "1 boxes that reached beyond their image, cut (annotation 41)",
+        "1 boxes of categories that are not listed, left out (annotation 32 of a.png)",
+        "1 boxes outside their image, left out (annotation 40 of a.png)",
+        "1 boxes that reached beyond their image, cut (annotation 41 of a.png)",
     )
 
 
 def test_files_that_cannot_be_used(tmp_path: Path) -> None:
     path = write(tmp_path, [])
-    assert refusal(lambda: read_coco(tmp_path / "none.json", tmp_path)) == (
-        f"{tmp_path / 'none.json'}: cannot be read (No such file or directory)"
-    )
+    assert refusal(lambda: read_coco(tmp_path / "none.json", tmp_path)) == (f"{tmp_path / 'none.json'}: no such file")
     assert refusal(lambda: read_coco(path, tmp_path / "elsewhere")) == (
         f"{path}: lists no image that is in {tmp_path / 'elsewhere'}; "
         "2 images that are not there, left out (a.png, b.png)"

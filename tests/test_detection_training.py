@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import math
 import os
 import signal
 import subprocess
@@ -19,9 +21,10 @@ from safetensors.torch import load_file, save_file
 import fbnetv3_zoo
 from fbnetv3_zoo.detection import Settings
 from fbnetv3_zoo.detection.coco import CocoData, read_coco
-from fbnetv3_zoo.detection.files import DetectorSpec, Kind, load_detector, save_detector
+from fbnetv3_zoo.detection.files import FORMAT, DetectorSpec, Kind, load_detector, save_detector
 from fbnetv3_zoo.detection.train import DetectionObserver, DetectionRun, detect, read_pixels, train_detector
 from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.plain import to_json
 from fbnetv3_zoo.recipe import SGD, Augmentation, CosineDecay, Recipe
 from fbnetv3_zoo.training import Execution
 from fbnetv3_zoo.zoo import ARCHS
@@ -206,13 +209,71 @@ def test_damaged_files_are_refused(run: DetectionRun, tmp_path: Path) -> None:
     save_file(load_file(good), other)
     assert refused(other) == f"{other}: holds no detector; give a file of `fbnetv3 detect train`"
     model, spec = load_detector(good)
-    save_detector(model, replace(spec, class_names=("one", "two")), other)
-    assert "its tensors are not those of the detector that it describes" in refused(other)
+    misfit = "its tensors are not those of the detector that it describes (roi_heads.box_predictor.deltas.bias, "
+    two = replace(spec, class_names=("one", "two"))
+    save_file(load_file(good), other, {"format": FORMAT, "detector": to_json(two)})
+    assert refused(other).startswith(f"{other}: {misfit}")
+    save_file(
+        {**load_file(good), "rpn.head.logits.bias": torch.tensor([math.nan, 0.0])}, other,
+        {"format": FORMAT, "detector": to_json(spec)},
+    )  # fmt: skip
+    assert refused(other) == f"{other}: its weights hold numbers that are none (rpn.head.logits.bias); train it again"
+    with pytest.raises(ZooError, match="not written, as it could not be loaded again: its tensors are not those"):
+        save_detector(model, two, tmp_path / "unsaved.safetensors")
+    assert not (tmp_path / "unsaved.safetensors").exists()
     with pytest.raises(ZooError, match=r"model.pt: weights are saved as .safetensors; change the ending"):
         save_detector(model, spec, "model.pt")
 
 
+@pytest.mark.parametrize("kind", [Kind.C4, Kind.FPN])
+def test_what_is_saved_loads_and_answers(kind: Kind, tmp_path: Path) -> None:
+    """Compiled, wrapped, with frozen norms, of half precision: the file gives the plain detector."""
+    source, spec = fbnetv3_zoo.create(ARCH), replace(SPEC, kind=kind, settings=replace(SETTINGS, score_threshold=0.0))
+    model = spec.build(source=source, freeze_at=2, fixed_norms=True).eval()
+    image = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(1))
+    (expected,) = detect(model, [image])
+    for name, given in (
+        ("compiled", torch.compile(model)),
+        ("wrapped", torch.nn.DataParallel(model)),
+        ("half", copy.deepcopy(model).half()),
+    ):
+        save_detector(given, spec, tmp_path / f"{name}.safetensors")  # type: ignore[arg-type]
+        restored, told = load_detector(tmp_path / f"{name}.safetensors")
+        (found,) = detect(restored, [image])
+        assert told == spec
+        assert found.boxes.dtype == expected.boxes.dtype
+        if name != "half":
+            assert torch.allclose(torch.from_numpy(found.scores), torch.from_numpy(expected.scores), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        (
+            {"anchor_sizes": (32, -1)},
+            "Settings.anchor_sizes[1] is -1; it must be a number at least 0.01 and at most 10000",
+        ),
+        ({"anchor_sizes": (32,) * 101}, "give at least one of anchor_sizes and one of aspect_ratios, and at most 100"),
+        ({"aspect_ratios": (math.nan,)}, "Settings.aspect_ratios[0] is nan; it must be a number at least 0.01"),
+        ({"aspect_ratios": ("1",)}, "Settings.aspect_ratios[0] is '1'; it must be a number at least 0.01"),
+        ({"score_threshold": 2.0}, "Settings.score_threshold is 2.0; it must be a number at least 0 and at most 1"),
+        ({"max_size": 10**9}, "Settings.max_size is 1000000000; it must be a whole number of at most 10000"),
+        ({"pooled": True}, "Settings.pooled is True; it must be a whole number of at least 1"),
+    ],
+)
+def test_settings_are_checked(fields: dict[str, object], complaint: str) -> None:
+    with pytest.raises(ZooError) as caught:
+        Settings(**fields)  # type: ignore[arg-type]
+    assert complaint in str(caught.value)
+
+
 def test_a_description_is_checked() -> None:
+    with pytest.raises(ZooError, match="takes 1 channels; detectors see images as RGB, 3"):
+        DetectorSpec(("a",), arch=replace(ARCH, in_channels=1))
+    with pytest.raises(ZooError, match="give both mean and std"):
+        DetectorSpec(("a",), arch=ARCH, mean=(0.0, 0.0, 0.0))
+    with pytest.raises(ZooError, match="std has 1 values; give one for each of R, G and B"):
+        DetectorSpec(("a",), arch=ARCH, mean=(0.0, 0.0, 0.0), std=(1.0,))
     with pytest.raises(ZooError, match="give a network"):
         DetectorSpec(("a",))
     with pytest.raises(ZooError, match="unknown detector 'fbnetv3_b'"):

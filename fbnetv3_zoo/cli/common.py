@@ -13,7 +13,7 @@ import typer
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.cli.output import in_shell, say, say_text
-from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.errors import ZooError, printable
 from fbnetv3_zoo.plain import json_text
 from fbnetv3_zoo.weights.records import RECORDS, find_network
 from fbnetv3_zoo.zoo import ARCHS
@@ -106,7 +106,7 @@ def command_group(help: str) -> typer.Typer:
 
 def some_of(names: Sequence[str]) -> str:
     """How many classes, and the first of them."""
-    return f"{len(names)} classes ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+    return f"{len(names)} classes ({printable(', '.join(names[:3]))}{', ...' if len(names) > 3 else ''})"
 
 
 def print_json(data: Any) -> None:

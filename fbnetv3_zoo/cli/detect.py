@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -15,8 +17,11 @@ from fbnetv3_zoo.errors import ZooError, printable
 from fbnetv3_zoo.paths import exists, make_folder
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torchvision.models.detection import FasterRCNN
+
     from fbnetv3_zoo.detection.coco import CocoData
-    from fbnetv3_zoo.detection.evaluate import AveragePrecision
+    from fbnetv3_zoo.detection.evaluate import AveragePrecision, Detections
     from fbnetv3_zoo.detection.files import DetectorSpec
     from fbnetv3_zoo.detection.train import DetectionRun
 
@@ -29,6 +34,9 @@ app = command_group(
 
 Annotations = Annotated[Path, typer.Option(help="Boxes, a JSON file of COCO's format.")]
 Images = Annotated[Path | None, typer.Option(help="Folder of the images; without it, the folder of the boxes' file.")]
+FollowLinks = Annotated[
+    bool, typer.Option("--follow-links", help="Images may be links that lead outside their folder.")
+]
 Model = Annotated[Path, typer.Option(help="A detector's file, of `fbnetv3 detect train`.")]
 SHOWN = 12
 """Validation images in the picture of a run."""
@@ -41,6 +49,7 @@ def train(
     output: Annotated[Path, typer.Option(help="Folder for detector, report, metrics and checkpoints.")],
     images: Images = None,
     validation_images: Annotated[Path | None, typer.Option(help="Folder of the images to measure by.")] = None,
+    follow_links: FollowLinks = False,
     model: Annotated[str, typer.Option(help="A published name, or the path of an arch JSON file.")] = "fbnetv3_a",
     kind: Annotated[Literal["c4", "fpn"], typer.Option(help="Cut at stride 16, or a feature pyramid.")] = "c4",
     settings: Annotated[
@@ -68,13 +77,21 @@ def train(
     """
     options = dict(locals())
     from fbnetv3_zoo.cli.detect_progress import DetectionProgress
+    from fbnetv3_zoo.detection.coco import read_coco
+    from fbnetv3_zoo.detection.fitting import to_judge_by, to_train_on
     from fbnetv3_zoo.detection.train import train_detector
     from fbnetv3_zoo.factory import create
     from fbnetv3_zoo.recipes import find_recipe
     from fbnetv3_zoo.training import Execution
 
     chosen = running.changed(find_recipe(recipe or "boxes"), options)
-    data, judged = _read(annotations, images), _read(validation, validation_images)
+    data = read_coco(annotations, images or annotations.parent, follow_links=follow_links)
+    judged = read_coco(validation, validation_images or validation.parent, follow_links=follow_links)
+    spec = _spec(model, kind, settings, data)
+    data = to_train_on(data, spec.settings, mirror=chosen.augmentation.flip > 0)
+    judged = to_judge_by(judged, spec.settings)
+    for file, one in ((annotations, data), (validation, judged)):
+        _tell_faults(file, one)
     if pretrained and weights is not None:
         raise ZooError("--pretrained and --weights name two sets of weights to start from; give one")
     start = create(model, pretrained=weights or True) if pretrained or weights else None
@@ -84,8 +101,8 @@ def train(
     )  # fmt: skip
     with DetectionProgress(chosen.epochs) as progress:
         run = train_detector(
-            _spec(model, kind, settings, data), data, judged, chosen, output, source=start, freeze_at=freeze_at,
-            fixed_norms=fixed_norms, resume=resume, execution=where, observers=[progress],
+            spec, data, judged, chosen, output, source=start, freeze_at=freeze_at, fixed_norms=fixed_norms,
+            resume=resume, execution=where, observers=[progress],
         )  # fmt: skip
     _write_report(run, judged, {"annotations": annotations, "validation": validation, **_recipe_facts(chosen)})
     if as_json:
@@ -101,6 +118,7 @@ def validate(
     model: Annotated[Path, typer.Argument(help="A detector's file, of `fbnetv3 detect train`.")],
     annotations: Annotations,
     images: Images = None,
+    follow_links: FollowLinks = False,
     device: running.Device = "cpu",
     as_json: Json = False,
 ) -> None:
@@ -108,18 +126,25 @@ def validate(
 
     Example: fbnetv3 detect validate runs/boxes/model.safetensors --annotations test.json --images test
     """
-    from fbnetv3_zoo.detection.evaluate import average_precision
+    from fbnetv3_zoo.detection.coco import read_coco
+    from fbnetv3_zoo.detection.evaluate import average_precision, check_objects
+    from fbnetv3_zoo.detection.faults import Unreadable
     from fbnetv3_zoo.detection.files import load_detector
-    from fbnetv3_zoo.detection.train import detect, read_pixels
+    from fbnetv3_zoo.detection.fitting import to_judge_by
+    from fbnetv3_zoo.detection.train import find_objects
     from fbnetv3_zoo.training.world import usable
 
     detector, spec = load_detector(model)
-    data, place = _read(annotations, images), usable(device)
+    data, place = read_coco(annotations, images or annotations.parent, follow_links=follow_links), usable(device)
     if data.class_names != spec.class_names:
         raise ZooError(f"{annotations}: has {some_of(data.class_names)}; {model} finds {some_of(spec.class_names)}")
-    found = average_precision(data, [*detect(detector.to(place), map(read_pixels, data.samples), device=place)])
+    data = to_judge_by(data, spec.settings)
+    _tell_faults(annotations, data)
+    check_objects(data)
+    unreadable = Unreadable()
+    found = average_precision(data, find_objects(detector.to(place), data.samples, unreadable, device=place))
     if as_json:
-        print_json({"images": len(data), **asdict(found), "faults": data.faults})
+        print_json({"images": len(data), **asdict(found), "faults": [*data.faults, *unreadable.lines]})
         return
     say(f"{len(data)} images")
     _print_precision(found)
@@ -141,7 +166,6 @@ def predict(
     """
     from fbnetv3_zoo.detection.files import load_detector
     from fbnetv3_zoo.detection.show import draw_boxes
-    from fbnetv3_zoo.detection.train import detect, to_pixels
     from fbnetv3_zoo.preprocess import read_image
 
     detector, spec = load_detector(model)
@@ -149,11 +173,11 @@ def predict(
     for path, target in zip(images, _targets(images, output), strict=True):
         try:
             image = read_image(path)
+            found = _detected(detector, image, path)
         except ZooError as error:
             complain(f"error: {error}")
             failed = True
             continue
-        (found,) = detect(detector, [to_pixels(image)])
         if target is not None:
             _save(draw_boxes(image, found, spec.class_names, threshold=threshold), target)
         rows = [
@@ -198,13 +222,20 @@ def export(
     say(written(output))
 
 
-def _read(annotations: Path, images: Path | None) -> CocoData:
-    from fbnetv3_zoo.detection.coco import read_coco
-
-    data = read_coco(annotations, images or annotations.parent)
+def _tell_faults(annotations: Path, data: CocoData) -> None:
     for fault in data.faults:
         complain(f"{annotations}: {fault}")
-    return data
+
+
+def _detected(detector: FasterRCNN, image: Image, path: Path) -> Detections:
+    """What is found in the image of a file, which errors name."""
+    from fbnetv3_zoo.detection.train import detect, to_pixels
+
+    try:
+        (found,) = detect(detector, [to_pixels(image)])
+    except ZooError as error:
+        raise ZooError(f"{printable(str(path))}: {error}") from None
+    return found
 
 
 def _spec(model: str, kind: str, settings: Path | None, data: CocoData) -> DetectorSpec:
@@ -226,13 +257,16 @@ _TOLD = ("epochs", "batch_size", "optimizer", "learning_rate", "schedule", "warm
 
 
 def _write_report(run: DetectionRun, data: CocoData, told: dict[str, object]) -> None:
+    from fbnetv3_zoo.detection.coco import open_image
     from fbnetv3_zoo.detection.show import sheet, write_detection_report
-    from fbnetv3_zoo.detection.train import detect, read_pixels
-    from fbnetv3_zoo.preprocess import read_image
+    from fbnetv3_zoo.detection.train import detect, to_pixels
 
-    shown = data.samples[:: max(1, len(data) // SHOWN)][:SHOWN]
-    found = [*detect(run.model, map(read_pixels, shown))]
-    picture = sheet([read_image(sample.path) for sample in shown], found, run.spec.class_names)
+    shown = []
+    for sample in data.samples[:: max(1, len(data) // SHOWN)][:SHOWN]:
+        with suppress(ZooError):  # one that cannot be read was told of
+            shown.append(open_image(sample))
+    found = [*detect(run.model, map(to_pixels, shown))]
+    picture = sheet(shown, found, run.spec.class_names)
     write_detection_report(run, picture, told)
 
 
@@ -241,11 +275,15 @@ def _print_precision(found: AveragePrecision) -> None:
 
     sizes = {"small": found.small, "medium": found.medium, "large": found.large}
     say(f"AP {found.ap:.3f}  AP50 {found.ap50:.3f}  AP75 {found.ap75:.3f}")
-    say("  ".join(f"{size} {value:.3f}" for size, value in sizes.items()))
+    say("  ".join(f"{size} {_figure(value)}" for size, value in sizes.items()))
     names = {name: printable(name) for name in found.classes}
     width = max(map(cell_len, names.values()))
     for name, value in found.classes.items():
-        say(f"  {names[name]}{' ' * (width - cell_len(names[name]))}  {value:.3f}")
+        say(f"  {names[name]}{' ' * (width - cell_len(names[name]))}  {_figure(value)}")
+
+
+def _figure(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3f}"
 
 
 def _targets(images: list[Path], output: Path | None) -> list[Path | None]:

@@ -27,8 +27,9 @@ class DetectionProgress(EpochBar, DetectionObserver):
 
     def on_epoch(self, epoch: DetectionEpoch) -> None:
         """Print the epoch's line."""
+        skipped = f"  {epoch.skipped} images unreadable" if epoch.skipped else ""
         show_above(
             self.console,
             f"epoch {epoch.epoch:>3}/{self._epochs}  train loss {epoch.train_loss:.3f}  AP {epoch.ap:.3f}  "
-            f"AP50 {epoch.ap50:.3f}  {epoch.seconds:.1f} s",
+            f"AP50 {epoch.ap50:.3f}  {epoch.seconds:.1f} s{skipped}",
         )
