@@ -162,3 +162,74 @@ def weights_lock(folder: Path) -> Form:
 
     entry = LockedFile("net/one.pth", "ab" * 32, 1000)
     return Form(to_json(WeightsLock((entry,))).encode(), lambda path: read_json(WeightsLock, path))
+
+
+@form("boxes of COCO")
+def coco(folder: Path) -> Form:
+    from PIL import Image
+
+    from fbnetv3_zoo.detection.coco import open_image, read_coco
+    from fbnetv3_zoo.detection.evaluate import check_objects
+    from fbnetv3_zoo.detection.faster_rcnn import Settings
+    from fbnetv3_zoo.detection.fitting import to_judge_by, to_train_on
+
+    for n in range(3):
+        Image.new("RGB", (60, 40)).save(folder / f"{n}.png")
+    told = {
+        "info": {"year": 2024, "description": 'a "set"'},
+        "images": [{"id": n, "file_name": f"{n}.png", "width": 60, "height": 40} for n in range(3)],
+        "annotations": [
+            {"id": n, "image_id": n % 3, "category_id": 1 + n % 2, "bbox": [4.5, 3, 20, 10.25], "area": 205.0,
+             "iscrowd": n // 4, "segmentation": [[4.5, 3, 24.5, 3, 24.5, 13.25]]}
+            for n in range(5)
+        ],
+        "categories": [{"id": n, "name": name, "supercategory": "thing"} for n, name in ((1, "cat"), (2, "dog"))],
+    }  # fmt: skip
+
+    def read(path: Path) -> None:
+        found = read_coco(path, folder)
+        if not all(fault.isprintable() for fault in found.faults):
+            raise AssertionError(f"cannot be shown: {found.faults}")
+        training = to_train_on(found, Settings(min_size=64, max_size=64), mirror=True)
+        check_objects(to_judge_by(found, Settings(min_size=64, max_size=64)))
+        for sample in training.samples:
+            open_image(sample)
+
+    return Form(json.dumps(told).encode(), read)
+
+
+@form("detector")
+def detector(folder: Path) -> Form:
+    from fbnetv3_zoo.arch import Arch
+    from fbnetv3_zoo.detection.faster_rcnn import Settings
+    from fbnetv3_zoo.detection.files import FORMAT, DetectorSpec, check_tensors, parse_spec
+    from fbnetv3_zoo.errors import ZooError
+    from fbnetv3_zoo.plain import to_json
+    from fbnetv3_zoo.rows import Activation, Conv, InvertedResidual
+
+    relu = Activation.RELU
+    rows = (Conv(3, 8, 2, relu), *(InvertedResidual(3, width, 2, 1, 2, relu) for width in (8, 16, 16, 24)))
+    arch = Arch("small", 64, tuple((row,) for row in rows), num_classes=5)
+    settings = Settings(64, 96, (12, 18), (1.0, 2.0), 20, 50, 16, 5, 0.1, 30)
+    spec = DetectorSpec(("cat", "dog"), arch=arch, settings=settings, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+
+    def read(path: Path) -> None:
+        text = path.read_bytes().decode("utf-8", "surrogateescape")
+        found = parse_spec({"format": FORMAT, "detector": text}, "file")
+        if len(text) % 20 == 0:  # building takes fifty times as long
+            try:
+                check_tensors(found, {}, "file")
+            except ZooError as error:
+                if "its tensors are not those" not in str(error):
+                    raise
+
+    return Form(to_json(spec).encode(), read)
+
+
+@form("detector settings")
+def detector_settings(folder: Path) -> Form:
+    from fbnetv3_zoo.detection.faster_rcnn import Settings
+    from fbnetv3_zoo.plain import read_json, to_json
+
+    settings = Settings(64, 96, (12, 18), (1.0, 2.0), 20, 50, 16, 5, 0.1, 30)
+    return Form(to_json(settings).encode(), lambda path: read_json(Settings, path))

@@ -101,8 +101,7 @@ def save_detector(model: FasterRCNN, spec: DetectorSpec, path: str | Path) -> No
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     frozen = [name for name, module in model.named_modules() if isinstance(module, FrozenBatchNorm2d)]
     tensors |= {f"{name}.num_batches_tracked": torch.zeros((), dtype=torch.int64) for name in frozen}
-    if misfit := _misfit(spec, tensors):
-        raise ZooError(f"{path}: not written, as it could not be loaded again: {misfit}")
+    check_tensors(spec, tensors, f"{path}: not written, as it could not be loaded again")
     write_tensors(path, tensors, {"format": FORMAT, "detector": to_json(spec)})
 
 
@@ -112,9 +111,8 @@ def load_detector(path: str | Path) -> tuple[FasterRCNN, DetectorSpec]:
     Raises :class:`ZooError` for a missing or damaged file, and one that holds no detector.
     """
     tensors, metadata = read_tensors(path)
-    spec = _spec(metadata, str(path))
-    if misfit := _misfit(spec, tensors):
-        raise ZooError(f"{path}: {misfit}")
+    spec = parse_spec(metadata, str(path))
+    check_tensors(spec, tensors, str(path))
     model = spec.build()
     model.load_state_dict(tensors)
     return model.eval(), spec
@@ -128,26 +126,31 @@ def _unwrapped(model: nn.Module) -> nn.Module:
     return model
 
 
-def _misfit(spec: DetectorSpec, tensors: Mapping[str, Tensor]) -> str:
-    """What is wrong with ``tensors`` for a detector of ``spec``, which takes no memory for that; "" if nothing."""
-    with torch.device("meta"):
-        wanted = spec.build().state_dict()
-    wrong = [
-        name
-        for name in wanted.keys() & tensors.keys()
-        if wanted[name].shape != tensors[name].shape
-        or wanted[name].is_floating_point() != tensors[name].is_floating_point()
-    ]
+def check_tensors(spec: DetectorSpec, tensors: Mapping[str, Tensor], place: str) -> None:
+    """Raise :class:`ZooError`, which begins with ``place``, unless ``tensors`` make a detector of ``spec``.
+
+    The detector takes no memory for that, however large the file says it is.
+    """
+    try:
+        with torch.device("meta"):
+            wanted = spec.build().state_dict()
+    except ZooError as error:
+        raise ZooError(f"{place}: {error}") from None
+    wrong = [name for name in wanted.keys() & tensors.keys() if not _alike(wanted[name], tensors[name])]
     if wanted.keys() != tensors.keys() or wrong:
-        differing = sorted(wrong or wanted.keys() ^ tensors.keys())[:3]
-        return f"its tensors are not those of the detector that it describes ({', '.join(differing)})"
+        differing = ", ".join(sorted(wrong or wanted.keys() ^ tensors.keys())[:3])
+        raise ZooError(f"{place}: its tensors are not those of the detector that it describes ({differing})")
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
-            return f"its weights hold numbers that are none ({name}); train it again"
-    return ""
+            raise ZooError(f"{place}: its weights hold numbers that are none ({name}); train it again")
 
 
-def _spec(metadata: Mapping[str, str], name: str) -> DetectorSpec:
+def _alike(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and one.is_floating_point() == other.is_floating_point()
+
+
+def parse_spec(metadata: Mapping[str, str], name: str) -> DetectorSpec:
+    """What a detector's file says of it, by its metadata; errors begin with ``name``."""
     if metadata.get("format") != FORMAT:
         raise ZooError(f"{name}: holds no detector; give a file of `fbnetv3 detect train`")
     try:

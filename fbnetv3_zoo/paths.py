@@ -50,11 +50,13 @@ def read_file(path: str | Path, what: str, *, at_most: int = LARGEST_TEXT) -> by
     check_file(path, what)
     try:
         with Path(path).open("rb") as file:
-            data = file.read(min(at_most, os.fstat(file.fileno()).st_size) + 1)  # as much memory as there are bytes
-            data += file.read(at_most + 1 - len(data)) if data else b""
+            size = os.fstat(file.fileno()).st_size
+            data = file.read(size + 1) if size <= at_most else b""  # takes as much memory as there are bytes
+            if len(data) > size:  # it grows, or tells no size, as files of /proc do
+                data += file.read(at_most + 1 - len(data))
     except OSError as error:
         raise ZooError(f"{path}: cannot be read ({reason_of(error)})") from None
-    if len(data) > at_most:
+    if max(size, len(data)) > at_most:
         raise ZooError(f"{path}: is larger than {at_most:,} bytes, too large for {what}")
     return data
 
