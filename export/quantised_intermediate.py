@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
+from fbnetv3_zoo.atomic import scratch
 from fbnetv3_zoo.errors import ZooError, in_short
 from fbnetv3_zoo.export.forms import attribute, consumers
 from fbnetv3_zoo.export.quantised_graph import Logits, WholeWeight, layers_of
@@ -55,8 +55,8 @@ class Intermediate:
 
     def save(self, path: Path, entries: Mapping[str, str]) -> int:
         """Write ``path`` and the ``.bin`` beside it; returns their size in bytes."""
-        with tempfile.TemporaryDirectory() as folder:
-            draft = Path(folder) / path.name
+        with scratch() as folder:
+            draft = folder / path.name
             write_model(self.model, draft, entries)
             keep_pair(draft, path)
         return path.stat().st_size + path.with_suffix(".bin").stat().st_size

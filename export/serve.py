@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from urllib.parse import unquote, urlsplit
 
+from fbnetv3_zoo.atomic import settled
 from fbnetv3_zoo.errors import ZooError, check_whole
 from fbnetv3_zoo.export.web_folder import read_card
 
@@ -68,7 +69,7 @@ def page_server(folder: str | Path, *, host: str = "127.0.0.1", port: int = 8000
 
     Raises :class:`ZooError` where there is no page, or the port is taken.
     """
-    folder = Path(folder)
+    (folder,) = settled(folder)
     check_whole("port", port, at_least=0, at_most=65535)
     read_card(folder)
     try:

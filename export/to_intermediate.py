@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fbnetv3_zoo.atomic import replacing
+from fbnetv3_zoo.atomic import replacing_together, scratch
 from fbnetv3_zoo.errors import ZooError, in_short
 from fbnetv3_zoo.export.forms import BLOCK
 from fbnetv3_zoo.export.parity import FileParity
@@ -61,10 +60,10 @@ def export_intermediate(
     path = Path(path)
     if path.suffix != ".xml":
         raise ZooError(f"{path}: OpenVINO files end in .xml; change the ending")
-    with tempfile.TemporaryDirectory() as folder:
-        made = source_graph(source, Path(folder), align=BLOCK)
+    with scratch() as folder:
+        made = source_graph(source, folder, align=BLOCK)
         model = _converted(made, path)
-        draft = Path(folder) / path.name
+        draft = folder / path.name
         write_model(model, draft, made.entries, half=half)
         parities = compared(made, draft, path, images=images, tolerance=HALF_TOLERANCE if half else None)
         weights = path.with_suffix(".bin")
@@ -112,10 +111,10 @@ def _converted(made: Source, path: Path) -> openvino.Model:
 
 
 def keep_pair(draft: Path, path: Path) -> None:
-    """Copy both files of a model into place, the weights first: the digest in the other one tells a pair torn apart."""
-    for suffix in (".bin", ".xml"):
-        with replacing(path.with_suffix(suffix)) as temporary:
-            shutil.copyfile(draft.with_suffix(suffix), temporary)
+    """Copy both files of a model into place: both of them, or none."""
+    with replacing_together(path, path.with_suffix(".bin")) as temporary:
+        for file in temporary:
+            shutil.copyfile(draft.with_suffix(file.suffix), file)
 
 
 def _shape(value: openvino.Output, rank: int) -> tuple[int | str, ...]:

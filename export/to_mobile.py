@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fbnetv3_zoo.atomic import replacing
+from fbnetv3_zoo.atomic import replacing_together, scratch
 from fbnetv3_zoo.errors import ZooError, check_flag, check_whole, in_short, parse_enum
 from fbnetv3_zoo.export.forms import BLOCK
 from fbnetv3_zoo.export.parity import FileParity
@@ -119,18 +119,16 @@ def export_mobile(
     if batch is not None:
         check_whole("batch", batch, at_most=1024)
     operators = path.with_suffix(".required_operators.config")
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with scratch() as folder:
         made = source_graph(source, folder, align=BLOCK if platform is Platform.AMD64 else 1)
         given = _copied(made.graph, folder / "given", batch)
         usability = check_usability(given, made.name)
         draft, config = _converted(given, folder / "made", style, platform, type_reduction, made.name)
         parities = compared(made, draft, path, images=images)
         lines = [line for line in config.read_text().splitlines() if not line.startswith("#")]
-        with replacing(operators) as temporary:
-            temporary.write_text("\n".join([f"# Generated from {path.name}", *lines, ""]))
-        with replacing(path) as temporary:
-            shutil.copyfile(draft, temporary)
+        with replacing_together(path, operators) as (file, listed):
+            shutil.copyfile(draft, file)
+            listed.write_text("\n".join([f"# Generated from {path.name}", *lines, ""]))
     return MobileReport(path, operators, style, platform, path.stat().st_size, parities, usability)
 
 
@@ -187,9 +185,12 @@ def _converted(
 def _tool(tool: str, *arguments: str | Path, name: str) -> str:
     """What ``python -m onnxruntime.tools.TOOL`` says, which would set up logging if it were run in this process."""
     command = [sys.executable, "-m", f"onnxruntime.tools.{tool}", *map(str, arguments)]
-    with tempfile.TemporaryDirectory() as folder:
-        ended = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True, errors="replace")
-    if ended.returncode != 0:
-        last = (ended.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise ZooError(f"{name}: onnxruntime.tools.{tool} failed ({in_short(last)})")
+    with scratch() as folder:
+        ended = subprocess.run(
+            command, cwd=folder, env={**os.environ, "TMPDIR": str(folder)}, check=False, capture_output=True, text=True,
+            errors="replace",
+        )  # fmt: skip
+        if ended.returncode != 0:
+            last = (ended.stderr.strip().splitlines() or ["it said nothing"])[-1]
+            raise ZooError(f"{name}: onnxruntime.tools.{tool} failed ({in_short(last)})")
     return ended.stdout + ended.stderr

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fbnetv3_zoo.atomic import replacing
+from fbnetv3_zoo.atomic import replacing, scratch
 from fbnetv3_zoo.errors import ZooError, check_whole, in_short
 from fbnetv3_zoo.export.parity import FileParity
 from fbnetv3_zoo.export.sources import checked_parity
@@ -67,8 +66,8 @@ def export_program(
     if (dtype := next(model.parameters()).dtype) is not torch.float32:
         raise ZooError(f"the network's weights are {dtype}; export needs torch.float32, call model.float() first")
     lowered = _lowered(model, path, max_batch)
-    with tempfile.TemporaryDirectory() as folder:
-        draft = Path(folder) / path.name
+    with scratch() as folder:
+        draft = folder / path.name
         draft.write_bytes(lowered.data)
         found = checked_parity(model, draft, path, images, None)
     with replacing(path) as temporary:

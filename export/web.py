@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from fbnetv3_zoo.classify import Classifier
 from fbnetv3_zoo.description import Description
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.export.web_folder import CARD, FORMAT, VERSION, check_free, replacing_folder
+from fbnetv3_zoo.export.web_folder import CARD, FORMAT, VERSION, check_free, replacing_page
 from fbnetv3_zoo.export.web_runtime import LICENCE, RUNTIME, SCRIPT, package_files
 from fbnetv3_zoo.graph_file import entries_of
 from fbnetv3_zoo.images import read_image
@@ -86,7 +86,7 @@ def write_web(
     _check_samples(samples)
     ready = _opened(model)
     parts = package_files(RUNTIME, given=runtime, store=store)
-    with replacing_folder(folder) as new:
+    with replacing_page(folder) as new:
         description = _write_model(ready, new / MODEL)
         graph = _graph(new / MODEL, ready)
         told = entries_of(graph)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fbnetv3_zoo.atomic import replacing_folder, settled
 from fbnetv3_zoo.errors import ZooError
 
 FORMAT, VERSION = "fbnetv3_zoo.web", 1
@@ -38,6 +36,7 @@ _REMEDY = "write one with `fbnetv3 export web MODEL --out FOLDER`"
 
 def check_free(folder: Path) -> None:
     """Raise :class:`ZooError` unless ``folder`` is absent, empty, or holds a page of ours and nothing besides."""
+    settled(folder)
     try:
         present = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
         if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
@@ -55,82 +54,13 @@ def check_free(folder: Path) -> None:
 
 
 @contextmanager
-def replacing_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside ``folder``, moved into its place when the block ends well, and removed otherwise.
+def replacing_page(folder: Path) -> Iterator[Path]:
+    """A temporary folder for a page, which takes the place of ``folder`` when the block ends well.
 
-    An older page is moved aside first and removed after. What a killed process left beside ``folder`` is removed when
-    the next one begins. Raises :class:`ZooError` where nothing can be written (no permission, full disk).
+    Raises :class:`ZooError` where ``folder`` holds anything else, and where nothing can be written.
     """
     check_free(folder)
     folder = folder.resolve()
-    new = folder.parent / f".{folder.name}.{secrets.token_hex(4)}.partial"
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with _marked(new):
-            _sweep(folder)
-            new.mkdir()
-            try:
-                yield new
-                _flush(new)
-                check_free(folder)
-                _move(new, folder)
-            finally:
-                shutil.rmtree(new, ignore_errors=True)
-    except OSError as error:
-        raise ZooError(f"{folder}: cannot be written ({error.strerror or error})") from None
-
-
-def _move(new: Path, folder: Path) -> None:
-    old = new.with_suffix(".old.partial")
-    if folder.exists():
-        folder.rename(old)
-    try:
-        new.rename(folder)
-    except OSError:
-        if old.exists():
-            old.rename(folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
-@contextmanager
-def _marked(new: Path) -> Iterator[None]:
-    """Hold a lock beside ``new`` that tells others that its writer is alive."""
-    from filelock import FileLock
-
-    lock = FileLock(_lock_path(new))
-    with lock:
-        try:
-            yield
-        finally:
-            _lock_path(new).unlink(missing_ok=True)
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what killed writers of ``folder`` left: temporary folders whose lock nobody holds."""
-    from filelock import FileLock, Timeout
-
-    # Locks, too, may be left alone: their writer was killed before it made its folder, or after it moved it.
-    left = {path.name.removesuffix(".lock") for path in folder.parent.iterdir() if _is_left(path.name, folder.name)}
-    for name in left:
-        path = folder.parent / name
-        owner = path.with_name(name.replace(".old.partial", ".partial"))
-        with suppress(Timeout), FileLock(_lock_path(owner), timeout=0):
-            shutil.rmtree(path, ignore_errors=True)
-            _lock_path(owner).unlink(missing_ok=True)
-
-
-def _is_left(name: str, target: str) -> bool:
-    begins = name.startswith(f".{target}.") and name.removesuffix(".lock").endswith(".partial")
-    return begins and len(name.removeprefix(f".{target}.").split(".")[0]) == 8
-
-
-def _lock_path(new: Path) -> Path:
-    return new.with_name(f"{new.name}.lock")
-
-
-def _flush(folder: Path) -> None:
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb+") as file:
-                os.fsync(file.fileno())
+    with replacing_folder(folder) as new:
+        yield new
+        check_free(folder)

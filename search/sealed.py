@@ -16,6 +16,7 @@ from fbnetv3_zoo.atomic import replacing
 from fbnetv3_zoo.errors import ZooError, in_short
 from fbnetv3_zoo.paths import read_file
 from fbnetv3_zoo.plain import parse_json
+from fbnetv3_zoo.reproducible import in_order
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 LARGEST = 1 << 30
@@ -35,12 +36,12 @@ class Sealed:
 
     def write(self, path: str | Path, arrays: Arrays, metadata: Mapping[str, str]) -> None:
         """Write a whole file, or none."""
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
         told = {"format": self.format, **metadata}
         whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         with replacing(path) as temporary:
-            save_file(whole, temporary, {**told, "sha256": _digest(whole, told)})
+            temporary.write_bytes(in_order(save(whole, {**told, "sha256": _digest(whole, told)})))
 
     def read(self, path: str | Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
         """Arrays and metadata. Raises :class:`ZooError` where the file is damaged or another kind."""

@@ -145,7 +145,7 @@ class _Group:
     def wait_for(self, *, steps: int = 0, delay: float = 0.0, writing: str | None = None) -> None:
         while self._running and self._steps() < steps:
             self._look(0.02)
-        while writing and self._running and not any(Path(writing).glob(".fbnetv3-zoo-*/new/epoch-*")):
+        while writing and self._running and not _is_writing(Path(writing)):
             self._look(0.0005)
         time.sleep(delay)
 
@@ -180,6 +180,14 @@ class _Group:
             if ended:
                 self._running.remove(pid)
                 self.codes[self._pids.index(pid)] = os.waitstatus_to_exitcode(status)
+
+
+def _is_writing(folder: Path) -> bool:
+    """Whether half a checkpoint stands in ``folder``."""
+    try:
+        return any(folder.glob(".fbnetv3-zoo-*/new/epoch-*"))
+    except FileNotFoundError:  # it has just come to its end
+        return False
 
 
 def _once(job: Job) -> int:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from blake3 import blake3
 from golden import official_checkpoint, official_state_dict
+from killed import leave_half_a_file
 from PIL import Image
 from shell import Ended, run, script, succeed
 
@@ -117,8 +118,9 @@ def test_list_as_json(cache: Path) -> None:
 def test_verify_and_prune(cache: Path) -> None:
     (kept,) = cache.glob("*.safetensors")
     assert succeed("weights", "verify") == f"whole           24.2 MB  {kept}\n"
-    leftover = cache / f".{NAME}.abc12345.download"
-    leftover.write_bytes(b"half")
+    leftover = leave_half_a_file(cache)
+    mine = cache / f".{NAME}.abc12345.download"
+    mine.write_bytes(b"mine")
     content = bytearray(kept.read_bytes())
     content[len(content) // 2] ^= 4
     kept.write_bytes(content)
@@ -129,7 +131,9 @@ def test_verify_and_prune(cache: Path) -> None:
     assert kept.exists()
     assert leftover.exists()
     assert succeed("weights", "prune") == shown
-    assert not [path for path in cache.iterdir() if path.suffix in (".safetensors", ".download")]
+    assert not leftover.exists()
+    assert not list(cache.glob("*.safetensors"))
+    assert mine.read_bytes() == b"mine"
     assert (cache / "weights.lock.json").exists()
     assert succeed("weights", "prune") == "nothing to remove\n"
     assert succeed("weights", "verify") == "the cache is empty\n"

@@ -27,6 +27,7 @@ CORE = {
     "telemetry",
     "atomic",
     "marked",
+    "reproducible",
     "zoo",
     "cost",
     "blocks",
@@ -43,6 +44,7 @@ CORE = {
 MAY_IMPORT = {
     "errors": set(),
     "paths": {"errors"},
+    "reproducible": set(),
     "moves": {"plain"},
     "marked": {"moves"},
     "atomic": {"errors", "paths", "marked", "moves"},
@@ -73,6 +75,7 @@ MAY_IMPORT = {
         "cost",
         "atomic",
         "marked",
+        "reproducible",
         "blocks",
         "preprocess",
         "description",

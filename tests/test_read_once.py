@@ -142,19 +142,22 @@ def test_nothing_is_left_of_a_checkpoint_in_the_folder_for_temporary_files(
 ) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    monkeypatch.setattr(foreign.tempfile, "tempdir", str(scratch))
-    seen: list[list[Path]] = []
-    _before(monkeypatch, foreign, "_read_in_another", lambda: seen.append(list(scratch.iterdir())))
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    seen: list[list[str]] = []
+    _before(
+        monkeypatch, foreign, "_read_in_another", lambda: seen.append(sorted(path.name for path in scratch.rglob("*")))
+    )
     _write(tmp_path / "a.pth", mine)
     assert _same(foreign.read_any(tmp_path / "a.pth")[0], mine)
-    assert seen == [[]]
+    assert [names[1:] for names in seen] == [["lock", "new"]]  # nothing of the checkpoint has a name
+    assert not list(scratch.iterdir())
 
 
 def test_a_missing_folder_for_temporary_files_is_said(
     mine: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(foreign.tempfile, "tempdir", str(tmp_path / "gone"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
     _write(tmp_path / "a.pth", mine)
-    reason = "no room for temporary files (No such file or directory; set TMPDIR to a folder that can be written)"
-    text = f"{tmp_path / 'a.pth'}: cannot be converted, {reason}"
+    reason = "cannot take temporary files (No such file or directory); make room, or set TMPDIR to another folder"
+    text = f"{tmp_path / 'gone'}: {reason}"
     assert refusal(lambda: foreign.read_any(tmp_path / "a.pth")) == text

@@ -18,6 +18,7 @@ import pytest
 import torch
 from blake3 import blake3
 from faulty_server import FaultyServer, File, closed_port, serving
+from killed import leave_half_a_file
 from published import record_of, weight_file
 
 from fbnetv3_zoo.arch import Arch
@@ -30,6 +31,7 @@ from fbnetv3_zoo.weights.fetch import fetch, read, whole_contents
 from fbnetv3_zoo.weights.files import load, parse
 from fbnetv3_zoo.weights.records import Record, Source
 from fbnetv3_zoo.weights.store import Kept, LockedFile, Store
+from fbnetv3_zoo.weights.upkeep import prune
 
 NET = "/models/model.safetensors"
 
@@ -219,38 +221,38 @@ def test_pickled_files_of_one_name_do_not_mix(
     assert len(server.seen) == 2
 
 
-def test_half_written_files_are_known_and_removed(record: Record, store: Store) -> None:
+def test_half_written_files_are_removed_by_the_next_download(record: Record, store: Store, tmp_path: Path) -> None:
+    store = replace(store, lock=tmp_path / "lock.json")
     kept = fetch(record, store)
-    halves = [
-        store.folder / name for name in (".tiny.test.abcd1234.download", f".{kept.path.name}.a_cd1234.safetensors")
-    ]
-    foreign = [
-        store.folder / name
-        for name in (".tiny.test.two.abcd1234.download", ".tiny.test-x-abcd1234.download", ".hidden", ".a.safetensors")
-    ]
-    for path in halves + foreign:
-        path.touch()
-    assert sorted(store.temporaries("tiny.test")) == sorted(halves)
-    assert set(store.temporaries()) == {*halves, foreign[0]}
-    assert store.temporaries("tiny") == []
+    mine = [".tiny.test.abcd1234.download", f".{kept.path.name}.a_cd1234.safetensors", ".hidden", ".a.safetensors"]
+    for name in mine:
+        (store.folder / name).touch()
+    (tmp_path / ".lock.json.abcd1234.json").touch()
+    left = [leave_half_a_file(folder) for folder in (store.folder, tmp_path)]
     assert store.kept() == [kept]
     kept.path.unlink()
+    (tmp_path / "lock.json").unlink()
     fetch(record, store)
-    assert store.temporaries("tiny.test") == []
-    assert all(path.exists() for path in foreign)
+    assert not any(path.exists() for path in left)
+    assert sorted(os.listdir(store.folder)) == sorted([*mine, ".locks", kept.path.name])
+    assert sorted(os.listdir(tmp_path)) == [
+        ".fbnetv3-zoo-lock.json.lock",
+        ".lock.json.abcd1234.json",
+        "cache",
+        "lock.json",
+    ]
 
 
-def test_half_written_lock_files_are_removed(record: Record, store: Store, tmp_path: Path) -> None:
-    store = replace(store, lock=tmp_path / "lock[1].json")
-    half, foreign = tmp_path / ".lock[1].json.abcd1234.json", tmp_path / ".lock1.json.abcd1234.json"
-    for path in (half, foreign):
-        path.touch()
-    fetch(record, store)
-    assert sorted(os.listdir(tmp_path)) == [".lock1.json.abcd1234.json", ".lock[1].json.lock", "cache", "lock[1].json"]
+def test_nothing_is_pruned_that_was_not_got_here(record: Record, store: Store) -> None:
+    kept = fetch(record, store)
+    mine = store.folder / "thesis-20251231-0123456789abcdef.safetensors"
+    mine.write_bytes(b"mine")
+    assert [entry.path for entry in prune(store, everything=True)] == [kept.path]
+    assert mine.read_bytes() == b"mine"
 
 
 def test_no_folder_holds_nothing(store: Store) -> None:
-    assert (store.kept(), store.temporaries()) == ([], [])
+    assert store.kept() == []
     assert not store.folder.exists()
 
 

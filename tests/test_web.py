@@ -9,8 +9,6 @@ import re
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +19,7 @@ import pytest
 import torch
 from browser import served
 from disks import small_disk, without_privileges
+from killed import leave_half_a_file
 from PIL import Image
 from shell import run, script, succeed
 
@@ -29,7 +28,7 @@ from fbnetv3_zoo.classify import Classifier
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.export.serve import POLICY, page_server
 from fbnetv3_zoo.export.web import SITE, WebReport, write_web
-from fbnetv3_zoo.export.web_folder import replacing_folder
+from fbnetv3_zoo.export.web_folder import replacing_page
 from fbnetv3_zoo.model import FBNet
 from fbnetv3_zoo.preprocess import Interpolation, Preprocess
 from fbnetv3_zoo.weights.files import save
@@ -238,19 +237,9 @@ def test_no_permission(model: Path, tmp_path: Path) -> None:
     for parent in tmp_path.parents:
         if parent.stat().st_uid == os.getuid() and parent.name.startswith(("pytest-", "popen-")):
             parent.chmod(0o755)
-    with without_privileges(), pytest.raises(ZooError) as caught, replacing_folder(tmp_path / "locked" / "page"):
+    with without_privileges(), pytest.raises(ZooError) as caught, replacing_page(tmp_path / "locked" / "page"):
         pass
     assert str(caught.value) == f"{tmp_path}/locked/page: cannot be written (Permission denied)"
-
-
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from fbnetv3_zoo.export.web_folder import replacing_folder
-with replacing_folder(Path(sys.argv[1])) as new:
-    (new / "half").write_text("half a page")
-    os.kill(os.getpid(), signal.SIGKILL)
-"""
 
 
 @pytest.mark.parametrize("older", [False, True])
@@ -259,22 +248,20 @@ def test_a_killed_writer(older: bool, model: Path, tmp_path: Path) -> None:
     if older:
         write_web(model, folder)
     before = files(folder)
-    done = subprocess.run([sys.executable, "-c", KILLED, folder], check=False)
-    assert done.returncode == -signal.SIGKILL
+    leave_half_a_file(tmp_path)
     assert files(folder) == before
-    assert len(list(tmp_path.glob(".page.*.partial"))) == 1
-    (tmp_path / ".page.notes.partial").write_text("not ours")
+    (tmp_path / ".page.0a1b2c3d.partial").write_text("not ours")
     write_web(model, folder)
-    assert {path.name for path in tmp_path.iterdir()} == {"page", ".page.notes.partial"}
+    assert {path.name for path in tmp_path.iterdir()} == {"page", ".page.0a1b2c3d.partial"}
 
 
 def test_two_writers_at_once(tmp_path: Path) -> None:
     """The second does not sweep away what the first is writing; the last to end is kept."""
     folder = tmp_path / "page"
     card = json.dumps({"format": "fbnetv3_zoo.web", "format_version": 1, "files": ["model.json", "name"]})
-    with replacing_folder(folder) as first:
+    with replacing_page(folder) as first:
         (first / "model.json").write_text(card)
-        with replacing_folder(folder) as second:
+        with replacing_page(folder) as second:
             assert first.is_dir()
             (second / "model.json").write_text(card)
             (second / "name").write_text("second")

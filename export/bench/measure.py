@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
+from fbnetv3_zoo.atomic import scratch
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.export.bench.candidates import Candidate, Wanted, find_candidate
 from fbnetv3_zoo.export.bench.crew import Failed, Order, Worker
@@ -79,7 +79,7 @@ def benchmark(
     wanted = replace(wanted or Wanted(), largest=max(plan.batches))
     if wanted.images is not None and not wanted.images.is_dir():
         raise ZooError(f"{wanted.images}: no such folder; give a folder of images")
-    with tempfile.TemporaryDirectory(prefix="fbnetv3-bench-") as folder:
+    with scratch() as folder:
         candidates = [find_candidate(model, _subfolder(folder, n), wanted) for n, model in enumerate(models)]
         rivals = [find_rival(name) for name in against]
         if rivals and Route.ONNXRUNTIME not in plan.routes:
@@ -99,8 +99,8 @@ def _check_once(names: Sequence[str]) -> None:
         raise ZooError(f"{twice[0]}: is named twice; name every model once")
 
 
-def _subfolder(folder: str, number: int) -> Path:
-    path = Path(folder) / str(number)
+def _subfolder(folder: Path, number: int) -> Path:
+    path = folder / str(number)
     path.mkdir()
     return path
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from fbnetv3_zoo.atomic import scratch
 from fbnetv3_zoo.errors import ZooError, in_short
 from fbnetv3_zoo.export.bench.crew import Order
 from fbnetv3_zoo.export.bench.report import OperatorKind
@@ -35,8 +35,8 @@ def operators_of(order: Order, batch: int) -> tuple[OperatorKind, ...]:
         "from fbnetv3_zoo.export.bench import operators; operators.main()"
     )
     command = [sys.executable, "-c", code, json.dumps(sys.path), json.dumps(asdict(order)), str(batch)]
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "operators.json"
+    with scratch() as folder:
+        path = folder / "operators.json"
         done = subprocess.run([*command, str(path)], capture_output=True, text=True, start_new_session=True)
         if not path.exists():
             raise ZooError(f"its process ended (exit code {done.returncode})")
@@ -79,8 +79,8 @@ def _graph(order: Order, images: Any) -> Times:
 
     options = session_options(order.threads)
     options.enable_profiling = True
-    with tempfile.TemporaryDirectory() as folder:
-        options.profile_file_prefix = str(Path(folder) / "operators")
+    with scratch() as folder:
+        options.profile_file_prefix = str(folder / "operators")
         session = onnxruntime.InferenceSession(order.path, options, providers=["CPUExecutionProvider"])
         for _ in range(WARM_UP + CALLS):
             session.run(None, {session.get_inputs()[0].name: images})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fbnetv3_zoo.atomic import settled
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.runtimes.opened import (
     Floats,
@@ -55,10 +56,10 @@ def open_intermediate(path: Path, *, threads: int | None = None, bfloat16: bool 
 def read_model(path: Path) -> openvino.Model:
     """The model in ``path``, a ``.xml`` file, as OpenVINO has it."""
     check_file(path)
-    weights = path.with_suffix(".bin")
+    file, weights = settled(path, path.with_suffix(".bin"))
     if not weights.is_file():
         raise ZooError(f"{path}: its weights are missing; put {weights.name} beside it")
-    if b"<net" not in path.read_bytes()[:1000]:
+    if b"<net" not in file.read_bytes()[:1000]:
         raise unreadable(path, KIND, "no network in it")
     try:
         import openvino
@@ -66,7 +67,7 @@ def read_model(path: Path) -> openvino.Model:
         raise missing_extra(path, "OpenVINO", "openvino") from None
     try:
         with silence():  # where it is damaged, the readers for other formats are tried, and talk
-            return openvino.Core().read_model(path)
+            return openvino.Core().read_model(file, weights)
     except Exception as error:
         raise unreadable(path, KIND, _reason(error)) from None
 
@@ -81,7 +82,7 @@ def entries_of(model: openvino.Model) -> dict[str, str]:
 def check_weights(path: Path, entries: dict[str, str]) -> None:
     """Raise unless the ``.bin`` beside ``path`` is the one that was written with it."""
     expected = entries.get(DIGEST)
-    if expected is not None and digest(path.with_suffix(".bin")) != expected:
+    if expected is not None and digest(settled(path, path.with_suffix(".bin"))[1]) != expected:
         raise unreadable(path, KIND, f"{path.with_suffix('.bin').name} is damaged or of another model")
 
 

@@ -24,6 +24,7 @@ from fbnetv3_zoo.errors import Interrupted, ZooError
 from fbnetv3_zoo.marked import clear
 from fbnetv3_zoo.plain import json_text
 from fbnetv3_zoo.recipe import ExponentialDecay, Recipe
+from fbnetv3_zoo.reproducible import in_order
 from fbnetv3_zoo.training.data.dataset import data_difference
 from fbnetv3_zoo.training.run import Epoch
 from fbnetv3_zoo.weights.files import parse
@@ -104,7 +105,7 @@ class Checkpoints:
             "progress": json_text(asdict(progress)),
             "scaler": json.dumps(learner.scaler.state_dict()),
         }
-        data = to_bytes(_tensors(learner), metadata)
+        data = in_order(to_bytes(_tensors(learner), metadata))
         digest = blake3(data).hexdigest()[:16]
         path = self.folder / f"epoch-{progress.epoch:04}-step-{progress.step:06}-{digest}.safetensors"
         with replacing(path) as temporary:

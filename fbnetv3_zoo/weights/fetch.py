@@ -15,6 +15,7 @@ from safetensors.torch import save as to_bytes
 
 from fbnetv3_zoo.description import Description
 from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.reproducible import in_order
 from fbnetv3_zoo.weights import hub
 from fbnetv3_zoo.weights.convert import convert
 from fbnetv3_zoo.weights.download import Progress, download
@@ -111,8 +112,6 @@ def _fetch(record: Record, store: Store, local: bytes | None) -> tuple[bytes, Ke
                 return data, kept
             LOG.warning("%s: damaged (%s); fetching it again", kept.path, reason)
             store.discard(kept.path)
-        for leftover in store.temporaries(record.name):
-            store.discard(leftover)
         return _fetch_from_any(record, store, local)
 
 
@@ -226,7 +225,7 @@ def _converted(record: Record, data: bytes, address: str, sha256: str) -> bytes:
     description = replace(description, weights=record.name, licence=licence)
     text = {**description.to_metadata(), "source": address, SOURCE_SHA256: sha256}
     floats = {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
-    return to_bytes({name: tensor.contiguous() for name, tensor in floats.items()}, text)
+    return in_order(to_bytes({name: tensor.contiguous() for name, tensor in floats.items()}, text))
 
 
 def _by_hand(record: Record, store: Store) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load as from_bytes
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from fbnetv3_zoo.arch import Arch
@@ -17,6 +17,7 @@ from fbnetv3_zoo.description import Description
 from fbnetv3_zoo.errors import ZooError, in_short
 from fbnetv3_zoo.model import FBNet
 from fbnetv3_zoo.paths import check_file, read_file
+from fbnetv3_zoo.reproducible import in_order
 from fbnetv3_zoo.weights import hub
 from fbnetv3_zoo.weights.fit import assemble, skeleton
 from fbnetv3_zoo.weights.store import LARGEST_FILE, Store
@@ -91,12 +92,13 @@ def describe(metadata: Mapping[str, str], name: str) -> Description | None:
 
 
 def write_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file whole or not at all."""
+    """Write a safetensors file, whole or not at all; of the same tensors and entries, the same bytes."""
+    try:
+        data = in_order(to_bytes(tensors, metadata))
+    except SafetensorError as error:
+        raise ZooError(f"{path}: cannot be written ({in_short(error)})") from None
     with replacing(path) as temporary:
-        try:
-            save_file(tensors, temporary, metadata)
-        except SafetensorError as error:
-            raise ZooError(f"{path}: cannot be written ({error})") from None
+        temporary.write_bytes(data)
 
 
 def same_weights(one: Arch, other: Arch) -> bool:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import IO
 
 from torch import Tensor
 
+from fbnetv3_zoo.atomic import scratch
 from fbnetv3_zoo.errors import ZooError, in_short
-from fbnetv3_zoo.paths import reason_of
 from fbnetv3_zoo.weights import unpickle
 from fbnetv3_zoo.weights.convert import unwrap
 from fbnetv3_zoo.weights.files import parse, read_weights
@@ -57,19 +55,9 @@ def _check_ending(name: str) -> str:
     return suffix
 
 
-@contextmanager
-def _scratch(name: str) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
-    """Two empty files that have no name: nobody else can change them, and nothing is left of them."""
-    try:
-        with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as answer:
-            yield given, answer
-    except OSError as error:
-        reason = f"{reason_of(error)}; set TMPDIR to a folder that can be written"
-        raise ZooError(f"{name}: cannot be converted, no room for temporary files ({reason})") from None
-
-
 def _unpickled(data: bytes, name: str) -> dict[str, Tensor]:
-    with _scratch(name) as (given, answer):
+    # The files have no name: nobody else can change them, and nothing is left of them.
+    with scratch() as folder, TemporaryFile(dir=folder) as given, TemporaryFile(dir=folder) as answer:
         given.write(data)
         given.flush()
         given.seek(0)
@@ -77,11 +65,11 @@ def _unpickled(data: bytes, name: str) -> dict[str, Tensor]:
         if process.returncode == 0:
             answer.seek(0)
             return parse(answer.read(), name)[0]
-    reason = in_short((process.stderr.splitlines() or [""])[-1])
-    if process.returncode == unpickle.REFUSED:
-        raise ZooError(f"{name}: {reason}")
-    ending = f"signal {-process.returncode}" if process.returncode < 0 else f"exit code {process.returncode}"
-    raise ZooError(f"{name}: cannot be read; the process that tried ended with {ending} {reason}".rstrip())
+        reason = in_short((process.stderr.splitlines() or [""])[-1])
+        if process.returncode == unpickle.REFUSED:
+            raise ZooError(f"{name}: {reason}")
+        ending = f"signal {-process.returncode}" if process.returncode < 0 else f"exit code {process.returncode}"
+        raise ZooError(f"{name}: cannot be read; the process that tried ended with {ending} {reason}".rstrip())
 
 
 def _read_in_another(

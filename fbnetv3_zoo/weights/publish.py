@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
-from fbnetv3_zoo.atomic import replacing
+from fbnetv3_zoo.atomic import replacing, scratch
 from fbnetv3_zoo.model import FBNet
 from fbnetv3_zoo.weights import hub
 from fbnetv3_zoo.weights.card import model_card
@@ -31,6 +30,6 @@ def push_to_hub(
 
     Returns the commit's address. Raises :class:`ZooError` where the hub refuses.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch() as folder:
         save_pretrained(model, folder, licence=licence)
         return hub.upload(folder, repository, private=private, token=token, message=message)

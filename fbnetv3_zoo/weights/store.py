@@ -7,11 +7,9 @@ file that does not answer to its own name is damaged.
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import os
 import re
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +20,7 @@ from blake3 import blake3
 
 from fbnetv3_zoo.atomic import replacing
 from fbnetv3_zoo.errors import ZooError, check_flag, check_number, check_whole
+from fbnetv3_zoo.marked import NEW, marked_folder
 from fbnetv3_zoo.plain import from_json, to_json
 from fbnetv3_zoo.weights.log import LOG
 
@@ -32,9 +31,6 @@ LARGEST_FILE = 8 << 30
 """Bytes above which a file is not fetched and not read: no file of this family comes near."""
 
 _KEPT = re.compile(r"(?P<name>.+)-(?P<source>[0-9a-f]{8})-(?P<digest>[0-9a-f]{16})\.safetensors")
-_TEMPORARY = re.compile(
-    r"\.(?P<name>.+?)(-[0-9a-f]{8}-[0-9a-f]{16}\.safetensors)?\.[a-z0-9_]{8}\.(download|safetensors)"
-)
 _YES, _NO = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
 _PATIENCE = 5.0  # seconds of waiting for another process before saying so
 
@@ -158,24 +154,15 @@ class Store:
             raise self._refusal(error) from None
         return sorted((kept for kept in found if name in (None, kept.name)), key=_age)
 
-    def temporaries(self, name: str | None = None) -> list[Path]:
-        """Half-written files that a killed process left (those of ``name``). Call it holding the lock of the name."""
-        paths = self.folder.iterdir() if self.folder.is_dir() else ()
-        return [path for path in paths if (owner := owner_of(path)) is not None and name in (None, owner)]
-
     @contextmanager
     def temporary(self, name: str) -> Iterator[Path]:
-        """An empty file for a download of ``name``, removed when the block ends."""
+        """A path for a download of ``name``, removed when the block ends, with what killed processes left."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            handle, path = tempfile.mkstemp(prefix=f".{name}.", suffix=".download", dir=self.folder)
-            os.close(handle)
+            with marked_folder(self.folder) as folder:
+                yield folder / NEW / f"{name}.download"
         except OSError as error:
             raise self._refusal(error) from None
-        try:
-            yield Path(path)
-        finally:
-            Path(path).unlink(missing_ok=True)
 
     def keep(self, name: str, source_sha256: str, data: bytes) -> Kept:
         """Write ``data`` under its name, whole or not at all."""
@@ -186,17 +173,24 @@ class Store:
         return Kept(path, name, source_sha256[:8], digest)
 
     def discard(self, path: Path) -> None:
-        """Remove a damaged or half-written file."""
+        """Remove a damaged file."""
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
             raise self._refusal(error) from None
 
+    def has_got(self, name: str) -> bool:
+        """Whether files of ``name`` were ever got here; else what looks like one is somebody's own."""
+        return self._lock_of(name).exists()
+
+    def _lock_of(self, name: str) -> Path:
+        return self.folder / ".locks" / f"{name}.lock"
+
     @contextmanager
     def sole(self, name: str) -> Iterator[None]:
         """Hold the lock of ``name``: of all processes with this folder only one is here at a time."""
         try:
-            lock = _acquired(self.folder / ".locks" / f"{name}.lock", f"{name}: waiting for another process to get it")
+            lock = _acquired(self._lock_of(name), f"{name}: waiting for another process to get it")
         except (OSError, NotImplementedError) as error:
             raise self._refusal(error) from None
         try:
@@ -215,12 +209,12 @@ class Store:
         """
         path = self.lock_path
         try:
-            lock = _acquired(path.with_name(f".{path.name}.lock"), f"{path}: waiting for another process to write it")
+            lock = _acquired(
+                path.with_name(f".fbnetv3-zoo-{path.name}.lock"), f"{path}: waiting for another process to write it"
+            )
         except (OSError, NotImplementedError) as error:
             raise ZooError(f"{path}: cannot be written ({_reason(error)})") from None
         try:
-            for leftover in path.parent.glob(f".{glob.escape(path.name)}.????????{glob.escape(path.suffix)}"):
-                self.discard(leftover)  # a killed writer's
             if (known := self.known(entry.key)) is not None:
                 return known
             files = sorted((*self._read_lock().files, entry), key=lambda file: file.key)
@@ -245,12 +239,6 @@ class Store:
     def _refusal(self, error: Exception) -> StoreError:
         place = f"{self.folder}: cannot be used as cache ({_reason(error)})"
         return StoreError(f"{place}; set FBNETV3_ZOO_CACHE to another folder")
-
-
-def owner_of(temporary: Path) -> str | None:
-    """The name of the weights that a half-written file is of; None for any other file."""
-    found = _TEMPORARY.fullmatch(temporary.name)
-    return found["name"] if found else None
 
 
 def digest_of(data: bytes) -> str:

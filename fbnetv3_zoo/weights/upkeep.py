@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from fbnetv3_zoo.marked import NEW, is_abandoned, marked_in, take_over
 from fbnetv3_zoo.weights.fetch import is_expected, whole_contents
 from fbnetv3_zoo.weights.records import RECORDS
-from fbnetv3_zoo.weights.store import Kept, Store, owner_of
+from fbnetv3_zoo.weights.store import Kept, Store
 
 
 class State(Enum):
@@ -33,18 +34,19 @@ class Found:
 def survey(store: Store) -> list[Found]:
     """Every file of the cache, read through, by name.
 
-    Superseded are the files made from another source than the one now published or locked, and older twins.
+    Superseded are the files made from another source than the one now published or locked, and older twins. What only
+    looks like a file of the cache, because no such weights were ever got here, is left out.
     """
     found, seen = [], set()
-    for kept in store.kept():
+    for kept in filter(lambda kept: store.has_got(kept.name), store.kept()):
         state = _state(kept, store)
         if state is State.WHOLE and (kept.name, kept.source) in seen:
             state = State.SUPERSEDED
         if state is State.WHOLE:
             seen.add((kept.name, kept.source))
         found.append(Found(kept.path, kept.name, state, _size(kept.path)))
-    for path in store.temporaries():
-        found.append(Found(path, owner_of(path) or "", State.LEFTOVER, _size(path)))
+    for path in filter(is_abandoned, marked_in(store.folder)):
+        found.append(Found(path, "", State.LEFTOVER, sum(map(_size, (path / NEW).glob("*")))))
     return sorted(found, key=lambda entry: (entry.name, entry.path))
 
 
@@ -58,6 +60,8 @@ def prune(store: Store, *, everything: bool = False, dry_run: bool = False) -> l
 
 
 def _removed(entry: Found, store: Store) -> bool:
+    if entry.state is State.LEFTOVER:
+        return take_over(entry.path)
     with store.sole(entry.name):
         kept = Kept.parse(entry.path)
         if kept is not None and entry.state is State.DAMAGED and whole_contents(kept) is not None:
