@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +18,7 @@ from torch.export import Dim
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torchvision.models.detection import FasterRCNN, MaskRCNN
 
-from fbnetv3_zoo.atomic import replacing
+from fbnetv3_zoo.atomic import replacing, replacing_together
 from fbnetv3_zoo.blocks import ConvNormAct
 from fbnetv3_zoo.detection.end_to_end import TRANSLATIONS, BoxOutputs, EndToEnd
 from fbnetv3_zoo.detection.evaluate import Detections
@@ -130,10 +129,10 @@ def export_parts(model: FasterRCNN, spec: DetectorSpec, folder: str | Path) -> d
     ``"trunk"``, ``"rpn_head"`` and ``"box_head"``.
     """
     detector, reports = _detached(model, spec), {}
-    with contextlib.ExitStack() as stack:
-        for name, graph in _parts(detector).items():
-            path = Path(folder) / f"{name}.onnx"
-            temporary = stack.enter_context(replacing(path))
+    parts = _parts(detector)
+    paths = [Path(folder) / f"{name}.onnx" for name in parts]
+    with replacing_together(*paths) as written:
+        for (name, graph), path, temporary in zip(parts.items(), paths, written, strict=True):
             _write(graph, temporary, _metadata(detector, spec))
             reports[name] = PartReport(path, graph.inputs, graph.outputs, _difference(graph, temporary, path))
     return reports

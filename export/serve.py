@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
@@ -41,6 +42,8 @@ HEADERS = MappingProxyType({
 })  # fmt: skip
 """Headers of every answer."""
 
+_FILES = 1 << 16
+
 
 @dataclass(frozen=True, slots=True)
 class PageServer:
@@ -51,6 +54,7 @@ class PageServer:
 
     def run(self) -> None:
         """Serve until another thread calls :meth:`stop`, or the process is interrupted; then the port is free."""
+        _open_many()
         with self._server:
             self._server.serve_forever(poll_interval=0.2)
 
@@ -81,8 +85,20 @@ def page_server(folder: str | Path, *, host: str = "127.0.0.1", port: int = 8000
     return PageServer(f"http://{host}:{server.server_address[1]}/", server)
 
 
+def _open_many() -> None:
+    """Let this process have as many files and connections open as the system allows; each request takes two."""
+    with suppress(ImportError, OSError, ValueError):
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 1024  # connections that wait to be taken; the system drops those for which there is no room
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A browser that hangs up is nothing to tell of."""

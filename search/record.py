@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fbnetv3_zoo.atomic import replacing
+from fbnetv3_zoo.atomic import replacing_together
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.plain import from_plain, to_plain
 from fbnetv3_zoo.search.costs import Constraint
@@ -99,14 +99,15 @@ class Record:
 
 def write_winners(plan: Plan, winners: Sequence[Winner], folder: Path) -> list[Path]:
     """``NAME.arch.json`` and ``NAME.recipe.json`` of every winner, as `fbnetv3 train` and `create` take them."""
-    written = []
+    texts = {}
     for winner in winners:
         name = plan.result_name(winner.constraint)
         candidate = plan.space.candidate(winner.code, name)
         for kind, value in (("arch", candidate.arch), ("recipe", candidate.recipe)):
             if value is not None:
-                path = folder / f"{name}.{kind}.json"
-                with replacing(path) as temporary:
-                    temporary.write_text(value.to_json() + "\n")
-                written.append(path)
-    return written
+                texts[folder / f"{name}.{kind}.json"] = value.to_json() + "\n"
+    if texts:
+        with replacing_together(*texts) as written:
+            for path, text in zip(written, texts.values(), strict=True):
+                path.write_text(text)
+    return list(texts)

@@ -18,6 +18,7 @@ from fbnetv3_zoo import training, zoo
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.cost import cost_of
 from fbnetv3_zoo.training import Dataset
+from fbnetv3_zoo.training.checkpoint import Checkpoints
 from fbnetv3_zoo.weights.files import load
 
 RUNS = ("teacher", "alone", "distilled")
@@ -135,3 +136,24 @@ def test_again_in_the_same_folder_it_begins_anew(demo: Demo, tiny_arch: Arch, tm
     assert not list(folder.glob("*/checkpoints"))
     for name in ("model.onnx", "predictions.png", "distilled/curve.png"):
         assert (folder / name).read_bytes() != (demo.folder / name).read_bytes()
+
+
+def test_a_folder_of_somebody_elses_is_left_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    (folder / "images").mkdir(parents=True)
+    (folder / "images" / "mine.png").write_text("mine")
+    said = f"{folder}: holds images, which the demo would write over; give another --output"
+    ended = run("demo", "--output", folder)
+    assert (ended.code, said in ended.err) == (2, True)
+    assert [path.name for path in folder.rglob("*")] == ["images", "mine.png"]
+
+
+def test_only_its_own_checkpoints_are_removed(tmp_path: Path) -> None:
+    names = [f"epoch-0001-step-000000-{'0' * 16}.safetensors", "mine.safetensors"]
+    for name in names:
+        (tmp_path / name).touch()
+    Checkpoints(tmp_path, keep=1).discard()
+    assert [path.name for path in tmp_path.iterdir()] == names[1:]
+    (tmp_path / names[1]).unlink()
+    Checkpoints(tmp_path, keep=1).discard()
+    assert not tmp_path.exists()

@@ -9,7 +9,10 @@ import re
 import shutil
 import signal
 import socket
+import threading
+from contextlib import ExitStack
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -346,6 +349,28 @@ def test_what_the_server_does_not_send(path: str, page: Written, tmp_path: Path)
         assert b"secret" not in body
         assert "Content-Security-Policy" in headers
         assert ask(address, "/app.js", method="POST")[0] == 501
+
+
+def test_500_at_once(page: Written) -> None:
+    """All of them come before the first is answered: none is turned away."""
+    server = page_server(page.report.folder, port=0)
+    place = urlsplit(server.address)
+    asked = f"GET /model.json HTTP/1.1\r\nHost: {place.netloc}\r\nConnection: close\r\n\r\n".encode()
+    with ExitStack() as stack:
+        connect = partial(socket.create_connection, (place.hostname, place.port), timeout=20)
+        browsers = [stack.enter_context(connect()) for _ in range(450)]
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        try:
+            browsers += [stack.enter_context(connect()) for _ in range(50)]
+            for browser in browsers:
+                browser.sendall(asked)
+            answers = [b"".join(iter(partial(browser.recv, 1 << 16), b"")) for browser in browsers]
+        finally:
+            server.stop()
+            thread.join()
+    content = (page.report.folder / "model.json").read_bytes()
+    assert [answer.startswith(b"HTTP/1.1 200 ") and answer.endswith(content) for answer in answers] == [True] * 500
 
 
 def test_a_port_that_is_taken(page: Written) -> None:

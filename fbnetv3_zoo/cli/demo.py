@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -25,6 +24,9 @@ if TYPE_CHECKING:
     from fbnetv3_zoo.training import Dataset, Run
     from fbnetv3_zoo.training.data import Example
 
+MADE = ("teacher", "alone", "distilled", "model.onnx", "model-int8.onnx", "images", "predictions.png", "web")
+"""What the demo leaves in its folder."""
+
 
 def demo(
     output: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("demo"),
@@ -42,6 +44,7 @@ def demo(
     from fbnetv3_zoo.training import evaluate, find_dataset
     from fbnetv3_zoo.zoo import ARCHS
 
+    _check_output(output)
     started = time.perf_counter()
     tell: Callable[..., None] = (lambda *_: None) if as_json else say
     recipe = replace(RECIPES["digits"], seed=seed, epochs=RECIPES["digits"].epochs if epochs is None else epochs)
@@ -97,6 +100,17 @@ def demo(
     say(f"  {program()} list")
 
 
+def _check_output(output: Path) -> None:
+    """Raise where the demo would write over files that are not of an earlier demo, which began with its teacher."""
+    from fbnetv3_zoo.errors import ZooError
+    from fbnetv3_zoo.paths import exists
+    from fbnetv3_zoo.training.alone import LOCK
+
+    present = [name for name in MADE if exists(output / name)]
+    if present and not exists(output / "teacher" / LOCK):
+        raise ZooError(f"{output}: holds {present[0]}, which the demo would write over; give another --output")
+
+
 def _train(
     arch: Arch, folder: Path, *, data: Dataset, recipe: Recipe, tell: Callable[..., None],
     teacher: FBNet | None = None,
@@ -104,11 +118,13 @@ def _train(
     """One of the demo's runs, always begun anew."""
     from fbnetv3_zoo.cli.progress import TrainingProgress
     from fbnetv3_zoo.training import train
+    from fbnetv3_zoo.training.checkpoint import Checkpoints
 
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    checkpoints = Checkpoints(folder / "checkpoints", keep=1)
+    checkpoints.discard()
     with TrainingProgress(recipe.epochs) as progress:
         run = train(arch, data, recipe, folder, teacher=teacher, observers=[progress])
-    shutil.rmtree(folder / "checkpoints")
+    checkpoints.discard()
     tell(f"Test accuracy: {run.test}")
     return run
 
@@ -153,11 +169,13 @@ def _print_table(runs: Mapping[str, Run]) -> None:
 
 def _save_samples(examples: Sequence[Example], digits: Dataset, folder: Path) -> list[Path]:
     """One example of each class as a PNG file that ``fbnetv3 classify`` can read, named by its class."""
-    folder.mkdir(parents=True, exist_ok=True)
+    from fbnetv3_zoo.atomic import replacing
+
     firsts = {example.label: example for example in reversed(examples)}
     paths = [folder / f"digit_{digits.class_names[label]}.png" for label in sorted(firsts)]
     for label, path in zip(sorted(firsts), paths, strict=True):
-        firsts[label].read().save(path)
+        with replacing(path) as temporary:
+            firsts[label].read().save(temporary)
     return paths
 
 

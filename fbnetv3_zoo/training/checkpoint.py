@@ -9,6 +9,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -119,6 +120,13 @@ class Checkpoints:
         at = paths.index(newest)
         for other in paths[:at] + paths[at + self._keep :]:
             other.unlink(missing_ok=True)
+
+    def discard(self) -> None:
+        """Remove all checkpoints, and their folder if it holds nothing else."""
+        for path in self.paths():
+            path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.folder.rmdir()
 
     def begin(self, *, resume: bool) -> bytes | None:
         """Clear what a killed run has left half-written; the newest checkpoint to go on from, None for a new run.

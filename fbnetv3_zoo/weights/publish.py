@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fbnetv3_zoo.atomic import replacing, scratch
+from fbnetv3_zoo.atomic import replacing_together, scratch
 from fbnetv3_zoo.model import FBNet
 from fbnetv3_zoo.weights import hub
 from fbnetv3_zoo.weights.card import model_card
@@ -17,9 +17,9 @@ def save_pretrained(model: FBNet, folder: str | Path, *, licence: str | None = N
     ``load("hf-hub:owner/name")`` reads it once it is uploaded. ``licence`` is the SPDX identifier that the card states.
     """
     card = model_card(model, licence=licence)
-    save(model, Path(folder, hub.FILE_NAME))
-    with replacing(Path(folder, "README.md")) as temporary:
-        temporary.write_text(card, encoding="utf-8")
+    with replacing_together(Path(folder, hub.FILE_NAME), Path(folder, "README.md")) as (weights, readme):
+        save(model, weights)
+        readme.write_text(card, encoding="utf-8")
 
 
 def push_to_hub(

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.atomic import replacing
+from fbnetv3_zoo.atomic import replacing_together
 from fbnetv3_zoo.errors import ZooError, shown
 from fbnetv3_zoo.paths import is_file, read_file
 from fbnetv3_zoo.plain import from_plain, json_text, parse_json
@@ -80,12 +80,12 @@ class SupernetRecord:
         return [self.folder / name for name in (f"{self.plan.result_name}.arch.json", PLAN, EPOCHS, FOUND)]
 
     def write(self) -> None:
-        """Write all files but the epochs', each whole or not at all."""
+        """Write all files but the epochs': all of them, or none."""
         told = {"data": self.data, "found": asdict(self.found), "drawn": [asdict(one) for one in self.drawn]}
         texts = {PLAN: self.plan.to_json(), self.files[0].name: self.arch.to_json(), FOUND: json_text(told, indent=1)}
-        for name, text in texts.items():
-            with replacing(self.folder / name) as temporary:
-                temporary.write_text(text + "\n")
+        with replacing_together(*(self.folder / name for name in texts)) as written:
+            for path, text in zip(written, texts.values(), strict=True):
+                path.write_text(text + "\n")
 
     @classmethod
     def read(cls, folder: str | Path) -> SupernetRecord:
