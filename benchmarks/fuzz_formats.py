@@ -233,3 +233,66 @@ def detector_settings(folder: Path) -> Form:
 
     settings = Settings(64, 96, (12, 18), (1.0, 2.0), 20, 50, 16, 5, 0.1, 30)
     return Form(to_json(settings).encode(), lambda path: read_json(Settings, path))
+
+
+def _exported(folder: Path, suffix: str) -> Path:
+    """A small network as a file of that ending in ``folder``."""
+    from fbnetv3_zoo.arch import Arch
+    from fbnetv3_zoo.export import export_onnx
+    from fbnetv3_zoo.export.to_intermediate import export_intermediate
+    from fbnetv3_zoo.export.to_mobile import export_mobile
+    from fbnetv3_zoo.export.to_program import export_program
+    from fbnetv3_zoo.model import FBNet
+    from fbnetv3_zoo.rows import Activation, Conv, InvertedResidual
+
+    rows = Conv(3, 8, 2, Activation.HARD_SWISH), InvertedResidual(3, 8, 1, 1, 2, Activation.HARD_SWISH)
+    model = FBNet(Arch("tiny", 32, ((rows[0],), (rows[1],)), num_classes=4)).eval()
+    path = folder / f"sound{suffix}"
+    if suffix == ".pte":
+        export_program(model, path, max_batch=2)
+        return path
+    export_onnx(model, folder / "sound.onnx", batch_sizes=[1])
+    if suffix == ".ort":
+        export_mobile(folder / "sound.onnx", path)
+    elif suffix == ".xml":
+        export_intermediate(folder / "sound.onnx", path)
+    return path
+
+
+def _opens(suffix: str, reseal: Callable[[Path], None] = lambda path: None) -> Callable[[Path], Form]:
+    """The format of files that :meth:`Classifier.open` opens; digests are made to fit the mutated contents."""
+
+    def made(folder: Path) -> Form:
+        from fbnetv3_zoo.classify import Classifier
+
+        def read(path: Path) -> None:
+            reseal(path)
+            Classifier.open(path)
+
+        sound = _exported(folder, suffix)
+        if suffix == ".xml":
+            (folder / "mutated.bin").write_bytes(sound.with_suffix(".bin").read_bytes())
+        return Form(sound.read_bytes(), read, suffix, Kind.BINARY)
+
+    return made
+
+
+def _unsealed_pair(path: Path) -> None:
+    import re
+
+    path.write_bytes(re.sub(rb"<(weights|seal)_blake3[^>]*>", b"", path.read_bytes()))
+
+
+def _resealed_program(path: Path) -> None:
+    from fbnetv3_zoo.runtimes import program
+
+    data = path.read_bytes()
+    bare = program._SEAL.sub(program.SEAL_MARK.encode() + b"0" * 64, data)
+    if program._SEAL.search(data):
+        path.write_bytes(bare.replace(b"0" * 64, program._digest(bare), 1))
+
+
+form("onnx")(_opens(".onnx"))
+form("ort")(_opens(".ort"))
+form("openvino")(_opens(".xml", _unsealed_pair))
+form("executorch")(_opens(".pte", _resealed_program))

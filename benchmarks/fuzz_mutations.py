@@ -16,7 +16,7 @@ NUMBERS = (0, -1, 1, 2, 7, 255, 1000, 65_537, 1_000_000, 2**31, 2**32, 2**53 + 1
            1e-320, 1e9, 1e18, 1e300, -1e300)  # fmt: skip
 WRITTEN = ("NaN", "Infinity", "-Infinity", "1e999", "-0", "9" * 400, "1" + "0" * 5000, "0." + "3" * 999, "-" + "9" * 9,
            "tru", "'x'", "01", "0x10", ",", "\ufeff1", '"\\ud800"', '"\\udfff x"', '"\\u0000"')  # fmt: skip
-TEXTS = ("", " ", "x", "../../etc/passwd", "/dev/zero", "\x00", "\x1b]0;harm\x07", "\u202eevil", "e\u0301" * 9, "9" * 99,
+TEXTS = ("", " ", "x", "../../etc/passwd", "/dev/zero", "\x00", "\x1b]0;harm\x07", "\u202eevil", "e\u0301" * 9, "9" * 9,
          "a" * 5000, "\n", "%s%n", "nan", "inf", "-1", "1e9", "\U0001f600", "macs<=1M", "{}", "[]", "None")  # fmt: skip
 ODD: tuple[Any, ...] = (None, True, False, [], {}, [[]], [None], {"op": "x"}, {"": 0}, [0, 1, 2], *NUMBERS, *TEXTS)
 

@@ -14,7 +14,8 @@ from fbnetv3_zoo.export.forms import BLOCK
 from fbnetv3_zoo.export.parity import FileParity
 from fbnetv3_zoo.export.sources import Source, compared, source_graph
 from fbnetv3_zoo.model import FBNet
-from fbnetv3_zoo.runtimes.intermediate import DIGEST, SECTION, digest
+from fbnetv3_zoo.runtimes import trial
+from fbnetv3_zoo.runtimes.intermediate import DIGEST, NO_SEAL, SEAL, SECTION, digest, sealed
 from fbnetv3_zoo.runtimes.opened import missing_extra, silence
 
 if TYPE_CHECKING:
@@ -92,10 +93,15 @@ def write_model(model: openvino.Model, path: Path, entries: Mapping[str, str], *
     try:
         with silence():
             openvino.save_model(model, path, compress_to_fp16=half)
-            model.set_rt_info(digest(path.with_suffix(".bin")), [SECTION, DIGEST])
+            weights = path.with_suffix(".bin").read_bytes()
+            model.set_rt_info(digest(weights).decode(), [SECTION, DIGEST])
+            model.set_rt_info(NO_SEAL.decode(), [SECTION, SEAL])
             openvino.save_model(model, path, compress_to_fp16=half)
+        text = sealed(path.read_bytes())
+        path.write_bytes(text)
     except RuntimeError as error:
         raise ZooError(f"{path}: cannot be written ({in_short(error)})") from None
+    trial.remember(".xml", (text, path.with_suffix(".bin").read_bytes()))
 
 
 def _converted(made: Source, path: Path) -> openvino.Model:

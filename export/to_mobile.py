@@ -19,6 +19,8 @@ from fbnetv3_zoo.export.forms import BLOCK
 from fbnetv3_zoo.export.parity import FileParity
 from fbnetv3_zoo.export.sources import compared, source_graph
 from fbnetv3_zoo.model import FBNet
+from fbnetv3_zoo.runtimes import trial
+from fbnetv3_zoo.runtimes.graph import LAID_OUT_FOR
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -121,9 +123,10 @@ def export_mobile(
     operators = path.with_suffix(".required_operators.config")
     with scratch() as folder:
         made = source_graph(source, folder, align=BLOCK if platform is Platform.AMD64 else 1)
-        given = _copied(made.graph, folder / "given", batch)
+        given = _copied(made.graph, folder / "given", batch, platform)
         usability = check_usability(given, made.name)
         draft, config = _converted(given, folder / "made", style, platform, type_reduction, made.name)
+        trial.remember(".ort", (draft.read_bytes(),))
         parities = compared(made, draft, path, images=images)
         lines = [line for line in config.read_text().splitlines() if not line.startswith("#")]
         with replacing_together(path, operators) as (file, listed):
@@ -155,18 +158,20 @@ def check_usability(graph: Path, name: str | None = None) -> tuple[Usability, ..
     return tuple(found.values())
 
 
-def _copied(graph: Path, folder: Path, batch: int | None) -> Path:
-    """A copy of ``graph`` in a ``folder`` of its own, as the tools put files beside what they read."""
-    folder.mkdir()
-    copy = folder / "network.onnx"
-    if batch is None:
-        shutil.copyfile(graph, copy)
-        return copy
+def _copied(graph: Path, folder: Path, batch: int | None, platform: Platform) -> Path:
+    """A copy of ``graph`` in a ``folder`` of its own, as the tools put files beside what they read.
+
+    It says what processors it will be laid out for.
+    """
     import onnx
 
+    folder.mkdir()
+    copy = folder / "network.onnx"
     proto = onnx.load(graph)
-    for value in (*proto.graph.input, *proto.graph.output):
-        value.type.tensor_type.shape.dim[0].dim_value = batch
+    proto.metadata_props.add(key=LAID_OUT_FOR, value=platform.value)
+    if batch is not None:
+        for value in (*proto.graph.input, *proto.graph.output):
+            value.type.tensor_type.shape.dim[0].dim_value = batch
     onnx.save_model(proto, copy)
     return copy
 

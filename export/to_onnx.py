@@ -23,6 +23,7 @@ from fbnetv3_zoo.export.photographs import photographs
 from fbnetv3_zoo.graph_file import quiet_exporter, write_graph
 from fbnetv3_zoo.model import FBNet
 from fbnetv3_zoo.preprocess import Preprocess, stack
+from fbnetv3_zoo.runtimes import trial
 
 if TYPE_CHECKING:
     import onnx
@@ -104,6 +105,7 @@ def export_onnx(
         except ZooError as error:
             raise ZooError(f"{path}: {error}") from None
         report = _report(temporary, Path(path), differences, scale)
+        trial.remember(".onnx", (temporary.read_bytes(),))
     return report
 
 

@@ -18,6 +18,7 @@ from fbnetv3_zoo.export.parity import FileParity
 from fbnetv3_zoo.export.sources import checked_parity
 from fbnetv3_zoo.graph_file import quiet_exporter
 from fbnetv3_zoo.model import FBNet
+from fbnetv3_zoo.runtimes import trial
 from fbnetv3_zoo.runtimes.opened import missing_extra, silence
 from fbnetv3_zoo.runtimes.program import ENTRIES, FREE_BATCH, SEAL, SEAL_MARK, quiet_import, sealed
 
@@ -69,6 +70,7 @@ def export_program(
     with scratch() as folder:
         draft = folder / path.name
         draft.write_bytes(lowered.data)
+        trial.remember(".pte", (lowered.data,))
         found = checked_parity(model, draft, path, images, None)
     with replacing(path) as temporary:
         temporary.write_bytes(lowered.data)

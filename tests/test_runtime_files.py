@@ -22,7 +22,7 @@ from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.export import export_onnx
 from fbnetv3_zoo.export.photographs import photographs
 from fbnetv3_zoo.export.to_intermediate import export_intermediate, write_model
-from fbnetv3_zoo.export.to_mobile import export_mobile
+from fbnetv3_zoo.export.to_mobile import Platform, export_mobile
 from fbnetv3_zoo.export.to_program import export_program
 from fbnetv3_zoo.preprocess import stack
 from fbnetv3_zoo.runtimes.program import check_whole_program
@@ -41,7 +41,8 @@ def folder(tiny_arch: Arch, tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = settled(tiny_arch, NAMES)
     save(model, folder / "net.safetensors")
     export_onnx(model, folder / "net.onnx", batch_sizes=[2])
-    export_mobile(folder / "net.onnx", folder / "net.ort")
+    export_mobile(folder / "net.onnx", folder / "net.ort", platform=Platform.AMD64)
+    export_mobile(folder / "net.onnx", folder / "arm.ort")
     export_mobile(folder / "net.onnx", folder / "three.ort", batch=3)
     export_intermediate(folder / "net.onnx", folder / "net.xml")
     export_program(model, folder / "net.pte", max_batch=4)

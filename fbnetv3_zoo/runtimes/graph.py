@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
+import platform
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from fbnetv3_zoo.runtimes.opened import Floats, Opened, check_file, checked, described, unreadable
+import numpy as np
+import numpy.typing as npt
+
+from fbnetv3_zoo.errors import ZooError, printable
+from fbnetv3_zoo.graph_file import check_graph, parse_graph
+from fbnetv3_zoo.paths import read_file
+from fbnetv3_zoo.runtimes import trial
+from fbnetv3_zoo.runtimes.opened import Floats, Opened, check_shape, checked, described, unreadable
 
 if TYPE_CHECKING:
     import onnxruntime
 
 KINDS = {".onnx": "ONNX", ".ort": "ORT"}
+LAID_OUT_FOR = "laid_out_for"
+"""Entry of a .ort file that says which processors its weights are laid out for: arm, amd64."""
+
+LOG = logging.getLogger("fbnetv3_zoo")
 FORMS = {".onnx": "onnx", ".ort": "mobile"}
 
 
@@ -33,14 +47,13 @@ def open_graph(path: Path, *, threads: int | None = None) -> Opened:
 
     Raises :class:`~fbnetv3_zoo.errors.ZooError` for a file that is missing, damaged or not of this project.
     """
-    import onnxruntime
-
-    check_file(path)
     kind = KINDS[path.suffix]
-    options = session_options(threads)
+    data = read_file(path, "a model file", at_most=trial.LARGEST_MODEL)
+    if not trial.known(path.suffix, (data,)):
+        _look(path, kind, data)
+        trial.try_out(path, kind, (data,))
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # it tells of a second attempt, which fails as the first did
-            session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        session = _session(data, threads)
         entries = session.get_modelmeta().custom_metadata_map
     except Exception as error:  # onnxruntime's own exception classes share no public base
         raise unreadable(path, kind, error) from None
@@ -48,6 +61,8 @@ def open_graph(path: Path, *, threads: int | None = None) -> Opened:
     given, answered = session.get_inputs(), session.get_outputs()
     if len(given) != 1 or given[0].type != "tensor(float)":
         raise unreadable(path, kind, "it takes something else than a batch of prepared images; export it without that")
+    if not trial.written_here(path.suffix, (data,)):
+        _tell_of_layout(path, entries)
     name, output = given[0].name, answered[0].name
 
     def run(images: Floats) -> Floats:
@@ -55,3 +70,52 @@ def open_graph(path: Path, *, threads: int | None = None) -> Opened:
         return logits
 
     return checked(path, description, given[0].shape, run)
+
+
+def _look(path: Path, kind: str, data: bytes) -> None:
+    """Raise where ``data`` need not be tried out, as it can be no network of ours."""
+    if path.suffix == ".onnx":
+        try:
+            check_graph(parse_graph(data))
+        except ZooError as error:
+            raise unreadable(path, kind, error) from None
+    elif data[4:8] != b"ORTM":
+        raise unreadable(path, kind, "it does not begin as one")
+
+
+def _session(data: bytes, threads: int | None) -> onnxruntime.InferenceSession:
+    import onnxruntime
+
+    with contextlib.redirect_stdout(io.StringIO()):  # it tells of a second attempt, which fails as the first did
+        return onnxruntime.InferenceSession(data, session_options(threads), providers=["CPUExecutionProvider"])
+
+
+def _tell_of_layout(path: Path, entries: Mapping[str, str]) -> None:
+    """Say that a file is slow here, where its weights are laid out for processors of another kind."""
+    intended, here = entries.get(LAID_OUT_FOR), platform.machine().lower()
+    if intended == "arm" and here in ("x86_64", "amd64", "i686"):
+        advice = "open the .onnx file here, or export it again with --platform amd64"
+        LOG.warning(f"{printable(str(path))} is laid out for ARM processors and slow on this one ({here}); {advice}")
+
+
+def prepare() -> None:
+    """Import what :func:`try_out` needs."""
+    import onnxruntime  # noqa: F401
+
+
+def try_out(parts: Sequence[bytes]) -> None:
+    """Open a file's content and compute its smallest batch of zeros."""
+    session = _session(parts[0], 1)
+    zeros = {value.name: _zeros(value.type, value.shape) for value in session.get_inputs()}
+    session.run(None, zeros)
+
+
+_TYPES = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8, "tensor(int64)": np.int64}
+
+
+def _zeros(kind: str, shape: Sequence[object]) -> npt.NDArray[Any]:
+    sizes = [size if isinstance(size, int) else 1 if n == 0 and len(shape) == 4 else 64 for n, size in enumerate(shape)]
+    if kind not in _TYPES or any(size < 0 for size in sizes):
+        raise ZooError(f"it takes {kind} of shape {shape}")
+    check_shape(sizes)
+    return np.zeros(sizes, _TYPES[kind])

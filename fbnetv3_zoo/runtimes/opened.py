@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,10 +31,16 @@ class Opened:
     logits: Logits
 
 
-def check_file(path: Path) -> None:
-    """Raise unless ``path`` is a file."""
-    if not path.is_file():
-        raise ZooError(f"{path}: {'is a folder, not a model file' if path.is_dir() else 'no such file'}")
+MOST_IMAGES, MOST_NUMBERS = 4096, 1 << 30
+"""Upper bounds of the batch that a file may insist on, and of the numbers in it."""
+
+
+def check_shape(sizes: Sequence[int]) -> None:
+    """Raise unless a network of ours may insist on a batch of these ``sizes``."""
+    if sizes and sizes[0] > MOST_IMAGES and len(sizes) == 4:
+        raise ZooError(f"it takes {sizes[0]} images at a time; at most {MOST_IMAGES} can be")
+    if math.prod(sizes) > MOST_NUMBERS:
+        raise ZooError(f"it takes batches of {_shown(sizes)}, which no machine holds")
 
 
 def described(metadata: Mapping[str, str], path: Path, form: str) -> Description:
@@ -76,6 +83,10 @@ def checked(
     expected = (None, description.arch.in_channels, side, side)
     if len(takes) != 4 or any(a is not None and b is not None and a != b for a, b in zip(takes, expected, strict=True)):
         raise ZooError(f"{path}: takes {_shown(takes)}, but says of itself {_shown(expected)}; export it again")
+    try:
+        check_shape([size or 1 for size in takes])
+    except ZooError as error:
+        raise ZooError(f"{path}: {error}") from None
     batch, classes = takes[0], description.arch.num_classes
 
     def logits(images: Floats) -> Floats:

@@ -6,19 +6,22 @@ that is not exactly what was written is never handed over.
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.paths import read_file
+from fbnetv3_zoo.plain import parse_json
+from fbnetv3_zoo.runtimes import trial
 from fbnetv3_zoo.runtimes.opened import (
     Floats,
     Opened,
-    check_file,
+    check_shape,
     checked,
     described,
     missing_extra,
@@ -50,13 +53,18 @@ def open_program(path: Path, *, threads: int | None = None) -> Opened:
 
     Raises :class:`~fbnetv3_zoo.errors.ZooError` for a file that is missing, damaged or not of this project.
     """
-    check_file(path)
-    data = path.read_bytes()
+    data = read_file(path, "a model file", at_most=trial.LARGEST_MODEL)
     check_whole_program(path, data)
+    if not trial.known(".pte", (data,)):
+        trial.try_out(path, KIND, (data,))
     program = _loaded(path, data, threads)
     with silence():
         program.load_method("forward")
-        entries = json.loads(program.load_method(ENTRIES).execute([])[0])
+        told = program.load_method(ENTRIES).execute([])[0]
+    try:
+        entries = entries_in(told)
+    except ZooError as error:
+        raise unreadable(path, KIND, error) from None
     description = described(entries, path, "executorch")
 
     def run(images: Floats) -> Floats:
@@ -68,6 +76,34 @@ def open_program(path: Path, *, threads: int | None = None) -> Opened:
 
     sizes = program.metadata("forward").input_tensor_meta(0).sizes()
     return checked(path, description, sizes, run, up_to=entries.get(FREE_BATCH) == "true")
+
+
+def entries_in(text: object) -> dict[str, str]:
+    """The entries of a description that a program tells of as JSON."""
+    entries = parse_json(text if isinstance(text, str) else "", "its description")
+    if not isinstance(entries, dict) or not all(isinstance(value, str) for value in entries.values()):
+        raise ZooError("its description is no list of texts")
+    return entries
+
+
+def prepare() -> None:
+    """Import what :func:`try_out` needs."""
+    with quiet_import():
+        from executorch.extension.pybindings import portable_lib  # noqa: F401
+        from executorch.runtime import Runtime  # noqa: F401
+
+
+def try_out(parts: Sequence[bytes]) -> None:
+    """Load a program's content and compute its smallest batch of zeros."""
+    import torch
+
+    program = _loaded(Path("program.pte"), parts[0], 1)
+    with silence():
+        entries = entries_in(program.load_method(ENTRIES).execute([])[0])
+        sizes = list(program.metadata("forward").input_tensor_meta(0).sizes())
+        check_shape(sizes)
+        sizes[0] = 1 if entries.get(FREE_BATCH) == "true" else sizes[0]
+        program.load_method("forward").execute([torch.zeros(sizes)])
 
 
 def sealed(data: bytes) -> bytes:
