@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from loopback import running
+from waiting import PATIENCE
 
 from fbnetv3_zoo.export.serve import page_server
 from fbnetv3_zoo.export.web_runtime import PinnedPackage
@@ -76,7 +77,7 @@ def browser(driver: Playwright, *flags: str) -> Iterator[BrowserContext]:
         context = driver.chromium.launch_persistent_context(
             profile, executable_path=chromium(), headless=True, chromium_sandbox=False, args=[*FLAGS, *flags]
         )
-        context.set_default_timeout(60_000)
+        context.set_default_timeout(1000 * PATIENCE)
         try:
             yield context
         finally:
@@ -92,9 +93,9 @@ class Visit:
     elsewhere: list[str] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
 
-    def wait(self, condition: str, *, seconds: float = 60) -> None:
+    def wait(self, condition: str) -> None:
         """Wait until the JavaScript ``condition`` holds. Playwright's own way is forbidden by the page's policy."""
-        ends = time.monotonic() + seconds
+        ends = time.monotonic() + PATIENCE
         while not self.page.evaluate(condition):
             assert time.monotonic() < ends, f"{condition} did not come true; {self.text('error')} {self.complaints}"
             self.page.wait_for_timeout(20)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import http.client
 import re
 import socket
 import ssl
 import struct
+import termios
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -18,8 +20,11 @@ from pathlib import Path
 from typing import Literal
 
 from loopback import running
+from waiting import PATIENCE
 
 _BLOCK = 1 << 14
+_CLOSING = 20.0
+"""Seconds that a system may take to close the connections of a process that was killed, or to hand bytes over."""
 CERTIFICATE = Path(__file__).parent / "data" / "loopback.pem"
 """Certificate and key of the server, worth nothing elsewhere; a client trusts it by REQUESTS_CA_BUNDLE."""
 DATE = "Wed, 01 Jan 2020 00:00:00 GMT"
@@ -134,11 +139,11 @@ class FaultyServer(ThreadingHTTPServer):
         """Count a body on its way. A client killed a moment ago does not count, once the kernel has closed for it."""
         with self._guard:
             self._transfers.append(connection)
-            there = self._alive()
-            if there > 1:
-                time.sleep(0.02)
-                there = self._alive()
-            self.most_at_once = max(self.most_at_once, there)
+        ends = time.monotonic() + _CLOSING
+        while self._alive() > 1 and time.monotonic() < ends:
+            time.sleep(0.01)
+        with self._guard:
+            self.most_at_once = max(self.most_at_once, self._alive())
         try:
             yield
         finally:
@@ -146,7 +151,7 @@ class FaultyServer(ThreadingHTTPServer):
                 self._transfers.remove(connection)
 
     def _alive(self) -> int:
-        return sum(_is_there(other) for other in self._transfers)
+        return sum(_is_there(other) for other in tuple(self._transfers))
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that has gone is none of the server's business."""
@@ -161,6 +166,12 @@ def _is_there(connection: socket.socket) -> bool:
         return True
     except OSError:
         return False
+
+
+def _unread(connection: socket.socket) -> int:
+    """Bytes sent that have not reached the client's side yet."""
+    (count,) = struct.unpack("i", fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)))
+    return int(count)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -211,7 +222,9 @@ class _Handler(BaseHTTPRequestHandler):
         if ending == "stall":
             self.server.stopping.wait()
         elif ending == "reset":
-            time.sleep(0.05)  # a reset throws away what the client has not read
+            ends = time.monotonic() + _CLOSING
+            while _unread(self.connection) and time.monotonic() < ends:  # a reset throws it away
+                time.sleep(0.005)
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.close()
 
@@ -249,7 +262,7 @@ class _ProxyHandler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.asked.append(self.path)
         host, path = re.fullmatch(r"http://([^/]+)(/.*)", self.path).groups()  # type: ignore[union-attr]
-        connection = http.client.HTTPConnection(host, timeout=10)
+        connection = http.client.HTTPConnection(host, timeout=PATIENCE)
         connection.request("GET", path)
         response = connection.getresponse()
         body = response.read()

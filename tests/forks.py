@@ -20,6 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from waiting import PATIENCE
+
 ENVIRONMENT = {
     **os.environ,
     "OMP_NUM_THREADS": "1",
@@ -35,6 +37,9 @@ def do(job: Job, tell: Tell) -> int:
     """Do ``job`` in this process; the exit status."""
     import jobs
 
+    if job.get("lingers"):  # with every file before it is whole, so that a kill meets it
+        flush = os.fsync
+        os.fsync = lambda file: (time.sleep(0.1), flush(file))[1]
     return jobs.do(job, tell)
 
 
@@ -48,7 +53,8 @@ class Server:
         """What became of the job ``name`` in ``size`` processes: ``codes`` they ended with, and ``lines`` they told.
 
         ``kill``: all are killed once ``steps`` steps have been told (and half a file stands in the ``folder`` given as
-        ``writing``), ``delay`` seconds later. ``first`` and ``last``: seconds to the first step told and to the last.
+        ``writing``), ``delay`` seconds later, or when the next step is told before. ``first`` and ``last``: seconds to
+        the first step told and to the last.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -147,14 +153,16 @@ class _Group:
             self._look(0.02)
         while writing and self._running and not _is_writing(Path(writing)):
             self._look(0.0005)
-        time.sleep(delay)
+        ends = time.monotonic() + delay
+        while self._running and time.monotonic() < ends and self._steps() <= steps:  # the job may be faster than before
+            self._look(max(0.0, min(0.002, ends - time.monotonic())))
 
     def kill(self) -> None:
         for pid in self._running:
             os.kill(pid, signal.SIGKILL)
 
     def wait_for_end(self) -> None:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + PATIENCE
         while self._running:
             self._look(0.02)
             if time.monotonic() > deadline:
@@ -194,7 +202,7 @@ def _once(job: Job) -> int:
     """The job of this process; what it tells goes to the pipe it was given, else to standard output."""
     if "writer" in job:
         return do(job, lambda text: _write(job["writer"], job["rank"], text))
-    faulthandler.dump_traceback_later(90)  # before its test's patience ends: where it hangs, if it does
+    faulthandler.dump_traceback_later(0.9 * PATIENCE)  # before its test's patience ends: where it hangs, if it does
     return do(job, lambda text: print(text, flush=True))
 
 

@@ -134,9 +134,12 @@ def started(job: Job) -> Iterator[subprocess.Popen[bytes]]:
             process.kill()
 
 
-def killed(job: Job, delay: float) -> bool:
-    """Live, killed after so many seconds; whether it was (False: it had ended by itself, and well)."""
+def killed(job: Job, delay: float, *, lines: int = 0) -> bool:
+    """Live, killed so many seconds after the log grew by ``lines``; whether it was (False: it had ended, and well)."""
+    before = len(read_lines(job.log))
     with started(job) as process:
+        while process.poll() is None and len(read_lines(job.log)) <= before + lines:  # one more says that it started
+            time.sleep(0.002)
         try:
             assert process.wait(delay) == 0
             return False

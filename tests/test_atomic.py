@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from disks import file_limit
+from waiting import PATIENCE
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.atomic import replacing
@@ -66,7 +67,7 @@ print(kills, len(temporary))
 
 def test_a_process_killed_while_saving_leaves_whole_files(tmp_path: Path) -> None:
     command = [sys.executable, "-c", KILLED, str(tmp_path / "net.safetensors")]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     kills, unfinished = map(int, done.stdout.split())
     assert kills >= 10

@@ -25,6 +25,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from refusals import refusal
+from waiting import PATIENCE
 
 from fbnetv3_zoo.preprocess import FORMATS, MAX_PIXELS, Preprocess
 from fbnetv3_zoo.recipe import SGD, Augmentation, Recipe
@@ -255,7 +256,7 @@ def test_ten_thousand_damaged_images(many: Path) -> None:
     with subprocess.Popen([sys.executable, __file__, many], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
         files = list(many.glob("train/*/*"))
         bad = {path.relative_to(many).as_posix() for path in files if is_bad(path)}
-        out, err = running.communicate(timeout=900)
+        out, err = running.communicate(timeout=PATIENCE)
     assert running.returncode == 0, err.decode()[-2000:]
     found = json.loads(out)
     assert len(files) == COUNT + WHOLE

@@ -9,8 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from refusals import refusal
 from shell import run, script, succeed
+from waiting import PATIENCE, gone, until
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.cost import cost_of
@@ -52,7 +51,6 @@ from fbnetv3_zoo.zoo import PUBLISHED
 FAST = (Route.ONNXRUNTIME,)
 TWO = (Route.EAGER, Route.ONNXRUNTIME)
 TIMES = st.lists(st.floats(0.01, 1e4), min_size=1, max_size=30)
-DEADLINE = 120.0  # seconds until a test gives up waiting
 
 
 @pytest.fixture
@@ -413,7 +411,7 @@ def test_interrupted_at_the_terminal(here: Path) -> None:
         while not re.search(rb"rounds.* [1-9]\d*/1000000", seen):
             seen += os.read(ours, 4096)
         process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=DEADLINE)
+        out, _ = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
         os.close(ours)
@@ -422,20 +420,6 @@ def test_interrupted_at_the_terminal(here: Path) -> None:
     found = Benchmark.read(here / "found" / "benchmark.json")
     assert found.interrupted
     assert all(row.times_ms for row in found.rows)
-
-
-def _wait(until: Callable[[], bool]) -> None:
-    end = time.monotonic() + DEADLINE
-    while not until():
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
-def _lives(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
@@ -452,9 +436,9 @@ def test_processes_end_with_the_one_that_started_them(here: Path) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=kept_here) as process:
         assert process.stdout is not None
         pids = [int(process.stdout.readline()) for _ in TWO]
-        assert all(map(_lives, pids))
+        assert not any(map(gone, pids))
         process.kill()
-    _wait(lambda: not any(map(_lives, pids)))
+    until(lambda: all(map(gone, pids)))
 
 
 def test_a_file_that_cannot_be_opened(tmp_path: Path) -> None:

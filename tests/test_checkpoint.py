@@ -243,7 +243,10 @@ def test_a_folder_that_holds_a_run(tiny_arch: Arch, data: Dataset, begun: Path) 
     assert _contents(begun) == before
 
 
-def test_two_runs_in_one_folder(tiny_arch: Arch, data: Dataset, tmp_path: Path) -> None:
+def test_two_runs_in_one_folder(
+    tiny_arch: Arch, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fbnetv3_zoo.training.alone._PATIENCE", 0.1)
     said: list[str] = []
 
     class Intruder(Observer):

@@ -18,6 +18,7 @@ import pytest
 from fitted import fitted
 from PIL import Image
 from shell import run, script, succeed
+from waiting import PATIENCE
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.cost import cost_of
@@ -134,7 +135,7 @@ def test_export(home: Home, exported: tuple[Path, str]) -> None:
 
 def test_export_a_network_without_weights(home: Home, tmp_path: Path) -> None:
     process = script("export", "onnx", home.folder / "arch.json", "--opset", 20, "--resolution", 64, cwd=tmp_path)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, err) == (0, "")
     lines = out.splitlines()
     assert lines[0] == "weights are random: good for timing, not for classifying"
@@ -261,7 +262,7 @@ def test_classify_goes_on_after_a_broken_file(home: Home, pictures: dict[str, Pa
 def test_classify_from_another_folder(exported: tuple[Path, str], pictures: dict[str, Path]) -> None:
     folder = pictures["grey.png"].parent
     process = script("classify", "grey.png", "rgb.png", "--model", exported[0], "--top", 1, cwd=folder)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, err) == (0, "")
     assert [line.split()[-1] for line in out.splitlines()] == ["grey.png", "7", "rgb.png", "7"]
 
@@ -315,5 +316,5 @@ def test_a_reader_that_leaves(arguments: list[str], tmp_path: Path) -> None:
     os.close(reading)
     process = script(*arguments, cwd=tmp_path, stdout=writing, env={**os.environ, "PYTHONUNBUFFERED": ""})
     os.close(writing)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, err) == (1, "")

@@ -20,6 +20,7 @@ from PIL import Image
 from runs import checkpoints, metadata
 from shell import Ended, run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from waiting import PATIENCE
 
 from fbnetv3_zoo import training
 from fbnetv3_zoo.arch import Arch
@@ -335,7 +336,7 @@ def test_sigterm_and_resumed(home: Home, tmp_path: Path) -> None:
     assert process.stderr is not None
     assert process.stderr.readline().startswith("epoch   1/100000")
     process.terminate()
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, out) == (143, "")
     *before, last = err.splitlines()
     found = re.fullmatch(r"ended by SIGTERM after step (\d+) of epoch (\d+); continue with --resume", last)
@@ -355,7 +356,7 @@ def test_interrupted_from_the_keyboard(home: Home, tmp_path: Path) -> None:
     assert process.stderr is not None
     assert process.stderr.readline().startswith("epoch   1/100000")
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, out) == (130, "")
     assert err.splitlines()[-1] == "interrupted"
     assert "Traceback" not in err
@@ -366,7 +367,7 @@ def test_under_torchrun_one_process_speaks(home: Home, tmp_path: Path) -> None:
     environment = {**os.environ, "FORCE_COLOR": "1", "COLUMNS": "120"}
     options = (*home.options, "--output", "run", "--json")
     process = _started(*launch, "train", *options, cwd=tmp_path, env=environment)
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err
     assert json.loads(out)["last_epoch"] == _metrics(tmp_path / "run")[0]
     text = re.sub(r"\x1b\[[\d;?]*\w", "", err)

@@ -14,6 +14,7 @@ from golden import official_checkpoint, official_state_dict
 from killed import leave_half_a_file
 from PIL import Image
 from shell import Ended, run, script, succeed
+from waiting import PATIENCE
 
 from fbnetv3_zoo import create, load
 from fbnetv3_zoo.arch import Arch
@@ -85,7 +86,7 @@ def test_fetch(fetched: tuple[Path, Ended], mirror: Path) -> None:
 
 def test_fetch_says_what_it_recorded_and_the_licence(mirror: Path, tmp_path: Path) -> None:
     options = ("--cache", tmp_path / "cache", "--mirror", mirror, "--lock", tmp_path / "team.lock")
-    out, err = script("weights", "fetch", NAME, *options, cwd=tmp_path).communicate(timeout=120)
+    out, err = script("weights", "fetch", NAME, *options, cwd=tmp_path).communicate(timeout=PATIENCE)
     (kept,) = (tmp_path / "cache").glob("*.safetensors")
     assert out.startswith(f"{kept} (24.2 MB)")
     recorded, licence = err.splitlines()

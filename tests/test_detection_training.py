@@ -17,6 +17,7 @@ import shapes
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from waiting import PATIENCE
 
 import fbnetv3_zoo
 from fbnetv3_zoo.detection import Settings
@@ -98,7 +99,9 @@ train_detector(SPEC, data, data, RECIPE, sys.argv[3], execution=Execution(checkp
 def test_a_killed_run_goes_on_to_the_same_weights(run: DetectionRun, data: CocoData, tmp_path: Path) -> None:
     places = [Path(__file__).parent, data.samples[0].path.parent, tmp_path / "run"]
     threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    done = subprocess.run([sys.executable, "-c", KILLED, *map(str, places)], env={**os.environ, **threads}, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, *map(str, places)], env={**os.environ, **threads}, timeout=PATIENCE
+    )
     assert done.returncode == -signal.SIGKILL
     assert not (tmp_path / "run" / "model.safetensors").exists()
     again = train_detector(SPEC, data, data, RECIPE, tmp_path / "run", resume=True)

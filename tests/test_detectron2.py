@@ -14,6 +14,7 @@ import torch
 from detectron2_tree import environment, installed
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
+from waiting import PATIENCE
 
 from fbnetv3_zoo import ZooError
 from fbnetv3_zoo.detection.average import BufferedAverage
@@ -28,7 +29,7 @@ SMALL = [
 
 def run(data: Path, *command: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *map(str, command)], env=environment(data), capture_output=True, text=True, timeout=300
+        [sys.executable, *map(str, command)], env=environment(data), capture_output=True, text=True, timeout=PATIENCE
     )
 
 

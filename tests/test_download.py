@@ -49,14 +49,14 @@ def server() -> Iterator[FaultyServer]:
         yield server
 
 
-def got(server: FaultyServer, *, attempts: int = 5, timeout: float = 5.0) -> bytes:
+def got(server: FaultyServer, *, attempts: int = 5, timeout: float = 60.0) -> bytes:
     """What a download from ``server`` writes."""
     file = io.BytesIO()
     download(server.address(PATH), file, timeout=timeout, attempts=attempts, pause=0.001)
     return file.getvalue()
 
 
-def refusal(address: str, *, attempts: int = 2, timeout: float = 5.0) -> str:
+def refusal(address: str, *, attempts: int = 2, timeout: float = 60.0) -> str:
     with pytest.raises(ZooError) as caught:
         download(address, io.BytesIO(), timeout=timeout, attempts=attempts, pause=0.001)
     return str(caught.value)
@@ -124,14 +124,14 @@ LATER = File(OTHER, '"second"')
 def test_the_right_bytes_in_the_end(server: FaultyServer, file: File, faults: list[Fault], statuses: list[int]) -> None:
     server.files[PATH], server.faults = file, faults
     stalls = any(fault.ending == "stall" for fault in faults)
-    content = got(server, timeout=1.0 if stalls else 5.0)
+    content = got(server, timeout=2.0 if stalls else 60.0)
     assert content == server.files[PATH].content
     assert [seen.status for seen in server.seen] == statuses
 
 
 def test_an_attempt_goes_on_where_the_last_one_ended(server: FaultyServer) -> None:
     server.faults = [cut(), cut(ending="stall"), cut(chunked=True)]
-    assert got(server, timeout=1.0) == CONTENT
+    assert got(server, timeout=2.0) == CONTENT
     starts = [int(re.fullmatch(r"bytes=(\d+)-", text or "bytes=0-")[1]) for text in server.ranges]  # type: ignore[index]
     for before, after in pairwise(starts):
         assert before + CUT - LOST < after <= before + CUT
@@ -164,7 +164,7 @@ def test_an_attempt_goes_on_where_the_last_one_ended(server: FaultyServer) -> No
 def test_what_stays_wrong_is_said(server: FaultyServer, fault: Fault, attempts: int, text: str, requests: int) -> None:
     server.faults = [fault] * 50
     address = server.address(PATH)
-    found = refusal(address, attempts=attempts, timeout=1.0 if fault.ending == "stall" else 5.0)
+    found = refusal(address, attempts=attempts, timeout=2.0 if fault.ending == "stall" else 60.0)
     if "\\d" in text:
         assert re.fullmatch(re.escape(f"{address}: ") + text, found), found
     else:
@@ -291,7 +291,7 @@ def published(server: FaultyServer, tiny_arch: Arch, weights: bytes) -> Record:
 
 
 def store_in(folder: Path, *, attempts: int = 2) -> Store:
-    return Store(folder, timeout=5.0, attempts=attempts, pause=0.001)
+    return Store(folder, timeout=60.0, attempts=attempts, pause=0.001)
 
 
 def entries(folder: Path) -> list[str]:

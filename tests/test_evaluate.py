@@ -24,6 +24,7 @@ from PIL import Image
 from refusals import refusal
 from scipy.stats import binomtest
 from sklearn.metrics import top_k_accuracy_score
+from waiting import PATIENCE
 
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.preprocess import Preprocess
@@ -337,7 +338,7 @@ def test_two_processes_give_the_record_of_one(tmp_path: Path) -> None:
     paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     script = [*command, str(tmp_path / "together.py")]
-    done = subprocess.run(script, check=False, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(script, check=False, env=environment, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr[-3000:]
     remedy = "cannot be read as an image (truncated); with --on-bad-image skip such images are left out and counted"
     told = [f"5.png: {remedy}", f"2.png: {remedy}"]

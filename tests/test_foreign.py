@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tarfile
 import threading
-import time
 import types
 import warnings
 import zipfile
@@ -33,6 +32,7 @@ from refusals import refusal
 from safetensors.torch import save_file
 from timm.utils import CheckpointSaver, ModelEmaV3
 from torch import Tensor
+from waiting import PATIENCE, gone, until
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.factory import create
@@ -355,7 +355,7 @@ OTHER_FILES: dict[str, tuple[str, Callable[[Path], object], str]] = {
 def _outcomes(folder: Path) -> dict[str, Any]:
     """How the program read each ``.pth`` of ``folder``, see ``hostile.py``."""
     command = [sys.executable, str(TESTS / "hostile.py"), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     outcomes: dict[str, Any] = json.loads(done.stdout)
     return outcomes
@@ -470,10 +470,7 @@ def test_payloads_are_live(tmp_path: Path) -> None:
     for name, data in hostile.live(str(marks)).items():
         (tmp_path / f"{name}.pkl").write_bytes(data)
     _outcomes(tmp_path)
-    deadline = time.monotonic() + 10
-    while (missing := set(LIVE) - set(os.listdir(marks))) and time.monotonic() < deadline:
-        time.sleep(0.1)  # a few of them leave a process behind that does it
-    assert not missing
+    until(lambda: set(LIVE) <= set(os.listdir(marks)))  # a few of them leave a process behind that does it
     assert len(LIVE) > 30
 
 
@@ -553,15 +550,6 @@ def _child_of(parent: int) -> int | None:
     return None
 
 
-def _wait_for(find: Callable[[], int | None]) -> int:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if (found := find()) is not None:
-            return found
-        time.sleep(0.05)
-    raise TimeoutError
-
-
 def _hostile(tmp_path: Path, name: str, *, old: bool = False) -> Path:
     (tmp_path / "marks").mkdir(exist_ok=True)
     data = {**hostile.live(str(tmp_path / "marks")), **hostile.bombs()}[name]
@@ -598,7 +586,7 @@ def test_a_reader_that_takes_too_long_is_ended(tmp_path: Path, monkeypatch: pyte
 
 def test_a_reader_that_is_killed_is_told_of(tmp_path: Path) -> None:
     path = _hostile(tmp_path, "laughs_key")
-    killer = threading.Thread(target=lambda: os.kill(_wait_for(lambda: _child_of(os.getpid())), signal.SIGKILL))
+    killer = threading.Thread(target=lambda: os.kill(until(lambda: _child_of(os.getpid())), signal.SIGKILL))
     killer.start()
     text = f"{path}: cannot be read; the process that tried ended with signal 9"
     assert refusal(lambda: read_any(path)) == text
@@ -625,19 +613,16 @@ def test_a_reader_ends_with_its_parent(tmp_path: Path) -> None:
     script = f"from fbnetv3_zoo.weights.foreign import read_any; read_any({str(path)!r})"
     parent = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "TMPDIR": str(tmp_path)})
     try:
-        reader = _wait_for(lambda: _child_of(parent.pid))
+        reader = until(lambda: _child_of(parent.pid))
     finally:
         parent.kill()
         parent.wait()
-    deadline = time.monotonic() + 15
-    while (alive := Path(f"/proc/{reader}/cmdline").exists()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not alive
+    until(lambda: gone(reader))
 
 
 def test_damaged_safetensors_headers_are_refused_or_harmless() -> None:
     command = [sys.executable, "-W", "error", str(TESTS / "fuzz_headers.py"), "20000"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     counts = json.loads(done.stdout)
     assert counts["read"] + counts["refused"] == 20_000

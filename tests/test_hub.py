@@ -13,6 +13,7 @@ import torch
 import yaml
 from fake_hub import COMMIT, FakeHub
 from loopback import running
+from waiting import PATIENCE
 
 from fbnetv3_zoo import save_pretrained
 from fbnetv3_zoo.arch import Arch
@@ -56,7 +57,7 @@ def _python(hub: FakeHub, folder: Path, code: str) -> str:
     )
     done = subprocess.run(
         [sys.executable, "-c", "\n".join(lines)], env={**os.environ, **given, **quiet}, cwd=folder, text=True,
-        capture_output=True, timeout=300,
+        capture_output=True, timeout=PATIENCE,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -7,7 +7,6 @@ import math
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from hypothesis import given, settings
 from refusals import refusal
 from strategies import archs
 from torch import nn
+from waiting import until
 
 from fbnetv3_zoo import latency
 from fbnetv3_zoo.arch import Arch
@@ -365,9 +365,7 @@ latency.measure_blocks(blocks, latency.Activation.HARD_SWISH, rounds=3, path=Pat
 def test_a_killed_measurement_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "table.json"
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(path)])
-    deadline = time.monotonic() + 120
-    while not path.exists() and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.01)
+    until(lambda: path.exists() or process.poll() is not None)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     left = LatencyTable.load(path)

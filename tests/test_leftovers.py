@@ -15,6 +15,7 @@ import disks
 import killed
 import pytest
 from killed import leave_half_a_file
+from waiting import PATIENCE
 
 from fbnetv3_zoo.atomic import replacing, replacing_folder, replacing_together, scratch, settled
 from fbnetv3_zoo.errors import ZooError
@@ -42,7 +43,7 @@ def _decoys(folder: Path) -> list[Path]:
 
 def _kills(folder: Path, what: str, old: str) -> list[dict[str, Any]]:
     command = [sys.executable, killed.__file__, str(folder), what, old]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 

@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import weakref
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ import pytest
 import torch
 from PIL import Image
 from refusals import refusal
+from waiting import PATIENCE, gone, until
 
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.preprocess import LeastSize, Preprocess
@@ -384,15 +384,12 @@ def test_workers_end_with_a_process_that_is_killed(iterator: str) -> None:
     """Even where it dies before torch looks after it; a worker that it looks after ends within five seconds."""
     command = [sys.executable, "-W", "ignore", "-c", KILLED.format(iterator=iterator)]
     done = subprocess.run(
-        command, stdout=subprocess.PIPE, text=True, check=False, timeout=60,
+        command, stdout=subprocess.PIPE, text=True, check=False, timeout=PATIENCE,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
     )  # fmt: skip
     assert done.returncode == -signal.SIGKILL
-    worker = Path("/proc") / done.stdout.strip()
-    end = time.monotonic() + 20
-    while worker.exists() and time.monotonic() < end:
-        time.sleep(0.05)
-    assert not worker.exists()
+    worker = int(done.stdout)
+    until(lambda: gone(worker))
 
 
 def test_errors_of_the_caller_pass_through() -> None:

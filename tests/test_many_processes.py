@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from faulty_server import FaultyServer, serving
 from published import weight_file
+from waiting import PATIENCE
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.rows import Activation, Conv
@@ -35,7 +36,7 @@ torch.set_num_threads(1)
 logging.disable()
 address, folder, arch = sys.argv[1], Path(sys.argv[2]), Arch.from_json(sys.argv[3])
 record = record_of(arch, address)
-store = Store(folder / "cache", timeout=20.0, attempts=3, pause=0.01, lock=folder / "lock.json")
+store = Store(folder / "cache", timeout=60.0, attempts=3, pause=0.01, lock=folder / "lock.json")
 askers = {}
 
 def contents(data):
@@ -79,7 +80,9 @@ def halves():
         return []
 
 downloading = writing = others = whole = killed = 0
-for moment in range(200):
+moment = 0
+while moment < 200 or min(downloading, writing, others) < 1 or whole < 10:  # until every phase was hit, however slow
+    moment += 1
     while len(askers) < 8:
         ask()
     time.sleep(random.uniform(0.0, 0.1))
@@ -129,7 +132,7 @@ def run(script: str, server: FaultyServer, folder: Path) -> str:
     paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
     kept = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     environment = {**kept, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr[-3000:]
     assert not done.stderr
     return done.stdout

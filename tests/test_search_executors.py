@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ import pytest
 import torch
 from misbehaving import Misbehaving, Training, place, task
 from refusals import refusal
+from waiting import PATIENCE, gone, until
 
 from fbnetv3_zoo.errors import Interrupted
 from fbnetv3_zoo.search.executors import InProcess, LocalPool, OnRay, find_executor
@@ -40,25 +40,8 @@ def failures(folder: Path, executor: Executor, kinds: list[str], limits: Limits)
     return [(outcome.failure, outcome.reason, outcome.attempts) for outcome in found]
 
 
-def gone(pid: int) -> bool:
-    """Whether no process has this id any more, within five seconds."""
-    for _ in range(100):
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except FileNotFoundError:
-            return True
-        if state == "Z":  # ended; who should note that is gone
-            return True
-        time.sleep(0.05)
-    return False
-
-
 def appears(folder: Path, pattern: str) -> Path:
-    for _ in range(600):
-        if found := list(folder.glob(pattern)):
-            return found[0]
-        time.sleep(0.05)
-    raise AssertionError(f"no {pattern}")
+    return until(lambda: list(folder.glob(pattern)), pattern)[0]
 
 
 # Outcomes
@@ -118,18 +101,18 @@ def test_numbers_are_told_apart(executor: Executor) -> None:
 def test_time_has_a_limit_in_process(tmp_path: Path) -> None:
     before = signal.signal(signal.SIGALRM, signal.SIG_IGN)
     try:
-        found = failures(tmp_path, InProcess(), ["hang", "curve", "hang_once"], Limits(seconds=0.5))
+        found = failures(tmp_path, InProcess(), ["hang", "curve", "hang_once"], Limits(seconds=1.5))
         assert signal.getsignal(signal.SIGALRM) is signal.SIG_IGN
         assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
     finally:
         signal.signal(signal.SIGALRM, before)
-    assert found == [(Failure.TIMEOUT, "still running after 0.5 s", 2), (None, "", 1), (None, "", 2)]
+    assert found == [(Failure.TIMEOUT, "still running after 1.5 s", 2), (None, "", 1), (None, "", 2)]
 
 
 def test_an_alarm_that_is_swallowed_rings_again() -> None:
     (outcome,) = InProcess().run(misbehaving.ignore_everything, [task(0, "curve")], Limits(seconds=0.3, retries=0))
     assert outcome.failure is None  # it swallowed all of them
-    assert 2 <= outcome.seconds < 5  # and none of its three sleeps of ten seconds was slept out
+    assert 2 <= outcome.seconds < 10  # and none of its three sleeps of ten seconds was slept out
 
 
 def test_no_time_limit_outside_the_main_thread() -> None:
@@ -172,9 +155,9 @@ def test_threads_are_as_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_workers_that_die_or_hang_are_replaced(tmp_path: Path) -> None:
     kinds = ["kill", "hang", "kill_once", "curve", "vanish", "hang_once", "curve"]
-    assert failures(tmp_path, LocalPool(2), kinds, Limits(seconds=1.5)) == [
+    assert failures(tmp_path, LocalPool(2), kinds, Limits(seconds=3)) == [
         (Failure.LOST, "the worker process died (signal 9, SIGKILL)", 2),
-        (Failure.TIMEOUT, "still running after 1.5 s", 2),
+        (Failure.TIMEOUT, "still running after 3 s", 2),
         (None, "", 2),
         (None, "", 1),
         (Failure.LOST, "the worker process died (exit code 0)", 2),
@@ -196,7 +179,7 @@ def test_workers_killed_at_any_moment_harm_nothing() -> None:
     killed: list[int] = []
 
     def kill() -> None:
-        while not over.wait(moments.uniform(0.05, 0.6)):
+        while len(killed) < 30 and not over.wait(moments.uniform(0.05, 0.6)):  # then all may end, however slow
             if workers := sorted(set(children()) - before):
                 try:
                     name = Path(f"/proc/{(pid := moments.choice(workers))}/cmdline").read_bytes()
@@ -222,8 +205,7 @@ def test_closing_ends_workers_and_what_they_started(tmp_path: Path) -> None:
     assert next(running).number == 0
     _, child, _, worker = appears(tmp_path, "child-*").name.split("-")
     running.close()  # type: ignore[attr-defined]
-    assert gone(int(child))
-    assert gone(int(worker))
+    until(lambda: gone(int(child)) and gone(int(worker)))
 
 
 SCRIPT = """
@@ -271,15 +253,14 @@ def test_workers_end_with_their_program(
     process = script(tmp_path, then.format(str(tmp_path)))
     _, child, _, worker = appears(tmp_path, "child-*").name.split("-")
     end(process)
-    said, errors = process.communicate(timeout=30)
+    said, errors = process.communicate(timeout=PATIENCE)
     assert (process.returncode, said) == (status, "0\n"), errors
-    assert gone(int(child))
-    assert gone(int(worker))
+    until(lambda: gone(int(child)) and gone(int(worker)))
 
 
 def test_a_script_without_a_guard_is_told(tmp_path: Path) -> None:
     process = script(tmp_path, "", guard="")
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert errors.rstrip().endswith(
         "ZooError: worker processes end while they start (exit code 1); a script's own code belongs under "

@@ -328,7 +328,7 @@ def test_a_full_disk_is_said_and_costs_nothing(tmp_path: Path) -> None:
 
 def test_a_second_writer_is_refused_until_the_first_is_gone(tmp_path: Path) -> None:
     said = f"{tmp_path}: another process is running this search; wait for it, or give another folder"
-    with holding(tmp_path, "time.sleep(100)") as process:
+    with holding(tmp_path, "time.sleep(1000)") as process:
         assert refusal(lambda: Journal.write(tmp_path)) == said
         process.kill()
         process.wait()
@@ -341,7 +341,7 @@ def test_a_second_writer_is_refused_until_the_first_is_gone(tmp_path: Path) -> N
 
 
 def test_what_an_evaluator_started_does_not_keep_the_lock(tmp_path: Path) -> None:
-    child = "child = subprocess.Popen(['sleep', '30']); print(child.pid, flush=True); time.sleep(100)"
+    child = "child = subprocess.Popen(['sleep', '1000']); print(child.pid, flush=True); time.sleep(1000)"
     with holding(tmp_path, child) as process:
         assert process.stdout is not None
         other = int(process.stdout.readline())

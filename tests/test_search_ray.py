@@ -18,6 +18,7 @@ import pytest
 import ray
 from misbehaving import Misbehaving, Training, place, task
 from refusals import refusal
+from waiting import PATIENCE, gone, until
 
 from fbnetv3_zoo.search.executors import InProcess, OnRay
 from fbnetv3_zoo.search.space import Candidate
@@ -77,24 +78,18 @@ def test_workers_that_die_or_hang(tmp_path: Path, cluster: str) -> None:
 
 
 def test_a_limit_does_not_count_the_queue(cluster: str) -> None:
-    """Eight tasks of 0.7 s on two processors: the last of them ends long after 2 s, and is not late."""
-    tasks = [Task(n, Candidate("c", {"number": n, "seconds": 0.7}), 1) for n in range(8)]
-    found = by_number(OnRay().run(misbehaving.wait, tasks, Limits(seconds=2, retries=0)))
-    assert [(outcome.curve, outcome.attempts) for outcome in found] == [((n,), 1) for n in range(8)]
+    """Sixty tasks of 0.2 s on two processors: the last of them ends after more than 5 s, and is not late."""
+    tasks = [Task(n, Candidate("c", {"number": n, "seconds": 0.2}), 1) for n in range(60)]
+    found = by_number(OnRay().run(misbehaving.wait, tasks, Limits(seconds=5, retries=0)))
+    assert [(outcome.curve, outcome.attempts) for outcome in found] == [((n,), 1) for n in range(60)]
 
 
 def test_closing_cancels_what_runs(tmp_path: Path, cluster: str) -> None:
     running = OnRay().run(Misbehaving(tmp_path), [task(0, "curve"), task(1, "child")], Limits())
     assert next(running).number == 0
-    while not (found := list(tmp_path.glob("child-*"))):
-        time.sleep(0.05)
+    found = until(lambda: list(tmp_path.glob("child-*")))
     running.close()  # type: ignore[attr-defined]
-    worker = Path("/proc") / found[0].name.split("-")[-1]
-    for _ in range(200):
-        if not worker.exists():
-            break
-        time.sleep(0.05)
-    assert not worker.exists()
+    until(lambda: gone(int(found[0].name.split("-")[-1])))
 
 
 def test_evaluators_that_cannot_be_sent(cluster: str) -> None:
@@ -114,7 +109,13 @@ def test_evaluators_that_cannot_be_sent(cluster: str) -> None:
 
 def test_a_task_too_large_for_every_machine_waits_and_says_so(cluster: str, caplog: pytest.LogCaptureFixture) -> None:
     running = OnRay(gpus_per_task=1).run(Training(), [task(0, "train")], Limits(seconds=0.1))
-    ctrl_c = threading.Timer(3, signal.raise_signal, [signal.SIGINT])
+
+    def end() -> None:
+        until(lambda: caplog.messages, "a message")
+        time.sleep(1)  # it is said once
+        signal.raise_signal(signal.SIGINT)
+
+    ctrl_c = threading.Thread(target=end)
     ctrl_c.start()
     with pytest.raises(KeyboardInterrupt):
         next(running)
@@ -142,7 +143,7 @@ except ValueError as error:
 def _in_another_program(name: str) -> str:
     script = SCRIPT.format(tests=str(Path(__file__).parent))
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", script, name], capture_output=True, text=True, timeout=120
+        [sys.executable, "-W", "error", "-c", script, name], capture_output=True, text=True, timeout=PATIENCE
     )
     return done.stdout.strip() or done.stderr
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import random
 import signal
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 from killed import leave_half_a_file
 from refusals import refusal
 from search_jobs import Account, Job, killed, result, session, started
+from waiting import PATIENCE, until
 
 from fbnetv3_zoo.plain import to_json
 from fbnetv3_zoo.search.costs import Bound, Costs, parse_constraint
@@ -185,13 +185,11 @@ def test_sigkill_at_random_moments(tmp_path: Path) -> None:
     """Six kills here, fifty in benchmarks/search_kills.py."""
     whole = Job(str(tmp_path / "whole"), rounds=2, batch=4)
     with started(whole) as process:
-        begun = time.monotonic()
         assert process.wait() == 0
-        seconds = time.monotonic() - begun
-    expected, rng = result(whole), random.Random(0)
+    expected, rng, lines = result(whole), random.Random(0), len(whole.log.read_text().splitlines())
     job = replace(whole, folder=str(tmp_path / "killed"))
     account = Account(job)
-    while len(account.kills) < 6 and killed(job, rng.uniform(0.1, 0.7) * seconds):
+    while len(account.kills) < 6 and killed(job, rng.uniform(0, 0.03), lines=rng.randint(1, lines // 8)):
         account.check()
     assert len(account.kills) > 1
     with started(job) as process:
@@ -202,16 +200,11 @@ def test_sigkill_at_random_moments(tmp_path: Path) -> None:
 def test_sigkill_with_workers_leaves_nobody_and_no_lock(tmp_path: Path) -> None:
     job = Job(str(tmp_path / "killed"), workers=2, seconds=0.3)
     with started(job) as process:
-        while " begin" not in f" {job.log.read_text()}".replace("\n", " "):
-            time.sleep(0.02)
+        until(lambda: " begin" in f" {job.log.read_text()}".replace("\n", " "))
         process.kill()
         process.wait()
         Journal.write(job.folder).close()  # at once
-        for _ in range(1000):
-            if not session(process.pid):
-                break
-            time.sleep(0.01)
-        assert session(process.pid) == []
+        until(lambda: not session(process.pid))
     account = Account(job)
     account.check()
     assert len(account.before["trials"]) == 6
@@ -220,8 +213,7 @@ def test_sigkill_with_workers_leaves_nobody_and_no_lock(tmp_path: Path) -> None:
 def test_sigterm_leaves_a_folder_to_resume(tmp_path: Path) -> None:
     job = Job(str(tmp_path / "ended"), seconds=0.05)
     with started(job) as process:
-        while "told" not in job.log.read_text():
-            time.sleep(0.01)
+        until(lambda: "told" in job.log.read_text())
         process.send_signal(signal.SIGTERM)
         assert process.wait() == -signal.SIGTERM
     account = Account(job)
@@ -230,10 +222,9 @@ def test_sigterm_leaves_a_folder_to_resume(tmp_path: Path) -> None:
 
 
 def test_a_second_process_is_refused(tmp_path: Path) -> None:
-    job = Job(str(tmp_path / "running"), seconds=60)
+    job = Job(str(tmp_path / "running"), seconds=PATIENCE)
     with started(job) as process:
-        while "begin" not in job.log.read_text():
-            time.sleep(0.01)
+        until(lambda: "begin" in job.log.read_text())
         said = refusal(lambda: run_search(job.plan, Curves(), job.folder, resume=True))
         assert said == (f"{job.folder}: another process is running this search; wait for it, or give another folder")
         found = Record.read(job.folder)  # which is not in the way of reading

@@ -22,6 +22,7 @@ from PIL import Image
 from refusals import refusal
 from runs import PLAIN, Stopped, Stopper, assert_same, checkpoints, few_digits, tensors
 from torch import Tensor, nn
+from waiting import PATIENCE
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.errors import ZooError
@@ -184,7 +185,7 @@ print(found.name, torch.equal(found(pixels)[0], same(pixels)[0]), found.digest =
         quiet = {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
             [sys.executable, "-c", code], env={**os.environ, **given, **quiet}, cwd=tmp_path, text=True,
-            capture_output=True, timeout=120,
+            capture_output=True, timeout=PATIENCE,
         )  # fmt: skip
     assert done.stdout == "hf-hub:me/net True True\n", done.stderr
 

@@ -26,6 +26,7 @@ from forks import ENVIRONMENT, Job, Server, serving
 from jobs import REFUSED
 from runs import PLAIN, RECIPE, assert_same, checkpoints, few_digits, metadata, metrics, tensors
 from safetensors.torch import load_file
+from waiting import PATIENCE
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.plain import to_json
@@ -161,7 +162,7 @@ def test_sigterm_to_torchrun(server: Server, straight: tuple[Path, Job], tiny_ar
         process.send_signal(signal.SIGTERM)
         assert process.stdout is not None
         said = process.stdout.read()
-        assert process.wait(60) != 0
+        assert process.wait(PATIENCE) != 0
     (step,) = set(re.findall(r"interrupted: ended by SIGTERM after step (\d) of epoch 2; continue with --resume", said))
     progress = metadata(checkpoints(tmp_path)[0])["progress"]
     assert (progress["epoch"], progress["step"]) == (1, int(step))
@@ -173,7 +174,7 @@ def test_sigterm_to_torchrun(server: Server, straight: tuple[Path, Job], tiny_ar
 def test_restarted_by_torchrun(straight: tuple[Path, Job], tiny_arch: Arch, tmp_path: Path) -> None:
     with _torchrun({**_job(tiny_arch, tmp_path), "dies": [2, 3]}, "--max-restarts=1") as process:
         try:
-            said, _ = process.communicate(timeout=120)
+            said, _ = process.communicate(timeout=PATIENCE)
         except subprocess.TimeoutExpired as late:
             pytest.fail(f"hangs:\n{(late.output or b'').decode()}")
     assert process.returncode == 0, said

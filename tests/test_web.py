@@ -25,6 +25,7 @@ from disks import small_disk, without_privileges
 from killed import leave_half_a_file
 from PIL import Image
 from shell import run, script, succeed
+from waiting import PATIENCE
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.classify import Classifier
@@ -279,7 +280,7 @@ def test_two_writers_at_once(tmp_path: Path) -> None:
 
 def ask(address: str, path: str, *, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:
     """The answer to a request whose path is sent as it is."""
-    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=30)
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=PATIENCE)
     try:
         connection.putrequest(method, path, skip_host=False)
         for name, value in headers.items():
@@ -405,7 +406,7 @@ def test_the_command_serves_until_it_is_stopped(stop: signal.Signals, page: Writ
     assert ask(found[1], "/")[0] == 200
     process.send_signal(stop)
     try:
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
     if stop is signal.SIGINT:

@@ -15,6 +15,10 @@ from fbnetv3_zoo.training.world import World
 LOCK = ".fbnetv3-zoo.lock"
 """The file by which a run claims its folder."""
 
+_PATIENCE = (
+    15.0  # a killed run's image processes look for it every five seconds, end, and let go; a busy machine is slow
+)
+
 
 def own_randomness(world: World) -> AbstractContextManager[None]:
     """The caller's random generators are as before when this ends."""
@@ -29,7 +33,7 @@ def claimed(folder: Path, world: World) -> Iterator[None]:
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / LOCK, timeout=6)  # what a killed run's image processes take to end, and to let go
+        lock = FileLock(folder / LOCK, timeout=_PATIENCE)
         lock.acquire()
     except Timeout:
         raise ZooError(f"{folder}: another run is writing here; give another folder") from None
