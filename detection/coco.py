@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from fbnetv3_zoo.detection.image_folder import ImageFolder
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.images import read_image
 
+T = TypeVar("T")
 _LISTS = ("images", "annotations", "categories")
 _LONGEST_SIDE = 1 << 24
 """Pixels: float32 has every whole number up to here."""
@@ -166,7 +167,7 @@ class _Reader:
         """Every annotation that can be used, by image."""
         found: dict[int, list[_Box]] = {}
         for n, entry in enumerate(entries):
-            image, label = images.get(_number(entry, "image_id")), labels.get(_number(entry, "category_id"))
+            image, label = _listed(entry, "image_id", images), _listed(entry, "category_id", labels)
             name = f"annotation {in_brief(entry['id'] if isinstance(entry, dict) and 'id' in entry else f'[{n}]')}"
             where = f"{name} of {image.name}" if image else name
             box, crowd = _corners(_field(entry, "bbox")), _field(entry, "iscrowd")
@@ -202,9 +203,10 @@ def _field(entry: Any, name: str) -> Any:
     return entry.get(name) if isinstance(entry, dict) else None
 
 
-def _number(entry: Any, name: str) -> int | None:
-    value = _field(entry, name)
-    return value if type(value) is int else None
+def _listed(entry: Any, name: str, known: Mapping[int, T]) -> T | None:
+    """What the number in a field stands for; None for one that is not listed, and for what is no whole number."""
+    number = _field(entry, name)
+    return known.get(number) if type(number) is int else None
 
 
 def _is_unicode(text: str) -> bool:

@@ -109,8 +109,8 @@ def train(
         print_json({"folder": run.folder, "precision": asdict(run.precision), "faults": run.faults})
         return
     _print_precision(run.precision)
-    for file in ("model.safetensors", "report.html", "predictions.png", "metrics.jsonl"):
-        say(written(run.folder / file))
+    for name in ("model.safetensors", "report.html", "predictions.png", "metrics.jsonl"):
+        say(written(run.folder / name))
 
 
 @app.command()
