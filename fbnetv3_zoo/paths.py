@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
+import unicodedata
 from pathlib import Path
 
 from fbnetv3_zoo.errors import ZooError, printable
@@ -30,6 +32,23 @@ def is_folder(path: str | Path) -> bool:
 def exists(path: str | Path) -> bool:
     """Whether there is anything at ``path``. Raises :class:`ZooError` where that cannot be told (no permission)."""
     return _mode(path) != 0
+
+
+def check_outside(output: str | Path, folder: str | Path | None) -> None:
+    """Raise :class:`ZooError` where ``output`` lies in the data's ``folder``, or is it, through links as well.
+
+    What is written there would be taken for a class of the data afterwards.
+    """
+    if folder is None:
+        return
+    real = Path(os.path.realpath(output))
+    for place in (real, *real.parents):
+        try:
+            inside = os.path.samefile(place, folder)
+        except (OSError, ValueError):
+            continue
+        if inside:
+            raise ZooError(f"{output}: lies in the folder of the data, {folder}; give one outside of it")
 
 
 def check_file(path: str | Path, what: str) -> None:
@@ -67,6 +86,18 @@ def make_folder(path: str | Path) -> None:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ZooError(f"{path}: cannot be made a folder ({reason_of(error)})") from None
+
+
+def read_lines(path: str | Path, what: str) -> list[str]:
+    """The lines of a UTF-8 text file, without white space around them and without a byte order mark.
+
+    Blank lines at the end are none. Accents come composed (NFC). Raises :class:`ZooError` as :func:`read_file` does.
+    """
+    try:
+        text = read_file(path, what).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ZooError(f"{path}: cannot be read (is no UTF-8 text)") from None
+    return [line.strip() for line in re.split(r"\r\n|\r|\n", unicodedata.normalize("NFC", text).rstrip())]
 
 
 def _mode(path: str | Path) -> int:

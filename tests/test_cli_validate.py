@@ -23,7 +23,6 @@ from torchvision.models import MobileNet_V2_Weights
 
 from fbnetv3_zoo import training
 from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.cli.validate import _named_by_wordnet
 from fbnetv3_zoo.description import Description
 from fbnetv3_zoo.model import FBNet
 from fbnetv3_zoo.training.data import Dataset, choose_subset, digits
@@ -115,8 +114,8 @@ def test_for_scripts(suffix: str, model: Path) -> None:
     path = model.with_suffix(suffix)
     found, expected = _told(path), _expected(path, "test", digits())
     assert list(found) == [
-        "model", "data", "split", "accuracy", "interval", "top5_accuracy", "top5_interval", "top1", "top5", "total",
-        "loss", "skipped", "seconds", "images_per_second", "skipped_images", "per_class",
+        "model", "data", "split", "images", "accuracy", "interval", "top5_accuracy", "top5_interval", "top1", "top5",
+        "total", "loss", "skipped", "seconds", "images_per_second", "skipped_images", "per_class",
     ]  # fmt: skip
     assert (found["model"], found["data"], found["split"]) == (str(path), "digits", "test")
     assert {key: found[key] for key in ("top1", "top5", "total", "loss")} == {
@@ -134,7 +133,8 @@ def test_for_scripts(suffix: str, model: Path) -> None:
 
 def test_for_readers(model: Path) -> None:
     found = _told(model)
-    lines = succeed("validate", model).splitlines()
+    first, *lines = succeed("validate", model).splitlines()
+    assert first == "364 of 1,797 images (test)"
     low, high = found["interval"]
     interval = f"95 % interval {low:.2%} to {high:.2%}"
     assert lines[0] == f"test accuracy {found['accuracy']:.2%} ({found['top1']} of 364; {interval})"
@@ -184,7 +184,7 @@ def test_split_and_seed(model: Path) -> None:
 def test_classes_the_worst_first(model: Path) -> None:
     rows = _told(model)["per_class"]
     text = succeed("validate", model, "--per-class")
-    blank, head, *lines = text.splitlines()[4:]
+    blank, head, *lines = text.splitlines()[5:]
     assert (blank, head) == ("", "class  images  right  accuracy  95 % interval")
     worst = sorted(rows, key=lambda row: (row["accuracy"], -row["images"]))
     assert len({row["accuracy"] for row in rows}) > 2
@@ -200,7 +200,7 @@ def test_images_that_cannot_be_read(pets: Path, photos: Path) -> None:
     assert (ended.code, ended.out) == (2, "")
     assert ended.err.startswith(f"error: {first}: ")
     assert ended.err.endswith("; with --on-bad-image skip such images are left out and counted\n")
-    lines = succeed("validate", pets, "--data", photos, "--on-bad-image", "skip").splitlines()
+    lines = succeed("validate", pets, "--data", photos, "--on-bad-image", "skip").splitlines()[1:]
     assert re.match(r"test accuracy [\d.]+% \(\d of 5; ", lines[0])
     keys = ", ".join(f"test/dog/{n}.png" for n in range(5))
     assert lines[4] == f"left out, as they cannot be read: 7 ({keys} and 2 more)"
@@ -217,7 +217,7 @@ def test_names_that_are_wide_or_no_text(pets: Path, photos: Path, tmp_path: Path
     for n in range(6):
         (tmp_path / "photos" / "test" / "dog" / f"{n}.png").unlink()
     text = succeed("validate", pets, "--data", tmp_path / "photos", "--on-bad-image", "skip", "--per-class")
-    lines = text.splitlines()
+    lines = text.splitlines()[1:]
     assert lines[4] == "left out, as they cannot be read: 1 (test/dog/6\\n\\udcff.png)"
     head, *rows = lines[6:]
     starts = ("dog         2 ", "猫          3 ")  # the sign is two columns wide
@@ -266,21 +266,13 @@ def test_imagenet_by_its_folders(folders: list[str], right: bool, tiny_arch: Arc
         (data / "val" / name / "image.png").hardlink_to(tmp_path / "image.png")
     ended = run("validate", tmp_path / "net.safetensors", "--data", data, "--split", "validation", "--json")
     if not right:
-        shown = f"{len(folders)} classes ({', '.join(folders[:3])}, ...)"
-        tells = f"{tmp_path}/net.safetensors: tells apart 1000 classes (tench, goldfish, great white shark, ...)"
-        assert ended.err == f"error: {tells}; {data} has {shown}\n"
+        told = f"its classes are not those of {data}; class 0 is 'tench', but {folders[0]!r} in {data}"
+        told = told if len(folders) == 1000 else f"tells 1000 classes apart; {data} has {len(folders)}"
+        assert ended.err == f"error: {tmp_path}/net.safetensors: {told}\n"
         return
     rows = json.loads(ended.out)["per_class"]
     assert [row["name"] for row in rows] == list(names)
     assert [n for n, row in enumerate(rows) if row["images"]] == [5, 6, 7]
-
-
-def test_imagenet_in_another_order() -> None:
-    names = tuple(MobileNet_V2_Weights.IMAGENET1K_V1.meta["categories"])
-    numbers = tuple(f"n{n:08}" for n in range(1000))
-    assert _named_by_wordnet(names, numbers)
-    assert not _named_by_wordnet(names, numbers[::-1])
-    assert not _named_by_wordnet(names[::-1], numbers)
 
 
 def test_published_names_and_repositories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,8 +284,29 @@ def test_published_names_and_repositories(tmp_path: Path, monkeypatch: pytest.Mo
     assert absent.err.startswith("error: hf-hub:me/net: model.safetensors cannot be had (")
 
 
-def test_no_test_split(pets: Path, photos: Path, tmp_path: Path) -> None:
+def test_without_a_test_split_validation_is_measured(pets: Path, photos: Path, tmp_path: Path) -> None:
     for split in ("train", "val"):
         shutil.copytree(photos / split, tmp_path / split)
-    ended = run("validate", pets, "--data", tmp_path)
+    assert succeed("validate", pets, "--data", tmp_path).splitlines()[0] == "2 of 8 images (validation)"
+    assert succeed("validate", pets, "--data", tmp_path, "--split", "all").splitlines()[0] == "8 of 8 images (all)"
+    assert succeed("validate", pets, "--data", tmp_path, "--split", "train").splitlines()[0] == "6 of 8 images (train)"
+    ended = run("validate", pets, "--data", tmp_path, "--split", "test")
     assert (ended.code, ended.err) == (2, "error: there are no images to evaluate on in this split\n")
+
+
+def test_a_folder_without_splits_is_measured_whole(pets: Path, tmp_path: Path) -> None:
+    """Classes of one image, and one image in two classes, are no matter where nothing is split."""
+    for name, count in (("dog", 11), ("猫", 1)):
+        (tmp_path / name).mkdir()
+        for n in range(count):
+            Image.new("RGB", (40, 36), (20 * n, 90, 200)).save(tmp_path / name / f"{n}.png")
+    found = _told(pets, "--data", tmp_path)
+    assert (found["split"], found["total"], found["images"]) == ("all", 12, 12)
+    assert [row["images"] for row in found["per_class"]] == [11, 1]
+    for n in (1, 2, 3):
+        Image.new("RGB", (40, 36), (20 * n, 10, 200)).save(tmp_path / "猫" / f"{n}.png")
+    (tmp_path / "猫" / "0.png").unlink()
+    for split, count in (("train", 8), ("validation", 4), ("test", 4)):
+        ended = succeed("validate", pets, "--data", tmp_path, "--split", split).splitlines()[0]
+        assert re.fullmatch(rf"\d of 14 images \({split}\)", ended), (ended, count)
+    assert _told(pets, "--data", tmp_path, "--seed", 3)["split"] == "test"

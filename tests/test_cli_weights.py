@@ -171,7 +171,7 @@ def test_convert(mirror: Path, tmp_path: Path) -> None:
 
 def test_convert_names_classes(tiny_arch: Arch, tmp_path: Path) -> None:
     (tmp_path / "arch.json").write_text(tiny_arch.to_json())
-    (tmp_path / "names.txt").write_text("\n".join("abcdefg") + "\n")
+    (tmp_path / "names.txt").write_bytes("\r\n".join("abcdefg").encode("utf-8-sig"))
     save(create(tiny_arch, num_classes=7), tmp_path / "seven.safetensors")
     names = ("--class-names", tmp_path / "names.txt")
     options = (tmp_path / "seven.safetensors", "--model", tmp_path / "arch.json", *names)

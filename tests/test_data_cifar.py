@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import sys
 from collections import Counter
@@ -302,3 +303,32 @@ def test_arrays_are_as_long_as_they_say(shape: Any) -> None:
         assert value["data"].shape == shape
     else:
         assert refusal(lambda: read_plain(data)) == "is a damaged pickle"
+
+
+def _harmful(ops: Ops, start: bytes = b"") -> bytes:
+    return b"\x80\x02" + start + ops + b"."
+
+
+def test_small_files_cannot_ask_for_much() -> None:
+    """A megabyte that would take gigabytes, or minutes: texts encoded again and again, long keys, huge shapes."""
+    text = _string(b"x" * 500_000) + b"q\x00"
+    encode = Ops(b"c_codecs\nencode\nh\x00X\x06\x00\x00\x00latin1\x86R" * 9_000)
+    told = "makes more bytes than it has, which such a file has no need of"
+    assert refusal(lambda: read_plain(_harmful(Ops(b"(" + text + encode + b"t")))) == told
+    keys = Ops(b"}(" + text + b"N" + b"h\x00N" * 40_000 + b"u")
+    assert refusal(lambda: read_plain(_harmful(keys))) == "is a damaged pickle"
+    huge = b"\x8a\xff" + b"\x7f" * 255 + b"q\x00"
+    shape = Ops(b"(" + huge + b"h\x00" * 90_000 + b"t")
+    dtype = call("numpy:dtype", "u1", 0, 1)
+    empty = call("numpy.core.multiarray:_reconstruct", named("numpy:ndarray"), (0,), "b")
+    array = Ops(empty + b"(" + push(1) + shape + dtype + push(False) + _string(b"") + b"tb")
+    assert refusal(lambda: read_plain(stop(Ops(b"}" + push("data") + array + b"s")))) == "is a damaged pickle"
+    told = "has more than 1,000 opcodes, which such a file has no need of"
+    assert refusal(lambda: read_plain(_harmful(Ops(b"](" + b"N" * 1000 + b"e")), most_opcodes=1000)) == told
+
+
+def test_a_pipe_in_place_of_a_file(tmp_path: Path) -> None:
+    place = write(tmp_path / "x", BY_FOLDER["cifar-10-batches-bin"])
+    (place / "data_batch_3.bin").unlink()
+    os.mkfifo(place / "data_batch_3.bin")
+    assert refusal(lambda: cifar(place)) == f"{place}/data_batch_3.bin: is no regular file; {AGAIN}"

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -34,6 +35,7 @@ from fbnetv3_zoo.recipe import Augmentation, Distillation, Recipe
 from fbnetv3_zoo.training import Dataset, Epoch, Execution, Observer, Step, Teacher, find_teacher, train
 from fbnetv3_zoo.training.learner import Learner
 from fbnetv3_zoo.training.loader import TrainingBatches
+from fbnetv3_zoo.training.world import World
 from fbnetv3_zoo.weights.files import save
 from fbnetv3_zoo.weights.store import Store
 
@@ -161,7 +163,7 @@ def test_a_published_name(
         mean, std = (torch.tensor(v)[:, None, None] for v in (expected.preprocess.mean, expected.preprocess.std))
         with torch.no_grad():
             assert torch.equal(teacher(images)[0], expected((images - mean) / std))
-    said = f"teacher {name}: its classes are not those of digits; train one on this data"
+    said = f"teacher {name}: tells 1000 classes apart; digits has 10; train one on this data"
     assert refusal(lambda: train(tiny_arch, data, PLAIN, tmp_path / "run", teacher=name)) == said
 
 
@@ -296,11 +298,24 @@ def test_its_classes_are_others(network: FBNet, tiny_arch: Arch, data: Dataset, 
     other = FBNet(tiny_arch)
     other.class_names = tuple("abcdefghij")
     assert refusal(lambda: train(tiny_arch, data, PLAIN, tmp_path, teacher=other)) == (
-        "teacher tiny: its classes are not those of digits; train one on this data"
+        "teacher tiny: its classes are not those of digits; class 0 is 'a', but '0' in digits; train one on this data"
     )
     assert refusal(lambda: train(tiny_arch, data, PLAIN, tmp_path, teacher=Recording(classes=9))) == (
         "teacher Recording: answers of shape (9,); digits has 10 classes"
     )
+
+
+def test_its_classes_in_another_order(network: FBNet, data: Dataset, own: Preprocess, pixels: Tensor) -> None:
+    """Equal names in another order, or spelled otherwise: from the check on, answers are in the data's order."""
+    expected, _ = find_teacher(network, preprocess=own, device=CPU)(pixels)
+    names = ("Nine", "eight", "SEVEN", "six", "five", "four", "three", "two", "one_1", "zero, nought")
+    wanted = ("zero", "one 1", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+    for known, asked in ((data.class_names[::-1], data.class_names), (names, wanted)):
+        other = deepcopy(network)
+        other.class_names = known
+        teacher = find_teacher(other, preprocess=own, device=CPU)
+        teacher.check(replace(data, class_names=asked), world=World(), execution=Execution())
+        assert torch.equal(teacher(pixels)[0], expected.flip(1))
 
 
 # --- what is learned ---

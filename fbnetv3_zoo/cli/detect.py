@@ -14,7 +14,7 @@ from fbnetv3_zoo.cli import running
 from fbnetv3_zoo.cli.common import Json, command_group, print_json, some_of, written
 from fbnetv3_zoo.cli.output import complain, say
 from fbnetv3_zoo.errors import ZooError, printable
-from fbnetv3_zoo.paths import exists, make_folder
+from fbnetv3_zoo.paths import check_outside, exists, make_folder
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -85,6 +85,8 @@ def train(
     from fbnetv3_zoo.training import Execution
 
     chosen = running.changed(find_recipe(recipe or "boxes"), options)
+    for folder in (images, validation_images):
+        check_outside(output, folder)
     data = read_coco(annotations, images or annotations.parent, follow_links=follow_links)
     judged = read_coco(validation, validation_images or validation.parent, follow_links=follow_links)
     spec = _spec(model, kind, settings, data)

@@ -11,6 +11,7 @@ from fbnetv3_zoo.cli import running
 from fbnetv3_zoo.cli.common import DataSource, Depth, Json, Resolution, SmallImages, Width, derived_arch, print_json
 from fbnetv3_zoo.cli.output import say
 from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.paths import check_outside
 
 if TYPE_CHECKING:
     from fbnetv3_zoo.recipe import Recipe
@@ -65,6 +66,7 @@ def distil(
         chosen = _own_recipe(model) if recipe == "own" else running.recipe_for(recipe, data)
         members.append(Member(arch, running.changed(chosen, options)))
     images = find_dataset(data, seed=members[0].recipe.seed, subset=subset)
+    check_outside(output, images.root)
     with TrainingProgress(max(member.recipe.epochs for member in members)) as progress:
         family = distil_family(
             members, images, output, teacher=teacher, resume=resume, execution=running.execution_of(options),

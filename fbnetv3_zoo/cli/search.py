@@ -12,6 +12,7 @@ from fbnetv3_zoo.cli import search_lut, search_show, search_supernet
 from fbnetv3_zoo.cli.common import Json, command_group, print_json, written
 from fbnetv3_zoo.cli.output import say
 from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.paths import check_outside
 
 if TYPE_CHECKING:
     from fbnetv3_zoo.search import Plan, Record
@@ -132,6 +133,7 @@ def carry_out(plan: Plan, origin: Origin, folder: Path, options: dict[str, Any],
     from fbnetv3_zoo.search.report import write_report
     from fbnetv3_zoo.training import Execution
 
+    check_outside(folder, None if origin.data in ("", "digits") else origin.data)
     limits = Limits(60 * options["timeout_minutes"], options["memory_gb"], options["retries"])
     record = run_search(
         plan, origin.evaluator(plan.space, Execution(device=options["device"], workers=options["workers"])), folder,

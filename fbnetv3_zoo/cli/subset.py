@@ -24,9 +24,11 @@ def subset(
     Example: fbnetv3 subset /data/imagenet --classes 200 --held-out 10000 --output subset.json
     """
     from fbnetv3_zoo.atomic import replacing
+    from fbnetv3_zoo.paths import check_outside
     from fbnetv3_zoo.training.data import SPLITS, choose_subset, find_dataset
 
     whole = find_dataset(data, seed=seed)
+    check_outside(output, whole.root)
     chosen = choose_subset(whole, classes=classes, held_out=held_out, seed=seed)
     part = chosen.apply(whole)
     with replacing(output) as temporary:

@@ -10,6 +10,7 @@ import typer
 from fbnetv3_zoo.cli import running
 from fbnetv3_zoo.cli.common import DataSource, Depth, Json, Resolution, SmallImages, Width, derived_arch, print_json
 from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.paths import check_outside
 
 
 def train(
@@ -68,6 +69,7 @@ def train(
         raise ZooError("--pretrained and --weights name two sets of weights to start from; give one")
     start = find_record(model).name if pretrained else weights
     images = find_dataset(data, seed=chosen.seed, subset=subset)
+    check_outside(output, images.root)
     with TrainingProgress(chosen.epochs) as progress:
         run = run_training(
             arch, images, chosen, output, teacher=teacher, pretrained=start or False, resume=resume,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -11,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fbnetv3_zoo.cli.common import DataSource, Json, Pretrained, Seed, open_classifier, print_json, some_of
+from fbnetv3_zoo.cli.common import DataSource, Json, Pretrained, open_classifier, print_json
 from fbnetv3_zoo.cli.output import console, say
-from fbnetv3_zoo.errors import ZooError, printable
+from fbnetv3_zoo.errors import printable
 
 if TYPE_CHECKING:
-    from fbnetv3_zoo.description import Description
     from fbnetv3_zoo.training import Dataset, Evaluation
+    from fbnetv3_zoo.training.classes import Order
+    from fbnetv3_zoo.training.data import Example
     from fbnetv3_zoo.training.evaluate import ClassAccuracy, Floats, Predict
 
 
@@ -30,8 +30,13 @@ def validate(
     ],
     pretrained: Pretrained = False,
     data: DataSource = "digits",
-    split: Annotated[Literal["train", "validation", "test"], typer.Option(help="Images to measure on.")] = "test",
-    seed: Seed = 0,
+    split: Annotated[
+        Literal["all", "train", "validation", "test"] | None,
+        typer.Option(help="Images to measure on (default: all of a folder without splits, else test, or validation)."),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the split into training, validation and test, where there is none.")
+    ] = None,
     subset: Annotated[
         Path | None, typer.Option(help="Measure on this part of the data only, a file of `fbnetv3 subset`.")
     ] = None,
@@ -48,21 +53,54 @@ def validate(
     Example: fbnetv3 validate demo/model.onnx --data digits --per-class
     """
     from fbnetv3_zoo.training import OnBadImage, evaluate, find_dataset
+    from fbnetv3_zoo.training.classes import match_classes
+    from fbnetv3_zoo.training.data import SPLITS
 
     classifier = open_classifier(model, pretrained=pretrained)
-    images = find_dataset(data, seed=seed, subset=subset)
-    names = _shared_names(model, classifier.description, data, images)
-    with _counted(classifier.logits, len(images[split])) as predict:
+    images = find_dataset(data, seed=(0 if split in _DRAWN else None) if seed is None else seed, subset=subset)
+    measured, examples = _chosen(images, split)
+    order = match_classes(
+        classifier.description.class_names, classifier.description.arch.num_classes, images.class_names,
+        network=model, data=data,
+    )  # fmt: skip
+    own = classifier.description.class_names
+    names = images.class_names if own is None else tuple(own[n] for n in order)
+    with _counted(_in_order(classifier.logits, order), len(examples)) as predict:
         found = evaluate(
-            predict, images[split], classifier.description.preprocess, class_names=names, batch_size=batch_size,
+            predict, examples, classifier.description.preprocess, class_names=names, batch_size=batch_size,
             workers=workers, on_bad_image=OnBadImage(on_bad_image),
         )  # fmt: skip
+    whole = sum(len(images[part]) for part in SPLITS)
     if as_json:
-        print_json({"model": model, "data": data, "split": split, **_plain(found)})
+        print_json({"model": model, "data": data, "split": measured, "images": whole, **_plain(found)})
         return
-    _print_summary(split, found)
+    print(f"{len(examples):,} of {whole:,} images ({measured})")
+    _print_summary(measured, found)
     if per_class:
         _print_classes(found.per_class)
+
+
+_DRAWN = ("train", "validation", "test")
+"""Splits that have to be drawn where the data has none."""
+
+
+def _chosen(images: Dataset, split: str | None) -> tuple[str, Sequence[Example]]:
+    """What to measure on, and its examples: all where nothing is said and there is one split only, or no split."""
+    from fbnetv3_zoo.training.data import SPLITS, joined
+
+    filled = [part for part in SPLITS if images[part]]
+    if split == "all" or (split is None and filled == ["test"]):
+        return "all", joined([images[part] for part in filled])
+    part = next((name for name in SPLITS if name == split), None)
+    part = part or ("test" if "test" in filled else "validation" if "validation" in filled else "train")
+    return part, images[part]
+
+
+def _in_order(predict: Predict, order: Order) -> Predict:
+    """``predict`` with the classes in this order."""
+    if list(order) == sorted(order):
+        return predict
+    return lambda images: predict(images)[:, order]
 
 
 @contextmanager
@@ -84,22 +122,6 @@ def _counted(predict: Predict, total: int) -> Iterator[Predict]:
             return logits
 
         yield counting
-
-
-def _shared_names(model: str, description: Description, data: str, images: Dataset) -> tuple[str, ...]:
-    """The names of the classes that network and data agree on."""
-    names, count = description.class_names, description.arch.num_classes
-    if names is not None and names != images.class_names and not _named_by_wordnet(names, images.class_names):
-        raise ZooError(f"{model}: tells apart {some_of(names)}; {data} has {some_of(images.class_names)}")
-    if count != len(images.class_names):
-        raise ZooError(f"{model}: tells {count} classes apart; {data} has {len(images.class_names)}")
-    return names or images.class_names
-
-
-def _named_by_wordnet(names: tuple[str, ...], folders: tuple[str, ...]) -> bool:
-    """Whether ``folders`` are ImageNet's, whose sorted numbers are in the order of the class ``names``."""
-    numbered = all(re.fullmatch(r"n\d{8}", folder) for folder in folders) and sorted(folders) == list(folders)
-    return numbered and len(names) == len(folders) == 1000 and names[0] == "tench"
 
 
 def _plain(found: Evaluation) -> dict[str, object]:

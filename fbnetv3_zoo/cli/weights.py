@@ -11,6 +11,7 @@ import typer
 from fbnetv3_zoo.cli.common import Json, command_group, print_json, written
 from fbnetv3_zoo.cli.output import say, say_text
 from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.paths import read_lines
 
 if TYPE_CHECKING:
     from fbnetv3_zoo.weights.store import Store
@@ -131,7 +132,7 @@ def convert(
         raise ZooError(f"{file}: would be written over itself; give another --output")
     network = Wanted(find_network(model), named=True).build(*read_any(file), str(file))
     if class_names is not None:
-        network.class_names = _lines(class_names)
+        network.class_names = tuple(filter(None, read_lines(class_names, "a list of class names")))
     save(network, target)
     if as_json:
         print_json({"file": target, "model": network.arch.name, "classes": network.arch.num_classes})
@@ -217,11 +218,3 @@ def _show(found: list[Any], *, as_json: bool, nothing: str) -> None:
         say(f"{entry.state.value:13}{entry.size / 1e6:>7.1f} MB  {os.fspath(entry.path)}")
     if not found:
         say(nothing)
-
-
-def _lines(path: Path) -> tuple[str, ...]:
-    try:
-        return tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise ZooError(f"{path}: cannot be read ({reason})") from None

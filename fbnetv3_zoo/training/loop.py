@@ -14,6 +14,7 @@ from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.factory import create
 from fbnetv3_zoo.model import FBNet
+from fbnetv3_zoo.paths import check_outside
 from fbnetv3_zoo.recipe import Recipe
 from fbnetv3_zoo.training.alone import claimed, own_randomness
 from fbnetv3_zoo.training.checkpoint import Checkpoints, Progress, recipe_identity, restore
@@ -60,6 +61,7 @@ def train(
     Raises :class:`ZooError` for input that does not fit, and where the loss explodes or stops being a number (the batch
     is then in ``folder``); :class:`Interrupted` where SIGTERM ends the run, after a checkpoint.
     """
+    check_outside(folder, data.root)
     with join(execution.device) as world, claimed(Path(folder), world), own_randomness(world):
         trainer = _Trainer(
             replace(arch, num_classes=len(data.class_names), in_channels=len(data.mean)),

@@ -19,6 +19,7 @@ from fbnetv3_zoo.factory import create
 from fbnetv3_zoo.model import FBNet
 from fbnetv3_zoo.preprocess import Preprocess
 from fbnetv3_zoo.preprocess_tensors import grey
+from fbnetv3_zoo.training.classes import match_classes
 from fbnetv3_zoo.training.data import Dataset
 from fbnetv3_zoo.training.evaluate import Evaluation, evaluate
 from fbnetv3_zoo.training.execution import Execution
@@ -45,20 +46,21 @@ class Teacher:
         self.preprocess, self.name, self.digest, self.class_names = preprocess, name, digest, class_names
         self.map_channels = map_channels
         self._answer = answer
+        self._order: Tensor | None = None
 
     def __call__(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
         """Logits (images, classes), and the last map where the teacher has one, of square images in [0, 1].
 
-        ``pixels``: (images, channels, height, width), mixed as the student's are, before any normalisation.
+        ``pixels``: (images, channels, height, width), mixed as the student's are, before any normalisation. After
+        :meth:`check` the classes are in the data's order.
         """
         with torch.no_grad():
             logits, maps = self._answer(_prepared(pixels, self.preprocess))
-        return logits.float(), maps
+        return self._in_order(logits).float(), maps
 
     def check(self, data: Dataset, *, world: World, execution: Execution) -> Evaluation:
         """How the teacher does on the validation split. Raises :class:`ZooError` where its classes are others."""
-        if self.class_names is not None and self.class_names != data.class_names:
-            raise ZooError(f"teacher {self.name}: its classes are not those of {data.name}; train one on this data")
+        self._order = self._order_for(data)
 
         def predict(images: Floats) -> Floats:
             with torch.no_grad():
@@ -66,7 +68,7 @@ class Teacher:
             if logits.shape != (len(images), len(data.class_names)):
                 shape, classes = logits.shape[1:], len(data.class_names)
                 raise ZooError(f"teacher {self.name}: answers of shape {shape}; {data.name} has {classes} classes")
-            return logits
+            return logits if self._order is None else logits[:, self._order.numpy()]
 
         found = evaluate(
             predict, data["validation"], self.preprocess, workers=execution.workers,
@@ -77,6 +79,20 @@ class Teacher:
         if world.leads and found.fraction * len(data.class_names) <= 1:
             LOG.warning("teacher %s knows no more of %s than chance would", self.name, data.name)
         return found
+
+    def _order_for(self, data: Dataset) -> Tensor | None:
+        """The number of every class of ``data`` among the teacher's; None where they are in one order."""
+        names = self.class_names
+        if names is None:
+            return None
+        try:
+            order = match_classes(names, len(names), data.class_names, network=f"teacher {self.name}", data=data.name)
+        except ZooError as error:
+            raise ZooError(f"{error}; train one on this data") from None
+        return None if np.array_equal(order, np.arange(len(order))) else torch.from_numpy(order)
+
+    def _in_order(self, logits: Tensor) -> Tensor:
+        return logits if self._order is None else logits[:, self._order.to(logits.device)]
 
 
 def find_teacher(source: TeacherSource, *, preprocess: Preprocess, device: torch.device) -> Teacher:

@@ -13,6 +13,7 @@ import torch
 
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.latency import LatencyTable
+from fbnetv3_zoo.paths import check_outside
 from fbnetv3_zoo.search.supernet.expected import CostTables
 from fbnetv3_zoo.search.supernet.learner import SupernetLearner
 from fbnetv3_zoo.search.supernet.likely import Doubles, check_target, draw, likeliest
@@ -61,6 +62,7 @@ def search_supernet(
     Raises :class:`ZooError` for input that does not fit and a target that cannot be reached, before there is a folder,
     and where the loss explodes; :class:`Interrupted` where SIGTERM ends the search, after a checkpoint.
     """
+    check_outside(folder, data.root)
     if execution.precision is Precision.FLOAT16:
         raise ZooError("supernets are trained in float32 or bf16, not fp16")
     tables = CostTables.of(plan.space, plan.cost, latency)

@@ -1,7 +1,7 @@
 """Labelled images in three splits, no image in two of them, each read when it is asked for."""
 
 from fbnetv3_zoo.training.data.cifar import cifar
-from fbnetv3_zoo.training.data.dataset import SPLITS, Dataset, Example, Examples, Reader, Split
+from fbnetv3_zoo.training.data.dataset import SPLITS, Dataset, Example, Examples, Reader, Split, joined
 from fbnetv3_zoo.training.data.digits import digits
 from fbnetv3_zoo.training.data.find import find_dataset
 from fbnetv3_zoo.training.data.folder import folder
@@ -23,6 +23,7 @@ __all__ = [
     "digits",
     "find_dataset",
     "folder",
+    "joined",
     "load_subset",
     "shards",
 ]

@@ -157,7 +157,7 @@ def _read_binary(path: Path, layout: Layout, count: int) -> tuple[Bytes, Integer
 
 
 def _read_python(path: Path, layout: Layout, count: int) -> tuple[Bytes, Integers]:
-    data = _pickled(path, at_most=count * (_PIXELS + 1000) * 2)  # names of images beside the pixels
+    data = _pickled(path, at_most=count * (_PIXELS + 1000) * 2, most_opcodes=8 * count + 10_000)  # with images' names
     pixels, labels = data.get("data"), data.get(layout.labels)
     if not isinstance(pixels, np.ndarray) or pixels.shape != (count, _PIXELS):
         raise _damaged(path, f"has no array 'data' of {count:,} x {_PIXELS:,} bytes")
@@ -170,10 +170,10 @@ def _read_python(path: Path, layout: Layout, count: int) -> tuple[Bytes, Integer
 
 def _class_names(path: Path, layout: Layout) -> tuple[str, ...]:
     if layout.label_bytes:
-        text = _contents(path, at_most=100_000).decode("utf-8", "replace")
+        text = _contents(path, at_most=100_000).decode("utf-8-sig", "replace")
         names = [line.strip() for line in text.splitlines() if line.strip()]
     else:
-        listed = _pickled(path, at_most=100_000).get(layout.names)
+        listed = _pickled(path, at_most=100_000, most_opcodes=10_000).get(layout.names)
         names = [_text(name) for name in listed] if isinstance(listed, list) else []
     if len(set(names)) != layout.num_classes or len(names) != layout.num_classes or "" in names:
         raise _damaged(path, f"does not name {layout.num_classes} classes")
@@ -186,9 +186,9 @@ def _text(name: object) -> str:
     return name if isinstance(name, str) else ""
 
 
-def _pickled(path: Path, *, at_most: int) -> dict[str, object]:
+def _pickled(path: Path, *, at_most: int, most_opcodes: int) -> dict[str, object]:
     try:
-        value = read_plain(_contents(path, at_most=at_most))
+        value = read_plain(_contents(path, at_most=at_most), most_opcodes=most_opcodes)
     except ZooError as error:
         if str(error).startswith(str(path)):
             raise
@@ -200,9 +200,13 @@ def _pickled(path: Path, *, at_most: int) -> dict[str, object]:
 
 def _contents(path: Path, *, at_most: int) -> bytes:
     try:
-        if path.stat().st_size > at_most:
-            raise _damaged(path, f"has {path.stat().st_size:,} bytes, at most {at_most:,} are due")
-        return path.read_bytes()
+        size = path.stat().st_size
+        if size > at_most:
+            raise _damaged(path, f"has {size:,} bytes, at most {at_most:,} are due")
+        if not path.is_file():  # a pipe may never end
+            raise _damaged(path, "is no regular file")
+        with path.open("rb") as file:
+            return file.read(at_most)
     except OSError as error:
         raise unreadable(path, error) from None
 

@@ -177,6 +177,35 @@ class Examples(Sequence[Example]):
         return Example(self.origin.reader(row, key), int(self.labels[row]), key)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Joined(Sequence[Example]):
+    """Several sequences one after the other."""
+
+    parts: tuple[Sequence[Example], ...]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    @overload
+    def __getitem__(self, n: int) -> Example: ...
+    @overload
+    def __getitem__(self, n: slice) -> list[Example]: ...
+    def __getitem__(self, n: int | slice) -> Example | list[Example]:
+        if isinstance(n, slice):
+            return [self[index] for index in range(*n.indices(len(self)))]
+        n = range(len(self))[n]
+        for part in self.parts:
+            if n < len(part):
+                return part[n]
+            n -= len(part)
+        raise IndexError
+
+
+def joined(parts: Sequence[Sequence[Example]]) -> Sequence[Example]:
+    """The examples of all ``parts``."""
+    return parts[0] if len(parts) == 1 else _Joined(tuple(parts))
+
+
 def _digest(examples: Sequence[Example]) -> str:
     """Digest of the labels and keys of ``examples`` in order; how a system stores accents makes no difference."""
     digest = hashlib.sha256()

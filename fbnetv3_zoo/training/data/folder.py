@@ -12,10 +12,9 @@ import numpy as np
 from fbnetv3_zoo import paths
 from fbnetv3_zoo.errors import ZooError, printable
 from fbnetv3_zoo.preprocess import IMAGENET_MEAN, IMAGENET_STD
-from fbnetv3_zoo.training.data.dataset import SPLITS, Dataset, Example, Examples, Integers, Names, Split
+from fbnetv3_zoo.training.data.dataset import SPLITS, Dataset, Example, Examples, Integers, Names, Split, composed
 from fbnetv3_zoo.training.data.files import FolderOrigin, first_of_equal
 from fbnetv3_zoo.training.data.listing import (
-    composed,
     first_few,
     folders_in,
     images_in,
@@ -40,6 +39,8 @@ def folder(path: str | Path, *, seed: int | None = 0) -> Dataset:
     if not paths.is_folder(root):
         raise ZooError(f"{printable(str(root))}: no such folder; give 'digits' or a folder of class folders")
     names = class_places(root)
+    if runs := sorted(set(folders_in(root)) - set(names)):
+        tell(f"{printable(str(root))}: left out, as results of training: {first_few(runs)}")
     if places := find_splits(root, names):
         return _split_folder(root, places, seed)
     return _whole_folder(root, _enough(root, names), seed)
@@ -69,18 +70,17 @@ def divided(
 
 def _whole_folder(root: Path, classes: Sequence[str], seed: int | None) -> Dataset:
     left_out: Counter[str] = Counter()
-    found = _list(root, "", classes, list(map(composed, classes)), left_out)
-    if loose := look_into(root).images:
-        tell(f"{printable(str(root))}: left out, as they lie in no class folder: {loose:,} images")
-    tell_left_out(root, left_out)
+    names = _class_names(root, classes)
+    found = _list(root, "", classes, names, left_out)
+    tell_left_out(root, left_out, loose=look_into(root).images)
     if seed is None:
-        return photos(root, _class_names(root, classes), {"test": found})
+        return photos(root, names, {"test": found})
     parts = split_by_seed(
         found.labels, seed, image=lambda n: root / found.keys[n], classes=[root / name for name in classes],
         first=first_of_equal(str(root), found.keys),
     )  # fmt: skip
     splits: dict[Split, Sequence[Example]] = {split: found.at(chosen) for split, chosen in parts.items()}
-    return photos(root, _class_names(root, classes), splits)
+    return photos(root, names, splits)
 
 
 def _split_folder(root: Path, places: Mapping[Split, str], seed: int | None) -> Dataset:
@@ -88,7 +88,7 @@ def _split_folder(root: Path, places: Mapping[Split, str], seed: int | None) -> 
     names = _class_names(root / places[leading], _enough(root / places[leading], folders_in(root / places[leading])))
     splits: dict[Split, Examples] = {}
     left_out: Counter[str] = Counter()
-    known = set(names)
+    known, loose = set(names), 0
     for split, place in places.items():
         classes = folders_in(root / place)
         unknown = [name for name in classes if composed(name) not in known]
@@ -98,7 +98,8 @@ def _split_folder(root: Path, places: Mapping[Split, str], seed: int | None) -> 
         if unknown:
             raise ZooError(_unknown(root, place, unknown, places[leading]))
         splits[split] = _list(root, f"{place}/", classes, names, left_out)
-    tell_left_out(root, left_out)
+        loose += look_into(root / place).images
+    tell_left_out(root, left_out, loose=loose)
     return photos(root, names, divided(root, splits, seed, first=lambda all_: first_of_equal(str(root), all_.keys)))
 
 

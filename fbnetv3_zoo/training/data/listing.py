@@ -58,8 +58,10 @@ def tell(text: str) -> None:
         LOG.warning("%s", text)
 
 
-def tell_left_out(root: str | Path, endings: Mapping[str, int]) -> None:
-    """Say once which files below ``root`` were left out, by ending; nothing where there are none."""
+def tell_left_out(root: str | Path, endings: Mapping[str, int], *, loose: int = 0) -> None:
+    """Say once which files below ``root`` were left out: those of other endings, and images that lie in no class."""
+    if loose:
+        tell(f"{printable(str(root))}: left out, as they lie in no class folder: {loose:,} images")
     if endings:
         told = [f"{count:,} {printable(ending)}" for ending, count in sorted(endings.items())]
         tell(f"{printable(str(root))}: left out, as no image that can be read: {first_few(told)}")
@@ -139,23 +141,26 @@ def look_into(folder: Path) -> Inside:
     return Inside(folders, images)
 
 
-def is_run(folder: Path, *, deep: int = 2) -> bool:
+def is_run(folder: str | Path, *, deep: int = 2) -> bool:
     """Whether ``folder`` is what a command of ours left, or holds nothing but such folders."""
+    if any(all(os.path.lexists(os.path.join(folder, name)) for name in ours) for ours in _OURS):
+        return True
+    found = False
     try:
-        names = {entry.name for entry in os.scandir(folder) if entry.name not in (".DS_Store", "desktop.ini")}
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if is_debris(entry.name):
+                    continue
+                if not deep or not _is_folder(entry) or not is_run(entry.path, deep=deep - 1):
+                    return False
+                found = True
     except OSError:
         return False
-    if any(ours <= names for ours in _OURS):
-        return True
-    return deep > 0 and bool(names) and all(is_run(folder / name, deep=deep - 1) for name in names)
+    return found
 
 
-_OURS: tuple[set[str], ...] = (
-    {".lock", "checkpoints"},
-    {"metrics.jsonl", "model.safetensors"},
-    {"metrics.jsonl", "checkpoints"},
-    {"journal.sqlite"},
-)
+_OURS = (("checkpoints", "metrics.jsonl"), ("model.safetensors", "metrics.jsonl"), ("checkpoints", ".lock"),
+         ("checkpoints", ".fbnetv3-zoo.lock"), ("journal.sqlite",))  # fmt: skip
 """Files that together tell a folder of a run, a search or a supernet search."""
 
 

@@ -18,20 +18,23 @@ import numpy.typing as npt
 from fbnetv3_zoo.errors import ZooError
 
 
-def read_plain(data: bytes) -> object:
+def read_plain(data: bytes, *, most_opcodes: int = 1_000_000) -> object:
     """The value in the pickle ``data``: plain, or a dict of plain values and arrays of bytes.
 
-    Raises :class:`ZooError`, without a name of the file, for any other pickle.
+    Raises :class:`ZooError`, without a name of the file, for any other pickle, for one of more than ``most_opcodes``,
+    and for one that would make much more of its bytes than they are.
     """
-    state = _State()
+    state = _State(bytes_left=2 * len(data) + _ROOM)
     try:
-        for opcode, argument, _ in pickletools.genops(data):
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
             if opcode.name not in _FOLLOW:
                 raise ZooError(f"holds what such a file has no need of ({opcode.name})")
+            if count >= most_opcodes:
+                raise ZooError(f"has more than {most_opcodes:,} opcodes, which such a file has no need of")
             _FOLLOW[opcode.name](state, argument)
         (value,) = state.stack
         if type(value) is dict:
-            return {key: item.pixels() if type(item) is _Array else item for key, item in value.items()}
+            return {key: item.pixels(state) if type(item) is _Array else item for key, item in value.items()}
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         if isinstance(error, ZooError):
             raise
@@ -39,8 +42,16 @@ def read_plain(data: bytes) -> object:
     return value
 
 
+_ROOM = 1 << 16
+_LONGEST_KEY = 1000
+_MOST_SIDES, _LONGEST_SIDE = 8, 1 << 40
+
+
 @dataclass(slots=True)
 class _State:
+    """What a pickle has built so far; ``bytes_left`` is how many it may yet make anew."""
+
+    bytes_left: int
     stack: list[Any] = field(default_factory=list)
     marks: list[int] = field(default_factory=list)
     memo: dict[int, Any] = field(default_factory=dict)
@@ -50,6 +61,13 @@ class _State:
         items = self.stack[at:]
         del self.stack[at:]
         return items
+
+    def encoded(self, text: str) -> bytes:
+        """Bytes that are kept as text: made anew each time, so a short file that asks often would fill the memory."""
+        self.bytes_left -= len(text)
+        if self.bytes_left < 0:
+            raise ZooError("makes more bytes than it has, which such a file has no need of")
+        return text.encode("latin-1")
 
     def last(self, count: int) -> list[Any]:
         if len(self.stack) < count:
@@ -72,9 +90,11 @@ class _Array:
 
     state: Any = None
 
-    def pixels(self) -> npt.NDArray[np.uint8]:
+    def pixels(self, state: _State) -> npt.NDArray[np.uint8]:
         _, shape, dtype, fortran, data = self.state
-        raw = data.encode("latin-1") if isinstance(data, str) else data
+        raw = state.encoded(data) if isinstance(data, str) else data
+        if len(shape) > _MOST_SIDES or not all(type(side) is int and 0 <= side <= _LONGEST_SIDE for side in shape):
+            raise TypeError
         if dtype != _Named("bytes") or math.prod(shape) != len(raw):
             raise TypeError
         pixels: npt.NDArray[np.uint8] = np.frombuffer(raw, np.uint8).reshape(shape, order="F" if fortran else "C")
@@ -108,6 +128,8 @@ def _set(state: _State, items: list[Any]) -> None:
     target, keys = state.stack[-1], items[::2]
     if type(target) is not dict:
         raise TypeError
+    if any(len(key) > _LONGEST_KEY for key in keys):
+        raise ValueError
     names = [key if isinstance(key, str) else key.decode("latin-1") for key in keys]  # nothing else is hashed
     target.update(zip(names, items[1::2], strict=True))
 
@@ -134,7 +156,7 @@ def _call(state: _State, _: Any) -> None:
     elif called == _Named("dtype") and arguments[0] in ("u1", b"u1"):
         state.stack.append(_Named("bytes"))
     elif called == _Named("encode") and arguments[1] in ("latin1", "latin-1"):
-        state.stack.append(arguments[0].encode("latin-1"))
+        state.stack.append(state.encoded(arguments[0]))
     else:
         raise TypeError
 

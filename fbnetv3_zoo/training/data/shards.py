@@ -15,10 +15,10 @@ from PIL import Image
 
 from fbnetv3_zoo.errors import ZooError, printable
 from fbnetv3_zoo.images import MAX_BYTES, LeastSize, decode_image
-from fbnetv3_zoo.paths import exists, read_file
-from fbnetv3_zoo.training.data.dataset import Dataset, Examples, Integers, Names, Split, composed
+from fbnetv3_zoo.paths import exists, read_lines
+from fbnetv3_zoo.training.data.dataset import Dataset, Examples, Integers, Names, Split
 from fbnetv3_zoo.training.data.folder import divided, photos
-from fbnetv3_zoo.training.data.listing import first_few, is_debris, unreadable
+from fbnetv3_zoo.training.data.listing import first_few, folders_in, is_debris, unreadable
 from fbnetv3_zoo.training.data.splits import class_places, named_splits, split_of_file, tell_unlabelled
 from fbnetv3_zoo.training.data.splitting import split_by_seed
 from fbnetv3_zoo.training.data.tars import UNLABELLED, Faults, samples_in
@@ -29,7 +29,7 @@ _MOST_OPEN = 200
 
 def has_shards(root: Path) -> bool:
     """Whether ``root`` holds shards: tar files and no folders, itself or in a folder that is called as a split is."""
-    return bool(_tars(root)) or any(_tars(root / name) for name in named_splits(class_places(root)))
+    return bool(_tars(root)) or any(_tars(root / name) for name in named_splits(folders_in(root)))
 
 
 def shards(path: str | Path, *, seed: int | None = 0) -> Dataset:
@@ -82,22 +82,16 @@ def _of_several(root: Path, names: Sequence[str]) -> str:
 
 def _tars(place: Path) -> list[str]:
     """Names of the tar files in a folder that has no folders in it, sorted."""
-    if class_places(place):
-        return []
     try:
-        return sorted(name for name in os.listdir(place) if _TAR.fullmatch(name) and not is_debris(name))
+        tars = sorted(name for name in os.listdir(place) if _TAR.fullmatch(name) and not is_debris(name))
     except OSError as error:
         raise unreadable(place, error) from None
+    return [] if tars and class_places(place) else tars
 
 
 def read_names(path: Path) -> list[str]:
     """The names of classes in a text file, one a line. Raises :class:`ZooError` for a file that is none of those."""
-    data = read_file(path, "a list of class names")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise ZooError(f"{path}: cannot be read (is no UTF-8 text)") from None
-    names = [composed(line.strip()) for line in re.split(r"\r\n|\r|\n", text.strip())]
+    names = read_lines(path, "a list of class names")
     if "" in names or len(set(names)) < max(2, len(names)):
         twice = [repr(printable(name)) for name, count in Counter(names).items() if name and count > 1]
         told = f" ({first_few(twice)})" if twice else ""

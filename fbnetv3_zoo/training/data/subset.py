@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 
-from fbnetv3_zoo.errors import ZooError, check_whole
-from fbnetv3_zoo.paths import LARGEST_TEXT
+from fbnetv3_zoo.errors import ZooError, check_whole, printable
+from fbnetv3_zoo.paths import LARGEST_TEXT, read_file
 from fbnetv3_zoo.plain import from_json, to_json
-from fbnetv3_zoo.training.data.dataset import Dataset, Integers, keys_of, labels_of, take
-from fbnetv3_zoo.training.data.listing import unreadable
+from fbnetv3_zoo.training.data.dataset import Dataset, Example, Integers, Split, composed, keys_of, labels_of, take
+from fbnetv3_zoo.training.data.listing import first_few
 from fbnetv3_zoo.training.data.splitting import check_seed
 
 
@@ -32,9 +34,8 @@ class Subset:
     def __post_init__(self) -> None:
         check_seed(self.seed)
         for place, values in (("class_names", self.class_names), ("held_out", self.held_out)):
-            if len(set(values)) < len(values):
-                twice = next(value for n, value in enumerate(values) if value in values[:n])
-                raise ZooError(f"Subset.{place} has {twice!r} twice; remove one")
+            if twice := [repr(printable(value)) for value, count in Counter(values).items() if count > 1]:
+                raise ZooError(f"Subset.{place} has {first_few(twice)} twice; remove one")
         if len(self.class_names) < 2 or not self.held_out:
             raise ZooError("Subset needs at least 2 class_names and 1 held_out image")
 
@@ -51,19 +52,20 @@ class Subset:
         """``data`` with these classes only, numbered anew in its order.
 
         The held-out images are the validation split, the other training images the train split. The validation split
-        of ``data`` becomes the test split, which a search never looks at. Raises :class:`ZooError` for the first class
-        or image that ``data`` lacks.
+        of ``data`` becomes the test split, which a search never looks at. Raises :class:`ZooError` that names
+        classes or images that ``data`` lacks.
         """
         known = set(data.class_names)
-        if missing := [name for name in self.class_names if name not in known]:
-            raise ZooError(f"{data.name}: has no class {missing[0]!r}, which the subset of {self.data} names")
+        if missing := [repr(printable(name)) for name in self.class_names if name not in known]:
+            told = f"class {missing[0]}" if len(missing) == 1 else f"classes {first_few(missing)}"
+            raise ZooError(f"{data.name}: has no {told}, which the subset of {self.data} names")
         wanted = set(self.class_names)
         kept = np.array([name in wanted for name in data.class_names])
         numbers = np.where(kept, np.cumsum(kept) - 1, -1)
         ours = np.flatnonzero(kept[labels_of(data["train"])])
         held_out = self._held_out(data, ours)
         unseen = np.flatnonzero(kept[labels_of(data["validation"])])
-        splits = {
+        splits: dict[Split, Sequence[Example]] = {
             "train": take(data["train"], ours[~held_out], numbers),
             "validation": take(data["train"], ours[held_out], numbers),
             "test": take(data["validation"], unseen, numbers),
@@ -74,15 +76,16 @@ class Subset:
 
     def _held_out(self, data: Dataset, ours: Integers) -> Integers:
         """Which of the training images ``ours`` are held out."""
-        waiting = set(self.held_out)
+        waiting = {composed(key) for key in self.held_out}
         held_out = np.zeros(len(ours), dtype=bool)
-        for n, key in enumerate(keys_of(data["train"], ours)):
+        for n, key in enumerate(map(composed, keys_of(data["train"], ours))):
             if key in waiting:
                 held_out[n] = True
                 waiting.remove(key)
         if waiting:
-            first = next(key for key in self.held_out if key in waiting)
-            raise ZooError(f"{data.name}: no training image {first!r}, which the subset of {self.data} holds out")
+            missing = [repr(printable(key)) for key in self.held_out if composed(key) in waiting]
+            told = f"image {missing[0]}" if len(missing) == 1 else f"images {first_few(missing)}"
+            raise ZooError(f"{data.name}: no training {told}, which the subset of {self.data} holds out")
         return held_out
 
 
@@ -110,10 +113,9 @@ def choose_subset(data: Dataset, *, classes: int = 200, held_out: int = 10_000, 
 
 def load_subset(path: str | Path) -> Subset:
     """The subset in the JSON file ``path``."""
+    data = read_file(path, "a subset")
     try:
-        return Subset.from_json(Path(path).read_bytes())
-    except OSError as error:
-        raise unreadable(path, error) from None
+        return Subset.from_json(data)
     except ZooError as error:
         raise ZooError(f"{path}: {error}") from None
 
