@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Any
 
 from fbnetv3_zoo.atomic import replacing_folder, settled
 from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.paths import exists, is_folder, read_file
+from fbnetv3_zoo.plain import parse_json
 
 FORMAT, VERSION = "fbnetv3_zoo.web", 1
 CARD = "model.json"
@@ -18,17 +19,18 @@ CARD = "model.json"
 
 def read_card(folder: Path) -> dict[str, Any]:
     """What ``model.json`` in ``folder`` says. Raises :class:`ZooError` where ``folder`` is not a page of ours."""
-    if not folder.is_dir():
-        raise ZooError(f"{folder}: {'is a file' if folder.exists() else 'no such folder'}; {_REMEDY}")
+    if not is_folder(folder):
+        raise ZooError(f"{folder}: {'is a file' if exists(folder) else 'no such folder'}; {_REMEDY}")
     try:
-        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        card = parse_json(read_file(folder / CARD, "a page's card"), CARD)
+    except ZooError:
         card = None
-    if not isinstance(card, dict) or card.get("format") != FORMAT or not isinstance(card.get("files"), list):
+    files = card.get("files") if isinstance(card, dict) and card.get("format") == FORMAT else None
+    if not isinstance(files, list) or not all(isinstance(name, str) for name in files):
         raise ZooError(f"{folder}: holds no page; {_REMEDY}")
     if card.get("format_version") != VERSION:
         raise ZooError(f"{folder}: holds a page of another release; write it again with `fbnetv3 export web`")
-    return card
+    return dict(card)
 
 
 _REMEDY = "write one with `fbnetv3 export web MODEL --out FOLDER`"

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from fbnetv3_zoo.atomic import replacing, scratch
-from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.errors import ZooError, in_short, printable
+from fbnetv3_zoo.paths import is_file, read_file
+from fbnetv3_zoo.plain import parse_json
 from fbnetv3_zoo.weights.store import Store
 
 _OPTIONS = ("--ignore-scripts", "--fetch-retries=1", "--fetch-retry-mintimeout=1000", "--no-update-notifier")
 _ELSE = "give the unpacked package or its .tgz (--runtime)"
-LARGEST_FILE = 1 << 28  # bytes of a single file that is read from an archive
+LARGEST_FILE = 1 << 28  # bytes of a file of a package, or of its archive
+LARGEST_ARCHIVE = 1 << 29  # bytes of an archive when unpacked
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,14 +126,16 @@ def _from_user(package: PinnedPackage, place: Path) -> dict[str, bytes]:
 def _checked(package: PinnedPackage, place: Path, found: Mapping[str, bytes]) -> dict[str, bytes]:
     """``found``, if it holds the package: ``package.json`` tells name and version, digests all else."""
     try:
-        told = json.loads(found.get("package.json", b"{}"))
+        told = parse_json(found.get("package.json", b"{}"), "package.json")
         name, version = told.get("name"), told.get("version")
-    except (ValueError, AttributeError):
+    except (ZooError, AttributeError):
         name, version = None, None
     if name != package.name:
         raise ZooError(f"{place}: is not the npm package {package.name}; get {package} again")
     if version != package.version:
-        raise ZooError(f"{place}: is {package.name} {version}; this release uses {package.version}")
+        raise ZooError(
+            f"{place}: is {package.name} {printable(str(version))[:80]}; this release uses {package.version}"
+        )
     if missing := next((wanted for wanted in package.files if wanted not in found), None):
         raise ZooError(f"{place}: lacks {missing}; get {package} again")
     if (damaged := _damaged(package, found)) is not None:
@@ -139,28 +144,44 @@ def _checked(package: PinnedPackage, place: Path, found: Mapping[str, bytes]) ->
 
 
 def _in_folder(package: PinnedPackage, folder: Path) -> dict[str, bytes]:
-    root = folder / "package" if (folder / "package" / "package.json").is_file() else folder
-    try:
-        names = [name for name in ("package.json", *package.files) if (root / name).is_file()]
-        return {name: (root / name).read_bytes() for name in names}
-    except OSError as error:
-        raise ZooError(f"{folder}: cannot be read ({error.strerror})") from None
+    root = folder / "package" if is_file(folder / "package" / "package.json") else folder
+    names = [name for name in ("package.json", *package.files) if is_file(root / name)]
+    return {name: read_file(root / name, "a file of a package", at_most=LARGEST_FILE) for name in names}
 
 
 def _in_archive(package: PinnedPackage, path: Path) -> dict[str, bytes]:
+    """The files in use of a ``.tgz``: it is unpacked once, up to :data:`LARGEST_ARCHIVE` bytes."""
     wanted = {f"package/{name}": name for name in ("package.json", *package.files)}
+    packed = read_file(path, "a .tgz", at_most=LARGEST_FILE)
     found = {}
     try:
-        with tarfile.open(path, "r:gz") as archive:
-            for member in archive:
-                if member.name in wanted and member.isfile() and member.size <= LARGEST_FILE:
-                    content = archive.extractfile(member)
-                    found[wanted[member.name]] = content.read() if content is not None else b""
-    except (OSError, EOFError, tarfile.TarError, ValueError) as error:
-        raise ZooError(f"{path}: cannot be read as a .tgz ({error}); get {package} again") from None
-    except Exception as error:  # zlib's own class, for damage in the middle
-        raise ZooError(f"{path}: is damaged ({error}); get {package} again") from None
+        content = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(packed, LARGEST_ARCHIVE + 1)
+        if len(content) > LARGEST_ARCHIVE:
+            raise ZooError(f"{path}: unpacks to more than {LARGEST_ARCHIVE:,} bytes; get {package} again")
+        for name, part in _members(content):
+            if name in wanted:
+                found[wanted[name]] = part
+    except (tarfile.TarError, zlib.error, ValueError) as error:
+        if isinstance(error, ZooError):
+            raise
+        raise ZooError(f"{path}: cannot be read as a .tgz ({in_short(error)}); get {package} again") from None
     return found
+
+
+def _members(content: bytes) -> Iterator[tuple[str, bytes]]:
+    """Names and contents of the plain files in a tar file; headers of other kinds are passed over.
+
+    Read by hand, as the sizes that they claim lead tarfile back to the beginning, or into endless memory.
+    """
+    place = 0
+    while place + 512 <= len(content) and content[place : place + 512].strip(b"\0"):
+        header = tarfile.TarInfo.frombuf(content[place : place + 512], "utf-8", "surrogateescape")
+        start = place + 512
+        if not 0 <= header.size <= len(content) - start:
+            raise ValueError(f"a file of {header.size} bytes, which are not there")
+        if header.isreg():
+            yield header.name, content[start : start + header.size]
+        place = start + -(-header.size // 512) * 512
 
 
 def _fetched(package: PinnedPackage, store: Store) -> dict[str, bytes]:

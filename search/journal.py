@@ -9,18 +9,22 @@ import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
 from fbnetv3_zoo.atomic import scratch
-from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.search.trials import Failure, Outcome, Trial
+from fbnetv3_zoo.errors import ZooError, shown
+from fbnetv3_zoo.plain import from_plain, parse_json
+from fbnetv3_zoo.search.trials import Outcome, Trial
 
 FILE, LOCK = "journal.sqlite", ".fbnetv3-zoo.lock"
 _VERSION = 1
+T = TypeVar("T")
+_LARGEST = 256 << 20  # bytes of a journal: a search of 100,000 trials has a tenth
 _KIND = 0x466E5A6A  # SQLite's application_id: "FnZj"
 _SCHEMA = f"""
 BEGIN;
@@ -116,7 +120,7 @@ class Journal:
 
     def notes(self) -> Mapping[str, Any]:
         """Everything noted, by key."""
-        return {key: json.loads(value) for key, value in self._rows("note")}
+        return {str(key): self._parsed(value, f"note {key!r}") for key, value in self._rows("note")}
 
     def ask(self, trials: Sequence[Trial]) -> None:
         """Keep the trials of a round, all or none."""
@@ -130,17 +134,34 @@ class Journal:
 
     def trials(self) -> tuple[Trial, ...]:
         """All trials, in order."""
-        rows = self._rows("trial")
-        return tuple(Trial(number, round_, tuple(json.loads(code)), epochs) for number, round_, code, epochs in rows)
+        found = []
+        for number, round_, code, epochs in self._rows("trial"):
+            told = {"number": number, "round": round_, "code": self._parsed(code, "code"), "epochs": epochs}
+            found.append(self._built(Trial, told, f"trial {number!r}"))
+        return tuple(found)
 
     def outcomes(self) -> dict[int, Outcome]:
         """All outcomes, by their trial's number."""
-        return {
-            number: Outcome(
-                number, tuple(json.loads(curve)), Failure(failure) if failure else None, reason, attempts, seconds
-            )
-            for number, curve, failure, reason, attempts, seconds in self._rows("outcome")
-        }
+        found = {}
+        for number, curve, failure, reason, attempts, seconds in self._rows("outcome"):
+            told = {"number": number, "curve": self._parsed(curve, "curve"), "failure": failure, "reason": reason}
+            told |= {"attempts": attempts, "seconds": seconds}
+            found[number] = self._built(Outcome, told, f"outcome {number!r}")
+        return found
+
+    def _parsed(self, text: object, place: str) -> Any:
+        if not isinstance(text, str):
+            raise _damaged(self.folder / FILE, f"{place} is no text")
+        try:
+            return parse_json(text, place)
+        except ZooError as error:
+            raise _damaged(self.folder / FILE, str(error)) from None
+
+    def _built(self, kind: type[T], told: object, place: str) -> T:
+        try:
+            return from_plain(kind, told, place)
+        except ZooError as error:
+            raise _damaged(self.folder / FILE, str(error)) from None
 
     def _insert(self, table: str, rows: Sequence[tuple[Any, ...]], *, replacing: bool = False) -> None:
         columns = _COLUMNS[table]
@@ -159,7 +180,7 @@ class Journal:
             found = self._connection.execute(f"SELECT {columns}, digest FROM {table} ORDER BY 1").fetchall()
         for *row, digest in found:
             if digest != _digest(table, row):
-                raise _damaged(path, f"{table} {row[0]!r} is not as it was written")
+                raise _damaged(path, f"{table} {shown(row[0])} is not as it was written")
             yield tuple(row)
 
     @contextmanager
@@ -213,12 +234,18 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
 def _decoding(connection: sqlite3.Connection) -> sqlite3.Connection:
     """``connection``, made to read damaged text too: its digest tells."""
     connection.text_factory = lambda data: data.decode(errors="replace")
+    connection.execute("PRAGMA trusted_schema = OFF")
+    if hasattr(connection, "setlimit"):  # from Python 3.11 on
+        for limit, most in (("LENGTH", 16 << 20), ("COLUMN", 100), ("ATTACHED", 0), ("TRIGGER_DEPTH", 1)):
+            connection.setlimit(getattr(sqlite3, f"SQLITE_LIMIT_{limit}"), most)
     return connection
 
 
 def _check_files(path: Path) -> None:
     """Raise where SQLite would throw away what is in the -wal file."""
     sizes = [file.stat().st_size if file.exists() else 0 for file in (path, path.with_name(f"{path.name}-wal"))]
+    if sum(sizes) > _LARGEST:
+        raise ZooError(f"{path}: is larger than {_LARGEST:,} bytes, too large for a journal")
     if sizes[1] and sizes[0] < 2:  # SQLite takes a file of one byte for an empty one
         raise _damaged(path, f"it is empty, and {path.name}-wal is not")
 
@@ -284,8 +311,18 @@ def _check(path: Path, connection: sqlite3.Connection) -> None:
         raise ZooError(f"{path}: is no journal of a search; give another folder")
     if version != _VERSION:
         raise ZooError(f"{path}: is a journal of version {version}; this release reads version {_VERSION}")
+    if connection.execute("SELECT type, name, sql FROM sqlite_master ORDER BY name").fetchall() != _own_schema():
+        raise _damaged(path, "it has other tables, views or triggers than a journal")
     if (found := _pragma(connection, "integrity_check(1)")) != "ok":
         raise _damaged(path, str(found))
+
+
+@cache
+def _own_schema() -> list[tuple[str, str, str | None]]:
+    """What SQLite says of the tables of a journal that has just been made."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as fresh:
+        fresh.executescript(_SCHEMA)
+        return fresh.execute("SELECT type, name, sql FROM sqlite_master ORDER BY name").fetchall()
 
 
 def _digest(table: str, row: Sequence[Any]) -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fbnetv3_zoo.atomic import replacing_together
-from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.errors import ZooError, check_type, check_whole, shown
 from fbnetv3_zoo.plain import from_plain, to_plain
 from fbnetv3_zoo.search.costs import Constraint
 from fbnetv3_zoo.search.iterate import Iterations
@@ -37,8 +37,9 @@ class Winner:
     @classmethod
     def from_plain(cls, data: Mapping[str, Any]) -> Winner:
         """What :meth:`to_plain` gave."""
-        constraint = from_plain(Constraint, data["constraint"], "constraint")
-        return cls(constraint, tuple(data["code"]), data["predicted"], data["measured"], data["costs"])
+        found = from_plain(cls, data, "winner")
+        check_figures("winner.costs", found.costs)
+        return found
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,16 @@ class Record:
             notes = journal.notes()
             if "plan" not in notes:
                 raise ZooError(f"{folder}: its search has not begun; start it again with `fbnetv3 search run`")
+            try:
+                told = from_plain(_Notes, {key: notes[key] for key in notes if key in _NOTES}, "notes")
+                plan = Plan.from_json(told.plan)
+                winners = tuple(Winner.from_plain(winner) for winner in told.winners)
+                _check_notes(plan, told, winners)
+            except ZooError as error:
+                raise ZooError(f"{folder}: its journal is damaged ({error}); give another folder") from None
             return cls(
-                Path(folder), Plan.from_json(notes["plan"]), notes["origin"], journal.trials(), journal.outcomes(),
-                notes.get("pool"), notes.get("encoder"), notes.get("stop"), notes.get("evolved"),
-                tuple(Winner.from_plain(winner) for winner in notes.get("winners", [])),
+                Path(folder), plan, told.origin, journal.trials(), journal.outcomes(), told.pool, told.encoder,
+                told.stop, told.evolved, winners,
             )  # fmt: skip
 
     @property
@@ -95,6 +102,50 @@ class Record:
     def candidate(self, winner: Winner) -> Candidate:
         """What ``winner`` stands for, under the name of its files."""
         return self.plan.space.candidate(winner.code, self.plan.result_name(winner.constraint))
+
+
+@dataclass(frozen=True)
+class _Notes:
+    """What a journal notes of a search besides its trials and outcomes."""
+
+    plan: str
+    origin: Any
+    pool: int | None = None
+    encoder: Any = None
+    stop: Any = None
+    evolved: tuple[Any, ...] | None = None
+    winners: tuple[Any, ...] = ()
+
+
+_NOTES = [field.name for field in fields(_Notes)]
+
+
+def _check_notes(plan: Plan, told: _Notes, winners: Sequence[Winner]) -> None:
+    """Raise where a note is not of the form that this release writes."""
+    check_type("notes.origin", told.origin, dict, "an object")
+    if told.encoder is not None:
+        check_type("notes.encoder", told.encoder, dict, "an object")
+        for name, figures in told.encoder.items():
+            check_figures(f"notes.encoder.{name}", figures)
+    if told.stop is not None:
+        check_type("notes.stop", told.stop, dict, "an object")
+        check_whole("notes.stop.epoch", told.stop.get("epoch"), at_most=plan.rounds.epochs)
+    for one in told.evolved or ():
+        check_type("notes.evolved", one, dict, "a list of objects")
+    sizes = [len(dimension) for dimension in plan.space.dimensions]
+    for winner in winners:
+        code = winner.code
+        if len(code) != len(sizes) or not all(0 <= n < size for n, size in zip(code, sizes, strict=True)):
+            raise ZooError(f"notes.winners has {shown(code)}, which is no point of the space")
+
+
+def check_figures(place: str, figures: object) -> None:
+    """Raise unless ``figures`` is an object of numbers."""
+    numbers = isinstance(figures, Mapping) and all(
+        isinstance(value, (int, float, type(None))) and not isinstance(value, bool) for value in figures.values()
+    )
+    if not numbers:
+        raise ZooError(f"{place} is {shown(figures)}; it must be an object of numbers")
 
 
 def write_winners(plan: Plan, winners: Sequence[Winner], folder: Path) -> list[Path]:

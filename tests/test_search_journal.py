@@ -370,3 +370,23 @@ print("open", flush=True)
             yield process
         finally:
             process.kill()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE VIEW more AS WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x FROM n",
+        "CREATE TRIGGER more AFTER INSERT ON trial BEGIN DELETE FROM outcome; END",
+        "CREATE TABLE more (x)",
+        "ALTER TABLE note ADD COLUMN more GENERATED ALWAYS AS (zeroblob(1000000000))",
+    ],
+)
+def test_a_journal_with_more_than_its_tables_is_refused(statement: str, tmp_path: Path) -> None:
+    with Journal.write(tmp_path) as journal:
+        journal.note("plan", "x")
+    with closing(sqlite3.connect(tmp_path / "journal.sqlite")) as connection:
+        connection.execute(statement)
+        connection.commit()
+    for opening in (Journal.read, Journal.write):
+        with pytest.raises(ZooError, match=r"is damaged \(it has other tables, views or triggers than a journal\)"):
+            opening(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import json
@@ -14,6 +15,7 @@ import pytest
 from browser import AXE
 
 from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.export import web_runtime
 from fbnetv3_zoo.export.web_runtime import RUNTIME, SCRIPT, PinnedPackage, npm, package_files
 from fbnetv3_zoo.weights.store import Store
 
@@ -179,3 +181,15 @@ def test_the_runtime_itself() -> None:
     assert parts.keys() == RUNTIME.files.keys()
     assert 10e6 < sum(map(len, parts.values())) < 20e6
     assert b"v1.30.0" in parts[f"dist/{SCRIPT}"][:200]
+
+
+def test_archives_made_to_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "package.tgz"
+    header = bytearray(tarfile.TarInfo("package/package.json").tobuf(tarfile.GNU_FORMAT))
+    header[124:136] = b"\xff" * 8 + (-512 & 0xFFFFFFFF).to_bytes(4, "big")  # a negative size leads back to here
+    header[148:156] = b"%06o\0 " % (sum(header[:148]) + 8 * 32 + sum(header[156:512]))
+    path.write_bytes(gzip.compress(bytes(header) + b"\0" * 2048))
+    assert refusal(path).startswith(f"{path}: cannot be read as a .tgz (a file of -512 bytes, which are not there)")
+    monkeypatch.setattr(web_runtime, "LARGEST_ARCHIVE", 1 << 20)
+    path.write_bytes(gzip.compress(b"\0" * (1 << 21)))
+    assert refusal(path).startswith(f"{path}: unpacks to more than 1,048,576 by")
