@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from fbnetv3_zoo.detection.entries import Entries
+from fbnetv3_zoo.detection.entries import Entries, is_unicode
 from fbnetv3_zoo.detection.faults import Faults, in_brief
 from fbnetv3_zoo.detection.headers import orientation_of, sizes_of, turned_back
 from fbnetv3_zoo.detection.image_folder import ImageFolder
@@ -133,7 +133,7 @@ class _Reader:
             number, name = _field(entry, "id"), _field(entry, "name")
             if type(number) is not int or not isinstance(name, str) or number in found:
                 raise ZooError(f"{self.path}: categories[{n}] needs a whole number 'id' of its own and a text 'name'")
-            if not _is_unicode(name):
+            if not is_unicode(name):
                 raise ZooError(f"{self.path}: categories[{n}] has a 'name' that is no Unicode text; write another")
             if name in names:
                 self.faults.add("categories of the name of another, taken for the same", name)
@@ -207,10 +207,6 @@ def _listed(entry: Any, name: str, known: Mapping[int, T]) -> T | None:
     """What the number in a field stands for; None for one that is not listed, and for what is no whole number."""
     number = _field(entry, name)
     return known.get(number) if type(number) is int else None
-
-
-def _is_unicode(text: str) -> bool:
-    return not any("\ud800" <= sign <= "\udfff" for sign in text)
 
 
 def _corners(box: Any) -> list[float] | None:

@@ -14,6 +14,7 @@ from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.ops import FrozenBatchNorm2d
 
 from fbnetv3_zoo.arch import Arch
+from fbnetv3_zoo.detection.entries import is_unicode
 from fbnetv3_zoo.detection.faster_rcnn import Settings, faster_rcnn_c4, faster_rcnn_fpn
 from fbnetv3_zoo.detection.published import DETECTORS
 from fbnetv3_zoo.errors import LARGEST, ZooError, check_number, nearest
@@ -57,6 +58,9 @@ class DetectorSpec:
             raise ZooError(f"unknown detector {self.published!r}{nearest(self.published, DETECTORS)}")
         if not self.class_names:
             raise ZooError("DetectorSpec.class_names is empty; name at least one kind of object")
+        for name in self.class_names:
+            if not isinstance(name, str) or not is_unicode(name):
+                raise ZooError(f"DetectorSpec.class_names has {name!r}, which is no Unicode text; write another")
         if self.arch is not None and self.arch.in_channels != 3:
             raise ZooError(f"DetectorSpec.arch takes {self.arch.in_channels} channels; detectors see images as RGB, 3")
         if (self.mean is None) != (self.std is None):

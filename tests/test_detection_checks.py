@@ -277,6 +277,11 @@ def test_a_file_of_many_gigabytes_is_refused_by_its_size(tmp_path: Path) -> None
     assert f"is larger than {LARGEST_FILE:,} bytes" in refusal(lambda: read_coco(path, tmp_path))
 
 
+def test_an_entry_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, lambda told: told["annotations"][0].update(segmentation=["[]" * (9 << 20)]))
+    assert "an entry of 'annotations' has 18,87" in refusal(lambda: read_coco(path, tmp_path))
+
+
 def test_what_is_not_used_is_skipped(tmp_path: Path) -> None:
     path = write(tmp_path)
     told = json.loads(path.read_text())
