@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import fuzz_weights  # noqa: F401 - makes its formats known
 from fuzz_formats import FORMS, Form, Kind
 from fuzz_mutations import of_bytes, of_json, of_lines, of_text
 

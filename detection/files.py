@@ -8,10 +8,8 @@ from enum import Enum
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.models.detection import FasterRCNN
-from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
-from torchvision.ops import FrozenBatchNorm2d
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.detection.entries import is_unicode
@@ -20,6 +18,7 @@ from fbnetv3_zoo.detection.published import DETECTORS
 from fbnetv3_zoo.errors import LARGEST, ZooError, check_number, nearest
 from fbnetv3_zoo.model import FBNet
 from fbnetv3_zoo.plain import from_json, to_json
+from fbnetv3_zoo.weights.effective import effective_state, unwrapped
 from fbnetv3_zoo.weights.files import read_tensors, write_tensors
 
 FORMAT = "fbnetv3_zoo.detector"
@@ -101,10 +100,7 @@ def save_detector(model: FasterRCNN, spec: DetectorSpec, path: str | Path) -> No
     """
     if Path(path).suffix != ".safetensors":
         raise ZooError(f"{path}: weights are saved as .safetensors; change the ending")
-    model = _unwrapped(model)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    frozen = [name for name, module in model.named_modules() if isinstance(module, FrozenBatchNorm2d)]
-    tensors |= {f"{name}.num_batches_tracked": torch.zeros((), dtype=torch.int64) for name in frozen}
+    tensors = effective_state(unwrapped(model))
     check_tensors(spec, tensors, f"{path}: not written, as it could not be loaded again")
     write_tensors(path, tensors, {"format": FORMAT, "detector": to_json(spec)})
 
@@ -120,14 +116,6 @@ def load_detector(path: str | Path) -> tuple[FasterRCNN, DetectorSpec]:
     model = spec.build()
     model.load_state_dict(tensors)
     return model.eval(), spec
-
-
-def _unwrapped(model: nn.Module) -> nn.Module:
-    """The detector inside a compiled model or a wrapper such as DataParallel."""
-    for name in ("_orig_mod", "module"):
-        if not isinstance(model, GeneralizedRCNN) and isinstance(inner := getattr(model, name, None), nn.Module):
-            return _unwrapped(inner)
-    return model
 
 
 def check_tensors(spec: DetectorSpec, tensors: Mapping[str, Tensor], place: str) -> None:

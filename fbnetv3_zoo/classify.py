@@ -68,9 +68,11 @@ class Classifier:
         """The classifier that ``model``, in evaluation mode, is."""
         import torch
 
+        kind = next(model.parameters()).dtype
+
         def logits(images: Floats) -> Floats:
             with torch.inference_mode():
-                answer: Floats = model(torch.from_numpy(images)).float().numpy()
+                answer: Floats = model(torch.from_numpy(images).to(kind)).float().numpy()
             return answer
 
         return cls(model.description, logits)
@@ -81,6 +83,7 @@ class Classifier:
         if not images:
             return []
         logits = self.logits(stack(self.description.preprocess, images)).astype(np.float64)
+        _refuse_non_finite(logits, self.description)
         exponents = np.exp(logits - logits.max(1, keepdims=True))
         probabilities = exponents / exponents.sum(1, keepdims=True)
         ranked = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
@@ -88,6 +91,14 @@ class Classifier:
             [Prediction(self.description.name_of(int(c)), float(row[c])) for c in classes]
             for row, classes in zip(probabilities, ranked, strict=True)
         ]
+
+
+def _refuse_non_finite(logits: npt.NDArray[np.float64], description: Description) -> None:
+    wrong = ~np.isfinite(logits).all(1)
+    if wrong.any():
+        image = f"image {int(wrong.argmax()) + 1} of {len(logits)}"
+        told = f"{description.arch.name} answers NaN or infinity for {image}"
+        raise ZooError(f"{told}; its weights are damaged, or too large for how it computes: take another file")
 
 
 def _open(path: Path, threads: int | None, bfloat16: bool) -> Opened | Classifier:

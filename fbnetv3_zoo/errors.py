@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Iterable
 from enum import Enum
 from types import UnionType
@@ -16,15 +17,40 @@ class ZooError(ValueError):
     """Wrong input: one line that says what is wrong, where, and how to mend it.
 
     The command line prints the line and exits with code 2; a library user catches it as ``ValueError``. Of a message
-    that grew long, as a file holds long values, the beginning and the end are kept.
+    that grew long, as a file holds long values, the beginning and the end are kept; of addresses what is no secret.
     """
 
     def __init__(self, message: str) -> None:
+        message = without_secrets(message)
         super().__init__(message if len(message) <= 1200 else f"{message[:900]} ... {message[-200:]}")
 
 
 class Interrupted(Exception):  # noqa: N818 - nothing has gone wrong
     """A run was ended by SIGTERM, after a checkpoint; the message says where. The command exits with code 143."""
+
+
+_ADDRESS = re.compile(r"\b([a-z][a-z0-9+.-]*://)([^\s'\"<>]*)", re.IGNORECASE)
+
+
+def without_secrets(text: str) -> str:
+    """``text`` with only scheme, host, port and path of every address in it.
+
+    Users and passwords, queries (signed links carry their signature there) and fragments are for nobody else to see.
+    """
+    return _ADDRESS.sub(lambda found: found[1] + _place(found[2]), text) if "://" in text else text
+
+
+def _place(rest: str) -> str:
+    """Host, port and path of an address without its scheme; of an odd one, nothing that may be a password."""
+    rest, query = re.match(r"([^?#]*)(.*)", rest, re.DOTALL).groups()  # type: ignore[union-attr]
+    end = query[-1] if query.endswith((":", ";", ",", ")")) else ""  # of the sentence around it
+    host, slash, path = rest.partition("/")
+    if not _HOST.fullmatch(host.rpartition("@")[2]):
+        host, slash, path = path.rpartition("@")[2].partition("/") if "@" in path else ("...", "", "")
+    return f"{host.rpartition('@')[2]}{slash}{path}{end}"
+
+
+_HOST = re.compile(r"([^:@]*|\[[0-9a-f:]+\]?)(:\d*)?[;:,.)]*", re.IGNORECASE)
 
 
 def printable(text: str) -> str:

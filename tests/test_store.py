@@ -550,7 +550,7 @@ for offline in (True, False):
 def test_offline_touches_no_network(server: FaultyServer, tiny_arch: Arch, store: Store) -> None:
     address = server.address(NET)
     create(tiny_arch, pretrained=address, store=store)
-    name = f"tiny.at_{digest(f'{address}.other.safetensors'.encode())[:8]}"
+    name = f"tiny.at_{digest(f'{address}.other.safetensors'.encode())[:16]}"
     command = [sys.executable, "-c", UNPLUGGED, address, tiny_arch.to_json(), str(store.folder)]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=600)
     offline, online = f"{name}: not in the cache, and offline", "the network was touched"

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from fbnetv3_zoo.atomic import replacing
-from fbnetv3_zoo.errors import Interrupted, ZooError
+from fbnetv3_zoo.errors import Interrupted, ZooError, check_number, check_whole, in_short, shown
 from fbnetv3_zoo.marked import clear
-from fbnetv3_zoo.plain import json_text
+from fbnetv3_zoo.plain import json_text, parse_json
 from fbnetv3_zoo.recipe import ExponentialDecay, Recipe
 from fbnetv3_zoo.reproducible import in_order
 from fbnetv3_zoo.training.data.dataset import data_difference
@@ -168,18 +168,49 @@ def restore(
     tensors, metadata = parse(data, str(place))
     if metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
         raise ZooError(f"{place}: holds checkpoints of another release; begin anew in another folder")
-    stored = json.loads(metadata["identity"])
+    try:
+        return _restored(tensors, metadata, learner, identity=identity, epoch=epoch)
+    except _Other as error:
+        raise ZooError(f"{place}: the run was begun with another {error}; give another folder") from None
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        told = f"{place}: its newest checkpoint is whole but makes no sense ({in_short(error)})"
+        raise ZooError(f"{told}; delete it to go on from the one before") from None
+
+
+class _Other(Exception):  # noqa: N818 - says what is other
+    """The checkpoint is of another run."""
+
+
+def _restored(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, str], learner: State, *, identity: Mapping[str, str],
+    epoch: Callable[..., Any],
+) -> Progress:  # fmt: skip
+    stored = parse_json(metadata["identity"], "identity")
     if differing := [_named(key, stored.get(key), text) for key, text in identity.items() if stored.get(key) != text]:
-        raise ZooError(f"{place}: the run was begun with another {' and '.join(differing)}; give another folder")
+        raise _Other(" and ".join(differing))
+    progress = _progress(parse_json(metadata["progress"], "progress"), epoch)
     learner.student.load_state_dict(_under("student", tensors))
     if learner.average is not None:
         learner.average.load_state_dict(_under("average", tensors))
     for name, optimizer in learner.optimizers.items():
         _restore_optimizer(optimizer, _under(name, tensors))
-    if scaler := json.loads(metadata["scaler"]):  # empty where the run computed in another precision
+    if scaler := parse_json(metadata["scaler"], "scaler"):  # empty where the run computed in another precision
         learner.scaler.load_state_dict(scaler)
-    progress = json.loads(metadata["progress"])
-    return Progress(**{**progress, "history": tuple(epoch(**_with_nan(entry)) for entry in progress["history"])})
+    return progress
+
+
+def _progress(told: Mapping[str, Any], epoch: Callable[..., Any]) -> Progress:
+    history = tuple(epoch(**_with_nan(entry)) for entry in told["history"])
+    for number, finished in enumerate(history, start=1):
+        for name, value in asdict(finished).items():
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise ZooError(f"{name} of epoch {number} is {shown(value)}; it must be a number")
+    progress = Progress(**{**told, "history": history})
+    for name in ("epoch", "step", "skipped"):
+        check_whole(name, getattr(progress, name), at_least=0, at_most=1 << 50)
+    for name in ("loss", "seconds"):
+        check_number(name, getattr(progress, name), below=math.inf)
+    return progress
 
 
 def _with_nan(entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -204,11 +235,28 @@ def _tensors(learner: State) -> dict[str, Tensor]:
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     slots: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
-        index, name = key.split(".", 1)
+        index, _, name = key.partition(".")
+        if not index.isdecimal() or int(index) >= len(parameters):
+            raise ZooError(f"its optimizer has no parameter {shown(index)}")
+        if tensor.numel() != 1 and tensor.shape != parameters[int(index)].shape:
+            raise ZooError(f"{shown(name)} of parameter {index} has shape {tuple(tensor.shape)}")
         slots.setdefault(int(index), {})[name] = tensor
+    wanted = _SLOTS.get(type(optimizer).__name__)
+    odd = next((index for index, held in slots.items() if wanted and held.keys() != wanted), None)
+    if odd is not None:
+        raise ZooError(f"its optimizer keeps {', '.join(sorted(slots[odd]))} for parameter {odd}, another one's state")
     optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+_SLOTS = {
+    "SGD": {"momentum_buffer"},
+    "Adam": {"step", "exp_avg", "exp_avg_sq"},
+    "AdamW": {"step", "exp_avg", "exp_avg_sq"},
+    "RMSPropTF": {"square_average", "momentum_buffer"},
+}
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from typing import IO
 
 import requests
 
-from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.errors import ZooError, without_secrets
 from fbnetv3_zoo.weights.log import LOG
 from fbnetv3_zoo.weights.store import LARGEST_FILE
 
@@ -51,7 +51,7 @@ def download(
                 if attempt == attempts:
                     times = f"after {attempts} attempts" if attempts > 1 else "at the only attempt"
                     raise ZooError(f"{address}: {error} ({times})") from None
-                LOG.info("%s: %s; trying again", address, error)
+                LOG.info("%s: %s; trying again", without_secrets(address), without_secrets(str(error)))
                 own = pause * 2 ** min(attempt - 1, 30)
                 time.sleep(min(max(own, error.pause), _LONGEST_PAUSE))
 

@@ -14,12 +14,13 @@ from pathlib import Path
 from safetensors.torch import save as to_bytes
 
 from fbnetv3_zoo.description import Description
-from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.errors import ZooError, without_secrets
 from fbnetv3_zoo.reproducible import in_order
 from fbnetv3_zoo.weights import hub
 from fbnetv3_zoo.weights.convert import convert
 from fbnetv3_zoo.weights.download import Progress, download
 from fbnetv3_zoo.weights.files import entries_of, read_weights
+from fbnetv3_zoo.weights.fit import refuse_non_finite
 from fbnetv3_zoo.weights.foreign import parse_any
 from fbnetv3_zoo.weights.log import LOG
 from fbnetv3_zoo.weights.records import Record, Source
@@ -172,7 +173,8 @@ def _lock(file: LockedFile, source: Source, address: str, store: Store) -> None:
     if locked.sha256.startswith(source.sha256):  # another process may have been faster, and have got another file
         _refuse_other(file, locked.sha256, source, address, store)
     if first and not source.sha256:
-        LOG.warning("%s: no digest is published; recorded SHA-256 %s in %s", address, file.sha256, store.lock_path)
+        shown = without_secrets(address)
+        LOG.warning("%s: no digest is published; recorded SHA-256 %s in %s", shown, file.sha256, store.lock_path)
 
 
 def _refuse_other(file: LockedFile, wanted: str, source: Source, address: str, store: Store) -> None:
@@ -209,7 +211,7 @@ def _converted(record: Record, data: bytes, address: str, sha256: str) -> bytes:
     """A file's contents as this project writes them, strictly for the record's network."""
     # The name's ending tells the format: not that of a query, nor of a repository's name.
     hosted = address.startswith("hf-hub:")
-    name = f"{address}/{hub.FILE_NAME}" if hosted else address if is_local(address) else address.split("?")[0]
+    name = f"{address}/{hub.FILE_NAME}" if hosted else without_secrets(address)
     tensors, metadata = parse_any(data, name)
     try:
         description = Description.from_metadata(metadata)
@@ -223,7 +225,8 @@ def _converted(record: Record, data: bytes, address: str, sha256: str) -> bytes:
         raise ZooError(f"{address}: holds {description.arch.name} in another form than {record.name}; refused")
     licence = record.licence.value if record.licence else description.licence
     description = replace(description, weights=record.name, licence=licence)
-    text = {**description.to_metadata(), "source": address, SOURCE_SHA256: sha256}
+    text = {**description.to_metadata(), "source": without_secrets(address), SOURCE_SHA256: sha256}
+    refuse_non_finite(tensors, address)
     floats = {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
     return in_order(to_bytes({name: tensor.contiguous() for name, tensor in floats.items()}, text))
 

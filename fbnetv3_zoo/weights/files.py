@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
-from torch import Tensor
+from torch import Tensor, nn
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.atomic import replacing
@@ -17,22 +17,48 @@ from fbnetv3_zoo.description import Description
 from fbnetv3_zoo.errors import ZooError, in_short
 from fbnetv3_zoo.model import FBNet
 from fbnetv3_zoo.paths import check_file, read_file
+from fbnetv3_zoo.plain import parse_json
 from fbnetv3_zoo.reproducible import in_order
 from fbnetv3_zoo.weights import hub
-from fbnetv3_zoo.weights.fit import assemble, skeleton
+from fbnetv3_zoo.weights.effective import effective_state, unwrapped
+from fbnetv3_zoo.weights.fit import assemble, fitted, skeleton
 from fbnetv3_zoo.weights.store import LARGEST_FILE, Store
 
 # What safetensors and torch raise for damaged headers: found by 20,000 of them (tests/fuzz_headers.py).
 _UNREADABLE = (SafetensorError, ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError)
 
 
-def save(model: FBNet, path: str | Path) -> None:
-    """Write ``model`` to ``path`` (``.safetensors``), so that :func:`load` restores it from the file alone."""
+def save(model: nn.Module, path: str | Path) -> None:
+    """Write ``model`` to ``path`` (``.safetensors``), so that :func:`load` restores it from the file alone.
+
+    ``model`` is an :class:`FBNet`, compiled or wrapped (``DataParallel``, an averaged model) or not. Pruned and
+    parametrised weights are written as the values that they have in evaluation; a classifier that was replaced by one
+    of another width is described by its width. Raises :class:`ZooError` for a network that :func:`load` could not
+    restore, before anything is written.
+    """
     if Path(path).suffix != ".safetensors":
         raise ZooError(f"{path}: weights are saved as .safetensors; change the ending")
-    metadata = model.description.to_metadata()
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    write_tensors(path, tensors, metadata)
+    network = unwrapped(model)
+    if not isinstance(network, FBNet):
+        raise ZooError(f"{path}: a {type(network).__name__} is no network of this project; save one that create() made")
+    tensors = effective_state(network)
+    description = _described_by(tensors, network.description)
+    wanted = skeleton(description.arch).state_dict()
+    try:
+        fitting = fitted(tensors, wanted, description.arch.name, str(path))
+    except ZooError as error:
+        remedy = "undo what changed its layers (torch.nn.utils), or move the weights into a network that create() made"
+        raise ZooError(f"{error}; {remedy}") from None
+    write_tensors(path, {name: fitting[name] for name in wanted}, description.to_metadata())
+
+
+def _described_by(tensors: Mapping[str, Tensor], description: Description) -> Description:
+    """``description`` with the classes that the classifier among ``tensors`` has."""
+    weight, bias = tensors.get("classifier.weight"), tensors.get("classifier.bias")
+    old = description.arch.num_classes
+    if weight is None or bias is None or weight.ndim != 2 or bias.shape != weight.shape[:1] or len(bias) in (0, old):
+        return description
+    return replace(description, arch=replace(description.arch, num_classes=len(bias)), class_names=None)
 
 
 def load(path: str | Path, *, dropout: float = 0.0, stochastic_depth: float = 0.0) -> FBNet:
@@ -68,17 +94,17 @@ def read_weights(path: str | Path) -> bytes:
 def parse(data: bytes, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """All tensors and metadata entries of a safetensors file's contents; the tensors have memory of their own."""
     try:
-        tensors = from_bytes(data)
+        tensors, entries = from_bytes(data), entries_of(data)
     except _UNREADABLE as error:
         raise ZooError(f"{name}: cannot be read as safetensors ({in_short(error)}); fetch or save it again") from None
     if unfit := next((key for key in tensors if not key.isprintable()), None):
         raise ZooError(f"{name}: cannot be read as safetensors ({unfit[:80]!r} is no tensor's name); save it again")
-    return tensors, entries_of(data)
+    return tensors, entries
 
 
 def entries_of(data: bytes) -> dict[str, str]:
     """The metadata entries in a sound safetensors file's contents."""
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    header = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")], "its header")
     entries: dict[str, str] = header.get("__metadata__") or {}
     return entries
 

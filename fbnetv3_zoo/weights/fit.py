@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -31,15 +32,16 @@ def assemble(
     Args:
         model: what is filled and returned.
         description: network, preprocessing and class names that the weights come with.
-        tensors: state dict, exactly that of the network.
+        tensors: state dict, exactly that of the network; numbers of any floating-point kind, which become float32.
         source: what errors begin with.
         num_classes: width of the classifier; where it differs from the description's, a new one with initial values
             is put in its place, and the log says so.
         in_channels: channels of the images; where they differ, the stem is adapted (:func:`adapt_stem`).
         generator: source of a new classifier's values.
     """
-    _refuse_differences(tensors, model.state_dict(), description.arch.name, source)
-    _fill(model, tensors)
+    wanted = model.state_dict()
+    given = fitted(tensors, wanted, description.arch.name, source)
+    _fill(model, {name: tensor.to(wanted[name].dtype) for name, tensor in given.items()})
     model.preprocess, model.class_names = description.preprocess, description.class_names
     model.weights, model.licence = description.weights, description.licence
     if in_channels is not None and in_channels != model.arch.in_channels:
@@ -83,7 +85,11 @@ def adapt_stem(weight: Tensor, in_channels: int) -> Tensor:
     return weight.repeat(1, turns, 1, 1)[:, :in_channels].contiguous() * (old / in_channels)
 
 
-def _refuse_differences(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], name: str, source: str) -> None:
+def fitted(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], name: str, source: str) -> Mapping[str, Tensor]:
+    """``given``, checked: the tensors ``wanted`` of the network ``name``, all of them finite.
+
+    Raises :class:`ZooError`, which begins with ``source``, for anything else.
+    """
     missing, left_over = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
     shapes = [key for key in wanted.keys() & given.keys() if wanted[key].shape != given[key].shape]
     if missing or left_over:
@@ -96,5 +102,23 @@ def _refuse_differences(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor
         shape, right = str(tuple(given[key].shape))[:80], tuple(wanted[key].shape)
         raise ZooError(f"{source}: does not fit {name}: {key} has shape {shape}, not {right}")
     for key in sorted(given):
-        if wanted[key].is_floating_point() and not given[key].is_floating_point():
+        if wanted[key].is_floating_point() and given[key].dtype not in _FLOATS:
             raise ZooError(f"{source}: does not fit {name}: {key} is {given[key].dtype}; it must be floating point")
+        if not wanted[key].is_floating_point() and (given[key].is_complex() or given[key].is_quantized):
+            raise ZooError(f"{source}: does not fit {name}: {key} is {given[key].dtype}; it must be a whole number")
+    refuse_non_finite(given, source)
+    return given
+
+
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
+
+def refuse_non_finite(tensors: Mapping[str, Tensor], source: str) -> None:
+    """Raise :class:`ZooError` where a tensor has values that are no finite float32; the error names it."""
+    for key in sorted(tensors):
+        tensor = tensors[key]
+        if not tensor.is_floating_point() or math.isfinite(float(tensor.float().sum())):  # fast, and nearly always all
+            continue
+        if wrong := int((~tensor.float().isfinite()).sum()):
+            told = f"{wrong} of its {tensor.numel()} values are" if tensor.numel() > 1 else "its value is"
+            raise ZooError(f"{source}: {key} is damaged: {told} NaN or infinite; take a file from before that")

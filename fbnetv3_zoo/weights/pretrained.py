@@ -17,6 +17,7 @@ from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.model import FBNet
 from fbnetv3_zoo.preprocess import Preprocess
 from fbnetv3_zoo.weights import hub
+from fbnetv3_zoo.weights.address import identity_of
 from fbnetv3_zoo.weights.convert import convert
 from fbnetv3_zoo.weights.fetch import read
 from fbnetv3_zoo.weights.files import describe, parse, read_weights, same_weights
@@ -70,8 +71,8 @@ class Wanted:
         if model is None or model.arch != description.arch:
             model = self.skeleton(description.arch)
         return assemble(
-            model, description, {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()},
-            source, num_classes=num_classes, in_channels=in_channels, generator=self.generator,
+            model, description, tensors, source, num_classes=num_classes, in_channels=in_channels,
+            generator=self.generator,
         )  # fmt: skip
 
     def _convert(self, tensors: dict[str, Tensor], source: str) -> tuple[Description, dict[str, Tensor]]:
@@ -144,7 +145,7 @@ def _record_of(arch: Arch, place: str | Path, local: bytes | None) -> Record | N
         address, pin, pinned = str(place).partition("#sha256=")
         if pin and not re.fullmatch(r"[0-9a-fA-F]{8,64}", pinned):
             raise ZooError(f"{place}: #sha256= wants 8 to 64 hexadecimal digits after it")
-        tag = f"at_{hashlib.sha256(address.encode()).hexdigest()[:8]}"
+        tag = f"at_{hashlib.sha256(identity_of(address).encode()).hexdigest()[:16]}"
         source = Source(address, pinned.lower())
     elif local is not None:
         source, tag = Source(str(Path(place).expanduser()), sha256_of(local)), "local"

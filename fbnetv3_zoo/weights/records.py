@@ -17,6 +17,7 @@ from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.errors import ZooError, nearest
 from fbnetv3_zoo.preprocess import Preprocess
 from fbnetv3_zoo.rows import Conv
+from fbnetv3_zoo.weights.address import file_name_of
 from fbnetv3_zoo.zoo import ARCHS, PUBLISHED, find_arch
 
 
@@ -79,8 +80,11 @@ class Source:
     @property
     def file_name(self) -> str:
         """The name of the file at the address."""
-        name = self.address.split("?")[0].rstrip("/").rpartition("/")[2]
-        return "model.safetensors" if self.address.startswith("hf-hub:") else name
+        if self.address.startswith("hf-hub:"):
+            return "model.safetensors"
+        return (
+            file_name_of(self.address) if self.address.startswith(("http://", "https://")) else Path(self.address).name
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,94 @@
+"""The weights that a module computes with, under the names of the plain network: what a file is to hold.
+
+Users wrap networks and change how their layers keep weights. What that leaves in a state dict would fit no network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+_WRAPPERS = ("_orig_mod", "module", "_checkpoint_wrapped_module", "_fsdp_wrapped_module")
+"""Where torch.compile, DataParallel and its kin, an averaged model, and checkpoint wrappers keep what they wrap."""
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The module inside any wrappers."""
+    while (inner := _wrapped_by(model)) is not None:
+        model = inner
+    return model
+
+
+def _wrapped_by(model: nn.Module) -> nn.Module | None:
+    return next((model._modules[name] for name in _WRAPPERS if name in model._modules), None)
+
+
+@torch.no_grad()
+def effective_state(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict of ``model`` without wrappers; parametrised and masked weights as they are in evaluation.
+
+    Tensors are on the CPU, contiguous, and share no memory with one another.
+    """
+    state: dict[str, Tensor] = dict(model.state_dict())
+    for place, module in model.named_modules():
+        prefix = f"{place}." if place else ""
+        for name, tensor, replaced in _own(module):
+            for key in [key for key in state if key.startswith(tuple(prefix + old for old in replaced))]:
+                del state[key]
+            state[prefix + name] = tensor
+        if type(module).__name__ == "FrozenBatchNorm2d":  # torchvision's; its other values are a norm's
+            state.setdefault(f"{prefix}num_batches_tracked", torch.zeros((), dtype=torch.int64))
+    return _apart({_plain(key): tensor.detach().cpu().contiguous() for key, tensor in state.items()})
+
+
+def _own(module: nn.Module) -> Iterator[tuple[str, Tensor, tuple[str, ...]]]:
+    """Tensors that ``module`` computes from others: name, value, and beginnings of the names of those."""
+    if parametrize.is_parametrized(module):
+        with _in_evaluation(module):
+            for name in module.parametrizations:  # type: ignore[union-attr]
+                yield name, getattr(module, name), (f"parametrizations.{name}.",)
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(hook, BasePruningMethod):
+            name = hook._tensor_name  # type: ignore[attr-defined]
+            mask, whole = getattr(module, f"{name}_mask"), getattr(module, f"{name}_orig")
+            yield name, mask.to(whole.dtype) * whole, (f"{name}_mask", f"{name}_orig")
+        elif isinstance(hook, WeightNorm):
+            yield hook.name, hook.compute_weight(module), (f"{hook.name}_g", f"{hook.name}_v")
+        elif isinstance(hook, SpectralNorm):
+            told = hook.compute_weight(module, do_power_iteration=False)
+            yield hook.name, told, tuple(f"{hook.name}_{part}" for part in ("orig", "u", "v"))
+
+
+@contextmanager
+def _in_evaluation(module: nn.Module) -> Iterator[None]:
+    """Keep parametrisations from moving on when they are asked, as spectral norm does in training."""
+    training = [part for part in module.modules() if part.training]
+    for part in training:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
+
+
+def _plain(key: str) -> str:
+    return ".".join(part for part in key.split(".") if part not in _WRAPPERS)
+
+
+def _apart(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copies of the tensors whose memory another one has, too: a file cannot say that."""
+    seen: set[int] = set()
+    for key, tensor in state.items():
+        place = tensor.untyped_storage().data_ptr()
+        if place in seen and tensor.numel():
+            state[key] = tensor.clone()
+        seen.add(place)
+    return state
