@@ -25,7 +25,7 @@ from fbnetv3_zoo.detection.evaluate import AveragePrecision, Detections, average
 from fbnetv3_zoo.detection.faults import Unreadable
 from fbnetv3_zoo.detection.files import DetectorSpec, save_detector
 from fbnetv3_zoo.detection.fitting import check_scalable, mirrored, to_judge_by, to_train_on
-from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.errors import ZooError, printable
 from fbnetv3_zoo.model import FBNet
 from fbnetv3_zoo.pixels import to_eight_bits
 from fbnetv3_zoo.recipe import Recipe
@@ -45,7 +45,7 @@ Target = dict[str, Tensor]
 class DetectionEpoch:
     """One finished epoch, a line of ``metrics.jsonl``: mean loss, average precision in validation, seconds.
 
-    ``skipped`` counts the training images of this epoch that could not be read and were replaced by others.
+    ``skipped`` counts the training images of this epoch that could not be read, each once, and were replaced by others.
     """
 
     epoch: int
@@ -293,11 +293,11 @@ class _Run:
     def _step(self, order: np.ndarray[tuple[int], np.dtype[np.int64]]) -> float:
         began, at, size = time.monotonic(), self.progress, self.recipe.batch_size
         chosen = order[at.step * size : (at.step + 1) * size]
-        pairs, skipped = [], 0
+        pairs, bad = [], list[str]()
         for index in chosen:
             pair, replaced = self._example_or_next(int(index))
             pairs.append(pair)
-            skipped += replaced
+            bad += replaced
         rate = self.recipe.learning_rate_at(at.epoch, (at.step + 1) / self.steps)
         seed = seed_of(self.recipe.seed, at.epoch, at.step)
         loss = self.learner.step([image for image, _ in pairs], [box for _, box in pairs], rate=rate, seed=seed)
@@ -306,19 +306,21 @@ class _Run:
                 f"loss is {loss} in epoch {at.epoch + 1}, step {at.step + 1}, at learning rate {rate:.4g}; "
                 f"lower learning_rate ({self.recipe.learning_rate:g})"
             )
-        self.progress = at.after_step(loss, time.monotonic() - began, skipped)
+        self.progress = at.after_step(loss, time.monotonic() - began, bad)
         return loss
 
-    def _example_or_next(self, index: int) -> tuple[tuple[Tensor, Target], bool]:
-        """An example, and whether it stands for one that could not be read: then it is the next that can be."""
+    def _example_or_next(self, index: int) -> tuple[tuple[Tensor, Target], list[str]]:
+        """An example, and those that could not be read before it: then it is the next that can be."""
+        bad: list[str] = []
         for further in range(len(self.samples)):
             try:
-                return self._example((index + further) % len(self.samples)), further > 0
+                return self._example((index + further) % len(self.samples)), bad
             except ZooError as error:
                 if further + 1 == len(self.samples):
                     raise
                 path = self.samples[(index + further) % len(self.samples)].path
                 self.unreadable.lose(path, "replaced by another in training", error)
+                bad.append(printable(str(path)))
         raise AssertionError("a run has samples")
 
     def _example(self, index: int) -> tuple[Tensor, Target]:
@@ -353,7 +355,7 @@ class _Run:
             ap50=precision.ap50,
             images_per_second=round(self.steps * self.recipe.batch_size / at.seconds, 2),
             seconds=round(at.seconds + time.monotonic() - began, 2),
-            skipped=at.skipped,
+            skipped=len(at.bad),
         )
         self.progress = at.after_epoch(epoch)
         self.progress.write_metrics(self.folder)

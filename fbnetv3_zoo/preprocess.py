@@ -139,6 +139,10 @@ class Preprocess:
             image = image.resize(size, Image.Resampling[self.interpolation.name])
         return image.crop((left, top, left + self.resolution, top + self.resolution))
 
+    def check_size(self, width: int, height: int) -> None:
+        """Raise :class:`ZooError` for an image of so many pixels that is too thin: resized, it would be too large."""
+        self._frame(width, height)
+
     def _frame(self, width: int, height: int) -> tuple[tuple[int, int], tuple[int, int]]:
         """Width and height to resize an image of this size to, and left and top of the crop from it."""
         short = min(width, height)

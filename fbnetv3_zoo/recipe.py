@@ -169,7 +169,8 @@ class Distillation:
 class Recipe:
     """How a network is trained.
 
-    ``batch_size`` counts the images of one optimizer step over all processes. ``learning_rate`` is the peak: the rate
+    ``batch_size`` counts the images of one optimizer step over all processes; where there are fewer to train on, a run
+    takes the recipe :meth:`for_images`. ``learning_rate`` is the peak: the rate
     rises linearly from 0 over ``warmup_epochs``, then falls as ``schedule`` says. ``weight_decay`` leaves out norms and
     biases; it is added to the gradient (L2), with AdamW decoupled. Gradients longer than ``clip_norm`` together are
     shortened to it (0: never). ``ema_decay`` is the factor per step of the moving average over parameters and buffers
@@ -234,6 +235,10 @@ class Recipe:
         ratio = batch_size / self.batch_size
         rate = self.learning_rate * (math.sqrt(ratio) if isinstance(self.optimizer, AdamW) else ratio)
         return replace(self, batch_size=batch_size, learning_rate=rate, ema_decay=self.ema_decay**ratio)
+
+    def for_images(self, count: int) -> Recipe:
+        """This recipe for so many images to train on: with batches of all of them where one of its own has more."""
+        return self if count >= self.batch_size or count < 2 else self.for_batch_size(count)
 
     def values(self) -> dict[str, Any]:
         """Every single choice by its dotted name, ``optimizer.momentum`` and so on, defaults included."""

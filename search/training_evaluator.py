@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from fbnetv3_zoo.errors import ZooError, check_whole, nearest
 from fbnetv3_zoo.factory import create
 from fbnetv3_zoo.preprocess import Preprocess
-from fbnetv3_zoo.recipe import Recipe
+from fbnetv3_zoo.recipe import SGD, Augmentation, Recipe
 from fbnetv3_zoo.search.space import Candidate
 from fbnetv3_zoo.training import Dataset, find_dataset
 from fbnetv3_zoo.training.evaluate import evaluate
 from fbnetv3_zoo.training.execution import Execution
+from fbnetv3_zoo.training.headers import look_before_run
 from fbnetv3_zoo.training.learner import Learner
-from fbnetv3_zoo.training.loader import TrainingBatches, seed_of
+from fbnetv3_zoo.training.loader import TrainingBatches, fitted, seed_of
 from fbnetv3_zoo.training.loop import EXPLODED
 from fbnetv3_zoo.training.world import World
 from fbnetv3_zoo.zoo import find_arch
@@ -46,6 +47,12 @@ class TrainingEvaluator:
     def __post_init__(self) -> None:
         check_whole("TrainingEvaluator.resolution", self.resolution)
 
+    def look(self) -> None:
+        """Look at the headers of all images: a search would find what is wrong with them in its trials, one by one."""
+        data = _opened(self.data, self.data_seed, self.subset)
+        anywhere = Recipe(1, 2, SGD(), 0.1, Augmentation(crop_area=0.5))
+        look_before_run(data, data.preprocess(self.resolution), anywhere, execution=self.execution)
+
     def __call__(self, candidate: Candidate, epochs: int) -> Sequence[float]:
         """Accuracies; a loss that explodes ends the training, as in `train`, and the rest of the curve is NaN."""
         if candidate.recipe is None:
@@ -58,6 +65,7 @@ class TrainingEvaluator:
 
     def _train(self, candidate: Candidate, recipe: Recipe, data: Dataset, epochs: int) -> list[float]:
         preprocess = data.preprocess(candidate.arch.resolution if candidate.arch else self.resolution)
+        recipe = fitted(recipe, len(data["train"]), tell=False)
         network = _build(candidate, recipe, data)
         network.preprocess = preprocess  # type: ignore[assignment]
         world = World(device=torch.device(self.execution.device))

@@ -102,7 +102,7 @@ def test_resumed_and_told_to_scripts(home: Home) -> None:
     lines = home.resumed.err.splitlines()
     assert [bool(re.fullmatch(LINE.format(n, 3), line)) for n, line in enumerate(lines, 2)] == [True, True]
     found, told = json.loads(home.resumed.out), _metrics(home.folder / "run")
-    assert list(found) == ["folder", "last_epoch", "test"]
+    assert list(found) == ["folder", "last_epoch", "test", "bad_images", "warning"]
     assert found["folder"] == str(home.folder / "run")
     assert [line["epoch"] for line in told] == [1, 2, 3]
     assert found["last_epoch"] == told[-1]
@@ -202,16 +202,16 @@ def test_every_option_arrives(home: Home, monkeypatch: pytest.MonkeyPatch, tmp_p
     given = _given(
         monkeypatch, "--output", tmp_path / "new", "--model", "fbnetv3_b", "--small-images", "--width", 0.5,
         "--depth", 2, "--resolution", 40, "--subset", home.folder / "subset.json", "--recipe", "cifar10",
-        "--epochs", 7, "--batch-size", 256, "--learning-rate", 0.3, "--seed", 5, "--teacher", "t.onnx",
+        "--epochs", 7, "--batch-size", 64, "--learning-rate", 0.3, "--seed", 5, "--teacher", "t.onnx",
         "--weights", "w.safetensors", "--weight-levels", 63, "--resume", "--device", "cuda:1", "--workers", 3,
         "--precision", "bf16", "--compile", "--gradient-checkpointing", "--accumulation", 4, "--checkpoint-steps", 50,
         "--checkpoint-minutes", 2.5, "--keep-checkpoints", 9, "--on-bad-image", "skip", "--tensorboard", "--json",
     )  # fmt: skip
     assert given.arch == replace(ARCHS["fbnetv3_b"].for_small_images().scaled(width=0.5, depth=2), resolution=40)
     assert given.recipe == replace(
-        RECIPES["cifar10"].for_batch_size(256), epochs=7, learning_rate=0.3, weight_levels=63, seed=5
+        RECIPES["cifar10"].for_batch_size(64), epochs=7, learning_rate=0.3, weight_levels=63, seed=5
     )
-    assert given.recipe.ema_decay == pytest.approx(RECIPES["cifar10"].ema_decay ** 2)
+    assert given.recipe.ema_decay == pytest.approx(RECIPES["cifar10"].ema_decay ** 0.5)
     assert (given.teacher, given.pretrained, given.resume) == ("t.onnx", "w.safetensors", True)
     assert given.execution == Execution(
         device="cuda:1", workers=3, precision=Precision.BFLOAT16, compile=True, gradient_checkpointing=True,

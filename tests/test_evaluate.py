@@ -180,7 +180,7 @@ def test_the_record_image_by_image() -> None:
     assert found.probabilities == pytest.approx(softmax[range(4), [0, 2, 2, 0]].numpy(), rel=1e-12)
     assert found.class_names == ("0", "1", "2")
     assert found.wrong.tolist() == [1, 3, 2]
-    assert found.confusion.tolist() == [[1, 0, 1], [0, 0, 1], [1, 0, 0]]
+    assert found.answers.tolist() == [[0, 0, 1], [0, 2, 1], [1, 2, 1], [2, 0, 1]]
     assert [(row.name, row.images, row.right, row.fraction) for row in found.per_class] == [
         ("0", 2, 1, 0.5),
         ("1", 1, 0, 0.0),
@@ -197,8 +197,11 @@ def test_what_is_derived_agrees(data: st.DataObject) -> None:
     labels = data.draw(st.lists(st.integers(0, classes - 1), min_size=images, max_size=images))
     found = _measure(logits, labels)
     assert ((found.ranks == 0) == (found.predicted == found.labels)).all()
-    assert found.confusion.diagonal().sum() == sum(row.right for row in found.per_class) == found.top1
-    assert found.confusion.sum() == sum(row.images for row in found.per_class) == images
+    true, answered, counts = found.answers.T
+    assert counts[true == answered].sum() == sum(row.right for row in found.per_class) == found.top1
+    assert counts.sum() == sum(row.images for row in found.per_class) == images
+    assert (np.diff(counts) <= 0).all()
+    assert len({*zip(true.tolist(), answered.tolist(), strict=True)}) == len(counts)
     assert sorted(found.wrong) == np.flatnonzero(found.predicted != found.labels).tolist()
     json.loads(json.dumps(found.summary(), allow_nan=False))
 
@@ -343,3 +346,23 @@ def test_two_processes_give_the_record_of_one(tmp_path: Path) -> None:
     remedy = "cannot be read as an image (truncated); with --on-bad-image skip such images are left out and counted"
     told = [f"5.png: {remedy}", f"2.png: {remedy}"]
     assert json.loads(done.stdout) == [[[True] * 7, told, 2]] * 2
+
+
+def test_chance_is_the_commonest_class() -> None:
+    """What always answering it would get; a result has to be above that by its whole interval."""
+    labels = [0] * 30 + [1] * 70
+    always = _measure([[0, 1]] * 100, labels)
+    assert (always.commonest, always.fraction, always.beats_chance) == (("1", 0.7), 0.7, False)
+    better = _measure([[1, 0]] * 30 + [[0, 1]] * 70, labels)
+    assert (better.commonest, better.fraction, better.beats_chance) == (("1", 0.7), 1.0, True)
+
+
+def test_a_record_of_very_many_classes_is_small() -> None:
+    """A table of all classes by all classes would take 49 GiB."""
+    classes, images = 81_313, 40
+    logits = np.zeros((images, classes), dtype=np.float32)
+    logits[range(images), range(images)] = 1
+    found = _measure(logits.tolist(), [*range(images - 1), classes - 1])
+    assert len(found.per_class) == classes
+    assert found.answers.shape == (images, 3)
+    assert found.answers[found.answers[:, 0] != found.answers[:, 1]].tolist() == [[classes - 1, images - 1, 1]]

@@ -383,7 +383,7 @@ def test_network_run_and_machine(page: Any, tiny_arch: Arch) -> None:
     )
     assert read.told("Run") == (
         "Run Data pets Images train 0, validation 8, test 8 Epochs 2 Training 1 h 30 min, 150 images/s while training "
-        "Evaluation 0.5 s, 16 images/s with reading and preparing Images replaced 3 that could not be read in training "
+        "Evaluation 0.5 s, 16 images/s with reading and preparing Images left out none "
         "Processes 2, each with 3 to prepare images Device cpu, float32"
     )
     machine = read.told("Machine")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fbnetv3_zoo.cli.common import Json, Pretrained, open_classifier, print_json
 from fbnetv3_zoo.cli.output import complain, say
-from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.errors import ZooError, printable
+
+if TYPE_CHECKING:
+    from fbnetv3_zoo.classify import Classifier, Prediction
 
 
 def classify(
@@ -32,13 +35,11 @@ def classify(
 
     Example: fbnetv3 classify cat.jpg dog.png --model fbnetv3_e --pretrained
     """
-    from fbnetv3_zoo.preprocess import read_image
-
     classifier = open_classifier(model, pretrained=pretrained)
     results, failed = [], False
     for path in images:
         try:
-            (predictions,) = classifier([read_image(path)], top=top)
+            (predictions,) = _answered(classifier, path, top)
         except ZooError as error:
             complain(f"error: {error}")
             failed = True
@@ -52,3 +53,14 @@ def classify(
         print_json(results)
     if failed:
         raise typer.Exit(2)
+
+
+def _answered(classifier: Classifier, path: Path, top: int) -> list[list[Prediction]]:
+    """What is in the image at ``path``; whatever is wrong with it is said with its name."""
+    from fbnetv3_zoo.images import read_image
+
+    image = read_image(path)
+    try:
+        return classifier([image], top=top)
+    except ZooError as error:
+        raise ZooError(f"{printable(str(path))}: {error}") from None

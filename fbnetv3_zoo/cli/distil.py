@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -48,6 +49,7 @@ def distil(
     checkpoint_minutes: running.CheckpointMinutes = 0.0,
     keep_checkpoints: running.Keep = 2,
     on_bad_image: running.OnBad = "raise",
+    skip_image_check: running.SkipImageCheck = False,
     as_json: Json = False,
 ) -> None:
     """Train a family in two steps: the largest network on labels, then all of them, itself included, from it.
@@ -64,9 +66,11 @@ def distil(
     for model in map(str.strip, models.split(",")):
         arch = derived_arch(model, small_images=small_images, width=width, depth=depth, resolution=resolution)
         chosen = _own_recipe(model) if recipe == "own" else running.recipe_for(recipe, data)
-        members.append(Member(arch, running.changed(chosen, options)))
-    images = find_dataset(data, seed=members[0].recipe.seed, subset=subset)
+        members.append(Member(arch, chosen))
+    images = find_dataset(data, seed=members[0].recipe.seed if seed is None else seed, subset=subset)
     check_outside(output, images.root)
+    count = len(images["train"])
+    members = [replace(one, recipe=running.changed(one.recipe, options, images=count)) for one in members]
     with TrainingProgress(max(member.recipe.epochs for member in members)) as progress:
         family = distil_family(
             members, images, output, teacher=teacher, resume=resume, execution=running.execution_of(options),
@@ -83,6 +87,7 @@ def distil(
         found = f"test accuracy {run.test}" if run.test else f"validation {run.epochs[-1].validation_top1:.2%}"
         say(f"{name} ({run.model.arch.name}, {how}): {found}")
         say(f"  {run.folder / 'report.html'}")
+        running.tell_of_trouble(run)
 
 
 def _own_recipe(model: str) -> Recipe:

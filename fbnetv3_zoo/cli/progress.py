@@ -28,8 +28,10 @@ class EpochBar:
         self.console = console()
         times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
         shown = self.console.is_terminal and leads()
-        self._progress = Progress(*columns, *times, console=self.console, disable=not shown)
-        self._task = self._progress.add_task("", total=epochs, epoch=1, loss=float("nan"), speed=0.0)
+        self._progress = Progress(
+            TextColumn("{task.fields[told]}"), *columns, *times, console=self.console, disable=not shown
+        )
+        self._task = self._progress.add_task("", total=epochs, epoch=1, loss=float("nan"), speed=0.0, told="")
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -42,7 +44,12 @@ class EpochBar:
 
     def move(self, epoch: int, step: int, steps: int, loss: float, speed: float = 0.0) -> None:
         """Move it to where ``step`` of ``steps`` in ``epoch`` is taken; all count from 1."""
-        self._progress.update(self._task, completed=epoch - 1 + step / steps, epoch=epoch, loss=loss, speed=speed)
+        place = epoch - 1 + step / steps
+        self._progress.update(self._task, completed=place, epoch=epoch, loss=loss, speed=speed, told="")
+
+    def tell(self, text: str) -> None:
+        """Show ``text`` before the bar, until it moves."""
+        self._progress.update(self._task, told=text)
 
 
 class TrainingProgress(EpochBar, Observer):
@@ -58,6 +65,10 @@ class TrainingProgress(EpochBar, Observer):
         """Print that the lines that follow are those of the run ``name``."""
         if leads():
             show_above(self.console, f"{name}:")
+
+    def on_look(self, done: int, total: int) -> None:
+        """Say how far it has come."""
+        self.tell(f"looking at images: {done:,} of {total:,} ")
 
     def on_step(self, step: Step) -> None:
         """Move the bar."""

@@ -43,6 +43,9 @@ Keep = Annotated[int, typer.Option("--keep-checkpoints", help="How many of the n
 OnBad = Annotated[
     Literal["raise", "skip"], typer.Option("--on-bad-image", help="An image that cannot be read: end, or go on.")
 ]
+SkipImageCheck = Annotated[
+    bool, typer.Option("--skip-image-check", help="Do not look at the headers of all images before the first epoch.")
+]
 ToTensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Write figures for TensorBoard as well.")]
 
 
@@ -58,13 +61,21 @@ def execution_of(options: Mapping[str, Any]) -> Execution:
     chosen = {f.name: options[f.name] for f in fields(Execution) if f.name in options}
     chosen["precision"] = Precision(chosen["precision"])
     chosen["on_bad_image"] = OnBadImage(chosen["on_bad_image"])
+    chosen["check_images"] = not options["skip_image_check"]
     return Execution(**chosen)
 
 
-def changed(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
-    """``recipe`` with a command's options ``batch_size``, ``epochs`` and so on where it has them and they are given."""
+def changed(recipe: Recipe, options: Mapping[str, Any], *, images: int | None = None) -> Recipe:
+    """``recipe`` with a command's options ``batch_size``, ``epochs`` and so on where it has them and they are given.
+
+    A learning rate that is given counts as it is, so the recipe is fitted to so many ``images`` to train on before.
+    """
     if options["batch_size"] is not None:
         recipe = recipe.for_batch_size(options["batch_size"])
+    if images is not None and options["learning_rate"] is not None:
+        from fbnetv3_zoo.training.loader import fitted
+
+        recipe = fitted(recipe, images, tell=leads())
     fields_ = ("epochs", "learning_rate", "weight_levels", "seed")
     return replace(recipe, **{field: options[field] for field in fields_ if options.get(field) is not None})
 
@@ -91,7 +102,8 @@ def observers_of(folder: Path, *, tensorboard: bool) -> list[Observer]:
 def outcome(run: Run) -> dict[str, Any]:
     """A finished run for scripts."""
     test = run.test.summary() if run.test else None
-    return {"folder": run.folder, "last_epoch": asdict(run.epochs[-1]), "test": test}
+    told = {"folder": run.folder, "last_epoch": asdict(run.epochs[-1]), "test": test}
+    return {**told, "bad_images": list(run.bad_images), "warning": run.warning or None}
 
 
 def print_outcome(run: Run) -> None:
@@ -102,3 +114,13 @@ def print_outcome(run: Run) -> None:
         say(f"test accuracy {run.test}")
     for name in ("model.safetensors", "best.safetensors", "report.html", "metrics.jsonl", "curve.png"):
         say(written(run.folder / name))
+    tell_of_trouble(run)
+
+
+def tell_of_trouble(run: Run) -> None:
+    """The images that a run could not use, and last what to be wary of in its result; nothing where all is well."""
+    if bad := run.bad_images:
+        more = f" and {len(bad) - 5:,} more" if len(bad) > 5 else ""
+        say(f"{len(bad):,} images could not be used and were left out: {', '.join(bad[:5])}{more}")
+    if run.warning:
+        say(f"warning: {run.warning}")

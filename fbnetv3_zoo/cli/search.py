@@ -131,12 +131,16 @@ def carry_out(plan: Plan, origin: Origin, folder: Path, options: dict[str, Any],
     from fbnetv3_zoo.cli.search_progress import SearchProgress
     from fbnetv3_zoo.search import Limits, find_executor, run_search
     from fbnetv3_zoo.search.report import write_report
+    from fbnetv3_zoo.search.training_evaluator import TrainingEvaluator
     from fbnetv3_zoo.training import Execution
 
     check_outside(folder, None if origin.data in ("", "digits") else origin.data)
     limits = Limits(60 * options["timeout_minutes"], options["memory_gb"], options["retries"])
+    evaluator = origin.evaluator(plan.space, Execution(device=options["device"], workers=options["workers"]))
+    if isinstance(evaluator, TrainingEvaluator):
+        evaluator.look()
     record = run_search(
-        plan, origin.evaluator(plan.space, Execution(device=options["device"], workers=options["workers"])), folder,
+        plan, evaluator, folder,
         executor=find_executor(options["executor"]), limits=limits, costs=origin.costs(plan.space),
         points=origin.points(plan.space), resume=resume, stages=options["stages"], origin=origin.to_plain(),
         observers=[SearchProgress()],

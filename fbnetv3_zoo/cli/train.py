@@ -48,6 +48,7 @@ def train(
     checkpoint_minutes: running.CheckpointMinutes = 0.0,
     keep_checkpoints: running.Keep = 2,
     on_bad_image: running.OnBad = "raise",
+    skip_image_check: running.SkipImageCheck = False,
     tensorboard: running.ToTensorBoard = False,
     as_json: Json = False,
 ) -> None:
@@ -63,13 +64,14 @@ def train(
     from fbnetv3_zoo.training import train as run_training
     from fbnetv3_zoo.weights.records import find_record
 
-    chosen = running.changed(running.recipe_for(recipe, data), options)
+    asked = running.recipe_for(recipe, data)
     arch = derived_arch(model, small_images=small_images, width=width, depth=depth, resolution=resolution)
     if pretrained and weights is not None:
         raise ZooError("--pretrained and --weights name two sets of weights to start from; give one")
     start = find_record(model).name if pretrained else weights
-    images = find_dataset(data, seed=chosen.seed, subset=subset)
+    images = find_dataset(data, seed=asked.seed if seed is None else seed, subset=subset)
     check_outside(output, images.root)
+    chosen = running.changed(asked, options, images=len(images["train"]))
     with TrainingProgress(chosen.epochs) as progress:
         run = run_training(
             arch, images, chosen, output, teacher=teacher, pretrained=start or False, resume=resume,

@@ -72,21 +72,19 @@ def confusions(found: Evaluation) -> Html:
 
 
 def _confused(found: Evaluation) -> list[tuple[object, ...]]:
-    counts = found.confusion
-    images = counts.sum(1)
-    np.fill_diagonal(counts, 0)
-    most = np.argsort(-counts, axis=None, kind="stable")[:LINES]
-    pairs = zip(*(axis.tolist() for axis in np.unravel_index(most, counts.shape)), strict=True)
-    names = found.class_names
+    answers, names = found.answers, found.class_names
+    images = np.bincount(found.labels)
+    wrong = answers[answers[:, 0] != answers[:, 1]][:LINES].tolist()
     return [
-        (name(names[true]), name(names[said]), f"{counts[true, said]:,}", f"{counts[true, said] / images[true]:.1%}")
-        for true, said in pairs
-        if counts[true, said]
+        (name(names[true]), name(names[said]), f"{count:,}", f"{count / images[true]:.1%}")
+        for true, said, count in wrong
     ]
 
 
 def _matrix(found: Evaluation) -> Html:
-    names, counts = found.class_names, found.confusion.tolist()
+    names, table = found.class_names, np.zeros((len(found.class_names),) * 2, np.int64)
+    table[found.answers[:, 0], found.answers[:, 1]] = found.answers[:, 2]
+    counts = table.tolist()
     counted = len(names) <= COUNTED
     heads = "".join(_label(label, scope="col") for label in names)
     rows = "".join(

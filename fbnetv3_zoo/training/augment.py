@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
+from fbnetv3_zoo.errors import ZooError, printable
 from fbnetv3_zoo.preprocess import Preprocess
 from fbnetv3_zoo.recipe import Augmentation, AutoAugment, PolicyData, RandAugment
 from fbnetv3_zoo.training.data import Example
@@ -34,8 +35,13 @@ class Augmenter:
         self._erase = v2.RandomErasing(augmentation.erasing, value=fill) if augmentation.erasing else None
 
     def __call__(self, example: Example) -> Tensor:
-        """The pixels as a uint8 tensor."""
-        cropped = self._crop(example) if self.augmentation.crop_area < 1 else self.preprocess.crop(example.read())
+        """The pixels as a uint8 tensor. Raises :class:`ZooError`, which names the image, where it cannot be used."""
+        random = _RandomCrop(self.augmentation.crop_area, self.preprocess.resolution)
+        image = example.read(random.least) if self.augmentation.crop_area < 1 else example.read()
+        try:
+            cropped = self._crop(image, random) if self.augmentation.crop_area < 1 else self.preprocess.crop(image)
+        except ZooError as error:  # reading names its image
+            raise ZooError(f"{printable(example.key)}: {error}") from None
         pixels = torch.from_numpy(np.array(self._change(cropped)))
         if pixels.ndim == 2:
             pixels = pixels[..., None]
@@ -43,10 +49,9 @@ class Augmenter:
             pixels = self._erase(pixels.movedim(-1, 0)).movedim(0, -1)
         return pixels
 
-    def _crop(self, example: Example) -> Image.Image:
+    def _crop(self, image: Image.Image, crop: _RandomCrop) -> Image.Image:
         side = self.preprocess.resolution
-        crop = _RandomCrop(self.augmentation.crop_area, side)
-        image = self.preprocess.convert(example.read(crop.least))
+        image = self.preprocess.convert(image)
         filter_ = Image.Resampling[self.preprocess.interpolation.name]
         return image.resize((side, side), filter_, box=crop.box(image.size))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -31,7 +31,7 @@ from fbnetv3_zoo.training.run import Epoch
 from fbnetv3_zoo.weights.files import parse
 from fbnetv3_zoo.weights.log import LOG
 
-FORMAT, VERSION = "fbnetv3_zoo.checkpoint", "2"
+FORMAT, VERSION = "fbnetv3_zoo.checkpoint", "3"
 _NAME = re.compile(r"epoch-(\d{4,})-step-(\d{6,})-([0-9a-f]{16})\.safetensors")
 
 
@@ -39,24 +39,31 @@ _NAME = re.compile(r"epoch-(\d{4,})-step-(\d{6,})-([0-9a-f]{16})\.safetensors")
 class Progress:
     """How far a run has come: ``step`` steps of epoch ``epoch`` (from 0), and the finished epochs.
 
-    ``loss`` and ``seconds`` are sums over those steps; ``skipped`` counts the images that could not be read in them.
+    ``loss`` and ``seconds`` are sums over those steps; ``bad`` has the keys of the images that could not be read in
+    them, ``bad_before`` of those in earlier epochs, each once and in order.
     """
 
     epoch: int = 0
     step: int = 0
     loss: float = 0.0
     seconds: float = 0.0
-    skipped: int = 0
+    bad: tuple[str, ...] = ()
+    bad_before: tuple[str, ...] = ()
     history: tuple[Any, ...] = ()
 
-    def after_step(self, loss: float, seconds: float, skipped: int) -> Progress:
-        """One step further."""
-        sums = {"loss": self.loss + loss, "seconds": self.seconds + seconds, "skipped": self.skipped + skipped}
-        return replace(self, step=self.step + 1, **sums)  # type: ignore[arg-type]
+    def after_step(self, loss: float, seconds: float, bad: Collection[str] = ()) -> Progress:
+        """One step further; ``bad`` are the keys of images that could not be read in it."""
+        seen = tuple(sorted({*self.bad, *bad})) if bad else self.bad
+        return replace(self, step=self.step + 1, loss=self.loss + loss, seconds=self.seconds + seconds, bad=seen)
 
     def after_epoch(self, epoch: Any) -> Progress:
         """At the beginning of the next epoch."""
-        return Progress(epoch=self.epoch + 1, history=(*self.history, epoch))
+        return Progress(epoch=self.epoch + 1, bad_before=self.all_bad, history=(*self.history, epoch))
+
+    @property
+    def all_bad(self) -> tuple[str, ...]:
+        """Keys of all images that could not be read so far, each once."""
+        return tuple(sorted({*self.bad, *self.bad_before}))
 
     def interrupted(self) -> Interrupted:
         """What a run that SIGTERM ends here raises, after a checkpoint."""
@@ -205,12 +212,21 @@ def _progress(told: Mapping[str, Any], epoch: Callable[..., Any]) -> Progress:
         for name, value in asdict(finished).items():
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise ZooError(f"{name} of epoch {number} is {shown(value)}; it must be a number")
-    progress = Progress(**{**told, "history": history})
-    for name in ("epoch", "step", "skipped"):
+    progress = Progress(
+        **{**told, "history": history, "bad": _keys(told, "bad"), "bad_before": _keys(told, "bad_before")}
+    )
+    for name in ("epoch", "step"):
         check_whole(name, getattr(progress, name), at_least=0, at_most=1 << 50)
     for name in ("loss", "seconds"):
         check_number(name, getattr(progress, name), below=math.inf)
     return progress
+
+
+def _keys(told: Mapping[str, Any], field: str) -> tuple[str, ...]:
+    keys = told[field]
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        raise ZooError(f"{field} is {shown(keys)}; it must be a list of names")
+    return tuple(keys)
 
 
 def _with_nan(entry: Mapping[str, Any]) -> dict[str, Any]:

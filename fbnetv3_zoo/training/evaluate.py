@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from fbnetv3_zoo.errors import ZooError, check_type, check_whole
+from fbnetv3_zoo.errors import ZooError, check_type, check_whole, printable
 from fbnetv3_zoo.preprocess import Preprocess
 from fbnetv3_zoo.training.data import Example
 from fbnetv3_zoo.training.execution import OnBadImage
@@ -119,16 +119,32 @@ class Evaluation:
     @property
     def per_class(self) -> tuple[ClassAccuracy, ...]:
         """How each class fared, in the order of :attr:`class_names`."""
-        counts = self.confusion
-        images, right = counts.sum(1).tolist(), counts.diagonal().tolist()
+        classes = len(self.class_names)
+        images = np.bincount(self.labels, minlength=classes).tolist()
+        right = np.bincount(self.labels[self.ranks == 0], minlength=classes).tolist()
         return tuple(ClassAccuracy(*row) for row in zip(self.class_names, images, right, strict=True))
 
     @property
-    def confusion(self) -> Ints:
-        """Numbers of images by true class (rows) and answered class (columns)."""
+    def answers(self) -> Ints:
+        """Rows of true class, answered class and number of images, for every pair that occurs; the most frequent first.
+
+        Their number is at most that of the images, however many classes there are.
+        """
         classes = len(self.class_names)
-        cells = np.bincount(self.labels * classes + self.predicted, minlength=classes**2)
-        return cells.reshape(classes, classes).astype(np.int64)
+        pairs, counts = np.unique(self.labels * classes + self.predicted, return_counts=True)
+        order = np.argsort(-counts, kind="stable")
+        return np.stack([pairs[order] // classes, pairs[order] % classes, counts[order]], 1).astype(np.int64)
+
+    @property
+    def commonest(self) -> tuple[str, float]:
+        """The class with most images and its share of all, in [0, 1]: the accuracy of always answering it."""
+        counts = np.bincount(self.labels)
+        return self.class_names[int(counts.argmax())], float(counts.max() / self.total)
+
+    @property
+    def beats_chance(self) -> bool:
+        """Whether more is answered right than by always answering the commonest class, by the 95 % interval."""
+        return self.interval[0] > self.commonest[1]
 
     @property
     def wrong(self) -> Ints:
@@ -257,7 +273,7 @@ class _Images(TorchDataset[tuple[int, int, Floats | _Bad]]):
         try:
             return self.preprocess.array(image)
         except ZooError as error:
-            return _Bad(position, example.key, f"{example.key}: {error}" if example.key else str(error))
+            return _Bad(position, example.key, f"{printable(example.key)}: {error}" if example.key else str(error))
 
 
 def _batches(images: _Images, batch_size: int, workers: int) -> Iterator[_Batch]:

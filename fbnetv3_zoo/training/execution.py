@@ -32,6 +32,7 @@ class Execution:
     computed in, one after the other, each with norms of its own. ``channels_last``: the layout of the maps (None: by
     device, the faster one). ``checkpoint_steps`` and ``checkpoint_minutes``: a checkpoint whenever so much has passed,
     besides the one after every epoch (0: none). ``keep_checkpoints``: how many of the newest are kept.
+    ``check_images``: whether the headers of all images are looked at before the first epoch.
     """
 
     device: str = "cpu"
@@ -45,6 +46,7 @@ class Execution:
     checkpoint_minutes: float = 0.0
     keep_checkpoints: int = 2
     on_bad_image: OnBadImage = OnBadImage.RAISE
+    check_images: bool = True
 
     def __post_init__(self) -> None:
         check_type("Execution.device", self.device, str, "text, such as 'cpu' or 'cuda'")
@@ -58,6 +60,7 @@ class Execution:
         check_whole("Execution.checkpoint_steps", self.checkpoint_steps, at_least=0)
         check_number("Execution.checkpoint_minutes", self.checkpoint_minutes, at_least=0)
         check_whole("Execution.keep_checkpoints", self.keep_checkpoints)
+        check_flag("Execution.check_images", self.check_images)
         check_type("Execution.on_bad_image", self.on_bad_image, OnBadImage, "an OnBadImage")
 
     def checkpoint_due(self, steps: int, waited: float) -> bool:

@@ -25,6 +25,7 @@ from fbnetv3_zoo.training.augment import Augmenter
 from fbnetv3_zoo.training.data import Example
 from fbnetv3_zoo.training.execution import Execution, OnBadImage
 from fbnetv3_zoo.training.world import World
+from fbnetv3_zoo.weights.log import LOG
 
 _TRIES = 50
 """How many images in a row may be unreadable before the data as a whole is called unreadable."""
@@ -46,6 +47,17 @@ def no_orphans() -> Callable[[int], None]:
 def _end_orphan(parent: int, worker: int) -> None:
     if os.getppid() != parent:
         os._exit(1)
+
+
+def fitted(recipe: Recipe, images: int, *, tell: bool = True) -> Recipe:
+    """``recipe`` for so many images to train on (:meth:`Recipe.for_images`), saying so where its batches change."""
+    found = recipe.for_images(images)
+    if tell and found != recipe:
+        LOG.warning(
+            "%s images to train on are fewer than a batch of %s: taking batches of %s at learning rate %.4g",
+            f"{images:,}", f"{recipe.batch_size:,}", f"{found.batch_size:,}", found.learning_rate,
+        )  # fmt: skip
+    return found
 
 
 @dataclass(frozen=True, slots=True)

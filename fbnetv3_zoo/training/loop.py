@@ -11,20 +11,21 @@ from pathlib import Path
 import torch
 
 from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.errors import ZooError, in_short, printable
 from fbnetv3_zoo.factory import create
 from fbnetv3_zoo.model import FBNet
-from fbnetv3_zoo.paths import check_outside
+from fbnetv3_zoo.paths import check_outside, exists
 from fbnetv3_zoo.recipe import Recipe
 from fbnetv3_zoo.training.alone import claimed, own_randomness
 from fbnetv3_zoo.training.checkpoint import Checkpoints, Progress, recipe_identity, restore
 from fbnetv3_zoo.training.curve import draw_curve
-from fbnetv3_zoo.training.data import Dataset
+from fbnetv3_zoo.training.data import Dataset, Split
 from fbnetv3_zoo.training.evaluate import Evaluation, evaluate
 from fbnetv3_zoo.training.execution import Execution
+from fbnetv3_zoo.training.headers import Unusable, look_before_run
 from fbnetv3_zoo.training.interrupt import Termination
 from fbnetv3_zoo.training.learner import Learner
-from fbnetv3_zoo.training.loader import Batch, TrainingBatches, seed_of
+from fbnetv3_zoo.training.loader import Batch, TrainingBatches, fitted, seed_of
 from fbnetv3_zoo.training.optim import warn_of_long_average
 from fbnetv3_zoo.training.quantisation import imitate_int8, plain_state
 from fbnetv3_zoo.training.report import Report, write_report
@@ -68,6 +69,7 @@ def train(
             data, recipe, Path(folder), execution, world,
         )  # fmt: skip
         try:
+            trainer.look(observers if world.leads else ())
             trainer.prepare(teacher, pretrained)
             trainer.begin(resume=resume)
             with Termination() as termination:
@@ -76,19 +78,33 @@ def train(
             trainer.close()
 
 
+def _tell_looked(observers: Sequence[Observer], at: tuple[int, int]) -> None:
+    for observer in observers:
+        observer.on_look(*at)
+
+
 class _Trainer:
     def __init__(
         self, arch: Arch, data: Dataset, recipe: Recipe, folder: Path, execution: Execution, world: World
     ) -> None:
         if len(data["train"]) < 2 or not data["validation"]:
             raise ZooError(f"{data.name}: needs at least 2 images to train on and 1 to validate on")
+        recipe = fitted(recipe, len(data["train"]), tell=world.leads)
         self.arch, self.data, self.recipe, self.folder = arch, data, recipe, folder
         self.execution, self.world = execution, world
         self.checkpoints = Checkpoints(folder / "checkpoints", keep=execution.keep_checkpoints)
         self.progress = Progress()
         self.preprocess = data.preprocess(arch.resolution)
-        self.batches = TrainingBatches(data["train"], self.preprocess, recipe, execution=execution, world=world)
+        self.batches = TrainingBatches(data["train"], self.preprocess, self.recipe, execution=execution, world=world)
         self.notes: list[str] = []
+        self.unusable: list[Unusable] = []
+
+    def look(self, observers: Sequence[Observer]) -> None:
+        """Look at the headers of all images, where that is wanted, and tell at once what cannot be used of them."""
+        self.unusable = look_before_run(
+            self.data, self.preprocess, self.recipe, execution=self.execution, world=self.world,
+            looked=lambda *at: _tell_looked(observers, at),
+        )  # fmt: skip
 
     def prepare(self, teacher: TeacherSource | None, pretrained: bool | str | Path) -> None:
         """Build the network and open the teacher."""
@@ -143,15 +159,16 @@ class _Trainer:
         at, steps, size = self.progress, self.batches.steps, self.batches.batch_size
         rate = self.recipe.learning_rate_at(at.epoch, (at.step + 1) / steps)
         own = self.learner.gradients(parts, seed=seed_of(self.recipe.seed, at.epoch, at.step, self.world.rank))
-        bad = sum(len(batch.bad) for batch in parts)
-        sums = self.world.total(torch.tensor([own, bad, termination.asked], dtype=torch.float64))
+        bad = [printable(key) for batch in parts for key, _ in batch.bad]
+        sums = self.world.total(torch.tensor([own, len(bad), termination.asked], dtype=torch.float64))
         loss = float(sums[0]) / self.world.size
         if not loss <= EXPLODED:
             self._refuse(loss, rate, parts)
         self.learner.update(rate)
         termination.agreed = bool(sums[2] > 0)
         seconds = time.monotonic() - began
-        self.progress = at.after_step(loss, seconds, int(sums[1]))
+        everywhere = self.world.gather(bad) if sums[1] > 0 else []
+        self.progress = at.after_step(loss, seconds, [key for keys in everywhere for key in keys])
         return Step(at.epoch + 1, at.step + 1, steps, loss, rate, size / seconds)
 
     def _write_if_due(self, termination: Termination) -> None:
@@ -172,6 +189,8 @@ class _Trainer:
         measured = self._measure("validation")
         if not math.isfinite(measured.loss):
             raise ZooError(f"validation loss is {measured.loss} in epoch {at.epoch + 1}; {self._remedy()}")
+        if measured.loss > EXPLODED and at.epoch + 1 == self.recipe.epochs:  # before, there is time to come back
+            raise ZooError(f"validation loss is {measured.loss:.4g} after the last epoch; {self._remedy()}")
         best = max((epoch.validation_top1 for epoch in at.history), default=-1.0)
         epoch = Epoch(
             epoch=at.epoch + 1,
@@ -179,13 +198,13 @@ class _Trainer:
             train_loss=at.loss / self.batches.steps,
             validation_loss=measured.loss,
             validation_top1=measured.fraction,
-            skipped=at.skipped,
+            skipped=len(at.bad),
             images_per_second=round(self.batches.steps * self.batches.batch_size / at.seconds, 2),
             seconds=round(at.seconds + time.monotonic() - began, 2),
         )
         self.progress = at.after_epoch(epoch)
         if self.world.leads:
-            if epoch.validation_top1 > best:
+            if epoch.validation_top1 > best or not exists(self.folder / "best.safetensors"):
                 save(self._delivered(), self.folder / "best.safetensors")
             self.progress.write_metrics(self.folder)
         self._write()
@@ -199,13 +218,36 @@ class _Trainer:
         )  # fmt: skip
 
     def _finish(self) -> Run:
-        model = self._delivered()
-        measured = self._measure("test" if self.data["test"] else "validation")
+        model, path = self._delivered(), self.folder / "model.safetensors"
         if self.world.leads:
-            save(model, self.folder / "model.safetensors")
+            save(model, path)
+            if not exists(self.folder / "best.safetensors"):
+                save(model, self.folder / "best.safetensors")
             self.progress.write_metrics(self.folder)
-            self._report(measured)
-        return Run(self.folder, model, self.progress.history, measured if self.data["test"] else None)
+        try:
+            return self._told(model)
+        except (ZooError, MemoryError, OSError) as error:
+            what = str(error) if isinstance(error, ZooError) else f"no report ({in_short(error)})"
+            raise ZooError(f"{what}; training itself has ended, its result is {path}") from None
+
+    def _told(self, model: FBNet) -> Run:
+        """The run measured and described."""
+        split: Split = "test" if self.data["test"] else "validation"
+        measured = self._measure(split)
+        warning = "" if measured.beats_chance else self._no_better_than_chance(split, measured)
+        bad = {*self.progress.all_bad, *(printable(image.key) for image in self.unusable)}
+        bad_images = tuple(sorted({*bad, *map(printable, measured.skipped)}))
+        if self.world.leads:
+            self._report(measured, split, bad_images, warning)
+        test = measured if self.data["test"] else None
+        return Run(self.folder, model, self.progress.history, test, bad_images, warning)
+
+    def _no_better_than_chance(self, split: Split, measured: Evaluation) -> str:
+        name, share = measured.commonest
+        return (
+            f"{split} accuracy {measured.fraction:.2%} is no better than chance (always answering {printable(name)!r} "
+            f"is right for {share:.2%}); train longer, or at another learning rate than {self.recipe.learning_rate:.4g}"
+        )
 
     def _delivered(self) -> FBNet:
         """The network that the run gives, on the CPU, in evaluation mode and without what only training needs."""
@@ -241,12 +283,10 @@ class _Trainer:
     def _remedy(self) -> str:
         return f"lower learning_rate ({self.recipe.learning_rate:g})"
 
-    def _report(self, measured: Evaluation) -> None:
+    def _report(self, measured: Evaluation, split: Split, bad_images: Sequence[str], warning: str) -> None:
         draw_curve([asdict(epoch) for epoch in self.progress.history], self.folder / "curve.png")
-        if skipped := sum(epoch.skipped for epoch in self.progress.history):
-            self.notes.append(f"{skipped} times a training image could not be read and another took its place")
         report = Report(
-            self.arch, self.data, self.recipe, self.preprocess, self.progress.history,
-            "test" if self.data["test"] else "validation", measured, self.execution, self.world.size, self.notes,
+            self.arch, self.data, self.recipe, self.preprocess, self.progress.history, split, measured, self.execution,
+            self.world.size, [*self.notes, *filter(None, [warning])], bad_images,
         )  # fmt: skip
         write_report(self.folder / "report.html", report)

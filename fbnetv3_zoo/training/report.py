@@ -28,7 +28,10 @@ OF_A_RUN = ("epochs", "batch_size", "learning_rate", "ema_decay", "seed")
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a report tells. ``evaluation`` is of ``data[split]``; ``notes`` are lines of whatever else is to be said."""
+    """What a report tells. ``evaluation`` is of ``data[split]``; ``notes`` are lines of whatever else is to be said.
+
+    ``bad_images`` are the keys of all images of the data that could not be used.
+    """
 
     arch: Arch
     data: Dataset
@@ -40,6 +43,7 @@ class Report:
     execution: Execution
     processes: int = 1
     notes: Sequence[str] = ()
+    bad_images: Sequence[str] = ()
 
 
 def write_report(path: str | Path, report: Report) -> None:
@@ -156,10 +160,14 @@ def _run(report: Report) -> dict[str, object]:
         "Epochs": len(report.epochs),
         "Training": f"{_duration(seconds)}, {_speed(report.epochs)} images/s while training",
         "Evaluation": f"{_duration(found.seconds)}, {found.images_per_second:,.0f} images/s with reading and preparing",
-        "Images replaced": f"{sum(epoch.skipped for epoch in report.epochs):,} that could not be read in training",
+        "Images left out": _left_out(report.bad_images),
         "Processes": f"{report.processes}, each with {execution.workers} to prepare images",
         "Device": f"{execution.device}, {execution.precision.value}",
     }
+
+
+def _left_out(keys: Sequence[str]) -> object:
+    return Html(f"{len(keys):,} that cannot be read ({names_of(keys, most=10)})") if keys else "none"
 
 
 def _speed(epochs: Sequence[Epoch]) -> str:

@@ -25,7 +25,7 @@ class Step:
 class Epoch:
     """One finished epoch, a line of ``metrics.jsonl``. Losses in nats, accuracy in [0, 1], time in seconds.
 
-    ``skipped`` counts the training images of this epoch that could not be read and were replaced by others.
+    ``skipped`` counts the training images that could not be read in this epoch, each once, and were replaced by others.
     """
 
     epoch: int
@@ -41,6 +41,9 @@ class Epoch:
 class Observer:
     """Is told of everything that happens in a run, in the leading process. Override what is of interest."""
 
+    def on_look(self, done: int, total: int) -> None:
+        """The headers of ``done`` of ``total`` images have been looked at, before the first epoch."""
+
     def on_step(self, step: Step) -> None:
         """A step has been taken."""
 
@@ -54,10 +57,13 @@ class Run:
 
     ``folder`` holds ``model.safetensors``, ``best.safetensors`` (of the epoch that did best in validation),
     ``metrics.jsonl``, ``report.html``, ``curve.png`` and ``checkpoints/``. ``test`` is None where the data has no test
-    split.
+    split. ``bad_images`` are the keys of all images that could not be used, each once. ``warning``: one line on what
+    to be wary of in the result; empty where there is nothing.
     """
 
     folder: Path
     model: FBNet
     epochs: tuple[Epoch, ...]
     test: Evaluation | None
+    bad_images: tuple[str, ...] = ()
+    warning: str = ""

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.errors import ZooError, printable
 from fbnetv3_zoo.latency import LatencyTable
 from fbnetv3_zoo.paths import check_outside
 from fbnetv3_zoo.search.supernet.expected import CostTables
@@ -26,6 +26,7 @@ from fbnetv3_zoo.training.data import Dataset
 from fbnetv3_zoo.training.data.dataset import take
 from fbnetv3_zoo.training.evaluate import Evaluation, evaluate
 from fbnetv3_zoo.training.execution import Execution, Precision
+from fbnetv3_zoo.training.headers import look_before_run
 from fbnetv3_zoo.training.interrupt import Termination
 from fbnetv3_zoo.training.loader import Batch, TrainingBatches, seed_of
 from fbnetv3_zoo.training.loop import EXPLODED
@@ -74,6 +75,7 @@ def search_supernet(
         run.prepare(latency)
         with claimed(Path(folder), world):
             try:
+                look_before_run(data, run.preprocess, plan.recipe, execution=execution)
                 run.begin(resume=resume)
                 with Termination() as termination:
                     return run.run(observers, termination)
@@ -175,7 +177,7 @@ class _Run:
                 f"({self.recipe.learning_rate:g})"
             )
         counted = loss if at.step < steps else 0.0
-        bad = sum(len(batch.bad) for batch in parts)
+        bad = [printable(key) for batch in parts for key, _ in batch.bad]
         self.progress = at.after_step(counted, time.monotonic() - began, bad)
         return loss
 

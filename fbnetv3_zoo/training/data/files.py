@@ -12,6 +12,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
+from fbnetv3_zoo.errors import ZooError, printable
 from fbnetv3_zoo.images import LeastSize, decode_image, open_image_file
 from fbnetv3_zoo.training.data.dataset import Integers
 
@@ -25,9 +26,25 @@ class FileReader:
 
     def __call__(self, at_least: LeastSize | None = None) -> Image.Image:
         """The image; :class:`ZooError` for whatever keeps it from being read."""
-        path = os.path.join(self.root, self.name)
-        with open_image_file(path) as file:
-            return decode_image(file, path, at_least=at_least)
+        with self.open() as file:
+            return decode_image(file, self.path, at_least=at_least)
+
+    @property
+    def path(self) -> str:
+        """Where the file lies."""
+        return os.path.join(self.root, self.name)
+
+    def open(self) -> BinaryIO:
+        """The file for reading; :class:`ZooError` where it cannot be opened."""
+        return open_image_file(self.path)
+
+    def stamp(self) -> str:
+        """Another text where the file may have changed."""
+        try:
+            found = os.stat(self.path)
+        except (OSError, ValueError) as error:
+            raise ZooError(f"{printable(self.path)}: cannot be read ({getattr(error, 'strerror', error)})") from None
+        return f"{os.path.abspath(self.path)}\0{found.st_size}\0{found.st_mtime_ns}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -203,13 +204,62 @@ class ShardReader:
 
     def __call__(self, at_least: LeastSize | None = None) -> Image.Image:
         """The image; :class:`ZooError` for whatever keeps it from being read."""
-        name = os.path.join(self.root, self.key)
-        if self.size > MAX_BYTES:
-            raise ZooError(f"{name}: {self.size:,} bytes are over the limit of {MAX_BYTES:,}; shrink it")
-        try:
-            data = self.files.read(os.path.join(self.root, self.shard), self.offset, self.size)
-        except OSError as error:
-            raise unreadable(name, error) from None
+        self._check_size()
+        data = self.read(0, self.size)
         if len(data) < self.size:
-            raise ZooError(f"{name}: the tar file has become shorter than when it was listed; get it again")
-        return decode_image(io.BytesIO(data), name, at_least=at_least)
+            raise ZooError(f"{self.path}: the tar file has become shorter than when it was listed; get it again")
+        return decode_image(io.BytesIO(data), self.path, at_least=at_least)
+
+    @property
+    def path(self) -> str:
+        """The image as a file below the folder of the shards."""
+        return os.path.join(self.root, self.key)
+
+    def open(self) -> BinaryIO:
+        """Its bytes as a file; :class:`ZooError` where there are too many, or the shard cannot be opened."""
+        self._check_size()
+        return io.BufferedReader(_Span(self))
+
+    def read(self, start: int, size: int) -> bytes:
+        """So many of its bytes from ``start`` on; fewer where the shard ends."""
+        try:
+            return self.files.read(os.path.join(self.root, self.shard), self.offset + start, size)
+        except OSError as error:
+            raise unreadable(self.path, error) from None
+
+    def _check_size(self) -> None:
+        if self.size > MAX_BYTES:
+            raise ZooError(f"{self.path}: {self.size:,} bytes are over the limit of {MAX_BYTES:,}; shrink it")
+
+    def stamp(self) -> str:
+        """Another text where the shard may have changed."""
+        place = os.path.join(self.root, self.shard)
+        try:
+            found = os.stat(place)
+        except OSError as error:
+            raise unreadable(self.path, error) from None
+        return f"{os.path.abspath(place)}\0{self.offset}\0{self.size}\0{found.st_mtime_ns}"
+
+
+class _Span(io.RawIOBase):
+    """The bytes of an image in its shard."""
+
+    def __init__(self, image: ShardReader) -> None:
+        super().__init__()
+        self._image, self._at = image, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        self._at = max(0, offset + (0, self._at, self._image.size)[whence])
+        return self._at
+
+    def readinto(self, buffer: Any, /) -> int:
+        data = self._image.read(self._at, min(len(buffer), max(0, self._image.size - self._at)))
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
