@@ -18,6 +18,7 @@ from fbnetv3_zoo.export.web_runtime import LICENCE, RUNTIME, SCRIPT, package_fil
 from fbnetv3_zoo.graph_file import entries_of
 from fbnetv3_zoo.images import read_image
 from fbnetv3_zoo.plain import to_plain
+from fbnetv3_zoo.runtimes.graph import open_graph
 from fbnetv3_zoo.weights.store import Store
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def _opened(model: str | Path | FBNet) -> Path | FBNet:
     if not isinstance(model, (str, Path)):
         return model
     if Path(model).suffix == ".onnx":
-        Classifier.open(model)
+        open_graph(Path(model))
         return Path(model)
     if Path(model).suffix != ".safetensors":
         raise ZooError(f"{model}: is no model file for a page; give a .safetensors or .onnx file")

@@ -119,7 +119,7 @@ def _open(path: Path, threads: int | None, bfloat16: bool) -> Opened | Classifie
         return _open_weights(path, threads)
     from fbnetv3_zoo.runtimes.graph import open_graph
 
-    return open_graph(path, threads=threads)
+    return open_graph(path, threads=threads, inside=True)
 
 
 def _open_weights(path: Path, threads: int | None) -> Classifier:

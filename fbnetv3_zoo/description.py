@@ -74,6 +74,21 @@ class Description:
         return str(index) if self.class_names is None else self.class_names[index]
 
 
+def other_kind(metadata: Mapping[str, str]) -> str | None:
+    """What a file of this project is that holds no classifier, and what takes it; None where it does not say."""
+    return _OTHER_KINDS.get(metadata.get("format", "").partition(" ")[0])
+
+
+_OTHER_KINDS = {
+    "fbnetv3_zoo.detector": "is a detector, not a classifier; a .safetensors file of one is for `fbnetv3 detect "
+    "predict`, `detect validate` and `detect export`",
+    "fbnetv3_zoo.checkpoint": "is a checkpoint of a run, not a model; take model.safetensors of the run's folder, or "
+    "continue the run with --resume",
+    "fbnetv3_zoo.encoder": "is a search's encoder, not a classifier; `fbnetv3 search` uses it by itself",
+    "fbnetv3_zoo.recording": "is a recording of a search, not a classifier; `fbnetv3 search run --table` takes it",
+}
+
+
 def _names(data: Any) -> tuple[str, ...] | None:
     if data is None:
         return None

@@ -110,7 +110,8 @@ def test_wrong_input_is_one_line(folder: Path, tmp_path: Path) -> None:
     told = json.loads((folder / "val" / "shapes.json").read_text())
     other.write_text(json.dumps(told | {"categories": [{"id": 1, "name": "cat"}]}))
     strange = run("detect", "validate", model, "--annotations", other, "--images", folder / "val")
-    expected = f"error: {other}: has 1 classes (cat); {model} finds 3 classes (disc, square, triangle)"
+    differ = f"lacks disc, square, triangle and has cat, unlike the boxes that {model} was trained on"
+    expected = f"error: {other}: {differ}; give the same categories"
     assert strange.err.splitlines()[-1] == expected
     assert train(folder, tmp_path / "run", "--freeze-at", "2").err.startswith("error: freeze_at=2 keeps weights")
 

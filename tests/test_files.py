@@ -194,7 +194,7 @@ def test_plain_state_dicts_fit_too(model: FBNet, tmp_path: Path) -> None:
 def test_another_networks_file_is_refused(model: FBNet, file: Path) -> None:
     stem, (first, last), head = model.arch.stages
     other = replace(model.arch, name="other", stages=(stem, (first, replace(last, kernel_size=3)), head))  # type: ignore[call-arg]
-    text = f"{file}: holds tiny, not other; name tiny instead, or load() the file alone"
+    text = f"{file}: holds tiny, not other; load() the file alone (--model FILE)"
     assert refusal(lambda: create(other, pretrained=file)) == text
 
 

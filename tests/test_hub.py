@@ -81,7 +81,7 @@ refusal(lambda: zoo.create("fbnetv3_a", pretrained="hf-hub:me/other", store=stor
     assert address == f"{hub.address}/me/net/commit/{COMMIT}"
     assert (same, again) == ("True True", "True")
     assert absent.startswith("hf-hub:me/other: model.safetensors cannot be had (404 Client Error. ")
-    assert wrong == "hf-hub:me/net: holds tiny, not fbnetv3_a; name tiny instead, or load() the file alone"
+    assert wrong == "hf-hub:me/net: holds tiny, not fbnetv3_a; load() the file alone (--model FILE)"
     assert offline.startswith("hf-hub:me/other: model.safetensors cannot be had (Cannot find")
     assert hub.files["me/net/README.md"].decode() == model_card(
         load(tmp_path / "mine.safetensors"), licence="Apache-2.0"

@@ -350,7 +350,7 @@ def test_pretrained_weights_can_be_saved_and_loaded(store: Store, tmp_path: Path
 
 def test_another_networks_weights_are_refused(store: Store, tmp_path: Path) -> None:
     kept = store.kept(f"{NETWORK}.fb_in1k")[0].path
-    text = f"{kept}: holds {NETWORK}, not fbnet_a; name {NETWORK} instead, or load() the file alone"
+    text = f"{kept}: holds {NETWORK}, not fbnet_a; name {NETWORK} instead, or load() the file alone (--model FILE)"
     assert refusal(lambda: create("fbnet_a", pretrained=kept)) == text
     assert refusal(lambda: create(ARCHS["fbnet_a"], pretrained=str(kept))) == text
     save_file(official_state_dict(NETWORK), tmp_path / "a.safetensors")

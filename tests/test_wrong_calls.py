@@ -163,7 +163,7 @@ CALLS: list[tuple[str, Callable[[Path], object], str]] = [
     (
         "name with a space",
         lambda _: arch(name="my net"),
-        "Arch.name is 'my net'; use letters, digits, '.', '_' and '-', as in a file name",
+        "Arch.name is 'my net'; use letters, digits, '.', '_' and '-', as in a file name, 200 at most",
     ),
     ("no classes", lambda _: arch(num_classes=0), f"net: num_classes is 0; {WHOLE}"),
     ("channels as text", lambda _: arch(in_channels="3"), f"net: in_channels is '3'; {WHOLE}"),
@@ -299,7 +299,7 @@ CALLS: list[tuple[str, Callable[[Path], object], str]] = [
     (
         "weights of another network",
         lambda here: create("fbnetv3_a", pretrained=here / "letters.safetensors"),
-        "{here}/letters.safetensors: holds net, not fbnetv3_a; name net instead, or load() the file alone",
+        "{here}/letters.safetensors: holds net, not fbnetv3_a; load() the file alone (--model FILE)",
     ),
     (
         "weights of nobody",
@@ -1063,8 +1063,9 @@ def test_unknown_device(here: Path) -> None:
         torch.device("nope")
     code, out, err = run(f"train --output {here}/new --model {here}/net.json --device nope")
     reason = str(caught.value).splitlines()[0]
+    there = ["cpu", *(f"cuda:{n}" for n in range(torch.cuda.device_count()))]
     assert (code, out) == (2, "")
-    assert err == f"error: device 'nope' cannot be used ({reason}); 'cpu' always can\n"
+    assert err == f"error: device 'nope' cannot be used ({reason}); here there is {', '.join(there)}\n"
 
 
 def test_demo_into_a_file(here: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from fbnetv3_zoo.atomic import replacing
@@ -59,6 +59,7 @@ def _panels(path: Path, found: Benchmark, models: Sequence[str], draw: Callable[
     width = max(6.4, 5.2 * columns)
     figure = _figure((width, high * lines + 0.8))
     handles: dict[str, Any] = {}
+    titles = short_names(models)
     for n, axes in enumerate(figure.subplots(lines, columns, squeeze=False).flat):
         if n >= len(models):
             axes.set_axis_off()
@@ -66,7 +67,7 @@ def _panels(path: Path, found: Benchmark, models: Sequence[str], draw: Callable[
         rows = [row for row in found.rows if row.model == models[n]]
         draw(axes, rows, handles)
         side = next(subject.resolution for subject in found.subjects if subject.name == models[n])
-        axes.set_title(f"{Path(models[n]).name}, {side} px", fontsize=10)
+        axes.set_title(f"{titles[n]}, {side} px", fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
     figure.legend(
         handles.values(),
@@ -77,6 +78,16 @@ def _panels(path: Path, found: Benchmark, models: Sequence[str], draw: Callable[
     )
     _title(figure, found)
     return _save(figure, path)
+
+
+def short_names(models: Sequence[str]) -> list[str]:
+    """The names of models without the folders, but for as many as tell them apart: ``one/model.onnx``."""
+    parts = [PurePath(name).parts for name in models]
+    for length in range(1, max(map(len, parts), default=0)):
+        names = ["/".join(words[-length:]) for words in parts]
+        if len(set(names)) == len(set(models)):
+            return names
+    return [*models]
 
 
 def _latency(axes: Any, rows: list[Row], handles: dict[str, Any]) -> None:

@@ -46,7 +46,7 @@ Shapes = Mapping[str, tuple[int | str, ...]]
 
 def derived_arch(model: str, *, small_images: bool, width: float, depth: float, resolution: int | None) -> Arch:
     """The network that ``model`` and the options of :data:`SmallImages` and so on describe."""
-    arch = find_network(model)
+    arch = network_of(model)
     if small_images:
         arch = arch.for_small_images()
     if width != 1 or depth != 1:
@@ -54,15 +54,29 @@ def derived_arch(model: str, *, small_images: bool, width: float, depth: float, 
     return arch if resolution is None else replace(arch, resolution=resolution)
 
 
+def network_of(model: str) -> Arch:
+    """The network that ``model`` stands for: a name, a JSON file of one, or a model file (or repository) that tells."""
+    if holds_weights(model):
+        from fbnetv3_zoo import load
+
+        return load(model).arch
+    _refuse_other_files(model, "a .safetensors or arch JSON file, or a name")
+    return find_network(model)
+
+
 def open_classifier(model: str, *, pretrained: bool) -> Classifier:
     """The classifier in the file or repository ``model``, or the network of that name with its published weights."""
     from fbnetv3_zoo import create, load
-    from fbnetv3_zoo.classify import Classifier
+    from fbnetv3_zoo.classify import ENDINGS, Classifier
 
     if pretrained:
+        if Path(model).suffix in ENDINGS:
+            raise ZooError(f"{model}: is a file, which brings its own weights; leave --pretrained out")
         return Classifier.of(create(model, pretrained=True).eval())
     if model in ARCHS or model in RECORDS:
         raise ZooError(f"{model}: is a name, not a file; add --pretrained to take its published weights")
+    if Path(model).suffix not in ENDINGS:
+        _refuse_other_files(model, "model files")
     return Classifier.of(load(model)) if model.startswith("hf-hub:") else Classifier.open(model)
 
 
@@ -70,7 +84,24 @@ def open_network(model: str, *, pretrained: bool) -> FBNet:
     """The network in the file or repository ``model``, or the one of that name, with random or published weights."""
     from fbnetv3_zoo import create, load
 
-    return load(model) if _is_file(model) else create(model, pretrained=pretrained)
+    if holds_weights(model):
+        if pretrained:
+            raise ZooError(f"{model}: is a file, which brings its own weights; leave --pretrained out")
+        return load(model)
+    _refuse_other_files(model, "a .safetensors file or a name")
+    return create(model, pretrained=pretrained)
+
+
+def _refuse_other_files(model: str, takes: str) -> None:
+    """Raise for a file of a kind that a command does not take, with what makes one that it ``takes``."""
+    suffix = Path(model).suffix.lower()
+    if suffix in (".pth", ".pt", ".bin", ".ckpt"):
+        remedy = f"fbnetv3 weights convert {in_shell(model)} --model NAME"
+        raise ZooError(f"{model}: is a checkpoint of PyTorch's; make it a file of this project: `{remedy}`")
+    if suffix in (".onnx", ".ort", ".xml", ".pte"):
+        others = "; ONNX files are taken by `fbnetv3 export int8`, `mobile`, `openvino` and `web`"
+        only = others if suffix == ".onnx" else ""
+        raise ZooError(f"{model}: is a file for a runtime; this command takes {takes}{only}")
 
 
 def beside(model: str, output: Path | None, source: FBNet | Path, suffix: str) -> Path:
@@ -84,11 +115,12 @@ def beside(model: str, output: Path | None, source: FBNet | Path, suffix: str) -
 
 def warn_of_random_weights(model: str, source: FBNet | Path, *, pretrained: bool) -> None:
     """Say so where a network of some name was taken without weights."""
-    if not isinstance(source, Path) and not _is_file(model) and not pretrained:
+    if not isinstance(source, Path) and not holds_weights(model) and not pretrained:
         say("weights are random: good for timing, not for classifying")
 
 
-def _is_file(model: str) -> bool:
+def holds_weights(model: str) -> bool:
+    """Whether ``model`` is a file or repository of weights, not a name."""
     return model.startswith("hf-hub:") or Path(model).suffix == ".safetensors"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from fbnetv3_zoo.cli import running
-from fbnetv3_zoo.cli.common import Json, command_group, print_json, some_of, written
+from fbnetv3_zoo.cli.common import Json, command_group, network_of, print_json, written
 from fbnetv3_zoo.cli.output import complain, say
 from fbnetv3_zoo.errors import ZooError, printable
 from fbnetv3_zoo.paths import check_outside, exists, make_folder
@@ -139,7 +140,7 @@ def validate(
     detector, spec = load_detector(model)
     data, place = read_coco(annotations, images or annotations.parent, follow_links=follow_links), usable(device)
     if data.class_names != spec.class_names:
-        raise ZooError(f"{annotations}: has {some_of(data.class_names)}; {model} finds {some_of(spec.class_names)}")
+        raise ZooError(f"{annotations}: {_differing(data.class_names, spec.class_names, str(model))}")
     data = to_judge_by(data, spec.settings)
     _tell_faults(annotations, data)
     check_objects(data)
@@ -244,9 +245,8 @@ def _spec(model: str, kind: str, settings: Path | None, data: CocoData) -> Detec
     from fbnetv3_zoo.detection import DETECTORS, Settings
     from fbnetv3_zoo.detection.files import DetectorSpec, Kind
     from fbnetv3_zoo.plain import read_json
-    from fbnetv3_zoo.weights.records import find_network
 
-    network: dict[str, Any] = {"published": model} if model in DETECTORS else {"arch": find_network(model)}
+    network: dict[str, Any] = {"published": model} if model in DETECTORS else {"arch": network_of(model)}
     chosen = read_json(Settings, settings) if settings else Settings() if kind == "c4" else Settings(proposals=1000)
     return DetectorSpec(data.class_names, kind=Kind(kind), settings=chosen, **network)
 
@@ -286,6 +286,20 @@ def _print_precision(found: AveragePrecision) -> None:
 
 def _figure(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.3f}"
+
+
+def _differing(there: Sequence[str], known: Sequence[str], model: str) -> str:
+    """How the categories of boxes differ from those that ``model`` knows."""
+    lacks, more = [name for name in known if name not in there], [name for name in there if name not in known]
+    told = [f"lacks {', '.join(lacks[:5])}{_and_more(lacks)}"] if lacks else []
+    told += [f"has {', '.join(more[:5])}{_and_more(more)}"] if more else []
+    if not told:
+        return f"has the categories of {model} in another order of ids; number them as its training did"
+    return f"{' and '.join(told)}, unlike the boxes that {model} was trained on; give the same categories"
+
+
+def _and_more(names: Sequence[str]) -> str:
+    return f" and {len(names) - 5} more" if len(names) > 5 else ""
 
 
 def _targets(images: list[Path], output: Path | None) -> list[Path | None]:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from fbnetv3_zoo.cli.common import DataSource, Json, Seed, print_json
-from fbnetv3_zoo.cli.output import say
+from fbnetv3_zoo.cli.common import Json, Seed, print_json
+from fbnetv3_zoo.cli.output import in_shell, say
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -23,7 +23,13 @@ def int8(
     images: Annotated[
         Path | None, typer.Option(help="Folder of calibration images of the kind that the model will see; 8 or more.")
     ] = None,
-    data: DataSource | None = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead of --images: 'digits' or a folder as for `fbnetv3 train`; its training part calibrates, its "
+            "test part gives the accuracies."
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(help="File to write: .onnx for ONNX Runtime, .xml for OpenVINO (default: MODEL-int8.onnx)."),
@@ -50,6 +56,9 @@ def int8(
     from fbnetv3_zoo.errors import ZooError
     from fbnetv3_zoo.export.quantise import Target, quantise
 
+    if model.suffix == ".safetensors":
+        remedy = f"fbnetv3 export onnx {in_shell(model)}"
+        raise ZooError(f"{model}: is a network's file; write the ONNX file that this command takes with `{remedy}`")
     if (images is None) == (data is None):
         raise ZooError("give calibration images, either --images FOLDER or --data SOURCE")
     shown: Path | list[Image.Image] | None = images

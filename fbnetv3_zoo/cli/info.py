@@ -11,7 +11,7 @@ from fbnetv3_zoo.cli.output import say
 
 
 def info(
-    model: Annotated[str, typer.Argument(help="A published name, or the path of an arch JSON file.")],
+    model: Annotated[str, typer.Argument(help="A published name, an arch JSON file, or a .safetensors file.")],
     small_images: SmallImages = False,
     width: Width = 1.0,
     depth: Depth = 1.0,

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from fbnetv3_zoo.cli.common import written
+from fbnetv3_zoo.cli.common import holds_weights, written
 from fbnetv3_zoo.cli.output import say
+from fbnetv3_zoo.errors import ZooError
 
 if TYPE_CHECKING:
     from fbnetv3_zoo.recipe import Recipe
@@ -88,6 +89,31 @@ def recipe_for(source: str | None, data: str) -> Recipe:
     if source is None:
         source = "digits" if data == "digits" else "cifar10" if find_cifar(Path(data)) else "photos"
     return find_recipe(source)
+
+
+def describes_itself(weights: str) -> bool:
+    """Whether ``weights`` is a .safetensors file of this project, which says which network it is for."""
+    from fbnetv3_zoo.weights.files import describe, read_tensors
+
+    if not weights.endswith(".safetensors") or "://" in weights:
+        return False
+    return describe(read_tensors(Path(weights).expanduser())[1], weights) is not None
+
+
+def first_weights(model: str, weights: str | None, *, pretrained: bool, derived: bool) -> str | None:
+    """Where a training starts from: ``weights``, the published ones of ``model``, or those in the file ``model``.
+
+    ``derived``: the network is not as ``model`` has it, so that the weights in a file do not fit it.
+    """
+    from fbnetv3_zoo.weights.records import find_record
+
+    if not holds_weights(model):
+        return find_record(model).name if pretrained else weights
+    if pretrained:
+        raise ZooError(f"{model}: is a file, which brings its own weights; leave --pretrained out")
+    if derived and weights in (None, model):
+        raise ZooError(f"{model}: its weights fit its own network; leave --small-images, --width and --depth out")
+    return weights or model
 
 
 def observers_of(folder: Path, *, tensorboard: bool) -> list[Observer]:

@@ -15,7 +15,13 @@ from fbnetv3_zoo.paths import check_outside
 
 def train(
     output: Annotated[Path, typer.Option(help="Folder for model, report, metrics and checkpoints.")],
-    model: Annotated[str, typer.Option(help="A published name, or the path of an arch JSON file.")] = "fbnetv3_a",
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="A published name, an arch JSON file, or a .safetensors file to go on from (default: the file of "
+            "--weights, or fbnetv3_a)."
+        ),
+    ] = None,
     data: DataSource = "digits",
     subset: running.SubsetFile = None,
     recipe: running.RecipeSource = None,
@@ -62,13 +68,14 @@ def train(
     from fbnetv3_zoo.cli.progress import TrainingProgress
     from fbnetv3_zoo.training import find_dataset
     from fbnetv3_zoo.training import train as run_training
-    from fbnetv3_zoo.weights.records import find_record
 
     asked = running.recipe_for(recipe, data)
-    arch = derived_arch(model, small_images=small_images, width=width, depth=depth, resolution=resolution)
     if pretrained and weights is not None:
         raise ZooError("--pretrained and --weights name two sets of weights to start from; give one")
-    start = find_record(model).name if pretrained else weights
+    model = model or (weights if weights and running.describes_itself(weights) else "fbnetv3_a")
+    arch = derived_arch(model, small_images=small_images, width=width, depth=depth, resolution=resolution)
+    derived = small_images or (width, depth) != (1, 1)
+    start = running.first_weights(model, weights, pretrained=pretrained, derived=derived)
     images = find_dataset(data, seed=asked.seed if seed is None else seed, subset=subset)
     check_outside(output, images.root)
     chosen = running.changed(asked, options, images=len(images["train"]))

@@ -17,6 +17,7 @@ from fbnetv3_zoo.errors import ZooError, printable
 from fbnetv3_zoo.graph_file import check_graph, parse_graph
 from fbnetv3_zoo.paths import read_file
 from fbnetv3_zoo.runtimes import trial
+from fbnetv3_zoo.runtimes.inside import network_inside
 from fbnetv3_zoo.runtimes.opened import Floats, Opened, check_shape, checked, described, unreadable
 
 if TYPE_CHECKING:
@@ -42,9 +43,10 @@ def session_options(threads: int | None = None) -> onnxruntime.SessionOptions:
     return options
 
 
-def open_graph(path: Path, *, threads: int | None = None) -> Opened:
+def open_graph(path: Path, *, threads: int | None = None, inside: bool = False) -> Opened:
     """The model in ``path``, computed by ``threads`` threads (default: one a core).
 
+    ``inside``: of an ``.onnx`` file that prepares images itself take the network inside; else such a file is refused.
     Raises :class:`~fbnetv3_zoo.errors.ZooError` for a file that is missing, damaged or not of this project.
     """
     kind = KINDS[path.suffix]
@@ -58,6 +60,8 @@ def open_graph(path: Path, *, threads: int | None = None) -> Opened:
     except Exception as error:  # onnxruntime's own exception classes share no public base
         raise unreadable(path, kind, error) from None
     description = described(entries, path, FORMS[path.suffix])
+    if inside and path.suffix == ".onnx" and [one.type for one in session.get_inputs()] == ["tensor(uint8)"]:
+        session = _session(network_inside(data, path), threads)
     given, answered = session.get_inputs(), session.get_outputs()
     if len(given) != 1 or given[0].type != "tensor(float)":
         raise unreadable(path, kind, "it takes something else than a batch of prepared images; export it without that")

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from fbnetv3_zoo.description import Description
+from fbnetv3_zoo.description import Description, other_kind
 from fbnetv3_zoo.errors import ZooError, in_short
 
 Floats = npt.NDArray[np.float32]
@@ -50,9 +50,8 @@ def described(metadata: Mapping[str, str], path: Path, form: str) -> Description
     except ZooError as error:
         raise ZooError(f"{path}: {error}") from None
     if description is None:
-        raise ZooError(
-            f"{path}: does not describe its classes and preprocessing; export it with `fbnetv3 export {form}`"
-        )
+        unknown = f"does not describe its classes and preprocessing; export it with `fbnetv3 export {form}`"
+        raise ZooError(f"{path}: {other_kind(metadata) or unknown}")
     return description
 
 

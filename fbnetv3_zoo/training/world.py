@@ -96,8 +96,17 @@ def usable(device: str) -> torch.device:
     try:
         place = torch.device(device)
         torch.zeros(1, device=place).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ZooError(f"device {device!r} cannot be used ({str(error).splitlines()[0]}); 'cpu' always can") from None
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
+        absent = isinstance(error, (NotImplementedError, ImportError))  # of which torch speaks in operators and modules
+        reason = "this build of PyTorch has none" if absent else str(error).splitlines()[0]
+        raise ZooError(f"device {device!r} cannot be used ({reason}); here there is {', '.join(_devices())}") from None
     if place.type == "cuda":
         torch.cuda.set_device(place)
     return place
+
+
+def _devices() -> list[str]:
+    """The devices of this machine that torch computes on."""
+    cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    mps = ["mps"] if torch.backends.mps.is_available() else []
+    return ["cpu", *(f"cuda:{n}" for n in range(cuda)), *mps]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.atomic import replacing
-from fbnetv3_zoo.description import Description
+from fbnetv3_zoo.description import Description, other_kind
 from fbnetv3_zoo.errors import ZooError, in_short
 from fbnetv3_zoo.model import FBNet
 from fbnetv3_zoo.paths import check_file, read_file
@@ -73,7 +73,8 @@ def load(path: str | Path, *, dropout: float = 0.0, stochastic_depth: float = 0.
         tensors, metadata = read_tensors(path)
     description = describe(metadata, str(path))
     if description is None:
-        raise ZooError(f"{path}: does not say which network it is for; use create(MODEL, pretrained=...)")
+        unknown = "does not say which network it is for; use create(MODEL, pretrained=...)"
+        raise ZooError(f"{path}: {other_kind(metadata) or unknown}")
     model = skeleton(description.arch, dropout=dropout, stochastic_depth=stochastic_depth)
     return assemble(model, description, tensors, str(path)).eval()
 

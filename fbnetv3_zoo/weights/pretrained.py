@@ -25,6 +25,7 @@ from fbnetv3_zoo.weights.fit import assemble, skeleton
 from fbnetv3_zoo.weights.foreign import PICKLED, read_any
 from fbnetv3_zoo.weights.records import RECORDS, Record, Source, find_record, timm_form
 from fbnetv3_zoo.weights.store import Store, sha256_of
+from fbnetv3_zoo.zoo import ARCHS
 
 _REMOTE = ("hf-hub:", "http://", "https://")
 
@@ -61,7 +62,7 @@ class Wanted:
             description, tensors = self._convert(tensors, source)
         found, arch = description.arch, self.arch
         if not same_weights(found, arch) and not (self.named and same_weights(found, timm_form(arch))):
-            raise ZooError(f"{source}: holds {_difference(found, arch)}, or load() the file alone")
+            raise ZooError(f"{source}: holds {_difference(found, arch)}")
         num_classes, in_channels = self.num_classes, self.in_channels
         if not self.named:
             num_classes = arch.num_classes if num_classes is None else num_classes
@@ -128,8 +129,9 @@ def find_weights(network: str, place: str | Path | bool) -> Record | str | Path:
 
 def _difference(found: Arch, arch: Arch) -> str:
     if found.name == arch.name:
-        return f"another form of {arch.name}; create({arch.name!r}, ...) takes the file's own"
-    return f"{found.name}, not {arch.name}; name {found.name} instead"
+        return f"another form of {arch.name}; create({arch.name!r}, ...) takes the file's own, or load() the file alone"
+    other = f"name {found.name} instead, or " if found.name in ARCHS else ""
+    return f"{found.name}, not {arch.name}; {other}load() the file alone (--model FILE)"
 
 
 def _is_pickled(place: str | Path) -> bool:
