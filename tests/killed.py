@@ -6,6 +6,7 @@ until it comes to its end; prints what each kill left, a line of JSON each.
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import shutil
@@ -34,13 +35,34 @@ def kill_before(number: int) -> None:
     """Have this process killed before its change ``number`` to the file system: files that it makes count, too."""
     left = number
 
-    def watch(event: str, arguments: tuple[object, ...]) -> None:
+    def count() -> None:
         nonlocal left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    _watch(count)
+
+
+def count_changes() -> None:
+    """Have this process say on standard error, when it ends, how many changes it has made."""
+    made = 0
+
+    def count() -> None:
+        nonlocal made
+        made += 1
+
+    _watch(count)
+    atexit.register(lambda: print(f"changes: {made}", file=sys.stderr))
+
+
+def _watch(count: Callable[[], None]) -> None:
+    process = os.getpid()
+
+    def watch(event: str, arguments: tuple[object, ...]) -> None:
         writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
-        if event in CHANGES or writes:
-            left -= 1
-            if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
+        if (event in CHANGES or writes) and os.getpid() == process:
+            count()
 
     sys.addaudithook(watch)
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -162,9 +165,72 @@ def test_full_disks(suffix: str, model: FBNet, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     with small_disk(disk, 8192):
         told = _refusal(lambda: EXPORTERS[suffix](model, disk / f"net{suffix}"))
-        assert [file.name for file in disk.iterdir() if not file.name.endswith(".config")] == []
-    written = disk / ("net.bin" if suffix == ".xml" else f"net{suffix}")
+        assert not list(disk.iterdir())
+    written = disk / f"net{suffix}"
     assert told in {f"{written}: cannot be written ({why})" for why in ("No space left on device", "File too large")}
+
+
+def test_an_older_pair_on_a_full_disk_stays(graph: Path, tmp_path: Path) -> None:
+    older = export_intermediate(graph, tmp_path / "net.xml")
+    disk = tmp_path / "disk"
+    with small_disk(disk, (older.file_size + older.weights_size) * 3 // 2):
+        for path in (older.path, older.weights):
+            (disk / path.name).write_bytes(path.read_bytes())
+        assert "cannot be written" in _refusal(lambda: export_intermediate(graph, disk / "net.xml", half=False))
+        for path in (older.path, older.weights):
+            assert (disk / path.name).read_bytes() == path.read_bytes()
+        assert len(list(disk.iterdir())) == 2
+
+
+TORN = """
+import os, shutil, sys
+from pathlib import Path
+import killed
+from fbnetv3_zoo.export.to_intermediate import keep_pair
+
+old, new, place = map(Path, sys.argv[1:])
+number, came = 0, True
+while came:
+    number += 1
+    shutil.copytree(old.parent, place / str(number))
+    came = killed.killed_before(number, lambda: keep_pair(new, place / str(number) / "net.xml"))
+"""
+
+
+def test_a_pair_opens_whole_wherever_its_writer_is_killed(model: FBNet, tmp_path: Path) -> None:
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        next(reversed(list(other.parameters()))).add_(1.0)
+    old, new = (tmp_path / name / "net.xml" for name in ("old", "new"))
+    export_intermediate(model, old)
+    export_intermediate(other, new)
+    search = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+    command = [sys.executable, "-c", TORN, str(old), str(new), str(tmp_path / "kills")]
+    subprocess.run(command, env={**os.environ, "PYTHONPATH": search}, check=True)
+    whole = [(old.read_bytes(), old.with_suffix(".bin").read_bytes())]
+    whole += [(new.read_bytes(), new.with_suffix(".bin").read_bytes())]
+    torn = 0
+    for folder in (tmp_path / "kills").iterdir():
+        pair = folder / "net.xml", folder / "net.bin"
+        torn += tuple(path.read_bytes() for path in pair) not in whole
+        if tuple(path.read_bytes() for path in pair) not in whole:
+            Classifier.open(pair[0])
+        assert tuple(path.read_bytes() for path in pair) in whole
+    assert torn
+
+
+def test_a_full_disk_for_temporary_files_is_said(
+    suffix: str, model: FBNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = tmp_path / "disk"
+    with small_disk(disk, 32768):
+        monkeypatch.setattr("tempfile.tempdir", str(disk))
+        told = _refusal(lambda: EXPORTERS[suffix](model, tmp_path / f"net{suffix}"))
+        assert not list(disk.glob(".fbnetv3-zoo-*"))  # torch has put a folder of its own there
+    remedy = "make room, or set TMPDIR to another folder"
+    reasons = "No space left on device", "File too large"
+    assert told in {f"{disk}: cannot take temporary files ({reason}); {remedy}" for reason in reasons}
+    assert [path.name for path in tmp_path.iterdir()] == ["disk"]
 
 
 def test_wrong_calls(model: FBNet, graph: Path, tmp_path: Path) -> None:

@@ -1,0 +1,99 @@
+"""The same model gives the same file, byte for byte, in another process, another folder, at another time."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load, save
+
+from fbnetv3_zoo.arch import Arch
+from fbnetv3_zoo.model import FBNet
+from fbnetv3_zoo.reproducible import in_order
+from fbnetv3_zoo.search.sealed import Sealed
+from fbnetv3_zoo.weights import files
+
+MADE = """
+import sys
+from pathlib import Path
+import numpy as np
+import torch
+from PIL import Image
+from fbnetv3_zoo.arch import Arch
+from fbnetv3_zoo.export.quantise import Target, quantise
+from fbnetv3_zoo.export.to_intermediate import export_intermediate
+from fbnetv3_zoo.export.to_onnx import export_onnx
+from fbnetv3_zoo.export.to_program import export_program
+from fbnetv3_zoo.model import FBNet
+from fbnetv3_zoo.weights.files import save
+
+torch.set_num_threads(1)
+arch, folder = Arch.from_json(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
+model = FBNet(arch, generator=torch.Generator().manual_seed(0)).eval()
+save(model, folder / "net.safetensors")
+export_onnx(model, folder / "net.onnx")
+export_intermediate(model, folder / "net.xml")
+export_program(model, folder / "net.pte")
+pixels = np.random.default_rng(0).integers(0, 255, (8, 40, 40, 3), np.uint8)
+images = [Image.fromarray(one) for one in pixels]
+quantise(folder / "net.onnx", folder / "int8.onnx", images, target=Target.VNNI, agreement=0.0)
+"""
+
+
+@pytest.fixture(scope="module")
+def made(tiny_arch: Arch, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two folders of the same files, written by two processes that hash differently."""
+    arch = tmp_path_factory.mktemp("arch") / "arch.json"
+    arch.write_text(tiny_arch.to_json())
+    folders, running = [tmp_path_factory.mktemp(name) for name in ("one", "another-place")], []
+    for number, folder in enumerate(folders):
+        paths = os.pathsep.join(filter(None, sys.path))
+        environment = {**os.environ, "PYTHONHASHSEED": str(number), "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-W", "ignore", "-c", MADE, str(arch), str(folder)]
+        running.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
+    for process in running:
+        told = process.communicate(timeout=300)[1]
+        assert process.returncode == 0, told
+    return folders
+
+
+@pytest.mark.parametrize("name", ["net.safetensors", "net.onnx", "net.xml", "net.bin", "net.pte", "int8.onnx"])
+def test_two_processes_write_the_same(name: str, made: list[Path]) -> None:
+    one, two = (folder / name for folder in made)
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_one_model_saved_eight_times_is_one_file(tiny_arch: Arch, tmp_path: Path) -> None:
+    model = FBNet(tiny_arch)
+    for number in range(8):
+        files.save(model, tmp_path / f"{number}.safetensors")
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+    assert files.load(tmp_path / "0.safetensors").arch == tiny_arch
+
+
+def test_sealed_files_are_the_same_every_time(tmp_path: Path) -> None:
+    kind = Sealed("a table", "fbnetv3_zoo.test", "nobody", "write it again")
+    for number in range(8):
+        told = {f"entry {n}": str(n) for n in range(9)}
+        kind.write(tmp_path / f"{number}.safetensors", {"a": np.arange(3), "b": np.ones(2)}, told)
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+    assert set(kind.read(tmp_path / "0.safetensors")[0]) == {"a", "b"}
+
+
+@pytest.mark.parametrize("text", ["", "ü", "€uro", "\U0001d518", 'quote " and \\ and \n', "x" * 1000])
+def test_any_entry_stays_as_it_was(text: str) -> None:
+    tensors = {"ünnamed": torch.arange(5, dtype=torch.float64), "b": torch.ones(3, dtype=torch.uint8)}
+    entries = {"z": text, text or "a": "1", "m": "2"}
+    data = in_order(save(tensors, entries))
+    assert {name: tensor.tolist() for name, tensor in load(data).items()} == {
+        name: tensor.tolist() for name, tensor in tensors.items()
+    }
+    assert files.parse(data, "it")[1] == entries
+    assert list(files.parse(data, "it")[1]) == sorted(entries)
+    assert int.from_bytes(data[:8], "little") % 8 == 0
+    assert in_order(save(tensors)) == in_order(save(tensors))
