@@ -43,14 +43,18 @@ def session_options(threads: int | None = None) -> onnxruntime.SessionOptions:
     return options
 
 
-def open_graph(path: Path, *, threads: int | None = None, inside: bool = False) -> Opened:
+def open_graph(
+    path: Path, *, threads: int | None = None, inside: bool = False, data: bytes | None = None
+) -> Opened:  # fmt: skip
     """The model in ``path``, computed by ``threads`` threads (default: one a core).
 
     ``inside``: of an ``.onnx`` file that prepares images itself take the network inside; else such a file is refused.
+    ``data`` are the contents of ``path`` where they have been read already: the file is not looked at again.
+
     Raises :class:`~fbnetv3_zoo.errors.ZooError` for a file that is missing, damaged or not of this project.
     """
     kind = KINDS[path.suffix]
-    data = read_file(path, "a model file", at_most=trial.LARGEST_MODEL)
+    data = read_file(path, "a model file", at_most=trial.LARGEST_MODEL) if data is None else data
     if not trial.known(path.suffix, (data,)):
         _look(path, kind, data)
         trial.try_out(path, kind, (data,))

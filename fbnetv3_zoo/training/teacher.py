@@ -13,12 +13,15 @@ import torch.nn.functional as F
 from blake3 import blake3
 from torch import Tensor, nn
 
-from fbnetv3_zoo.classify import Classifier, Floats
+from fbnetv3_zoo.classify import Floats
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.factory import create
 from fbnetv3_zoo.model import FBNet
+from fbnetv3_zoo.paths import read_file
 from fbnetv3_zoo.preprocess import Preprocess
 from fbnetv3_zoo.preprocess_tensors import grey
+from fbnetv3_zoo.runtimes.graph import open_graph
+from fbnetv3_zoo.runtimes.trial import LARGEST_MODEL
 from fbnetv3_zoo.training.classes import match_classes
 from fbnetv3_zoo.training.data import Dataset
 from fbnetv3_zoo.training.evaluate import Evaluation, evaluate
@@ -136,13 +139,14 @@ def _module_teacher(network: nn.Module, preprocess: Preprocess, device: torch.de
 
 
 def _onnx_teacher(path: Path) -> Teacher:
-    classifier = Classifier.open(path)
+    data = read_file(path, "a model file", at_most=LARGEST_MODEL)  # once: the digest is of what is computed
+    opened = open_graph(path, data=data)
 
     def answer(images: Tensor) -> tuple[Tensor, Tensor | None]:
         array = np.ascontiguousarray(images.float().cpu().numpy())
-        return torch.from_numpy(classifier.logits(array)).to(images.device), None
+        return torch.from_numpy(opened.logits(array)).to(images.device), None
 
-    about, digest = classifier.description, blake3(path.read_bytes()).hexdigest()
+    about, digest = opened.description, blake3(data).hexdigest()
     names = about.class_names
     return Teacher(answer, about.preprocess, name=str(path), digest=digest, class_names=names, map_channels=None)
 
