@@ -12,13 +12,14 @@ from fbnetv3_zoo.errors import ZooError, printable
 from fbnetv3_zoo.paths import read_file
 
 LARGEST_FILE = 2 << 30
-"""Upper bound of a file in bytes: four times the boxes and outlines of COCO's own training images."""
+"""Upper bound of a file in bytes, some four times the annotations of COCO's training images."""
 LARGEST_ENTRY = 16 << 20
-"""Upper bound of one entry in characters: the outlines of a crowd take one of them in fifty."""
+"""Upper bound of one entry in characters."""
 _SPACE = re.compile(r"[ \t\n\r]*")
 _TEXT = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _WORD = re.compile(r'[^\s,:"\[\]{}]+')
-_SIGN = re.compile(rf"{_TEXT.pattern}|[\[\]{{}}]", re.DOTALL)
+_SIGN = re.compile(rf"""[^"\[\]{{}}]*({_TEXT.pattern}|[\[\]{{}}])""", re.DOTALL)
+_DEEPEST = 500
 
 
 class Entries:
@@ -95,11 +96,13 @@ class Entries:
                 raise ValueError(f"no value at character {at}")
             return match.end()
         depth = 0
-        for match in _SIGN.finditer(self._text, at):
-            sign = self._text[match.start()]
+        while (match := _SIGN.match(self._text, at)) is not None:
+            sign, at = self._text[match.start(1)], match.end()
             depth += 1 if sign in "{[" else -1 if sign in "}]" else 0
             if depth == 0:
-                return match.end()
+                return at
+            if depth > _DEEPEST:
+                raise RecursionError
         raise ValueError("ends too early")
 
     def _refusal(self, error: Exception) -> ZooError:
