@@ -80,7 +80,7 @@ def _checkpoint(folder: Path) -> tuple[bytes, Callable[[bytes], object]]:
         parameter.grad = torch.zeros_like(parameter)
     for optimizer in learner.optimizers.values():
         optimizer.step()
-    progress = Progress(1, 2, 0.5, 1.0, 0, (Epoch(1, 0.1, 2.0, 1.0, 0.5, 0, 9.0, 1.0),))
+    progress = Progress(epoch=1, step=2, loss=0.5, seconds=1.0, history=(Epoch(1, 0.1, 2.0, 1.0, 0.5, 0, 9.0, 1.0),))
     identity = {"network": "a"}
     data = Checkpoints(folder, keep=1).write(learner, progress, identity=identity).read_bytes()
 
