@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -148,7 +149,7 @@ def do(job: forks.Job, tell: forks.Tell) -> int:
 
     Where ``reads`` is a number, the process kills itself after so many images read to validate; where ``terminated``,
     it sends a SIGTERM to its whole group at the first of them. Where ``flushes`` is a number, it kills itself when it
-    has written so many files and moved all but the last of them to their places.
+    has written so many files, the last of which is not in its place.
     """
     logging.disable()
     if "flushes" in job:
@@ -176,11 +177,11 @@ def do(job: forks.Job, tell: forks.Tell) -> int:
 
 
 def _die_at_flush(number: int) -> None:
-    """Kill this process at so many calls of :func:`os.fsync`."""
+    """Kill this process at so many calls of :func:`os.fsync` for a file; those for folders follow its move."""
     flush, left = os.fsync, iter(range(number - 1))
 
     def dying(file: int) -> None:
-        if next(left, None) is None:
+        if stat.S_ISREG(os.fstat(file).st_mode) and next(left, None) is None:
             os.kill(os.getpid(), signal.SIGKILL)
         flush(file)
 

@@ -210,7 +210,7 @@ def _progress(told: Mapping[str, Any], epoch: Callable[..., Any]) -> Progress:
     history = tuple(epoch(**_with_nan(entry)) for entry in told["history"])
     for number, finished in enumerate(history, start=1):
         for name, value in asdict(finished).items():
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
+            if not _is_numeric(value):
                 raise ZooError(f"{name} of epoch {number} is {shown(value)}; it must be a number")
     progress = Progress(
         **{**told, "history": history, "bad": _keys(told, "bad"), "bad_before": _keys(told, "bad_before")}
@@ -220,6 +220,13 @@ def _progress(told: Mapping[str, Any], epoch: Callable[..., Any]) -> Progress:
     for name in ("loss", "seconds"):
         check_number(name, getattr(progress, name), below=math.inf)
     return progress
+
+
+def _is_numeric(value: object) -> bool:
+    """Whether ``value`` is a number, or a sequence of such things: a supernet's epoch has probabilities."""
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_numeric, value))
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _keys(told: Mapping[str, Any], field: str) -> tuple[str, ...]:
