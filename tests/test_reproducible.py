@@ -28,7 +28,6 @@ from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.export.quantise import Target, quantise
 from fbnetv3_zoo.export.to_intermediate import export_intermediate
 from fbnetv3_zoo.export.to_onnx import export_onnx
-from fbnetv3_zoo.export.to_program import export_program
 from fbnetv3_zoo.model import FBNet
 from fbnetv3_zoo.weights.files import save
 
@@ -38,7 +37,6 @@ model = FBNet(arch, generator=torch.Generator().manual_seed(0)).eval()
 save(model, folder / "net.safetensors")
 export_onnx(model, folder / "net.onnx")
 export_intermediate(model, folder / "net.xml")
-export_program(model, folder / "net.pte")
 pixels = np.random.default_rng(0).integers(0, 255, (8, 40, 40, 3), np.uint8)
 images = [Image.fromarray(one) for one in pixels]
 quantise(folder / "net.onnx", folder / "int8.onnx", images, target=Target.VNNI, agreement=0.0)
@@ -62,7 +60,7 @@ def made(tiny_arch: Arch, tmp_path_factory: pytest.TempPathFactory) -> list[Path
     return folders
 
 
-@pytest.mark.parametrize("name", ["net.safetensors", "net.onnx", "net.xml", "net.bin", "net.pte", "int8.onnx"])
+@pytest.mark.parametrize("name", ["net.safetensors", "net.onnx", "net.xml", "net.bin", "int8.onnx"])
 def test_two_processes_write_the_same(name: str, made: list[Path]) -> None:
     one, two = (folder / name for folder in made)
     assert one.read_bytes() == two.read_bytes()
