@@ -86,11 +86,12 @@ def _metrics(folder: Path) -> list[dict[str, Any]]:
 
 def test_what_it_prints(home: Home) -> None:
     assert home.first.code == 0
-    accuracy, test, *files = home.first.out.splitlines()
+    accuracy, test, *files, warning = home.first.out.splitlines()
     epoch = _metrics(home.folder / "run")[0]
     assert accuracy == f"validation accuracy {epoch['validation_top1']:.2%} after 1 epochs"
     assert re.fullmatch(rf"test accuracy [\d.]+% \(\d+ of {home.test_images}; 95 % interval [\d.]+% to [\d.]+%\)", test)
     assert [line.split(" (")[0] for line in files] == [str(home.folder / "run" / name) for name in LEFT]
+    assert warning.startswith("warning: test accuracy 50.00% is no better than chance (always answering ")
     (line,) = home.first.err.splitlines()
     assert re.fullmatch(LINE.format(1, 1), line)
     assert f"train loss {epoch['train_loss']:.3f}  validation loss {epoch['validation_loss']:.3f}  top-1" in line
@@ -205,7 +206,8 @@ def test_every_option_arrives(home: Home, monkeypatch: pytest.MonkeyPatch, tmp_p
         "--epochs", 7, "--batch-size", 64, "--learning-rate", 0.3, "--seed", 5, "--teacher", "t.onnx",
         "--weights", "w.safetensors", "--weight-levels", 63, "--resume", "--device", "cuda:1", "--workers", 3,
         "--precision", "bf16", "--compile", "--gradient-checkpointing", "--accumulation", 4, "--checkpoint-steps", 50,
-        "--checkpoint-minutes", 2.5, "--keep-checkpoints", 9, "--on-bad-image", "skip", "--tensorboard", "--json",
+        "--checkpoint-minutes", 2.5, "--keep-checkpoints", 9, "--on-bad-image", "skip", "--skip-image-check",
+        "--tensorboard", "--json",
     )  # fmt: skip
     assert given.arch == replace(ARCHS["fbnetv3_b"].for_small_images().scaled(width=0.5, depth=2), resolution=40)
     assert given.recipe == replace(
@@ -216,7 +218,7 @@ def test_every_option_arrives(home: Home, monkeypatch: pytest.MonkeyPatch, tmp_p
     assert given.execution == Execution(
         device="cuda:1", workers=3, precision=Precision.BFLOAT16, compile=True, gradient_checkpointing=True,
         accumulation=4, checkpoint_steps=50, checkpoint_minutes=2.5, keep_checkpoints=9,
-        on_bad_image=OnBadImage.SKIP,
+        on_bad_image=OnBadImage.SKIP, check_images=False,
     )  # fmt: skip
     unchanged = {f.name for f in fields(Execution) if getattr(given.execution, f.name) == f.default}
     assert unchanged == {"channels_last"}  # has no option: the layout follows the device
