@@ -30,7 +30,7 @@ def network_inside(data: bytes, path: Path) -> bytes:
     if len(given) != 1 or len(answered) != 1 or len(sides) != 1:
         raise ZooError(f"{path}: takes something else than a batch of prepared images; export it without that")
     constants = [tensor for tensor in graph.initializer if not tensor.name.startswith((FRONT, BACK))]
-    shape = ["batch", *map(int, numpy_helper.to_array(sides[0])[1:])]
+    shape: list[str | int | None] = ["batch", *map(int, numpy_helper.to_array(sides[0])[1:])]
     alone = helper.make_graph(
         inner, graph.name, [helper.make_tensor_value_info(given.pop(), TensorProto.FLOAT, shape)],
         [helper.make_tensor_value_info(answered.pop(), TensorProto.FLOAT, None)], constants,

@@ -56,7 +56,7 @@ def _own(module: nn.Module) -> Iterator[tuple[str, Tensor, tuple[str, ...]]]:
                 yield name, getattr(module, name), (f"parametrizations.{name}.",)
     for hook in module._forward_pre_hooks.values():
         if isinstance(hook, BasePruningMethod):
-            name = hook._tensor_name  # type: ignore[attr-defined]
+            name = hook._tensor_name
             mask, whole = getattr(module, f"{name}_mask"), getattr(module, f"{name}_orig")
             yield name, mask.to(whole.dtype) * whole, (f"{name}_mask", f"{name}_orig")
         elif isinstance(hook, WeightNorm):
