@@ -14,6 +14,7 @@ from PIL import Image
 
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.images import FORMATS, read_image
+from fbnetv3_zoo.paths import exists, is_folder
 from fbnetv3_zoo.runtimes.graph import session_options
 
 Floats = npt.NDArray[np.float32]
@@ -29,8 +30,8 @@ def read_calibration(folder: str | Path, *, most: int = 256) -> list[Image.Image
     Raises :class:`ZooError` for a folder that is missing or holds fewer than 8 images, and for one that cannot be read.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise ZooError(f"{folder}: {'is a file' if folder.exists() else 'no such folder'}; give a folder of images")
+    if not is_folder(folder):
+        raise ZooError(f"{folder}: {'is a file' if exists(folder) else 'no such folder'}; give a folder of images")
     endings = {ending for ending, kind in Image.registered_extensions().items() if kind in FORMATS}
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in endings and path.is_file())
     check_enough(len(paths), str(folder))

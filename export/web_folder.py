@@ -41,11 +41,11 @@ def check_free(folder: Path) -> None:
     settled(folder)
     try:
         present = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
-        if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        if not exists(folder) or (is_folder(folder) and not any(folder.iterdir())):
             return
     except OSError as error:
         raise ZooError(f"{folder}: cannot be read ({error.strerror})") from None
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise ZooError(f"{folder}: is a file; give a folder")
     try:
         own = set(read_card(folder)["files"])

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fbnetv3_zoo.atomic import replacing, scratch
 from fbnetv3_zoo.errors import ZooError, in_short, printable
-from fbnetv3_zoo.paths import is_file, read_file
+from fbnetv3_zoo.paths import exists, is_file, is_folder, read_file
 from fbnetv3_zoo.plain import parse_json
 from fbnetv3_zoo.weights.store import Store
 
@@ -118,9 +118,9 @@ def _damaged(package: PinnedPackage, found: Mapping[str, bytes]) -> str | None:
 
 
 def _from_user(package: PinnedPackage, place: Path) -> dict[str, bytes]:
-    if not place.exists():
+    if not exists(place):
         raise ZooError(f"{place}: no such file; give the unpacked package of {package}, or its .tgz")
-    return _checked(package, place, _in_folder(package, place) if place.is_dir() else _in_archive(package, place))
+    return _checked(package, place, _in_folder(package, place) if is_folder(place) else _in_archive(package, place))
 
 
 def _checked(package: PinnedPackage, place: Path, found: Mapping[str, bytes]) -> dict[str, bytes]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.paths import exists
 from fbnetv3_zoo.search.costs import Constraint
 from fbnetv3_zoo.search.evolve import pareto
 from fbnetv3_zoo.search.origin import Origin
@@ -31,7 +32,7 @@ def predictor_of(found: Record) -> Predictor:
     if len(codes) < 2:
         raise ZooError(f"{found.folder}: has {len(codes)} scored candidates; a predictor needs at least 2")
     path = found.folder / ENCODER
-    encoder = Encoder.load(path) if path.exists() else None
+    encoder = Encoder.load(path) if exists(path) else None
     last = found.plan.rounds.rounds  # the finalists come after it
     seed = found.plan.seed + max(trial.round for trial in found.trials if trial.round <= last)
     return fit(found.plan.rounds.predictor, found.plan.space, codes, scores, encoder=encoder, seed=seed)

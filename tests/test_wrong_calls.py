@@ -786,7 +786,7 @@ COMMANDS: list[tuple[str, str, str]] = [
     (
         "negative seed",
         "train --output {here}/new --seed -1",
-        "Recipe.seed is -1; it must be a whole number of at least 0",
+        "seed is -1; it must be a whole number of at least 0",
     ),
     (
         "negative workers",

@@ -27,6 +27,7 @@ from fbnetv3_zoo.export.bench.report import (
 )
 from fbnetv3_zoo.export.bench.rivals import find_rival
 from fbnetv3_zoo.export.bench.routes import Plan, Route
+from fbnetv3_zoo.paths import is_folder
 
 T = TypeVar("T")
 
@@ -77,7 +78,7 @@ def benchmark(
     """
     _check_once([*models, *against])
     wanted = replace(wanted or Wanted(), largest=max(plan.batches))
-    if wanted.images is not None and not wanted.images.is_dir():
+    if wanted.images is not None and not is_folder(wanted.images):
         raise ZooError(f"{wanted.images}: no such folder; give a folder of images")
     with scratch() as folder:
         candidates = [find_candidate(model, _subfolder(folder, n), wanted) for n, model in enumerate(models)]

@@ -12,7 +12,7 @@ from fbnetv3_zoo.cli import search_lut, search_show, search_supernet
 from fbnetv3_zoo.cli.common import Json, command_group, print_json, written
 from fbnetv3_zoo.cli.output import say
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.paths import check_outside
+from fbnetv3_zoo.paths import check_outside, exists
 
 if TYPE_CHECKING:
     from fbnetv3_zoo.search import Plan, Record
@@ -159,7 +159,7 @@ def files_of(record: Record) -> list[Path]:
     """The files that a search has left for use."""
     names = [record.plan.result_name(winner.constraint) for winner in record.winners]
     paths = [record.folder / f"{name}.{kind}.json" for name in names for kind in ("arch", "recipe")]
-    return [path for path in (*paths, record.folder / "report.html") if path.exists()]
+    return [path for path in (*paths, record.folder / "report.html") if exists(path)]
 
 
 def plan_of(options: dict[str, Any]) -> Plan:

@@ -13,6 +13,7 @@ from fbnetv3_zoo.cli.common import Json, print_json, written
 from fbnetv3_zoo.cli.output import console, say
 from fbnetv3_zoo.cli.search_spaces import find_any_space
 from fbnetv3_zoo.errors import ZooError, check_whole
+from fbnetv3_zoo.paths import exists
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -145,7 +146,7 @@ def _measure(
     from fbnetv3_zoo.export.latency import measure_blocks
     from fbnetv3_zoo.latency import LatencyTable
 
-    known = LatencyTable.load(output) if output.exists() else None
+    known = LatencyTable.load(output) if exists(output) else None
     missing = len(wanted) if known is None else len(known.lacks(wanted))
     screen = console()
     columns = (TextColumn("blocks"), BarColumn(), MofNCompleteColumn())

@@ -12,6 +12,7 @@ import typer
 from fbnetv3_zoo.cli.common import Json, print_json, written
 from fbnetv3_zoo.cli.output import say, say_text
 from fbnetv3_zoo.cli.search_spaces import find_any_space, print_dimensions, whether_inside
+from fbnetv3_zoo.paths import exists
 
 if TYPE_CHECKING:
     from fbnetv3_zoo.search import Record
@@ -70,7 +71,7 @@ def report(folder: Folder, output: Annotated[Path | None, typer.Option(help="HTM
     from fbnetv3_zoo.search.supernet.report import write_report as write_supernet_report
 
     path = folder / "report.html" if output is None else output
-    if (folder / FOUND).exists():
+    if exists(folder / FOUND):
         write_supernet_report(SupernetRecord.read(folder), path)
     else:
         write_report(Record.read(folder), path)

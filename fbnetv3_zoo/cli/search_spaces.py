@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from fbnetv3_zoo.cli.output import say
 from fbnetv3_zoo.errors import ZooError, nearest
+from fbnetv3_zoo.paths import read_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,10 +35,7 @@ def find_any_space(source: str) -> Space | LayerSpace:
 
 def _holds_layers(path: Path) -> bool:
     """Whether a file says that it is the space of a supernet; whatever else is wrong with it is said later."""
-    try:
-        return '"fbnetv3_zoo.layer_space"' in path.read_text(errors="replace")
-    except OSError:
-        return False
+    return b'"fbnetv3_zoo.layer_space"' in read_file(path, "a JSON file of a space")
 
 
 def print_dimensions(dimensions: Sequence[Dimension]) -> None:

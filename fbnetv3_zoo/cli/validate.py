@@ -74,7 +74,7 @@ def validate(
     if as_json:
         print_json({"model": model, "data": data, "split": measured, "images": whole, **_plain(found)})
         return
-    print(f"{len(examples):,} of {whole:,} images ({measured})")
+    say(f"{len(examples):,} of {whole:,} images ({measured})")
     _print_summary(measured, found)
     if per_class:
         _print_classes(found.per_class)

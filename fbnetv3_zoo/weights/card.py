@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fbnetv3_zoo.cost import cost_of
 from fbnetv3_zoo.description import Description
+from fbnetv3_zoo.errors import printable
 from fbnetv3_zoo.model import FBNet
 from fbnetv3_zoo.weights.records import Record
 
@@ -62,7 +63,7 @@ def _body(description: Description, title: str) -> list[str]:
     classes = f"{arch.num_classes}"
     if description.class_names is not None:
         more = f" and {arch.num_classes - 5} more" if arch.num_classes > 5 else ""
-        classes += f": {', '.join(description.class_names[:5])}{more}"
+        classes += f": {', '.join(map(printable, description.class_names[:5]))}{more}"
     numbers = ", ".join(f"{value:g}" for value in preprocess.mean), ", ".join(f"{value:g}" for value in preprocess.std)
     return [
         f"# {title}",

@@ -15,6 +15,7 @@ from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.description import Description
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.model import FBNet
+from fbnetv3_zoo.paths import exists
 from fbnetv3_zoo.preprocess import Preprocess
 from fbnetv3_zoo.weights import hub
 from fbnetv3_zoo.weights.address import identity_of
@@ -121,7 +122,7 @@ def find_weights(network: str, place: str | Path | bool) -> Record | str | Path:
         if record.arch.name != name or tag not in ("", record.tag):
             raise ZooError(f"{record.name} are not weights of {network}; name {record.name} as the model")
         return record
-    if Path(place).suffix or str(place).startswith(_REMOTE) or Path(place).exists():
+    if Path(place).suffix or str(place).startswith(_REMOTE) or exists(place):
         return place
     given = f"a tag ({', '.join(tags)}), a path" if tags else "a path"
     raise ZooError(f"{name}: unknown weights {str(place)!r}; give {given}, an address or hf-hub:owner/name")
