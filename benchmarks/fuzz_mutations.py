@@ -29,7 +29,7 @@ def of_json(seed: bytes, draw: random.Random) -> bytes:
     for _ in range(draw.choice((1, 1, 1, 2, 3))):
         data = _changed(data, draw)
     text = json.dumps(data, ensure_ascii=draw.random() < 0.5).encode(errors="surrogatepass")
-    return _written(text)
+    return _written(text[: 4 * len(seed) + 2_000_000])  # repeated repetitions
 
 
 def of_lines(seed: bytes, draw: random.Random) -> bytes:
@@ -101,7 +101,7 @@ def _changed(data: Any, draw: random.Random) -> Any:
     holder, key = draw.choice(spots)
     inner = holder[key]
     if isinstance(inner, str) and inner[:1] in ("{", "[") and draw.random() < 0.8:
-        with suppress(ValueError):
+        with suppress(ValueError, RecursionError):
             holder[key] = of_json(inner.encode(), draw).decode(errors="replace")
             return data
     draw.choice(_CHANGES)(holder, key, draw)
@@ -182,8 +182,10 @@ def _written(text: bytes) -> bytes:
     for mark in (RAW.encode(), json.dumps(RAW)[1:-1].encode()):
         while (start := text.find(b'"' + mark)) >= 0:
             end = start + 1
-            while (end := text.index(b'"', end)) and _escaped(text, end):
+            while (end := text.find(b'"', end)) > 0 and _escaped(text, end):
                 end += 1
+            if end < 0:
+                return text
             raw = json.loads(text[start : end + 1].decode(errors="surrogatepass"))
             text = text[:start] + raw.removeprefix(RAW).encode(errors="surrogatepass") + text[end + 1 :]
     return text

@@ -27,7 +27,7 @@ def to_json(value: object) -> str:
     return json_text({"format": f"fbnetv3_zoo.{_tag(type(value))}", "version": 1, **to_plain(value)}, indent=1)
 
 
-def from_json(kind: type[T], text: str | bytes, *, at_most: int = 1 << 20) -> T:
+def from_json(kind: type[T], text: str | bytes, *, at_most: int = 1 << 19) -> T:
     """The ``kind`` that :func:`to_json` wrote, in at most so many bytes.
 
     Raises :class:`ZooError` with the place of what is wrong.

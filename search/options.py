@@ -17,6 +17,15 @@ Value: TypeAlias = Any  # int, float, str or bool
 Part: TypeAlias = Literal["architecture", "recipe"]
 
 
+MOST_VALUES, MOST_CHOICES = 10_000, 1_000
+"""Upper bounds of the values of a dimension, and of those that are encoded one-hot."""
+
+
+def _check_number_of(place: str, values: Sequence[Value], most: int) -> None:
+    if len(values) > most:
+        raise ZooError(f"{place} has {len(values)} values; at most {most} can be chosen from")
+
+
 @dataclass(frozen=True)
 class Choice:
     """One of ``values``, which have no order: encoded one-hot."""
@@ -26,6 +35,7 @@ class Choice:
     def __post_init__(self) -> None:
         if not isinstance(self.values, (tuple, list)) or not self.values:
             raise ZooError(f"Choice.values is {self.values!r}; give at least one value")
+        _check_number_of("Choice", self.values, MOST_CHOICES)
         for value in self.values:
             if not isinstance(value, (bool, int, float, str)):
                 raise ZooError(f"Choice.values has {value!r}; values are numbers, text, true and false")
@@ -51,6 +61,7 @@ class Range:
         check_number("Range.unit", self.unit, above=0)
         if (self.high - self.low) % self.step:
             raise ZooError(f"Range from {self.low} to {self.high}: {self.step} does not divide it into whole steps")
+        _check_number_of("Range", range(self.low, self.high + 1, self.step), MOST_VALUES)
 
     @cached_property
     def values(self) -> tuple[Value, ...]:
@@ -67,6 +78,7 @@ class Levels:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "values", tuple(self.values))
+        _check_number_of("Levels", self.values, MOST_VALUES)
         for value in self.values:
             check_number("Levels.values", value)
         if not self.values or any(a >= b for a, b in pairwise(self.values)):

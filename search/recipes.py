@@ -9,7 +9,7 @@ from typing import Any
 from fbnetv3_zoo.errors import ZooError, check_number, nearest
 from fbnetv3_zoo.recipe import SGD, AdamW, Recipe, RMSProp
 from fbnetv3_zoo.search.networks import Values
-from fbnetv3_zoo.search.options import Dimension, Options, Value
+from fbnetv3_zoo.search.options import MOST_VALUES, Dimension, Options, Value
 
 OPTIMIZERS = {"rmsprop": RMSProp(), "sgd": SGD(), "adamw": AdamW()}
 
@@ -35,6 +35,8 @@ class Recipes:
 
     def __post_init__(self) -> None:
         check_number("Recipes.sgd_rate_factor", self.sgd_rate_factor, above=0)
+        if (number := sum(len(setting.options.values) for setting in self.settings)) > MOST_VALUES:
+            raise ZooError(f"recipes: settings have {number} values together; at most {MOST_VALUES} can be tried")
         known = [*self.base.values()]
         for setting in self.settings:
             if setting.field not in known:

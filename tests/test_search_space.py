@@ -317,7 +317,7 @@ def test_wrong_arguments(tmp_path: Path) -> None:
         (lambda: find_space("papr"), "unknown space 'papr' (did you mean 'paper'?); shipped are paper, paper_recipe, "
                                      "tiny, others are JSON files"),
         (lambda: find_space(tmp_path / "none.json"),
-         f"{tmp_path}/none.json: cannot be read (No such file or directory)"),
+         f"{tmp_path}/none.json: no such file"),
         (lambda: find_space(tmp_path / "bad.json"),
          f'{tmp_path}/bad.json: space JSON lacks "format": "fbnetv3_zoo.space"; write such files with to_json()'),
         (lambda: PAPER.check(np.zeros((1, 3))), "codes have shape (1, 3); space paper has 49 dimensions"),
@@ -329,3 +329,8 @@ def test_wrong_arguments(tmp_path: Path) -> None:
     ):  # fmt: skip
         assert refusal(call) == said
     assert refusal(lambda: PAPER_RECIPE.code({})).startswith("values lack recipe.learning_rate, recipe.optimizer, ")
+
+
+@pytest.mark.parametrize("made", [lambda: Range(0, 999_999), lambda: Choice(tuple(range(2000)))])
+def test_dimensions_of_more_values_than_anyone_chooses_from(made: Callable[[], object]) -> None:
+    assert refusal(made).endswith("can be chosen from")

@@ -102,7 +102,7 @@ def test_find_arch_refuses_a_missing_file(tmp_path: Path) -> None:
     file = tmp_path / "net.json"
     with pytest.raises(ZooError) as caught:
         find_arch(file)
-    assert str(caught.value) == f"{file}: cannot be read (No such file or directory)"
+    assert str(caught.value) == f"{file}: no such file"
 
 
 def _complete(row: dict[str, Any]) -> dict[str, Any]:
