@@ -85,6 +85,10 @@ def map_values(model: onnx.ModelProto, images: Floats, names: Sequence[str]) -> 
             yield from zip(others, session.run(others, {given.name: batch}), strict=True)
 
 
+_MOST = 2.0**100
+"""The largest value of a map that is counted: twice as far, and beyond, float32 has to reach."""
+
+
 class _Seen:
     """The values of a map, counted in bins from -reach to reach, which doubles when a value lies beyond."""
 
@@ -96,6 +100,8 @@ class _Seen:
         low, high = float(values.min()), float(values.max())
         if not np.isfinite(high - low):
             raise ZooError("the network's maps are not finite on these images; its weights are damaged")
+        if (most := max(-low, high)) > _MOST:
+            raise ZooError(f"the network's maps reach {most:.2g} on these images, too much for int8; keep it in float")
         self.low, self.high = min(self.low, low), max(self.high, high)
         while max(-self.low, self.high) > self._reach:
             self._reach *= 2

@@ -390,6 +390,19 @@ def test_maps_that_are_no_numbers(value: float) -> None:
     assert str(caught.value) == "the network's maps are not finite on these images; its weights are damaged"
 
 
+@pytest.mark.parametrize("value", [1.5e38, -1e38, 1e31])
+def test_maps_too_large_for_whole_numbers(value: float) -> None:
+    model = _chain(helper.make_node("Relu", ["images"], ["logits"]), weights={}, shape="nchw")
+    images = np.zeros((8, 1, 4, 4), np.float32)
+    images[3, 0, 1, 1] = value
+    told = f"the network's maps reach {abs(value):.2g} on these images, too much for int8; keep it in float"
+    with pytest.raises(ZooError) as caught:
+        find_ranges(model, images, ["images"])
+    assert str(caught.value) == told
+    images[3, 0, 1, 1] = value / 1e9
+    assert find_ranges(model, images, ["images"], clip=False)["images"].low <= 0
+
+
 def test_the_layer_that_costs_most_comes_first() -> None:
     """One whose weights for a channel that is always zero are so large that no level is left for the others."""
     rng = np.random.default_rng(0)
