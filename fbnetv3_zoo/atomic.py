@@ -169,13 +169,20 @@ def _beside(*targets: Path, folders: bool = False) -> Iterator[Path]:
     parent = targets[0].parent
     parent.mkdir(parents=True, exist_ok=True)
     for target in targets:
-        if target.exists() and target.is_dir() != folders:
-            number = errno.ENOTDIR if folders else errno.EISDIR
-            raise OSError(number, os.strerror(number))
-        if target.exists() and not target.is_dir() and not target.is_file():
-            raise OSError(errno.EINVAL, "Is a device or pipe")
+        _check_target(target, folder=folders)
     with marked_folder(parent) as folder:
         yield folder
+
+
+def _check_target(target: Path, *, folder: bool) -> None:
+    """Raise where something else is at ``target`` than a file, or a ``folder``."""
+    if not target.exists():
+        return
+    if target.is_dir() != folder:
+        number = errno.ENOTDIR if folder else errno.EISDIR
+        raise WriteError(target, OSError(number, os.strerror(number)))
+    if not folder and not target.is_file():
+        raise WriteError(target, OSError(errno.EINVAL, "Is a device or pipe"))
 
 
 def _touched(path: Path) -> int:

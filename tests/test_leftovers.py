@@ -182,6 +182,14 @@ def test_a_pair_of_which_one_cannot_be_moved_stays_old(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["one.txt", "two.txt"]
 
 
+def test_the_one_that_cannot_be_replaced_is_named(tmp_path: Path) -> None:
+    (tmp_path / "two.txt").mkdir()
+    with pytest.raises(ZooError) as caught, replacing_together(tmp_path / "one.txt", tmp_path / "two.txt"):
+        raise AssertionError
+    assert str(caught.value) == f"{tmp_path / 'two.txt'}: cannot be written (Is a directory)"
+    assert os.listdir(tmp_path) == ["two.txt"]
+
+
 def test_a_pair_on_a_full_disk_stays_old(tmp_path: Path) -> None:
     with disks.small_disk(tmp_path / "disk", 1 << 20):
         one, two = tmp_path / "disk" / "one.bin", tmp_path / "disk" / "two.bin"
