@@ -17,8 +17,8 @@ class ZooError(ValueError):
     """Wrong input: one line that says what is wrong, where, and how to mend it.
 
     The command line prints the line and exits with code 2; a library user catches it as ``ValueError``. Of a message
-    that grew long, as a file holds long values, the beginning and the end are kept; of addresses what is no secret. What
-    a terminal would obey is written out.
+    that grew long, as a file holds long values, the beginning and the end are kept; of addresses, what is no secret.
+    What a terminal would obey is written out.
     """
 
     def __init__(self, message: str) -> None:
