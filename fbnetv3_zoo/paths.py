@@ -100,6 +100,16 @@ def read_lines(path: str | Path, what: str) -> list[str]:
     return [line.strip() for line in re.split(r"\r\n|\r|\n", unicodedata.normalize("NFC", text).rstrip())]
 
 
+def check_place(path: str | Path) -> None:
+    """Raise :class:`ZooError` where no file can be at ``path``, before the work that is to fill it.
+
+    Folders above it are made where they are missing.
+    """
+    make_folder(Path(path).parent)
+    if is_folder(path):
+        raise ZooError(f"{path}: is a folder; name a file")
+
+
 def _mode(path: str | Path) -> int:
     """What ``path`` is (``st_mode``); 0 where there is nothing."""
     try:

@@ -12,7 +12,7 @@ from fbnetv3_zoo.cli import search_lut, search_show, search_supernet
 from fbnetv3_zoo.cli.common import Json, command_group, print_json, written
 from fbnetv3_zoo.cli.output import say
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.paths import check_outside, exists
+from fbnetv3_zoo.paths import check_outside, check_place, exists
 
 if TYPE_CHECKING:
     from fbnetv3_zoo.search import Plan, Record
@@ -205,6 +205,7 @@ def pretrain(
     from fbnetv3_zoo.search import Search
     from fbnetv3_zoo.search.origin import Origin
 
+    check_place(output)
     unset = ("model", "recipe", "constraint", "rounds", "batch", "epochs", "name", "finalists")
     chosen = plan_of({**options, **dict.fromkeys(unset)})
     search = Search(chosen, costs=Origin(data="digits", latency=latency or "").absolute.costs(chosen.space))

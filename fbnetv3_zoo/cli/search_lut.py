@@ -13,7 +13,7 @@ from fbnetv3_zoo.cli.common import Json, print_json, written
 from fbnetv3_zoo.cli.output import console, say
 from fbnetv3_zoo.cli.search_spaces import find_any_space
 from fbnetv3_zoo.errors import ZooError, check_whole
-from fbnetv3_zoo.paths import exists
+from fbnetv3_zoo.paths import check_place, exists
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,6 +48,7 @@ def lut(
     """
     from fbnetv3_zoo.export.latency import check_latency
 
+    check_place(output)
     searched = _find(space, resolution)
     wanted, whole = _what(searched, networks=networks, check=check, seed=seed)
     started = time.monotonic()
