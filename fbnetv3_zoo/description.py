@@ -12,7 +12,7 @@ from typing import Any
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.errors import ZooError, shown
-from fbnetv3_zoo.plain import from_plain, parse_json, to_plain
+from fbnetv3_zoo.plain import from_plain, json_text, parse_json, to_plain
 from fbnetv3_zoo.preprocess import Preprocess
 
 FORMAT, VERSION = "fbnetv3_zoo", "1"
@@ -45,7 +45,7 @@ class Description:
             "format_version": VERSION,
             "arch": self.arch.to_json(),
             "preprocess": json.dumps(to_plain(self.preprocess)),
-            "class_names": json.dumps(self.class_names),
+            "class_names": json_text(self.class_names),
             **{key: value for key, value in origin.items() if value is not None},
         }
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import ast
 import io
+import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from shell import succeed
 
 import fbnetv3_zoo
 from fbnetv3_zoo.arch import Arch
@@ -18,7 +21,9 @@ from fbnetv3_zoo.cli import main, output
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.factory import create
 from fbnetv3_zoo.paths import make_folder
-from fbnetv3_zoo.weights.files import save
+from fbnetv3_zoo.training import find_dataset
+from fbnetv3_zoo.weights.card import model_card
+from fbnetv3_zoo.weights.files import load, save
 
 ROOT = Path(fbnetv3_zoo.__file__).resolve().parents[1]
 HOSTILE = "red\x1b[31m\nerror: none"
@@ -94,6 +99,23 @@ def test_any_terminal_shows_names(model: Path, encoding: str, monkeypatch: pytes
     told = stream.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]
     assert ("猫" if encoding == "utf-8" else r"\u732b") in told
     assert (r"caf\xe9" if encoding == "ascii" else "café") in told
+
+
+def test_a_class_folder_that_is_no_utf8(tiny_arch: Arch, tmp_path: Path) -> None:
+    """The network trained on it can be saved, loaded and measured, and its card written."""
+    for count, name in enumerate((b"caf\xe9", b"tea")):
+        (tmp_path / "data" / os.fsdecode(name)).mkdir(parents=True)
+        for side in range(6):
+            picture = Image.new("RGB", (40, 40 + side), (200, 90 * count, 30 * side))
+            picture.save(tmp_path / "data" / os.fsdecode(name) / f"{side}.png")
+    data = find_dataset(tmp_path / "data")
+    assert data.class_names == ("caf\\udce9", "tea")
+    network = create(replace(tiny_arch, num_classes=2))
+    network.class_names = ("caf\udce9", "tea")
+    save(network, tmp_path / "model.safetensors")
+    assert load(tmp_path / "model.safetensors").class_names == data.class_names
+    assert "caf\\udce9, tea" in model_card(network).encode().decode()
+    succeed("validate", tmp_path / "model.safetensors", "--data", tmp_path / "data")
 
 
 def shell(line: str) -> subprocess.CompletedProcess[str]:

@@ -26,8 +26,12 @@ _PART = re.compile(r"(\d{1,12}) ([a-z ]{1,30}) [0-9a-f]{64}")
 
 
 def composed(name: str) -> str:
-    """``name`` with its accents composed (NFC): some systems store ``é`` as two signs."""
-    return name if name.isascii() else unicodedata.normalize("NFC", name)
+    r"""``name`` with its accents composed (NFC): some systems store ``é`` as two signs.
+
+    Bytes that are no UTF-8 are written out (``\udce9``): no model file could hold the name else.
+    """
+    whole = name.encode("utf-8", "backslashreplace").decode()
+    return whole if whole.isascii() else unicodedata.normalize("NFC", whole)
 
 
 class Reader(Protocol):
