@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import signal
+import tempfile
 
 import pytest
 import torch
@@ -14,6 +17,10 @@ from fbnetv3_zoo.rows import Activation, Conv, InvertedResidual, PoolingHead, Sq
 
 if "OMP_NUM_THREADS" not in os.environ:  # more threads than cores to themselves wait for one another
     torch.set_num_threads(2)
+
+# What is kept of weights and of files that were tried out must not come from, nor go to, the user's own cache.
+os.environ["FBNETV3_ZOO_CACHE"] = tempfile.mkdtemp(prefix="cache-of-tests-")
+atexit.register(shutil.rmtree, os.environ["FBNETV3_ZOO_CACHE"], ignore_errors=True)
 
 # Background jobs of a shell are deaf to Ctrl-C, and so would be every process that a test starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -46,6 +46,7 @@ from fbnetv3_zoo.search.supernet.plan import Product, SupernetPlan
 from fbnetv3_zoo.search.supernet.record import SupernetEpoch, SupernetRecord
 from fbnetv3_zoo.search.supernet.run import SupernetObserver, search_supernet
 from fbnetv3_zoo.training import Dataset, Execution, Precision
+from fbnetv3_zoo.training.data import SPLITS
 from fbnetv3_zoo.zoo import find_arch
 
 EVERY_STEP = Execution(checkpoint_steps=1)
@@ -386,7 +387,9 @@ def test_folders_of_other_searches(straight: SupernetRecord, data: Dataset) -> N
     said = f"{folder}: holds a run; continue it with --resume (resume=True), or give another folder"
     assert refusal(lambda: search_supernet(PLAN, data, folder)) == said
     other, others = replace(PLAN, draws=4), few_digits(seed=1)
-    for plan, images, named in ((other, data, "plan"), (PLAN, others, "data"), (other, others, "plan and data")):
+    differs = ", ".join(f"{split} images: {len(data[split])} then, as many others now" for split in SPLITS)
+    told = f"data ({differs})"
+    for plan, images, named in ((other, data, "plan"), (PLAN, others, told), (other, others, f"plan and {told}")):
         said = f"{folder}: the run was begun with another {named}; give another folder"
         assert refusal(lambda p=plan, d=images: search_supernet(p, d, folder, resume=True)) == said
 
