@@ -20,6 +20,7 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -92,7 +93,6 @@ class Found:
     changes: int = 0
     kills: int = 0
     left: int = 0
-    torn: int = 0
     full: str = ""
 
 
@@ -175,8 +175,9 @@ class Try:
             self.run(0)
         self.out.rename(kept)
         size = sum(path.stat().st_size for path in kept.rglob("*") if path.is_file())
-        with small_disk(self.out, size + (1 << 17)):
+        with small_disk(self.out, size + (1 << 20)):
             shutil.copytree(kept, self.out, dirs_exist_ok=True)
+            _fill(self.out / "mine.bin")
             before = {path: path.read_bytes() for path in self.results()}
             done = self.run(0)
             self.check(cleared=True)
@@ -186,6 +187,13 @@ class Try:
         lines = [line for line in done.stderr.splitlines() if "cannot" in line or "full" in line or "No space" in line]
         told = lines[-1][-90:] if lines else f"exit {done.returncode}"
         return f"{told}{f'; {len(changed)} replaced whole' if changed else ''}"
+
+
+def _fill(path: Path) -> None:
+    """Leave no room on the disk of ``path``."""
+    with path.open("wb", buffering=0) as file, suppress(OSError):
+        while file.tell() < 1 << 24:
+            file.write(bytes(4096))
 
 
 def _read(path: Path) -> None:
