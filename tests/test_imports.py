@@ -24,6 +24,7 @@ VALUES = {"errors", "paths", "plain", "rows", "arch"}
 IMAGES = {"png_metadata", "image_costs", "images", "pixels"}
 CORE = {
     *VALUES,
+    "cache",
     "telemetry",
     "atomic",
     "marked",
@@ -49,6 +50,7 @@ MAY_IMPORT = {
     "marked": {"moves"},
     "atomic": {"errors", "paths", "marked", "moves"},
     "graph_file": {"errors", "paths"},
+    "cache": set(),
     "processor": set(),
     "telemetry": set(),
     "plain": {"errors", "paths"},
@@ -70,6 +72,7 @@ MAY_IMPORT = {
     "model": {*VALUES, "blocks", "preprocess", "description"},
     "weights": {
         *VALUES,
+        "cache",
         "telemetry",
         "zoo",
         "cost",
@@ -82,7 +85,7 @@ MAY_IMPORT = {
         "model",
     },
     "factory": {*VALUES, "zoo", "model", "weights"},
-    "runtimes": {*VALUES, "atomic", "telemetry", "preprocess", "description"},
+    "runtimes": {*VALUES, "atomic", "cache", "graph_file", "telemetry", "preprocess", "description"},
     "classify": CORE,
     "training": {*CORE, "processor", "recipe", "recipes"},
     "search": {*CORE, "latency", "recipe", "recipes", "training"},

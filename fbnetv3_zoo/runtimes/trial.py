@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from fbnetv3_zoo.cache import cache_folder
 from fbnetv3_zoo.errors import in_short
 from fbnetv3_zoo.runtimes import probe
 from fbnetv3_zoo.runtimes.opened import missing_extra, unreadable
@@ -113,9 +114,7 @@ def _digest(suffix: str, parts: Sequence[bytes]) -> str:
 
 
 def _folder() -> Path:
-    from fbnetv3_zoo.weights.store import Store
-
-    return Store().folder / "tried"
+    return cache_folder() / "tried"
 
 
 def _is_own(path: Path) -> bool:

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fbnetv3_zoo.atomic import replacing
+from fbnetv3_zoo.cache import cache_folder
 from fbnetv3_zoo.errors import ZooError, printable
 from fbnetv3_zoo.images import size_of_image
 from fbnetv3_zoo.preprocess import Preprocess
@@ -29,7 +30,6 @@ from fbnetv3_zoo.training.data import SPLITS, Dataset, Example, Split
 from fbnetv3_zoo.training.execution import Execution, OnBadImage
 from fbnetv3_zoo.training.world import World
 from fbnetv3_zoo.weights.log import LOG
-from fbnetv3_zoo.weights.store import Store
 
 Size: TypeAlias = tuple[int, int]
 """Upright width and height in pixels."""
@@ -64,7 +64,7 @@ class Remembered:
 
     def __init__(self, place: str | Path) -> None:
         name = hashlib.sha256(str(Path(place).absolute()).encode(errors="surrogateescape")).hexdigest()[:16]
-        self.file = Path(Store().folder) / "image-sizes" / f"{name}.npy"
+        self.file = cache_folder() / "image-sizes" / f"{name}.npy"
         self._known = _rows_in(self.file)
         self._stamps, self._sizes, self._news = array("Q"), array("Q"), 0
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from blake3 import blake3
 
 from fbnetv3_zoo.atomic import replacing
+from fbnetv3_zoo.cache import cache_folder
 from fbnetv3_zoo.errors import ZooError, check_flag, check_number, check_whole
 from fbnetv3_zoo.marked import NEW, marked_folder
 from fbnetv3_zoo.plain import from_json, to_json
@@ -33,14 +34,6 @@ LARGEST_FILE = 8 << 30
 _KEPT = re.compile(r"(?P<name>.+)-(?P<source>[0-9a-f]{8})-(?P<digest>[0-9a-f]{16})\.safetensors")
 _YES, _NO = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
 _PATIENCE = 5.0  # seconds of waiting for another process before saying so
-
-
-def _default_folder() -> Path:
-    if given := os.environ.get("FBNETV3_ZOO_CACHE"):
-        return Path(given)
-    from platformdirs import user_cache_path
-
-    return user_cache_path("fbnetv3-zoo", appauthor=False)
 
 
 def _default_offline() -> bool:
@@ -112,7 +105,7 @@ class Store:
         progress: show a bar on a terminal.
     """
 
-    folder: Path = field(default_factory=_default_folder)
+    folder: Path = field(default_factory=cache_folder)
     offline: bool = field(default_factory=_default_offline)
     mirror: str | Path | None = field(default_factory=lambda: os.environ.get("FBNETV3_ZOO_MIRROR") or None)
     lock: Path | None = field(default_factory=_default_lock)
