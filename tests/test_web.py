@@ -29,6 +29,7 @@ from waiting import PATIENCE
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.classify import Classifier
+from fbnetv3_zoo.cli.common import program
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.export.serve import POLICY, page_server
 from fbnetv3_zoo.export.web import SITE, WebReport, write_web
@@ -423,7 +424,7 @@ def test_the_command(model: Path, home: Path, tmp_path: Path) -> None:
     size = sum(len(content) for content in files(tmp_path / "page").values())
     first, last = text.splitlines()
     assert first.startswith(f"{tmp_path}/page: tiny, 10 classes, float32; {size / 1e6:.1f} MB (model ")
-    assert last == f"look at it: fbnetv3 serve-demo {tmp_path}/page"
+    assert last == f"look at it: {program()} serve-demo {tmp_path}/page"
     told = json.loads(succeed("export", "web", model, "--output", tmp_path / "page", "--json"))
     assert told == {**asdict(write_web(model, tmp_path / "page")), "folder": str(tmp_path / "page")}
 
