@@ -54,7 +54,7 @@ main()
 
 @dataclass(frozen=True)
 class Command:
-    """What is called, with OUT, MODEL, ONNX and ARCH for paths; ``resumed`` is added where a run is to be continued."""
+    """What is called, with OUT, MODEL, ONNX and ARCH for paths; ``resumed`` continues a run: options, or a command."""
 
     name: str
     arguments: str
@@ -75,7 +75,10 @@ COMMANDS = (
     Command("export web", "export web MODEL --out OUT/page --runtime RUNTIME"),
     Command("subset", "subset digits --classes 4 --held-out 40 --output OUT/s.json"),
     Command(
-        "search run", "search run --plan tiny --data digits --rounds 1 --batch 2 --epochs 1 --output OUT", fresh=True
+        "search run",
+        "search run --plan tiny --data digits --rounds 1 --batch 2 --epochs 1 --output OUT",
+        resumed="search resume OUT",
+        fresh=True,
     ),
     Command("search dnas", "search dnas --data digits --epochs 1 --output OUT", "--resume", fresh=True),
     Command("search lut", "search lut --space tiny --networks 1 --rounds 2 --check 0 --output OUT/t.json"),
@@ -119,7 +122,9 @@ class Try:
 
     def run(self, number: int, *, again: bool = False) -> subprocess.CompletedProcess[str]:
         """Run the command, killed before its change ``number`` (0: never)."""
-        text = f"{self.command.arguments} {self.command.resumed if again else ''}"
+        text = self.command.arguments
+        if again:
+            text = f"{text} {self.command.resumed}" if self.command.resumed.startswith("-") else self.command.resumed
         words = [self.paths.get(word, word) for word in text.split()]
         words = [str(self.out) + str(word)[3:] if str(word).startswith("OUT") else str(word) for word in words]
         environment = {**os.environ, "TMPDIR": str(self.temporary), "FBNETV3_ZOO_CACHE": str(self.home / "cache"),
@@ -165,7 +170,7 @@ class Try:
         return self.found
 
     def _has_begun(self) -> bool:
-        return any(path.parent.name == "checkpoints" for path in self.results())
+        return any(path.parent.name == "checkpoints" or path.name == "journal.sqlite" for path in self.results())
 
     def full_disk(self) -> str:
         """Run it once more on a disk that is as good as full; the line that it says."""
