@@ -26,6 +26,7 @@ REFUSED: list[tuple[str, object, str]] = [
     ("checkpoint_minutes", float("nan"), "a number at least 0"),
     ("keep_checkpoints", 0, "a whole number of at least 1"),
     ("on_bad_image", "skip", "an OnBadImage"),
+    ("check_images", 1, FLAG),
 ]
 
 

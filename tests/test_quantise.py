@@ -157,7 +157,8 @@ def test_networks_of_the_other_papers(arch: Arch, suffix: str, tmp_path: Path) -
     shown, test = (stack(network.preprocess, photographs(32, seed=seed)) for seed in (4, 5))
     quantise(source, tmp_path / f"int8{suffix}", shown, agreement=0, test=test)
     expected, found = (Classifier.open(tmp_path / name).logits(test) for name in ("net.onnx", f"int8{suffix}"))
-    assert np.linalg.norm(found - expected) < 0.1 * np.linalg.norm(expected - expected.mean(0))
+    bound = 0.1 * 127 / Target.here().weight_levels  # weights of 7 bits are rounded twice as coarsely
+    assert np.linalg.norm(found - expected) < bound * np.linalg.norm(expected - expected.mean(0))
 
 
 # Layers in float

@@ -300,7 +300,7 @@ def test_executors_by_name(text: str, executor: Executor) -> None:
     assert find_executor(text) == executor
 
 
-KNOWN = "choose from in-process, pool, pool:N, ray, ray:ADDRESS, ray://HOST:PORT"
+KNOWN = "choose from in-process, pool, pool:N, ray, ray:ADDRESS, ray://HOST:10001"
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,12 @@ from fbnetv3_zoo.search.trials import Executor
 
 __all__ = ["InProcess", "LocalPool", "OnRay", "find_executor"]
 
-KNOWN = ("in-process", "pool", "pool:N", "ray", "ray:ADDRESS", "ray://HOST:PORT")
+KNOWN = ("in-process", "pool", "pool:N", "ray", "ray:ADDRESS", "ray://HOST:10001")
 
 
 def find_executor(text: str) -> Executor:
     """The executor that ``text`` names: ``in-process``, ``pool:4``, ``pool`` (a worker for every core that this process
-    may use), ``ray`` (a cluster of its own, or the one in RAY_ADDRESS), ``ray:ADDRESS``, ``ray://HOST:PORT``.
+    may use), ``ray`` (a cluster of its own, or the one in RAY_ADDRESS), ``ray:ADDRESS``, ``ray://HOST:10001``.
     """
     kind, _, rest = text.partition(":")
     if text == "in-process":

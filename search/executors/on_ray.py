@@ -23,7 +23,7 @@ PAUSE = 1.0  # seconds between two looks at the clock, at most
 class OnRay:
     """Has tasks evaluated by Ray, spread over the machines of a cluster, so many processors and GPUs a task.
 
-    ``address`` is that of a cluster (``HOST:PORT``, ``auto``, ``ray://HOST:PORT``), whose machines need this package
+    ``address`` is that of a cluster (``HOST:PORT``, ``auto``, ``ray://HOST:10001``), whose machines need this package
     and the evaluator's; without one it is RAY_ADDRESS, and without that a cluster on this machine for the time of the
     run. Where the caller has initialised Ray, that is used and left alone. ``workers`` is how many tasks run at a time:
     without it, as many as the cluster has room for. ``threads`` is what PyTorch uses in each.
