@@ -30,7 +30,7 @@ from fuzz_mutations import of_bytes, of_json, of_lines, of_text
 from fbnetv3_zoo.errors import ZooError
 
 MUTATE = {Kind.JSON: of_json, Kind.LINES: of_lines, Kind.TEXT: of_text, Kind.BINARY: of_bytes}
-SECONDS, MEMORY, PATIENCE = 2.0, 1 << 30, 20.0
+MEMORY = 1 << 30
 GOOD = ("read", "refused")
 
 
@@ -54,15 +54,18 @@ def mutation(form: Form, number: int) -> bytes:
     return form.seed if number < 0 else MUTATE[form.kind](form.seed, random.Random(number))
 
 
-def fuzz(name: str, count: int, kept: Path, *, first: int = 0) -> Findings:
-    """Read ``count`` mutations of the format ``name`` in forked processes; offenders are written to ``kept``."""
+def fuzz(name: str, count: int, kept: Path, *, first: int = 0, seconds: float = 2.0) -> Findings:
+    """Read ``count`` mutations of the format ``name`` in forked processes; offenders are written to ``kept``.
+
+    What takes longer than ``seconds`` is slow, and endless what takes ten times as long.
+    """
     findings = Findings()
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
         form = FORMS[name](Path(folder))
         form.read(_placed(form, Path(folder), form.seed))  # the seed must be readable; imports happen once
         start = first
         while start < first + count:
-            start = _run(form, Path(folder), range(start, first + count), findings)
+            start = _run(form, Path(folder), range(start, first + count), findings, seconds)
         for number, told in findings.offenders.items():
             kept.mkdir(parents=True, exist_ok=True)
             place = kept / f"{re.sub(r'[^a-z0-9]+', '_', name.lower())}_{number}{form.suffix}"
@@ -77,23 +80,23 @@ def _placed(form: Form, folder: Path, content: bytes) -> Path:
     return path
 
 
-def _run(form: Form, folder: Path, numbers: range, findings: Findings) -> int:
+def _run(form: Form, folder: Path, numbers: range, findings: Findings, seconds: float) -> int:
     """Have a forked process read mutations until it is done or ends; the next number."""
     ours, theirs = multiprocessing.Pipe(duplex=False)
     child = os.fork()
     if not child:
         ours.close()
-        _serve(form, folder, numbers, theirs)
+        _serve(form, folder, numbers, theirs, seconds)
     theirs.close()
     expected, begun = numbers.start, time.monotonic()
     try:
         while expected < numbers.stop:
-            if not ours.poll(PATIENCE):
+            if not ours.poll(10 * seconds):
                 os.kill(child, signal.SIGKILL)
-                findings.add(expected, "endless", f"longer than {PATIENCE:g} s", time.monotonic() - begun)
+                findings.add(expected, "endless", f"longer than {10 * seconds:g} s", time.monotonic() - begun)
                 return expected + 1
-            number, ending, told, seconds = ours.recv()
-            findings.add(number, ending, told, seconds)
+            findings.add(*(answer := ours.recv()))
+            number = answer[0]
             expected, begun = number + 1, time.monotonic()
     except EOFError:
         pass
@@ -106,7 +109,7 @@ def _run(form: Form, folder: Path, numbers: range, findings: Findings) -> int:
     return numbers.stop
 
 
-def _serve(form: Form, folder: Path, numbers: range, answers: Connection) -> None:
+def _serve(form: Form, folder: Path, numbers: range, answers: Connection, most: float) -> None:
     """What the fork does; never returns."""
     try:
         nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -121,7 +124,7 @@ def _serve(form: Form, folder: Path, numbers: range, answers: Connection) -> Non
             begun = time.perf_counter()
             ending, told = _attempt(form, path)
             seconds = time.perf_counter() - begun
-            if seconds > SECONDS and ending in GOOD:
+            if seconds > most and ending in GOOD:
                 ending, told = "slow", f"{seconds:.1f} s ({told})"
             answers.send((number, ending, told, seconds))
     finally:
@@ -148,11 +151,13 @@ def main() -> None:
     parser.add_argument("--json", type=int, default=1000, help="mutations of each JSON or text format")
     parser.add_argument("--binary", type=int, default=100, help="mutations of each binary format")
     parser.add_argument("--only", default="", help="formats whose name contains this")
+    parser.add_argument("--skip", nargs="*", default=[], help="formats that are left out")
+    parser.add_argument("--seconds", type=float, default=2.0, help="what takes longer is an offender")
     parser.add_argument("--first", type=int, default=0, help="number of the first mutation")
     parser.add_argument("--keep", type=Path, default=Path("fuzz-offenders"), help="folder for offenders")
     arguments = parser.parse_args()
     print("| format | mutations | read | refused | offenders | slowest |\n|---|---|---|---|---|---|", flush=True)
-    wrong = sum(_report(name, arguments) for name in FORMS if arguments.only in name)
+    wrong = sum(_report(name, arguments) for name in FORMS if arguments.only in name and name not in arguments.skip)
     sys.exit(1 if wrong else 0)
 
 
@@ -160,7 +165,7 @@ def _report(name: str, arguments: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
         binary = FORMS[name](Path(folder)).kind is Kind.BINARY
     count = arguments.binary if binary else arguments.json
-    found = fuzz(name, count, arguments.keep, first=arguments.first)
+    found = fuzz(name, count, arguments.keep, first=arguments.first, seconds=arguments.seconds)
     others = {ending: number for ending, number in found.counts.items() if ending not in GOOD}
     print(
         f"| {name} | {count} | {found.counts['read']} | {found.counts['refused']} | "
