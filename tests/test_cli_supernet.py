@@ -10,6 +10,7 @@ import pytest
 from shell import run, succeed
 
 from fbnetv3_zoo.arch import Arch
+from fbnetv3_zoo.cli.common import program
 from fbnetv3_zoo.cost import cost_of, tabulate
 from fbnetv3_zoo.latency import LatencyTable, distinct_blocks
 from fbnetv3_zoo.rows import Activation, Conv, InvertedResidual, PoolingHead, Skip
@@ -63,7 +64,7 @@ def test_its_network_is_a_file_for_the_other_commands(searched: tuple[Path, str]
     assert record.arch == arch
     assert cost_of(arch).macs == record.found.cost <= 130_000
     assert f"minute-macs-130k: {record.found.cost:,.6g} macs (target macs<=130k)" in told
-    assert f"fbnetv3 train --model {path}" in told
+    assert f"{program()} train --model {path}" in told
     assert succeed("info", path).startswith("minute-macs-130k")
     assert (folder / "report.html").stat().st_size > 10_000
 
