@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from fbnetv3_zoo.atomic import scratch
 from fbnetv3_zoo.errors import ZooError, shown
+from fbnetv3_zoo.moves import sync_folder
 from fbnetv3_zoo.plain import from_plain, parse_json
 from fbnetv3_zoo.search.trials import Outcome, Trial
 
@@ -201,7 +201,7 @@ def _locked(folder: Path) -> FileLock:
         missing = [place for place in (folder, *folder.parents) if not place.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         for place in missing:
-            _sync(place.parent)
+            sync_folder(place.parent)  # what SQLite writes into its own, it sees to itself
         lock = FileLock(folder / LOCK, timeout=0)
         lock.acquire()
     except Timeout:
@@ -213,16 +213,6 @@ def _locked(folder: Path) -> FileLock:
     except (OSError, NotImplementedError) as error:  # the latter: a file system without locks
         raise ZooError(f"{folder}: cannot be written ({getattr(error, 'strerror', error)})") from None
     return lock
-
-
-def _sync(folder: Path) -> None:
-    """Have the disk know the names in ``folder``; what SQLite writes into its own, it sees to itself."""
-    with suppress(OSError):  # not every file system can
-        number = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(number)
-        finally:
-            os.close(number)
 
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:

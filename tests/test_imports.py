@@ -28,6 +28,7 @@ CORE = {
     "telemetry",
     "atomic",
     "marked",
+    "moves",
     "reproducible",
     "zoo",
     "cost",
