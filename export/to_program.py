@@ -66,8 +66,8 @@ def export_program(
     check_whole("max_batch", max_batch, at_most=1024)
     if (dtype := next(model.parameters()).dtype) is not torch.float32:
         raise ZooError(f"the network's weights are {dtype}; export needs torch.float32, call model.float() first")
-    lowered = _lowered(model, path, max_batch)
-    with scratch() as folder:
+    with scratch() as folder:  # ExecuTorch, too, writes temporary files
+        lowered = _lowered(model, path, max_batch)
         draft = folder / path.name
         draft.write_bytes(lowered.data)
         trial.remember(".pte", (lowered.data,))

@@ -141,7 +141,7 @@ REFUSED = {
     "--constraint flops<=1M": "bound flops<=1M: there is no cost 'flops'",
     "--constraint macs<=1k": "no point of space tiny meets macs<=1k; the nearest reachable has macs 177,024",
     "--data digits --table x": "a search needs data to train on (--data) or a recording (--table), one of the two",
-    "--latency none.json": "none.json: cannot be read",
+    "--latency none.json": "none.json: no such file",
     "--executor poool": "unknown executor 'poool' (did you mean 'pool'?); choose from ",
     "--model torchvision:resnett18": "torchvision has no model 'resnett18' (did you mean 'resnet18'?)",
     "--epochs 0": "Recipe.epochs is 0; it must be a whole number of at least 1",

@@ -219,7 +219,6 @@ def test_a_pair_opens_whole_wherever_its_writer_is_killed(model: FBNet, tmp_path
     assert torn
 
 
-@pytest.mark.parametrize("suffix", [".ort", ".xml"], indirect=True)
 def test_a_full_disk_for_temporary_files_is_said(
     suffix: str, model: FBNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
