@@ -22,8 +22,11 @@ NONE = np.zeros((0, len(PAPER.dimensions)), np.int64)
 
 
 def linear(codes: Codes) -> Doubles:
-    """Larger networks are better; every other choice has a value of its own."""
-    return PAPER.encode(codes).astype(np.float64) @ WEIGHTS + 20 * np.log(COSTS(codes)["macs"] / 1e9)
+    """Larger networks are better; every other choice has a value of its own.
+
+    Summed row by row: a matrix product rounds a row by how many others there are, on some processors.
+    """
+    return (PAPER.encode(codes).astype(np.float64) * WEIGHTS).sum(1) + 20 * np.log(COSTS(codes)["macs"] / 1e9)
 
 
 class Counted:
