@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from fbnetv3_zoo.errors import ZooError, printable
+from fbnetv3_zoo.errors import SHOWN, ZooError, printable
 from fbnetv3_zoo.weights.log import LOG
-
-SHOWN = 5
-"""How many places of a kind are named."""
 
 
 class Faults:

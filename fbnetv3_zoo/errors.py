@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from types import UnionType
 from typing import TypeVar
@@ -63,6 +63,16 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+SHOWN = 5
+"""How many of a kind are named where there are more."""
+
+
+def first_few(names: Sequence[object]) -> str:
+    """The first :data:`SHOWN` names, as they may be shown, and how many more there are."""
+    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
+    return ", ".join(printable(str(name)) for name in names[:SHOWN]) + more
 
 
 def in_short(told: object) -> str:

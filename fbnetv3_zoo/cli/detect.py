@@ -14,7 +14,7 @@ import typer
 from fbnetv3_zoo.cli import running
 from fbnetv3_zoo.cli.common import Json, command_group, network_of, print_json, written
 from fbnetv3_zoo.cli.output import complain, say
-from fbnetv3_zoo.errors import ZooError, printable
+from fbnetv3_zoo.errors import ZooError, first_few, printable
 from fbnetv3_zoo.paths import check_outside, exists, make_folder
 
 if TYPE_CHECKING:
@@ -291,15 +291,11 @@ def _figure(value: float) -> str:
 def _differing(there: Sequence[str], known: Sequence[str], model: str) -> str:
     """How the categories of boxes differ from those that ``model`` knows."""
     lacks, more = [name for name in known if name not in there], [name for name in there if name not in known]
-    told = [f"lacks {', '.join(lacks[:5])}{_and_more(lacks)}"] if lacks else []
-    told += [f"has {', '.join(more[:5])}{_and_more(more)}"] if more else []
+    told = [f"lacks {first_few(lacks)}"] if lacks else []
+    told += [f"has {first_few(more)}"] if more else []
     if not told:
         return f"has the categories of {model} in another order of ids; number them as its training did"
     return f"{' and '.join(told)}, unlike the boxes that {model} was trained on; give the same categories"
-
-
-def _and_more(names: Sequence[str]) -> str:
-    return f" and {len(names) - 5} more" if len(names) > 5 else ""
 
 
 def _targets(images: list[Path], output: Path | None) -> list[Path | None]:

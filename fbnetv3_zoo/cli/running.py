@@ -12,7 +12,7 @@ import typer
 
 from fbnetv3_zoo.cli.common import holds_weights, written
 from fbnetv3_zoo.cli.output import say
-from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.errors import ZooError, first_few
 
 if TYPE_CHECKING:
     from fbnetv3_zoo.recipe import Recipe
@@ -146,7 +146,6 @@ def print_outcome(run: Run) -> None:
 def tell_of_trouble(run: Run) -> None:
     """The images that a run could not use, and last what to be wary of in its result; nothing where all is well."""
     if bad := run.bad_images:
-        more = f" and {len(bad) - 5:,} more" if len(bad) > 5 else ""
-        say(f"{len(bad):,} images could not be used and were left out: {', '.join(bad[:5])}{more}")
+        say(f"{len(bad):,} images could not be used and were left out: {first_few(bad)}")
     if run.warning:
         say(f"warning: {run.warning}")

@@ -12,7 +12,7 @@ import typer
 
 from fbnetv3_zoo.cli.common import DataSource, Json, Pretrained, open_classifier, print_json
 from fbnetv3_zoo.cli.output import console, say
-from fbnetv3_zoo.errors import printable
+from fbnetv3_zoo.errors import first_few, printable
 
 if TYPE_CHECKING:
     from fbnetv3_zoo.training import Dataset, Evaluation
@@ -137,12 +137,7 @@ def _print_summary(split: str, found: Evaluation) -> None:
     speed = f"{found.images_per_second:,.1f} images/s"
     say(f"{speed} over the whole evaluation ({found.seconds:.1f} s: reading, preparing, answering)")
     if found.skipped:
-        shown = ", ".join(map(printable, found.skipped[:5]))
-        say(f"left out, as they cannot be read: {len(found.skipped)} ({shown}{_more(len(found.skipped) - 5)})")
-
-
-def _more(count: int) -> str:
-    return f" and {count} more" if count > 0 else ""
+        say(f"left out, as they cannot be read: {len(found.skipped)} ({first_few(found.skipped)})")
 
 
 def _print_classes(rows: tuple[ClassAccuracy, ...]) -> None:

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from fbnetv3_zoo.atomic import replacing
 from fbnetv3_zoo.cache import cache_folder
-from fbnetv3_zoo.errors import ZooError, printable
+from fbnetv3_zoo.errors import SHOWN, ZooError, printable
 from fbnetv3_zoo.images import size_of_image
 from fbnetv3_zoo.preprocess import Preprocess
 from fbnetv3_zoo.recipe import Recipe
@@ -35,8 +35,6 @@ Size: TypeAlias = tuple[int, int]
 """Upright width and height in pixels."""
 Words: TypeAlias = npt.NDArray[np.uint64]
 
-SHOWN = 5
-"""How many of the images that cannot be used are named."""
 _THREADS, _AT_ONCE, _AHEAD = 8, 256, 32
 _LEAST_KEPT = 1000  # new images from which a file is worth while
 _MOST_KNOWN = 10_000_000  # images that are remembered for one place

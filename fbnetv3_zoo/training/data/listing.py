@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fbnetv3_zoo.errors import ZooError, printable
+from fbnetv3_zoo.errors import ZooError, first_few, printable
 from fbnetv3_zoo.images import FORMATS
 from fbnetv3_zoo.training.data.dataset import composed
 from fbnetv3_zoo.weights.log import LOG
@@ -37,19 +37,11 @@ _DEBRIS = frozenset(
         "ehthumbs_vista.db", "desktop.ini", "lost+found", "__pycache__",
     }
 )  # fmt: skip
-SHOWN = 5
-"""So many of a kind are named; the others are counted."""
 
 
 def is_debris(name: str) -> bool:
     """Whether a file or folder of this name is hidden, or something that systems leave behind."""
     return name.startswith(".") or name.lower() in _DEBRIS
-
-
-def first_few(names: Sequence[object]) -> str:
-    """The first five names, as they may be shown, and how many more there are."""
-    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
-    return ", ".join(printable(str(name)) for name in names[:SHOWN]) + more
 
 
 def tell(text: str) -> None:

@@ -14,12 +14,12 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-from fbnetv3_zoo.errors import ZooError, printable
+from fbnetv3_zoo.errors import ZooError, first_few, printable
 from fbnetv3_zoo.images import MAX_BYTES, LeastSize, decode_image
 from fbnetv3_zoo.paths import exists, read_lines
 from fbnetv3_zoo.training.data.dataset import Dataset, Examples, Integers, Names, Split
 from fbnetv3_zoo.training.data.folder import divided, photos
-from fbnetv3_zoo.training.data.listing import first_few, folders_in, is_debris, unreadable
+from fbnetv3_zoo.training.data.listing import folders_in, is_debris, unreadable
 from fbnetv3_zoo.training.data.splits import class_places, named_splits, split_of_file, tell_unlabelled
 from fbnetv3_zoo.training.data.splitting import split_by_seed
 from fbnetv3_zoo.training.data.tars import UNLABELLED, Faults, samples_in

@@ -10,11 +10,10 @@ from types import MappingProxyType
 
 import numpy as np
 
-from fbnetv3_zoo.errors import ZooError, check_whole, printable
+from fbnetv3_zoo.errors import ZooError, check_whole, first_few, printable
 from fbnetv3_zoo.paths import LARGEST_TEXT, read_file
 from fbnetv3_zoo.plain import from_json, to_json
 from fbnetv3_zoo.training.data.dataset import Dataset, Example, Integers, Split, composed, keys_of, labels_of, take
-from fbnetv3_zoo.training.data.listing import first_few
 from fbnetv3_zoo.training.data.splitting import check_seed
 
 

@@ -11,8 +11,8 @@ from io import FileIO
 from pathlib import Path
 
 from fbnetv3_zoo import plain
-from fbnetv3_zoo.errors import ZooError, printable
-from fbnetv3_zoo.training.data.listing import IMAGE_SUFFIXES, first_few, is_debris, unreadable
+from fbnetv3_zoo.errors import ZooError, first_few, printable
+from fbnetv3_zoo.training.data.listing import IMAGE_SUFFIXES, is_debris, unreadable
 from fbnetv3_zoo.training.data.tar_headers import entries_of
 
 EXTENSIONS = tuple(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))
