@@ -16,6 +16,7 @@ from shell import Ended, run, succeed
 
 from fbnetv3_zoo import training, zoo
 from fbnetv3_zoo.arch import Arch
+from fbnetv3_zoo.cli.common import program
 from fbnetv3_zoo.cost import cost_of
 from fbnetv3_zoo.training import Dataset
 from fbnetv3_zoo.training.checkpoint import Checkpoints
@@ -112,7 +113,9 @@ def test_the_distilled_one_had_the_teacher(demo: Demo) -> None:
 
 
 def test_its_suggestions_work(demo: Demo) -> None:
-    suggestions = [shlex.split(line)[1:] for line in demo.ended.out.splitlines() if re.match(r"  \S*fbnetv3 ", line)]
+    called = f"  {program()} "
+    lines = [line.removeprefix(called) for line in demo.ended.out.splitlines() if line.startswith(called)]
+    suggestions = [shlex.split(line) for line in lines]
     assert [words[0] for words in suggestions] == ["classify", "serve-demo", "list"]
     for words in suggestions[::2]:
         assert succeed(*words)
