@@ -71,7 +71,7 @@ def open_classifier(model: str, *, pretrained: bool) -> Classifier:
 
     if pretrained:
         if Path(model).suffix in ENDINGS:
-            raise ZooError(f"{model}: is a file, which brings its own weights; leave --pretrained out")
+            raise brings_weights(model)
         return Classifier.of(create(model, pretrained=True).eval())
     if model in ARCHS or model in RECORDS:
         raise ZooError(f"{model}: is a name, not a file; add --pretrained to take its published weights")
@@ -86,7 +86,7 @@ def open_network(model: str, *, pretrained: bool) -> FBNet:
 
     if holds_weights(model):
         if pretrained:
-            raise ZooError(f"{model}: is a file, which brings its own weights; leave --pretrained out")
+            raise brings_weights(model)
         return load(model)
     _refuse_other_files(model, "a .safetensors file or a name")
     return create(model, pretrained=pretrained)
@@ -117,6 +117,11 @@ def warn_of_random_weights(model: str, source: FBNet | Path, *, pretrained: bool
     """Say so where a network of some name was taken without weights."""
     if not isinstance(source, Path) and not holds_weights(model) and not pretrained:
         say("weights are random: good for timing, not for classifying")
+
+
+def brings_weights(model: str) -> ZooError:
+    """The error for a file that is given together with --pretrained."""
+    return ZooError(f"{model}: is a file, which brings its own weights; leave --pretrained out")
 
 
 def holds_weights(model: str) -> bool:

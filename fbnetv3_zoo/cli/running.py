@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from fbnetv3_zoo.cli.common import holds_weights, written
+from fbnetv3_zoo.cli.common import brings_weights, holds_weights, written
 from fbnetv3_zoo.cli.output import say
 from fbnetv3_zoo.errors import ZooError, first_few
 
@@ -110,7 +110,7 @@ def first_weights(model: str, weights: str | None, *, pretrained: bool, derived:
     if not holds_weights(model):
         return find_record(model).name if pretrained else weights
     if pretrained:
-        raise ZooError(f"{model}: is a file, which brings its own weights; leave --pretrained out")
+        raise brings_weights(model)
     if derived and weights in (None, model):
         raise ZooError(f"{model}: its weights fit its own network; leave --small-images, --width and --depth out")
     return weights or model
