@@ -327,6 +327,15 @@ def test_a_lock_file_is_shared(
     assert not (tmp_path / "one" / "weights.lock.json").exists()
 
 
+def test_what_a_killed_writer_of_the_lock_file_left_is_cleared(tmp_path: Path) -> None:
+    store = Store(tmp_path / "kept", lock=tmp_path / "lock.json")
+    entry = LockedFile("a/model.pth", "1" * 64, 5)
+    assert store.record(entry) == entry
+    left = leave_half_a_file(tmp_path)
+    assert store.record(entry) == entry
+    assert not left.exists()
+
+
 def test_records_made_at_once_are_all_kept(tmp_path: Path) -> None:
     stores = [Store(tmp_path / str(number), lock=tmp_path / "lock.json") for number in range(4)]
     files = [LockedFile(f"net.test/{number}.pth", f"{number:064x}", number) for number in range(40)]

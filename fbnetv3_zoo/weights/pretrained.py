@@ -147,7 +147,7 @@ def _record_of(arch: Arch, place: str | Path, local: bytes | None) -> Record | N
     if str(place).startswith(("http://", "https://")):
         address, pin, pinned = str(place).partition("#sha256=")
         if pin and not re.fullmatch(r"[0-9a-fA-F]{8,64}", pinned):
-            raise ZooError(f"{address}: has {pinned!r} after #sha256=; give 8 to 64 hexadecimal digits")
+            raise ZooError(f"{address}: no digest follows #sha256=; give 8 to 64 hexadecimal digits")
         tag = f"at_{hashlib.sha256(identity_of(address).encode()).hexdigest()[:16]}"
         source = Source(address, pinned.lower())
     elif local is not None:

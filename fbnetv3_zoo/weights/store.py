@@ -21,7 +21,7 @@ from blake3 import blake3
 from fbnetv3_zoo.atomic import replacing
 from fbnetv3_zoo.cache import cache_folder
 from fbnetv3_zoo.errors import ZooError, check_flag, check_number, check_whole
-from fbnetv3_zoo.marked import NEW, marked_folder
+from fbnetv3_zoo.marked import NEW, clear, marked_folder
 from fbnetv3_zoo.plain import from_json, to_json
 from fbnetv3_zoo.weights.log import LOG
 
@@ -209,6 +209,7 @@ class Store:
             raise ZooError(f"{path}: cannot be written ({_reason(error)})") from None
         try:
             if (known := self.known(entry.key)) is not None:
+                clear(path.parent)  # of a writer that was killed once its entry was in place
                 return known
             files = sorted((*self._read_lock().files, entry), key=lambda file: file.key)
             with replacing(path) as temporary:
