@@ -23,9 +23,11 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import fuzz_weights  # noqa: F401 - makes its formats known
+import fuzz_data  # noqa: F401 - makes its formats known
+import fuzz_weights  # noqa: F401
 from fuzz_formats import FORMS, Form, Kind
 from fuzz_mutations import of_bytes, of_json, of_lines, of_text
+from fuzz_probes import use_forks
 
 from fbnetv3_zoo.errors import ZooError
 
@@ -155,7 +157,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0, help="what takes longer is an offender")
     parser.add_argument("--first", type=int, default=0, help="number of the first mutation")
     parser.add_argument("--keep", type=Path, default=Path("fuzz-offenders"), help="folder for offenders")
+    parser.add_argument(
+        "--interpreters", action="store_true", help="try model files out in new interpreters, not forks"
+    )
     arguments = parser.parse_args()
+    if not arguments.interpreters:
+        use_forks()
     print("| format | mutations | read | refused | offenders | slowest |\n|---|---|---|---|---|---|", flush=True)
     wrong = sum(_report(name, arguments) for name in FORMS if arguments.only in name and name not in arguments.skip)
     sys.exit(1 if wrong else 0)

@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     from fbnetv3_zoo.search.iterate import Iterations, Rounds
     from fbnetv3_zoo.search.journal import Journal
     from fbnetv3_zoo.search.networks import ConvChoices, Networks, PoolingChoices, ResidualChoices
+    from fbnetv3_zoo.search.notes import Winner
     from fbnetv3_zoo.search.options import Choice, Dimension, Levels, Range
     from fbnetv3_zoo.search.plan import PLANS, Plan, find_plan
     from fbnetv3_zoo.search.pool import draw_pool
     from fbnetv3_zoo.search.predictors import MLP, Pretraining, Trees, fit, pretrain_encoder
     from fbnetv3_zoo.search.recipes import Recipes, Setting
-    from fbnetv3_zoo.search.record import Record, Winner
+    from fbnetv3_zoo.search.record import Record
     from fbnetv3_zoo.search.recorded import RecordedCosts, RecordedCurves, Recording
     from fbnetv3_zoo.search.report import write_report
     from fbnetv3_zoo.search.run import Observer, Search, run_search
@@ -42,12 +43,13 @@ _HOMES = {
     "iterate": ("Iterations", "Rounds"),
     "journal": ("Journal",),
     "networks": ("ConvChoices", "Networks", "PoolingChoices", "ResidualChoices"),
+    "notes": ("Winner",),
     "options": ("Choice", "Dimension", "Levels", "Range"),
     "plan": ("PLANS", "Plan", "find_plan"),
     "pool": ("draw_pool",),
     "predictors": ("MLP", "Pretraining", "Trees", "fit", "pretrain_encoder"),
     "recipes": ("Recipes", "Setting"),
-    "record": ("Record", "Winner"),
+    "record": ("Record",),
     "recorded": ("RecordedCosts", "RecordedCurves", "Recording"),
     "report": ("write_report",),
     "run": ("Observer", "Search", "run_search"),

@@ -9,10 +9,11 @@ from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.paths import exists
 from fbnetv3_zoo.search.costs import Constraint
 from fbnetv3_zoo.search.evolve import pareto
+from fbnetv3_zoo.search.notes import Winner
 from fbnetv3_zoo.search.origin import Origin
 from fbnetv3_zoo.search.perceptron import Encoder
 from fbnetv3_zoo.search.predictors import Predictor, fit
-from fbnetv3_zoo.search.record import Record, Winner
+from fbnetv3_zoo.search.record import Record
 from fbnetv3_zoo.search.recorded import Recording, record
 from fbnetv3_zoo.search.run import ENCODER, Search
 

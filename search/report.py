@@ -206,7 +206,7 @@ def _quality(before: analysis.Predictions, crossed: analysis.Predictions) -> Htm
 def _statistics(record: Record) -> Html:
     if not record.encoder:
         return Html()
-    rows = [(name(what), f"{one['r2']:.4f}", f"{one['kendall']:.4f}") for what, one in record.encoder.items()]
+    rows = [(name(what), f"{one.r2:.4f}", f"{one.kendall:.4f}") for what, one in record.encoder.items()]
     said = f"Stage 1: what the encoder tells of the held-out fifth of the pool of {record.pool or 0:,} points."
     return Html(paragraph(said) + table(("statistic", "R2", "Kendall's tau"), rows, numbers=(1, 2)))
 
@@ -234,7 +234,7 @@ def _stop(record: Record) -> Html:
     wanted, epochs = record.plan.rounds.correlation, record.plan.rounds.epochs
     first = [trial.number for trial in record.trials if trial.round == 1 and trial.number in record.outcomes]
     curves = [record.outcomes[number].curve for number in first if record.outcomes[number].failure is None]
-    correlations = [float(value) for value in record.stop["correlations"]]
+    correlations = record.stop.correlations
     if not correlations:
         left = counted(len(curves), "curve")
         line = f"Round 1 left {left}, too few to compare epochs: all candidates train {epochs} epochs."
@@ -257,8 +257,8 @@ def _evolution(record: Record) -> Html:
     if not record.evolved:
         return Html()
     constraints = map(bounds_text, record.plan.constraints)
-    progress = dict(zip(constraints, (one["progress"] for one in record.evolved), strict=True))
-    points = sum(int(one["progress"][-1][0]) for one in record.evolved)
+    progress = dict(zip(constraints, (one.progress for one in record.evolved), strict=True))
+    points = sum(int(one.progress[-1][0]) for one in record.evolved)
     more = f" The first {charts.SERIES} are named." if len(progress) > charts.SERIES else ""
     said = (
         f"The best prediction under each constraint as points are scored by the predictor, {points:,} in all; none of "

@@ -138,8 +138,8 @@ def _trade_off(
     record: Record, scored: Scored, costs: CostModel, what: str, family: Mapping[str, tuple[float, float]]
 ) -> tuple[str, object, object]:
     evolved = record.evolved or []
-    codes = np.array([code for one in evolved for code in one["codes"]], np.int64)
-    scores = np.array([value for one in evolved for value in one["scores"]], np.float64)
+    codes = np.array([code for one in evolved for code in one.codes], np.int64)
+    scores = np.array([value for one in evolved for value in one.scores], np.float64)
     predicted = (costs(codes)[what] if len(codes) else np.zeros(0), scores)
     done = [(winner.costs[what], winner.measured) for winner in record.winners
             if winner.measured is not None and what in winner.costs]  # fmt: skip

@@ -11,18 +11,19 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fbnetv3_zoo.errors import ZooError, check_whole
+from fbnetv3_zoo.errors import ZooError, check_whole, shown
 from fbnetv3_zoo.marked import clear
 from fbnetv3_zoo.search.costs import Constraint, CostModel, NetworkCosts, check_constraint
 from fbnetv3_zoo.search.evolve import Evolved, evolve
 from fbnetv3_zoo.search.executors import InProcess
 from fbnetv3_zoo.search.iterate import Iterations
 from fbnetv3_zoo.search.journal import Journal
+from fbnetv3_zoo.search.notes import Winner, check_rows
 from fbnetv3_zoo.search.perceptron import Encoder
 from fbnetv3_zoo.search.plan import Plan
 from fbnetv3_zoo.search.pool import NoCosts, Pool, distinct, draw_pool, outside
 from fbnetv3_zoo.search.predictors import MLP, Predictor, Pretraining, pretrain_encoder
-from fbnetv3_zoo.search.record import Record, Winner, write_winners
+from fbnetv3_zoo.search.record import Record, write_winners
 from fbnetv3_zoo.search.space import Codes
 from fbnetv3_zoo.search.trials import Evaluator, Executor, Limits, Outcome, Task, Trial
 
@@ -172,8 +173,12 @@ def _begin(journal: Journal, plan: Plan, origin: Mapping[str, Any], *, resume: b
         raise ZooError(f"{place}: holds a search; continue it with `fbnetv3 search resume`, or give another folder")
     if notes["plan"] != plan.to_json():
         raise ZooError(f"{place}: holds a search with another plan; give the same one, or another folder")
-    if notes["origin"] != dict(origin):
-        raise ZooError(f"{place}: its candidates were scored otherwise ({notes['origin']}); give another folder")
+    if (before := notes.get("origin")) != dict(origin):
+        raise ZooError(f"{place}: its candidates were scored otherwise ({shown(before)}); give another folder")
+    try:
+        check_rows(plan, journal.trials(), journal.outcomes())
+    except ZooError as error:
+        raise ZooError(f"{place}: its journal is damaged ({error}); give another folder") from None
 
 
 class _Run:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -168,6 +168,43 @@ def test_a_pool_that_is_used_up_early_and_finals_that_are_interrupted(tmp_path: 
         assert content(run(tmp_path / str(at), given=small, resume=True)) == content(expected)
 
 
+ODD_ROWS: dict[str, tuple[Callable[[Journal, int], object], str]] = {
+    "no point": (lambda j, n: j.ask([Trial(n, 1, (0, 0, 0, 5), 4)]), "a trial has (0, 0, 0, 5), which is no point"),
+    "too large": (lambda j, n: j.ask([Trial(n, 1, (0, 0, 0, 2**62), 4)]), "a trial has"),
+    "too short": (lambda j, n: j.ask([Trial(n, 1, (0, 0, 0), 4)]), "a trial has (0, 0, 0), which is no point"),
+    "a number left out": (lambda j, n: j.ask([Trial(n + 1, 1, (0, 0, 0, 0), 4)]), "trial {n1} is number {n}"),
+    "too many epochs": (
+        lambda j, n: j.ask([Trial(n, 1, (0, 0, 0, 0), 5)]),
+        "trial {n} is number {n}, of round 1, 5 epo",
+    ),
+    "epoch of the stop": (lambda j, n: j.note("stop", {"epoch": 9, "correlations": []}), "notes.stop.epoch is 9"),
+    "correlations": (lambda j, n: j.note("stop", {"epoch": 2, "correlations": [1.0]}), "notes.stop.correlations"),
+    "fronts": (lambda j, n: j.note("evolved", []), "notes.evolved has 0 entries for 2 constraints"),
+    "encoder": (lambda j, n: j.note("encoder", {"macs": {"r2": "high", "kendall": 1}}), "notes.encoder.macs.r2"),
+}
+
+
+@pytest.mark.parametrize("kind", ODD_ROWS)
+def test_a_journal_that_is_sound_but_odd_is_refused(kind: str, tmp_path: Path) -> None:
+    """Every digest fits: what is written is not what a search of this plan writes."""
+    change, told = ODD_ROWS[kind]
+    number = len(run(tmp_path).trials)
+    with Journal.write(tmp_path) as journal:
+        change(journal, number)
+    expected = f"{tmp_path}: its journal is damaged ({told.format(n=number, n1=number + 1)}"
+    assert refusal(lambda: Record.read(tmp_path)).startswith(expected)
+    if "trial" in told:
+        assert refusal(lambda: run(tmp_path, resume=True)).startswith(expected)
+
+
+def test_a_curve_of_another_length_is_refused(tmp_path: Path) -> None:
+    number = len(run(tmp_path).trials)
+    with Journal.write(tmp_path) as journal:
+        journal.ask([Trial(number, 1, (0, 0, 0, 0), 4)])
+        journal.tell(Outcome(number, (0.5,)))
+    assert f"damaged (trial {number} has 1 scores for 4 epochs)" in refusal(lambda: Record.read(tmp_path))
+
+
 def test_winners_are_the_best_measured_that_fit(tmp_path: Path) -> None:
     found = run(tmp_path)
     full = {t.code: found.outcomes[t.number].curve[-1] for t in found.trials if t.epochs == 4}
@@ -178,7 +215,7 @@ def test_winners_are_the_best_measured_that_fit(tmp_path: Path) -> None:
     predicted = run(tmp_path / "predicted", given=plan(finalists=0))
     assert len(predicted.trials) == 18
     assert predicted.evolved is not None
-    assert [list(winner.code) for winner in predicted.winners] == [one["codes"][0] for one in predicted.evolved]
+    assert [list(winner.code) for winner in predicted.winners] == [list(one.codes[0]) for one in predicted.evolved]
 
 
 def test_sigkill_at_random_moments(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from fbnetv3_zoo.paths import exists
 
 if TYPE_CHECKING:
     from fbnetv3_zoo.search import Record
-    from fbnetv3_zoo.search.record import Winner
+    from fbnetv3_zoo.search.notes import Winner
 
 Folder = Annotated[Path, typer.Argument(help="The folder of a search.")]
 
