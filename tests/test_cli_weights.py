@@ -116,6 +116,14 @@ def test_list_as_json(cache: Path) -> None:
     assert row["kept"] == str(next(cache.glob("*.safetensors")))
 
 
+def test_fetching_what_is_there_clears_what_a_killed_writer_left(cache: Path) -> None:
+    for fetch in (lambda: succeed("weights", "fetch", NAME), lambda: create("fbnetv2_f1", pretrained=NAME)):
+        leftover = leave_half_a_file(cache)
+        fetch()
+        assert not leftover.exists()
+    assert list(cache.glob("*.safetensors"))
+
+
 def test_verify_and_prune(cache: Path) -> None:
     (kept,) = cache.glob("*.safetensors")
     assert succeed("weights", "verify") == f"whole           24.2 MB  {kept}\n"

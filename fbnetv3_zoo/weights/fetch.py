@@ -15,6 +15,7 @@ from safetensors.torch import save as to_bytes
 
 from fbnetv3_zoo.description import Description
 from fbnetv3_zoo.errors import ZooError, without_secrets
+from fbnetv3_zoo.marked import clear
 from fbnetv3_zoo.reproducible import in_order
 from fbnetv3_zoo.weights import hub
 from fbnetv3_zoo.weights.convert import convert
@@ -37,19 +38,23 @@ def read(record: Record, store: Store, *, local: bytes | None = None) -> tuple[b
     are the contents of the record's file where that is on this machine and has been read already. Raises
     :class:`ZooError` where the weights cannot be had.
     """
-    for kept in store.kept(record.name):
-        if (data := _expected_contents(kept, record, store)) is not None:
-            return data, str(kept.path)
-    data, kept = _fetch(record, store, local)
+    data, kept = _whole(record, store) or _fetch(record, store, local)
     return data, str(kept.path)
 
 
 def fetch(record: Record, store: Store) -> Kept:
     """Make sure that the weights of ``record`` are in the store, whole. Raises :class:`ZooError` where that fails."""
+    _, kept = _whole(record, store) or _fetch(record, store, None)
+    return kept
+
+
+def _whole(record: Record, store: Store) -> tuple[bytes, Kept] | None:
+    """The contents of a kept file of ``record``, and the file; None where there is none that is whole."""
     for kept in store.kept(record.name):
-        if _expected_contents(kept, record, store) is not None:
-            return kept
-    return _fetch(record, store, None)[1]
+        if (data := _expected_contents(kept, record, store)) is not None:
+            clear(store.folder)  # of a writer that was killed once its file was in place
+            return data, kept
+    return None
 
 
 def whole_contents(kept: Kept) -> bytes | None:
