@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -101,13 +102,39 @@ def read_lines(path: str | Path, what: str) -> list[str]:
 
 
 def check_place(path: str | Path) -> None:
-    """Raise :class:`ZooError` where no file can be at ``path``, before the work that is to fill it.
+    """Raise :class:`ZooError` where no file can be written at ``path``, before the work that is to fill it.
 
-    Folders above it are made where they are missing.
+    Nothing is made or changed.
     """
-    make_folder(Path(path).parent)
     if is_folder(path):
         raise ZooError(f"{path}: is a folder; name a file")
+    if exists(path) and not is_file(path):
+        raise ZooError(f"{path}: cannot be written (Is a device or pipe)")
+    if reason := _no_room_in(Path(path).parent):
+        raise ZooError(f"{path}: cannot be written ({reason})")
+
+
+def check_folder(path: str | Path, *, replaced: bool = False) -> None:
+    """Raise :class:`ZooError` where no files can be written to the folder ``path``, or it cannot be made.
+
+    ``replaced``: another one is to take its place. Nothing is made or changed.
+    """
+    if exists(path) and not is_folder(path):
+        raise ZooError(f"{path}: cannot be made a folder (File exists)")
+    if reason := _no_room_in(Path(path).parent if replaced else Path(path)):
+        how = "written to" if exists(path) else "made a folder"
+        raise ZooError(f"{path}: cannot be {how} ({reason})")
+
+
+def _no_room_in(folder: Path) -> str | None:
+    """Why nothing can be put into ``folder``, which may be still to make; None where it can."""
+    place = next((place for place in (folder, *folder.parents) if exists(place)), Path())
+    if not is_folder(place):
+        return os.strerror(errno.ENOTDIR)
+    if os.access(place, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+        return None
+    sealed = hasattr(os, "statvfs") and os.statvfs(place).f_flag & os.ST_RDONLY
+    return os.strerror(errno.EROFS if sealed else errno.EACCES)
 
 
 def _mode(path: str | Path) -> int:

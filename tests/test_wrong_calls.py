@@ -962,7 +962,7 @@ COMMANDS: list[tuple[str, str, str]] = [
     (
         "export below a file",
         "export onnx {here}/net.json --output {here}/notes.txt/net.onnx",
-        "{here}/notes.txt/net.onnx: cannot be written (File exists)",
+        "{here}/notes.txt/net.onnx: cannot be written (Not a directory)",
     ),
     (
         "int8 of garbage",
@@ -1070,13 +1070,8 @@ def test_unknown_device(here: Path) -> None:
 
 def test_demo_into_a_file(here: Path) -> None:
     code, out, err = run(f"demo --output {here}/notes.txt")
-    assert code == 2
-    assert [line.split(":")[0] for line in out.splitlines()] == [
-        "Data",
-        "",
-        "1. The teacher, on labels",
-    ]  # before training begins
-    assert err == f"error: {here}/notes.txt/teacher: cannot be made a folder (Not a directory)\n"
+    assert (code, out) == (2, "")
+    assert err == f"error: {here}/notes.txt: cannot be made a folder (File exists)\n"
 
 
 @pytest.mark.parametrize("number", [0, -1])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fbnetv3_zoo.cli.common import Json, Pretrained, Resolution, print_json, written
+from fbnetv3_zoo.cli.common import Json, Pretrained, Resolution, output_folder, print_json, written
 from fbnetv3_zoo.cli.output import console, say
 from fbnetv3_zoo.errors import printable
 from fbnetv3_zoo.paths import make_folder
@@ -50,7 +50,7 @@ def benchmark(
     profile: Annotated[
         bool, typer.Option("--profile", help="Measure the time by kind of operator, too (ONNX Runtime, OpenVINO).")
     ] = False,
-    output: Annotated[Path | None, typer.Option(help="Folder for benchmark.json and pictures.")] = None,
+    output: Annotated[Path | None, output_folder("Folder for benchmark.json and pictures.")] = None,
     as_json: Json = False,
 ) -> None:
     """Measure models on the runtimes of this machine, in turn, each in a process of its own.

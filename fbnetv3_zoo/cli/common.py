@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import filecmp
+import mmap
+import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,8 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fbnetv3_zoo.arch import Arch
+from fbnetv3_zoo.atomic import scratch, settled
 from fbnetv3_zoo.cli.output import in_shell, say, say_text
 from fbnetv3_zoo.errors import ZooError, printable
+from fbnetv3_zoo.paths import check_folder, check_place, exists
 from fbnetv3_zoo.plain import json_text
 from fbnetv3_zoo.weights.records import RECORDS, find_network
 from fbnetv3_zoo.zoo import ARCHS
@@ -38,6 +43,38 @@ DataSource = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of the split into training, validation and test.")]
+
+
+def leads() -> bool:
+    """Whether this is the process that speaks and writes: the only one, or the first that torchrun started."""
+    return os.environ.get("RANK", "0") == "0" or "WORLD_SIZE" not in os.environ
+
+
+def output_file(help: str) -> Any:
+    """An option for a file to write; a place where none can be is refused before any work."""
+    return typer.Option(help=help, callback=_place)
+
+
+def output_folder(help: str, *names: str, replaced: bool = False) -> Any:
+    """An option for a folder to write to, or to be ``replaced`` as a whole; refused as :func:`output_file` does."""
+    return typer.Option(*names, help=help, callback=_replaced if replaced else _folder)
+
+
+def _place(value: Path | None) -> Path | None:
+    if value is not None:
+        check_place(value)
+    return value
+
+
+def _folder(value: Path | None) -> Path | None:
+    if value is not None and leads():
+        check_folder(value)
+    return value
+
+
+def _replaced(value: Path) -> Path:
+    check_folder(value, replaced=True)
+    return value
 
 
 Shapes = Mapping[str, tuple[int | str, ...]]
@@ -105,12 +142,53 @@ def _refuse_other_files(model: str, takes: str) -> None:
 
 
 def beside(model: str, output: Path | None, source: FBNet | Path, suffix: str) -> Path:
-    """``output``; without one a file beside the model's, or for a name in this folder."""
-    if output is not None:
-        return output
+    """``output``; without one a file beside the model's, or for a name in this folder. As of :func:`target_of`."""
     if isinstance(source, Path) or Path(model).suffix == ".safetensors":
-        return Path(model).with_suffix(suffix)
-    return Path(f"{source.arch.name}{suffix}")
+        return target_of(output, Path(model).with_suffix(suffix))
+    return target_of(output, Path(f"{source.arch.name}{suffix}"))
+
+
+_MARK = b"fbnetv3_zoo"
+"""What every file that this program writes has in it: in its metadata, its section or its methods."""
+_SECOND = {".xml": ".bin", ".ort": ".required_operators.config"}
+"""The file that is written beside one of this ending."""
+
+
+def target_of(output: Path | None, default: Path) -> Path:
+    """Where to write: ``output``; without one ``default``, unless a file is there that this program did not write.
+
+    Nor is a file replaced that lies where a second one is to be written, which nobody has named.
+    """
+    path = default if output is None else output
+    second = path.with_suffix(_SECOND.get(path.suffix, path.suffix))
+    settled(path, second)
+    if output is None:
+        check_place(path)
+        if exists(path) and not _is_ours(path):
+            raise ZooError(f"{path}: is there already, and not written by this program; {_OUTPUT}")
+    if not exists(path) and exists(second):
+        raise ZooError(f"{second}: is there already, and would be written over with {path}; give another --output")
+    return path
+
+
+_OUTPUT = "name it with --output to write over it, or another place"
+
+
+def check_same(path: Path, write: Callable[[Path], object]) -> None:
+    """Raise where there is a file at ``path`` that holds anything else than what ``write`` writes to a path."""
+    if not exists(path):
+        return
+    with scratch() as folder:
+        write(folder / path.name)
+        if not filecmp.cmp(folder / path.name, path, shallow=False):
+            raise ZooError(f"{path}: is there already, and holds something else; {_OUTPUT}")
+
+
+def _is_ours(path: Path) -> bool:
+    if not path.stat().st_size:
+        return False
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(_MARK) >= 0
 
 
 def warn_of_random_weights(model: str, source: FBNet | Path, *, pretrained: bool) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fbnetv3_zoo.cli import export_int8
-from fbnetv3_zoo.cli.common import Json, print_json, program, written
+from fbnetv3_zoo.cli.common import Json, output_folder, print_json, program, written
 from fbnetv3_zoo.cli.output import in_shell, say
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ MADE = ("teacher", "alone", "distilled", "model.onnx", "model-int8.onnx", "image
 
 
 def demo(
-    output: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path("demo"),
+    output: Annotated[Path, output_folder("Folder for everything the demo makes.")] = Path("demo"),
     epochs: Annotated[int | None, typer.Option(help="Epochs of every network, if not the recipe's 16.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the split and of the training.")] = 0,
     as_json: Json = False,

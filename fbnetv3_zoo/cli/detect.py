@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from fbnetv3_zoo.cli import running
-from fbnetv3_zoo.cli.common import Json, command_group, network_of, print_json, written
+from fbnetv3_zoo.cli.common import Json, command_group, network_of, output_file, output_folder, print_json, written
 from fbnetv3_zoo.cli.output import complain, say
 from fbnetv3_zoo.errors import ZooError, first_few, printable
 from fbnetv3_zoo.paths import check_outside, exists, make_folder
@@ -47,7 +47,7 @@ SHOWN = 12
 def train(
     annotations: Annotations,
     validation: Annotated[Path, typer.Option(help="Boxes to measure by, a JSON file of COCO's format.")],
-    output: Annotated[Path, typer.Option(help="Folder for detector, report, metrics and checkpoints.")],
+    output: Annotated[Path, output_folder("Folder for detector, report, metrics and checkpoints.")],
     images: Images = None,
     validation_images: Annotated[Path | None, typer.Option(help="Folder of the images to measure by.")] = None,
     follow_links: FollowLinks = False,
@@ -157,7 +157,7 @@ def validate(
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files: JPEG, PNG, WebP, TIFF, BMP.")],
     model: Model,
-    output: Annotated[Path | None, typer.Option(help="Folder for the images with boxes drawn on them, as PNG.")] = None,
+    output: Annotated[Path | None, output_folder("Folder for the images with boxes drawn on them, as PNG.")] = None,
     threshold: Annotated[float, typer.Option(min=0.0, max=1.0, help="Score from which a detection counts.")] = 0.5,
     as_json: Json = False,
 ) -> None:
@@ -201,7 +201,7 @@ def predict(
 def export(
     model: Annotated[Path, typer.Argument(help="A detector's file, of `fbnetv3 detect train`.")],
     images: Annotated[list[Path], typer.Argument(help="Images that hold its objects, to compare with PyTorch on.")],
-    output: Annotated[Path, typer.Option(help="The ONNX file to write.")],
+    output: Annotated[Path, output_file("The ONNX file to write.")],
     as_json: Json = False,
 ) -> None:
     """Write the whole detector as an ONNX file: an image of any size in, boxes out. A file that differs is not kept.

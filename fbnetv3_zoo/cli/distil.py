@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fbnetv3_zoo.cli import running
-from fbnetv3_zoo.cli.common import DataSource, Depth, Json, Resolution, SmallImages, Width, derived_arch, print_json
+from fbnetv3_zoo.cli.common import (
+    DataSource,
+    Depth,
+    Json,
+    Resolution,
+    SmallImages,
+    Width,
+    derived_arch,
+    leads,
+    output_folder,
+    print_json,
+)
 from fbnetv3_zoo.cli.output import say
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.paths import check_outside
@@ -19,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def distil(
-    output: Annotated[Path, typer.Option(help="Folder; every network gets one of its own in it.")],
+    output: Annotated[Path, output_folder("Folder; every network gets one of its own in it.")],
     models: Annotated[str, typer.Option(help="Published names or arch JSON files, with commas between.")],
     data: DataSource = "digits",
     subset: running.SubsetFile = None,
@@ -77,7 +88,7 @@ def distil(
             observers=[progress], begins=progress.announce,
         )  # fmt: skip
     runs = ({"teacher": family.teacher} if family.teacher else {}) | family.students
-    if not running.leads():
+    if not leads():
         return
     if as_json:
         print_json({name: running.outcome(run) for name, run in runs.items()})

@@ -17,6 +17,7 @@ from fbnetv3_zoo.cli.common import (
     beside,
     command_group,
     open_network,
+    output_file,
     print_json,
     print_shapes,
     warn_of_random_weights,
@@ -35,7 +36,7 @@ app = command_group(
 def onnx(
     model: Network,
     pretrained: Pretrained = False,
-    output: Annotated[Path | None, typer.Option(help="The .onnx file to write (default: beside the model).")] = None,
+    output: Annotated[Path | None, output_file("The .onnx file to write (default: beside the model).")] = None,
     opset: Annotated[int, typer.Option(help="ONNX operator set, 18 to 23.")] = 18,
     resolution: Resolution = None,
     any_size: Annotated[bool, typer.Option("--any-size", help="Let images be of any height and width.")] = False,

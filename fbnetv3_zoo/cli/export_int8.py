@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from fbnetv3_zoo.cli.common import Json, Seed, print_json
+from fbnetv3_zoo.cli.common import Json, Seed, output_file, print_json, target_of
 from fbnetv3_zoo.cli.output import in_shell, say
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def int8(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(help="File to write: .onnx for ONNX Runtime, .xml for OpenVINO (default: MODEL-int8.onnx)."),
+        output_file("File to write: .onnx for ONNX Runtime, .xml for OpenVINO (default: MODEL-int8.onnx)."),
     ] = None,
     target: Annotated[
         Literal["avx2", "vnni", "arm64"] | None, typer.Option(help="Processors to write for (default: this machine's).")
@@ -61,6 +61,7 @@ def int8(
         raise ZooError(f"{model}: is a network's file; write the ONNX file that this command takes with `{remedy}`")
     if (images is None) == (data is None):
         raise ZooError("give calibration images, either --images FOLDER or --data SOURCE")
+    place = target_of(output, model.with_name(f"{model.stem}-int8.onnx"))
     shown: Path | list[Image.Image] | None = images
     test, labels = None, None
     if shown is None:
@@ -68,7 +69,7 @@ def int8(
 
         shown, test, labels = images_of(find_dataset(str(data), seed=seed))
     report = quantise(
-        model, output or model.with_name(f"{model.stem}-int8.onnx"), shown, target=Target(target) if target else None,
+        model, place, shown, target=Target(target) if target else None,
         clip=clip, agreement=agreement, most_float=most_float, keep=keep or (), test=test, labels=labels,
     )  # fmt: skip
     if as_json:

@@ -16,6 +16,7 @@ from fbnetv3_zoo.cli.common import (
     Pretrained,
     beside,
     open_network,
+    output_file,
     print_json,
     print_shapes,
     warn_of_random_weights,
@@ -42,7 +43,7 @@ AnyModel = Annotated[
 def mobile(
     model: AnyModel,
     pretrained: Pretrained = False,
-    output: Annotated[Path | None, typer.Option(help="The .ort file to write (default: beside the model).")] = None,
+    output: Annotated[Path | None, output_file("The .ort file to write (default: beside the model).")] = None,
     style: Annotated[
         Literal["fixed", "runtime"],
         typer.Option(help="Optimise now, for the CPU; or partly when it is opened, which suits NNAPI and Core ML."),
@@ -84,7 +85,7 @@ def openvino(
     model: AnyModel,
     pretrained: Pretrained = False,
     output: Annotated[
-        Path | None, typer.Option(help="The .xml file to write, with a .bin beside it (default: beside the model).")
+        Path | None, output_file("The .xml file to write, with a .bin beside it (default: beside the model).")
     ] = None,
     half: Annotated[bool, typer.Option("--half", help="Store the weights as float16: half the size.")] = False,
     as_json: Json = False,
@@ -109,7 +110,7 @@ def openvino(
 def executorch(
     model: Network,
     pretrained: Pretrained = False,
-    output: Annotated[Path | None, typer.Option(help="The .pte file to write (default: beside the model).")] = None,
+    output: Annotated[Path | None, output_file("The .pte file to write (default: beside the model).")] = None,
     max_batch: Annotated[int, typer.Option(help="Images at a time: any number up to this one; 1: always one.")] = 8,
     as_json: Json = False,
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fbnetv3_zoo.cli.common import Json, Pretrained, open_network, print_json, program
+from fbnetv3_zoo.cli.common import Json, Pretrained, open_network, output_folder, print_json, program
 from fbnetv3_zoo.cli.output import in_shell, say
 
 RANDOM = "random, its answers mean nothing"
@@ -18,7 +18,9 @@ def web(
     model: Annotated[
         str, typer.Argument(help="A .safetensors or .onnx file; or a name, with random or published weights.")
     ],
-    output: Annotated[Path, typer.Option("--out", "--output", help="The folder to write; an older page is replaced.")],
+    output: Annotated[
+        Path, output_folder("The folder to write; an older page is replaced.", "--out", "--output", replaced=True)
+    ],
     pretrained: Pretrained = False,
     sample: Annotated[
         list[Path] | None, typer.Option(help="An image to show as a sample, copied as it is; may be repeated.")

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from fbnetv3_zoo.cli.common import leads
 from fbnetv3_zoo.cli.output import console, show_above
-from fbnetv3_zoo.cli.running import leads
 from fbnetv3_zoo.training.run import Observer
 
 if TYPE_CHECKING:

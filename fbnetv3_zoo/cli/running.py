@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from fbnetv3_zoo.cli.common import brings_weights, holds_weights, written
+from fbnetv3_zoo.cli.common import brings_weights, holds_weights, leads, written
 from fbnetv3_zoo.cli.output import say
 from fbnetv3_zoo.errors import ZooError, first_few
 
@@ -48,11 +47,6 @@ SkipImageCheck = Annotated[
     bool, typer.Option("--skip-image-check", help="Do not look at the headers of all images before the first epoch.")
 ]
 ToTensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Write figures for TensorBoard as well.")]
-
-
-def leads() -> bool:
-    """Whether this is the process that speaks: the only one, or the first that torchrun started."""
-    return os.environ.get("RANK", "0") == "0" or "WORLD_SIZE" not in os.environ
 
 
 def execution_of(options: Mapping[str, Any]) -> Execution:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fbnetv3_zoo.cli import search_lut, search_show, search_supernet
-from fbnetv3_zoo.cli.common import Json, command_group, print_json, written
+from fbnetv3_zoo.cli.common import Json, command_group, output_file, output_folder, print_json, target_of, written
 from fbnetv3_zoo.cli.output import say
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.paths import check_outside, check_place, exists
+from fbnetv3_zoo.paths import check_folder, check_outside, exists
 
 if TYPE_CHECKING:
     from fbnetv3_zoo.search import Plan, Record
@@ -55,7 +55,7 @@ Folder = Annotated[Path, typer.Argument(help="The folder of a search.")]
 
 @app.command()
 def run(
-    output: Annotated[Path, typer.Option(help="Folder for journal, results and report.")],
+    output: Annotated[Path, output_folder("Folder for journal, results and report.")],
     plan: PlanSource = "tiny",
     space: Space = None,
     model: Model = None,
@@ -194,7 +194,7 @@ def pretrain(
     pool: Annotated[int | None, typer.Option(help="Points in the pool, if not the plan's.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     latency: Latency = None,
-    output: Annotated[Path, typer.Option(help="File for the encoder.")] = Path("encoder.safetensors"),
+    output: Annotated[Path | None, output_file("File for the encoder (default: encoder.safetensors).")] = None,
     as_json: Json = False,
 ) -> None:
     """Stage 1 alone: draw the pool, train the encoder on free statistics, tell how well it knows them.
@@ -205,7 +205,7 @@ def pretrain(
     from fbnetv3_zoo.search import Search
     from fbnetv3_zoo.search.origin import Origin
 
-    check_place(output)
+    output = target_of(output, Path("encoder.safetensors"))
     unset = ("model", "recipe", "constraint", "rounds", "batch", "epochs", "name", "finalists")
     chosen = plan_of({**options, **dict.fromkeys(unset)})
     search = Search(chosen, costs=Origin(data="digits", latency=latency or "").absolute.costs(chosen.space))
@@ -254,6 +254,7 @@ def evolve(
         for point in front:
             say(f"{pareto} {point['cost']:>16,.6g}  predicted {point['score']:.4f}")
         return
+    check_folder(folder)
     winners = evolve_again(record, [parse_constraint(text) for text in constraint or []])
     paths = write_winners(record.plan, winners, folder)
     if as_json:

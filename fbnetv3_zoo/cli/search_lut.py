@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fbnetv3_zoo.cli.common import Json, print_json, written
+from fbnetv3_zoo.cli.common import Json, output_file, print_json, written
 from fbnetv3_zoo.cli.output import console, say
 from fbnetv3_zoo.cli.search_spaces import find_any_space
 from fbnetv3_zoo.errors import ZooError, check_whole
-from fbnetv3_zoo.paths import check_place, exists
+from fbnetv3_zoo.paths import exists
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def lut(
     space: Annotated[str, typer.Option(help="The space: a name, or a JSON file.")] = "paper",
     output: Annotated[
-        Path, typer.Option(help="JSON file to write; where there is one already, what it lacks is added.")
+        Path, output_file("JSON file to write; where there is one already, what it lacks is added.")
     ] = Path("latency.json"),
     networks: Annotated[
         int | None, typer.Option(help="Measure only the blocks of so many random networks, not of the whole space.")
@@ -48,7 +48,6 @@ def lut(
     """
     from fbnetv3_zoo.export.latency import check_latency
 
-    check_place(output)
     searched = _find(space, resolution)
     wanted, whole = _what(searched, networks=networks, check=check, seed=seed)
     started = time.monotonic()

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fbnetv3_zoo.cli.common import Json, print_json, written
+from fbnetv3_zoo.cli.common import Json, output_file, output_folder, print_json, written
 from fbnetv3_zoo.cli.output import say, say_text
 from fbnetv3_zoo.cli.search_spaces import find_any_space, print_dimensions, whether_inside
-from fbnetv3_zoo.paths import exists
+from fbnetv3_zoo.paths import check_folder, check_place, exists
 
 if TYPE_CHECKING:
     from fbnetv3_zoo.search import Record
@@ -37,7 +37,7 @@ def status(folder: Folder, as_json: Json = False) -> None:
 
 def export(
     folder: Folder,
-    output: Annotated[Path | None, typer.Option(help="Folder for the files (default: the search's own).")] = None,
+    output: Annotated[Path | None, output_folder("Folder for the files (default: the search's own).")] = None,
     as_json: Json = False,
 ) -> None:
     """Write the results for `create`, `train` and `export`, and all learning curves as a recording to search again.
@@ -50,6 +50,7 @@ def export(
 
     record = Record.read(folder)
     target = folder if output is None else output
+    check_folder(target)
     paths = write_winners(record.plan, record.winners, target)
     path = target / f"{record.plan.name}.recording.safetensors"
     recording_of(record).save(path)
@@ -60,7 +61,7 @@ def export(
         say(written(one))
 
 
-def report(folder: Folder, output: Annotated[Path | None, typer.Option(help="HTML file to write.")] = None) -> None:
+def report(folder: Folder, output: Annotated[Path | None, output_file("HTML file to write.")] = None) -> None:
     """Write the report page of any search: one HTML file that needs no network.
 
     Example: fbnetv3 search report runs/tiny
@@ -71,6 +72,7 @@ def report(folder: Folder, output: Annotated[Path | None, typer.Option(help="HTM
     from fbnetv3_zoo.search.supernet.report import write_report as write_supernet_report
 
     path = folder / "report.html" if output is None else output
+    check_place(path)
     if exists(folder / FOUND):
         write_supernet_report(SupernetRecord.read(folder), path)
     else:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fbnetv3_zoo.cli import running
-from fbnetv3_zoo.cli.common import DataSource, Json, print_json, program, written
+from fbnetv3_zoo.cli.common import DataSource, Json, output_folder, print_json, program, written
 from fbnetv3_zoo.cli.output import in_shell, say
 from fbnetv3_zoo.errors import ZooError
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fbnetv3_zoo.search.supernet.plan import SupernetPlan
     from fbnetv3_zoo.search.supernet.record import SupernetRecord
 
-Output = Annotated[Path, typer.Option(help="Folder for network, report, metrics and checkpoints.")]
+Output = Annotated[Path, output_folder("Folder for network, report, metrics and checkpoints.")]
 PlanSource = Annotated[str, typer.Option("--plan", help="A plan: paper, tiny, or a JSON file (plan.json of a search).")]
 Target = Annotated[
     str | None, typer.Option(help="What the network may cost: 'macs<=1M', 'parameters<=80k', 'latency_ms<=2.5'.")

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from fbnetv3_zoo.cli.common import Json, print_json, written
+from fbnetv3_zoo.cli.common import Json, output_file, print_json, target_of, written
 from fbnetv3_zoo.cli.output import say
 
 
 def subset(
     data: Annotated[str, typer.Argument(help="The data to choose from, as for --data elsewhere.")],
-    output: Annotated[Path, typer.Option(help="JSON file to write.")] = Path("subset.json"),
+    output: Annotated[Path | None, output_file("JSON file to write (default: subset.json).")] = None,
     classes: Annotated[int, typer.Option(help="How many classes.")] = 200,
     held_out: Annotated[int, typer.Option(help="How many training images to hold out for validation.")] = 10_000,
     seed: Annotated[int, typer.Option(help="Seed of the choice, and of the split where none is given.")] = 0,
@@ -27,6 +27,7 @@ def subset(
     from fbnetv3_zoo.paths import check_outside
     from fbnetv3_zoo.training.data import SPLITS, choose_subset, find_dataset
 
+    output = target_of(output, Path("subset.json"))
     whole = find_dataset(data, seed=seed)
     check_outside(output, whole.root)
     chosen = choose_subset(whole, classes=classes, held_out=held_out, seed=seed)

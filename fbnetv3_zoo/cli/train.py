@@ -8,13 +8,24 @@ from typing import Annotated
 import typer
 
 from fbnetv3_zoo.cli import running
-from fbnetv3_zoo.cli.common import DataSource, Depth, Json, Resolution, SmallImages, Width, derived_arch, print_json
+from fbnetv3_zoo.cli.common import (
+    DataSource,
+    Depth,
+    Json,
+    Resolution,
+    SmallImages,
+    Width,
+    derived_arch,
+    leads,
+    output_folder,
+    print_json,
+)
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.paths import check_outside
 
 
 def train(
-    output: Annotated[Path, typer.Option(help="Folder for model, report, metrics and checkpoints.")],
+    output: Annotated[Path, output_folder("Folder for model, report, metrics and checkpoints.")],
     model: Annotated[
         str | None,
         typer.Option(
@@ -85,7 +96,7 @@ def train(
             execution=running.execution_of(options),
             observers=[progress, *running.observers_of(output, tensorboard=tensorboard)],
         )  # fmt: skip
-    if as_json and running.leads():
+    if as_json and leads():
         print_json(running.outcome(run))
-    elif running.leads():
+    elif leads():
         running.print_outcome(run)

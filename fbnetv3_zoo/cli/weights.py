@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fbnetv3_zoo.cli.common import Json, command_group, print_json, written
+from fbnetv3_zoo.cli.common import Json, check_same, command_group, output_file, print_json, written
 from fbnetv3_zoo.cli.output import say, say_text
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.paths import read_lines
+from fbnetv3_zoo.paths import check_place, read_lines
 
 if TYPE_CHECKING:
     from fbnetv3_zoo.weights.store import Store
@@ -114,7 +115,7 @@ def verify(names: Names = None, cache: Cache = None, lock: Lock = None, as_json:
 def convert(
     file: Annotated[Path, typer.Argument(help="A checkpoint (.pth, .pt, .bin, .ckpt) or .safetensors file.")],
     model: Annotated[str, typer.Option(help="The network: a published name, or the path of an arch JSON file.")],
-    output: Annotated[Path | None, typer.Option(help="The .safetensors file to write (default: beside FILE).")] = None,
+    output: Annotated[Path | None, output_file("The .safetensors file to write (default: beside FILE).")] = None,
     class_names: Annotated[Path | None, typer.Option(help="Text file of the classes' names, one a line.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -130,9 +131,12 @@ def convert(
     target = output or file.with_suffix(".safetensors")
     if target == file:
         raise ZooError(f"{file}: would be written over itself; give another --output")
+    check_place(target)
     network = Wanted(find_network(model), named=True).build(*read_any(file), str(file))
     if class_names is not None:
         network.class_names = tuple(filter(None, read_lines(class_names, "a list of class names")))
+    if output is None:
+        check_same(target, partial(save, network))
     save(network, target)
     if as_json:
         print_json({"file": target, "model": network.arch.name, "classes": network.arch.num_classes})
@@ -143,7 +147,7 @@ def convert(
 @app.command()
 def card(
     weights: Annotated[str, typer.Argument(help="Published weights, or a .safetensors file of this project.")],
-    output: Annotated[Path | None, typer.Option(help="File to write (default: standard output).")] = None,
+    output: Annotated[Path | None, output_file("File to write (default: standard output).")] = None,
     licence: Annotated[str | None, typer.Option(help="SPDX identifier, for a file of your own.")] = None,
 ) -> None:
     """Write the model card of published weights or of a file.
