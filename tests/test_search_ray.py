@@ -20,7 +20,7 @@ from misbehaving import Misbehaving, Training, place, task
 from refusals import refusal
 from waiting import PATIENCE, gone, until
 
-from fbnetv3_zoo.search.executors import InProcess, OnRay
+from fbnetv3_zoo.search.executors import InProcess, OnRay, ray_cluster
 from fbnetv3_zoo.search.space import Candidate
 from fbnetv3_zoo.search.trials import Failure, Limits, Outcome, Task
 
@@ -55,6 +55,22 @@ def test_a_cluster_of_its_own(tmp_path: Path) -> None:
     assert not ray.is_initialized()
     assert signal.getsignal(signal.SIGTERM) is before
     assert dict(os.environ) == environment
+
+
+def test_a_cluster_of_its_own_keeps_to_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It listens on the loopback interface, without the process that asks clouds where it is; Ray is as before."""
+    private = ray._private
+    started = private.services.start_api_server
+    with ray_cluster.connected(ray, "", 1, 1, 0, 1):
+        assert [node["NodeManagerAddress"] for node in ray.nodes()] == ["127.0.0.1"]
+        assert "dashboard" not in private.worker._global_node.all_processes
+    assert private.services.start_api_server is started
+    assert private.ray_constants.ENABLE_RAY_CLUSTER
+    monkeypatch.setenv(ray_cluster.LOOPBACK, "1")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "1")
+    with ray_cluster._telling_nobody(ray):
+        assert private.services.start_api_server is started
+        assert private.ray_constants.ENABLE_RAY_CLUSTER
 
 
 def test_workers_that_die_or_hang(tmp_path: Path, cluster: str) -> None:

@@ -17,6 +17,8 @@ from fbnetv3_zoo.search.executors.attempt import one_line
 _log = logging.getLogger("fbnetv3_zoo")
 
 QUIET = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""Where it is 0, Ray keeps to the loopback interface, on any system."""
 
 
 def imported() -> Any:
@@ -60,15 +62,39 @@ def _join(ray: Any, address: str) -> None:
 
 
 def _start(ray: Any, workers: int | None, cpus: float, gpus: float, retries: int) -> None:
-    for name, value in {**QUIET, "RAY_task_oom_retries": str(retries)}.items():
+    for name, value in {**QUIET, LOOPBACK: "0", "RAY_task_oom_retries": str(retries)}.items():
         os.environ.setdefault(name, value)
-    ray.init(
-        address="local", num_cpus=math.ceil(workers * cpus) if workers else None, include_dashboard=False,
-        log_to_driver=False, logging_level=logging.ERROR,
-    )  # fmt: skip
+    with _telling_nobody(ray):
+        ray.init(
+            address="local", num_cpus=math.ceil(workers * cpus) if workers else None, include_dashboard=False,
+            log_to_driver=False, logging_level=logging.ERROR,
+        )  # fmt: skip
     if lacking := _lacking(ray, cpus, gpus):
         ray.shutdown()
         raise ZooError(f"a task asks for {lacking}, more than this machine has; ask for less")
+
+
+@contextmanager
+def _telling_nobody(ray: Any) -> Iterator[None]:
+    """Within it, a cluster is begun that connects to nothing but this machine, unless the user has set it otherwise.
+
+    Ray would find its own address by connecting to 8.8.8.8, and listen there; it read its switch when it was imported.
+    Without a dashboard, Ray starts the dashboard's process for statistics of use alone, which looks clouds' names up
+    and asks their metadata servers even where the statistics are switched off.
+    """
+    changes: list[tuple[Any, str, Any]] = []
+    if os.environ[LOOPBACK] == "0":
+        changes.append((ray._private.ray_constants, "ENABLE_RAY_CLUSTER", False))
+    if os.environ.get("RAY_USAGE_STATS_ENABLED") == "0":
+        changes.append((ray._private.services, "start_api_server", lambda *_, **__: ("", None)))
+    before = [(module, name, getattr(module, name)) for module, name, _ in changes]
+    try:
+        for module, name, value in changes:
+            setattr(module, name, value)
+        yield
+    finally:
+        for module, name, value in before:
+            setattr(module, name, value)
 
 
 def _lacking(ray: Any, cpus: float, gpus: float) -> str:
