@@ -4,19 +4,23 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --max-worker-restart 0
 TORCH_INDEX ?=
 JOBS ?= 2
 
 # OpenMP threads that wait by spinning make small networks up to 25 times slower when something else wants a core.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test lint format wheel clean
+.PHONY: demo test test-long lint format wheel clean
 
 demo: $(VENV)/.base
 	$(BIN)/fbnetv3 demo
 
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --max-worker-restart 0 $(PYTEST_ARGS)
+	$(PYTEST) -m "not long" $(PYTEST_ARGS)
+
+test-long: $(VENV)/.dev
+	$(PYTEST) -m long $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -251,6 +251,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.long
 def test_ten_thousand_damaged_images(many: Path) -> None:
     """As many batches as ever, every image that Pillow cannot read is told, and no other."""
     with subprocess.Popen([sys.executable, __file__, many], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:

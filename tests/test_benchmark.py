@@ -264,6 +264,7 @@ def test_for_scripts(here: Path) -> None:
     assert row["figures"]["p50_ms"] == sorted(row["times_ms"])[1]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the memory of processes from /proc")
 def test_a_route_has_only_its_own_memory(here: Path) -> None:
     """ONNX Runtime's process does not hold PyTorch; and a process does not count what its parent has."""
@@ -274,6 +275,7 @@ def test_a_route_has_only_its_own_memory(here: Path) -> None:
     assert onnxruntime < 0.6 * eager
 
 
+@pytest.mark.long
 def test_files_on_the_routes_that_they_have(tiny_arch: Arch, tmp_path: Path) -> None:
     model = create(tiny_arch).eval()
     save(model, tmp_path / "model.safetensors")
@@ -289,6 +291,7 @@ def test_files_on_the_routes_that_they_have(tiny_arch: Arch, tmp_path: Path) -> 
     assert found.absent == (Absent(str(tmp_path / "model.onnx"), Route.EAGER, reason),)
 
 
+@pytest.mark.long
 def test_int8(here: Path) -> None:
     """A file that is int8 already is known for one."""
     candidate = find_candidate(str(here / "tiny.json"), here, Wanted())
@@ -307,6 +310,7 @@ def test_int8(here: Path) -> None:
     assert found.absent == (Absent(path, Route.ONNXRUNTIME, reason),)
 
 
+@pytest.mark.long
 def test_another_resolution(here: Path, tiny_arch: Arch) -> None:
     found = find_candidate(str(here / "tiny.json"), here, Wanted(resolution=48))
     assert found.subject == Subject(str(here / "tiny.json"), 48, cost_of(tiny_arch, resolution=48).macs)
@@ -320,6 +324,7 @@ def test_published_accuracy_belongs_to_a_resolution(tmp_path: Path) -> None:
     assert find_candidate("fbnetv2_f1", tmp_path, Wanted(resolution=160)).subject.top1 is None
 
 
+@pytest.mark.long
 def test_another_network_beside(here: Path) -> None:
     plan = _plan(FAST)
     found = benchmark([str(here / "tiny.json")], plan, against=["mobilenetv3_small_050"])
@@ -373,6 +378,7 @@ def test_a_process_that_is_killed(here: Path) -> None:
     assert found.interrupted is False
 
 
+@pytest.mark.long
 def test_a_baseline_that_is_killed_at_once(here: Path) -> None:
     def kill(turn: Turn) -> None:
         if (turn.route, turn.batch, turn.number) == (Route.ONNXRUNTIME, 1, 0):
@@ -399,6 +405,7 @@ def test_interrupted(here: Path) -> None:
     assert [len(row.times_ms) for row in found.rows] == [3, 2]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a terminal of its own")
 def test_interrupted_at_the_terminal(here: Path) -> None:
     """The file is written, the table printed."""
@@ -422,6 +429,7 @@ def test_interrupted_at_the_terminal(here: Path) -> None:
     assert all(row.times_ms for row in found.rows)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 def test_processes_end_with_the_one_that_started_them(here: Path) -> None:
     code = (
@@ -448,6 +456,7 @@ def test_a_file_that_cannot_be_opened(tmp_path: Path) -> None:
     assert not caught.value.dead
 
 
+@pytest.mark.long
 def test_a_call_that_fails_ends_nothing(here: Path) -> None:
     """An order of the wrong size: the process says so, and waits for the next."""
     export = find_candidate(str(here / "tiny.json"), here, Wanted()).order(Route.ONNXRUNTIME, 1)
@@ -461,6 +470,7 @@ def test_a_call_that_fails_ends_nothing(here: Path) -> None:
         worker.end()
 
 
+@pytest.mark.long
 def test_a_route_without_its_package(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is told of, and the others are measured."""
     monkeypatch.setitem(sys.modules, "openvino", None)

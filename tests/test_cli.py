@@ -155,6 +155,7 @@ def test_export_as_json(home: Home, exported: tuple[Path, str], monkeypatch: pyt
     assert data["file_size"] == exported[0].stat().st_size
 
 
+@pytest.mark.long
 def test_export_for_images_of_any_size(home: Home, tmp_path: Path) -> None:
     path = tmp_path / "inside.onnx"
     text = succeed("export", "onnx", home.model, "--output", path, "--preprocessing", "--align", 1)

@@ -13,6 +13,7 @@ from golden import (
     official_state_dict,
 )
 from reference import Weights, reference_logits
+from sweeps import every
 from torch import Tensor
 
 from fbnetv3_zoo.errors import ZooError
@@ -64,7 +65,7 @@ def test_reference_is_proved_by_the_golden_records(name: str) -> None:
     torch.testing.assert_close(logits, expected_logits(name), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("name", ARCHS)
+@pytest.mark.parametrize("name", every(ARCHS, "fbnetv3_a", "fbnetv2_f1", "fbnet_a"))
 @torch.inference_mode()
 def test_logits_are_the_reference_with_a_live_signal(name: str) -> None:
     weights = Weights()

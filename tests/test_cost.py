@@ -112,6 +112,7 @@ def test_a_pool_at_one_resolution() -> None:
         _assert_line(costs, n, cost_of(arch, resolution=160))
 
 
+@pytest.mark.long
 def test_twenty_thousand_networks_at_once(tiny_arch: Arch) -> None:
     pool = _variants(tiny_arch)
     costs = pool_cost(tabulate(pool))

@@ -70,6 +70,7 @@ def _refusal(call: Callable[[], object]) -> str:
     return str(caught.value)
 
 
+@pytest.mark.long
 def test_networks_of_all_three_papers(
     suffix: str, model: FBNet, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

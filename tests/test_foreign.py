@@ -141,6 +141,7 @@ BESIDE: dict[str, Callable[[], object]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("old", [False, True])
 @pytest.mark.parametrize("kind", BESIDE)
 def test_what_training_scripts_keep_beside_the_weights(
@@ -165,6 +166,7 @@ def test_a_checkpoint_that_timms_saver_wrote(tiny_arch: Arch, tmp_path: Path) ->
     assert _same(read_any(tmp_path / "model_best.pth.tar")[0], _state(average.module))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("file", ["a.pt", "a.bin", "a.CKPT"])
 def test_endings_do_not_matter(tiny_arch: Arch, state: dict[str, Tensor], tmp_path: Path, file: str) -> None:
     torch.save(state, tmp_path / file, _use_new_zipfile_serialization=file != "a.bin")
@@ -474,6 +476,7 @@ def test_payloads_are_live(tmp_path: Path) -> None:
     assert len(LIVE) > 30
 
 
+@pytest.mark.long
 def test_no_hostile_file_has_any_effect(harm: dict[str, Any]) -> None:
     assert harm["marks"] == []
     assert sum(outcome["wrote"] for name, outcome in harm.items() if name != "marks") == 0
@@ -593,6 +596,7 @@ def test_a_reader_that_is_killed_is_told_of(tmp_path: Path) -> None:
     killer.join()
 
 
+@pytest.mark.long
 def test_memory_of_the_real_reader_is_bounded(tmp_path: Path) -> None:
     path = _hostile(tmp_path, "bytearrays")
     script = (

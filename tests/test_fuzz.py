@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.long
 def test_mutated_files_are_read_or_refused(tmp_path: Path) -> None:
     """How long one takes is for benchmarks/fuzz.py alone; a report of a search is written in seconds."""
     command = [sys.executable, "benchmarks/fuzz.py", "--json", "100", "--binary", "10", "--seconds", "600"]

@@ -10,6 +10,7 @@ import pytest
 import torch
 from refusals import refusal
 from settled import settled
+from sweeps import every
 from torch import Tensor
 from torch.fx.experimental.optimization import fuse
 from torchvision.models.feature_extraction import create_feature_extractor
@@ -49,7 +50,7 @@ def model(tiny_arch: Arch) -> FBNet:
     return settled(tiny_arch)
 
 
-@pytest.mark.parametrize("name", ARCHS)
+@pytest.mark.parametrize("name", every(ARCHS, "fbnetv3_a", "fbnetv2_f1", "fbnet_a"))
 def test_every_network(name: str) -> None:
     """``torch.jit.trace`` with its own check and gradients on, as many call it; ``torch.fx``; a network cut short."""
     model = create(_shallow(ARCHS[name]), generator=torch.Generator().manual_seed(0)).eval()

@@ -378,6 +378,7 @@ next({iterator})
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 @pytest.mark.parametrize("iterator", ["in_training(workers=1).epoch(0)", "in_order([0], 1, 1)"])
 def test_workers_end_with_a_process_that_is_killed(iterator: str) -> None:

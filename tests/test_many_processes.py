@@ -145,6 +145,7 @@ def server() -> Iterator[FaultyServer]:
         yield server
 
 
+@pytest.mark.long
 def test_askers_killed_at_200_moments(server: FaultyServer, tmp_path: Path) -> None:
     killed, downloading, writing, others, whole, _ = map(int, run(KILLED, server, tmp_path).split())
     assert server.most_at_once == 1

@@ -19,6 +19,7 @@ from golden import GOLDEN, expected_logits, golden_input, official_checkpoint, o
 from loopback import running
 from refusals import refusal
 from safetensors.torch import save_file
+from sweeps import every
 from torch import Tensor, nn
 
 from fbnetv3_zoo import factory
@@ -89,7 +90,7 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 # The official weights.
 
 
-@pytest.mark.parametrize("name", GOLDEN)
+@pytest.mark.parametrize("name", every(GOLDEN, "fbnetv3_a", "fbnet_a"))
 def test_official_weights_give_the_official_logits(site: Site, name: str, caplog: pytest.LogCaptureFixture) -> None:
     path = site.publish(f"{name}.fb_in1k", "model.pth", official_checkpoint(name))
     model = create(name, pretrained=True, store=site.store)
@@ -185,6 +186,7 @@ def _difference(model: nn.Module, theirs: nn.Module) -> float:
         return float((model.eval()(_images()) - expected).abs().max())
 
 
+@pytest.mark.long
 def test_timms_state_dict_gives_timms_logits(theirs: tuple[str, nn.Module]) -> None:
     name, net = theirs
     for arch in (RECORDS[f"{name}.ra2_in1k"].arch, timm_form(ARCHS[name])):
@@ -198,6 +200,7 @@ def test_timms_state_dict_gives_timms_logits(theirs: tuple[str, nn.Module]) -> N
         assert difference.abs().max() < 1e-9
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("file", ["a.pth", "old.pth", "a.safetensors"])
 def test_timms_files_give_timms_logits(theirs: tuple[str, nn.Module], file: str, tmp_path: Path) -> None:
     name, net = theirs

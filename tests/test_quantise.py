@@ -148,6 +148,7 @@ def test_twice_gives_the_same_files(suffix: str, source: Path, tmp_path: Path) -
     np.testing.assert_array_equal(one, two)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("arch", [V1, V2], ids=["v1", "v2"])
 @pytest.mark.parametrize("suffix", [".onnx", ".xml"])
 def test_networks_of_the_other_papers(arch: Arch, suffix: str, tmp_path: Path) -> None:
@@ -164,6 +165,7 @@ def test_networks_of_the_other_papers(arch: Arch, suffix: str, tmp_path: Path) -
 # Layers in float
 
 
+@pytest.mark.long
 def test_layers_stay_in_float_until_it_agrees(tiny_arch: Arch, tmp_path: Path) -> None:
     """With a network whose answers are differences of large numbers."""
     source = export_onnx(fitted(tiny_arch), tmp_path / "net.onnx", batch_sizes=[2]).path

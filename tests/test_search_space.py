@@ -82,6 +82,7 @@ def test_counts() -> None:
     assert TINY.count("recipe") == 12 * 3 * 2 * 7 * 7 * 5 * 2 * 5 * 11
 
 
+@pytest.mark.long
 def test_a_million_points_of_the_paper_come_back_exactly() -> None:
     rng = RNG(2)
     for _ in range(20):

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from refusals import refusal
 from scipy.stats import chisquare
+from sweeps import every
 from torch import Tensor, nn
 
 from fbnetv3_zoo.blocks import Classifier, Conv2d
@@ -118,7 +119,7 @@ def differences(net: Supernet, network: FBNet, code: tuple[int, ...], images: Te
     return found
 
 
-@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("name", every(SPACES, "tiny_dnas", "tiny_dmasking"))
 def test_every_point_answers_as_its_network(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     net, images, found = shared(name), images_for(SPACES[name]), []
     for kind in (Conv2d, Classifier):  # drawing the weights that copies replace takes a quarter of the time
@@ -223,6 +224,7 @@ def layers_behind(draw: st.DrawFn, before: tuple[int, ...], channels: tuple[int,
     return Layer(tuple(rows), channels, expansions if expanding else ())
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("doubles")
 @settings(max_examples=20)
 @given(spaces(), st.randoms(use_true_random=False))
