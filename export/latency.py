@@ -25,6 +25,7 @@ from fbnetv3_zoo.cost import Table
 from fbnetv3_zoo.errors import ZooError, check_whole
 from fbnetv3_zoo.export.graphs import INPUT, empty_graph, enters, frame_graph, framed_graph, leaves, network_graph
 from fbnetv3_zoo.latency import BlockKey, Conditions, LatencyCheck, LatencyTable, network_blocks
+from fbnetv3_zoo.marked import clear
 from fbnetv3_zoo.processor import processor_name
 from fbnetv3_zoo.rows import Activation
 
@@ -67,6 +68,8 @@ def measure_blocks(
     check_same(table, here, activation)
     wanted, found = table.lacks(blocks), dict(table.blocks)
     if not wanted:
+        if path is not None:
+            clear(path.parent)  # of a writer that was killed once the table was in place
         return table
     timer = Timer(threads, rounds)
     frames = _measured_frames(wanted, activation, timer)

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from killed import leave_half_a_file
 from refusals import refusal
 
 from fbnetv3_zoo.cli.search_lut import lut
-from fbnetv3_zoo.export.latency import conditions_here
+from fbnetv3_zoo.export.latency import conditions_here, measure_blocks
 from fbnetv3_zoo.latency import LatencyTable, distinct_blocks
+from fbnetv3_zoo.rows import Activation
 from fbnetv3_zoo.search.blocks import space_blocks
 from fbnetv3_zoo.search.costs import NetworkCosts, tabulate_codes
 from fbnetv3_zoo.search.networks import ConvChoices, Networks, PoolingChoices, ResidualChoices, choices
@@ -128,3 +130,9 @@ def test_tables_of_another_machine_are_left_alone(tmp_path: Path) -> None:
     expected = f"latency table of {there}: this is {here}; measure into another file"
     assert refusal(lambda: lut("tiny", file)) == expected
     assert file.read_bytes() == before
+
+
+def test_a_table_that_lacks_nothing_clears_what_a_killed_writer_left(tmp_path: Path) -> None:
+    leftover = leave_half_a_file(tmp_path)
+    measure_blocks((), Activation.RELU, path=tmp_path / "t.json")
+    assert not leftover.exists()
