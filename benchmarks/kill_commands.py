@@ -56,7 +56,7 @@ COMMANDS = (
             fresh=True),
     Command("detect predict", "detect predict BOXES/0000.png --model DETECTOR --threshold 0 --output OUT"),
     Command("detect export", "detect export DETECTOR BOXES/0000.png --output OUT/d.onnx"),
-    Command("benchmark", "benchmark MODEL --rounds 2 --routes onnxruntime --batches 1 --threads 1 --output OUT"),
+    Command("benchmark", "benchmark MODEL --rounds 3 --routes onnxruntime --batches 1 --threads 1 --output OUT"),
     Command("demo", "demo --epochs 1 --output OUT"),
 )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -71,6 +72,8 @@ class Files:
         for name, content in package_files(RUNTIME).items():
             (path / name).parent.mkdir(parents=True, exist_ok=True)
             (path / name).write_bytes(content)
+        told = {"name": RUNTIME.name, "version": RUNTIME.version}
+        (path / "package.json").write_text(json.dumps(told))
 
     def _make_search(self, path: Path) -> None:
         from kill_commands import TINY
