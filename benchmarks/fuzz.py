@@ -27,7 +27,7 @@ import fuzz_data  # noqa: F401 - makes its formats known
 import fuzz_weights  # noqa: F401
 from fuzz_formats import FORMS, Form, Kind
 from fuzz_mutations import of_bytes, of_json, of_lines, of_text
-from fuzz_probes import use_forks
+from fuzz_probes import use_forks, warm_up
 
 from fbnetv3_zoo.errors import ZooError
 
@@ -121,6 +121,7 @@ def _serve(form: Form, folder: Path, numbers: range, answers: Connection, most: 
         limit = pages * resource.getpagesize() + MEMORY
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        warm_up(form.suffix)
         for number in numbers:
             path = _placed(form, folder, mutation(form, number))
             begun = time.perf_counter()

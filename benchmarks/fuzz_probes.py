@@ -26,19 +26,33 @@ def use_forks() -> None:
     trial._run = _run
 
 
+def warm_up(suffix: str) -> None:
+    """Start what tries out files of this ending, if there is such a runtime and forks are used."""
+    if trial._run is _run and suffix in probe.MODULES:
+        _asked(_server(suffix), [b""])
+
+
 def _run(suffix: str, parts: Sequence[bytes]) -> subprocess.CompletedProcess[str] | None:
+    code, told = _asked(_server(suffix), [bytes(part) for part in parts])
+    return None if code is None else subprocess.CompletedProcess([], code, "", told)
+
+
+def _server(suffix: str) -> subprocess.Popen[bytes]:
+    """The one of this process: one that a fork shares with its parent would mix up answers."""
     key = (os.getpid(), suffix)
     if key not in _servers:
         command = [sys.executable, __file__, suffix]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
         _servers[key] = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    server = _servers[key]
+    return _servers[key]
+
+
+def _asked(server: subprocess.Popen[bytes], parts: list[bytes]) -> tuple[int | None, str]:
     assert server.stdin is not None
     assert server.stdout is not None
-    pickle.dump([bytes(part) for part in parts], server.stdin)
+    pickle.dump(parts, server.stdin)
     server.stdin.flush()
-    code, told = pickle.load(server.stdout)
-    return None if code is None else subprocess.CompletedProcess([], code, "", told)
+    return pickle.load(server.stdout)  # type: ignore[no-any-return]
 
 
 def main(suffix: str) -> None:
