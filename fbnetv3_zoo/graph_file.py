@@ -64,7 +64,20 @@ def parse_graph(data: bytes) -> onnx.ModelProto:
         raise ZooError(in_short(error)) from None
     if not model.graph.node:
         raise ZooError("it holds no network")
+    _check_text(model)
     return model
+
+
+def _check_text(message: Any) -> None:
+    """Raise unless every text in ``message`` is UTF-8; protobuf gives others as bytes."""
+    for field, value in message.ListFields():
+        if field.type == field.TYPE_MESSAGE:
+            for part in [value] if hasattr(value, "ListFields") else value:
+                _check_text(part)
+        elif field.type == field.TYPE_STRING:
+            texts = [value] if isinstance(value, str | bytes) else value
+            if any(isinstance(text, bytes) for text in texts):
+                raise ZooError(f"its {field.name} is no UTF-8 text")
 
 
 def check_graph(model: onnx.ModelProto) -> None:

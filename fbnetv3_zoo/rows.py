@@ -39,6 +39,10 @@ def round_width(width: float, divisor: int) -> int:
     return rounded if rounded >= 0.95 * width else rounded + divisor
 
 
+LEAST_EXPANSION = 0.001
+"""Smallest expansion: widths are divided by it."""
+
+
 @dataclass(frozen=True, slots=True)
 class SqueezeExcite:
     """Squeeze-excite of an inverted residual.
@@ -118,7 +122,7 @@ class InvertedResidual:
 
     def __post_init__(self) -> None:
         _check_shape(self, self.kernel_size)
-        check_number("InvertedResidual.expansion", self.expansion, above=0)
+        check_number("InvertedResidual.expansion", self.expansion, at_least=LEAST_EXPANSION)
         check_type("InvertedResidual.activation", self.activation, Activation, "an Activation")
         if self.squeeze_excite is not None:
             check_type("InvertedResidual.squeeze_excite", self.squeeze_excite, SqueezeExcite, "a SqueezeExcite or None")
@@ -158,7 +162,7 @@ class PoolingHead:
 
     def __post_init__(self) -> None:
         check_whole("PoolingHead.out_channels", self.out_channels)
-        check_number("PoolingHead.expansion", self.expansion, above=0)
+        check_number("PoolingHead.expansion", self.expansion, at_least=LEAST_EXPANSION)
         check_type("PoolingHead.activation", self.activation, Activation, "an Activation")
 
 

@@ -17,6 +17,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from refusals import refusal
 from strategies import archs
 
 from fbnetv3_zoo.arch import Arch, Block
@@ -121,6 +122,13 @@ def _rounded_by_the_facts(width: float, divisor: int) -> int:
     multiples = range(divisor, ceil(exact) + 2 * divisor, divisor)
     nearest = min(multiples, key=lambda multiple: (abs(multiple - exact), -multiple))
     return nearest + divisor if nearest < exact * 95 / 100 else nearest
+
+
+def test_an_expansion_that_no_width_can_be_divided_by(tiny_arch: Arch) -> None:
+    text = tiny_arch.to_json().replace('"expansion": 3', '"expansion": 5e-324')
+    assert "InvertedResidual.expansion is 5e-324; it must be a number at least 0.001" in refusal(
+        lambda: Arch.from_json(text)
+    )
 
 
 @pytest.mark.parametrize(

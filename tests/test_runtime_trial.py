@@ -84,6 +84,14 @@ def test_graphs_made_to_harm(change: str, told: str, folder: Path, tmp_path: Pat
     assert re.fullmatch(pattern, _refusal(_with(folder, tmp_path / "net.onnx", change)))
 
 
+@pytest.mark.parametrize("name", [b"Conv", b"images"])
+def test_names_that_are_no_text(folder: Path, tmp_path: Path, name: bytes) -> None:
+    """Protobuf hands them out as bytes."""
+    content = (folder / "net.onnx").read_bytes()
+    (tmp_path / "net.onnx").write_bytes(content.replace(name, b"\xff" + name[1:]))
+    assert re.search(r"its (op_type|name|input|value) is no UTF-8 text", _refusal(tmp_path / "net.onnx"))
+
+
 def test_a_word_of_a_sealed_pair(folder: Path, tmp_path: Path) -> None:
     text = (folder / "net.xml").read_bytes()
     (tmp_path / "net.bin").write_bytes((folder / "net.bin").read_bytes())

@@ -131,11 +131,15 @@ CALLS: list[tuple[str, Callable[[Path], object], str]] = [
     ("bool for a stride", lambda _: Skip(8, True), "Skip.stride is True; it must be 1 or 2"),
     ("activation as text", lambda _: Conv(3, 8, 1, "relu"), "Conv.activation is 'relu'; it must be an Activation"),
     ("number for a flag", lambda _: Conv(3, 8, 1, RELU, 1), "Conv.bias is 1; it must be True or False"),
-    ("expansion 0", lambda _: block(expansion=0), "InvertedResidual.expansion is 0; it must be a number above 0"),
+    (
+        "expansion 0",
+        lambda _: block(expansion=0),
+        "InvertedResidual.expansion is 0; it must be a number at least 0.001",
+    ),
     (
         "expansion nan",
         lambda _: block(expansion=math.nan),
-        "InvertedResidual.expansion is nan; it must be a number above 0",
+        "InvertedResidual.expansion is nan; it must be a number at least 0.001",
     ),
     (
         "padding too large",
@@ -248,7 +252,7 @@ CALLS: list[tuple[str, Callable[[Path], object], str]] = [
     (
         "wrong value in a row",
         lambda _: from_json('"expansion": 2', '"expansion": -2'),
-        "arch.stages[0][1]: InvertedResidual.expansion is -2; it must be a number above 0",
+        "arch.stages[0][1]: InvertedResidual.expansion is -2; it must be a number at least 0.001",
     ),
     (
         "number for a list",
