@@ -113,6 +113,13 @@ def test_pairs_without_a_seal_are_tried_out(folder: Path, tmp_path: Path) -> Non
     assert _refusal(tmp_path / "net.xml").startswith("OpenVINO IR (")
 
 
+def test_a_pair_that_is_no_text(folder: Path, tmp_path: Path) -> None:
+    text = re.sub(rb"<(weights|seal)_blake3[^>]*>", b"", (folder / "net.xml").read_bytes())
+    (tmp_path / "net.bin").write_bytes((folder / "net.bin").read_bytes())
+    (tmp_path / "net.xml").write_bytes(text.replace(b"hard_s", b"\xffard_s"))
+    assert _refusal(tmp_path / "net.xml") == "OpenVINO IR (it is no UTF-8 text)"
+
+
 def test_damaged_mobile_files(folder: Path, tmp_path: Path) -> None:
     content = bytearray((folder / "net.ort").read_bytes())
     content[64:96] = b"\xff" * 32

@@ -74,6 +74,10 @@ def read_pair(path: Path) -> tuple[bytes, bytes]:
     text = read_file(file, "a model file", at_most=_LARGEST_TEXT)
     if b"<net" not in text[:1000]:
         raise unreadable(path, KIND, "no network in it")
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        raise unreadable(path, KIND, "it is no UTF-8 text") from None
     weights = read_file(beside, "a model file", at_most=trial.LARGEST_MODEL)
     check_pair(path, text, weights)
     if not trial.known(".xml", (text, weights)):
