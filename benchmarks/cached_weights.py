@@ -20,7 +20,7 @@ from against_timm import machine, seconds
 from safetensors.torch import load_file, save, save_file
 
 from fbnetv3_zoo import Store, create
-from fbnetv3_zoo.weights.records import find_record
+from fbnetv3_zoo.weights.registry import find_record
 
 
 def cases(folder: Path) -> dict[str, Callable[[], object]]:
@@ -52,7 +52,7 @@ def cases(folder: Path) -> dict[str, Callable[[], object]]:
 def _official(tensors: dict[str, torch.Tensor]) -> dict[str, object]:
     """Our tensors under the official names, as the publisher's file has them."""
     from fbnetv3_zoo.weights.convert import _names
-    from fbnetv3_zoo.weights.records import Layout
+    from fbnetv3_zoo.weights.registry import Layout
 
     names = _names(find_record("fbnetv3_e").arch, Layout.OFFICIAL)
     return {"state_dict": {f"module.{theirs}": tensors[ours] for theirs, ours in names}, "model_ema": None}

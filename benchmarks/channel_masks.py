@@ -24,10 +24,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fbnetv3_zoo.blocks import build_block
-from fbnetv3_zoo.rows import Activation, Conv, InvertedResidual, PoolingHead
-from fbnetv3_zoo.search.supernet.layers import Layer, LayerSpace, fixed
-from fbnetv3_zoo.search.supernet.net import Supernet
+from fbnetv3_zoo.arch import Activation, Conv, InvertedResidual, PoolingHead
+from fbnetv3_zoo.models.blocks import build_block
+from fbnetv3_zoo.search.supernet.space import Layer, LayerSpace, fixed
+from fbnetv3_zoo.search.supernet.supernet import Supernet
 
 SWISH = Activation.HARD_SWISH
 BLOCK = InvertedResidual(3, 64, 1, 1, 4, SWISH)

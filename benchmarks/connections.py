@@ -146,14 +146,13 @@ def make_inputs(folder: Path) -> None:
     import shapes
     import torch
 
-    from fbnetv3_zoo.arch import Arch
+    from fbnetv3_zoo.arch import Activation, Arch, Conv, InvertedResidual, PoolingHead, SqueezeExcite
     from fbnetv3_zoo.detection import Settings
-    from fbnetv3_zoo.export.web_folder import CARD, FORMAT, VERSION
-    from fbnetv3_zoo.model import FBNet
-    from fbnetv3_zoo.plain import to_json
-    from fbnetv3_zoo.rows import Activation, Conv, InvertedResidual, PoolingHead, SqueezeExcite
+    from fbnetv3_zoo.export.web.folder import CARD, FORMAT, VERSION
+    from fbnetv3_zoo.models.fbnet import FBNet
     from fbnetv3_zoo.training import find_dataset
-    from fbnetv3_zoo.weights.files import save
+    from fbnetv3_zoo.utils.serialization import to_json
+    from fbnetv3_zoo.weights.serialization import save
     from fbnetv3_zoo.zoo import ARCHS
 
     hswish, se = Activation.HARD_SWISH, SqueezeExcite(reduces="input")

@@ -30,14 +30,13 @@ from detectron2_tree import environment
 
 import fbnetv3_zoo
 from fbnetv3_zoo.detection import Settings
-from fbnetv3_zoo.detection.coco import CocoData, read_coco
-from fbnetv3_zoo.detection.files import DetectorSpec
-from fbnetv3_zoo.detection.train import train_detector
-from fbnetv3_zoo.model import FBNet
-from fbnetv3_zoo.recipe import SGD
-from fbnetv3_zoo.recipes import RECIPES
+from fbnetv3_zoo.detection.data.coco import CocoData, read_coco
+from fbnetv3_zoo.detection.models.serialization import DetectorSpec
+from fbnetv3_zoo.detection.training.train import train_detector
+from fbnetv3_zoo.models.fbnet import FBNet
+from fbnetv3_zoo.recipes import RECIPES, SGD
 from fbnetv3_zoo.training import find_dataset, train
-from fbnetv3_zoo.weights.fit import adapt_stem
+from fbnetv3_zoo.weights.state_dict import adapt_stem
 from fbnetv3_zoo.zoo import ARCHS
 
 TRAIN, HELD_OUT, SIDE = 240, 80, 128
@@ -107,7 +106,7 @@ def inside_detectron2(folder: Path, seed: int) -> None:
 def _configuration(folder: Path, seed: int) -> Any:
     from detectron2.config import get_cfg
 
-    from fbnetv3_zoo.detection.d2 import config_file
+    from fbnetv3_zoo.detection.detectron2.modules import config_file
 
     cfg, steps = get_cfg(), TRAIN // RECIPE.batch_size
     cfg.merge_from_file(config_file("fbnetv3_a_c4"))

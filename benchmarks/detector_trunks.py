@@ -31,8 +31,8 @@ from fvcore.nn import FlopCountAnalysis
 from torch import Tensor, nn
 from torchvision.models import mobilenet_v3_large
 
-from fbnetv3_zoo.detection.detector import split
-from fbnetv3_zoo.detection.modules import Trunk
+from fbnetv3_zoo.detection.models.detector import split
+from fbnetv3_zoo.detection.models.modules import Trunk
 from fbnetv3_zoo.zoo import ARCHS
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))

@@ -21,9 +21,8 @@ from safetensors.torch import load_file
 from scipy.stats import t
 
 from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.model import FBNet
-from fbnetv3_zoo.recipe import ExponentialDecay
-from fbnetv3_zoo.recipes import RECIPES
+from fbnetv3_zoo.models.fbnet import FBNet
+from fbnetv3_zoo.recipes import RECIPES, ExponentialDecay
 from fbnetv3_zoo.training import Dataset, Run, evaluate, train
 from fbnetv3_zoo.training.data import digits
 from fbnetv3_zoo.zoo import ARCHS

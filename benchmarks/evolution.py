@@ -27,12 +27,9 @@ import numpy.typing as npt
 import torch
 from threadpoolctl import threadpool_limits
 
-from fbnetv3_zoo.search.costs import Constraint, NetworkCosts, parse_constraint
-from fbnetv3_zoo.search.evolve import Evolving, evolve
-from fbnetv3_zoo.search.pool import draw_pool, outside
 from fbnetv3_zoo.search.predictors import MLP, PredictorKind, Pretraining, Trees, fit
-from fbnetv3_zoo.search.space import Codes
-from fbnetv3_zoo.search.spaces import PAPER
+from fbnetv3_zoo.search.space import PAPER, Codes, Constraint, NetworkCosts, draw_pool, outside, parse_constraint
+from fbnetv3_zoo.search.stages.evolution import Evolving, evolve
 
 Doubles = npt.NDArray[np.float64]
 Score = Callable[[Codes], Doubles]

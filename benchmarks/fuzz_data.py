@@ -36,8 +36,8 @@ def subset(folder: Path) -> Form:
 @form("benchmark")
 def benchmark(folder: Path) -> Form:
     from fbnetv3_zoo.export.bench import report
-    from fbnetv3_zoo.export.bench.routes import Route
-    from fbnetv3_zoo.plain import to_json
+    from fbnetv3_zoo.export.bench.backends import Route
+    from fbnetv3_zoo.utils.serialization import to_json
 
     times = (2.0, 3.0, 2.5)
     row = report.Row("a", Route.ONNXRUNTIME, 1, 1, times, report.figures_of(times, batch=1), 3.0, 10**8)
@@ -63,7 +63,7 @@ def _supernet(folder: Path) -> Path:
     """The files of a differentiable search that has ended."""
     from test_supernet_report import BLOCK_PLAN, record_of
 
-    from fbnetv3_zoo.search.supernet.record import EPOCHS
+    from fbnetv3_zoo.search.supernet.result import EPOCHS
 
     found = replace(record_of(BLOCK_PLAN), folder=folder)
     found.write()
@@ -73,7 +73,7 @@ def _supernet(folder: Path) -> Path:
 
 def _of_supernet(name: str, kind: Kind) -> Callable[[Path], Form]:
     def made(folder: Path) -> Form:
-        from fbnetv3_zoo.search.supernet.record import SupernetRecord
+        from fbnetv3_zoo.search.supernet.result import SupernetRecord
 
         place = folder / "search"
         place.mkdir()
@@ -97,9 +97,9 @@ def _search(folder: Path) -> Path:
     import numpy as np
 
     from fbnetv3_zoo.search import PLANS, SPACES, NetworkCosts, Recording, parse_constraint
-    from fbnetv3_zoo.search.pool import draw_pool
-    from fbnetv3_zoo.search.recorded import RecordedCosts, RecordedCurves
+    from fbnetv3_zoo.search.evaluation.tabular import RecordedCosts, RecordedCurves
     from fbnetv3_zoo.search.run import run_search
+    from fbnetv3_zoo.search.space import draw_pool
 
     space, plan = SPACES["tiny"], PLANS["tiny"]
     pool = draw_pool(space, NetworkCosts(space), parse_constraint("macs<=1M"), 40, np.random.default_rng(0))
@@ -115,7 +115,7 @@ def _search(folder: Path) -> Path:
 @form("journal")
 def journal(folder: Path) -> Form:
     """The file itself, as SQLite wrote it."""
-    from fbnetv3_zoo.search.record import Record
+    from fbnetv3_zoo.search.result import Record
 
     place = folder / "search"
     place.mkdir()
@@ -167,7 +167,7 @@ def _rows(look_at: Callable[[Any], object]) -> Callable[[Path], Form]:
 
     def made(folder: Path) -> Form:
         from fbnetv3_zoo.search.journal import _COLUMNS
-        from fbnetv3_zoo.search.record import Record
+        from fbnetv3_zoo.search.result import Record
 
         sound, place = _search(folder / "sound"), folder / "search"
         place.mkdir()
@@ -205,7 +205,7 @@ def _sealed(data: bytes, load: Callable[[Path], object], folder: Path) -> Form:
     from fuzz_weights import _by_header
 
     from fbnetv3_zoo.errors import ZooError
-    from fbnetv3_zoo.search import sealed
+    from fbnetv3_zoo.utils import checksummed as sealed
 
     def read(content: bytes) -> None:
         path = folder / "tried.safetensors"
@@ -250,7 +250,7 @@ def encoder(folder: Path) -> Form:
     import numpy as np
 
     from fbnetv3_zoo.search import SPACES
-    from fbnetv3_zoo.search.perceptron import ENCODER, Encoder, fingerprint
+    from fbnetv3_zoo.search.predictors.mlp import ENCODER, Encoder, fingerprint
 
     space = SPACES["tiny"]
     layers = {name: np.ones((2, 4, 3), np.float32) for name in ENCODER}
@@ -260,7 +260,7 @@ def encoder(folder: Path) -> Form:
 
 @form("page card")
 def page_card(folder: Path) -> Form:
-    from fbnetv3_zoo.export.web_folder import CARD, FORMAT, VERSION, check_free, read_card
+    from fbnetv3_zoo.export.web.folder import CARD, FORMAT, VERSION, check_free, read_card
 
     place = folder / "page"
     place.mkdir()
@@ -283,7 +283,7 @@ def page_card(folder: Path) -> Form:
 
 def _package(content: Callable[[bytes], bytes]) -> Callable[[Path], Form]:
     def made(folder: Path) -> Form:
-        from fbnetv3_zoo.export.web_runtime import PinnedPackage, package_files
+        from fbnetv3_zoo.export.web.ort_web import PinnedPackage, package_files
 
         page = b"export const answer = 42;\n" * 20
         package = PinnedPackage("tiny", "1.0.0", {"dist/a.mjs": hashlib.sha256(page).hexdigest()})

@@ -47,7 +47,7 @@ def form(name: str) -> Callable[[Callable[[Path], Form]], Callable[[Path], Form]
 
 @form("arch")
 def arch(folder: Path) -> Form:
-    from fbnetv3_zoo.cost import cost_of
+    from fbnetv3_zoo.arch.cost import cost_of
     from fbnetv3_zoo.zoo import ARCHS, find_arch
 
     def read(path: Path) -> None:
@@ -73,8 +73,8 @@ def recipe(folder: Path) -> Form:
 @form("description")
 def description(folder: Path) -> Form:
     from fbnetv3_zoo.description import Description
-    from fbnetv3_zoo.plain import parse_json
     from fbnetv3_zoo.preprocess import Preprocess
+    from fbnetv3_zoo.utils.serialization import parse_json
     from fbnetv3_zoo.zoo import ARCHS
 
     def read(path: Path) -> None:
@@ -88,10 +88,10 @@ def description(folder: Path) -> Form:
 
 @form("latency table")
 def latency_table(folder: Path) -> Form:
-    from fbnetv3_zoo.cost import tabulate
+    from fbnetv3_zoo.arch import Activation
+    from fbnetv3_zoo.arch.cost import tabulate
+    from fbnetv3_zoo.arch.latency import Conditions, LatencyCheck, LatencyTable, distinct_blocks
     from fbnetv3_zoo.errors import ZooError
-    from fbnetv3_zoo.latency import Conditions, LatencyCheck, LatencyTable, distinct_blocks
-    from fbnetv3_zoo.rows import Activation
     from fbnetv3_zoo.zoo import ARCHS
 
     pool = tabulate([ARCHS["fbnetv3_a"]])
@@ -113,8 +113,7 @@ def latency_table(folder: Path) -> Form:
 def space(folder: Path) -> Form:
     import numpy as np
 
-    from fbnetv3_zoo.search.space import find_space
-    from fbnetv3_zoo.search.spaces import SPACES
+    from fbnetv3_zoo.search.space import SPACES, find_space
 
     def read(path: Path) -> None:
         found = find_space(path)
@@ -134,7 +133,7 @@ def plan(folder: Path) -> Form:
 
 @form("supernet space")
 def supernet_space(folder: Path) -> Form:
-    from fbnetv3_zoo.search.supernet.spaces import LAYER_SPACES, find_layer_space
+    from fbnetv3_zoo.search.supernet.presets import LAYER_SPACES, find_layer_space
 
     def read(path: Path) -> None:
         found = find_layer_space(path)
@@ -157,8 +156,8 @@ def supernet_plan(folder: Path) -> Form:
 
 @form("weights lock")
 def weights_lock(folder: Path) -> Form:
-    from fbnetv3_zoo.plain import read_json, to_json
-    from fbnetv3_zoo.weights.store import LockedFile, WeightsLock
+    from fbnetv3_zoo.utils.serialization import read_json, to_json
+    from fbnetv3_zoo.weights.cache import LockedFile, WeightsLock
 
     entry = LockedFile("net/one.pth", "ab" * 32, 1000)
     return Form(to_json(WeightsLock((entry,))).encode(), lambda path: read_json(WeightsLock, path))
@@ -168,10 +167,10 @@ def weights_lock(folder: Path) -> Form:
 def coco(folder: Path) -> Form:
     from PIL import Image
 
-    from fbnetv3_zoo.detection.coco import open_image, read_coco
-    from fbnetv3_zoo.detection.evaluate import check_objects
-    from fbnetv3_zoo.detection.faster_rcnn import Settings
-    from fbnetv3_zoo.detection.fitting import to_judge_by, to_train_on
+    from fbnetv3_zoo.detection.data.coco import open_image, read_coco
+    from fbnetv3_zoo.detection.data.fitting import to_judge_by, to_train_on
+    from fbnetv3_zoo.detection.models.faster_rcnn import Settings
+    from fbnetv3_zoo.detection.training.evaluate import check_objects
 
     for n in range(3):
         Image.new("RGB", (60, 40)).save(folder / f"{n}.png")
@@ -200,12 +199,11 @@ def coco(folder: Path) -> Form:
 
 @form("detector")
 def detector(folder: Path) -> Form:
-    from fbnetv3_zoo.arch import Arch
-    from fbnetv3_zoo.detection.faster_rcnn import Settings
-    from fbnetv3_zoo.detection.files import FORMAT, DetectorSpec, check_tensors, parse_spec
+    from fbnetv3_zoo.arch import Activation, Arch, Conv, InvertedResidual
+    from fbnetv3_zoo.detection.models.faster_rcnn import Settings
+    from fbnetv3_zoo.detection.models.serialization import FORMAT, DetectorSpec, check_tensors, parse_spec
     from fbnetv3_zoo.errors import ZooError
-    from fbnetv3_zoo.plain import to_json
-    from fbnetv3_zoo.rows import Activation, Conv, InvertedResidual
+    from fbnetv3_zoo.utils.serialization import to_json
 
     relu = Activation.RELU
     rows = (Conv(3, 8, 2, relu), *(InvertedResidual(3, width, 2, 1, 2, relu) for width in (8, 16, 16, 24)))
@@ -228,8 +226,8 @@ def detector(folder: Path) -> Form:
 
 @form("detector settings")
 def detector_settings(folder: Path) -> Form:
-    from fbnetv3_zoo.detection.faster_rcnn import Settings
-    from fbnetv3_zoo.plain import read_json, to_json
+    from fbnetv3_zoo.detection.models.faster_rcnn import Settings
+    from fbnetv3_zoo.utils.serialization import read_json, to_json
 
     settings = Settings(64, 96, (12, 18), (1.0, 2.0), 20, 50, 16, 5, 0.1, 30)
     return Form(to_json(settings).encode(), lambda path: read_json(Settings, path))
@@ -237,13 +235,12 @@ def detector_settings(folder: Path) -> Form:
 
 def _exported(folder: Path, suffix: str) -> Path:
     """A small network as a file of that ending in ``folder``."""
-    from fbnetv3_zoo.arch import Arch
+    from fbnetv3_zoo.arch import Activation, Arch, Conv, InvertedResidual
     from fbnetv3_zoo.export import export_onnx
-    from fbnetv3_zoo.export.to_intermediate import export_intermediate
-    from fbnetv3_zoo.export.to_mobile import export_mobile
-    from fbnetv3_zoo.export.to_program import export_program
-    from fbnetv3_zoo.model import FBNet
-    from fbnetv3_zoo.rows import Activation, Conv, InvertedResidual
+    from fbnetv3_zoo.export.backends.executorch_pte import export_program
+    from fbnetv3_zoo.export.backends.openvino_ir import export_intermediate
+    from fbnetv3_zoo.export.backends.ort_mobile import export_mobile
+    from fbnetv3_zoo.models.fbnet import FBNet
 
     rows = Conv(3, 8, 2, Activation.HARD_SWISH), InvertedResidual(3, 8, 1, 1, 2, Activation.HARD_SWISH)
     model = FBNet(Arch("tiny", 32, ((rows[0],), (rows[1],)), num_classes=4)).eval()
@@ -284,7 +281,7 @@ def _unsealed_pair(path: Path) -> None:
 
 
 def _resealed_program(path: Path) -> None:
-    from fbnetv3_zoo.runtimes import program
+    from fbnetv3_zoo.runtimes import executorch_pte as program
 
     data = path.read_bytes()
     bare = program._SEAL.sub(program.SEAL_MARK.encode() + b"0" * 64, data)

@@ -15,7 +15,8 @@ import sys
 from collections.abc import Sequence
 from typing import IO, Any
 
-from fbnetv3_zoo.runtimes import probe, trial
+from fbnetv3_zoo.runtimes import sandbox as trial
+from fbnetv3_zoo.runtimes import sandbox_process as probe
 
 _SECONDS = 60.0
 _servers: dict[tuple[int, str], subprocess.Popen[bytes]] = {}

@@ -46,8 +46,8 @@ def _by_header(data: bytes, read: Callable[[bytes], object]) -> Form:
 def _read_weights(data: bytes) -> None:
     import torch
 
-    from fbnetv3_zoo.weights.files import describe, parse
-    from fbnetv3_zoo.weights.fit import assemble, skeleton
+    from fbnetv3_zoo.weights.serialization import describe, parse
+    from fbnetv3_zoo.weights.state_dict import assemble, skeleton
 
     tensors, metadata = parse(data, "file")
     if (description := describe(metadata, "file")) is not None:
@@ -71,9 +71,9 @@ def _checkpoint(folder: Path) -> tuple[bytes, Callable[[bytes], object]]:
 
     from fbnetv3_zoo import create
     from fbnetv3_zoo.recipes import RECIPES
+    from fbnetv3_zoo.training.callbacks import Epoch
     from fbnetv3_zoo.training.checkpoint import Checkpoints, Progress, restore
     from fbnetv3_zoo.training.learner import Learner
-    from fbnetv3_zoo.training.run import Epoch
 
     learner = Learner(create(_small(), num_classes=4), RECIPES["digits"])
     for parameter in learner.student.parameters():
@@ -104,7 +104,7 @@ def checkpoint(folder: Path) -> Form:
 
 
 def _detector(folder: Path) -> tuple[bytes, Callable[[bytes], object]]:
-    from fbnetv3_zoo.detection.files import DetectorSpec, load_detector, save_detector
+    from fbnetv3_zoo.detection.models.serialization import DetectorSpec, load_detector, save_detector
     from fbnetv3_zoo.zoo import ARCHS
 
     spec = DetectorSpec(("box",), ARCHS["fbnetv3_a"].scaled(width=0.25, depth=0.25))
@@ -148,7 +148,7 @@ def _unpickle(path: Path, folder: Path) -> None:
     """Read a checkpoint as the program that unpickles does, in a fork of this process instead of an interpreter."""
     from fbnetv3_zoo.errors import ZooError
     from fbnetv3_zoo.weights import unpickle
-    from fbnetv3_zoo.weights.files import parse
+    from fbnetv3_zoo.weights.serialization import parse
 
     answer = folder / "answer.safetensors"
     if not (child := os.fork()):

@@ -20,8 +20,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from fbnetv3_zoo.search.options import Choice, Dimension, Levels
-from fbnetv3_zoo.search.space import Codes, Space
+from fbnetv3_zoo.search.space import Choice, Codes, Dimension, Levels, Space
 
 Doubles = npt.NDArray[np.float64]
 

@@ -26,8 +26,8 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 
 from fbnetv3_zoo.classify import Classifier
 from fbnetv3_zoo.export import export_intermediate, export_onnx
-from fbnetv3_zoo.export.photographs import photographs
-from fbnetv3_zoo.export.quantise import quantise
+from fbnetv3_zoo.export.quantization.quantize import quantise
+from fbnetv3_zoo.export.sample_images import photographs
 from fbnetv3_zoo.preprocess import stack
 from fbnetv3_zoo.zoo import ARCHS
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from fbnetv3_zoo.model import FBNet
-from fbnetv3_zoo.weights.files import save
+from fbnetv3_zoo.models.fbnet import FBNet
+from fbnetv3_zoo.weights.serialization import save
 from fbnetv3_zoo.zoo import ARCHS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -67,7 +67,7 @@ class Files:
         export_onnx(self._network(), path)
 
     def _make_runtime(self, path: Path) -> None:
-        from fbnetv3_zoo.export.web_runtime import RUNTIME, package_files
+        from fbnetv3_zoo.export.web.ort_web import RUNTIME, package_files
 
         for name, content in package_files(RUNTIME).items():
             (path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -99,7 +99,7 @@ class Files:
 
     def _make_settings(self, path: Path) -> None:
         from fbnetv3_zoo.detection import Settings
-        from fbnetv3_zoo.plain import to_json
+        from fbnetv3_zoo.utils.serialization import to_json
 
         settings = Settings(min_size=64, max_size=64, anchor_sizes=(12, 18), aspect_ratios=(1.0,), proposals=20,
                             proposals_in_training=50, regions_in_training=16, score_threshold=0.0)  # fmt: skip

@@ -32,9 +32,9 @@ from disks import small_disk
 from kill_commands import COMMANDS, Command, uncovered
 from kill_files import NAMES, Files
 
-from fbnetv3_zoo.atomic import settled
-from fbnetv3_zoo.export.web_folder import CARD
-from fbnetv3_zoo.weights.files import read_tensors
+from fbnetv3_zoo.export.web.folder import CARD
+from fbnetv3_zoo.utils.atomic_write import settled
+from fbnetv3_zoo.weights.serialization import read_tensors
 
 ROOT = Path(__file__).resolve().parents[1]
 DECOYS = (".thesis.20251231.tex", ".x.deadbeef.json", ".foo.abcdefgh.download", ".a.0a1b2c3d.partial", ".lock")

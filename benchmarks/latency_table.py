@@ -21,15 +21,13 @@ import numpy as np
 import onnx
 
 from fbnetv3_zoo import create
-from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.cost import cost_of, pool_cost, tabulate
+from fbnetv3_zoo.arch import Activation, Arch
+from fbnetv3_zoo.arch.cost import cost_of, pool_cost, tabulate
+from fbnetv3_zoo.arch.latency import distinct_blocks, network_blocks
 from fbnetv3_zoo.export import export_onnx
-from fbnetv3_zoo.export.graphs import block_graph, network_graph
-from fbnetv3_zoo.export.latency import Doubles, Timer, compare, conditions_here, measure_blocks
-from fbnetv3_zoo.latency import distinct_blocks, network_blocks
-from fbnetv3_zoo.rows import Activation
-from fbnetv3_zoo.search.costs import NetworkCosts
-from fbnetv3_zoo.search.spaces import PAPER
+from fbnetv3_zoo.export.onnx.block_graphs import block_graph, network_graph
+from fbnetv3_zoo.export.onnx.latency import Doubles, Timer, compare, conditions_here, measure_blocks
+from fbnetv3_zoo.search.space import PAPER, NetworkCosts
 from fbnetv3_zoo.zoo import ARCHS
 
 SWISH = Activation.HARD_SWISH

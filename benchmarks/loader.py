@@ -27,7 +27,7 @@ from timm.data import create_dataset, create_loader
 from torch import Tensor
 
 from fbnetv3_zoo.preprocess import Preprocess
-from fbnetv3_zoo.recipe import SGD, Augmentation, Recipe
+from fbnetv3_zoo.recipes import SGD, Augmentation, Recipe
 from fbnetv3_zoo.training import Execution
 from fbnetv3_zoo.training.data import Dataset, folder
 from fbnetv3_zoo.training.loader import TrainingBatches

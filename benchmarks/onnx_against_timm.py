@@ -31,7 +31,7 @@ from torch import nn
 
 import fbnetv3_zoo
 from fbnetv3_zoo.export import export_onnx
-from fbnetv3_zoo.export.photographs import photographs
+from fbnetv3_zoo.export.sample_images import photographs
 from fbnetv3_zoo.preprocess import stack
 from fbnetv3_zoo.zoo import ARCHS
 

@@ -19,11 +19,9 @@ import numpy as np
 import torch
 
 from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.cost import Table, cost_of, pool_cost, tabulate
-from fbnetv3_zoo.model import FBNet
-from fbnetv3_zoo.search.costs import NetworkCosts, tabulate_codes
-from fbnetv3_zoo.search.space import Codes
-from fbnetv3_zoo.search.spaces import PAPER
+from fbnetv3_zoo.arch.cost import Table, cost_of, pool_cost, tabulate
+from fbnetv3_zoo.models.fbnet import FBNet
+from fbnetv3_zoo.search.space import PAPER, Codes, NetworkCosts, tabulate_codes
 from fbnetv3_zoo.zoo import ARCHS
 
 NETWORKS, SHOWN = 20_000, 2_000

@@ -24,8 +24,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import kendalltau, t
 
-from fbnetv3_zoo.search.costs import NetworkCosts
-from fbnetv3_zoo.search.perceptron import Encoder, Network, Training, train_network
 from fbnetv3_zoo.search.predictors import (
     MLP,
     PredictorKind,
@@ -36,8 +34,8 @@ from fbnetv3_zoo.search.predictors import (
     fit,
     pretrain_encoder,
 )
-from fbnetv3_zoo.search.space import Codes, Floats, Space
-from fbnetv3_zoo.search.spaces import PAPER
+from fbnetv3_zoo.search.predictors.mlp import Encoder, Network, Training, train_network
+from fbnetv3_zoo.search.space import PAPER, Codes, Floats, NetworkCosts, Space
 
 Doubles = npt.NDArray[np.float64]
 Found = tuple[float, float]

@@ -27,12 +27,11 @@ import numpy as np
 import numpy.typing as npt
 from hpo_tables import HPOLIB, NAMES, load
 
-from fbnetv3_zoo.search.iterate import Iterations, Rounds
-from fbnetv3_zoo.search.options import Choice
+from fbnetv3_zoo.search.evaluation.tabular import RecordedCosts, RecordedCurves, Recording
+from fbnetv3_zoo.search.evaluation.trial import Outcome
 from fbnetv3_zoo.search.predictors import MLP, pretrain_encoder
-from fbnetv3_zoo.search.recorded import RecordedCosts, RecordedCurves, Recording
-from fbnetv3_zoo.search.space import Codes, Space
-from fbnetv3_zoo.search.trials import Outcome
+from fbnetv3_zoo.search.space import Choice, Codes, Space
+from fbnetv3_zoo.search.stages.iterative import Iterations, Rounds
 
 Doubles = npt.NDArray[np.float64]
 

@@ -16,14 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fbnetv3_zoo.search.costs import Constraint, NetworkCosts, parse_constraint
-from fbnetv3_zoo.search.evolve import Evolving, evolve
-from fbnetv3_zoo.search.iterate import Iterations, Rounds
-from fbnetv3_zoo.search.pool import draw_pool, outside
+from fbnetv3_zoo.search.evaluation.trial import Outcome
 from fbnetv3_zoo.search.predictors import PredictorKind
-from fbnetv3_zoo.search.space import Codes
-from fbnetv3_zoo.search.spaces import PAPER
-from fbnetv3_zoo.search.trials import Outcome
+from fbnetv3_zoo.search.space import PAPER, Codes, Constraint, NetworkCosts, draw_pool, outside, parse_constraint
+from fbnetv3_zoo.search.stages.evolution import Evolving, evolve
+from fbnetv3_zoo.search.stages.iterative import Iterations, Rounds
 
 Doubles = npt.NDArray[np.float64]
 Truth = Callable[[Codes], Doubles]

@@ -17,9 +17,9 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
 
+from fbnetv3_zoo.search.evaluation.trial import Executor, Limits, Task
 from fbnetv3_zoo.search.executors import LocalPool, OnRay
 from fbnetv3_zoo.search.space import Candidate
-from fbnetv3_zoo.search.trials import Executor, Limits, Task
 
 LABELS = {
     "pool": "LocalPool",

@@ -28,8 +28,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from search_jobs import Account, Job, killed, result, session, started
 
 from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.search.evaluation.trial import Failure, Outcome, Trial
 from fbnetv3_zoo.search.journal import FILE, Journal
-from fbnetv3_zoo.search.trials import Failure, Outcome, Trial
 
 WAL = f"{FILE}-wal"
 

@@ -20,21 +20,18 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from fbnetv3_zoo.search.costs import NetworkCosts, parse_constraint
+from fbnetv3_zoo.search.evaluation.config import Origin
+from fbnetv3_zoo.search.evaluation.tabular import Recording, record
+from fbnetv3_zoo.search.evaluation.training import TrainingEvaluator
+from fbnetv3_zoo.search.evaluation.trial import Limits, Outcome, Task, Trial
 from fbnetv3_zoo.search.executors import LocalPool
-from fbnetv3_zoo.search.origin import Origin
-from fbnetv3_zoo.search.perceptron import Encoder
 from fbnetv3_zoo.search.plan import PLANS, Plan
-from fbnetv3_zoo.search.pool import draw_pool
 from fbnetv3_zoo.search.predictors import MLP, Pretraining, Trees, fit, pretrain_encoder
-from fbnetv3_zoo.search.record import Record
-from fbnetv3_zoo.search.recorded import Recording, record
+from fbnetv3_zoo.search.predictors.mlp import Encoder
 from fbnetv3_zoo.search.report import write_report
+from fbnetv3_zoo.search.result import Record
 from fbnetv3_zoo.search.run import Observer, run_search
-from fbnetv3_zoo.search.space import Codes, Space
-from fbnetv3_zoo.search.spaces import TINY
-from fbnetv3_zoo.search.training_evaluator import TrainingEvaluator
-from fbnetv3_zoo.search.trials import Limits, Outcome, Task, Trial
+from fbnetv3_zoo.search.space import TINY, Codes, NetworkCosts, Space, draw_pool, parse_constraint
 from fbnetv3_zoo.training import Execution
 
 SEEDS = (0, 1, 2)

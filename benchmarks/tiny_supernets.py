@@ -26,19 +26,17 @@ import torch
 from scipy import stats
 
 from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.cost import cost_of
+from fbnetv3_zoo.arch.cost import cost_of
 from fbnetv3_zoo.recipes import RECIPES
-from fbnetv3_zoo.search.costs import Bound
+from fbnetv3_zoo.search.evaluation.training import TrainingEvaluator
+from fbnetv3_zoo.search.evaluation.trial import Limits, Task
 from fbnetv3_zoo.search.executors import LocalPool
-from fbnetv3_zoo.search.space import Candidate
-from fbnetv3_zoo.search.spaces import TINY
-from fbnetv3_zoo.search.supernet.expected import CostTables
-from fbnetv3_zoo.search.supernet.likely import draw, uniform
+from fbnetv3_zoo.search.space import TINY, Bound, Candidate
+from fbnetv3_zoo.search.supernet.decoding import draw, uniform
+from fbnetv3_zoo.search.supernet.expected_cost import CostTables
 from fbnetv3_zoo.search.supernet.plan import DMASKING_PLANS, DNAS_PLANS, SupernetPlan
-from fbnetv3_zoo.search.supernet.record import SupernetRecord
+from fbnetv3_zoo.search.supernet.result import SupernetRecord
 from fbnetv3_zoo.search.supernet.run import search_supernet
-from fbnetv3_zoo.search.training_evaluator import TrainingEvaluator
-from fbnetv3_zoo.search.trials import Limits, Task
 from fbnetv3_zoo.training import find_dataset
 
 SEEDS, RETRAININGS, RANDOM, BAND = (0, 1, 2), (101, 102, 103), 20, 0.05

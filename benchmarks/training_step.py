@@ -26,7 +26,7 @@ from timm.optim import RMSpropTF
 from timm.utils import ModelEmaV3
 
 from fbnetv3_zoo import create
-from fbnetv3_zoo.recipe import Recipe, RMSProp
+from fbnetv3_zoo.recipes import Recipe, RMSProp
 from fbnetv3_zoo.training.learner import Learner
 from fbnetv3_zoo.training.loader import Batch
 from fbnetv3_zoo.zoo import ARCHS

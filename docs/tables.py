@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from fbnetv3_zoo.cost import cost_of
-from fbnetv3_zoo.weights.records import RECORDS, Record
+from fbnetv3_zoo.arch.cost import cost_of
+from fbnetv3_zoo.weights.registry import RECORDS, Record
 
 PAGE = Path(__file__).parent / "weights.md"
 _PLACE = re.compile(r"(<!-- weights table -->\n).*?(<!-- end -->)", re.DOTALL)

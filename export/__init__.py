@@ -5,25 +5,25 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-import fbnetv3_zoo.telemetry  # noqa: F401 - ahead of the libraries that it silences
+from fbnetv3_zoo.utils import telemetry  # noqa: F401 - ahead of the libraries that it silences
 
 if TYPE_CHECKING:
-    from fbnetv3_zoo.export.to_intermediate import IntermediateReport, export_intermediate
-    from fbnetv3_zoo.export.to_mobile import MobileReport, export_mobile
-    from fbnetv3_zoo.export.to_onnx import ExportReport, export_onnx
-    from fbnetv3_zoo.export.to_program import ProgramReport, export_program
-    from fbnetv3_zoo.export.web import WebReport, write_web
+    from .backends.executorch_pte import ProgramReport, export_program
+    from .backends.openvino_ir import IntermediateReport, export_intermediate
+    from .backends.ort_mobile import MobileReport, export_mobile
+    from .onnx.export import ExportReport, export_onnx
+    from .web import WebReport, write_web
 
 _HOMES = {
-    "ExportReport": "to_onnx",
-    "IntermediateReport": "to_intermediate",
-    "MobileReport": "to_mobile",
-    "ProgramReport": "to_program",
+    "ExportReport": "onnx.export",
+    "IntermediateReport": "backends.openvino_ir",
+    "MobileReport": "backends.ort_mobile",
+    "ProgramReport": "backends.executorch_pte",
     "WebReport": "web",
-    "export_intermediate": "to_intermediate",
-    "export_mobile": "to_mobile",
-    "export_onnx": "to_onnx",
-    "export_program": "to_program",
+    "export_intermediate": "backends.openvino_ir",
+    "export_mobile": "backends.ort_mobile",
+    "export_onnx": "onnx.export",
+    "export_program": "backends.executorch_pte",
     "write_web": "web",
 }
 

@@ -12,9 +12,10 @@ import numpy as np
 
 from fbnetv3_zoo.classify import Classifier, Floats
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.export.photographs import photographs
-from fbnetv3_zoo.model import FBNet
+from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.preprocess import Preprocess, stack
+
+from .sample_images import photographs
 
 if TYPE_CHECKING:
     from PIL import Image

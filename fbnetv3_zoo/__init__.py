@@ -8,19 +8,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fbnetv3_zoo.arch import Arch
-    from fbnetv3_zoo.cost import Cost, cost_of
-    from fbnetv3_zoo.errors import ZooError
     from fbnetv3_zoo.export import export_onnx
-    from fbnetv3_zoo.factory import create
-    from fbnetv3_zoo.images import read_image
-    from fbnetv3_zoo.model import FBNet
-    from fbnetv3_zoo.preprocess import Preprocess
-    from fbnetv3_zoo.weights.files import load, save
-    from fbnetv3_zoo.weights.publish import push_to_hub, save_pretrained
-    from fbnetv3_zoo.weights.records import list_weights
-    from fbnetv3_zoo.weights.store import Store
-    from fbnetv3_zoo.zoo import list_models
+
+    from .arch import Arch
+    from .arch.cost import Cost, cost_of
+    from .errors import ZooError
+    from .factory import create
+    from .images import read_image
+    from .models.fbnet import FBNet
+    from .preprocess import Preprocess
+    from .weights.cache import Store
+    from .weights.publish import push_to_hub, save_pretrained
+    from .weights.registry import list_weights
+    from .weights.serialization import load, save
+    from .zoo import list_models
 
 __version__ = "0.1.0"
 
@@ -30,20 +31,20 @@ if not Path(__file__).with_name("search").exists():
 
 _HOMES = {
     "Arch": "arch",
-    "Cost": "cost",
-    "FBNet": "model",
+    "Cost": "arch.cost",
+    "FBNet": "models.fbnet",
     "Preprocess": "preprocess",
-    "Store": "weights.store",
+    "Store": "weights.cache",
     "ZooError": "errors",
-    "cost_of": "cost",
+    "cost_of": "arch.cost",
     "create": "factory",
     "export_onnx": "export",
     "list_models": "zoo",
-    "list_weights": "weights.records",
-    "load": "weights.files",
+    "list_weights": "weights.registry",
+    "load": "weights.serialization",
     "push_to_hub": "weights.publish",
     "read_image": "images",
-    "save": "weights.files",
+    "save": "weights.serialization",
     "save_pretrained": "weights.publish",
 }
 

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from fbnetv3_zoo.description import Description
-from fbnetv3_zoo.errors import ZooError, check_flag, check_whole
-from fbnetv3_zoo.preprocess import stack
+from .description import Description
+from .errors import ZooError, check_flag, check_whole
+from .preprocess import stack
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from fbnetv3_zoo.model import FBNet
-    from fbnetv3_zoo.runtimes.opened import Opened
+    from .models.fbnet import FBNet
+    from .runtimes.base import Opened
 
 ENDINGS = (".safetensors", ".onnx", ".ort", ".xml", ".pte")
 """Endings of the files that :meth:`Classifier.open` opens."""
@@ -108,16 +108,16 @@ def _open(path: Path, threads: int | None, bfloat16: bool) -> Opened | Classifie
     if bfloat16 and suffix != ".xml":
         raise ZooError(f"{path}: only OpenVINO (.xml) computes in bfloat16 here; leave bfloat16 out")
     if suffix == ".xml":
-        from fbnetv3_zoo.runtimes.intermediate import open_intermediate
+        from .runtimes.openvino_ir import open_intermediate
 
         return open_intermediate(path, threads=threads, bfloat16=bfloat16)
     if suffix == ".pte":
-        from fbnetv3_zoo.runtimes.program import open_program
+        from .runtimes.executorch_pte import open_program
 
         return open_program(path, threads=threads)
     if suffix == ".safetensors":
         return _open_weights(path, threads)
-    from fbnetv3_zoo.runtimes.graph import open_graph
+    from .runtimes.ort import open_graph
 
     return open_graph(path, threads=threads, inside=True)
 
@@ -125,7 +125,7 @@ def _open(path: Path, threads: int | None, bfloat16: bool) -> Opened | Classifie
 def _open_weights(path: Path, threads: int | None) -> Classifier:
     import torch
 
-    from fbnetv3_zoo.weights.files import load
+    from .weights.serialization import load
 
     classifier = Classifier.of(load(path))
     if threads is not None:

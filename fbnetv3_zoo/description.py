@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.errors import ZooError, shown
-from fbnetv3_zoo.plain import from_plain, json_text, parse_json, to_plain
-from fbnetv3_zoo.preprocess import Preprocess
+from .arch import Arch
+from .errors import ZooError, shown
+from .preprocess import Preprocess
+from .utils.serialization import from_plain, json_text, parse_json, to_plain
 
 FORMAT, VERSION = "fbnetv3_zoo", "1"
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 
-from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.model import FBNet
-from fbnetv3_zoo.weights.pretrained import Wanted, find_weights, load_pretrained
-from fbnetv3_zoo.weights.records import RECORDS, Record, find_network
-from fbnetv3_zoo.weights.store import Store
-from fbnetv3_zoo.zoo import ARCHS
+from .arch import Arch
+from .models.fbnet import FBNet
+from .weights.cache import Store
+from .weights.pretrained import Wanted, find_weights, load_pretrained
+from .weights.registry import RECORDS, Record, find_network
+from .zoo import ARCHS
 
 
 def create(

@@ -7,62 +7,75 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fbnetv3_zoo.search.costs import Bound, NetworkCosts, parse_constraint
-    from fbnetv3_zoo.search.evolve import Evolving, evolve, pareto
-    from fbnetv3_zoo.search.executors import InProcess, LocalPool, OnRay, find_executor
-    from fbnetv3_zoo.search.functions import FunctionEvaluator
-    from fbnetv3_zoo.search.iterate import Iterations, Rounds
-    from fbnetv3_zoo.search.journal import Journal
-    from fbnetv3_zoo.search.networks import ConvChoices, Networks, PoolingChoices, ResidualChoices
-    from fbnetv3_zoo.search.notes import Winner
-    from fbnetv3_zoo.search.options import Choice, Dimension, Levels, Range
-    from fbnetv3_zoo.search.plan import PLANS, Plan, find_plan
-    from fbnetv3_zoo.search.pool import draw_pool
-    from fbnetv3_zoo.search.predictors import MLP, Pretraining, Trees, fit, pretrain_encoder
-    from fbnetv3_zoo.search.recipes import Recipes, Setting
-    from fbnetv3_zoo.search.record import Record
-    from fbnetv3_zoo.search.recorded import RecordedCosts, RecordedCurves, Recording
-    from fbnetv3_zoo.search.report import write_report
-    from fbnetv3_zoo.search.run import Observer, Search, run_search
-    from fbnetv3_zoo.search.space import Candidate, Space, find_space
-    from fbnetv3_zoo.search.spaces import SPACES
-    from fbnetv3_zoo.search.supernet.layers import Layer, LayerSpace
-    from fbnetv3_zoo.search.supernet.net import Supernet
-    from fbnetv3_zoo.search.supernet.plan import DMASKING_PLANS, DNAS_PLANS, Absolute, Product, Sum, SupernetPlan
-    from fbnetv3_zoo.search.supernet.record import SupernetRecord
-    from fbnetv3_zoo.search.supernet.run import SupernetObserver, search_supernet
-    from fbnetv3_zoo.search.supernet.spaces import LAYER_SPACES
-    from fbnetv3_zoo.search.training_evaluator import TrainingEvaluator
-    from fbnetv3_zoo.search.trials import Evaluator, Executor, Failure, Limits, Outcome, Task, Trial
+    from .evaluation.function import FunctionEvaluator
+    from .evaluation.tabular import RecordedCosts, RecordedCurves, Recording
+    from .evaluation.training import TrainingEvaluator
+    from .evaluation.trial import Evaluator, Executor, Failure, Limits, Outcome, Task, Trial
+    from .executors import InProcess, LocalPool, OnRay, find_executor
+    from .journal import Journal
+    from .notes import Winner
+    from .plan import PLANS, Plan, find_plan
+    from .predictors import MLP, Pretraining, Trees, fit, pretrain_encoder
+    from .report import write_report
+    from .result import Record
+    from .run import Observer, Search, run_search
+    from .space import (
+        SPACES,
+        Bound,
+        Candidate,
+        Choice,
+        ConvChoices,
+        Dimension,
+        Levels,
+        NetworkCosts,
+        Networks,
+        PoolingChoices,
+        Range,
+        Recipes,
+        ResidualChoices,
+        Setting,
+        Space,
+        draw_pool,
+        find_space,
+        parse_constraint,
+    )
+    from .stages.evolution import Evolving, evolve, pareto
+    from .stages.iterative import Iterations, Rounds
+    from .supernet.plan import DMASKING_PLANS, DNAS_PLANS, Absolute, Product, Sum, SupernetPlan
+    from .supernet.presets import LAYER_SPACES
+    from .supernet.result import SupernetRecord
+    from .supernet.run import SupernetObserver, search_supernet
+    from .supernet.space import Layer, LayerSpace
+    from .supernet.supernet import Supernet
 
 _HOMES = {
-    "costs": ("Bound", "NetworkCosts", "parse_constraint"),
-    "evolve": ("Evolving", "evolve", "pareto"),
+    "space.costs": ("Bound", "NetworkCosts", "parse_constraint"),
+    "stages.evolution": ("Evolving", "evolve", "pareto"),
     "executors": ("InProcess", "LocalPool", "OnRay", "find_executor"),
-    "functions": ("FunctionEvaluator",),
-    "iterate": ("Iterations", "Rounds"),
+    "evaluation.function": ("FunctionEvaluator",),
+    "stages.iterative": ("Iterations", "Rounds"),
     "journal": ("Journal",),
-    "networks": ("ConvChoices", "Networks", "PoolingChoices", "ResidualChoices"),
+    "space.arch_space": ("ConvChoices", "Networks", "PoolingChoices", "ResidualChoices"),
     "notes": ("Winner",),
-    "options": ("Choice", "Dimension", "Levels", "Range"),
+    "space.dimension": ("Choice", "Dimension", "Levels", "Range"),
     "plan": ("PLANS", "Plan", "find_plan"),
-    "pool": ("draw_pool",),
-    "predictors": ("MLP", "Pretraining", "Trees", "fit", "pretrain_encoder"),
-    "recipes": ("Recipes", "Setting"),
-    "record": ("Record",),
-    "recorded": ("RecordedCosts", "RecordedCurves", "Recording"),
-    "report": ("write_report",),
+    "space.sampling": ("draw_pool",),
+    "predictors.predictor": ("MLP", "Pretraining", "Trees", "fit", "pretrain_encoder"),
+    "space.recipe_space": ("Recipes", "Setting"),
+    "result": ("Record",),
+    "evaluation.tabular": ("RecordedCosts", "RecordedCurves", "Recording"),
+    "report.page": ("write_report",),
     "run": ("Observer", "Search", "run_search"),
-    "space": ("Candidate", "Space", "find_space"),
-    "spaces": ("SPACES",),
-    "supernet.layers": ("Layer", "LayerSpace"),
-    "supernet.net": ("Supernet",),
+    "space.space": ("Candidate", "Space", "find_space"),
+    "space.presets": ("SPACES",),
+    "supernet.space": ("Layer", "LayerSpace"),
+    "supernet.supernet": ("Supernet",),
     "supernet.plan": ("Absolute", "DMASKING_PLANS", "DNAS_PLANS", "Product", "Sum", "SupernetPlan"),
-    "supernet.record": ("SupernetRecord",),
+    "supernet.result": ("SupernetRecord",),
     "supernet.run": ("SupernetObserver", "search_supernet"),
-    "supernet.spaces": ("LAYER_SPACES",),
-    "training_evaluator": ("TrainingEvaluator",),
-    "trials": ("Evaluator", "Executor", "Failure", "Limits", "Outcome", "Task", "Trial"),
+    "supernet.presets": ("LAYER_SPACES",),
+    "evaluation.training": ("TrainingEvaluator",),
+    "evaluation.trial": ("Evaluator", "Executor", "Failure", "Limits", "Outcome", "Task", "Trial"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

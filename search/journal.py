@@ -15,11 +15,12 @@ from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
-from fbnetv3_zoo.atomic import scratch
 from fbnetv3_zoo.errors import ZooError, shown
-from fbnetv3_zoo.moves import sync_folder
-from fbnetv3_zoo.plain import from_plain, parse_json
-from fbnetv3_zoo.search.trials import Outcome, Trial
+from fbnetv3_zoo.utils.atomic_write import scratch
+from fbnetv3_zoo.utils.move_together import sync_folder
+from fbnetv3_zoo.utils.serialization import from_plain, parse_json
+
+from .evaluation.trial import Outcome, Trial
 
 FILE, LOCK = "journal.sqlite", ".fbnetv3-zoo.lock"
 _VERSION = 1

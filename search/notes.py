@@ -7,10 +7,11 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from fbnetv3_zoo.errors import ZooError, check_type, check_whole, shown
-from fbnetv3_zoo.plain import from_plain, to_plain
-from fbnetv3_zoo.search.costs import Constraint
-from fbnetv3_zoo.search.plan import Plan
-from fbnetv3_zoo.search.trials import Outcome, Trial
+from fbnetv3_zoo.utils.serialization import from_plain, to_plain
+
+from .evaluation.trial import Outcome, Trial
+from .plan import Plan
+from .space import Constraint
 
 Code = tuple[int, ...]
 

@@ -9,12 +9,11 @@ from pathlib import Path
 from types import MappingProxyType
 
 from fbnetv3_zoo.errors import ZooError, check_type, check_whole
-from fbnetv3_zoo.plain import find, from_json, to_json
-from fbnetv3_zoo.search.costs import Bound, Constraint, parse_constraint
-from fbnetv3_zoo.search.evolve import Evolving
-from fbnetv3_zoo.search.iterate import Rounds
-from fbnetv3_zoo.search.space import Space
-from fbnetv3_zoo.search.spaces import PAPER, PAPER_RECIPE, TINY
+from fbnetv3_zoo.utils.serialization import find, from_json, to_json
+
+from .space import PAPER, PAPER_RECIPE, TINY, Bound, Constraint, Space, parse_constraint
+from .stages.evolution import Evolving
+from .stages.iterative import Rounds
 
 _LONGEST = 200  # characters of a result's name: file systems take 255, endings included
 

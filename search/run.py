@@ -12,20 +12,30 @@ from typing import Any, Literal
 import numpy as np
 
 from fbnetv3_zoo.errors import ZooError, check_whole, shown
-from fbnetv3_zoo.marked import clear
-from fbnetv3_zoo.search.costs import Constraint, CostModel, NetworkCosts, check_constraint
-from fbnetv3_zoo.search.evolve import Evolved, evolve
-from fbnetv3_zoo.search.executors import InProcess
-from fbnetv3_zoo.search.iterate import Iterations
-from fbnetv3_zoo.search.journal import Journal
-from fbnetv3_zoo.search.notes import Winner, check_rows
-from fbnetv3_zoo.search.perceptron import Encoder
-from fbnetv3_zoo.search.plan import Plan
-from fbnetv3_zoo.search.pool import NoCosts, Pool, distinct, draw_pool, outside
-from fbnetv3_zoo.search.predictors import MLP, Predictor, Pretraining, pretrain_encoder
-from fbnetv3_zoo.search.record import Record, write_winners
-from fbnetv3_zoo.search.space import Codes
-from fbnetv3_zoo.search.trials import Evaluator, Executor, Limits, Outcome, Task, Trial
+from fbnetv3_zoo.utils.temporary_folder import clear
+
+from .evaluation.trial import Evaluator, Executor, Limits, Outcome, Task, Trial
+from .executors import InProcess
+from .journal import Journal
+from .notes import Winner, check_rows
+from .plan import Plan
+from .predictors import MLP, Predictor, Pretraining, pretrain_encoder
+from .predictors.mlp import Encoder
+from .result import Record, write_winners
+from .space import (
+    Codes,
+    Constraint,
+    CostModel,
+    NetworkCosts,
+    NoCosts,
+    Pool,
+    check_constraint,
+    distinct,
+    draw_pool,
+    outside,
+)
+from .stages.evolution import Evolved, evolve
+from .stages.iterative import Iterations
 
 ENCODER = "encoder.safetensors"
 LEAST_POOL = 10

@@ -21,8 +21,8 @@ import pytest
 from loopback import running
 from waiting import PATIENCE
 
-from fbnetv3_zoo.export.serve import page_server
-from fbnetv3_zoo.export.web_runtime import PinnedPackage
+from fbnetv3_zoo.export.web.ort_web import PinnedPackage
+from fbnetv3_zoo.export.web.server import page_server
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page, Playwright

@@ -12,8 +12,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.rows import Activation, Conv, InvertedResidual, PoolingHead, SqueezeExcite
+from fbnetv3_zoo.arch import Activation, Arch, Conv, InvertedResidual, PoolingHead, SqueezeExcite
 
 if "OMP_NUM_THREADS" not in os.environ:  # more threads than cores to themselves wait for one another
     torch.set_num_threads(2)

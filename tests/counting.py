@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.blocks import InvertedResidualBlock, PoolingHeadBlock, SqueezeExcitation
-from fbnetv3_zoo.model import FBNet
+from fbnetv3_zoo.models.blocks import InvertedResidualBlock, PoolingHeadBlock, SqueezeExcitation
+from fbnetv3_zoo.models.fbnet import FBNet
 
 
 @dataclass

@@ -88,7 +88,7 @@ def environment(data: Path) -> dict[str, str]:
         **os.environ,
         "PYTHONPATH": str(installed()),
         "PYTHONWARNINGS": "ignore",  # its own, of 2021
-        "DETECTRON2_ENV_MODULE": "fbnetv3_zoo.detection.d2_environment",
+        "DETECTRON2_ENV_MODULE": "fbnetv3_zoo.detection.detectron2.environment",
         "DETECTRON2_DATASETS": str(data),
         "OMP_NUM_THREADS": "1",
     }

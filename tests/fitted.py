@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.model import FBNet
+from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.preprocess import Preprocess
 from fbnetv3_zoo.training.data import digits
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.weights.files import parse
+from fbnetv3_zoo.weights.serialization import parse
 
 NUMBERS = (
     0,

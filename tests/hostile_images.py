@@ -20,7 +20,7 @@ from PIL import Image
 
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.images import decode_image
-from fbnetv3_zoo.pixels import to_eight_bits
+from fbnetv3_zoo.images.pixels import to_eight_bits
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:

@@ -20,14 +20,14 @@ from safetensors.torch import save_file
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.factory import create
-from fbnetv3_zoo.plain import from_json
 from fbnetv3_zoo.preprocess import Preprocess
-from fbnetv3_zoo.recipe import Recipe
+from fbnetv3_zoo.recipes import Recipe
 from fbnetv3_zoo.training import Dataset, Epoch, Execution, Interrupted, Observer, Step, train
 from fbnetv3_zoo.training.data import Example
+from fbnetv3_zoo.training.distributed import join
 from fbnetv3_zoo.training.learner import Learner
 from fbnetv3_zoo.training.loader import TrainingBatches
-from fbnetv3_zoo.training.world import join
+from fbnetv3_zoo.utils.serialization import from_json
 
 Job = dict[str, Any]
 Tell = Callable[[str], None]

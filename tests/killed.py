@@ -70,7 +70,8 @@ def _watch(count: Callable[[], None]) -> None:
 def leave_half_a_file(folder: Path) -> Path:
     """The folder that a writer into ``folder`` leaves who is killed in the middle of its work."""
     script = (
-        "import os, signal, sys; from pathlib import Path; from fbnetv3_zoo.marked import marked_folder\n"
+        "import os, signal, sys; from pathlib import Path\n"
+        "from fbnetv3_zoo.utils.temporary_folder import marked_folder\n"
         "with marked_folder(Path(sys.argv[1])) as made:\n"
         "    (made / 'new' / 'half').write_text('ha')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)"
@@ -83,14 +84,14 @@ def leave_half_a_file(folder: Path) -> Path:
 
 
 def _one(folder: Path) -> None:
-    from fbnetv3_zoo.atomic import replacing
+    from fbnetv3_zoo.utils.atomic_write import replacing
 
     with replacing(folder / "one.txt") as path:
         path.write_text("new")
 
 
 def _pair(folder: Path) -> None:
-    from fbnetv3_zoo.atomic import replacing_together
+    from fbnetv3_zoo.utils.atomic_write import replacing_together
 
     with replacing_together(folder / "one.txt", folder / "two.txt") as paths:
         for path in paths:
@@ -98,7 +99,7 @@ def _pair(folder: Path) -> None:
 
 
 def _page(folder: Path) -> None:
-    from fbnetv3_zoo.atomic import replacing_folder
+    from fbnetv3_zoo.utils.atomic_write import replacing_folder
 
     with replacing_folder(folder / "page") as path:
         for name in ("one.txt", "two.txt"):
@@ -116,7 +117,7 @@ def _contents(folder: Path) -> dict[str, str]:
 
 
 def _all_kills(folder: Path, what: str, *, old: bool) -> None:
-    from fbnetv3_zoo.atomic import replacing, settled
+    from fbnetv3_zoo.utils.atomic_write import replacing, settled
 
     number, killed = 0, True
     while killed:

@@ -15,8 +15,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from fbnetv3_zoo.search.evaluation.trial import Task
 from fbnetv3_zoo.search.space import Candidate
-from fbnetv3_zoo.search.trials import Task
 
 
 def place(words: str) -> str:

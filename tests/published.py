@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 
 from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.model import FBNet
+from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.preprocess import Preprocess
-from fbnetv3_zoo.weights.files import save
-from fbnetv3_zoo.weights.records import Layout, Record, Source
+from fbnetv3_zoo.weights.registry import Layout, Record, Source
+from fbnetv3_zoo.weights.serialization import save
 
 
 def weight_file(arch: Arch, *, seed: int = 0) -> bytes:

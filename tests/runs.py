@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from fbnetv3_zoo.recipe import SGD, Augmentation, RandAugment, Recipe, RMSProp
+from fbnetv3_zoo.recipes import SGD, Augmentation, RandAugment, Recipe, RMSProp
 from fbnetv3_zoo.training import Dataset, Observer, Step
 from fbnetv3_zoo.training.checkpoint import Checkpoints
 from fbnetv3_zoo.training.data import digits

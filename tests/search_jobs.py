@@ -25,17 +25,15 @@ from filelock import FileLock
 from safetensors.numpy import load_file
 
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.search.costs import parse_constraint
-from fbnetv3_zoo.search.evolve import Evolving
+from fbnetv3_zoo.search.evaluation.trial import Outcome, Trial
 from fbnetv3_zoo.search.executors import InProcess, LocalPool
-from fbnetv3_zoo.search.iterate import Rounds
 from fbnetv3_zoo.search.journal import FILE, Journal
 from fbnetv3_zoo.search.plan import Plan
 from fbnetv3_zoo.search.predictors import MLP, Pretraining
 from fbnetv3_zoo.search.run import Observer, run_search
-from fbnetv3_zoo.search.space import Candidate
-from fbnetv3_zoo.search.spaces import TINY
-from fbnetv3_zoo.search.trials import Outcome, Trial
+from fbnetv3_zoo.search.space import TINY, Candidate, parse_constraint
+from fbnetv3_zoo.search.stages.evolution import Evolving
+from fbnetv3_zoo.search.stages.iterative import Rounds
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.export.photographs import photographs
-from fbnetv3_zoo.model import FBNet
+from fbnetv3_zoo.export.sample_images import photographs
+from fbnetv3_zoo.models.fbnet import FBNet
 
 
 def settled(arch: Arch, names: tuple[str, ...] | None = None) -> FBNet:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from fbnetv3_zoo.cli import main
-from fbnetv3_zoo.plain import parse_json
+from fbnetv3_zoo.utils.serialization import parse_json
 
 
 @dataclass(frozen=True)

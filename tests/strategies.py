@@ -6,8 +6,17 @@ from dataclasses import replace
 
 from hypothesis import strategies as st
 
-from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.rows import Activation, Conv, InvertedResidual, PoolingHead, Row, Skip, SqueezeExcite, round_width
+from fbnetv3_zoo.arch import (
+    Activation,
+    Arch,
+    Conv,
+    InvertedResidual,
+    PoolingHead,
+    Row,
+    Skip,
+    SqueezeExcite,
+    round_width,
+)
 
 KERNEL_SIZES = (1, 3, 5, 7)
 EXPANSIONS = (0.5, 1, 1, 1.5, 2, 3, 4.5566)

@@ -25,20 +25,20 @@ from jobs import INTERRUPTED
 from runs import checkpoints, few_digits, metadata, metrics
 from safetensors.torch import load_file
 
+from fbnetv3_zoo.arch import Activation, Conv, InvertedResidual, PoolingHead, Skip, SqueezeExcite
+from fbnetv3_zoo.arch.latency import Conditions, LatencyTable
 from fbnetv3_zoo.errors import Interrupted
-from fbnetv3_zoo.latency import Conditions, LatencyTable
-from fbnetv3_zoo.plain import from_json
-from fbnetv3_zoo.recipe import SGD, Augmentation, Recipe
-from fbnetv3_zoo.rows import Activation, Conv, InvertedResidual, PoolingHead, Skip, SqueezeExcite
-from fbnetv3_zoo.search.costs import parse_constraint
-from fbnetv3_zoo.search.supernet.blocks import layer_blocks
-from fbnetv3_zoo.search.supernet.layers import Layer, LayerSpace, fixed
+from fbnetv3_zoo.recipes import SGD, Augmentation, Recipe
+from fbnetv3_zoo.search.space import parse_constraint
+from fbnetv3_zoo.search.supernet.latency_keys import layer_blocks
 from fbnetv3_zoo.search.supernet.plan import Sum, SupernetPlan
-from fbnetv3_zoo.search.supernet.record import SupernetEpoch, SupernetRecord
+from fbnetv3_zoo.search.supernet.result import SupernetEpoch, SupernetRecord
 from fbnetv3_zoo.search.supernet.run import SupernetObserver, search_supernet
+from fbnetv3_zoo.search.supernet.space import Layer, LayerSpace, fixed
 from fbnetv3_zoo.training import Dataset, Execution
 from fbnetv3_zoo.training.data import Example
 from fbnetv3_zoo.training.data.dataset import SPLITS
+from fbnetv3_zoo.utils.serialization import from_json
 
 HSWISH = Activation.HARD_SWISH
 SPACE = LayerSpace("mixed", (24, 32), (

@@ -20,11 +20,20 @@ from hypothesis import strategies as st
 from refusals import refusal
 from strategies import archs
 
-from fbnetv3_zoo.arch import Arch, Block
-from fbnetv3_zoo.cost import cost_of
+from fbnetv3_zoo.arch import (
+    Activation,
+    Arch,
+    Block,
+    Conv,
+    InvertedResidual,
+    PoolingHead,
+    Skip,
+    SqueezeExcite,
+    round_width,
+)
+from fbnetv3_zoo.arch.cost import cost_of
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.model import FBNet
-from fbnetv3_zoo.rows import Activation, Conv, InvertedResidual, PoolingHead, Skip, SqueezeExcite, round_width
+from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.zoo import ARCHS, find_arch
 
 RELU = Activation.RELU

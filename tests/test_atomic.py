@@ -14,10 +14,10 @@ from disks import file_limit
 from waiting import PATIENCE
 
 from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.atomic import replacing
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.model import FBNet
-from fbnetv3_zoo.weights.files import load, save
+from fbnetv3_zoo.models.fbnet import FBNet
+from fbnetv3_zoo.utils.atomic_write import replacing
+from fbnetv3_zoo.weights.serialization import load, save
 
 KILLED = """
 import os, random, signal, sys, time

@@ -17,7 +17,7 @@ from torch import Tensor
 from torchvision.transforms import RandomResizedCrop, v2
 
 from fbnetv3_zoo.preprocess import Interpolation, LeastSize, Preprocess, decode_image
-from fbnetv3_zoo.recipe import Augmentation, AutoAugment, PolicyData, RandAugment
+from fbnetv3_zoo.recipes import Augmentation, AutoAugment, PolicyData, RandAugment
 from fbnetv3_zoo.training.augment import Augmenter, build_mixer
 from fbnetv3_zoo.training.data import Example
 

@@ -22,15 +22,14 @@ from shell import run, script, succeed
 from waiting import PATIENCE, gone, until
 
 from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.cost import cost_of
+from fbnetv3_zoo.arch.cost import cost_of
 from fbnetv3_zoo.export import export_onnx
 from fbnetv3_zoo.export.bench import Benchmark, Plan, Route, Turn, Wanted, benchmark
-from fbnetv3_zoo.export.bench.candidates import find_candidate
-from fbnetv3_zoo.export.bench.crew import Failed, Order, Worker
-from fbnetv3_zoo.export.bench.host import instructions, machine_here, peak_of
+from fbnetv3_zoo.export.bench.artifacts import find_candidate
+from fbnetv3_zoo.export.bench.hardware import instructions, machine_here, peak_of
 from fbnetv3_zoo.export.bench.measure import OnTurn, rotated
 from fbnetv3_zoo.export.bench.operators import by_kind, operators_of
-from fbnetv3_zoo.export.bench.pictures import draw_pictures
+from fbnetv3_zoo.export.bench.plots import draw_pictures
 from fbnetv3_zoo.export.bench.report import (
     Absent,
     Figures,
@@ -43,9 +42,10 @@ from fbnetv3_zoo.export.bench.report import (
     figures_of,
     noise,
 )
+from fbnetv3_zoo.export.bench.worker_process import Failed, Order, Worker
 from fbnetv3_zoo.factory import create
-from fbnetv3_zoo.plain import to_json
-from fbnetv3_zoo.weights.files import save
+from fbnetv3_zoo.utils.serialization import to_json
+from fbnetv3_zoo.weights.serialization import save
 from fbnetv3_zoo.zoo import PUBLISHED
 
 FAST = (Route.ONNXRUNTIME,)

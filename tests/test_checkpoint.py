@@ -21,14 +21,14 @@ from runs import PLAIN, RECIPE, Stopped, Stopper, assert_same, checkpoints, few_
 from safetensors.torch import load_file, save
 
 from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.model import FBNet
-from fbnetv3_zoo.plain import parse_json
+from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.preprocess import Preprocess
-from fbnetv3_zoo.recipe import CosineDecay, Recipe
+from fbnetv3_zoo.recipes import CosineDecay, Recipe
 from fbnetv3_zoo.training import Dataset, Execution, Observer, Run, Step, train
+from fbnetv3_zoo.training.callbacks import Epoch
 from fbnetv3_zoo.training.checkpoint import Checkpoints, Progress, restore
 from fbnetv3_zoo.training.learner import Learner
-from fbnetv3_zoo.training.run import Epoch
+from fbnetv3_zoo.utils.serialization import parse_json
 
 EVERY_STEP = Execution(checkpoint_steps=1, keep_checkpoints=3)
 
@@ -246,7 +246,7 @@ def test_a_folder_that_holds_a_run(tiny_arch: Arch, data: Dataset, begun: Path) 
 def test_two_runs_in_one_folder(
     tiny_arch: Arch, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fbnetv3_zoo.training.alone._PATIENCE", 0.1)
+    monkeypatch.setattr("fbnetv3_zoo.training.run_folder._PATIENCE", 0.1)
     said: list[str] = []
 
     class Intruder(Observer):

@@ -7,7 +7,7 @@ import pytest
 from refusals import refusal
 from torchvision.models import MobileNet_V2_Weights
 
-from fbnetv3_zoo.training.classes import in_imagenet_order, match_classes
+from fbnetv3_zoo.training.class_matching import in_imagenet_order, match_classes
 
 NAMES = tuple(MobileNet_V2_Weights.IMAGENET1K_V1.meta["categories"])
 IDS = tuple(f"n{n:08}" for n in range(1000))

@@ -21,9 +21,9 @@ from fbnetv3_zoo.classify import Classifier, Floats, Prediction
 from fbnetv3_zoo.description import Description
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.export import export_onnx
-from fbnetv3_zoo.model import FBNet
+from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.preprocess import Preprocess
-from fbnetv3_zoo.weights.files import load, save
+from fbnetv3_zoo.weights.serialization import load, save
 
 NAMES = ("zero", "één", "две", "三", "four", "five", "six", "seven", "eight", "nine")
 PHOTO = Image.fromarray(skimage.data.astronaut())

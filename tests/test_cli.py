@@ -21,9 +21,9 @@ from shell import run, script, succeed
 from waiting import PATIENCE
 
 from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.cost import cost_of
+from fbnetv3_zoo.arch.cost import cost_of
 from fbnetv3_zoo.training.data import digits
-from fbnetv3_zoo.weights.files import save
+from fbnetv3_zoo.weights.serialization import save
 from fbnetv3_zoo.zoo import ARCHS, PUBLISHED, list_models
 
 COMMANDS = (
@@ -145,7 +145,7 @@ def test_export_a_network_without_weights(home: Home, tmp_path: Path) -> None:
 
 
 def test_export_as_json(home: Home, exported: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from fbnetv3_zoo.export import to_onnx
+    from fbnetv3_zoo.export.onnx import export as to_onnx
 
     monkeypatch.setattr(to_onnx, "_write", lambda model, target, form: shutil.copy(exported[0], target))
     data = json.loads(succeed("export", "onnx", home.model, "--output", home.folder / "again.onnx", "--json"))

@@ -16,11 +16,11 @@ from shell import Ended, run, succeed
 
 from fbnetv3_zoo import training, zoo
 from fbnetv3_zoo.arch import Arch
+from fbnetv3_zoo.arch.cost import cost_of
 from fbnetv3_zoo.cli.common import program
-from fbnetv3_zoo.cost import cost_of
 from fbnetv3_zoo.training import Dataset
 from fbnetv3_zoo.training.checkpoint import Checkpoints
-from fbnetv3_zoo.weights.files import load
+from fbnetv3_zoo.weights.serialization import load
 
 RUNS = ("teacher", "alone", "distilled")
 LEFT = {"best.safetensors", "curve.png", "metrics.jsonl", "model.safetensors", "report.html"}

@@ -19,7 +19,7 @@ from shell import Ended, run, succeed
 from test_detection_training import ARCH, SETTINGS
 
 from fbnetv3_zoo.detection import Settings
-from fbnetv3_zoo.plain import from_json, to_json
+from fbnetv3_zoo.utils.serialization import from_json, to_json
 
 DOCS = (Path(__file__).parents[1] / "docs" / "detection.md").read_text()
 SHORT = ["--epochs", "2", "--batch-size", "4", "--learning-rate", "0.02"]

@@ -20,8 +20,8 @@ from test_cli_paths import commands, told
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.cli import app
-from fbnetv3_zoo.model import FBNet
-from fbnetv3_zoo.weights.files import save
+from fbnetv3_zoo.models.fbnet import FBNet
+from fbnetv3_zoo.weights.serialization import save
 
 
 def calls() -> Iterator[Any]:

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from shell import run, succeed
 
-from fbnetv3_zoo.recipe import CosineDecay, Recipe
-from fbnetv3_zoo.recipes import NAMED, RECIPES, find_recipe
+from fbnetv3_zoo.recipes import NAMED, RECIPES, CosineDecay, Recipe, find_recipe
 
 
 def test_list() -> None:

@@ -17,14 +17,14 @@ from shell import run, succeed
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.classify import Classifier
 from fbnetv3_zoo.cli.common import program
-from fbnetv3_zoo.detection.files import DetectorSpec, save_detector
+from fbnetv3_zoo.detection.models.serialization import DetectorSpec, save_detector
 from fbnetv3_zoo.export import export_onnx
-from fbnetv3_zoo.export.bench.pictures import short_names
-from fbnetv3_zoo.export.photographs import photographs
-from fbnetv3_zoo.model import FBNet
+from fbnetv3_zoo.export.bench.plots import short_names
+from fbnetv3_zoo.export.sample_images import photographs
+from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.training import find_dataset
 from fbnetv3_zoo.training.checkpoint import FORMAT as CHECKPOINT
-from fbnetv3_zoo.weights.files import load, save
+from fbnetv3_zoo.weights.serialization import load, save
 from fbnetv3_zoo.zoo import ARCHS
 
 

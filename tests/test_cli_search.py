@@ -11,9 +11,9 @@ from refusals import refusal
 from shell import run, succeed
 
 from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.recipe import Recipe
+from fbnetv3_zoo.recipes import Recipe
 from fbnetv3_zoo.search import PLANS, SPACES, Journal, NetworkCosts, Plan, Record, Recording, Space, parse_constraint
-from fbnetv3_zoo.search.pool import draw_pool
+from fbnetv3_zoo.search.space import draw_pool
 
 TINY = SPACES["tiny"]
 
@@ -88,7 +88,7 @@ def test_status_tells_how_far_it_is(searched: Path, tmp_path: Path) -> None:
 def test_a_search_goes_on_where_it_was(
     searched: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fbnetv3_zoo.search.report.write_report", lambda record, path: path.write_text("a page"))
+    monkeypatch.setattr("fbnetv3_zoo.search.report.page.write_report", lambda record, path: path.write_text("a page"))
     options = ("--plan", "tiny", "--table", table, "--executor", "in-process", "--name", "mine")
     bounds = ("--constraint", "macs<=0.5M", "--constraint", "macs<=1M,parameters<=60k")
     assert run("search", "run", *options, *bounds, "--output", tmp_path, "--stages", 2).code == 0

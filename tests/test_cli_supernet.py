@@ -9,14 +9,13 @@ from pathlib import Path
 import pytest
 from shell import run, succeed
 
-from fbnetv3_zoo.arch import Arch
+from fbnetv3_zoo.arch import Activation, Arch, Conv, InvertedResidual, PoolingHead, Skip
+from fbnetv3_zoo.arch.cost import cost_of, tabulate
+from fbnetv3_zoo.arch.latency import LatencyTable, distinct_blocks
 from fbnetv3_zoo.cli.common import program
-from fbnetv3_zoo.cost import cost_of, tabulate
-from fbnetv3_zoo.latency import LatencyTable, distinct_blocks
-from fbnetv3_zoo.rows import Activation, Conv, InvertedResidual, PoolingHead, Skip
 from fbnetv3_zoo.search import DMASKING_PLANS, DNAS_PLANS, LAYER_SPACES, SupernetPlan, SupernetRecord
-from fbnetv3_zoo.search.supernet.blocks import layer_blocks
-from fbnetv3_zoo.search.supernet.layers import Layer, LayerSpace, fixed
+from fbnetv3_zoo.search.supernet.latency_keys import layer_blocks
+from fbnetv3_zoo.search.supernet.space import Layer, LayerSpace, fixed
 
 HSWISH = Activation.HARD_SWISH
 MINUTE = LayerSpace("minute", (32,), (
@@ -93,7 +92,7 @@ def test_its_page_is_written_again(searched: tuple[Path, str], tmp_path: Path) -
 
 
 def test_another_seed_and_length(plan_file: Path) -> None:
-    from fbnetv3_zoo.cli.search_supernet import plan_of
+    from fbnetv3_zoo.cli.search.supernet import plan_of
 
     options = {"plan": str(plan_file), "epochs": 8, "seed": 5, "draws": 0, "target": "parameters<=9k"}
     plan = plan_of(DNAS_PLANS, options)

@@ -27,12 +27,11 @@ from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.cli import app
 from fbnetv3_zoo.cli.progress import TrainingProgress
 from fbnetv3_zoo.description import Description
-from fbnetv3_zoo.recipe import SGD, AdamW, ExponentialDecay, Recipe
-from fbnetv3_zoo.recipes import RECIPES
+from fbnetv3_zoo.recipes import RECIPES, SGD, AdamW, ExponentialDecay, Recipe
 from fbnetv3_zoo.training import Execution, OnBadImage, Precision
 from fbnetv3_zoo.training.data import choose_subset, digits
-from fbnetv3_zoo.training.events import TensorBoard
-from fbnetv3_zoo.weights.files import load, save
+from fbnetv3_zoo.training.tensorboard_writer import TensorBoard
+from fbnetv3_zoo.weights.serialization import load, save
 from fbnetv3_zoo.zoo import ARCHS
 
 RECIPE = Recipe(1, 8, SGD(), 0.05, warmup_epochs=0, schedule=ExponentialDecay(0.8), ema_decay=0.5)

@@ -24,9 +24,9 @@ from torchvision.models import MobileNet_V2_Weights
 from fbnetv3_zoo import training
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.description import Description
-from fbnetv3_zoo.model import FBNet
+from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.training.data import Dataset, choose_subset, digits
-from fbnetv3_zoo.weights.files import load, save
+from fbnetv3_zoo.weights.serialization import load, save
 
 WEIGHT = np.random.default_rng(0).normal(size=(3 * 32 * 32, 10)).astype(np.float32)
 

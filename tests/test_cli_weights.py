@@ -19,13 +19,13 @@ from waiting import PATIENCE
 from fbnetv3_zoo import create, load
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.classify import Classifier
-from fbnetv3_zoo.model import FBNet
+from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.training.data import find_dataset
+from fbnetv3_zoo.weights.cache import Store
 from fbnetv3_zoo.weights.card import record_card
 from fbnetv3_zoo.weights.convert import from_official
-from fbnetv3_zoo.weights.files import save
-from fbnetv3_zoo.weights.records import RECORDS
-from fbnetv3_zoo.weights.store import Store
+from fbnetv3_zoo.weights.registry import RECORDS
+from fbnetv3_zoo.weights.serialization import save
 from fbnetv3_zoo.zoo import ARCHS
 
 NAME = "fbnetv2_f1.fb_in1k"

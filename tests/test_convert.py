@@ -17,7 +17,7 @@ from sweeps import every
 from torch import Tensor
 
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.model import FBNet
+from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.weights.convert import from_official
 from fbnetv3_zoo.zoo import ARCHS
 

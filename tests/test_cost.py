@@ -15,11 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import archs
 
-from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.cost import Cost, PoolCost, cost_of, pool_cost, tabulate
+from fbnetv3_zoo.arch import Arch, InvertedResidual
+from fbnetv3_zoo.arch.cost import Cost, PoolCost, cost_of, pool_cost, tabulate
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.model import FBNet
-from fbnetv3_zoo.rows import InvertedResidual
+from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.zoo import ARCHS
 
 FIGURES = {name: record["published"] for name, record in facts().items() if "published" in record}

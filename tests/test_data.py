@@ -14,12 +14,12 @@ import pytest
 from refusals import refusal
 
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.image_costs import MAX_PIXELS
 from fbnetv3_zoo.images import MAX_BYTES
+from fbnetv3_zoo.images.limits import MAX_PIXELS
 from fbnetv3_zoo.training.data import IMAGE_SUFFIXES, SPLITS, Dataset, Example, Examples, digits, find_dataset
 from fbnetv3_zoo.training.data.cifar import LAYOUTS
 from fbnetv3_zoo.training.data.dataset import Names, keys_of, labels_of, take
-from fbnetv3_zoo.training.data.files import FileReader, FolderOrigin
+from fbnetv3_zoo.training.data.image_files import FileReader, FolderOrigin
 from fbnetv3_zoo.training.data.splits import COMPANIONS, SPELLINGS
 
 

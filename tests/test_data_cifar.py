@@ -17,7 +17,7 @@ from refusals import refusal
 
 from fbnetv3_zoo.training.data import SPLITS, cifar, find_dataset
 from fbnetv3_zoo.training.data.cifar import LAYOUTS, STATISTICS, Layout
-from fbnetv3_zoo.training.data.pickled import read_plain
+from fbnetv3_zoo.training.data.safe_pickle import read_plain
 
 BY_FOLDER = {layout.folder: layout for layout in LAYOUTS}
 TRAIN, TESTS = 1000, 100  # a fiftieth and a hundredth of what is published

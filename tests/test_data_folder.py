@@ -17,7 +17,7 @@ from refusals import refusal
 
 from fbnetv3_zoo.images import FORMATS
 from fbnetv3_zoo.training.data import IMAGE_SUFFIXES, SPLITS, Dataset, Example, find_dataset, folder
-from fbnetv3_zoo.training.data.files import first_of_equal
+from fbnetv3_zoo.training.data.image_files import first_of_equal
 from fbnetv3_zoo.training.data.listing import SUFFIXES
 
 CLASSES = ("cat", "dog")

@@ -24,7 +24,7 @@ from fbnetv3_zoo.training.data import (
     load_subset,
 )
 from fbnetv3_zoo.training.data.dataset import Examples, Names
-from fbnetv3_zoo.training.data.files import FileReader, FolderOrigin
+from fbnetv3_zoo.training.data.image_files import FileReader, FolderOrigin
 
 
 def data_of(counts: Sequence[int], *, validation: int = 2) -> Dataset:

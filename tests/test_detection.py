@@ -11,13 +11,12 @@ from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
 
 from fbnetv3_zoo import create
-from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.blocks import Conv2d
+from fbnetv3_zoo.arch import Activation, Arch, InvertedResidual, PoolingHead, SqueezeExcite
 from fbnetv3_zoo.detection import DETECTORS, Settings, faster_rcnn_c4, faster_rcnn_fpn, load_published, mask_rcnn_fpn
 from fbnetv3_zoo.detection import split as split_
-from fbnetv3_zoo.detection.checkpoint import published_names
-from fbnetv3_zoo.detection.modules import BoxHead, RegionHead, Trunk, take_weights
-from fbnetv3_zoo.rows import Activation, InvertedResidual, PoolingHead, SqueezeExcite
+from fbnetv3_zoo.detection.models.d2go_checkpoint import published_names
+from fbnetv3_zoo.detection.models.modules import BoxHead, RegionHead, Trunk, take_weights
+from fbnetv3_zoo.models.blocks import Conv2d
 from fbnetv3_zoo.zoo import ARCHS
 
 # Parameters with 80 classes, from the public modules: backbone, RPN, box head, predictor, all

@@ -18,12 +18,12 @@ from refusals import refusal
 from test_detection_training import RECIPE, SETTINGS, SPEC
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from fbnetv3_zoo.detection.coco import CocoData, Sample, open_image, read_coco
-from fbnetv3_zoo.detection.entries import LARGEST_FILE
-from fbnetv3_zoo.detection.evaluate import Detections, average_precision
-from fbnetv3_zoo.detection.fitting import scaled_size, to_judge_by, to_train_on
-from fbnetv3_zoo.detection.train import DetectionEpoch, DetectionObserver, train_detector
-from fbnetv3_zoo.recipe import Augmentation
+from fbnetv3_zoo.detection.data.coco import CocoData, Sample, open_image, read_coco
+from fbnetv3_zoo.detection.data.fitting import scaled_size, to_judge_by, to_train_on
+from fbnetv3_zoo.detection.data.json_entries import LARGEST_FILE
+from fbnetv3_zoo.detection.training.evaluate import Detections, average_precision
+from fbnetv3_zoo.detection.training.train import DetectionEpoch, DetectionObserver, train_detector
+from fbnetv3_zoo.recipes import Augmentation
 
 WIDTH, HEIGHT = 96, 64
 

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 from refusals import refusal
 
-from fbnetv3_zoo.detection.coco import CocoData, read_coco
-from fbnetv3_zoo.detection.evaluate import Detections, average_precision
+from fbnetv3_zoo.detection.data.coco import CocoData, read_coco
+from fbnetv3_zoo.detection.training.evaluate import Detections, average_precision
 
 KINDS = [{"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}]
 

@@ -26,16 +26,16 @@ from torch.export import Dim
 from torchvision.models.detection import FasterRCNN
 from torchvision.ops import batched_nms
 
-from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.blocks import InvertedResidualBlock
-from fbnetv3_zoo.detection import Settings, mask_rcnn_fpn, to_onnx
-from fbnetv3_zoo.detection.end_to_end import TRANSLATIONS, _Candidates
-from fbnetv3_zoo.detection.evaluate import Detections
-from fbnetv3_zoo.detection.files import DetectorSpec, Kind, load_detector, save_detector
-from fbnetv3_zoo.detection.modules import freeze_norms
-from fbnetv3_zoo.detection.to_onnx import DetectorExportReport, PartReport, export_detector, export_parts
-from fbnetv3_zoo.plain import from_json
-from fbnetv3_zoo.rows import Activation, Conv, InvertedResidual, PoolingHead, SqueezeExcite
+from fbnetv3_zoo.arch import Activation, Arch, Conv, InvertedResidual, PoolingHead, SqueezeExcite
+from fbnetv3_zoo.detection import Settings, mask_rcnn_fpn
+from fbnetv3_zoo.detection.models.modules import freeze_norms
+from fbnetv3_zoo.detection.models.serialization import DetectorSpec, Kind, load_detector, save_detector
+from fbnetv3_zoo.detection.onnx import export as to_onnx
+from fbnetv3_zoo.detection.onnx.export import DetectorExportReport, PartReport, export_detector, export_parts
+from fbnetv3_zoo.detection.onnx.traceable import TRANSLATIONS, _Candidates
+from fbnetv3_zoo.detection.training.evaluate import Detections
+from fbnetv3_zoo.models.blocks import InvertedResidualBlock
+from fbnetv3_zoo.utils.serialization import from_json
 
 NAMES = ("disc", "square", "drie hoeken △")
 SMALL = Settings(min_size=96, max_size=160, anchor_sizes=(16, 32), proposals=30, score_threshold=0.2)

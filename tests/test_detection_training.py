@@ -21,13 +21,13 @@ from waiting import PATIENCE
 
 import fbnetv3_zoo
 from fbnetv3_zoo.detection import Settings
-from fbnetv3_zoo.detection.coco import CocoData, read_coco
-from fbnetv3_zoo.detection.files import FORMAT, DetectorSpec, Kind, load_detector, save_detector
-from fbnetv3_zoo.detection.train import DetectionObserver, DetectionRun, detect, read_pixels, train_detector
+from fbnetv3_zoo.detection.data.coco import CocoData, read_coco
+from fbnetv3_zoo.detection.models.serialization import FORMAT, DetectorSpec, Kind, load_detector, save_detector
+from fbnetv3_zoo.detection.training.train import DetectionObserver, DetectionRun, detect, read_pixels, train_detector
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.plain import to_json
-from fbnetv3_zoo.recipe import SGD, Augmentation, CosineDecay, Recipe
+from fbnetv3_zoo.recipes import SGD, Augmentation, CosineDecay, Recipe
 from fbnetv3_zoo.training import Execution
+from fbnetv3_zoo.utils.serialization import to_json
 from fbnetv3_zoo.zoo import ARCHS
 
 ARCH = ARCHS["fbnetv3_a"].scaled(width=0.25, depth=0.25)

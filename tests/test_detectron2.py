@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from waiting import PATIENCE
 
 from fbnetv3_zoo import ZooError
-from fbnetv3_zoo.detection.average import BufferedAverage
+from fbnetv3_zoo.detection.detectron2.ema import BufferedAverage
 
 CONFIGS = Path(__file__).parents[1] / "detection" / "configs"
 SMALL = [

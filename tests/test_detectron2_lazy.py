@@ -73,7 +73,7 @@ from detectron2.config import LazyConfig, get_cfg, instantiate
 from detectron2.data import DatasetMapper
 from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler, build_optimizer
-from fbnetv3_zoo.detection.d2 import add_fbnetv3_config, config_file
+from fbnetv3_zoo.detection.detectron2.modules import add_fbnetv3_config, config_file
 from fbnetv3_zoo.errors import ZooError
 from omegaconf import ListConfig
 

@@ -24,10 +24,10 @@ from safetensors.torch import save as to_bytes
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.weights import download as module
+from fbnetv3_zoo.weights.cache import Store
 from fbnetv3_zoo.weights.download import download
 from fbnetv3_zoo.weights.fetch import fetch
-from fbnetv3_zoo.weights.records import Record
-from fbnetv3_zoo.weights.store import Store
+from fbnetv3_zoo.weights.registry import Record
 
 SIZE, CUT, LOST = 999_424, 300_000, 8192  # LOST: what an attempt may throw away when it is cut
 CONTENT, OTHER = (random.Random(seed).randbytes(SIZE) for seed in (0, 1))

@@ -10,7 +10,7 @@ from refusals import refusal
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fbnetv3_zoo.training import Epoch, Step
-from fbnetv3_zoo.training.events import TensorBoard
+from fbnetv3_zoo.training.tensorboard_writer import TensorBoard
 
 STEPS = 5
 

@@ -19,16 +19,17 @@ from PIL import Image
 from torch import nn
 
 from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.blocks import Hardswish, InvertedResidualBlock, SqueezeExcitation
 from fbnetv3_zoo.classify import Classifier
 from fbnetv3_zoo.description import Description
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.export import ExportReport, export_onnx, to_onnx
+from fbnetv3_zoo.export import ExportReport, export_onnx
+from fbnetv3_zoo.export.onnx import export as to_onnx
 from fbnetv3_zoo.factory import create
-from fbnetv3_zoo.graph_file import entries_of
-from fbnetv3_zoo.model import FBNet
+from fbnetv3_zoo.models.blocks import Hardswish, InvertedResidualBlock, SqueezeExcitation
+from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.preprocess import Preprocess, stack
-from fbnetv3_zoo.weights.files import load, save
+from fbnetv3_zoo.utils.onnx_io import entries_of
+from fbnetv3_zoo.weights.serialization import load, save
 from fbnetv3_zoo.zoo import ARCHS
 
 NAMES = ("zero", "één", "две", "三", "four", "five", "six", "seven", "eight", "nine")

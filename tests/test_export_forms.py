@@ -17,10 +17,9 @@ from onnx import TensorProto, helper, numpy_helper
 from settled import settled
 from test_runtimes import V1
 
-from fbnetv3_zoo.arch import Arch
+from fbnetv3_zoo.arch import Activation, Arch, Conv, Gate, InvertedResidual, PoolingHead, SqueezeExcite
 from fbnetv3_zoo.export import export_onnx
-from fbnetv3_zoo.export.forms import align_channels, attribute, consumers, convolutions, pool_globally
-from fbnetv3_zoo.rows import Activation, Conv, Gate, InvertedResidual, PoolingHead, SqueezeExcite
+from fbnetv3_zoo.export.onnx.passes import align_channels, attribute, consumers, convolutions, pool_globally
 
 Floats = npt.NDArray[np.float32]
 

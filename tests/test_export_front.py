@@ -23,12 +23,12 @@ from fbnetv3_zoo.classify import Classifier
 from fbnetv3_zoo.description import Description
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.export import export_onnx
-from fbnetv3_zoo.export.front import take_images
-from fbnetv3_zoo.export.photographs import photographs
-from fbnetv3_zoo.graph_file import entries_of
-from fbnetv3_zoo.model import FBNet
+from fbnetv3_zoo.export.onnx.preprocessing import take_images
+from fbnetv3_zoo.export.sample_images import photographs
+from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.preprocess import Interpolation, Preprocess
 from fbnetv3_zoo.training.data import digits
+from fbnetv3_zoo.utils.onnx_io import entries_of
 
 Floats = npt.NDArray[np.float32]
 PREPROCESS = Preprocess(40, 32, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))

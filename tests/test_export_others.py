@@ -24,14 +24,15 @@ from test_runtimes import V1
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.classify import Classifier
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.export import export_onnx, sources
+from fbnetv3_zoo.export import export_onnx
+from fbnetv3_zoo.export.backends import common as sources
+from fbnetv3_zoo.export.backends.executorch_pte import ProgramReport, export_program
+from fbnetv3_zoo.export.backends.openvino_ir import IntermediateReport, export_intermediate
+from fbnetv3_zoo.export.backends.ort_mobile import MobileReport, Platform, Style, check_usability, export_mobile
 from fbnetv3_zoo.export.parity import FileParity, Parity, parity
-from fbnetv3_zoo.export.photographs import photographs
-from fbnetv3_zoo.export.to_intermediate import IntermediateReport, export_intermediate
-from fbnetv3_zoo.export.to_mobile import MobileReport, Platform, Style, check_usability, export_mobile
-from fbnetv3_zoo.export.to_program import ProgramReport, export_program
-from fbnetv3_zoo.model import FBNet
-from fbnetv3_zoo.weights.files import save
+from fbnetv3_zoo.export.sample_images import photographs
+from fbnetv3_zoo.models.fbnet import FBNet
+from fbnetv3_zoo.weights.serialization import save
 
 NAMES = ("zero", "één", "две", "三", "four", "five", "six", "seven", "eight", "nine")
 Exporter = Callable[[FBNet, Path], MobileReport | IntermediateReport | ProgramReport]

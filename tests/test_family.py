@@ -18,13 +18,13 @@ from shell import Ended, run
 
 from fbnetv3_zoo import training
 from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.cost import cost_of
-from fbnetv3_zoo.recipe import SGD, Recipe
-from fbnetv3_zoo.recipes import RECIPES
-from fbnetv3_zoo.training import Execution, Observer, Precision, family, train
+from fbnetv3_zoo.arch.cost import cost_of
+from fbnetv3_zoo.recipes import RECIPES, SGD, Recipe
+from fbnetv3_zoo.training import Execution, Observer, Precision, train
+from fbnetv3_zoo.training import distill as family
 from fbnetv3_zoo.training.data import choose_subset, digits
-from fbnetv3_zoo.training.family import Member, distil
-from fbnetv3_zoo.weights.files import load
+from fbnetv3_zoo.training.distill import Member, distil
+from fbnetv3_zoo.weights.serialization import load
 from fbnetv3_zoo.zoo import ARCHS
 
 RECIPE = Recipe(1, 8, SGD(), 0.05, warmup_epochs=0, ema_decay=0.5)

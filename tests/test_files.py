@@ -19,10 +19,10 @@ from torch import Tensor
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.factory import create
-from fbnetv3_zoo.model import FBNet
+from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.preprocess import Interpolation, Preprocess
-from fbnetv3_zoo.weights.files import load, save
-from fbnetv3_zoo.weights.fit import adapt_stem
+from fbnetv3_zoo.weights.serialization import load, save
+from fbnetv3_zoo.weights.state_dict import adapt_stem
 
 NAMES = ("zero", "één", "две", "三", "four", "five", "six", "seven", "eight", "nine")
 PREPROCESS = Preprocess(40, 32, Interpolation.BICUBIC, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))

@@ -36,11 +36,12 @@ from waiting import PATIENCE, gone, until
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.factory import create
-from fbnetv3_zoo.model import FBNet
-from fbnetv3_zoo.weights import foreign, unpickle
+from fbnetv3_zoo.models.fbnet import FBNet
+from fbnetv3_zoo.weights import torch_checkpoint as foreign
+from fbnetv3_zoo.weights import unpickle
+from fbnetv3_zoo.weights.cache import Store
 from fbnetv3_zoo.weights.convert import _AVERAGED, _PLAIN, convert, find_layout, from_own, unwrap
-from fbnetv3_zoo.weights.foreign import parse_any, read_any
-from fbnetv3_zoo.weights.store import Store
+from fbnetv3_zoo.weights.torch_checkpoint import parse_any, read_any
 
 TESTS = Path(__file__).parent
 DENSE = "convert it with dense floating-point tensors"
@@ -600,7 +601,7 @@ def test_a_reader_that_is_killed_is_told_of(tmp_path: Path) -> None:
 def test_memory_of_the_real_reader_is_bounded(tmp_path: Path) -> None:
     path = _hostile(tmp_path, "bytearrays")
     script = (
-        "import resource, sys\nfrom fbnetv3_zoo.weights.foreign import read_any\n"
+        "import resource, sys\nfrom fbnetv3_zoo.weights.torch_checkpoint import read_any\n"
         "try: read_any(sys.argv[1])\nexcept ValueError as error: print(error)\n"
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
     )
@@ -614,7 +615,7 @@ def test_memory_of_the_real_reader_is_bounded(tmp_path: Path) -> None:
 def test_a_reader_ends_with_its_parent(tmp_path: Path) -> None:
     path = tmp_path / "slow.pth"
     path.write_bytes(hostile.legacy(b"\x80\x02}" + b"q\x00" * 30_000_000 + b"."))  # half a minute of opcodes
-    script = f"from fbnetv3_zoo.weights.foreign import read_any; read_any({str(path)!r})"
+    script = f"from fbnetv3_zoo.weights.torch_checkpoint import read_any; read_any({str(path)!r})"
     parent = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "TMPDIR": str(tmp_path)})
     try:
         reader = until(lambda: _child_of(parent.pid))

@@ -15,12 +15,11 @@ from torch import Tensor
 from torch.fx.experimental.optimization import fuse
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.blocks import Hardswish
-from fbnetv3_zoo.detection.modules import Trunk
+from fbnetv3_zoo.arch import Arch, PoolingHead
+from fbnetv3_zoo.detection.models.modules import Trunk
 from fbnetv3_zoo.factory import create
-from fbnetv3_zoo.model import FBNet
-from fbnetv3_zoo.rows import PoolingHead
+from fbnetv3_zoo.models.blocks import Hardswish
+from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.zoo import ARCHS
 
 pytestmark = [

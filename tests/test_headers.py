@@ -18,11 +18,11 @@ from runs import PLAIN
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.preprocess import Preprocess
-from fbnetv3_zoo.recipe import Augmentation
+from fbnetv3_zoo.recipes import Augmentation
 from fbnetv3_zoo.training import Dataset, Execution, Observer, OnBadImage, find_dataset, train
-from fbnetv3_zoo.training.data.files import FileReader
-from fbnetv3_zoo.training.headers import Remembered, Unusable, check_images, in_one_line, look_at
-from fbnetv3_zoo.weights.files import load
+from fbnetv3_zoo.training.data.image_files import FileReader
+from fbnetv3_zoo.training.data.image_headers import Remembered, Unusable, check_images, in_one_line, look_at
+from fbnetv3_zoo.weights.serialization import load
 
 RECIPE = replace(PLAIN, epochs=2, batch_size=8)
 
@@ -30,7 +30,7 @@ RECIPE = replace(PLAIN, epochs=2, batch_size=8)
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("FBNETV3_ZOO_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("fbnetv3_zoo.training.headers._LEAST_KEPT", 1)
+    monkeypatch.setattr("fbnetv3_zoo.training.data.image_headers._LEAST_KEPT", 1)
     return tmp_path / "cache"
 
 

@@ -18,10 +18,10 @@ from waiting import PATIENCE
 from fbnetv3_zoo import save_pretrained
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.model import FBNet
+from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.weights.card import model_card, record_card
-from fbnetv3_zoo.weights.files import load, save
-from fbnetv3_zoo.weights.records import RECORDS
+from fbnetv3_zoo.weights.registry import RECORDS
+from fbnetv3_zoo.weights.serialization import load, save
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ import pytest
 from PIL import Image, PngImagePlugin
 from refusals import refusal
 
-from fbnetv3_zoo.image_costs import MAX_MEMORY
 from fbnetv3_zoo.images import decode_image, read_image, size_of_image
-from fbnetv3_zoo.pixels import to_eight_bits
+from fbnetv3_zoo.images.limits import MAX_MEMORY
+from fbnetv3_zoo.images.pixels import to_eight_bits
 
 
 def _measured(count: int, seed: int = 0) -> dict[str, Any]:

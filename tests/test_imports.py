@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from importlib import import_module
@@ -19,100 +20,37 @@ import fbnetv3_zoo
 ROOT = Path(__file__).parent.parent
 HOMES = {"": ROOT / "fbnetv3_zoo", **{room: ROOT / room for room in ("search", "detection", "export")}}
 
-# A module, or the folder it lies in, and what it may import besides itself.
-VALUES = {"errors", "paths", "plain", "rows", "arch"}
-IMAGES = {"png_metadata", "image_costs", "images", "pixels"}
-CORE = {
-    *VALUES,
-    "cache",
-    "telemetry",
-    "atomic",
-    "marked",
-    "moves",
-    "reproducible",
-    "zoo",
-    "cost",
-    "blocks",
-    *IMAGES,
-    "preprocess",
-    "preprocess_tensors",
-    "description",
-    "model",
-    "weights",
-    "factory",
-    "runtimes",
-    "classify",
-}
+# A part of the core (a file, or a folder) or another room, and what it may import besides itself.
+VALUES = {"errors", "utils", "arch"}
+NETWORKS = {*VALUES, "zoo", "images", "preprocess", "description", "models", "weights", "factory"}
 MAY_IMPORT = {
     "errors": set(),
-    "paths": {"errors"},
-    "reproducible": set(),
-    "moves": {"plain"},
-    "marked": {"moves"},
-    "atomic": {"errors", "paths", "marked", "moves"},
-    "graph_file": {"errors", "paths"},
-    "cache": set(),
-    "processor": set(),
-    "telemetry": set(),
-    "plain": {"errors", "paths"},
-    "rows": {"errors"},
-    "arch": {"errors", "plain", "rows"},
+    "utils": {"errors"},
+    "arch": {"errors", "utils"},
+    "images": {"errors", "utils"},
+    "recipes": {"errors", "utils"},
+    "report": {"utils"},
     "zoo": VALUES,
-    "cost": VALUES,
-    "latency": {*VALUES, "atomic", "cost"},
-    "blocks": VALUES,
-    "recipe": VALUES,
-    "recipes": {*VALUES, "recipe"},
-    "png_metadata": {"errors"},
-    "image_costs": {"errors"},
-    "images": {"errors", "paths", "image_costs", "png_metadata"},
-    "pixels": {"errors"},
-    "preprocess_tensors": {"errors"},
-    "preprocess": {*VALUES, *IMAGES, "zoo", "preprocess_tensors"},
+    "preprocess": {*VALUES, "zoo", "images"},
     "description": {*VALUES, "preprocess"},
-    "model": {*VALUES, "blocks", "preprocess", "description"},
-    "weights": {
-        *VALUES,
-        "cache",
-        "telemetry",
-        "zoo",
-        "cost",
-        "atomic",
-        "marked",
-        "reproducible",
-        "blocks",
-        "preprocess",
-        "description",
-        "model",
-    },
-    "factory": {*VALUES, "zoo", "model", "weights"},
-    "runtimes": {*VALUES, "atomic", "cache", "graph_file", "telemetry", "preprocess", "description"},
-    "classify": CORE,
-    "training": {*CORE, "processor", "recipe", "recipes"},
-    "search": {*CORE, "latency", "recipe", "recipes", "training"},
-    "detection": {*CORE, "graph_file", "recipe", "recipes", "training"},
-    "export": {*CORE, "graph_file", "latency", "processor"},
+    "runtimes": {*VALUES, "preprocess", "description"},
+    "models": {*VALUES, "preprocess", "description"},
+    "weights": {*VALUES, "zoo", "preprocess", "description", "models"},
+    "factory": NETWORKS,
+    "classify": {*NETWORKS, "runtimes"},
+    "training": {*NETWORKS, "recipes", "report", "runtimes", "classify"},
+    "search": {*NETWORKS, "recipes", "report", "training"},
+    "detection": {*NETWORKS, "recipes", "report", "training"},
+    "export": {*NETWORKS, "runtimes", "classify"},
+    "cli": {*NETWORKS, "recipes", "report", "runtimes", "classify", "training", "search", "detection", "export"},
     "__main__": {"cli"},
-    "cli": {*CORE, "latency", "recipe", "recipes", "training", "search", "detection", "export"},
 }
+ROOMS = ("search", "detection", "export")
 WITHOUT_TORCH = [
-    "errors",
-    "paths",
-    "plain",
-    "rows",
-    "arch",
-    "zoo",
-    "cost",
-    "latency",
-    "recipe",
-    "recipes",
-    "preprocess",
-    "description",
-    "processor",
-    "atomic",
-    "weights.records",
-    "weights.store",
-]
+    "errors", "arch.rows", "arch.arch", "arch.cost", "arch.latency", "zoo", "recipes.recipe", "recipes.presets",
+    "preprocess.preprocess", "description", "utils.paths", "utils.serialization", "utils.hardware",
+    "utils.atomic_write", "weights.registry", "weights.cache",
+]  # fmt: skip
 
 
 def _modules() -> dict[str, Path]:
@@ -128,26 +66,64 @@ def _modules() -> dict[str, Path]:
 MODULES = _modules()
 
 
-def _imported(module: str) -> Iterator[str]:
-    """What ``module`` imports of this package, wherever in its code; ``TYPE_CHECKING`` blocks count too."""
-    package = module if MODULES[module].name == "__init__.py" else module.rpartition(".")[0]
+def _statements(module: str) -> Iterator[tuple[ast.Import | ast.ImportFrom, list[str]]]:
+    """Every import in ``module``, wherever in its code, with the full names of the modules that it names."""
+    parts = ["fbnetv3_zoo", *filter(None, module.split("."))]
+    package = parts if MODULES[module].name == "__init__.py" else parts[:-1]
     for node in ast.walk(ast.parse(MODULES[module].read_text())):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            yield node, [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                above = f"fbnetv3_zoo.{package}".split(".")
-                base = ".".join([*above[: len(above) - node.level + 1], *filter(None, [base])])
-            names = [base] if base != "fbnetv3_zoo" else [f"{base}.{alias.name}" for alias in node.names]
-        else:
-            continue
+            above = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*above, *filter(None, [node.module])])
+            inside = [f"{base}.{alias.name}" for alias in node.names]
+            known = [name for name in inside if name.removeprefix("fbnetv3_zoo.") in MODULES]
+            yield node, known + [base] * (len(known) < len(inside) and base != "fbnetv3_zoo")
+            if base == "fbnetv3_zoo":
+                yield node, [name for name in inside if name not in known]
+
+
+def _imported(module: str) -> Iterator[str]:
+    """What ``module`` imports of this package, by its name after ``fbnetv3_zoo``; public names by their homes."""
+    for _, names in _statements(module):
         for name in names:
             if re.match(r"fbnetv3_zoo(\.|$)", name):
                 inside = name.removeprefix("fbnetv3_zoo").removeprefix(".")
                 yield fbnetv3_zoo._HOMES.get(inside, inside)
-            elif name.split(".")[0] in ("search", "detection", "export"):
+            elif name.split(".")[0] in ROOMS:
                 raise AssertionError(f"fbnetv3_zoo.{module} imports {name} by its folder")
+
+
+def _room(module: str) -> str:
+    first = module.split(".")[0]
+    return first if first in ROOMS else "core"
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if ".configs" not in module])
+def test_imports_are_relative_inside_a_room_and_absolute_between_rooms(module: str) -> None:
+    for node, names in _statements(module):
+        inside = [name.removeprefix("fbnetv3_zoo.") for name in names if name.startswith("fbnetv3_zoo.")]
+        if not inside or MODULES[module].name == "worker.py":  # which is run as a script
+            continue
+        relative = isinstance(node, ast.ImportFrom) and node.level > 0
+        assert {_room(name) == _room(module) for name in inside} == {relative}, ast.unparse(node)
+
+
+def test_no_circle_between_files() -> None:
+    """As Python imports them: what is imported when a file is, leaving out functions and TYPE_CHECKING."""
+    graph: dict[str, set[str]] = {}
+    for module in MODULES:
+        tree = ast.parse(MODULES[module].read_text())
+        lines = {node.lineno for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)}
+        names = {name for node, names in _statements(module) if node.lineno in lines for name in names}
+        known = {name.removeprefix("fbnetv3_zoo.") for name in names if name.startswith("fbnetv3_zoo.")}
+        graph[module] = {name for name in known if name in MODULES and name != module}
+    tuple(TopologicalSorter(graph).static_order())
+
+
+def test_folders_are_small() -> None:
+    counts = Counter(path.parent.relative_to(ROOT).as_posix() for path in MODULES.values())
+    assert {folder: count for folder, count in counts.items() if count > 20} == {}
 
 
 def test_every_room_is_known() -> None:
@@ -169,7 +145,8 @@ def test_arrows_have_no_circle() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "line"), [("weights.fit", "from fbnetv3_zoo.factory import create"), ("zoo", "import fbnetv3_zoo.cost")]
+    ("name", "line"),
+    [("weights.state_dict", "from ..factory import create"), ("zoo", "import fbnetv3_zoo.models.fbnet")],
 )
 def test_a_wrong_arrow_would_be_found(name: str, line: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / MODULES[name].name
@@ -227,12 +204,15 @@ def test_public_names_are_those_of_the_type_checker() -> None:
     seen = {
         alias.name: node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names
     }
-    homes = {name: f"fbnetv3_zoo.{home}" for name, home in fbnetv3_zoo._HOMES.items()}
-    assert homes == {name: module for name, module in seen.items() if name in homes}
+    homes = dict(fbnetv3_zoo._HOMES)
+    assert homes == {name: str(module).removeprefix("fbnetv3_zoo.") for name, module in seen.items() if name in homes}
     assert sorted(homes) == sorted(fbnetv3_zoo.__all__)
 
 
-NEED_DETECTRON2 = {"detection.d2", *(module for module in MODULES if module.startswith("detection.configs."))}
+NEED_DETECTRON2 = {
+    "detection.detectron2.modules",
+    *(module for module in MODULES if module.startswith("detection.configs.")),
+}
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES if m not in NEED_DETECTRON2])  # tests/test_detectron2.py

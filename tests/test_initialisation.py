@@ -9,11 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.blocks import InvertedResidualBlock
+from fbnetv3_zoo.arch import Arch, InvertedResidual
 from fbnetv3_zoo.factory import create
-from fbnetv3_zoo.model import FBNet
-from fbnetv3_zoo.rows import InvertedResidual
+from fbnetv3_zoo.models.blocks import InvertedResidualBlock
+from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.zoo import ARCHS
 
 SAMPLES = ["fbnetv3_a", "fbnetv2_f1", "dmasking_f1", "fbnet_a"]

@@ -22,17 +22,15 @@ from strategies import archs
 from torch import nn
 from waiting import until
 
-from fbnetv3_zoo import latency
-from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.blocks import ConvNormAct
-from fbnetv3_zoo.cost import Table, tabulate
+from fbnetv3_zoo.arch import Activation, Arch, Conv, InvertedResidual, PoolingHead, Row, Skip, SqueezeExcite, latency
+from fbnetv3_zoo.arch.cost import Table, tabulate
+from fbnetv3_zoo.arch.latency import BlockKey, Conditions, LatencyCheck, LatencyTable, distinct_blocks, network_blocks
 from fbnetv3_zoo.export import export_onnx
-from fbnetv3_zoo.export.graphs import INPUT, block_graph, frame_graph, framed_graph, network_graph
-from fbnetv3_zoo.export.latency import check_latency, compare, conditions_here, measure_blocks
-from fbnetv3_zoo.latency import BlockKey, Conditions, LatencyCheck, LatencyTable, distinct_blocks, network_blocks
-from fbnetv3_zoo.model import FBNet
-from fbnetv3_zoo.plain import parse_json
-from fbnetv3_zoo.rows import Activation, Conv, InvertedResidual, PoolingHead, Row, Skip, SqueezeExcite
+from fbnetv3_zoo.export.onnx.block_graphs import INPUT, block_graph, frame_graph, framed_graph, network_graph
+from fbnetv3_zoo.export.onnx.latency import check_latency, compare, conditions_here, measure_blocks
+from fbnetv3_zoo.models.blocks import ConvNormAct
+from fbnetv3_zoo.models.fbnet import FBNet
+from fbnetv3_zoo.utils.serialization import parse_json
 from fbnetv3_zoo.zoo import ARCHS
 
 SWISH = Activation.HARD_SWISH
@@ -318,7 +316,7 @@ class Weigher:
 
 
 def test_frames_cancel_over_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fbnetv3_zoo.export.latency.Timer", Weigher)
+    monkeypatch.setattr("fbnetv3_zoo.export.onnx.latency.Timer", Weigher)
     pool = tabulate([ARCHS["fbnetv3_a"], in_one_activation(ARCHS["fbnet_a"]), everything()])
     table = measure_blocks(distinct_blocks(pool), SWISH)
     assert table.call == 0.5

@@ -16,7 +16,7 @@ from runs import PLAIN, RECIPE, Stopped, Stopper, assert_same, checkpoints, few_
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.factory import create
 from fbnetv3_zoo.preprocess import Preprocess
-from fbnetv3_zoo.recipe import SGD
+from fbnetv3_zoo.recipes import SGD
 from fbnetv3_zoo.training import Dataset, Execution, Precision, train
 from fbnetv3_zoo.training.learner import Learner
 from fbnetv3_zoo.training.loader import Batch, TrainingBatches

@@ -17,9 +17,9 @@ import pytest
 from killed import leave_half_a_file
 from waiting import PATIENCE
 
-from fbnetv3_zoo.atomic import replacing, replacing_folder, replacing_together, scratch, settled
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.marked import SIGNATURE
+from fbnetv3_zoo.utils.atomic_write import replacing, replacing_folder, replacing_together, scratch, settled
+from fbnetv3_zoo.utils.temporary_folder import SIGNATURE
 
 DECOYS = (
     ".thesis.20251231.tex",
@@ -133,7 +133,7 @@ def _tear(folder: Path, before: int) -> None:
         (folder / name).write_text("old")
     script = "import sys, killed, pathlib as p; killed.kill_before(int(sys.argv[1])); killed._pair(p.Path(sys.argv[2]))"
     search = os.pathsep.join([str(Path(killed.__file__).parent), *sys.path])
-    command = [sys.executable, "-c", f"import fbnetv3_zoo.atomic; {script}", str(before), str(folder)]
+    command = [sys.executable, "-c", f"import fbnetv3_zoo.utils.atomic_write; {script}", str(before), str(folder)]
     subprocess.run(command, env={**os.environ, "PYTHONPATH": search}, check=False)
     assert (folder / "one.txt").read_text() != (folder / "two.txt").read_text()
 

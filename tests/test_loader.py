@@ -24,11 +24,11 @@ from waiting import PATIENCE, gone, until
 
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.preprocess import LeastSize, Preprocess
-from fbnetv3_zoo.recipe import SGD, Augmentation, RandAugment, Recipe
+from fbnetv3_zoo.recipes import SGD, Augmentation, RandAugment, Recipe
 from fbnetv3_zoo.training.data import Example
+from fbnetv3_zoo.training.distributed import World
 from fbnetv3_zoo.training.execution import Execution, OnBadImage
 from fbnetv3_zoo.training.loader import Batch, TrainingBatches, seed_of
-from fbnetv3_zoo.training.world import World
 
 # Python 3.12 and later warn whenever a process with threads forks; torch's workers are forked before they use any.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")

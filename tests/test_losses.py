@@ -12,9 +12,9 @@ from scipy.stats import entropy
 from torch import Tensor
 
 from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.model import FBNet
+from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.preprocess import Preprocess
-from fbnetv3_zoo.recipe import SGD, Augmentation, Distillation, Recipe
+from fbnetv3_zoo.recipes import SGD, Augmentation, Distillation, Recipe
 from fbnetv3_zoo.training.learner import Learner
 from fbnetv3_zoo.training.loader import Batch
 from fbnetv3_zoo.training.losses import distilled_loss, map_distance, teacher_divergence

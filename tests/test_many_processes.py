@@ -16,8 +16,7 @@ from faulty_server import FaultyServer, serving
 from published import weight_file
 from waiting import PATIENCE
 
-from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.rows import Activation, Conv
+from fbnetv3_zoo.arch import Activation, Arch, Conv
 
 NET = "/models/model.safetensors"
 WIDE = Arch("wide", 8, ((Conv(3, 256, 1, Activation.RELU), Conv(3, 256, 1, Activation.RELU)),), num_classes=1)  # 2.4 MB

@@ -10,13 +10,12 @@ from hypothesis import given, settings
 from strategies import archs
 from torch import Tensor, nn
 
-from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.blocks import build_block
-from fbnetv3_zoo.cost import cost_of
+from fbnetv3_zoo.arch import Activation, Arch, Conv, InvertedResidual, PoolingHead
+from fbnetv3_zoo.arch.cost import cost_of
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.factory import create
-from fbnetv3_zoo.model import FBNet
-from fbnetv3_zoo.rows import Activation, Conv, InvertedResidual, PoolingHead
+from fbnetv3_zoo.models.blocks import build_block
+from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.zoo import ARCHS
 
 

@@ -17,8 +17,8 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.model import FBNet
-from fbnetv3_zoo.recipe import SGD, AdamW, Optimizer, Recipe, RMSProp
+from fbnetv3_zoo.models.fbnet import FBNet
+from fbnetv3_zoo.recipes import SGD, AdamW, Optimizer, Recipe, RMSProp
 from fbnetv3_zoo.training.optim import average_decay, build_average, build_optimizer, warn_of_long_average
 from fbnetv3_zoo.training.rmsprop import RMSPropTF
 

@@ -20,10 +20,10 @@ from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.cli import main, output
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.factory import create
-from fbnetv3_zoo.paths import make_folder
 from fbnetv3_zoo.training import find_dataset
+from fbnetv3_zoo.utils.paths import make_folder
 from fbnetv3_zoo.weights.card import model_card
-from fbnetv3_zoo.weights.files import load, save
+from fbnetv3_zoo.weights.serialization import load, save
 
 ROOT = Path(fbnetv3_zoo.__file__).resolve().parents[1]
 HOSTILE = "red\x1b[31m\nerror: none"
@@ -40,7 +40,7 @@ def test_nothing_is_printed_but_by_output() -> None:
             if name in ("print", "echo", "secho"):
                 found.add(path.relative_to(ROOT).as_posix())
     # What the processes say that read pickles and try model files out is read by the one that started them, not shown.
-    apart = {"fbnetv3_zoo/runtimes/probe.py", "fbnetv3_zoo/weights/unpickle.py"}
+    apart = {"fbnetv3_zoo/runtimes/sandbox_process.py", "fbnetv3_zoo/weights/unpickle.py"}
     assert found == {"fbnetv3_zoo/cli/output.py", *apart}
 
 

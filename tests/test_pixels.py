@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 from refusals import refusal
 
-from fbnetv3_zoo.detection.train import to_pixels
+from fbnetv3_zoo.detection.training.train import to_pixels
 from fbnetv3_zoo.images import read_image
-from fbnetv3_zoo.pixels import to_eight_bits
+from fbnetv3_zoo.images.pixels import to_eight_bits
 from fbnetv3_zoo.preprocess import Preprocess
 
 RAMP = np.linspace(0, 1, 64 * 64).reshape(64, 64)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from fbnetv3_zoo.errors import ZooError, printable
-from fbnetv3_zoo.paths import check_file, exists, is_file, is_folder, read_file
-from fbnetv3_zoo.plain import json_text, parse_json
+from fbnetv3_zoo.utils.paths import check_file, exists, is_file, is_folder, read_file
+from fbnetv3_zoo.utils.serialization import json_text, parse_json
 
 
 @pytest.mark.parametrize(

@@ -20,15 +20,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.preprocess import (
-    FORMATS,
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    Interpolation,
-    Preprocess,
-    read_image,
-    stack,
-)
+from fbnetv3_zoo.preprocess import FORMATS, IMAGENET_MEAN, IMAGENET_STD, Interpolation, Preprocess, read_image, stack
 from fbnetv3_zoo.zoo import ARCHS, PUBLISHED
 
 Pixels = npt.NDArray[np.uint8]

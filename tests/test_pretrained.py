@@ -25,14 +25,15 @@ from torch import Tensor, nn
 from fbnetv3_zoo import factory
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.factory import create
-from fbnetv3_zoo.model import FBNet
+from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.preprocess import Preprocess
-from fbnetv3_zoo.weights import pretrained, records
+from fbnetv3_zoo.weights import pretrained
+from fbnetv3_zoo.weights import registry as records
+from fbnetv3_zoo.weights.cache import Store, sha256_of
 from fbnetv3_zoo.weights.convert import from_official, from_timm
-from fbnetv3_zoo.weights.files import load, save
 from fbnetv3_zoo.weights.pretrained import find_weights
-from fbnetv3_zoo.weights.records import RECORDS, timm_form
-from fbnetv3_zoo.weights.store import Store, sha256_of
+from fbnetv3_zoo.weights.registry import RECORDS, timm_form
+from fbnetv3_zoo.weights.serialization import load, save
 from fbnetv3_zoo.zoo import ARCHS
 
 NETWORK = "fbnetv2_f1"  # the cheapest of the golden ones

@@ -19,9 +19,8 @@ from torch import Tensor, nn
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.export import export_onnx
-from fbnetv3_zoo.export.calibrate import Range, find_ranges
-from fbnetv3_zoo.export.quantise import Target, quantise
-from fbnetv3_zoo.export.quantised_graph import (
+from fbnetv3_zoo.export.quantization.calibration import Range, find_ranges
+from fbnetv3_zoo.export.quantization.qdq import (
     Activations,
     Settings,
     layers_of,
@@ -30,14 +29,15 @@ from fbnetv3_zoo.export.quantised_graph import (
     quantised,
     whole_weights,
 )
-from fbnetv3_zoo.model import FBNet
+from fbnetv3_zoo.export.quantization.quantize import Target, quantise
+from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.preprocess import stack
-from fbnetv3_zoo.recipe import SGD, CosineDecay, Recipe
+from fbnetv3_zoo.recipes import SGD, CosineDecay, Recipe
 from fbnetv3_zoo.training import Dataset, Execution, Precision, find_dataset, train
 from fbnetv3_zoo.training.learner import Learner
 from fbnetv3_zoo.training.loader import Batch
-from fbnetv3_zoo.training.quantisation import RoundedMap, follow_ranges, imitate_int8, plain_state, rounded_weight
-from fbnetv3_zoo.weights.files import load
+from fbnetv3_zoo.training.qat import RoundedMap, follow_ranges, imitate_int8, plain_state, rounded_weight
+from fbnetv3_zoo.weights.serialization import load
 
 INT8 = replace(RECIPE, epochs=2, weight_levels=63)
 EVERY_STEP = Execution(checkpoint_steps=1)

@@ -26,12 +26,12 @@ from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.classify import Classifier
 from fbnetv3_zoo.description import Description
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.export import export_onnx, rounding
-from fbnetv3_zoo.export.calibrate import Range, find_ranges, read_calibration
-from fbnetv3_zoo.export.forms import attribute
-from fbnetv3_zoo.export.photographs import photographs
-from fbnetv3_zoo.export.quantise import Target, quantise
-from fbnetv3_zoo.export.quantised_graph import (
+from fbnetv3_zoo.export import export_onnx
+from fbnetv3_zoo.export.onnx.passes import attribute
+from fbnetv3_zoo.export.quantization import gptq as rounding
+from fbnetv3_zoo.export.quantization.calibration import Range, find_ranges, read_calibration
+from fbnetv3_zoo.export.quantization.gptq import input_moments, rounded
+from fbnetv3_zoo.export.quantization.qdq import (
     Activations,
     Settings,
     layers_of,
@@ -40,12 +40,13 @@ from fbnetv3_zoo.export.quantised_graph import (
     quantised,
     whole_weights,
 )
-from fbnetv3_zoo.export.rounding import input_moments, rounded
-from fbnetv3_zoo.export.sensitivity import by_sensitivity
-from fbnetv3_zoo.graph_file import entries_of
+from fbnetv3_zoo.export.quantization.quantize import Target, quantise
+from fbnetv3_zoo.export.quantization.sensitivity import by_sensitivity
+from fbnetv3_zoo.export.sample_images import photographs
 from fbnetv3_zoo.preprocess import stack
 from fbnetv3_zoo.training import train
 from fbnetv3_zoo.training.data import digits
+from fbnetv3_zoo.utils.onnx_io import entries_of
 
 Floats = npt.NDArray[np.float32]
 TRAIN, TEST = digits()["train"][::10], digits()["test"]

@@ -17,11 +17,11 @@ import timm
 import torch
 from PIL import Image
 
-from fbnetv3_zoo.export.forms import align_channels, pool_globally
-from fbnetv3_zoo.export.quantise import quantise
-from fbnetv3_zoo.export.quantised_graph import Logits, layers_of, logits_of
-from fbnetv3_zoo.graph_file import quiet_exporter
+from fbnetv3_zoo.export.onnx.passes import align_channels, pool_globally
+from fbnetv3_zoo.export.quantization.qdq import Logits, layers_of, logits_of
+from fbnetv3_zoo.export.quantization.quantize import quantise
 from fbnetv3_zoo.preprocess import Interpolation, Preprocess, stack
+from fbnetv3_zoo.utils.onnx_io import quiet_exporter
 
 Floats = npt.NDArray[np.float32]
 PREPROCESS = Preprocess(256, 224, Interpolation.BICUBIC, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))

@@ -15,13 +15,14 @@ from torch import Tensor
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.factory import create
-from fbnetv3_zoo.model import FBNet
+from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.preprocess import Preprocess
-from fbnetv3_zoo.weights import fetch, foreign, hub, pretrained
+from fbnetv3_zoo.weights import fetch, hub, pretrained
+from fbnetv3_zoo.weights import torch_checkpoint as foreign
+from fbnetv3_zoo.weights.cache import Store
 from fbnetv3_zoo.weights.fetch import read
-from fbnetv3_zoo.weights.files import load, parse, save
-from fbnetv3_zoo.weights.records import Layout, Record, Source
-from fbnetv3_zoo.weights.store import Store
+from fbnetv3_zoo.weights.registry import Layout, Record, Source
+from fbnetv3_zoo.weights.serialization import load, parse, save
 
 State = dict[str, Tensor]
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from refusals import refusal
 
-from fbnetv3_zoo.recipe import (
+from fbnetv3_zoo.recipes import (
     SGD,
     AdamW,
     Augmentation,

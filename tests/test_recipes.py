@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 from refusals import refusal
 
-from fbnetv3_zoo.recipe import SGD, Augmentation, ExponentialDecay, Recipe, RMSProp
-from fbnetv3_zoo.recipes import NAMED, OWN, RECIPES, find_recipe
+from fbnetv3_zoo.recipes import NAMED, OWN, RECIPES, SGD, Augmentation, ExponentialDecay, Recipe, RMSProp, find_recipe
 
 LETTERS = "abcdefg"
 PAPERS = [f"fbnetv3_{letter}" for letter in LETTERS]

@@ -17,12 +17,11 @@ from golden import GOLDEN, facts, official_state_dict
 from torch import Tensor
 from torchvision.models import ResNet50_Weights
 
-from fbnetv3_zoo.arch import Arch
+from fbnetv3_zoo.arch import Arch, Conv
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.model import FBNet
-from fbnetv3_zoo.rows import Conv
+from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.weights.convert import _names, convert, find_layout, from_official, from_own, from_timm
-from fbnetv3_zoo.weights.records import (
+from fbnetv3_zoo.weights.registry import (
     RECORDS,
     Evidence,
     Layout,
@@ -266,10 +265,10 @@ def test_files_are_named_by_their_address() -> None:
 
 def test_records_and_the_store_need_no_torch() -> None:
     script = (
-        "import sys; import fbnetv3_zoo.weights.store; from fbnetv3_zoo.weights.records import RECORDS, list_weights;"
+        "import sys; import fbnetv3_zoo.weights.cache; from fbnetv3_zoo.weights.registry import RECORDS, list_weights;"
         "assert list_weights() == list(RECORDS); print(*sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
-    assert "fbnetv3_zoo.weights.store" in loaded
+    assert "fbnetv3_zoo.weights.cache" in loaded
     assert not loaded & {"torch", "torchvision", "timm", "safetensors", "requests"}

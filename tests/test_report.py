@@ -21,17 +21,16 @@ from PIL import Image
 from refusals import refusal
 
 from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.cost import cost_of
+from fbnetv3_zoo.arch.cost import cost_of
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.preprocess import LeastSize, Preprocess
-from fbnetv3_zoo.recipe import AdamW, CosineDecay
-from fbnetv3_zoo.recipes import NAMED, RECIPES
-from fbnetv3_zoo.training.curve import curve_drawings, draw_curve
+from fbnetv3_zoo.recipes import NAMED, RECIPES, AdamW, CosineDecay
+from fbnetv3_zoo.training.callbacks import Epoch
 from fbnetv3_zoo.training.data import Dataset, Example
 from fbnetv3_zoo.training.evaluate import Evaluation
 from fbnetv3_zoo.training.execution import Execution
 from fbnetv3_zoo.training.report import Report, sources_of, write_report
-from fbnetv3_zoo.training.run import Epoch
+from fbnetv3_zoo.training.report.curves import curve_drawings, draw_curve
 
 VOID = {"br", "img", "meta"}
 EPOCHS = tuple(

@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import load, save
 
 from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.model import FBNet
-from fbnetv3_zoo.reproducible import in_order
-from fbnetv3_zoo.search.sealed import Sealed
-from fbnetv3_zoo.weights import files
+from fbnetv3_zoo.models.fbnet import FBNet
+from fbnetv3_zoo.utils.checksummed import Sealed
+from fbnetv3_zoo.utils.safetensors_order import in_order
+from fbnetv3_zoo.weights import serialization as files
 
 MADE = """
 import sys

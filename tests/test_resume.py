@@ -15,9 +15,9 @@ from jobs import INTERRUPTED
 from runs import PLAIN, RECIPE, Stopped, Stopper, assert_same, checkpoints, few_digits, metadata, metrics
 
 from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.plain import to_json
-from fbnetv3_zoo.recipe import SGD, AdamW, CosineDecay, Recipe
+from fbnetv3_zoo.recipes import SGD, AdamW, CosineDecay, Recipe
 from fbnetv3_zoo.training import Dataset, Execution, Interrupted, Observer, Run, Step, train
+from fbnetv3_zoo.utils.serialization import to_json
 
 EVERY_STEP = Execution(checkpoint_steps=1)
 LONG = replace(RECIPE, epochs=16)  # 80 steps: more than are taken between 30 kills

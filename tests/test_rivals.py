@@ -12,12 +12,12 @@ import torch
 from refusals import refusal
 
 from fbnetv3_zoo.export.bench import Benchmark, Route, Wanted
-from fbnetv3_zoo.export.bench.candidates import find_candidate
-from fbnetv3_zoo.export.bench.host import machine_here
-from fbnetv3_zoo.export.bench.pictures import caption
-from fbnetv3_zoo.export.bench.published_rivals import RIVALS, Rival
+from fbnetv3_zoo.export.bench.artifacts import find_candidate
+from fbnetv3_zoo.export.bench.hardware import machine_here
+from fbnetv3_zoo.export.bench.plots import caption
+from fbnetv3_zoo.export.bench.published_baselines import RIVALS, Rival
 from fbnetv3_zoo.export.bench.report import Row, Subject, figures_of
-from fbnetv3_zoo.export.bench.rivals import export_rival, merged
+from fbnetv3_zoo.export.bench.timm_baselines import export_rival, merged
 
 
 @pytest.mark.parametrize("name", RIVALS)

@@ -20,13 +20,13 @@ from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.classify import ENDINGS, Classifier, Floats
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.export import export_onnx
-from fbnetv3_zoo.export.photographs import photographs
-from fbnetv3_zoo.export.to_intermediate import export_intermediate, write_model
-from fbnetv3_zoo.export.to_mobile import Platform, export_mobile
-from fbnetv3_zoo.export.to_program import export_program
+from fbnetv3_zoo.export.backends.executorch_pte import export_program
+from fbnetv3_zoo.export.backends.openvino_ir import export_intermediate, write_model
+from fbnetv3_zoo.export.backends.ort_mobile import Platform, export_mobile
+from fbnetv3_zoo.export.sample_images import photographs
 from fbnetv3_zoo.preprocess import stack
-from fbnetv3_zoo.runtimes.program import check_whole_program
-from fbnetv3_zoo.weights.files import load, save
+from fbnetv3_zoo.runtimes.executorch_pte import check_whole_program
+from fbnetv3_zoo.weights.serialization import load, save
 
 NAMES = ("zero", "één", "две", "三", 'a "b" & <c>', "tab\tline\n", "six", "seven", "eight", "nine")
 KINDS = {".onnx": "ONNX", ".ort": "ORT", ".xml": "OpenVINO IR", ".pte": "ExecuTorch program"}

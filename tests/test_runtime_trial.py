@@ -17,9 +17,9 @@ from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.classify import Classifier
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.export import export_onnx
-from fbnetv3_zoo.export.to_intermediate import export_intermediate
-from fbnetv3_zoo.export.to_mobile import export_mobile
-from fbnetv3_zoo.runtimes import trial
+from fbnetv3_zoo.export.backends.openvino_ir import export_intermediate
+from fbnetv3_zoo.export.backends.ort_mobile import export_mobile
+from fbnetv3_zoo.runtimes import sandbox as trial
 
 
 @pytest.fixture(autouse=True)

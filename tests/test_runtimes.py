@@ -8,9 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.model import FBNet
-from fbnetv3_zoo.rows import Activation, Conv, InvertedResidual, Skip
+from fbnetv3_zoo.arch import Activation, Arch, Conv, InvertedResidual, Skip
+from fbnetv3_zoo.models.fbnet import FBNet
 
 V1 = Arch(  # grouped 1x1 convolutions with a shuffle, a skip of another shape, no pooling head
     "v1",

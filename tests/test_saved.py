@@ -22,10 +22,10 @@ from torchvision.ops import FrozenBatchNorm2d
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.classify import Classifier
 from fbnetv3_zoo.factory import create
-from fbnetv3_zoo.model import FBNet
+from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.training.teacher import find_teacher
-from fbnetv3_zoo.weights.files import load, save
-from fbnetv3_zoo.weights.store import Store
+from fbnetv3_zoo.weights.cache import Store
+from fbnetv3_zoo.weights.serialization import load, save
 
 
 @pytest.fixture

@@ -7,18 +7,21 @@ import pytest
 import torch
 from refusals import refusal
 
-from fbnetv3_zoo.cost import COLUMNS, PoolCost, Table, cost_of, pool_cost, tabulate
-from fbnetv3_zoo.model import FBNet
-from fbnetv3_zoo.search.costs import (
+from fbnetv3_zoo.arch.cost import COLUMNS, PoolCost, Table, cost_of, pool_cost, tabulate
+from fbnetv3_zoo.models.fbnet import FBNet
+from fbnetv3_zoo.search.space import (
+    PAPER,
+    PAPER_RECIPE,
+    TINY,
     Bound,
+    Codes,
     NetworkCosts,
+    Space,
     check_constraint,
     parse_constraint,
     tabulate_codes,
     violation,
 )
-from fbnetv3_zoo.search.space import Codes, Space
-from fbnetv3_zoo.search.spaces import PAPER, PAPER_RECIPE, TINY
 
 TOTALS = ("macs", "conv_weights", "parameters", "peak_activation")
 spaces = pytest.mark.parametrize("space", [PAPER, TINY], ids=lambda space: space.name)

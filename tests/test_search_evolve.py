@@ -8,12 +8,22 @@ import numpy as np
 import pytest
 from refusals import refusal
 
-from fbnetv3_zoo.search.costs import NetworkCosts, parse_constraint, violation
-from fbnetv3_zoo.search.evolve import Doubles, Evolving, evolve, pareto
-from fbnetv3_zoo.search.options import Choice, Dimension, Range
-from fbnetv3_zoo.search.pool import NoCosts, all_points, distinct, outside
-from fbnetv3_zoo.search.space import Codes, Space
-from fbnetv3_zoo.search.spaces import PAPER
+from fbnetv3_zoo.search.space import (
+    PAPER,
+    Choice,
+    Codes,
+    Dimension,
+    NetworkCosts,
+    NoCosts,
+    Range,
+    Space,
+    all_points,
+    distinct,
+    outside,
+    parse_constraint,
+    violation,
+)
+from fbnetv3_zoo.search.stages.evolution import Doubles, Evolving, evolve, pareto
 
 COSTS = NetworkCosts(PAPER)
 WEIGHTS = np.random.default_rng(0).normal(size=PAPER.width())

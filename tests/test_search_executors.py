@@ -20,9 +20,9 @@ from refusals import refusal
 from waiting import PATIENCE, gone, until
 
 from fbnetv3_zoo.errors import Interrupted
+from fbnetv3_zoo.search.evaluation.trial import Executor, Failure, Limits, Outcome, Task
 from fbnetv3_zoo.search.executors import InProcess, LocalPool, OnRay, find_executor
 from fbnetv3_zoo.search.space import Candidate
-from fbnetv3_zoo.search.trials import Executor, Failure, Limits, Outcome, Task
 
 KINDS = ["curve", "train", "raise", "raise_once", "leave", "nan", "infinite", "short", "nothing", "curve", "train"]
 BOTH = [InProcess(), LocalPool(2)]

@@ -7,12 +7,10 @@ import pytest
 from refusals import refusal
 from scipy.stats import spearmanr
 
-from fbnetv3_zoo.search.iterate import Iterations, Rounds, rank_correlations
-from fbnetv3_zoo.search.options import Dimension, Range
-from fbnetv3_zoo.search.pool import all_points
+from fbnetv3_zoo.search.evaluation.trial import Failure, Outcome, Trial
 from fbnetv3_zoo.search.predictors import MLP
-from fbnetv3_zoo.search.space import Space
-from fbnetv3_zoo.search.trials import Failure, Outcome, Trial
+from fbnetv3_zoo.search.space import Dimension, Range, Space, all_points
+from fbnetv3_zoo.search.stages.iterative import Iterations, Rounds, rank_correlations
 
 SPACE = Space("grid", others=tuple(Dimension(name, Range(0, 4)) for name in "abc"))
 POOL = all_points(SPACE)

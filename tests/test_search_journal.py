@@ -19,8 +19,8 @@ from refusals import refusal
 from search_jobs import ENVIRONMENT
 
 from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.search.evaluation.trial import Failure, Outcome, Trial
 from fbnetv3_zoo.search.journal import FILE, LOCK, Journal
-from fbnetv3_zoo.search.trials import Failure, Outcome, Trial
 
 WAL = f"{FILE}-wal"
 TRIALS = [Trial(n, 1, (n, 1, 0), 3) for n in range(3)]

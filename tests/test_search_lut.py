@@ -12,16 +12,25 @@ import pytest
 from killed import leave_half_a_file
 from refusals import refusal
 
-from fbnetv3_zoo.cli.search_lut import lut
-from fbnetv3_zoo.export.latency import conditions_here, measure_blocks
-from fbnetv3_zoo.latency import LatencyTable, distinct_blocks
-from fbnetv3_zoo.rows import Activation
-from fbnetv3_zoo.search.blocks import space_blocks
-from fbnetv3_zoo.search.costs import NetworkCosts, tabulate_codes
-from fbnetv3_zoo.search.networks import ConvChoices, Networks, PoolingChoices, ResidualChoices, choices
-from fbnetv3_zoo.search.options import Range
-from fbnetv3_zoo.search.space import Space
-from fbnetv3_zoo.search.spaces import PAPER, PAPER_RECIPE, TINY
+from fbnetv3_zoo.arch import Activation
+from fbnetv3_zoo.arch.latency import LatencyTable, distinct_blocks
+from fbnetv3_zoo.cli.search.lut import lut
+from fbnetv3_zoo.export.onnx.latency import conditions_here, measure_blocks
+from fbnetv3_zoo.search.space import (
+    PAPER,
+    PAPER_RECIPE,
+    TINY,
+    ConvChoices,
+    NetworkCosts,
+    Networks,
+    PoolingChoices,
+    Range,
+    ResidualChoices,
+    Space,
+    choices,
+    tabulate_codes,
+)
+from fbnetv3_zoo.search.space.latency_keys import space_blocks
 
 SMALL = Space(
     "small",

@@ -6,11 +6,26 @@ import numpy as np
 import pytest
 from refusals import refusal
 
-from fbnetv3_zoo.search.costs import Costs, NetworkCosts, parse_constraint
-from fbnetv3_zoo.search.options import Choice, Dimension, Range
-from fbnetv3_zoo.search.pool import NoCosts, all_points, changed, descend, distinct, draw_pool, feasible_points, outside
-from fbnetv3_zoo.search.space import Codes, Space
-from fbnetv3_zoo.search.spaces import PAPER, TINY
+from fbnetv3_zoo.search.space import (
+    PAPER,
+    TINY,
+    Choice,
+    Codes,
+    Costs,
+    Dimension,
+    NetworkCosts,
+    NoCosts,
+    Range,
+    Space,
+    all_points,
+    changed,
+    descend,
+    distinct,
+    draw_pool,
+    feasible_points,
+    outside,
+    parse_constraint,
+)
 
 COSTS = NetworkCosts(PAPER)
 SMALL = Space("small", others=(Dimension("a", Range(0, 3)), Dimension("b", Choice(("x", "y", "z")))))

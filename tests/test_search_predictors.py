@@ -13,12 +13,9 @@ import pytest
 from scipy.stats import kendalltau
 
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.search.costs import NetworkCosts
-from fbnetv3_zoo.search.options import Choice, Dimension, Levels, Range
-from fbnetv3_zoo.search.perceptron import ENCODER, Encoder, Network, Training, fingerprint
 from fbnetv3_zoo.search.predictors import MLP, Prediction, Pretraining, Target, Trees, features, fit, pretrain_encoder
-from fbnetv3_zoo.search.space import Codes, Space
-from fbnetv3_zoo.search.spaces import PAPER, TINY
+from fbnetv3_zoo.search.predictors.mlp import ENCODER, Encoder, Network, Training, fingerprint
+from fbnetv3_zoo.search.space import PAPER, TINY, Choice, Codes, Dimension, Levels, NetworkCosts, Range, Space
 
 WIDTHS = tuple(Dimension(f"width_{n}", Range(1, 9), "architecture") for n in range(6))
 KIND = Dimension("kind", Choice(("a", "b", "c")), "architecture")
@@ -414,7 +411,7 @@ def test_the_written_out_gradient_is_the_slope(outputs: int) -> None:
 
 
 def test_a_phase_of_no_encoder_rate_leaves_the_encoder() -> None:
-    from fbnetv3_zoo.search.perceptron import train_network
+    from fbnetv3_zoo.search.predictors.mlp import train_network
 
     rng = np.random.default_rng(0)
     network = Network(members=2, architecture=4, recipe=0, hidden=6, embedding=5, rng=rng)

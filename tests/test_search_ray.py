@@ -20,9 +20,10 @@ from misbehaving import Misbehaving, Training, place, task
 from refusals import refusal
 from waiting import PATIENCE, gone, until
 
-from fbnetv3_zoo.search.executors import InProcess, OnRay, ray_cluster
+from fbnetv3_zoo.search.evaluation.trial import Failure, Limits, Outcome, Task
+from fbnetv3_zoo.search.executors import InProcess, OnRay
+from fbnetv3_zoo.search.executors.ray import cluster as ray_cluster
 from fbnetv3_zoo.search.space import Candidate
-from fbnetv3_zoo.search.trials import Failure, Limits, Outcome, Task
 
 
 def by_number(outcomes: Iterator[Outcome]) -> list[Outcome]:

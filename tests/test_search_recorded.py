@@ -10,15 +10,11 @@ import numpy as np
 import pytest
 
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.search.costs import Bound
-from fbnetv3_zoo.search.iterate import Iterations, Rounds
-from fbnetv3_zoo.search.options import Choice, Dimension, Levels
-from fbnetv3_zoo.search.pool import draw_pool
+from fbnetv3_zoo.search.evaluation.tabular import RecordedCosts, RecordedCurves, Recording, record
+from fbnetv3_zoo.search.evaluation.trial import Outcome
 from fbnetv3_zoo.search.predictors import MLP
-from fbnetv3_zoo.search.recorded import RecordedCosts, RecordedCurves, Recording, record
-from fbnetv3_zoo.search.space import Space
-from fbnetv3_zoo.search.spaces import TINY
-from fbnetv3_zoo.search.trials import Outcome
+from fbnetv3_zoo.search.space import TINY, Bound, Choice, Dimension, Levels, Space, draw_pool
+from fbnetv3_zoo.search.stages.iterative import Iterations, Rounds
 
 SPACE = Space(
     "toy",

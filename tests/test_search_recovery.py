@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from fbnetv3_zoo.search.costs import NetworkCosts, parse_constraint
-from fbnetv3_zoo.search.evolve import Doubles, Evolving, evolve
-from fbnetv3_zoo.search.iterate import Iterations, Rounds
-from fbnetv3_zoo.search.pool import draw_pool, outside
+from fbnetv3_zoo.search.evaluation.trial import Outcome
 from fbnetv3_zoo.search.predictors import MLP
-from fbnetv3_zoo.search.space import Codes
-from fbnetv3_zoo.search.spaces import PAPER
-from fbnetv3_zoo.search.trials import Outcome
+from fbnetv3_zoo.search.space import PAPER, Codes, NetworkCosts, draw_pool, outside, parse_constraint
+from fbnetv3_zoo.search.stages.evolution import Doubles, Evolving, evolve
+from fbnetv3_zoo.search.stages.iterative import Iterations, Rounds
 
 COSTS = NetworkCosts(PAPER)
 WITHIN = parse_constraint("macs<=600M")

@@ -19,21 +19,31 @@ from scipy.stats import spearmanr, t
 from test_report import Reader
 
 from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.search import analysis, report
-from fbnetv3_zoo.search.costs import Costs, NetworkCosts, parse_constraint
-from fbnetv3_zoo.search.evolve import Evolving, undominated
-from fbnetv3_zoo.search.iterate import Rounds
-from fbnetv3_zoo.search.options import Choice, Dimension, Levels, Range
-from fbnetv3_zoo.search.perceptron import Encoder
+from fbnetv3_zoo.search.evaluation.trial import Limits, Outcome, Trial
 from fbnetv3_zoo.search.plan import Plan
 from fbnetv3_zoo.search.predictors import MLP, Prediction, fit
-from fbnetv3_zoo.search.record import Record
-from fbnetv3_zoo.search.report import write_report
+from fbnetv3_zoo.search.predictors.mlp import Encoder
+from fbnetv3_zoo.search.report import analysis, write_report
+from fbnetv3_zoo.search.report import page as report
+from fbnetv3_zoo.search.report.arch_diagram import sketch
+from fbnetv3_zoo.search.result import Record
 from fbnetv3_zoo.search.run import Observer, run_search
-from fbnetv3_zoo.search.sketch import sketch
-from fbnetv3_zoo.search.space import Candidate, Codes, Space
-from fbnetv3_zoo.search.spaces import PAPER_RECIPE, TINY
-from fbnetv3_zoo.search.trials import Limits, Outcome, Trial
+from fbnetv3_zoo.search.space import (
+    PAPER_RECIPE,
+    TINY,
+    Candidate,
+    Choice,
+    Codes,
+    Costs,
+    Dimension,
+    Levels,
+    NetworkCosts,
+    Range,
+    Space,
+    parse_constraint,
+)
+from fbnetv3_zoo.search.stages.evolution import Evolving, undominated
+from fbnetv3_zoo.search.stages.iterative import Rounds
 
 SMALL = MLP(members=2, hidden=8, embedding=8, steps=40)
 ROUNDS = Rounds(epochs=6, rounds=3, batch=12, predictor=SMALL)
@@ -291,7 +301,7 @@ def test_it_stands_alone_and_is_always_the_same(joint: tuple[Record, Reader, str
     assert all(value is not None and value.startswith("#") for value in references)
     assert "#0a0b" not in content  # what stands for a colour in a drawing
     script = (
-        "import sys\nfrom fbnetv3_zoo.search.record import Record\nfrom fbnetv3_zoo.search.report import write_report\n"
+        "import sys\nfrom fbnetv3_zoo.search.result import Record\nfrom fbnetv3_zoo.search.report import write_report\n"
         "write_report(Record.read(sys.argv[1]), sys.argv[2])"
     )
     again = tmp_path / "again.html"

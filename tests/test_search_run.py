@@ -17,21 +17,29 @@ from refusals import refusal
 from search_jobs import Account, Job, killed, result, session, started
 from waiting import PATIENCE, until
 
-from fbnetv3_zoo.plain import to_json
-from fbnetv3_zoo.search.costs import Bound, Costs, parse_constraint
-from fbnetv3_zoo.search.evolve import Evolving
+from fbnetv3_zoo.search.evaluation.function import FunctionEvaluator
+from fbnetv3_zoo.search.evaluation.trial import Evaluator, Failure, Limits, Outcome, Task, Trial
 from fbnetv3_zoo.search.executors import InProcess, LocalPool
-from fbnetv3_zoo.search.functions import FunctionEvaluator
-from fbnetv3_zoo.search.iterate import Rounds
 from fbnetv3_zoo.search.journal import LOCK, Journal
-from fbnetv3_zoo.search.options import Choice, Dimension, Range
 from fbnetv3_zoo.search.plan import PLANS, Plan, find_plan
 from fbnetv3_zoo.search.predictors import MLP, Trees
-from fbnetv3_zoo.search.record import Record
+from fbnetv3_zoo.search.result import Record
 from fbnetv3_zoo.search.run import Observer, run_search
-from fbnetv3_zoo.search.space import Candidate, Codes, Space
-from fbnetv3_zoo.search.spaces import TINY
-from fbnetv3_zoo.search.trials import Evaluator, Failure, Limits, Outcome, Task, Trial
+from fbnetv3_zoo.search.space import (
+    TINY,
+    Bound,
+    Candidate,
+    Choice,
+    Codes,
+    Costs,
+    Dimension,
+    Range,
+    Space,
+    parse_constraint,
+)
+from fbnetv3_zoo.search.stages.evolution import Evolving
+from fbnetv3_zoo.search.stages.iterative import Rounds
+from fbnetv3_zoo.utils.serialization import to_json
 
 SPACE = Space("grid", others=tuple(Dimension(name, Range(0, 4)) for name in "abcd"))
 QUICK = MLP(members=2, steps=10)

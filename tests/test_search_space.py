@@ -13,10 +13,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from refusals import refusal
 
-from fbnetv3_zoo.search.networks import ConvChoices, PoolingChoices
-from fbnetv3_zoo.search.options import Choice, Dimension, Levels, Options, Range
-from fbnetv3_zoo.search.space import Space, find_space
-from fbnetv3_zoo.search.spaces import PAPER, PAPER_RECIPE, SPACES, TINY
+from fbnetv3_zoo.search.space import (
+    PAPER,
+    PAPER_RECIPE,
+    SPACES,
+    TINY,
+    Choice,
+    ConvChoices,
+    Dimension,
+    Levels,
+    Options,
+    PoolingChoices,
+    Range,
+    Space,
+    find_space,
+)
 from fbnetv3_zoo.zoo import ARCHS
 
 FACTS: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "search_space.json").read_text())

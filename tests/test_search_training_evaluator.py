@@ -11,12 +11,12 @@ import pytest
 import torch
 from refusals import refusal
 
-from fbnetv3_zoo.recipe import SGD
+from fbnetv3_zoo.recipes import SGD
 from fbnetv3_zoo.search import SPACES, Candidate, InProcess, Limits, TrainingEvaluator, find_space
+from fbnetv3_zoo.search.evaluation.config import Origin
+from fbnetv3_zoo.search.evaluation.training import TorchvisionModel, check_model
+from fbnetv3_zoo.search.evaluation.trial import Failure, Task
 from fbnetv3_zoo.search.executors import find_executor
-from fbnetv3_zoo.search.origin import Origin
-from fbnetv3_zoo.search.training_evaluator import TorchvisionModel, check_model
-from fbnetv3_zoo.search.trials import Failure, Task
 from fbnetv3_zoo.training import Execution, train
 from fbnetv3_zoo.training.data import digits
 

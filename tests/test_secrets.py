@@ -16,10 +16,10 @@ from refusals import refusal
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.errors import ZooError, without_secrets
 from fbnetv3_zoo.factory import create
-from fbnetv3_zoo.model import FBNet
-from fbnetv3_zoo.weights.address import identity_of
-from fbnetv3_zoo.weights.records import Source
-from fbnetv3_zoo.weights.store import Store
+from fbnetv3_zoo.models.fbnet import FBNet
+from fbnetv3_zoo.weights.cache import Store
+from fbnetv3_zoo.weights.registry import Source
+from fbnetv3_zoo.weights.url import identity_of
 
 
 @pytest.mark.parametrize(

@@ -24,14 +24,14 @@ from published import record_of, weight_file
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.factory import create
-from fbnetv3_zoo.model import FBNet
+from fbnetv3_zoo.models.fbnet import FBNet
+from fbnetv3_zoo.weights import cache as store_module
 from fbnetv3_zoo.weights import fetch as module
-from fbnetv3_zoo.weights import store as store_module
+from fbnetv3_zoo.weights.cache import Kept, LockedFile, Store
+from fbnetv3_zoo.weights.cache_prune import prune
 from fbnetv3_zoo.weights.fetch import fetch, read, whole_contents
-from fbnetv3_zoo.weights.files import load, parse
-from fbnetv3_zoo.weights.records import Record, Source
-from fbnetv3_zoo.weights.store import Kept, LockedFile, Store
-from fbnetv3_zoo.weights.upkeep import prune
+from fbnetv3_zoo.weights.registry import Record, Source
+from fbnetv3_zoo.weights.serialization import load, parse
 
 NET = "/models/model.safetensors"
 

@@ -20,14 +20,14 @@ from scipy.stats import chisquare
 from sweeps import every
 from torch import Tensor, nn
 
-from fbnetv3_zoo.blocks import Classifier, Conv2d
-from fbnetv3_zoo.model import FBNet
+from fbnetv3_zoo.arch import Activation, Conv, InvertedResidual, PoolingHead, Row, Skip, SqueezeExcite
+from fbnetv3_zoo.models.blocks import Classifier, Conv2d
+from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.preprocess import Preprocess
-from fbnetv3_zoo.rows import Activation, Conv, InvertedResidual, PoolingHead, Row, Skip, SqueezeExcite
-from fbnetv3_zoo.search.supernet.layers import Layer, LayerSpace, fixed
-from fbnetv3_zoo.search.supernet.mixed import Candidate, MixedLayer
-from fbnetv3_zoo.search.supernet.net import Supernet, interspersed, places_of, sampled
-from fbnetv3_zoo.search.supernet.spaces import TINY_DMASKING, TINY_DNAS, V1, V2
+from fbnetv3_zoo.search.supernet.mixed_op import Candidate, MixedLayer
+from fbnetv3_zoo.search.supernet.presets import TINY_DMASKING, TINY_DNAS, V1, V2
+from fbnetv3_zoo.search.supernet.space import Layer, LayerSpace, fixed
+from fbnetv3_zoo.search.supernet.supernet import Supernet, interspersed, places_of, sampled
 
 RELU, SWISH = Activation.RELU, Activation.HARD_SWISH
 SPACES = {

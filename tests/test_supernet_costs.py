@@ -14,11 +14,12 @@ from refusals import refusal
 from scipy.stats import chisquare
 from torch import Tensor
 
-from fbnetv3_zoo.cost import cost_of, tabulate
-from fbnetv3_zoo.latency import BlockKey, Conditions, LatencyTable, distinct_blocks
-from fbnetv3_zoo.rows import Activation, Conv, InvertedResidual, PoolingHead, Skip, SqueezeExcite
-from fbnetv3_zoo.search.costs import Bound
-from fbnetv3_zoo.search.supernet.expected import (
+from fbnetv3_zoo.arch import Activation, Conv, InvertedResidual, PoolingHead, Skip, SqueezeExcite
+from fbnetv3_zoo.arch.cost import cost_of, tabulate
+from fbnetv3_zoo.arch.latency import BlockKey, Conditions, LatencyTable, distinct_blocks
+from fbnetv3_zoo.search.space import Bound
+from fbnetv3_zoo.search.supernet.decoding import Doubles, best_code, check_target, draw, extremes, likeliest, uniform
+from fbnetv3_zoo.search.supernet.expected_cost import (
     COSTS,
     CostTables,
     ExpectedCost,
@@ -26,9 +27,8 @@ from fbnetv3_zoo.search.supernet.expected import (
     effective_shapes,
     layer_table,
 )
-from fbnetv3_zoo.search.supernet.layers import Codes, Layer, LayerSpace, fixed
-from fbnetv3_zoo.search.supernet.likely import Doubles, best_code, check_target, draw, extremes, likeliest, uniform
-from fbnetv3_zoo.search.supernet.spaces import LAYER_SPACES, TINY_DMASKING, TINY_DNAS, V1, V2
+from fbnetv3_zoo.search.supernet.presets import LAYER_SPACES, TINY_DMASKING, TINY_DNAS, V1, V2
+from fbnetv3_zoo.search.supernet.space import Codes, Layer, LayerSpace, fixed
 
 SWISH = Activation.HARD_SWISH
 every = pytest.mark.parametrize("space", LAYER_SPACES.values(), ids=LAYER_SPACES)

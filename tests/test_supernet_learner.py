@@ -13,19 +13,19 @@ import torch.nn.functional as F
 from supernet_jobs import SPACE, measured
 from torch import Tensor
 
-from fbnetv3_zoo.cost import cost_of, tabulate
+from fbnetv3_zoo.arch import Activation, Conv, InvertedResidual, PoolingHead, Skip
+from fbnetv3_zoo.arch.cost import cost_of, tabulate
 from fbnetv3_zoo.preprocess import Preprocess
-from fbnetv3_zoo.recipe import SGD, Recipe
-from fbnetv3_zoo.rows import Activation, Conv, InvertedResidual, PoolingHead, Skip
-from fbnetv3_zoo.search.costs import Bound
-from fbnetv3_zoo.search.supernet.expected import CostTables
-from fbnetv3_zoo.search.supernet.layers import Layer, LayerSpace, fixed
+from fbnetv3_zoo.recipes import SGD, Recipe
+from fbnetv3_zoo.search.space import Bound
+from fbnetv3_zoo.search.supernet.expected_cost import CostTables
 from fbnetv3_zoo.search.supernet.learner import SupernetLearner
-from fbnetv3_zoo.search.supernet.net import Supernet
 from fbnetv3_zoo.search.supernet.plan import Absolute, CostLoss, Product, Sum, SupernetPlan
+from fbnetv3_zoo.search.supernet.space import Layer, LayerSpace, fixed
+from fbnetv3_zoo.search.supernet.supernet import Supernet
+from fbnetv3_zoo.training.distributed import World
 from fbnetv3_zoo.training.execution import Execution
 from fbnetv3_zoo.training.loader import Batch, seed_of
-from fbnetv3_zoo.training.world import World
 
 HSWISH = Activation.HARD_SWISH
 DEAR, CHEAP = InvertedResidual(5, 8, 1, 1, 3, HSWISH), Skip(8)

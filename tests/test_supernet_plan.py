@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 from refusals import refusal
 
-from fbnetv3_zoo.recipe import SGD
-from fbnetv3_zoo.search.costs import Bound, parse_constraint
-from fbnetv3_zoo.search.supernet.layers import LayerSpace, fixed
+from fbnetv3_zoo.recipes import SGD
+from fbnetv3_zoo.search.space import Bound, parse_constraint
 from fbnetv3_zoo.search.supernet.plan import (
     DMASKING_PLANS,
     DNAS_PLANS,
@@ -24,7 +23,8 @@ from fbnetv3_zoo.search.supernet.plan import (
     SupernetPlan,
     find_supernet_plan,
 )
-from fbnetv3_zoo.search.supernet.spaces import TINY_DMASKING, TINY_DNAS, V1, V2
+from fbnetv3_zoo.search.supernet.presets import TINY_DMASKING, TINY_DNAS, V1, V2
+from fbnetv3_zoo.search.supernet.space import LayerSpace, fixed
 
 PAPER, TINY = DNAS_PLANS["paper"], DNAS_PLANS["tiny"]
 SHIPPED = {f"{kind} {name}": (kind, name) for kind in ("dnas", "dmasking") for name in ("paper", "tiny")}

@@ -12,7 +12,7 @@ from refusals import refusal
 from runs import checkpoints, few_digits
 from supernet_jobs import PLAN, RESULTS, Halt, Stopped, assert_same
 
-from fbnetv3_zoo.search.supernet.record import SupernetRecord
+from fbnetv3_zoo.search.supernet.result import SupernetRecord
 from fbnetv3_zoo.search.supernet.run import search_supernet
 from fbnetv3_zoo.training import Dataset, Execution
 

@@ -17,14 +17,14 @@ import pytest
 from refusals import refusal
 from test_report import Reader
 
-from fbnetv3_zoo.cost import cost_of
-from fbnetv3_zoo.rows import Activation, Conv, InvertedResidual, PoolingHead, Skip
-from fbnetv3_zoo.search.costs import parse_constraint
+from fbnetv3_zoo.arch import Activation, Conv, InvertedResidual, PoolingHead, Skip
+from fbnetv3_zoo.arch.cost import cost_of
+from fbnetv3_zoo.search.space import parse_constraint
 from fbnetv3_zoo.search.supernet import charts
-from fbnetv3_zoo.search.supernet.layers import Layer, LayerSpace, fixed
 from fbnetv3_zoo.search.supernet.plan import DMASKING_PLANS, DNAS_PLANS, Product, Sum, SupernetPlan
-from fbnetv3_zoo.search.supernet.record import Drawn, SupernetEpoch, SupernetRecord
 from fbnetv3_zoo.search.supernet.report import write_report
+from fbnetv3_zoo.search.supernet.result import Drawn, SupernetEpoch, SupernetRecord
+from fbnetv3_zoo.search.supernet.space import Layer, LayerSpace, fixed
 
 HSWISH = Activation.HARD_SWISH
 BLOCKS = (InvertedResidual(3, 8, 1, 1, 2, HSWISH), InvertedResidual(5, 8, 1, 1, 2, HSWISH), Skip(8))
@@ -291,7 +291,7 @@ def test_it_is_always_the_same(tmp_path: Path) -> None:
     lines = (json.dumps(asdict(epoch)) + "\n" for epoch in record.epochs)
     (tmp_path / "metrics.jsonl").write_text("".join(lines))
     script = (
-        "import sys\nfrom fbnetv3_zoo.search.supernet.record import SupernetRecord\n"
+        "import sys\nfrom fbnetv3_zoo.search.supernet.result import SupernetRecord\n"
         "from fbnetv3_zoo.search.supernet.report import write_report\n"
         "write_report(SupernetRecord.read(sys.argv[1]), sys.argv[2])"
     )

@@ -33,20 +33,20 @@ from supernet_jobs import (
 )
 
 from fbnetv3_zoo import create
-from fbnetv3_zoo.cost import cost_of, tabulate
+from fbnetv3_zoo.arch import Activation, InvertedResidual
+from fbnetv3_zoo.arch.cost import cost_of, tabulate
+from fbnetv3_zoo.arch.latency import LatencyTable
 from fbnetv3_zoo.errors import Interrupted
-from fbnetv3_zoo.latency import LatencyTable
-from fbnetv3_zoo.plain import to_json
-from fbnetv3_zoo.rows import Activation, InvertedResidual
-from fbnetv3_zoo.search.costs import Bound, parse_constraint
-from fbnetv3_zoo.search.supernet.expected import CostTables
-from fbnetv3_zoo.search.supernet.layers import LayerSpace, fixed
-from fbnetv3_zoo.search.supernet.likely import extremes
+from fbnetv3_zoo.search.space import Bound, parse_constraint
+from fbnetv3_zoo.search.supernet.decoding import extremes
+from fbnetv3_zoo.search.supernet.expected_cost import CostTables
 from fbnetv3_zoo.search.supernet.plan import Product, SupernetPlan
-from fbnetv3_zoo.search.supernet.record import SupernetEpoch, SupernetRecord
+from fbnetv3_zoo.search.supernet.result import SupernetEpoch, SupernetRecord
 from fbnetv3_zoo.search.supernet.run import SupernetObserver, search_supernet
+from fbnetv3_zoo.search.supernet.space import LayerSpace, fixed
 from fbnetv3_zoo.training import Dataset, Execution, Precision
 from fbnetv3_zoo.training.data import SPLITS
+from fbnetv3_zoo.utils.serialization import to_json
 from fbnetv3_zoo.zoo import find_arch
 
 EVERY_STEP = Execution(checkpoint_steps=1)

@@ -12,18 +12,9 @@ import numpy as np
 import pytest
 from refusals import refusal
 
-from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.rows import Activation, Conv, InvertedResidual, PoolingHead, Row, Skip, SqueezeExcite
-from fbnetv3_zoo.search.supernet.layers import Layer, LayerSpace, fixed, label_of
-from fbnetv3_zoo.search.supernet.spaces import (
-    LAYER_SPACES,
-    TINY_DMASKING,
-    TINY_DNAS,
-    V1,
-    V1_A,
-    V2,
-    find_layer_space,
-)
+from fbnetv3_zoo.arch import Activation, Arch, Conv, InvertedResidual, PoolingHead, Row, Skip, SqueezeExcite
+from fbnetv3_zoo.search.supernet.presets import LAYER_SPACES, TINY_DMASKING, TINY_DNAS, V1, V1_A, V2, find_layer_space
+from fbnetv3_zoo.search.supernet.space import Layer, LayerSpace, fixed, label_of
 from fbnetv3_zoo.zoo import ARCHS
 
 RELU, SWISH = Activation.RELU, Activation.HARD_SWISH

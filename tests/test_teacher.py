@@ -29,15 +29,15 @@ from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.export import export_onnx
 from fbnetv3_zoo.factory import create
-from fbnetv3_zoo.model import FBNet
+from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.preprocess import Preprocess
-from fbnetv3_zoo.recipe import Augmentation, Distillation, Recipe
+from fbnetv3_zoo.recipes import Augmentation, Distillation, Recipe
 from fbnetv3_zoo.training import Dataset, Epoch, Execution, Observer, Step, Teacher, find_teacher, train
+from fbnetv3_zoo.training.distributed import World
 from fbnetv3_zoo.training.learner import Learner
 from fbnetv3_zoo.training.loader import TrainingBatches
-from fbnetv3_zoo.training.world import World
-from fbnetv3_zoo.weights.files import save
-from fbnetv3_zoo.weights.store import Store
+from fbnetv3_zoo.weights.cache import Store
+from fbnetv3_zoo.weights.serialization import save
 
 CPU = torch.device("cpu")
 ONE_EPOCH = replace(PLAIN, epochs=1)

@@ -28,7 +28,7 @@ def _imports(path: Path) -> set[str]:
 
 def test_talkative_libraries_are_imported_where_they_are_silenced_first() -> None:
     for room in SILENCED:
-        assert "import fbnetv3_zoo.telemetry" in (ROOT / room / "__init__.py").read_text(), room
+        assert "import fbnetv3_zoo.utils.telemetry" in (ROOT / room / "__init__.py").read_text(), room
     for path in (path for room in ROOMS for path in (ROOT / room).rglob("*.py")):
         place = path.relative_to(ROOT)
         if _imports(path) & TALKATIVE:
@@ -40,7 +40,7 @@ import sys
 from pathlib import Path
 import numpy as np, onnx
 from onnx import helper
-import fbnetv3_zoo.runtimes.graph, fbnetv3_zoo.export, fbnetv3_zoo.search.executors
+import fbnetv3_zoo.runtimes.ort, fbnetv3_zoo.export, fbnetv3_zoo.search.executors
 graph = helper.make_graph(
     [helper.make_node("Relu", ["a"], ["b"])], "g",
     [helper.make_tensor_value_info("a", 1, [1, 2])], [helper.make_tensor_value_info("b", 1, [1, 2])],
@@ -72,7 +72,7 @@ def test_runtimes_leave_nothing_in_the_users_home(tmp_path: Path) -> None:
 
 
 def test_what_a_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    code = "import os, fbnetv3_zoo.telemetry; print(os.environ['RAY_USAGE_STATS_ENABLED'], os.environ['NNCF_CI'])"
+    code = "import os, fbnetv3_zoo.utils.telemetry; print(os.environ['RAY_USAGE_STATS_ENABLED'], os.environ['NNCF_CI'])"
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "1")
     monkeypatch.delenv("NNCF_CI", raising=False)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

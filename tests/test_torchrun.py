@@ -29,11 +29,11 @@ from safetensors.torch import load_file
 from waiting import PATIENCE
 
 from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.plain import to_json
 from fbnetv3_zoo.preprocess import stack
-from fbnetv3_zoo.recipe import SGD, Optimizer, RMSProp
+from fbnetv3_zoo.recipes import SGD, Optimizer, RMSProp
 from fbnetv3_zoo.training import Execution, train
-from fbnetv3_zoo.weights.files import load
+from fbnetv3_zoo.utils.serialization import to_json
+from fbnetv3_zoo.weights.serialization import load
 
 TWO = [-signal.SIGKILL] * 2
 EXECUTION = Execution(workers=1, checkpoint_steps=2)

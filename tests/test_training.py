@@ -25,11 +25,11 @@ from torchvision.ops import StochasticDepth
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.preprocess import Preprocess, stack
-from fbnetv3_zoo.recipe import SGD, ExponentialDecay, Optimizer, Recipe, RMSProp
+from fbnetv3_zoo.recipes import SGD, ExponentialDecay, Optimizer, Recipe, RMSProp
 from fbnetv3_zoo.training import Dataset, Epoch, Execution, Observer, Run, Step, train
 from fbnetv3_zoo.training.learner import Student
 from fbnetv3_zoo.training.loader import TrainingBatches
-from fbnetv3_zoo.weights.files import load, save
+from fbnetv3_zoo.weights.serialization import load, save
 
 EXPLODING = replace(PLAIN, epochs=3, schedule=replace(PLAIN.schedule, factor=9e5))  # in the third epoch
 

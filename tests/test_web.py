@@ -31,12 +31,12 @@ from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.classify import Classifier
 from fbnetv3_zoo.cli.common import program
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.export.serve import POLICY, page_server
 from fbnetv3_zoo.export.web import SITE, WebReport, write_web
-from fbnetv3_zoo.export.web_folder import replacing_page
-from fbnetv3_zoo.model import FBNet
+from fbnetv3_zoo.export.web.folder import replacing_page
+from fbnetv3_zoo.export.web.server import POLICY, page_server
+from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.preprocess import Interpolation, Preprocess
-from fbnetv3_zoo.weights.files import save
+from fbnetv3_zoo.weights.serialization import save
 
 OUTSIDE = re.compile(rb"""(?:src|href|from|import|fetch|url)\s*[=(]?\s*\(?["'](?:[a-z]+:)?//""")
 

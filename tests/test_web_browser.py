@@ -27,8 +27,8 @@ from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.classify import Classifier
 from fbnetv3_zoo.export import export_onnx
 from fbnetv3_zoo.export.web import write_web
-from fbnetv3_zoo.export.web_runtime import package_files
-from fbnetv3_zoo.model import FBNet
+from fbnetv3_zoo.export.web.ort_web import package_files
+from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.preprocess import Interpolation, Preprocess, read_image
 from fbnetv3_zoo.training.data import digits
 

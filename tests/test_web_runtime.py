@@ -15,9 +15,9 @@ import pytest
 from browser import AXE
 
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.export import web_runtime
-from fbnetv3_zoo.export.web_runtime import RUNTIME, SCRIPT, PinnedPackage, npm, package_files
-from fbnetv3_zoo.weights.store import Store
+from fbnetv3_zoo.export.web import ort_web as web_runtime
+from fbnetv3_zoo.export.web.ort_web import RUNTIME, SCRIPT, PinnedPackage, npm, package_files
+from fbnetv3_zoo.weights.cache import Store
 
 ELSE = "give the unpacked package or its .tgz (--runtime)"
 CONTENT = {"dist/run.mjs": b"export default 1;\n", "dist/run.wasm": bytes(range(256)) * 500}

@@ -19,17 +19,18 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from fbnetv3_zoo.arch import Arch
+from fbnetv3_zoo.arch import Activation, Arch, Conv, InvertedResidual, PoolingHead, Row, Skip, SqueezeExcite
+from fbnetv3_zoo.arch.cost import cost_of
 from fbnetv3_zoo.classify import Classifier
 from fbnetv3_zoo.cli import main
-from fbnetv3_zoo.cost import cost_of
 from fbnetv3_zoo.description import Description
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.export import export_onnx
 from fbnetv3_zoo.factory import create
-from fbnetv3_zoo.model import FBNet
+from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.preprocess import Preprocess, read_image
-from fbnetv3_zoo.recipe import (
+from fbnetv3_zoo.recipes import (
+    RECIPES,
     SGD,
     AdamW,
     Augmentation,
@@ -40,13 +41,12 @@ from fbnetv3_zoo.recipe import (
     RandAugment,
     Recipe,
     RMSProp,
+    find_recipe,
 )
-from fbnetv3_zoo.recipes import RECIPES, find_recipe
-from fbnetv3_zoo.rows import Activation, Conv, InvertedResidual, PoolingHead, Row, Skip, SqueezeExcite
 from fbnetv3_zoo.training import Dataset, Execution, evaluate, find_dataset, train
 from fbnetv3_zoo.training.data import Subset
-from fbnetv3_zoo.training.family import Member, distil
-from fbnetv3_zoo.weights.files import load, save
+from fbnetv3_zoo.training.distill import Member, distil
+from fbnetv3_zoo.weights.serialization import load, save
 from fbnetv3_zoo.zoo import ARCHS
 
 RELU = Activation.RELU

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 from golden import facts
 
-from fbnetv3_zoo.arch import Arch
+from fbnetv3_zoo.arch import Arch, Conv, InvertedResidual, PoolingHead, Row, Skip
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.rows import Conv, InvertedResidual, PoolingHead, Row, Skip
 from fbnetv3_zoo.zoo import ARCHS, PUBLISHED, find_arch, list_models
 
 RECORDS = facts()

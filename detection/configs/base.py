@@ -22,7 +22,7 @@ from detectron2.modeling.roi_heads import FastRCNNOutputLayers, StandardROIHeads
 from detectron2.solver.build import get_default_optimizer_params
 from omegaconf import DictConfig
 
-from fbnetv3_zoo.detection.d2 import EMA_DECAY, AveragedRCNN, warmup_cosine
+from fbnetv3_zoo.detection.detectron2.modules import EMA_DECAY, AveragedRCNN, warmup_cosine
 
 dataloader = DictConfig({}, flags={"allow_objects": True})
 

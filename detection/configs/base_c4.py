@@ -5,7 +5,7 @@ The network is named once, in ``model.backbone.name``; ``pretrained`` and ``norm
 
 from detectron2.config import LazyCall as L
 
-from fbnetv3_zoo.detection.d2 import FBNetV3Backbone, FBNetV3BoxHead, FBNetV3RPNHead, box_features
+from fbnetv3_zoo.detection.detectron2.modules import FBNetV3Backbone, FBNetV3BoxHead, FBNetV3RPNHead, box_features
 
 from .base import dataloader, lr_multiplier, model, optimizer, train
 

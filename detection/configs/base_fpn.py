@@ -10,7 +10,7 @@ from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from detectron2.modeling.proposal_generator.rpn import StandardRPNHead
 from detectron2.modeling.roi_heads import FastRCNNConvFCHead
 
-from fbnetv3_zoo.detection.d2 import FBNetV3Backbone
+from fbnetv3_zoo.detection.detectron2.modules import FBNetV3Backbone
 
 from .base import dataloader, lr_multiplier, model, optimizer, train
 

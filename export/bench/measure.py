@@ -8,26 +8,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
-from fbnetv3_zoo.atomic import scratch
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.export.bench.candidates import Candidate, Wanted, find_candidate
-from fbnetv3_zoo.export.bench.crew import Failed, Order, Worker
-from fbnetv3_zoo.export.bench.host import machine_here, peak_of
-from fbnetv3_zoo.export.bench.operators import operators_of
-from fbnetv3_zoo.export.bench.report import (
-    Absent,
-    Benchmark,
-    Loaded,
-    Operators,
-    Peak,
-    Row,
-    check_measured,
-    figures_of,
-    noise,
-)
-from fbnetv3_zoo.export.bench.rivals import find_rival
-from fbnetv3_zoo.export.bench.routes import Plan, Route
-from fbnetv3_zoo.paths import is_folder
+from fbnetv3_zoo.utils.atomic_write import scratch
+from fbnetv3_zoo.utils.paths import is_folder
+
+from .artifacts import Candidate, Wanted, find_candidate
+from .backends import Plan, Route
+from .hardware import machine_here, peak_of
+from .operators import operators_of
+from .report import Absent, Benchmark, Loaded, Operators, Peak, Row, check_measured, figures_of, noise
+from .timm_baselines import find_rival
+from .worker_process import Failed, Order, Worker
 
 T = TypeVar("T")
 

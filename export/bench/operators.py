@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from fbnetv3_zoo.atomic import scratch
 from fbnetv3_zoo.errors import ZooError, in_short
-from fbnetv3_zoo.export.bench.crew import Order
-from fbnetv3_zoo.export.bench.report import OperatorKind
-from fbnetv3_zoo.runtimes.graph import session_options
-from fbnetv3_zoo.runtimes.intermediate import cpu_settings
+from fbnetv3_zoo.runtimes.openvino_ir import cpu_settings
+from fbnetv3_zoo.runtimes.ort import session_options
+from fbnetv3_zoo.utils.atomic_write import scratch
+
+from .report import OperatorKind
+from .worker_process import Order
 
 WARM_UP, CALLS = 5, 20
 Times = Iterable[tuple[str, str, float]]

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.export.bench.routes import Route
-from fbnetv3_zoo.plain import read_json
+from fbnetv3_zoo.utils.serialization import read_json
+
+from .backends import Route
 
 NOISY = 0.15
 """Spread of the baseline, quartile to quartile over the median, from which a machine was too busy to measure."""
@@ -173,7 +174,7 @@ class Benchmark:
 
     @classmethod
     def read(cls, path: Path) -> Benchmark:
-        """The measurement in a file that :func:`fbnetv3_zoo.plain.to_json` filled."""
+        """The measurement in a file that :func:`fbnetv3_zoo.utils.serialization.to_json` filled."""
         return read_json(cls, path)
 
     def best(self, model: str, route: Route) -> Row | None:

@@ -145,7 +145,7 @@ def _compiled(order: dict[str, Any]) -> Work:
     """The network compiled anew for each size of batch, as for whoever knows the size."""
     import torch
 
-    from fbnetv3_zoo.weights.files import load
+    from fbnetv3_zoo.weights.serialization import load
 
     torch.set_num_threads(order["threads"])
     network = load(order["path"]).eval()
@@ -168,7 +168,7 @@ def _graph(order: dict[str, Any]) -> Work:
     """An ONNX file of others, which says nothing of itself: opened as ``Classifier.open`` opens ours."""
     import onnxruntime
 
-    from fbnetv3_zoo.runtimes.graph import session_options
+    from fbnetv3_zoo.runtimes.ort import session_options
 
     options = session_options(order["threads"])
     session = onnxruntime.InferenceSession(order["path"], options, providers=["CPUExecutionProvider"])

@@ -10,18 +10,16 @@ from typing import Any
 
 import typer
 
-from fbnetv3_zoo.cli import (
+from ..errors import Interrupted
+from . import (
     benchmark,
     classify,
     demo,
-    detect,
     distil,
-    export,
     guard,
     info,
     output,
     recipe,
-    search,
     serve_demo,
     subset,
     train,
@@ -29,8 +27,10 @@ from fbnetv3_zoo.cli import (
     validate,
     weights,
 )
-from fbnetv3_zoo.cli import list as list_command
-from fbnetv3_zoo.errors import Interrupted
+from . import list as list_command
+from .detect import commands as detect
+from .export import commands as export
+from .search import commands as search
 
 app = typer.Typer(
     name="fbnetv3",

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fbnetv3_zoo.cli.common import Json, Pretrained, Resolution, output_folder, print_json, written
-from fbnetv3_zoo.cli.output import console, say
-from fbnetv3_zoo.errors import printable
-from fbnetv3_zoo.paths import make_folder
+from ..errors import printable
+from ..utils.paths import make_folder
+from .common import Json, Pretrained, Resolution, output_folder, print_json, written
+from .output import console, say
 
 if TYPE_CHECKING:
     from fbnetv3_zoo.export.bench.measure import OnTurn, Turn
@@ -60,9 +60,10 @@ def benchmark(
     Example: fbnetv3 benchmark fbnetv3_a fbnetv3_c --routes onnxruntime,openvino --output bench
     """
     from fbnetv3_zoo.export.bench import Plan, Route, Wanted
+    from fbnetv3_zoo.export.bench import backends as parse
     from fbnetv3_zoo.export.bench import benchmark as measure
-    from fbnetv3_zoo.export.bench import routes as parse
-    from fbnetv3_zoo.plain import to_plain
+
+    from ..utils.serialization import to_plain
 
     chosen = parse.find_routes(routes)
     default = Route.ONNXRUNTIME if Route.ONNXRUNTIME in chosen else chosen[0]
@@ -91,9 +92,10 @@ def benchmark(
 
 
 def _write(found: Benchmark, folder: Path) -> list[Path]:
-    from fbnetv3_zoo.atomic import replacing
-    from fbnetv3_zoo.export.bench.pictures import draw_pictures
-    from fbnetv3_zoo.plain import to_json
+    from fbnetv3_zoo.export.bench.plots import draw_pictures
+
+    from ..utils.atomic_write import replacing
+    from ..utils.serialization import to_json
 
     path = folder / "benchmark.json"
     with replacing(path) as temporary:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fbnetv3_zoo.cli.common import Json, Pretrained, open_classifier, print_json
-from fbnetv3_zoo.cli.output import complain, say
-from fbnetv3_zoo.errors import ZooError, printable
+from ..errors import ZooError, printable
+from .common import Json, Pretrained, open_classifier, print_json
+from .output import complain, say
 
 if TYPE_CHECKING:
-    from fbnetv3_zoo.classify import Classifier, Prediction
+    from ..classify import Classifier, Prediction
 
 
 def classify(
@@ -57,7 +57,7 @@ def classify(
 
 def _answered(classifier: Classifier, path: Path, top: int) -> list[list[Prediction]]:
     """What is in the image at ``path``; whatever is wrong with it is said with its name."""
-    from fbnetv3_zoo.images import read_image
+    from ..images import read_image
 
     image = read_image(path)
     try:

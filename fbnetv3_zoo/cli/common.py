@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.atomic import scratch, settled
-from fbnetv3_zoo.cli.output import in_shell, say, say_text
-from fbnetv3_zoo.errors import ZooError, printable
-from fbnetv3_zoo.paths import check_folder, check_place, exists
-from fbnetv3_zoo.plain import json_text
-from fbnetv3_zoo.weights.records import RECORDS, find_network
-from fbnetv3_zoo.zoo import ARCHS
+from ..arch import Arch
+from ..errors import ZooError, printable
+from ..utils.atomic_write import scratch, settled
+from ..utils.paths import check_folder, check_place, exists
+from ..utils.serialization import json_text
+from ..weights.registry import RECORDS, find_network
+from ..zoo import ARCHS
+from .output import in_shell, say, say_text
 
 if TYPE_CHECKING:
-    from fbnetv3_zoo.classify import Classifier
-    from fbnetv3_zoo.model import FBNet
+    from ..classify import Classifier
+    from ..models.fbnet import FBNet
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of text.")]
 Network = Annotated[str, typer.Argument(help="A .safetensors file; or a name, with random or published weights.")]
@@ -94,7 +94,7 @@ def derived_arch(model: str, *, small_images: bool, width: float, depth: float, 
 def network_of(model: str) -> Arch:
     """The network that ``model`` stands for: a name, a JSON file of one, or a model file (or repository) that tells."""
     if holds_weights(model):
-        from fbnetv3_zoo import load
+        from .. import load
 
         return load(model).arch
     _refuse_other_files(model, "a .safetensors or arch JSON file, or a name")
@@ -103,8 +103,8 @@ def network_of(model: str) -> Arch:
 
 def open_classifier(model: str, *, pretrained: bool) -> Classifier:
     """The classifier in the file or repository ``model``, or the network of that name with its published weights."""
-    from fbnetv3_zoo import create, load
-    from fbnetv3_zoo.classify import ENDINGS, Classifier
+    from .. import create, load
+    from ..classify import ENDINGS, Classifier
 
     if pretrained:
         if Path(model).suffix in ENDINGS:
@@ -119,7 +119,7 @@ def open_classifier(model: str, *, pretrained: bool) -> Classifier:
 
 def open_network(model: str, *, pretrained: bool) -> FBNet:
     """The network in the file or repository ``model``, or the one of that name, with random or published weights."""
-    from fbnetv3_zoo import create, load
+    from .. import create, load
 
     if holds_weights(model):
         if pretrained:

@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fbnetv3_zoo.cli import export_int8
-from fbnetv3_zoo.cli.common import Json, output_folder, print_json, program, written
-from fbnetv3_zoo.cli.output import in_shell, say
+from .common import Json, output_folder, print_json, program, written
+from .export import int8 as export_int8
+from .output import in_shell, say
 
 if TYPE_CHECKING:
-    from fbnetv3_zoo.arch import Arch
-    from fbnetv3_zoo.classify import Classifier
-    from fbnetv3_zoo.export.quantise import QuantiseReport
-    from fbnetv3_zoo.model import FBNet
-    from fbnetv3_zoo.recipe import Recipe
-    from fbnetv3_zoo.training import Dataset, Run
-    from fbnetv3_zoo.training.data import Example
+    from fbnetv3_zoo.export.quantization.quantize import QuantiseReport
+
+    from ..arch import Arch
+    from ..classify import Classifier
+    from ..models.fbnet import FBNet
+    from ..recipes import Recipe
+    from ..training import Dataset, Run
+    from ..training.data import Example
 
 MADE = ("teacher", "alone", "distilled", "model.onnx", "model-int8.onnx", "images", "predictions.png", "web")
 """What the demo leaves in its folder."""
@@ -38,11 +39,11 @@ def demo(
 
     Example: fbnetv3 demo --output /tmp/demo
     """
-    from fbnetv3_zoo import export_onnx
-    from fbnetv3_zoo.classify import Classifier
-    from fbnetv3_zoo.recipes import RECIPES
-    from fbnetv3_zoo.training import evaluate, find_dataset
-    from fbnetv3_zoo.zoo import ARCHS
+    from .. import export_onnx
+    from ..classify import Classifier
+    from ..recipes import RECIPES
+    from ..training import evaluate, find_dataset
+    from ..zoo import ARCHS
 
     _check_output(output)
     started = time.perf_counter()
@@ -102,9 +103,9 @@ def demo(
 
 def _check_output(output: Path) -> None:
     """Raise where the demo would write over files that are not of an earlier demo, which began with its teacher."""
-    from fbnetv3_zoo.errors import ZooError
-    from fbnetv3_zoo.paths import exists
-    from fbnetv3_zoo.training.alone import LOCK
+    from ..errors import ZooError
+    from ..training.run_folder import LOCK
+    from ..utils.paths import exists
 
     present = [name for name in MADE if exists(output / name)]
     if present and not exists(output / "teacher" / LOCK):
@@ -116,9 +117,9 @@ def _train(
     teacher: FBNet | None = None,
 ) -> Run:  # fmt: skip
     """One of the demo's runs, always begun anew."""
-    from fbnetv3_zoo.cli.progress import TrainingProgress
-    from fbnetv3_zoo.training import train
-    from fbnetv3_zoo.training.checkpoint import Checkpoints
+    from ..training import train
+    from ..training.checkpoint import Checkpoints
+    from .progress import TrainingProgress
 
     checkpoints = Checkpoints(folder / "checkpoints", keep=1)
     checkpoints.discard()
@@ -131,7 +132,7 @@ def _train(
 
 def _quantise(source: Path, digits: Dataset, path: Path) -> QuantiseReport:
     """The int8 form of ``source``, calibrated on training images, compared on the test images."""
-    from fbnetv3_zoo.export.quantise import quantise
+    from fbnetv3_zoo.export.quantization.quantize import quantise
 
     shown, test, labels = export_int8.images_of(digits)
     return quantise(source, path, shown, test=test, labels=labels)
@@ -139,8 +140,9 @@ def _quantise(source: Path, digits: Dataset, path: Path) -> QuantiseReport:
 
 def _write_page(model: Path, samples: Sequence[Path], folder: Path, tell: Callable[..., None]) -> Path | None:
     """A page that classifies in the browser; None where the browser's runtime cannot be had, without a network, say."""
-    from fbnetv3_zoo.errors import ZooError
     from fbnetv3_zoo.export.web import write_web
+
+    from ..errors import ZooError
 
     try:
         page = write_web(model, folder, samples=samples)
@@ -152,7 +154,7 @@ def _write_page(model: Path, samples: Sequence[Path], folder: Path, tell: Callab
 
 
 def _print_table(runs: Mapping[str, Run]) -> None:
-    from fbnetv3_zoo import cost_of
+    from .. import cost_of
 
     say("", f"{'network':14}{'learned from':20}{'parameters':>11}{'MMACs':>7}  test accuracy (95 % interval)")
     sources = {"teacher": "labels", "alone": "labels", "distilled": "teacher and labels"}
@@ -169,7 +171,7 @@ def _print_table(runs: Mapping[str, Run]) -> None:
 
 def _save_samples(examples: Sequence[Example], digits: Dataset, folder: Path) -> list[Path]:
     """One example of each class as a PNG file that ``fbnetv3 classify`` can read, named by its class."""
-    from fbnetv3_zoo.atomic import replacing
+    from ..utils.atomic_write import replacing
 
     firsts = {example.label: example for example in reversed(examples)}
     paths = [folder / f"digit_{digits.class_names[label]}.png" for label in sorted(firsts)]
@@ -186,7 +188,7 @@ def _draw_predictions(
     """A picture of test images with the answers: the wrong ones first, marked, then others evenly spread."""
     from matplotlib.figure import Figure
 
-    from fbnetv3_zoo.atomic import replacing
+    from ..utils.atomic_write import replacing
 
     answers = classifier([example.read() for example in examples], top=1)
     wrong = [n for n, (e, (best,)) in enumerate(zip(examples, answers, strict=True)) if best.name != names[e.label]]

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fbnetv3_zoo.cli import running
-from fbnetv3_zoo.cli.common import (
+from ..errors import ZooError
+from ..utils.paths import check_outside
+from . import training_options as running
+from .common import (
     DataSource,
     Depth,
     Json,
@@ -21,12 +23,10 @@ from fbnetv3_zoo.cli.common import (
     output_folder,
     print_json,
 )
-from fbnetv3_zoo.cli.output import say
-from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.paths import check_outside
+from .output import say
 
 if TYPE_CHECKING:
-    from fbnetv3_zoo.recipe import Recipe
+    from ..recipes import Recipe
 
 
 def distil(
@@ -68,10 +68,10 @@ def distil(
     Example: fbnetv3 distil --models fbnetv3_a,fbnetv3_g --recipe own --data /data/imagenet --output runs/family
     """
     options = dict(locals())
-    from fbnetv3_zoo.cli.progress import TrainingProgress
-    from fbnetv3_zoo.training import find_dataset
-    from fbnetv3_zoo.training.family import Member
-    from fbnetv3_zoo.training.family import distil as distil_family
+    from ..training import find_dataset
+    from ..training.distill import Member
+    from ..training.distill import distil as distil_family
+    from .progress import TrainingProgress
 
     members = []
     for model in map(str.strip, models.split(",")):
@@ -102,7 +102,7 @@ def distil(
 
 
 def _own_recipe(model: str) -> Recipe:
-    from fbnetv3_zoo.recipes import RECIPES
+    from ..recipes import RECIPES
 
     if model not in RECIPES:
         raise ZooError(f"--recipe own: no recipe is named {model!r}; give all networks one (`fbnetv3 recipe list`)")

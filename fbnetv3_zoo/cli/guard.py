@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sqlite3
 
-from fbnetv3_zoo.cli import output
-from fbnetv3_zoo.errors import ZooError, in_short
-from fbnetv3_zoo.paths import reason_of
+from ..errors import ZooError, in_short
+from ..utils.paths import reason_of
+from . import output
 
 EXPECTED = (ZooError, OSError, UnicodeError, RecursionError, MemoryError, sqlite3.Error)
 """Causes that lie outside; whatever else is raised is a fault of this program and keeps its traceback."""

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from fbnetv3_zoo.cli.common import Depth, Json, Resolution, SmallImages, Width, derived_arch, print_json
-from fbnetv3_zoo.cli.output import say
+from .common import Depth, Json, Resolution, SmallImages, Width, derived_arch, print_json
+from .output import say
 
 
 def info(
@@ -22,10 +22,10 @@ def info(
 
     Example: fbnetv3 info fbnetv3_a
     """
-    from fbnetv3_zoo.cost import cost_of
-    from fbnetv3_zoo.plain import to_plain
-    from fbnetv3_zoo.weights.records import RECORDS
-    from fbnetv3_zoo.zoo import PUBLISHED
+    from ..arch.cost import cost_of
+    from ..utils.serialization import to_plain
+    from ..weights.registry import RECORDS
+    from ..zoo import PUBLISHED
 
     arch = derived_arch(model, small_images=small_images, width=width, depth=depth, resolution=resolution)
     cost = cost_of(arch)

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from fbnetv3_zoo.cli.common import Json, print_json
-from fbnetv3_zoo.cli.output import say
-from fbnetv3_zoo.errors import ZooError
+from ..errors import ZooError
+from .common import Json, print_json
+from .output import say
 
 
 def list_(
@@ -19,8 +19,8 @@ def list_(
 
     Example: fbnetv3 list "fbnetv3_*"
     """
-    from fbnetv3_zoo.cost import pool_cost, tabulate
-    from fbnetv3_zoo.zoo import ARCHS, PUBLISHED, list_models
+    from ..arch.cost import pool_cost, tabulate
+    from ..zoo import ARCHS, PUBLISHED, list_models
 
     names = list_models(pattern)
     if not names:

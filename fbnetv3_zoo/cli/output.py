@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from fbnetv3_zoo.errors import printable
+from ..errors import printable
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from fbnetv3_zoo.cli.common import leads
-from fbnetv3_zoo.cli.output import console, show_above
-from fbnetv3_zoo.training.run import Observer
+from ..training.callbacks import Observer
+from .common import leads
+from .output import console, show_above
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from fbnetv3_zoo.training import Epoch, Step
+    from ..training import Epoch, Step
 
 
 class EpochBar:

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from fbnetv3_zoo.cli.common import Json, command_group, print_json
-from fbnetv3_zoo.cli.output import say, say_text
+from .common import Json, command_group, print_json
+from .output import say, say_text
 
 app = command_group(
     """The named recipes: list them, show every value with its source.
@@ -23,7 +23,7 @@ def list_(as_json: Json = False) -> None:
 
     Example: fbnetv3 recipe list
     """
-    from fbnetv3_zoo.recipes import NAMED
+    from ..recipes import NAMED
 
     if as_json:
         print_json({name: named.purpose for name, named in NAMED.items()})
@@ -41,7 +41,7 @@ def show(
 
     Example: fbnetv3 recipe show fbnetv3_g
     """
-    from fbnetv3_zoo.recipes import NAMED, find_recipe
+    from ..recipes import NAMED, find_recipe
 
     found, named = find_recipe(recipe), NAMED.get(recipe)
     if as_json:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fbnetv3_zoo.cli.output import flush, say
+from .output import flush, say
 
 
 def serve_demo(
@@ -22,7 +22,7 @@ def serve_demo(
 
     Example: fbnetv3 serve-demo page --open
     """
-    from fbnetv3_zoo.export.serve import page_server
+    from fbnetv3_zoo.export.web.server import page_server
 
     server = page_server(folder, host=host, port=port)
     say(f"{server.address} (Ctrl-C ends)")

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from fbnetv3_zoo.cli.common import Json, output_file, print_json, target_of, written
-from fbnetv3_zoo.cli.output import say
+from .common import Json, output_file, print_json, target_of, written
+from .output import say
 
 
 def subset(
@@ -23,9 +23,9 @@ def subset(
 
     Example: fbnetv3 subset /data/imagenet --classes 200 --held-out 10000 --output subset.json
     """
-    from fbnetv3_zoo.atomic import replacing
-    from fbnetv3_zoo.paths import check_outside
-    from fbnetv3_zoo.training.data import SPLITS, choose_subset, find_dataset
+    from ..training.data import SPLITS, choose_subset, find_dataset
+    from ..utils.atomic_write import replacing
+    from ..utils.paths import check_outside
 
     output = target_of(output, Path("subset.json"))
     whole = find_dataset(data, seed=seed)

@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
-from fbnetv3_zoo.cli import running
-from fbnetv3_zoo.cli.common import (
+from ..errors import ZooError
+from ..utils.paths import check_outside
+from . import training_options as running
+from .common import (
     DataSource,
     Depth,
     Json,
@@ -20,8 +22,6 @@ from fbnetv3_zoo.cli.common import (
     output_folder,
     print_json,
 )
-from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.paths import check_outside
 
 
 def train(
@@ -76,9 +76,9 @@ def train(
     Example: fbnetv3 train --model fbnetv3_a --small-images --width 0.5 --depth 0.5 --output runs/digits
     """
     options = dict(locals())
-    from fbnetv3_zoo.cli.progress import TrainingProgress
-    from fbnetv3_zoo.training import find_dataset
-    from fbnetv3_zoo.training import train as run_training
+    from ..training import find_dataset
+    from ..training import train as run_training
+    from .progress import TrainingProgress
 
     asked = running.recipe_for(recipe, data)
     if pretrained and weights is not None:

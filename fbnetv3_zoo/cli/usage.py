@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from fbnetv3_zoo.errors import nearest, printable
+from ..errors import nearest, printable
 
 _ELSEWHERE = {
     "amp": "--precision", "arch": "--model", "architecture": "--model", "b": "--batch-size", "c": "--classes",

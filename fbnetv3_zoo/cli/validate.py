@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fbnetv3_zoo.cli.common import DataSource, Json, Pretrained, open_classifier, print_json
-from fbnetv3_zoo.cli.output import console, say
-from fbnetv3_zoo.errors import first_few, printable
+from ..errors import first_few, printable
+from .common import DataSource, Json, Pretrained, open_classifier, print_json
+from .output import console, say
 
 if TYPE_CHECKING:
-    from fbnetv3_zoo.training import Dataset, Evaluation
-    from fbnetv3_zoo.training.classes import Order
-    from fbnetv3_zoo.training.data import Example
-    from fbnetv3_zoo.training.evaluate import ClassAccuracy, Floats, Predict
+    from ..training import Dataset, Evaluation
+    from ..training.class_matching import Order
+    from ..training.data import Example
+    from ..training.evaluate import ClassAccuracy, Floats, Predict
 
 
 def validate(
@@ -52,9 +52,9 @@ def validate(
 
     Example: fbnetv3 validate demo/model.onnx --data digits --per-class
     """
-    from fbnetv3_zoo.training import OnBadImage, evaluate, find_dataset
-    from fbnetv3_zoo.training.classes import match_classes
-    from fbnetv3_zoo.training.data import SPLITS
+    from ..training import OnBadImage, evaluate, find_dataset
+    from ..training.class_matching import match_classes
+    from ..training.data import SPLITS
 
     classifier = open_classifier(model, pretrained=pretrained)
     images = find_dataset(data, seed=(0 if split in _DRAWN else None) if seed is None else seed, subset=subset)
@@ -86,7 +86,7 @@ _DRAWN = ("train", "validation", "test")
 
 def _chosen(images: Dataset, split: str | None) -> tuple[str, Sequence[Example]]:
     """What to measure on, and its examples: all where nothing is said and there is one split only, or no split."""
-    from fbnetv3_zoo.training.data import SPLITS, joined
+    from ..training.data import SPLITS, joined
 
     filled = [part for part in SPLITS if images[part]]
     if split == "all" or (split is None and filled == ["test"]):
@@ -143,7 +143,7 @@ def _print_summary(split: str, found: Evaluation) -> None:
 def _print_classes(rows: tuple[ClassAccuracy, ...]) -> None:
     from rich.cells import cell_len
 
-    from fbnetv3_zoo.training.answers import worst_first
+    from ..training.report.errors import worst_first
 
     names = {row.name: printable(row.name) for row in rows}
     width = max(5, *map(cell_len, names.values()))

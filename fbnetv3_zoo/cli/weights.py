@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fbnetv3_zoo.cli.common import Json, check_same, command_group, output_file, print_json, written
-from fbnetv3_zoo.cli.output import say, say_text
-from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.paths import check_place, read_lines
+from ..errors import ZooError
+from ..utils.paths import check_place, read_lines
+from .common import Json, check_same, command_group, output_file, print_json, written
+from .output import say, say_text
 
 if TYPE_CHECKING:
-    from fbnetv3_zoo.weights.store import Store
+    from ..weights.cache import Store
 
 app = command_group(
     """Published weights: list, fetch, verify, convert, describe; and the cache that they are kept in.
@@ -42,7 +42,7 @@ def list_(
 
     Example: fbnetv3 weights list "fbnetv3_*"
     """
-    from fbnetv3_zoo.weights.records import RECORDS, list_weights
+    from ..weights.registry import RECORDS, list_weights
 
     names = list_weights(pattern)
     if not names:
@@ -76,8 +76,8 @@ def fetch(
 
     Example: fbnetv3 weights fetch fbnetv3_e
     """
-    from fbnetv3_zoo.weights.fetch import fetch as get
-    from fbnetv3_zoo.weights.records import RECORDS, find_record
+    from ..weights.fetch import fetch as get
+    from ..weights.registry import RECORDS, find_record
 
     if bool(names) == all_:
         raise ZooError("name the weights to fetch, or give --all; `fbnetv3 weights list` shows them")
@@ -98,8 +98,8 @@ def verify(names: Names = None, cache: Cache = None, lock: Lock = None, as_json:
 
     Example: fbnetv3 weights verify
     """
-    from fbnetv3_zoo.weights.records import find_record
-    from fbnetv3_zoo.weights.upkeep import State, survey
+    from ..weights.cache_prune import State, survey
+    from ..weights.registry import find_record
 
     wanted = {find_record(name).name for name in names or ()}
     kept = [entry for entry in survey(_store(cache=cache, lock=lock)) if entry.state is not State.LEFTOVER]
@@ -123,10 +123,10 @@ def convert(
 
     Example: fbnetv3 weights convert run7/model_best.pth --model fbnetv3_b --output model.safetensors
     """
-    from fbnetv3_zoo import save
-    from fbnetv3_zoo.weights.foreign import read_any
-    from fbnetv3_zoo.weights.pretrained import Wanted
-    from fbnetv3_zoo.weights.records import find_network
+    from .. import save
+    from ..weights.pretrained import Wanted
+    from ..weights.registry import find_network
+    from ..weights.torch_checkpoint import read_any
 
     target = output or file.with_suffix(".safetensors")
     if target == file:
@@ -154,12 +154,12 @@ def card(
 
     Example: fbnetv3 weights card fbnetv3_b.ra2_in1k
     """
-    from fbnetv3_zoo.atomic import replacing
-    from fbnetv3_zoo.weights.card import model_card, record_card
-    from fbnetv3_zoo.weights.records import find_record
+    from ..utils.atomic_write import replacing
+    from ..weights.card import model_card, record_card
+    from ..weights.registry import find_record
 
     if Path(weights).suffix == ".safetensors":
-        from fbnetv3_zoo import load
+        from .. import load
 
         text = model_card(load(weights), licence=licence)
     elif licence is not None:
@@ -186,22 +186,22 @@ def prune(
 
     Example: fbnetv3 weights prune --dry-run
     """
-    from fbnetv3_zoo.weights.upkeep import prune as remove
+    from ..weights.cache_prune import prune as remove
 
     removed = remove(_store(cache=cache, lock=lock), everything=everything, dry_run=dry_run)
     _show(removed, as_json=as_json, nothing="nothing to remove")
 
 
 def _store(*, cache: Path | None = None, mirror: str | None = None, lock: Path | None = None) -> Store:
-    from fbnetv3_zoo.weights.store import Store
+    from ..weights.cache import Store
 
     given: dict[str, Any] = {"folder": cache, "mirror": mirror, "lock": lock}
     return Store(**{name: value for name, value in given.items() if value is not None})
 
 
 def _row(record: Any, kept: Path | None) -> dict[str, Any]:
-    from fbnetv3_zoo.cost import cost_of
-    from fbnetv3_zoo.plain import to_plain
+    from ..arch.cost import cost_of
+    from ..utils.serialization import to_plain
 
     return {
         "name": record.name,

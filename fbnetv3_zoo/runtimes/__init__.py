@@ -1,3 +1,3 @@
 """Model files opened on the runtime that their ending names: one file a runtime, imported when it is needed."""
 
-import fbnetv3_zoo.telemetry  # noqa: F401 - ahead of the libraries that it silences
+from ..utils import telemetry  # noqa: F401 - ahead of the libraries that it silences

@@ -13,10 +13,10 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
-from fbnetv3_zoo.errors import ZooError, printable
-from fbnetv3_zoo.preprocess import Preprocess
-from fbnetv3_zoo.recipe import Augmentation, AutoAugment, PolicyData, RandAugment
-from fbnetv3_zoo.training.data import Example
+from ..errors import ZooError, printable
+from ..preprocess import Preprocess
+from ..recipes import Augmentation, AutoAugment, PolicyData, RandAugment
+from .data import Example
 
 _POLICIES = {PolicyData.IMAGENET: v2.AutoAugmentPolicy.IMAGENET, PolicyData.CIFAR10: v2.AutoAugmentPolicy.CIFAR10}
 

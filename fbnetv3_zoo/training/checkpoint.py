@@ -20,16 +20,16 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from fbnetv3_zoo.atomic import replacing
-from fbnetv3_zoo.errors import Interrupted, ZooError, check_number, check_whole, in_short, shown
-from fbnetv3_zoo.marked import clear
-from fbnetv3_zoo.plain import json_text, parse_json
-from fbnetv3_zoo.recipe import ExponentialDecay, Recipe
-from fbnetv3_zoo.reproducible import in_order
-from fbnetv3_zoo.training.data.dataset import data_difference
-from fbnetv3_zoo.training.run import Epoch
-from fbnetv3_zoo.weights.files import parse
-from fbnetv3_zoo.weights.log import LOG
+from ..errors import Interrupted, ZooError, check_number, check_whole, in_short, shown
+from ..recipes import ExponentialDecay, Recipe
+from ..utils.atomic_write import replacing
+from ..utils.log import LOG
+from ..utils.safetensors_order import in_order
+from ..utils.serialization import json_text, parse_json
+from ..utils.temporary_folder import clear
+from ..weights.serialization import parse
+from .callbacks import Epoch
+from .data.dataset import data_difference
 
 FORMAT, VERSION = "fbnetv3_zoo.checkpoint", "3"
 _NAME = re.compile(r"epoch-(\d{4,})-step-(\d{6,})-([0-9a-f]{16})\.safetensors")

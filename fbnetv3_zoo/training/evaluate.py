@@ -16,12 +16,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from fbnetv3_zoo.errors import ZooError, check_type, check_whole, printable
-from fbnetv3_zoo.preprocess import Preprocess
-from fbnetv3_zoo.training.data import Example
-from fbnetv3_zoo.training.execution import OnBadImage
-from fbnetv3_zoo.training.loader import no_orphans
-from fbnetv3_zoo.training.world import World
+from ..errors import ZooError, check_type, check_whole, printable
+from ..preprocess import Preprocess
+from .data import Example
+from .distributed import World
+from .execution import OnBadImage
+from .loader import no_orphans
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from fbnetv3_zoo.errors import check_flag, check_number, check_type, check_whole
+from ..errors import check_flag, check_number, check_type, check_whole
 
 
 class Precision(Enum):

@@ -10,18 +10,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from fbnetv3_zoo.classify import Floats
-from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.model import FBNet
-from fbnetv3_zoo.recipe import Recipe
-from fbnetv3_zoo.training.augment import build_mixer
-from fbnetv3_zoo.training.execution import Execution, Precision
-from fbnetv3_zoo.training.loader import Batch
-from fbnetv3_zoo.training.losses import distilled_loss, map_distance
-from fbnetv3_zoo.training.optim import build_average, build_optimizer
-from fbnetv3_zoo.training.quantisation import follow_ranges
-from fbnetv3_zoo.training.teacher import Teacher, normalised
-from fbnetv3_zoo.training.world import World
+from ..classify import Floats
+from ..errors import ZooError
+from ..models.fbnet import FBNet
+from ..recipes import Recipe
+from .augment import build_mixer
+from .distributed import World
+from .execution import Execution, Precision
+from .loader import Batch
+from .losses import distilled_loss, map_distance
+from .optim import build_average, build_optimizer
+from .qat import follow_ranges
+from .teacher import Teacher, normalised
 
 _DTYPES = {Precision.BFLOAT16: torch.bfloat16, Precision.FLOAT16: torch.float16}
 

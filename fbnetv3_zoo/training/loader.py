@@ -18,14 +18,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.preprocess import Preprocess
-from fbnetv3_zoo.recipe import Recipe
-from fbnetv3_zoo.training.augment import Augmenter
-from fbnetv3_zoo.training.data import Example
-from fbnetv3_zoo.training.execution import Execution, OnBadImage
-from fbnetv3_zoo.training.world import World
-from fbnetv3_zoo.weights.log import LOG
+from ..errors import ZooError
+from ..preprocess import Preprocess
+from ..recipes import Recipe
+from ..utils.log import LOG
+from .augment import Augmenter
+from .data import Example
+from .distributed import World
+from .execution import Execution, OnBadImage
 
 _TRIES = 50
 """How many images in a row may be unreadable before the data as a whole is called unreadable."""

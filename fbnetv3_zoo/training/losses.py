@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from fbnetv3_zoo.recipe import Distillation
+from ..recipes import Distillation
 
 
 def distilled_loss(labels_loss: Tensor, logits: Tensor, teacher_logits: Tensor, distillation: Distillation) -> Tensor:

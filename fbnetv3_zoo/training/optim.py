@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from fbnetv3_zoo.recipe import SGD, AdamW, Recipe
-from fbnetv3_zoo.training.rmsprop import RMSPropTF
-from fbnetv3_zoo.weights.log import LOG
+from ..recipes import SGD, AdamW, Recipe
+from ..utils.log import LOG
+from .rmsprop import RMSPropTF
 
 Tensors: TypeAlias = tuple[Tensor, ...] | list[Tensor]
 

@@ -13,24 +13,24 @@ import torch.nn.functional as F
 from blake3 import blake3
 from torch import Tensor, nn
 
-from fbnetv3_zoo.classify import Floats
-from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.factory import create
-from fbnetv3_zoo.model import FBNet
-from fbnetv3_zoo.paths import read_file
-from fbnetv3_zoo.preprocess import Preprocess
-from fbnetv3_zoo.preprocess_tensors import grey
-from fbnetv3_zoo.runtimes.graph import open_graph
-from fbnetv3_zoo.runtimes.trial import LARGEST_MODEL
-from fbnetv3_zoo.training.classes import match_classes
-from fbnetv3_zoo.training.data import Dataset
-from fbnetv3_zoo.training.evaluate import Evaluation, evaluate
-from fbnetv3_zoo.training.execution import Execution
-from fbnetv3_zoo.training.world import World
-from fbnetv3_zoo.weights.files import load
-from fbnetv3_zoo.weights.log import LOG
-from fbnetv3_zoo.weights.records import RECORDS
-from fbnetv3_zoo.zoo import ARCHS
+from ..classify import Floats
+from ..errors import ZooError
+from ..factory import create
+from ..models.fbnet import FBNet
+from ..preprocess import Preprocess
+from ..preprocess.tensors import grey
+from ..runtimes.ort import open_graph
+from ..runtimes.sandbox import LARGEST_MODEL
+from ..utils.log import LOG
+from ..utils.paths import read_file
+from ..weights.registry import RECORDS
+from ..weights.serialization import load
+from ..zoo import ARCHS
+from .class_matching import match_classes
+from .data import Dataset
+from .distributed import World
+from .evaluate import Evaluation, evaluate
+from .execution import Execution
 
 TeacherSource: TypeAlias = "Teacher | nn.Module | str | Path"
 

@@ -1,3 +1,3 @@
 """Weights: this project's files, fitting them to a network, and foreign layouts."""
 
-import fbnetv3_zoo.telemetry  # noqa: F401 - ahead of the libraries that it silences
+from ..utils import telemetry  # noqa: F401 - ahead of the libraries that it silences

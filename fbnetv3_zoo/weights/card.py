@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from fbnetv3_zoo.cost import cost_of
-from fbnetv3_zoo.description import Description
-from fbnetv3_zoo.errors import printable
-from fbnetv3_zoo.model import FBNet
-from fbnetv3_zoo.weights.records import Record
+from ..arch.cost import cost_of
+from ..description import Description
+from ..errors import printable
+from ..models.fbnet import FBNet
+from .registry import Record
 
 _PAPERS = {
     "fbnet": "FBNet (arXiv 1812.03443)",

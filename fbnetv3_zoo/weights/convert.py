@@ -14,11 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fbnetv3_zoo.arch import Arch, Block
-from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.model import FBNet
-from fbnetv3_zoo.rows import Conv, InvertedResidual, PoolingHead
-from fbnetv3_zoo.weights.records import Layout, timm_form
+from ..arch import Arch, Block, Conv, InvertedResidual, PoolingHead
+from ..errors import ZooError
+from ..models.fbnet import FBNet
+from .registry import Layout, timm_form
 
 Names = Iterator[tuple[str, str]]
 

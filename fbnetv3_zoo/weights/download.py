@@ -12,9 +12,9 @@ from typing import IO
 
 import requests
 
-from fbnetv3_zoo.errors import ZooError, without_secrets
-from fbnetv3_zoo.weights.log import LOG
-from fbnetv3_zoo.weights.store import LARGEST_FILE
+from ..errors import ZooError, without_secrets
+from ..utils.log import LOG
+from .cache import LARGEST_FILE
 
 _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 _LONGEST_PAUSE = 60.0

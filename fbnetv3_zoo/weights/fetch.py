@@ -13,19 +13,19 @@ from pathlib import Path
 
 from safetensors.torch import save as to_bytes
 
-from fbnetv3_zoo.description import Description
-from fbnetv3_zoo.errors import ZooError, without_secrets
-from fbnetv3_zoo.marked import clear
-from fbnetv3_zoo.reproducible import in_order
-from fbnetv3_zoo.weights import hub
-from fbnetv3_zoo.weights.convert import convert
-from fbnetv3_zoo.weights.download import Progress, download
-from fbnetv3_zoo.weights.files import entries_of, read_weights
-from fbnetv3_zoo.weights.fit import refuse_non_finite
-from fbnetv3_zoo.weights.foreign import parse_any
-from fbnetv3_zoo.weights.log import LOG
-from fbnetv3_zoo.weights.records import Record, Source
-from fbnetv3_zoo.weights.store import Kept, LockedFile, Store, StoreError, digest_of, sha256_of
+from ..description import Description
+from ..errors import ZooError, without_secrets
+from ..utils.log import LOG
+from ..utils.safetensors_order import in_order
+from ..utils.temporary_folder import clear
+from . import hub
+from .cache import Kept, LockedFile, Store, StoreError, digest_of, sha256_of
+from .convert import convert
+from .download import Progress, download
+from .registry import Record, Source
+from .serialization import entries_of, read_weights
+from .state_dict import refuse_non_finite
+from .torch_checkpoint import parse_any
 
 SOURCE_SHA256 = "source_sha256"
 """Entry of a kept file: the SHA-256 of the file that it was made from."""

@@ -6,9 +6,9 @@ import re
 from hashlib import sha256
 from pathlib import Path
 
-from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.paths import read_file
-from fbnetv3_zoo.weights.store import LARGEST_FILE
+from ..errors import ZooError
+from ..utils.paths import read_file
+from .cache import LARGEST_FILE
 
 FILE_NAME = "model.safetensors"
 

@@ -11,22 +11,22 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.description import Description
-from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.model import FBNet
-from fbnetv3_zoo.paths import exists
-from fbnetv3_zoo.preprocess import Preprocess
-from fbnetv3_zoo.weights import hub
-from fbnetv3_zoo.weights.address import identity_of
-from fbnetv3_zoo.weights.convert import convert
-from fbnetv3_zoo.weights.fetch import read
-from fbnetv3_zoo.weights.files import describe, parse, read_weights, same_weights
-from fbnetv3_zoo.weights.fit import assemble, skeleton
-from fbnetv3_zoo.weights.foreign import PICKLED, read_any
-from fbnetv3_zoo.weights.records import RECORDS, Record, Source, find_record, timm_form
-from fbnetv3_zoo.weights.store import Store, sha256_of
-from fbnetv3_zoo.zoo import ARCHS
+from ..arch import Arch
+from ..description import Description
+from ..errors import ZooError
+from ..models.fbnet import FBNet
+from ..preprocess import Preprocess
+from ..utils.paths import exists
+from ..zoo import ARCHS
+from . import hub
+from .cache import Store, sha256_of
+from .convert import convert
+from .fetch import read
+from .registry import RECORDS, Record, Source, find_record, timm_form
+from .serialization import describe, parse, read_weights, same_weights
+from .state_dict import assemble, skeleton
+from .torch_checkpoint import PICKLED, read_any
+from .url import identity_of
 
 _REMOTE = ("hf-hub:", "http://", "https://")
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fbnetv3_zoo.atomic import replacing_together, scratch
-from fbnetv3_zoo.model import FBNet
-from fbnetv3_zoo.weights import hub
-from fbnetv3_zoo.weights.card import model_card
-from fbnetv3_zoo.weights.files import save
+from ..models.fbnet import FBNet
+from ..utils.atomic_write import replacing_together, scratch
+from . import hub
+from .card import model_card
+from .serialization import save
 
 
 def save_pretrained(model: FBNet, folder: str | Path, *, licence: str | None = None) -> None:

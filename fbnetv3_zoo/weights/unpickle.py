@@ -2,8 +2,8 @@
 
 The checkpoint is its standard input, a file. It writes the checkpoint's state dict as safetensors to its standard
 output, a file too, names unchanged, or ends with exit code 3 and one line on standard error.
-:mod:`fbnetv3_zoo.weights.foreign` starts it; nothing else unpickles. It runs under limits of memory, processor time and
-file size, reads with ``weights_only=True``, and ends when the process PARENT has.
+:mod:`fbnetv3_zoo.weights.torch_checkpoint` starts it; nothing else unpickles. It runs under limits of memory, processor
+time and file size, reads with ``weights_only=True``, and ends when the process PARENT has.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import IO, Any
 
-from fbnetv3_zoo.errors import ZooError
+from ..errors import ZooError
 
 REFUSED = 3
 _TORCH_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # how torch.save began its files before version 1.6
@@ -82,7 +82,7 @@ def _read(source: IO[bytes], target: IO[bytes]) -> None:
     import torch
     from safetensors.torch import save
 
-    from fbnetv3_zoo.weights.convert import unwrap
+    from .convert import unwrap
 
     size = os.fstat(source.fileno()).st_size
     _limit(size)

@@ -7,11 +7,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from types import MappingProxyType
 
-from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.plain import find
-from fbnetv3_zoo.zoo import fbnet, fbnetv2, fbnetv3
-from fbnetv3_zoo.zoo.published import PUBLISHED, Published
+from ..arch import Arch
+from ..errors import ZooError
+from ..utils.serialization import find
+from . import fbnet, fbnetv2, fbnetv3
+from .published import PUBLISHED, Published
 
 __all__ = ["ARCHS", "PUBLISHED", "Published", "find_arch", "list_models"]
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.rows import Activation, Conv, InvertedResidual, Skip
+from ..arch import Activation, Arch, Conv, InvertedResidual, Skip
 
 RELU = Activation.RELU
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.rows import Activation, Conv, InvertedResidual, PoolingHead, Row, Skip, SqueezeExcite
+from ..arch import Activation, Arch, Conv, InvertedResidual, PoolingHead, Row, Skip, SqueezeExcite
 
 RELU, HSWISH = Activation.RELU, Activation.HARD_SWISH
 NO, SE = None, SqueezeExcite(reduces="expanded")

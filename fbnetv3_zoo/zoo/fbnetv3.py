@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.rows import Activation, Conv, InvertedResidual, PoolingHead, SqueezeExcite
+from ..arch import Activation, Arch, Conv, InvertedResidual, PoolingHead, SqueezeExcite
 
 HSWISH = Activation.HARD_SWISH
 NO, SE = None, SqueezeExcite(reduces="input")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 
-import fbnetv3_zoo.telemetry  # noqa: F401 - ahead of the libraries that it silences
 from fbnetv3_zoo.errors import ZooError, nearest
-from fbnetv3_zoo.search.executors.in_process import InProcess
-from fbnetv3_zoo.search.executors.local_pool import LocalPool
-from fbnetv3_zoo.search.executors.on_ray import OnRay
-from fbnetv3_zoo.search.trials import Executor
+from fbnetv3_zoo.utils import telemetry  # noqa: F401 - ahead of the libraries that it silences
+
+from ..evaluation.trial import Executor
+from .in_process import InProcess
+from .local_pool import LocalPool
+from .ray.executor import OnRay
 
 __all__ = ["InProcess", "LocalPool", "OnRay", "find_executor"]
 

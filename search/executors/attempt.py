@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fbnetv3_zoo.errors import Interrupted, ZooError
-from fbnetv3_zoo.search.executors.confine import TimeUp, alarm, computing_threads, memory_limit
-from fbnetv3_zoo.search.trials import Evaluator, Failure, Limits, Outcome, Task
+
+from ..evaluation.trial import Evaluator, Failure, Limits, Outcome, Task
+from .limits import TimeUp, alarm, computing_threads, memory_limit
 
 LONGEST_REASON = 300
 

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from fbnetv3_zoo.errors import check_whole
-from fbnetv3_zoo.search.executors.attempt import Confines, Waiting, attempt, check_tasks
-from fbnetv3_zoo.search.executors.confine import check_alarm, check_memory_limit
-from fbnetv3_zoo.search.trials import Evaluator, Limits, Outcome, Task
+
+from ..evaluation.trial import Evaluator, Limits, Outcome, Task
+from .attempt import Confines, Waiting, attempt, check_tasks
+from .limits import check_alarm, check_memory_limit
 
 
 @dataclass(frozen=True)

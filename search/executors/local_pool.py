@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from multiprocessing import connection
 
 from fbnetv3_zoo.errors import ZooError, check_whole
-from fbnetv3_zoo.search.executors.attempt import Attempt, Confines, Waiting, check_tasks, one_line
-from fbnetv3_zoo.search.executors.confine import check_memory_limit
-from fbnetv3_zoo.search.executors.pool_worker import Worker, late, lost
-from fbnetv3_zoo.search.trials import Evaluator, Limits, Outcome, Task
+
+from ..evaluation.trial import Evaluator, Limits, Outcome, Task
+from .attempt import Attempt, Confines, Waiting, check_tasks, one_line
+from .limits import check_memory_limit
+from .pool_worker import Worker, late, lost
 
 STILLBORN = 40  # so many workers in a row that are killed before they are ready are no accident
 EXITED = 10  # and one that ends by itself counts as much as so many

@@ -12,9 +12,10 @@ from multiprocessing import connection, get_context, parent_process
 from typing import Literal
 
 from fbnetv3_zoo.errors import Interrupted
-from fbnetv3_zoo.search.executors.attempt import Attempt, Confines, attempt, one_line, overdue
-from fbnetv3_zoo.search.executors.confine import thread_settings
-from fbnetv3_zoo.search.trials import Evaluator, Failure, Task
+
+from ..evaluation.trial import Evaluator, Failure, Task
+from .attempt import Attempt, Confines, attempt, one_line, overdue
+from .limits import thread_settings
 
 State = Literal["starting", "loading", "idle", "busy"]
 Pipe = connection.Connection

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fbnetv3_zoo.search.charts import amounts, label, legend, shares, whole
-from fbnetv3_zoo.search.options import Dimension
-from fbnetv3_zoo.search.supernet.record import SupernetRecord
-from fbnetv3_zoo.training.drawing import FAINT, FIRST, SECOND, colour, drawing
+from fbnetv3_zoo.report.svg import FAINT, FIRST, SECOND, colour, drawing
+
+from ..report.charts import amounts, label, legend, shares, whole
+from ..space import Dimension
+from .result import SupernetRecord
 
 Doubles = npt.NDArray[np.float64]
 NAMED = 0.1

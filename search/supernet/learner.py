@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from fbnetv3_zoo.search.supernet.expected import CostTables, ExpectedCost
-from fbnetv3_zoo.search.supernet.likely import extremes
-from fbnetv3_zoo.search.supernet.net import Supernet
-from fbnetv3_zoo.search.supernet.plan import Absolute, Product, SupernetPlan
+from fbnetv3_zoo.training.distributed import World
 from fbnetv3_zoo.training.execution import Execution
 from fbnetv3_zoo.training.learner import Learner
 from fbnetv3_zoo.training.loader import Batch, seed_of
-from fbnetv3_zoo.training.world import World
+
+from .decoding import extremes
+from .expected_cost import CostTables, ExpectedCost
+from .plan import Absolute, Product, SupernetPlan
+from .supernet import Supernet
 
 _LEAST = 2.72
 """The cost of which the logarithm is taken is at least this, so that its powers have a slope."""

@@ -11,13 +11,13 @@ from types import MappingProxyType
 from typing import TypeAlias
 
 from fbnetv3_zoo.errors import ZooError, check_number, check_type, check_whole, nearest
-from fbnetv3_zoo.plain import find, from_json, to_json
-from fbnetv3_zoo.recipe import SGD, Augmentation, CosineDecay, Recipe
-from fbnetv3_zoo.recipes import RECIPES
-from fbnetv3_zoo.search.costs import Bound, parse_constraint
-from fbnetv3_zoo.search.supernet.expected import COSTS
-from fbnetv3_zoo.search.supernet.layers import LayerSpace
-from fbnetv3_zoo.search.supernet.spaces import TINY_DMASKING, TINY_DNAS, V1, V2
+from fbnetv3_zoo.recipes import RECIPES, SGD, Augmentation, CosineDecay, Recipe
+from fbnetv3_zoo.utils.serialization import find, from_json, to_json
+
+from ..space import Bound, parse_constraint
+from .expected_cost import COSTS
+from .presets import TINY_DMASKING, TINY_DNAS, V1, V2
+from .space import LayerSpace
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,25 +9,14 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from fbnetv3_zoo.cost import cost_of
-from fbnetv3_zoo.plain import to_plain
-from fbnetv3_zoo.search.report_words import amount, bounds, bounds_text, counted, value_of
-from fbnetv3_zoo.search.sketch import EXPLAINED, sketch
-from fbnetv3_zoo.search.supernet import charts
-from fbnetv3_zoo.search.supernet.record import Drawn, SupernetRecord
-from fbnetv3_zoo.training.page import (
-    Html,
-    facts,
-    figures,
-    name,
-    page,
-    paragraph,
-    section,
-    table,
-    text,
-    tiles,
-    write_page,
-)
+from fbnetv3_zoo.arch.cost import cost_of
+from fbnetv3_zoo.report.page import Html, facts, figures, name, page, paragraph, section, table, text, tiles, write_page
+from fbnetv3_zoo.utils.serialization import to_plain
+
+from ..report.arch_diagram import EXPLAINED, sketch
+from ..report.formatting import amount, bounds, bounds_text, counted, value_of
+from . import charts
+from .result import Drawn, SupernetRecord
 
 
 def write_report(record: SupernetRecord, path: str | Path) -> None:

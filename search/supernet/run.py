@@ -11,27 +11,28 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from fbnetv3_zoo.arch.latency import LatencyTable
 from fbnetv3_zoo.errors import ZooError, printable
-from fbnetv3_zoo.latency import LatencyTable
-from fbnetv3_zoo.paths import check_outside
-from fbnetv3_zoo.search.supernet.expected import CostTables
-from fbnetv3_zoo.search.supernet.learner import SupernetLearner
-from fbnetv3_zoo.search.supernet.likely import Doubles, check_target, draw, likeliest
-from fbnetv3_zoo.search.supernet.net import Supernet
-from fbnetv3_zoo.search.supernet.plan import SupernetPlan
-from fbnetv3_zoo.search.supernet.record import Drawn, SupernetEpoch, SupernetRecord
-from fbnetv3_zoo.training.alone import claimed, own_randomness
 from fbnetv3_zoo.training.checkpoint import Checkpoints, Progress, restore
 from fbnetv3_zoo.training.data import Dataset
 from fbnetv3_zoo.training.data.dataset import take
+from fbnetv3_zoo.training.data.image_headers import look_before_run
+from fbnetv3_zoo.training.distributed import World, usable
 from fbnetv3_zoo.training.evaluate import Evaluation, evaluate
 from fbnetv3_zoo.training.execution import Execution, Precision
-from fbnetv3_zoo.training.headers import look_before_run
-from fbnetv3_zoo.training.interrupt import Termination
 from fbnetv3_zoo.training.loader import Batch, TrainingBatches, seed_of
-from fbnetv3_zoo.training.loop import EXPLODED
 from fbnetv3_zoo.training.optim import warn_of_long_average
-from fbnetv3_zoo.training.world import World, usable
+from fbnetv3_zoo.training.preemption import Termination
+from fbnetv3_zoo.training.run_folder import claimed, own_randomness
+from fbnetv3_zoo.training.trainer import EXPLODED
+from fbnetv3_zoo.utils.paths import check_outside
+
+from .decoding import Doubles, check_target, draw, likeliest
+from .expected_cost import CostTables
+from .learner import SupernetLearner
+from .plan import SupernetPlan
+from .result import Drawn, SupernetEpoch, SupernetRecord
+from .supernet import Supernet
 
 
 class SupernetObserver:

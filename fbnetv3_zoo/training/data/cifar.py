@@ -13,13 +13,13 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
-from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.paths import is_file
-from fbnetv3_zoo.training.data.dataset import Dataset, Example, Examples, Integers, Names, Split
-from fbnetv3_zoo.training.data.digits import ArrayReader
-from fbnetv3_zoo.training.data.listing import unreadable
-from fbnetv3_zoo.training.data.pickled import read_plain
-from fbnetv3_zoo.training.data.splitting import check_seed
+from ...errors import ZooError
+from ...utils.paths import is_file
+from .dataset import Dataset, Example, Examples, Integers, Names, Split
+from .digits import ArrayReader
+from .listing import unreadable
+from .safe_pickle import read_plain
+from .splitting import check_seed
 
 Bytes = npt.NDArray[np.uint8]
 _PIXELS = 3 * 32 * 32

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from fbnetv3_zoo.images import LeastSize
-from fbnetv3_zoo.preprocess import Preprocess
+from ...images import LeastSize
+from ...preprocess import Preprocess
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -35,7 +35,7 @@ def composed(name: str) -> str:
 
 
 class Reader(Protocol):
-    """Reads one image; with ``at_least`` it may come smaller, as :func:`~fbnetv3_zoo.images.decode_image` says.
+    """Reads one image; with ``at_least`` it may come smaller, as :func:`~fbnetv3_zoo.images.reading.decode_image` says.
 
     Whatever keeps an image from being read is a :class:`~fbnetv3_zoo.errors.ZooError` that names it.
     """

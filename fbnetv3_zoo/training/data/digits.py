@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from fbnetv3_zoo.preprocess import LeastSize
-from fbnetv3_zoo.training.data.dataset import Dataset, Example
-from fbnetv3_zoo.training.data.splitting import split_by_seed
+from ...preprocess import LeastSize
+from .dataset import Dataset, Example
+from .splitting import split_by_seed
 
 
 def digits(*, seed: int = 0) -> Dataset:

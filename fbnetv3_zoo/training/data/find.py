@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fbnetv3_zoo.paths import is_folder
-from fbnetv3_zoo.training.data.cifar import cifar, find_cifar
-from fbnetv3_zoo.training.data.dataset import Dataset
-from fbnetv3_zoo.training.data.digits import digits
-from fbnetv3_zoo.training.data.folder import folder
-from fbnetv3_zoo.training.data.shards import has_shards, shards
-from fbnetv3_zoo.training.data.subset import Subset, load_subset
+from ...utils.paths import is_folder
+from .cifar import cifar, find_cifar
+from .dataset import Dataset
+from .digits import digits
+from .folder import folder
+from .shards import has_shards, shards
+from .subset import Subset, load_subset
 
 
 def find_dataset(source: str | Path, *, seed: int | None = 0, subset: Subset | str | Path | None = None) -> Dataset:

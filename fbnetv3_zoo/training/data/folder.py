@@ -9,14 +9,14 @@ from types import MappingProxyType
 
 import numpy as np
 
-from fbnetv3_zoo import paths
-from fbnetv3_zoo.errors import ZooError, first_few, printable
-from fbnetv3_zoo.preprocess import IMAGENET_MEAN, IMAGENET_STD
-from fbnetv3_zoo.training.data.dataset import SPLITS, Dataset, Example, Examples, Integers, Names, Split, composed
-from fbnetv3_zoo.training.data.files import FolderOrigin, first_of_equal
-from fbnetv3_zoo.training.data.listing import folders_in, images_in, look_into, tell, tell_left_out
-from fbnetv3_zoo.training.data.splits import class_places, find_splits, tell_unlabelled
-from fbnetv3_zoo.training.data.splitting import hold_out_by_seed, split_by_seed
+from ...errors import ZooError, first_few, printable
+from ...preprocess import IMAGENET_MEAN, IMAGENET_STD
+from ...utils import paths
+from .dataset import SPLITS, Dataset, Example, Examples, Integers, Names, Split, composed
+from .image_files import FolderOrigin, first_of_equal
+from .listing import folders_in, images_in, look_into, tell, tell_left_out
+from .splits import class_places, find_splits, tell_unlabelled
+from .splitting import hold_out_by_seed, split_by_seed
 
 
 def folder(path: str | Path, *, seed: int | None = 0) -> Dataset:

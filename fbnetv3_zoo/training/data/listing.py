@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fbnetv3_zoo.errors import ZooError, first_few, printable
-from fbnetv3_zoo.images import FORMATS
-from fbnetv3_zoo.training.data.dataset import composed
-from fbnetv3_zoo.weights.log import LOG
+from ...errors import ZooError, first_few, printable
+from ...images import FORMATS
+from ...utils.log import LOG
+from .dataset import composed
 
 SUFFIXES = {
     "AVIF": (".avif",),
@@ -25,7 +25,7 @@ SUFFIXES = {
     "TIFF": (".tif", ".tiff"),
     "WEBP": (".webp",),
 }
-"""Usual endings of the kinds of file that Pillow may read (:data:`~fbnetv3_zoo.images.FORMATS`)."""
+"""Usual endings of the kinds of file that Pillow may read (:data:`~fbnetv3_zoo.images.reading.FORMATS`)."""
 
 IMAGE_SUFFIXES = frozenset(suffix for kind in FORMATS for suffix in SUFFIXES.get(kind, ()))
 

@@ -14,15 +14,15 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-from fbnetv3_zoo.errors import ZooError, first_few, printable
-from fbnetv3_zoo.images import MAX_BYTES, LeastSize, decode_image
-from fbnetv3_zoo.paths import exists, read_lines
-from fbnetv3_zoo.training.data.dataset import Dataset, Examples, Integers, Names, Split
-from fbnetv3_zoo.training.data.folder import divided, photos
-from fbnetv3_zoo.training.data.listing import folders_in, is_debris, unreadable
-from fbnetv3_zoo.training.data.splits import class_places, named_splits, split_of_file, tell_unlabelled
-from fbnetv3_zoo.training.data.splitting import split_by_seed
-from fbnetv3_zoo.training.data.tars import UNLABELLED, Faults, samples_in
+from ...errors import ZooError, first_few, printable
+from ...images import MAX_BYTES, LeastSize, decode_image
+from ...utils.paths import exists, read_lines
+from .dataset import Dataset, Examples, Integers, Names, Split
+from .folder import divided, photos
+from .listing import folders_in, is_debris, unreadable
+from .splits import class_places, named_splits, split_of_file, tell_unlabelled
+from .splitting import split_by_seed
+from .tars import UNLABELLED, Faults, samples_in
 
 _TAR = re.compile(r"[^.].*\.(tar(\.\w+)?|tgz)", re.IGNORECASE)  # compressed ones are found, too, and refused by name
 _MOST_OPEN = 200

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from fbnetv3_zoo.errors import ZooError, first_few, printable
-from fbnetv3_zoo.training.data.dataset import SPLITS, Split, composed
-from fbnetv3_zoo.training.data.listing import Inside, folders_in, is_run, look_into, tell
+from ...errors import ZooError, first_few, printable
+from .dataset import SPLITS, Split, composed
+from .listing import Inside, folders_in, is_run, look_into, tell
 
 SPELLINGS: Mapping[Split, tuple[str, ...]] = {
     "train": ("train", "training", "trn"),

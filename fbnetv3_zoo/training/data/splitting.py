@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
-from fbnetv3_zoo.errors import SHOWN, ZooError, check_whole, first_few
-from fbnetv3_zoo.training.data.dataset import SPLITS, Integers, Split
+from ...errors import SHOWN, ZooError, check_whole, first_few
+from .dataset import SPLITS, Integers, Split
 
 
 def split_by_seed(

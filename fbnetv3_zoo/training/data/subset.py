@@ -10,11 +10,11 @@ from types import MappingProxyType
 
 import numpy as np
 
-from fbnetv3_zoo.errors import ZooError, check_whole, first_few, printable
-from fbnetv3_zoo.paths import LARGEST_TEXT, read_file
-from fbnetv3_zoo.plain import from_json, to_json
-from fbnetv3_zoo.training.data.dataset import Dataset, Example, Integers, Split, composed, keys_of, labels_of, take
-from fbnetv3_zoo.training.data.splitting import check_seed
+from ...errors import ZooError, check_whole, first_few, printable
+from ...utils.paths import LARGEST_TEXT, read_file
+from ...utils.serialization import from_json, to_json
+from .dataset import Dataset, Example, Integers, Split, composed, keys_of, labels_of, take
+from .splitting import check_seed
 
 
 @dataclass(frozen=True, slots=True)

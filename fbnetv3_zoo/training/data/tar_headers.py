@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from fbnetv3_zoo.errors import ZooError, printable
+from ...errors import ZooError, printable
 
 BLOCK = 512
 _REGULAR, _WITHOUT_CONTENTS = (b"0", b"\0", b"7"), (b"1", b"2", b"3", b"4", b"5", b"6")

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 
-from fbnetv3_zoo import plain
-from fbnetv3_zoo.errors import ZooError, first_few, printable
-from fbnetv3_zoo.training.data.listing import IMAGE_SUFFIXES, is_debris, unreadable
-from fbnetv3_zoo.training.data.tar_headers import entries_of
+from ...errors import ZooError, first_few, printable
+from ...utils import serialization as plain
+from .listing import IMAGE_SUFFIXES, is_debris, unreadable
+from .tar_headers import entries_of
 
 EXTENSIONS = tuple(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))
 MOST_CLASSES = 100_000

@@ -1,0 +1,1 @@
+"""Images with boxes in COCO's format, read and checked."""

@@ -1,0 +1,1 @@
+"""detectron2's side: backbones, heads and configurations for its unmodified tools."""

@@ -1,0 +1,15 @@
+"""For ``DETECTRON2_ENV_MODULE``: detectron2 imports this module by itself and calls :func:`setup_environment`.
+
+DETECTRON2_ENV_MODULE=fbnetv3_zoo.detection.detectron2.environment python tools/train_net.py --config-file ...
+"""
+
+from __future__ import annotations
+
+
+def setup_environment() -> None:
+    """Make ``MODEL.FBNETV3`` part of every configuration that detectron2 makes from now on."""
+    from detectron2.config.defaults import _C
+
+    from .modules import add_fbnetv3_config
+
+    add_fbnetv3_config(_C)

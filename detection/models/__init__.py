@@ -1,0 +1,1 @@
+"""Detectors as values and modules, their checkpoints and files."""

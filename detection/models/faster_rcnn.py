@@ -1,0 +1,248 @@
+"""Detectors on torchvision alone: Faster R-CNN with a conv4 backbone (C4) or a feature pyramid (FPN), Mask R-CNN.
+
+torchvision's conventions hold: a model takes a list of RGB images (3, height, width) in [0, 1] of any sizes and, in
+training, targets with boxes (x0, y0, x1, y1) in pixels and labels from 1 on; label 0 is the background.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+from torchvision.models.detection import FasterRCNN, MaskRCNN
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+from torchvision.ops.poolers import LevelMapper
+
+from fbnetv3_zoo.arch import Arch
+from fbnetv3_zoo.errors import ZooError, check_number, check_type, check_whole
+from fbnetv3_zoo.factory import create
+from fbnetv3_zoo.models.fbnet import FBNet
+
+from .detector import split
+from .modules import BoxHead, BoxPredictor, RegionHead, Trunk, freeze_norms, freeze_stages, take_weights
+from .presets import DETECTORS
+
+_PYRAMID = (4, 8, 16, 32)
+_PUBLISHED_MEAN = (123.675 / 255, 116.28 / 255, 103.53 / 255)
+_PUBLISHED_STD = (1 / 255, 1 / 255, 1 / 255)
+
+
+# What a file may ask for: far above what is of use, far below what fills a machine.
+_MOST = {
+    "min_size": 10_000, "max_size": 10_000, "proposals": 100_000, "proposals_in_training": 100_000,
+    "regions_in_training": 100_000, "pooled": 64, "detections": 100_000,
+}  # fmt: skip
+_MOST_ANCHORS = 100
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is not the network of a detector.
+
+    Images are scaled so that the shorter side has ``min_size`` pixels, the longer at most ``max_size``. Anchors have
+    the areas of squares of ``anchor_sizes`` pixels in every one of ``aspect_ratios`` (height / width). ``proposals``
+    are kept after suppression when the model is used, ``proposals_in_training`` when it is trained; each is pooled to
+    ``pooled`` x ``pooled``, and ``regions_in_training`` of an image are drawn to learn from. Anchors, pooling and
+    training are those of the published detectors, 75 proposals those of the paper (FBNetV3, section 5.3). Of what is
+    found, the ``detections`` best with a score above ``score_threshold`` are given. docs/detection.md has a table.
+    """
+
+    min_size: int = 800
+    max_size: int = 1333
+    anchor_sizes: tuple[int, ...] = (32, 64, 96, 128, 160)
+    aspect_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    proposals: int = 75
+    proposals_in_training: int = 2000
+    regions_in_training: int = 512
+    pooled: int = 6
+    score_threshold: float = 0.05
+    detections: int = 100
+
+    def __post_init__(self) -> None:
+        for field, most in _MOST.items():
+            check_whole(f"Settings.{field}", getattr(self, field), at_most=most)
+        for field, largest in (("anchor_sizes", _MOST["max_size"]), ("aspect_ratios", 100)):
+            values = getattr(self, field)
+            check_type(f"Settings.{field}", values, tuple, "a tuple of numbers")
+            if not 1 <= len(values) <= _MOST_ANCHORS:
+                raise ZooError(
+                    f"Settings: give at least one of anchor_sizes and one of aspect_ratios, and at most {_MOST_ANCHORS}"
+                )
+            for number, value in enumerate(values):
+                check_number(f"Settings.{field}[{number}]", value, at_least=0.01, at_most=largest)
+        check_number("Settings.score_threshold", self.score_threshold, at_least=0, at_most=1)
+
+    def _rcnn(self) -> dict[str, Any]:
+        return {
+            "min_size": self.min_size,
+            "max_size": self.max_size,
+            "rpn_post_nms_top_n_train": self.proposals_in_training,
+            "rpn_post_nms_top_n_test": self.proposals,
+            "box_batch_size_per_image": self.regions_in_training,
+            "box_score_thresh": self.score_threshold,
+            "box_detections_per_img": self.detections,
+        }
+
+
+class Backbone(nn.Module):
+    """A trunk as torchvision wants it: an ordered dict of maps, and the channels they share."""
+
+    def __init__(self, trunk: Trunk, pyramid: FeaturePyramidNetwork | None = None) -> None:
+        super().__init__()
+        self.trunk = trunk
+        widths = [*trunk.channels.values()]
+        self.out_channels = widths[-1]
+        if pyramid is not None:
+            self.pyramid = pyramid
+            self.out_channels = pyramid.layer_blocks[0][0].out_channels
+
+    def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:  # noqa: D102
+        maps = OrderedDict(self.trunk(images))
+        pyramid: OrderedDict[str, Tensor] = self.pyramid(maps) if hasattr(self, "pyramid") else maps
+        return pyramid
+
+
+def faster_rcnn_c4(
+    model: str | Path | Arch | FBNet, *, num_classes: int, pretrained: bool | str | Path = False, freeze_at: int = 0,
+    fixed_norms: bool = False, settings: Settings = Settings(),
+) -> FasterRCNN:  # fmt: skip
+    """Faster R-CNN whose trunk ends at stride 16; what comes after it in the network is run on every region.
+
+    Args:
+        model: a network as of :func:`fbnetv3_zoo.create`, padded symmetrically; one with its weights
+            (:class:`fbnetv3_zoo.FBNet`); or a published detector (``"fbnetv3_a_detector"``; a family of its own, see
+            :data:`fbnetv3_zoo.detection.DETECTORS`).
+        num_classes: kinds of objects, without the background.
+        pretrained: ImageNet weights for trunk and box head, as of :func:`fbnetv3_zoo.create`. A published detector
+            takes its checkpoint by :func:`fbnetv3_zoo.detection.load_published`.
+        freeze_at: so many of the trunk's first stages keep their weights and statistics; needs ``pretrained``.
+        fixed_norms: batch norms of trunk and box head keep theirs; needs ``pretrained``. Otherwise they learn.
+        settings: sizes, anchors, numbers of proposals.
+
+    Returns the model in training mode. Raises :class:`ZooError` for what does not fit.
+    """
+    check_whole("num_classes", num_classes)
+    published = isinstance(model, str) and model in DETECTORS
+    _check_frozen(model, pretrained, freeze_at, fixed_norms, published)
+    if published:
+        detector, source = DETECTORS[str(model)], None
+    else:
+        source = _source(model, pretrained)
+        detector = split(source.arch)
+    trunk, head = Trunk(detector.trunk_blocks, (detector.stride,)), BoxHead(detector.box_blocks)
+    if source is not None:
+        take_weights([trunk.stages, head.stages], source)
+    if fixed_norms:
+        freeze_norms(trunk)
+        freeze_norms(head)
+    freeze_stages(trunk, freeze_at)
+    anchors = AnchorGenerator((settings.anchor_sizes,), (settings.aspect_ratios,))
+    return FasterRCNN(
+        Backbone(trunk),
+        rpn_anchor_generator=anchors,
+        rpn_head=RegionHead(detector.rpn_blocks, anchors.num_anchors_per_location()[0]),
+        box_roi_pool=_pool(trunk, settings.pooled, sampling_ratio=0),
+        box_head=head,
+        box_predictor=BoxPredictor(head.out_channels, num_classes),
+        **_colours(source),
+        **settings._rcnn(),
+    )
+
+
+def faster_rcnn_fpn(
+    model: str | Path | Arch | FBNet, *, num_classes: int, pretrained: bool | str | Path = False, freeze_at: int = 0,
+    fixed_norms: bool = False, settings: Settings = Settings(proposals=1000),
+) -> FasterRCNN:  # fmt: skip
+    """Faster R-CNN on a feature pyramid of 256 channels over strides 4 to 32 (arXiv 1612.03144), and a fifth map.
+
+    The arguments are those of :func:`faster_rcnn_c4`, published detectors apart. Of ``settings``, anchors and pooling
+    are torchvision's own for pyramids (one size a map: 32, 64, 128, 256, 512; 7 x 7) and not read.
+    """
+    backbone, colours = _pyramid(model, pretrained, freeze_at, fixed_norms)
+    return FasterRCNN(backbone, 1 + num_classes, **_pyramid_parts(backbone), **colours, **settings._rcnn())
+
+
+def mask_rcnn_fpn(
+    model: str | Path | Arch | FBNet, *, num_classes: int, pretrained: bool | str | Path = False, freeze_at: int = 0,
+    fixed_norms: bool = False, settings: Settings = Settings(proposals=1000),
+) -> MaskRCNN:  # fmt: skip
+    """Mask R-CNN (arXiv 1703.06870) on the pyramid of :func:`faster_rcnn_fpn`; targets have masks too."""
+    backbone, colours = _pyramid(model, pretrained, freeze_at, fixed_norms)
+    return MaskRCNN(
+        backbone, 1 + num_classes, mask_roi_pool=_pool(backbone.trunk, 14, sampling_ratio=2),
+        **_pyramid_parts(backbone), **colours, **settings._rcnn(),
+    )  # fmt: skip
+
+
+def use_true_strides(pool: MultiScaleRoIAlign) -> None:
+    """Let ``pool`` take each map by the stride in its name.
+
+    torchvision infers the strides from the first image that it sees, for ever: wrongly where that is a very flat one.
+    """
+    strides = [int(name.removeprefix("stride")) for name in pool.featmap_names]
+    levels = [int(math.log2(stride)) for stride in strides]
+    pool.scales = [1 / stride for stride in strides]
+    pool.map_levels = LevelMapper(levels[0], levels[-1], pool.canonical_scale, pool.canonical_level)
+
+
+def _pool(trunk: Trunk, size: int, *, sampling_ratio: int) -> MultiScaleRoIAlign:
+    pool = MultiScaleRoIAlign([*trunk.channels], size, sampling_ratio)
+    use_true_strides(pool)
+    return pool
+
+
+def _source(model: str | Path | Arch | FBNet, pretrained: bool | str | Path) -> FBNet:
+    return model if isinstance(model, FBNet) else create(model, pretrained=pretrained)
+
+
+def _pyramid(
+    model: str | Path | Arch | FBNet, pretrained: bool | str | Path, freeze_at: int, fixed_norms: bool
+) -> tuple[Backbone, dict[str, Any]]:
+    _check_frozen(model, pretrained, freeze_at, fixed_norms, published=False)
+    if isinstance(model, str) and model in DETECTORS:
+        raise ZooError(f"{model} has no map of stride 32; faster_rcnn_c4 builds it")
+    source = _source(model, pretrained)
+    arch = source.arch.with_symmetric_padding()
+    blocks = [block for block in arch.blocks if block.stage < arch.trunk_depth]
+    trunk = Trunk(blocks, _PYRAMID)
+    take_weights([trunk.stages], source)
+    if fixed_norms:
+        freeze_norms(trunk)
+    freeze_stages(trunk, freeze_at)
+    pyramid = FeaturePyramidNetwork([*trunk.channels.values()], 256, extra_blocks=LastLevelMaxPool())
+    return Backbone(trunk, pyramid), _colours(source)
+
+
+def _pyramid_parts(backbone: Backbone) -> dict[str, Any]:
+    sizes = tuple((size,) for size in (32, 64, 128, 256, 512))
+    return {
+        "rpn_anchor_generator": AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * len(sizes)),
+        "box_roi_pool": _pool(backbone.trunk, 7, sampling_ratio=2),
+    }
+
+
+def _check_frozen(
+    model: object, pretrained: bool | str | Path, freeze_at: int, fixed_norms: bool, published: bool
+) -> None:
+    if isinstance(model, FBNet) and pretrained is not False:
+        raise ZooError(f"{model.arch.name} is given with its weights; leave pretrained out")
+    if published and pretrained is not False:
+        raise ZooError(f"{model}: a published detector's weights are a checkpoint of the whole; use load_published()")
+    if pretrained is False and not isinstance(model, FBNet) and (freeze_at or fixed_norms):
+        what = f"freeze_at={freeze_at}" if freeze_at else "fixed_norms"
+        raise ZooError(
+            f"{what} keeps weights and statistics as they are, and without pretrained weights they are random: "
+            f"give pretrained, or leave it out"
+        )
+
+
+def _colours(source: FBNet | None) -> dict[str, Any]:
+    if source is None:
+        return {"image_mean": list(_PUBLISHED_MEAN), "image_std": list(_PUBLISHED_STD)}
+    return {"image_mean": list(source.preprocess.mean), "image_std": list(source.preprocess.std)}

@@ -1,0 +1,154 @@
+"""A detector in one safetensors file that restores it whole, and what that file says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torchvision.models.detection import FasterRCNN
+
+from fbnetv3_zoo.arch import Arch
+from fbnetv3_zoo.errors import LARGEST, ZooError, check_number, nearest
+from fbnetv3_zoo.models.fbnet import FBNet
+from fbnetv3_zoo.utils.serialization import from_json, to_json
+from fbnetv3_zoo.weights.serialization import read_tensors, write_tensors
+from fbnetv3_zoo.weights.unwrap import effective_state, unwrapped
+
+from ..data.json_entries import is_unicode
+from .faster_rcnn import Settings, faster_rcnn_c4, faster_rcnn_fpn
+from .presets import DETECTORS
+
+FORMAT = "fbnetv3_zoo.detector"
+
+
+class Kind(Enum):
+    """How a detector uses its network: cut after stride 16, or with a feature pyramid."""
+
+    C4 = "c4"
+    FPN = "fpn"
+
+
+@dataclass(frozen=True)
+class DetectorSpec:
+    """What a detector is built from: a network (or ``published``, the name of a detector), classes and settings.
+
+    ``mean`` and ``std`` are the colours' that the network expects of images in [0, 1]; None: the network's own.
+    ``weights`` is the name of the published set that the network's weights are or began as, ``licence`` that set's SPDX
+    identifier; None where nobody told.
+    """
+
+    class_names: tuple[str, ...]
+    arch: Arch | None = None
+    published: str = ""
+    kind: Kind = Kind.C4
+    settings: Settings = Settings()
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    weights: str | None = None
+    licence: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.arch is None) == (not self.published):
+            raise ZooError("DetectorSpec: give a network (arch) or the name of a published detector, one of the two")
+        if self.published and self.published not in DETECTORS:
+            raise ZooError(f"unknown detector {self.published!r}{nearest(self.published, DETECTORS)}")
+        if not self.class_names:
+            raise ZooError("DetectorSpec.class_names is empty; name at least one kind of object")
+        for name in self.class_names:
+            if not isinstance(name, str) or not is_unicode(name):
+                raise ZooError(f"DetectorSpec.class_names has {name!r}, which is no Unicode text; write another")
+        if self.arch is not None and self.arch.in_channels != 3:
+            raise ZooError(f"DetectorSpec.arch takes {self.arch.in_channels} channels; detectors see images as RGB, 3")
+        if (self.mean is None) != (self.std is None):
+            raise ZooError("DetectorSpec: give both mean and std of the colours, or neither")
+        for field, values, least in (("mean", self.mean, -LARGEST), ("std", self.std, 1e-6)):
+            if values is not None and len(values) != 3:
+                raise ZooError(f"DetectorSpec.{field} has {len(values)} values; give one for each of R, G and B")
+            for value in values or ():
+                check_number(f"DetectorSpec.{field}", value, at_least=least)
+
+    @property
+    def network(self) -> str:
+        """The name of the network, or of the published detector."""
+        return self.published if self.arch is None else self.arch.name
+
+    def with_weights_of(self, source: FBNet) -> DetectorSpec:
+        """This detector on the network ``source``, with the colours that it expects, and told where it comes from."""
+        mean, std = tuple(source.preprocess.mean), tuple(source.preprocess.std)
+        return replace(self, arch=source.arch, mean=mean, std=std, weights=source.weights, licence=source.licence)
+
+    def build(self, *, source: FBNet | None = None, freeze_at: int = 0, fixed_norms: bool = False) -> FasterRCNN:
+        """The detector, in training mode, with the weights of ``source`` in its trunk (and C4's box head)."""
+        maker = faster_rcnn_c4 if self.kind is Kind.C4 else faster_rcnn_fpn
+        model = maker(
+            source or self.arch or self.published, num_classes=len(self.class_names), freeze_at=freeze_at,
+            fixed_norms=fixed_norms, settings=self.settings,
+        )  # fmt: skip
+        if self.mean is not None and self.std is not None:
+            model.transform.image_mean, model.transform.image_std = [*self.mean], [*self.std]
+        return model
+
+
+def save_detector(model: FasterRCNN, spec: DetectorSpec, path: str | Path) -> None:
+    """Write ``model``, built from ``spec``, to ``path`` (``.safetensors``), all that :func:`load_detector` needs.
+
+    The model may be compiled or wrapped (DataParallel, an average of weights), have frozen norms, and be of half
+    precision; the file restores the plain one. Raises :class:`ZooError` for what :func:`load_detector` would refuse.
+    """
+    if Path(path).suffix != ".safetensors":
+        raise ZooError(f"{path}: weights are saved as .safetensors; change the ending")
+    tensors = effective_state(unwrapped(model))
+    check_tensors(spec, tensors, f"{path}: not written, as it could not be loaded again")
+    write_tensors(path, tensors, {"format": FORMAT, "detector": to_json(spec)})
+
+
+def load_detector(path: str | Path) -> tuple[FasterRCNN, DetectorSpec]:
+    """The detector stored at ``path``, in evaluation mode and single precision, and what it was built from.
+
+    Raises :class:`ZooError` for a missing or damaged file, and one that holds no detector.
+    """
+    tensors, metadata = read_tensors(path)
+    spec = parse_spec(metadata, str(path))
+    check_tensors(spec, tensors, str(path))
+    model = spec.build()
+    model.load_state_dict(tensors)
+    return model.eval(), spec
+
+
+def check_tensors(spec: DetectorSpec, tensors: Mapping[str, Tensor], place: str) -> None:
+    """Raise :class:`ZooError`, which begins with ``place``, unless ``tensors`` make a detector of ``spec``.
+
+    The detector takes no memory for that, however large the file says it is.
+    """
+    try:
+        with torch.device("meta"):
+            wanted = spec.build().state_dict()
+    except ZooError as error:
+        raise ZooError(f"{place}: {error}") from None
+    wrong = [name for name in wanted.keys() & tensors.keys() if not _alike(wanted[name], tensors[name])]
+    if wanted.keys() != tensors.keys() or wrong:
+        differing = ", ".join(sorted(wrong or wanted.keys() ^ tensors.keys())[:3])
+        raise ZooError(f"{place}: its tensors are not those of the detector that it describes ({differing})")
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ZooError(f"{place}: its weights hold numbers that are none ({name}); train it again")
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and one.is_floating_point() == other.is_floating_point()
+
+
+def parse_spec(metadata: Mapping[str, str], name: str) -> DetectorSpec:
+    """What a detector's file says of it, by its metadata; errors begin with ``name``."""
+    if metadata.get("format") != FORMAT:
+        raise ZooError(f"{name}: holds no detector; give a file of `fbnetv3 detect train`")
+    try:
+        return from_json(DetectorSpec, metadata["detector"])
+    except KeyError:
+        raise ZooError(f"{name}: holds a damaged description; fetch or save it again") from None
+    except ZooError as error:
+        raise ZooError(f"{name}: {error}") from None

@@ -1,0 +1,366 @@
+"""Detectors as ONNX files, whole or in parts, compared with PyTorch on ONNX Runtime before anyone gets to see them."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor, nn
+from torch.export import Dim
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torchvision.models.detection import FasterRCNN, MaskRCNN
+
+from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.models.blocks import ConvNormAct
+from fbnetv3_zoo.utils.atomic_write import replacing, replacing_together
+from fbnetv3_zoo.utils.onnx_io import quiet_exporter, write_graph
+from fbnetv3_zoo.utils.serialization import to_json
+
+from ..models.faster_rcnn import use_true_strides
+from ..models.serialization import FORMAT, DetectorSpec
+from ..training.evaluate import Detections
+from .traceable import TRANSLATIONS, BoxOutputs, EndToEnd
+
+OPSET = 18
+BOX_TOLERANCE = 0.1
+SCORE_TOLERANCE = 1e-3
+PART_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorExportReport:
+    """What was written and how far it is from the PyTorch detector.
+
+    ``detections`` counts, image by image, what both found: same label, boxes within 0.1 pixels, scores within 1e-3.
+    ``box_difference`` (pixels) and ``score_difference`` are the largest among them. ``borderline`` counts what one
+    alone found because its score is within 1e-3 of the last that the other lets through. ``file_size`` is in bytes.
+    """
+
+    path: Path
+    detections: tuple[int, ...]
+    borderline: int
+    box_difference: float
+    score_difference: float
+    file_size: int
+
+    @property
+    def images(self) -> int:
+        """How many images were compared."""
+        return len(self.detections)
+
+
+@dataclass(frozen=True, slots=True)
+class PartReport:
+    """The file of a part, names of what goes in and comes out, and its largest difference from PyTorch.
+
+    ``difference`` is relative: a share of the largest absolute value of the same output.
+    """
+
+    path: Path
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    difference: float
+
+
+def export_detector(
+    model: FasterRCNN, spec: DetectorSpec, path: str | Path, *, images: Sequence[Tensor]
+) -> DetectorExportReport:
+    """Write a whole detector as one ONNX file: resizing, colours, proposals and suppression are inside.
+
+    Input ``image``: float32 RGB in [0, 1], shape (3, height, width), of any size. Outputs: ``boxes`` (detections, 4) as
+    x0, y0, x1, y1 in pixels of that image, ``labels`` (detections) as int64 from 1 on, ``scores`` (detections), best
+    first. Metadata, in JSON: ``class_names``, ``mean``, ``std`` and ``detector``, the whole ``spec``.
+
+    The file is checked by onnx, then run on ONNX Runtime and compared with PyTorch on ``images``, both on the CPU (see
+    :class:`DetectorExportReport`). Where a detection has no counterpart, :class:`ZooError` is raised, and no file left.
+
+    Args:
+        model: a detector of this package; it is left as it is.
+        spec: what it was built from, as of :func:`fbnetv3_zoo.detection.models.serialization.load_detector`.
+        path: file to write, ending in ``.onnx``.
+        images: what to compare on, shaped like the input; the detector must find something in one of them at least.
+    """
+    path = Path(path)
+    if path.suffix != ".onnx":
+        raise ZooError(f"{path}: ONNX files end in .onnx; change the ending")
+    detector = _detached(model, spec)
+    _check_images(images, detector.transform.max_size)
+    expected = [_on_torch(detector, image) for image in images]
+    if not any(len(one.scores) for one in expected):
+        raise ZooError(
+            f"{path}: the detector finds nothing in the images given ({len(images)}), so that there is nothing to "
+            f"compare; give images that hold its objects, or lower its score_threshold"
+        )
+    with replacing(path) as temporary:
+        _write(_whole(detector), temporary, _metadata(detector, spec))
+        agreements = _compare(detector, expected, _on_onnx(temporary, images), path)
+        size = temporary.stat().st_size
+    boxes, scores = (np.concatenate(found) for found in zip(*((a.boxes, a.scores) for a in agreements), strict=True))
+    return DetectorExportReport(
+        path=path,
+        detections=tuple(len(one.boxes) for one in agreements),
+        borderline=sum(one.borderline for one in agreements),
+        box_difference=float(boxes.max()),
+        score_difference=float(scores.max()),
+        file_size=size,
+    )
+
+
+def export_parts(model: FasterRCNN, spec: DetectorSpec, folder: str | Path) -> dict[str, PartReport]:
+    """Write the networks inside a detector as three ONNX files in ``folder``, for a pipeline of one's own.
+
+    - ``trunk.onnx``: ``images`` (batch, 3, height, width), with mean and std of the metadata already applied, to maps
+      (batch, channels, height, width), one for each stride: ``stride16`` or those of the pyramid.
+    - ``rpn_head.onnx``: those maps to ``logits_...`` (batch, anchors, height, width) and ``deltas_...`` (batch, 4 x
+      anchors, height, width) of each.
+    - ``box_head.onnx``: ``regions`` (regions, channels, pooled, pooled) to ``logits`` (regions, 1 + classes),
+      background first, and ``deltas`` (regions, 4 x (1 + classes)).
+
+    Batch and regions may be any, an image's sides too, from 32 pixels on. Every file is checked by onnx, then compared
+    with PyTorch on normally distributed input of other sizes than it was made with; where an output differs by more
+    than 1e-4 of its largest value, :class:`ZooError` is raised, and no file of the three left. Returns a report for
+    ``"trunk"``, ``"rpn_head"`` and ``"box_head"``.
+    """
+    detector, reports = _detached(model, spec), {}
+    parts = _parts(detector)
+    paths = [Path(folder) / f"{name}.onnx" for name in parts]
+    with replacing_together(*paths) as written:
+        for (name, graph), path, temporary in zip(parts.items(), paths, written, strict=True):
+            _write(graph, temporary, _metadata(detector, spec))
+            reports[name] = PartReport(path, graph.inputs, graph.outputs, _difference(graph, temporary, path))
+    return reports
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """What to export: the inputs' axes are whole numbers where fixed, names where free.
+
+    The first axis of every output is ``counted``; sides have ``least`` pixels or more.
+    """
+
+    module: nn.Module
+    axes: Mapping[str, tuple[int | str, ...]]
+    outputs: tuple[str, ...]
+    counted: str
+    least: int = 1
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return tuple(self.axes)
+
+    def example(self, *, more: int = 0) -> tuple[Tensor, ...]:
+        """Normally distributed inputs, whose free axes all differ; ``more`` makes these longer."""
+        free = sorted({axis for shape in self.axes.values() for axis in shape if isinstance(axis, str)})
+        sides = {axis: 2 + more + 2 * self.least + 3 * n for n, axis in enumerate(free)}
+        length = {**sides, self.counted: 2 + more}
+        generator = torch.Generator().manual_seed(more)
+        shapes = [[a if isinstance(a, int) else length[a] for a in shape] for shape in self.axes.values()]
+        return tuple(torch.randn(shape, generator=generator) for shape in shapes)
+
+    def free(self, kind: Callable[[str], Any]) -> dict[str, Any]:
+        """Every input's free axes by number, each as ``kind`` of its name."""
+        shapes = self.axes.values()
+        return {"inputs": tuple({n: kind(a) for n, a in enumerate(one) if isinstance(a, str)} for one in shapes)}
+
+    def dim(self, axis: str) -> Dim:
+        """A free axis as torch.export wants it."""
+        return Dim(axis) if axis == self.counted else Dim(axis, min=self.least)
+
+
+def _whole(detector: FasterRCNN) -> _Graph:
+    return _Graph(EndToEnd(detector), {"image": (3, "height", "width")}, ("boxes", "labels", "scores"), "detections")
+
+
+def _parts(detector: FasterRCNN) -> dict[str, _Graph]:
+    heads, channels = detector.roi_heads, detector.backbone.out_channels
+    with torch.no_grad():
+        names = tuple(detector.backbone(torch.zeros(1, 3, 64, 64)))
+    maps = {name: ("batch", channels, f"height_{name}", f"width_{name}") for name in names}
+    found = tuple(f"{kind}_{name}" for kind in ("logits", "deltas") for name in names)
+    regions = {"regions": ("regions", channels, *heads.box_roi_pool.output_size)}
+    images = {"images": ("batch", 3, "height", "width")}
+    return {
+        "trunk": _Graph(_Maps(detector.backbone), images, names, "batch", least=32),
+        "rpn_head": _Graph(_RegionHead(detector.rpn.head), maps, found, "batch"),
+        "box_head": _Graph(BoxOutputs(heads.box_head, heads.box_predictor), regions, ("logits", "deltas"), "regions"),
+    }
+
+
+class _Maps(nn.Module):
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.backbone(*inputs).values())
+
+
+class _RegionHead(nn.Module):
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        logits, deltas = self.head([*inputs])
+        return (*logits, *deltas)
+
+
+def _detached(model: FasterRCNN, spec: DetectorSpec) -> FasterRCNN:
+    """A copy on the CPU in evaluation mode, which pools from each map by its true stride."""
+    if not isinstance(model, FasterRCNN) or isinstance(model, MaskRCNN):
+        raise ZooError(f"model is a {type(model).__name__}; give a FasterRCNN, as load_detector() does")
+    if (dtype := next(model.parameters()).dtype) is not torch.float32:
+        raise ZooError(f"the detector's weights are {dtype}; export needs torch.float32, call model.float() first")
+    if (classes := _classes(model)) != len(spec.class_names):
+        raise ZooError(f"spec: names {len(spec.class_names)} classes, the detector has {classes}")
+    detector = copy.deepcopy(model).cpu().eval()
+    use_true_strides(detector.roi_heads.box_roi_pool)
+    return detector
+
+
+def _classes(detector: FasterRCNN) -> int:
+    logits = next(layer for layer in detector.roi_heads.box_predictor.modules() if isinstance(layer, nn.Linear))
+    return logits.out_features - 1
+
+
+def _check_images(images: Sequence[Tensor], longest: int) -> None:
+    if len(images) == 0:
+        raise ZooError("images is empty; give images that hold objects of the detector's classes")
+    for number, image in enumerate(images):
+        if not isinstance(image, Tensor):
+            raise ZooError(f"images[{number}] is a {type(image).__name__}; give tensors")
+        if image.ndim != 3 or len(image) != 3 or image.dtype is not torch.float32:
+            raise ZooError(
+                f"images[{number}] has shape {tuple(image.shape)} and {image.dtype}; give RGB in [0, 1] as "
+                f"(3, height, width) and torch.float32"
+            )
+        height, width = image.shape[1:]
+        if min(height, width) * longest < max(height, width, 1):
+            raise ZooError(
+                f"images[{number}] has {height} x {width} pixels; scaled to {longest}, nothing is left of it"
+            )
+
+
+def _metadata(detector: FasterRCNN, spec: DetectorSpec) -> dict[str, str]:
+    colours = {"mean": detector.transform.image_mean, "std": detector.transform.image_std}
+    values = {key: json.dumps(value) for key, value in {"class_names": spec.class_names, **colours}.items()}
+    origin = {key: value for key in ("weights", "licence") if (value := getattr(spec, key)) is not None}
+    return {"format": FORMAT, "detector": to_json(spec), **values, **origin}
+
+
+def _folded(module: nn.Module) -> nn.Module:
+    """A copy whose norms, fixed or not, have become part of the convolutions before them."""
+    module = copy.deepcopy(module)
+    for unit in module.modules():
+        if isinstance(unit, ConvNormAct) and hasattr(unit, "norm"):
+            conv, norm = unit.conv, cast(Any, unit.norm)
+            statistics = norm.running_mean, norm.running_var, norm.eps
+            conv.weight, conv.bias = fuse_conv_bn_weights(conv.weight, conv.bias, *statistics, norm.weight, norm.bias)
+            del unit.norm
+    return module
+
+
+def _write(graph: _Graph, path: Path, metadata: Mapping[str, str]) -> None:
+    with quiet_exporter():
+        program = torch.export.export(
+            _folded(graph.module), graph.example(), dynamic_shapes=graph.free(graph.dim), strict=False,
+            prefer_deferred_runtime_asserts_over_guards=True,
+        )  # fmt: skip
+        exported = torch.onnx.export(
+            program, dynamo=True, opset_version=OPSET, input_names=graph.inputs, output_names=graph.outputs,
+            dynamic_shapes=graph.free(str), optimize=True, verbose=False, custom_translation_table=TRANSLATIONS,
+        )  # fmt: skip
+    if exported is None:
+        raise AssertionError("torch.onnx.export returned nothing")
+    proto = exported.model_proto
+    for value in proto.graph.output:
+        value.type.tensor_type.shape.dim[0].dim_param = graph.counted
+    write_graph(proto, path, metadata)
+
+
+def _on_torch(detector: FasterRCNN, image: Tensor) -> Detections:
+    with torch.inference_mode():
+        (found,) = detector([image.cpu()])
+    return Detections(*(found[key].numpy() for key in ("boxes", "scores", "labels")))
+
+
+def _on_onnx(path: Path, images: Sequence[Tensor]) -> list[Detections]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = ["boxes", "scores", "labels"]
+    return [Detections(*session.run(names, {"image": image.cpu().numpy()})) for image in images]
+
+
+@dataclass(frozen=True)
+class _Agreement:
+    """Differences of boxes and scores of the detections that two sides share, and how many they do not."""
+
+    boxes: npt.NDArray[np.float32]
+    scores: npt.NDArray[np.float32]
+    borderline: int
+    lost: int
+
+
+def _compare(
+    detector: FasterRCNN, expected: Sequence[Detections], found: Sequence[Detections], path: Path
+) -> list[_Agreement]:
+    heads = detector.roi_heads
+    agreements = [_agreement(one, other, heads) for one, other in zip(expected, found, strict=True)]
+    for number, one in enumerate(agreements):
+        if one.lost:
+            raise ZooError(
+                f"{path}: ONNX Runtime differs from PyTorch in images[{number}]: {len(one.boxes)} detections agree, "
+                f"{one.lost} have no counterpart within {BOX_TOLERANCE} pixels and {SCORE_TOLERANCE}; the file was "
+                f"not kept"
+            )
+    if not any(len(one.boxes) for one in agreements):
+        raise ZooError(f"{path}: every detection is on the verge of the score_threshold; give images with clear ones")
+    return agreements
+
+
+def _agreement(one: Detections, other: Detections, heads: nn.Module) -> _Agreement:
+    boxes = np.abs(one.boxes[:, None] - other.boxes[None]).max(-1)
+    scores = np.abs(one.scores[:, None] - other.scores[None])
+    cost = np.maximum(boxes / BOX_TOLERANCE, scores / SCORE_TOLERANCE)
+    near = (cost <= 1) & (one.labels[:, None] == other.labels[None])
+    rows, columns = linear_sum_assignment(np.where(near, cost, 1e6))
+    rows, columns = rows[near[rows, columns]], columns[near[rows, columns]]
+    above = np.concatenate(
+        [np.delete(one.scores, rows) - _least(other, heads), np.delete(other.scores, columns) - _least(one, heads)]
+    )
+    borderline = int((above <= SCORE_TOLERANCE).sum())
+    return _Agreement(boxes[rows, columns], scores[rows, columns], borderline, len(above) - borderline)
+
+
+def _least(found: Detections, heads: Any) -> float:
+    """The score that a further detection would have needed."""
+    full = len(found.scores) == heads.detections_per_img
+    return float(found.scores.min()) if full else float(heads.score_thresh)
+
+
+def _difference(graph: _Graph, temporary: Path, path: Path) -> float:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(temporary, providers=["CPUExecutionProvider"])
+    inputs, largest = graph.example(more=2), 0.0
+    with torch.inference_mode():
+        expected = graph.module(*inputs)
+    found = session.run(graph.outputs, {name: x.numpy() for name, x in zip(graph.inputs, inputs, strict=True)})
+    for one, other, name in zip(expected, found, graph.outputs, strict=True):
+        difference = float(np.abs(one.numpy() - other).max() / one.abs().max().clamp(min=1e-6))
+        if not difference <= PART_TOLERANCE:
+            raise ZooError(
+                f"{path}: ONNX Runtime differs from PyTorch by {difference:.2g} of the largest value of {name}; the "
+                f"file was not kept"
+            )
+        largest = max(largest, difference)
+    return largest

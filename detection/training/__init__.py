@@ -1,0 +1,1 @@
+"""Training and evaluating detectors, and showing what they find."""

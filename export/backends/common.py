@@ -1,0 +1,81 @@
+"""What the exporters to other runtimes start from: an ONNX file of ours, or a network of which one is made first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.models.fbnet import FBNet
+from fbnetv3_zoo.utils.onnx_io import entries_of
+
+from ..parity import TOLERANCE, FileParity, parity
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An ONNX file with the entries of its metadata, and the network where that was given; ``name`` is for errors."""
+
+    name: str
+    graph: Path
+    entries: dict[str, str]
+    model: FBNet | None
+
+
+def source_graph(source: FBNet | str | Path, folder: Path, *, align: int = 1) -> Source:
+    """``source`` as an ONNX file: itself, checked, or one written to ``folder`` with maps of a multiple of ``align``.
+
+    Raises :class:`ZooError` for a file that is not of this project.
+    """
+    import onnx
+
+    from fbnetv3_zoo.runtimes.ort import open_graph
+
+    from ..onnx.export import export_onnx
+
+    if isinstance(source, FBNet):
+        name, model = source.arch.name, source
+        graph = folder / "network.onnx"
+        try:
+            export_onnx(source, graph, align=align, batch_sizes=(1,))
+        except ZooError as error:
+            raise ZooError(str(error).replace(str(graph), name)) from None
+    else:
+        name, model, graph = str(source), None, Path(source)
+        if graph.suffix != ".onnx":
+            raise ZooError(f"{name}: give a network or an .onnx file of `fbnetv3 export onnx`")
+        open_graph(graph)
+    entries = entries_of(onnx.load(graph, load_external_data=False))
+    return Source(name, graph, entries, model)
+
+
+def compared(
+    source: Source, draft: Path, path: Path, *, images: Sequence[Image.Image] | None = None,
+    tolerance: float | None = None,
+) -> dict[str, FileParity]:  # fmt: skip
+    """How far ``draft``, which is to become ``path``, is from PyTorch (where the network is given) and from ONNX.
+
+    Raises :class:`ZooError` where a logit differs by more than ``tolerance`` (1e-4 where None) of the largest one.
+    """
+    references: dict[str, FBNet | Path] = {"ONNX Runtime": source.graph}
+    if source.model is not None:
+        references = {"PyTorch": source.model, **references}
+    return {name: checked_parity(reference, draft, path, images, tolerance) for name, reference in references.items()}
+
+
+def checked_parity(
+    reference: FBNet | Path, draft: Path, path: Path, images: Sequence[Image.Image] | None, tolerance: float | None
+) -> FileParity:
+    """:func:`parity` of one file, under the name that it will have; over ``tolerance``, :class:`ZooError`."""
+    try:
+        (found,) = parity(reference, [draft], images=images).files
+        found = replace(found, path=path)
+        found.check(TOLERANCE if tolerance is None else tolerance)
+    except ZooError as error:
+        raise ZooError(f"{str(error).replace(str(draft), str(path))}; the file was not kept") from None
+    return found

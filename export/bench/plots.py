@@ -1,0 +1,325 @@
+"""Pictures of a measurement, as PNG files: latency by route, throughput, accuracy against latency."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+from fbnetv3_zoo.utils.atomic_write import replacing
+
+from .backends import Route
+from .report import Benchmark, Figures, Row, Subject, counted, throughput
+
+COLUMNS = 3
+_GREY = "#7a7a7a"
+_CORNERS = ((True, True), (False, False), (False, True), (True, False))
+"""Where a label may stand, the preferred place first: left of its point (else right), above it (else below)."""
+
+_CAPTION = 130
+"""Letters in a line of the caption."""
+
+_CORNERS_OF_OTHERS = ((False, False), (False, True), (True, True), (True, False))
+Box = tuple[float, float, float, float]
+_SHADES = ("#1f5fa8", "#e07b1a", "#4a9c5d", "#8c6bb1", "#7f7f7f")
+_COLOURS = dict(
+    zip(
+        Route,
+        ("#7f7f7f", "#bcaa3b", "#1f5fa8", "#6ba6dd", "#c8541b", "#eb9a4f", "#f2c48d", "#4a9c5d"),
+        strict=True,
+    )
+)
+_MARKERS = dict(zip(Route, "xPoDs^vX", strict=True))
+_DASHES: tuple[Any, ...] = ("-", "--", ":", "-.")
+
+
+def draw_pictures(found: Benchmark, folder: Path) -> tuple[Path, ...]:
+    """Write ``latency.png``, ``throughput.png`` and, where accuracies are known, ``accuracy.png`` into ``folder``.
+
+    Pictures that nothing was measured for are not written.
+    """
+    written = []
+    models = [subject.name for subject in found.subjects if not subject.rival]
+    shown = [name for name in models if any(row.figures for row in found.rows if row.model == name)]
+    for name, draw in (("latency", _latency), ("throughput", _throughput)):
+        if shown:
+            written.append(_panels(folder / f"{name}.png", found, shown, draw))
+    if any(place.subject.top1 is not None and not place.subject.rival for place in _places(found)):
+        written.append(_accuracy(folder / "accuracy.png", found))
+    return tuple(written)
+
+
+def _panels(path: Path, found: Benchmark, models: Sequence[str], draw: Callable[[Any, list[Row], Any], None]) -> Path:
+    """One panel a model, with a common legend below."""
+    columns = min(COLUMNS, len(models))
+    lines = -(-len(models) // columns)
+    bars = len({(row.route, row.threads) for row in found.rows})
+    high = max(2.2 if draw is _latency else 3.2, 1.0 + 0.27 * bars)
+    width = max(6.4, 5.2 * columns)
+    figure = _figure((width, high * lines + 0.8))
+    handles: dict[str, Any] = {}
+    titles = short_names(models)
+    for n, axes in enumerate(figure.subplots(lines, columns, squeeze=False).flat):
+        if n >= len(models):
+            axes.set_axis_off()
+            continue
+        rows = [row for row in found.rows if row.model == models[n]]
+        draw(axes, rows, handles)
+        side = next(subject.resolution for subject in found.subjects if subject.name == models[n])
+        axes.set_title(f"{titles[n]}, {side} px", fontsize=10)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(
+        handles.values(),
+        handles.keys(),
+        loc="outside lower center",
+        ncols=min(len(handles), int(width / 1.3)),
+        fontsize=8,
+    )
+    _title(figure, found)
+    return _save(figure, path)
+
+
+def short_names(models: Sequence[str]) -> list[str]:
+    """The names of models without the folders, but for as many as tell them apart: ``one/model.onnx``."""
+    parts = [PurePath(name).parts for name in models]
+    for length in range(1, max(map(len, parts), default=0)):
+        names = ["/".join(words[-length:]) for words in parts]
+        if len(set(names)) == len(set(models)):
+            return names
+    return [*models]
+
+
+def _latency(axes: Any, rows: list[Row], handles: dict[str, Any]) -> None:
+    """Median of the smallest batch by route, whiskers from quartile to quartile; a bar for each number of threads."""
+    batch = min(row.batch for row in rows)
+    routes = [route for route in Route if any(row.route is route for row in rows)]
+    threads = sorted({row.threads for row in rows})
+    thick = 0.8 / len(threads)
+    for n, number in enumerate(threads):
+        found = [
+            (row.route, row.figures) for row in rows if (row.threads, row.batch) == (number, batch) and row.figures
+        ]
+        places = [routes.index(route) + thick * (n - (len(threads) - 1) / 2) for route, _ in found]
+        middle = [figures.p50_ms for _, figures in found]
+        whiskers = [[abs(f.p50_ms - f.quartiles_ms[side]) for _, f in found] for side in (0, 1)]
+        bars = axes.barh(
+            places, middle, thick * 0.92, xerr=whiskers, color=_SHADES[n % len(_SHADES)],
+            error_kw={"elinewidth": 1.1, "capsize": 2.5, "ecolor": "#222222"},
+        )  # fmt: skip
+        handles.setdefault(counted(number, "thread"), bars)
+        for place, (_, figures) in zip(places, found, strict=True):
+            told = f"{figures.p50_ms:.0f}" if figures.p50_ms >= 100 else f"{figures.p50_ms:.3g}"
+            spot = (figures.quartiles_ms[1], place)
+            axes.annotate(told, spot, (5, 0), textcoords="offset points", va="center", fontsize=7)
+    axes.set_yticks(range(len(routes)), [route.value for route in routes], fontsize=8)
+    axes.set_ylim(len(routes) - 0.4, -0.6)
+    axes.margins(x=0.12)
+    axes.set_xlim(left=0)
+    axes.set_xlabel(f"ms for a batch of {batch} (median, quartiles)", fontsize=8)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.grid(alpha=0.25, axis="x")
+    axes.set_axisbelow(True)
+
+
+def _throughput(axes: Any, rows: list[Row], handles: dict[str, Any]) -> None:
+    """Images a second over the batch: a line for each route, dashed by the number of threads."""
+    batches, threads = sorted({row.batch for row in rows}), sorted({row.threads for row in rows})
+    for route in Route:
+        for n, number in enumerate(threads):
+            found = [row for row in rows if (row.route, row.threads) == (route, number) and row.figures]
+            if not found:
+                continue
+            line = sorted((row.batch, throughput(row)) for row in found)
+            axes.plot(
+                *zip(*line, strict=True), color=_COLOURS[route], marker=_MARKERS[route], markersize=4.5,
+                linewidth=1.4, linestyle=_DASHES[n % len(_DASHES)], markerfacecolor="white" if n else None,
+            )  # fmt: skip
+            handles.setdefault(route.value, _legend_line(_COLOURS[route], _MARKERS[route], "-"))
+    for n, number in enumerate(threads):
+        handles.setdefault(counted(number, "thread"), _legend_line("#222222", "o", _DASHES[n % len(_DASHES)], n > 0))
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(batches, [str(batch) for batch in batches], fontsize=8)
+    axes.minorticks_off()
+    axes.margins(x=0.08)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("batch", fontsize=8)
+    axes.set_ylabel("images a second", fontsize=8)
+    axes.tick_params(axis="y", labelsize=8)
+    axes.grid(alpha=0.25)
+
+
+def _legend_line(colour: str, marker: str, style: Any, hollow: bool = False) -> Any:
+    from matplotlib.lines import Line2D
+
+    face = "white" if hollow else colour
+    return Line2D(
+        [], [], color=colour, marker=marker, markersize=4.5, linewidth=1.4, linestyle=style, markerfacecolor=face
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A network in the picture of accuracy: its fastest row on ONNX Runtime at the smallest batch."""
+
+    subject: Subject
+    row: Row
+    figures: Figures
+
+
+def _places(found: Benchmark) -> list[_Place]:
+    """The networks whose accuracy is known, the fastest first."""
+    places = []
+    for subject in found.subjects:
+        rows = [r for r in found.rows if (r.model, r.route) == (subject.name, Route.ONNXRUNTIME) and r.figures]
+        if subject.top1 is not None and rows:
+            batch = min(row.batch for row in rows)
+            best = min((r for r in rows if r.batch == batch), key=lambda r: r.figures.p50_ms if r.figures else 0.0)
+            assert best.figures is not None
+            places.append(_Place(subject, best, best.figures))
+    return sorted(places, key=lambda place: place.figures.p50_ms)
+
+
+def _accuracy(path: Path, found: Benchmark) -> Path:
+    """Published top-1 over latency: a line through each family, ours in colour, those of others in grey."""
+    places = _places(found)
+    figure = _figure((7.6, 5.8))
+    axes = figure.subplots()
+    labels = []
+    ours = _families([place for place in places if not place.subject.rival])
+    for n, (family, members) in enumerate(ours.items()):
+        colour = _SHADES[n % len(_SHADES)]
+        _line(axes, members, family, colour=colour, style="-", marker="o")
+        labels += [
+            _Label(place, _mark(place, place.subject.name.partition(".")[0].rpartition("_")[2].upper()), 8, colour)
+            for place in members
+        ]
+    for members in _families([place for place in places if place.subject.rival]).values():
+        _line(axes, members, "", colour=_GREY, style=":", marker="s")
+        labels += [_Label(place, _mark(place, place.subject.name), 7, _GREY) for place in members]
+    axes.set_xscale("log")
+    _plain_ticks(axes, [place.figures.p50_ms for place in places])
+    axes.margins(x=0.16, y=0.1)
+    batch, threads = places[0].row.batch, sorted({place.row.threads for place in places})
+    used = " or ".join(counted(number, "thread") for number in threads)
+    axes.set_xlabel(f"ms for a batch of {batch} on ONNX Runtime, float32, {used} (median, quartiles; log scale)")
+    axes.set_ylabel("published ImageNet top-1 (%)")
+    axes.grid(alpha=0.25, which="both")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="lower right", fontsize=8)
+    _title(figure, found)
+    figure.supxlabel("\n".join(caption(found)), fontsize=7, x=0.01, ha="left")
+    _put(figure, axes, labels)
+    return _save(figure, path)
+
+
+def _mark(place: _Place, name: str) -> str:
+    """``name`` with a sign for weights that saw more than ImageNet's labels."""
+    return name + "†" * place.subject.distilled + "‡" * bool(place.subject.extra_data)
+
+
+def caption(found: Benchmark) -> list[str]:
+    """What the picture of accuracy compares: whose figures, of which weights; signs and licences where there are."""
+    places = _places(found)
+    subjects = [place.subject for place in places]
+    lines = ["Time: measured here, each network at the image size of its accuracy, training branches merged."]
+    for rival, whose in ((False, "colour"), (True, "grey")):
+        sources = dict.fromkeys(one.source.rpartition(": ")[2] for one in subjects if one.rival is rival)
+        if sources:
+            lines += textwrap.wrap(f"Top-1, {whose}: {'; '.join(sources)}.", _CAPTION)
+    signs = {
+        "†": ("distilled", any(one.distilled for one in subjects)),
+        "‡": ("trained on more than ImageNet-1k", any(one.extra_data for one in subjects)),
+    }
+    if told := [f"{sign} {meaning}" for sign, (meaning, there) in signs.items() if there]:
+        lines.append(f"{', '.join(told)}; all others: on ImageNet-1k alone, or not stated.")
+    families = {**_families([p for p in places if not p.subject.rival]), "grey": [p for p in places if p.subject.rival]}
+    licences = {family: sorted({p.subject.licence for p in members} - {""}) for family, members in families.items()}
+    if told := [f"{family}: {', '.join(names)}" for family, names in licences.items() if names]:
+        lines += textwrap.wrap(f"Licence of the weights: {'; '.join(told)}.", _CAPTION)
+    return lines
+
+
+def _families(places: Sequence[_Place]) -> dict[str, list[_Place]]:
+    """``places`` by what their names have before the last underline, and by the weights named; least accurate first."""
+    found: dict[str, list[_Place]] = {}
+    for place in sorted(places, key=lambda place: place.subject.top1 or 0.0):
+        name, dot, weights = place.subject.name.partition(".")
+        found.setdefault((name.rpartition("_")[0] or name) + dot + weights, []).append(place)
+    return found
+
+
+def _line(axes: Any, members: list[_Place], label: str, *, colour: str, style: str, marker: str) -> None:
+    whiskers = [[abs(p.figures.p50_ms - p.figures.quartiles_ms[side]) for p in members] for side in (0, 1)]
+    axes.errorbar(
+        [place.figures.p50_ms for place in members], [place.subject.top1 for place in members], xerr=whiskers,
+        color=colour, linestyle=style, marker=marker, markersize=5, linewidth=1.5, elinewidth=0.9, capsize=2,
+        label=label or None,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Label:
+    """The name beside a point, in points (1/72 inch)."""
+
+    place: _Place
+    text: str
+    size: float
+    colour: str
+
+
+def _put(figure: Any, axes: Any, labels: Sequence[_Label]) -> None:
+    """Write the labels, each on the side of its point where it covers the least of other labels and points."""
+    figure.draw_without_rendering()  # settles where the axes lie
+    scale = 72 / figure.dpi
+    spots = [axes.transData.transform((one.place.figures.p50_ms, one.place.subject.top1)) * scale for one in labels]
+    taken = [(x - 3, y - 3, x + 3, y + 3) for x, y in spots]
+    edge = axes.bbox.x0 * scale, axes.bbox.x1 * scale
+    for label, (x, y) in zip(labels, spots, strict=True):
+        wide, high = 0.62 * label.size * len(label.text), label.size
+        boxes = []
+        for left, up in _CORNERS if label.colour != _GREY else _CORNERS_OF_OTHERS:
+            start, base = x - 4 - wide if left else x + 4, y + 3 if up else y - 3 - high
+            boxes.append(((start, base, start + wide, base + high), (start - x, base - y)))
+        inside = [pair for pair in boxes if edge[0] < pair[0][0] and pair[0][2] < edge[1]] or boxes
+        box, offset = min(inside, key=lambda pair: sum(_covered(pair[0], other) for other in taken))
+        taken.append(box)
+        axes.annotate(
+            label.text, (label.place.figures.p50_ms, label.place.subject.top1), offset, textcoords="offset points",
+            fontsize=label.size, color=label.colour, weight="normal" if label.colour == _GREY else "bold",
+        )  # fmt: skip
+
+
+def _covered(one: Box, other: Box) -> float:
+    """The area that both boxes have."""
+    wide, high = min(one[2], other[2]) - max(one[0], other[0]), min(one[3], other[3]) - max(one[1], other[1])
+    return max(0.0, wide) * max(0.0, high)
+
+
+def _plain_ticks(axes: Any, values: Sequence[float]) -> None:
+    """Numbers such as 5, 10, 20 on a logarithmic axis, not powers of ten."""
+    from matplotlib.ticker import FixedLocator, NullLocator
+
+    steps = [factor * 10.0**power for power in range(-3, 6) for factor in (1, 1.5, 2, 3, 4, 5, 7)]
+    ticks = [step for step in steps if min(values) / 1.5 <= step <= max(values) * 1.5]
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+
+
+def _figure(size: tuple[float, float]) -> Any:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=size, layout="constrained")
+
+
+def _title(figure: Any, found: Benchmark) -> None:
+    machine = found.machine
+    figure.suptitle(f"{machine.processor}, {counted(machine.cores, 'core')}; {found.rounds} rounds in turn", fontsize=9)
+
+
+def _save(figure: Any, path: Path) -> Path:
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=140, format="png")
+    return path

@@ -1,0 +1,74 @@
+"""Networks of others to compare with, built by timm with random weights, as they are deployed: branches merged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fbnetv3_zoo.errors import ZooError, nearest
+
+from .published_baselines import RIVALS, Rival
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_BRANCHES = frozenset((
+    "conv_kxk", "conv_scale", "conv_1x1", "large_conv", "small_conv", "fusion_conv", "primary_rpr_conv",
+    "cheap_rpr_conv", "dw_conv_list",
+))  # fmt: skip
+"""What timm's blocks call the branches of training, which are gone once a block is merged."""
+
+
+def find_rival(name: str) -> Rival:
+    """The network that timm calls ``name``. Raises :class:`ZooError` where timm is missing or knows none."""
+    try:
+        import timm
+    except ImportError:
+        raise ZooError(
+            f'--against {name}: needs timm, which is not installed; pip install "fbnetv3-zoo[bench]"'
+        ) from None
+    known = timm.list_models()
+    if name not in known:
+        raise ZooError(f"--against {name}: timm has no network of that name{nearest(name, known)}")
+    if name in RIVALS:
+        return RIVALS[name]
+    given = timm.get_pretrained_cfg(name)
+    return Rival(name, 224 if given is None else given.input_size[-1])
+
+
+def export_rival(rival: Rival, path: Path) -> Path:
+    """Write the network, :func:`merged`, as an ONNX file for any batch, as PyTorch's exporter gives it."""
+    import timm
+    import torch
+
+    from fbnetv3_zoo.utils.onnx_io import quiet_exporter
+
+    network = merged(timm.create_model(rival.name, exportable=True).eval())
+    images = torch.zeros(2, 3, rival.resolution, rival.resolution)
+    try:
+        with quiet_exporter():
+            torch.onnx.export(
+                network, (images,), path, dynamo=True, input_names=["images"], opset_version=18,
+                dynamic_shapes=({0: torch.export.Dim("batch")},), optimize=True, external_data=False, verbose=False,
+            )  # fmt: skip
+    except Exception as error:  # the exporter's own kinds
+        raise ZooError(f"cannot be exported to ONNX ({str(error).splitlines()[0]})") from None
+    return path
+
+
+def merged(network: nn.Module) -> nn.Module:
+    """A copy of ``network``, a timm network in evaluation mode, without the branches that only training needs.
+
+    It answers the same. Raises :class:`ZooError` where some are left, as then its time would be that of training.
+    """
+    from timm.utils.model import reparameterize_model
+
+    plain: nn.Module = reparameterize_model(network)
+    if left := sorted(_BRANCHES & _parts(plain)):
+        raise ZooError(f"its training branches ({left[0]}) cannot be merged by this timm; pip install --upgrade timm")
+    return plain
+
+
+def _parts(network: nn.Module) -> set[str]:
+    """The names of all parts at any depth."""
+    return {part for name, _ in network.named_parameters() for part in name.split(".")}

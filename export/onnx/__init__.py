@@ -1,0 +1,1 @@
+"""ONNX files of networks and blocks, in the form that runs fastest."""

@@ -1,0 +1,251 @@
+"""ONNX files in the form that runs fastest, compared with PyTorch on ONNX Runtime before anyone gets to see them."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import hashlib
+import importlib.metadata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fbnetv3_zoo.errors import ZooError, check_whole
+from fbnetv3_zoo.models.fbnet import FBNet
+from fbnetv3_zoo.preprocess import Preprocess, stack
+from fbnetv3_zoo.runtimes import sandbox as trial
+from fbnetv3_zoo.utils.atomic_write import replacing
+from fbnetv3_zoo.utils.onnx_io import quiet_exporter, write_graph
+
+from ..parity import TOLERANCE
+from ..sample_images import photographs
+from .passes import BLOCK, align_channels, pool_globally, strip_history
+
+if TYPE_CHECKING:
+    import onnx
+    import onnxruntime
+    from PIL import Image
+
+Floats = npt.NDArray[np.float32]
+OPSETS = range(18, 24)
+
+
+@dataclass(frozen=True, slots=True)
+class ExportReport:
+    """What was written and how far it is from the PyTorch network.
+
+    ``inputs`` and ``outputs`` map names to shapes, in which a name such as ``"batch"`` stands for any size.
+    ``differences`` maps each compared batch size to the largest absolute difference of a logit (of a probability,
+    where the graph ends in them), on photographs; ``scale`` is the largest absolute value among them. ``file_size`` is
+    in bytes.
+    """
+
+    path: Path
+    opset: int
+    inputs: dict[str, tuple[int | str, ...]]
+    outputs: dict[str, tuple[int | str, ...]]
+    differences: dict[int, float]
+    scale: float
+    file_size: int
+
+    @property
+    def max_difference(self) -> float:
+        """The largest of :attr:`differences`."""
+        return max(self.differences.values())
+
+
+def export_onnx(
+    model: FBNet, path: str | Path, *, opset: int = 18, resolution: int | None = None, any_size: bool = False,
+    preprocessing: bool = False, align: int = BLOCK, batch_sizes: Sequence[int] = (1, 2, 7, 32),
+) -> ExportReport:  # fmt: skip
+    """Write ``model`` as an ONNX file: input ``images`` (batch, channels, height, width), output ``logits``.
+
+    The file carries the network's description (class names, mean, std, sizes), licence and digest of its weights and
+    how it was made, as metadata. Norms are part of the convolutions, hard swish is one operator, averages are global
+    pools. It is checked by onnx, then run on ONNX Runtime with photographs and compared with PyTorch: where a logit
+    differs by more than 1e-4 of the largest one, and by more than float32 itself loses in this network,
+    :class:`ZooError` is raised and no file is left.
+
+    Args:
+        model: the network; its training state is left as it was.
+        path: file to write, ending in ``.onnx``.
+        opset: ONNX operator set, 18 to 23.
+        resolution: side of the images in pixels (default: what ``model.preprocess`` crops); the file's preprocessing
+            resizes and crops to it.
+        any_size: let height and width be any, from ``model.arch.min_resolution`` up; ``resolution`` is then what the
+            file's preprocessing gives.
+        preprocessing: take one ``image``, uint8 (height, width, channels) of any size, resize, crop and normalise it in
+            the graph, and answer ``probabilities`` (classes,).
+        align: maps inside are widened by zero channels to a multiple of it, which spares AVX-512 code reordering
+            and makes the file about 2 % larger; 1 leaves them as they are (smaller processors gain nothing).
+        batch_sizes: numbers of photographs to compare with.
+    """
+    if Path(path).suffix != ".onnx":
+        raise ZooError(f"{path}: ONNX files end in .onnx; change the ending")
+    if opset not in OPSETS:
+        raise ZooError(f"opset is {opset!r}; choose from {OPSETS.start} to {OPSETS.stop - 1}")
+    side = model.preprocess.resolution if resolution is None else resolution
+    check_whole("resolution", side, at_least=model.arch.min_resolution)
+    check_whole("align", align)
+    if not batch_sizes:
+        raise ZooError("batch_sizes is empty; name at least one batch to compare")
+    for size in batch_sizes:
+        check_whole("batch_sizes", size)
+    if (dtype := next(model.parameters()).dtype) is not torch.float32:
+        raise ZooError(f"the network's weights are {dtype}; export needs torch.float32, call model.float() first")
+    form = _Form(opset, model.preprocess.at_resolution(side), any_size and not preprocessing, preprocessing, align)
+    with _evaluating(model), replacing(path) as temporary:
+        _write(model, temporary, form)
+        try:
+            differences, scale = _compare(model, temporary, form, batch_sizes)
+        except ZooError as error:
+            raise ZooError(f"{path}: {error}") from None
+        report = _report(temporary, Path(path), differences, scale)
+        trial.remember(".onnx", (temporary.read_bytes(),))
+    return report
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """What a file is to be like."""
+
+    opset: int
+    preprocess: Preprocess
+    any_size: bool
+    preprocessing: bool
+    align: int
+
+    def __str__(self) -> str:
+        inside = ", preprocessing inside" if self.preprocessing else ""
+        return f"opset {self.opset}, channels in multiples of {self.align}{inside}"
+
+
+@contextlib.contextmanager
+def _evaluating(model: FBNet) -> Iterator[None]:
+    was_training = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in was_training.items():  # one by one: a frozen norm may differ from the whole
+            module.training = training
+
+
+def _write(model: FBNet, path: Path, form: _Form) -> None:
+    side, axes = form.preprocess.resolution, {0: torch.export.Dim("batch")}
+    if form.any_size:
+        least = model.arch.min_resolution
+        axes |= {2: torch.export.Dim("height", min=least), 3: torch.export.Dim("width", min=least)}
+    example = torch.zeros(2, model.arch.in_channels, side, side, device=next(model.parameters()).device)
+    with quiet_exporter():
+        program = torch.onnx.export(
+            model, (example,), dynamo=True, opset_version=form.opset, input_names=["images"], output_names=["logits"],
+            dynamic_shapes={"images": axes}, optimize=True, verbose=False,
+        )  # fmt: skip
+    if program is None:
+        raise AssertionError("torch.onnx.export returned nothing")
+    proto = program.model_proto
+    pool_globally(proto.graph)
+    align_channels(proto.graph, form.align)
+    strip_history(proto.graph)
+    if form.preprocessing:
+        from .preprocessing import take_images
+
+        take_images(proto, form.preprocess)
+    write_graph(proto, path, _metadata(model, form))
+
+
+def _metadata(model: FBNet, form: _Form) -> dict[str, str]:
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("fbnetv3-zoo", "torch", "onnx"))
+    description = replace(model.description, preprocess=form.preprocess)
+    return {**description.to_metadata(), "weights_sha256": weights_digest(model), "made_by": f"{versions}; {form}"}
+
+
+def weights_digest(model: FBNet) -> str:
+    """SHA-256 over the names and values of the network's parameters and buffers, in the order of their names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _compare(model: FBNet, path: Path, form: _Form, batch_sizes: Sequence[int]) -> tuple[dict[int, float], float]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    differences, scale = {}, 0.0
+    for size in batch_sizes:
+        expected, found = _answers(model, session, form, size)
+        if not np.isfinite(expected).all():
+            raise ZooError("the network's own logits are not finite; its weights are damaged")
+        differences[size] = float(np.abs(found - expected).max())
+        scale = max(scale, float(np.abs(expected).max()))
+    far = not max(differences.values()) <= TOLERANCE * scale
+    if far and not max(differences.values()) <= 2 * _own_rounding(model, form, differences):
+        raise ZooError(
+            f"ONNX Runtime differs from PyTorch by {max(differences.values()):.2g} at logits up to "
+            f"{scale:.2g}; the file was not kept"
+        )
+    return differences, scale
+
+
+def _own_rounding(model: FBNet, form: _Form, sizes: Iterable[int]) -> float:
+    """How far the network's own float32 logits are from those in float64: a file's may be as far off, the other way."""
+    images = torch.from_numpy(_inputs(model, form.preprocess, max(sizes)))
+    exact, place = copy.deepcopy(model).cpu().double(), next(model.parameters()).device
+    with torch.inference_mode():
+        return float((exact(images.double()) - model(images.to(place)).cpu()).abs().max())
+
+
+def _answers(model: FBNet, session: onnxruntime.InferenceSession, form: _Form, count: int) -> tuple[Floats, Floats]:
+    """What PyTorch and ONNX Runtime answer to ``count`` photographs."""
+    images = _inputs(model, form.preprocess, count)
+    with torch.inference_mode():
+        logits = model(torch.from_numpy(images).to(next(model.parameters()).device)).cpu()
+    if not form.preprocessing:
+        (found,) = session.run(None, {"images": images})
+        return logits.numpy(), found
+    from .preprocessing import IMAGE
+
+    pixels = [np.asarray(image) for image in _already_resized(form.preprocess, count)]
+    found = [session.run(None, {IMAGE: array if array.ndim == 3 else array[..., None]})[0] for array in pixels]
+    return logits.softmax(1).numpy(), np.stack(found)
+
+
+def _inputs(model: FBNet, preprocess: Preprocess, count: int) -> Floats:
+    """Photographs as the network takes them; noise for a network that takes no image of three channels or one."""
+    if model.arch.in_channels in (1, 3) and len(preprocess.mean) == model.arch.in_channels:
+        return stack(preprocess, _already_resized(preprocess, count))
+    side = preprocess.resolution
+    return np.random.default_rng(count).standard_normal((count, model.arch.in_channels, side, side), np.float32)
+
+
+def _already_resized(preprocess: Preprocess, count: int) -> list[Image.Image]:
+    """Photographs with a shorter side of ``preprocess.resize``, so that no resampling is part of the comparison."""
+    whole = replace(preprocess, resolution=preprocess.resize)
+    return [whole.crop(photo) for photo in photographs(count)]
+
+
+def _report(written: Path, path: Path, differences: dict[int, float], scale: float) -> ExportReport:
+    import onnx
+
+    proto = onnx.load(written)
+    return ExportReport(
+        path=path,
+        opset=next(entry.version for entry in proto.opset_import if entry.domain == ""),
+        inputs={value.name: _shape(value) for value in proto.graph.input},
+        outputs={value.name: _shape(value) for value in proto.graph.output},
+        differences=differences,
+        scale=scale,
+        file_size=written.stat().st_size,
+    )
+
+
+def _shape(value: onnx.ValueInfoProto) -> tuple[int | str, ...]:
+    return tuple(axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim)

@@ -1,0 +1,126 @@
+"""Calibration: the images, and for every map of a graph the range that is quantised with the least error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+from PIL import Image
+
+from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.images import FORMATS, read_image
+from fbnetv3_zoo.runtimes.ort import session_options
+from fbnetv3_zoo.utils.paths import exists, is_folder
+
+Floats = npt.NDArray[np.float32]
+LEAST_IMAGES = 8
+BATCH = 8
+_BINS, _LEVELS, _VALUES = 8192, 255, 50_000
+_CLIPPINGS = np.linspace(0.3, 1.0, 71)
+
+
+def read_calibration(folder: str | Path, *, most: int = 256) -> list[Image.Image]:
+    """The images in ``folder`` and the folders below it, at most ``most``, evenly taken in the order of their names.
+
+    Raises :class:`ZooError` for a folder that is missing or holds fewer than 8 images, and for one that cannot be read.
+    """
+    folder = Path(folder)
+    if not is_folder(folder):
+        raise ZooError(f"{folder}: {'is a file' if exists(folder) else 'no such folder'}; give a folder of images")
+    endings = {ending for ending, kind in Image.registered_extensions().items() if kind in FORMATS}
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in endings and path.is_file())
+    check_enough(len(paths), str(folder))
+    chosen = [paths[int(n)] for n in np.linspace(0, len(paths) - 1, min(most, len(paths)))]
+    return [read_image(path) for path in chosen]
+
+
+def check_enough(count: int, place: str, *, at_least: int = LEAST_IMAGES) -> None:
+    """Raise unless ``count`` images, found in ``place``, are enough to calibrate with."""
+    if count < at_least:
+        found = {0: "no images", 1: "one image"}.get(count, f"{count} images")
+        raise ZooError(f"{place}: {found}; quantising needs at least {at_least}, of the kind that the network will see")
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Least and greatest value of a map that is told apart from what lies beyond."""
+
+    low: float
+    high: float
+
+
+def find_ranges(model: onnx.ModelProto, images: Floats, names: Sequence[str], *, clip: bool = True) -> dict[str, Range]:
+    """For each tensor in ``names`` the range to quantise, found by running ``model`` on ``images``.
+
+    With ``clip``, the range for which 8 bits lose least of the values' squares: rare large values may be cut off. Else
+    the whole range seen. Raises :class:`ZooError` where values are not finite.
+    """
+    seen = {name: _Seen() for name in names}
+    for name, values in map_values(model, images, names):
+        seen[name].add(values)
+    return {name: found.least_error() if clip else Range(found.low, found.high) for name, found in seen.items()}
+
+
+def map_values(model: onnx.ModelProto, images: Floats, names: Sequence[str]) -> Iterator[tuple[str, Floats]]:
+    """Each tensor's values, batch by batch."""
+    probed = onnx.ModelProto()
+    probed.CopyFrom(model)
+    (given,) = probed.graph.input
+    answered = {value.name for value in probed.graph.output}
+    wanted = [name for name in names if name != given.name and name not in answered]
+    probed.graph.output.extend(map(onnx.helper.make_empty_tensor_value_info, wanted))
+    options = session_options()
+    session = onnxruntime.InferenceSession(probed.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    others = [name for name in names if name != given.name]
+    for start in range(0, len(images), BATCH):
+        batch = images[start : start + BATCH]
+        if given.name in names:
+            yield given.name, batch
+        if others:
+            yield from zip(others, session.run(others, {given.name: batch}), strict=True)
+
+
+_MOST = 2.0**100
+"""The largest value of a map that is counted: twice as far, and beyond, float32 has to reach."""
+
+
+class _Seen:
+    """The values of a map, counted in bins from -reach to reach, which doubles when a value lies beyond."""
+
+    def __init__(self) -> None:
+        self.low = self.high = 0.0
+        self._reach, self._counts = 2.0**-20, np.zeros(_BINS)
+
+    def add(self, values: Floats) -> None:
+        low, high = float(values.min()), float(values.max())
+        if not np.isfinite(high - low):
+            raise ZooError("the network's maps are not finite on these images; its weights are damaged")
+        if (most := max(-low, high)) > _MOST:
+            raise ZooError(f"the network's maps reach {most:.2g} on these images, too much for int8; keep it in float")
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        while max(-self.low, self.high) > self._reach:
+            self._reach *= 2
+            pairs = self._counts.reshape(-1, 2).sum(1)
+            self._counts = np.pad(pairs, _BINS // 4)
+        some = values.reshape(-1)[:: 1 + values.size // _VALUES]
+        bins = ((some + np.float32(self._reach)) * np.float32(_BINS / 2 / self._reach)).astype(np.int64)
+        self._counts += np.bincount(np.minimum(bins, _BINS - 1), minlength=_BINS)
+
+    def least_error(self) -> Range:
+        """The part of the whole range, around 0, with the least sum of squared errors of rounding and cutting off."""
+        (filled,) = self._counts.nonzero()
+        centres, counts = (filled + 0.5) * (2 * self._reach / _BINS) - self._reach, self._counts[filled]
+        best = np.inf, Range(self.low, self.high)
+        for part in _CLIPPINGS:
+            low, high = self.low * part, self.high * part
+            step = (high - low) / _LEVELS
+            beyond = np.clip(centres, low, high) - centres
+            error = float((counts * (beyond**2 + np.where(beyond == 0, step**2 / 12, 0.0))).sum())
+            if error < best[0]:
+                best = error, Range(low, high)
+        return best[1]

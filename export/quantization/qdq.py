@@ -1,0 +1,315 @@
+"""The int8 form of a graph: QuantizeLinear and DequantizeLinear around what is to be computed on whole numbers.
+
+Hard swish is the difficulty: no runtime of ours computes it on int8, and in float, between int8 convolutions, it takes
+as long as they do. Here it becomes an addition and a multiplication of int8 maps: x / 6 + 1/2, quantised to 255 levels
+from 0 to 1, saturates exactly where hard sigmoid does, so that the gate costs no more than a change of scale (the same
+uint8 map x is read once with its scale and once with a sixth of it). Measurements: docs/export.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+
+from fbnetv3_zoo.runtimes.ort import session_options
+
+from ..onnx.passes import attribute, consumers
+from .calibration import BATCH, Range
+from .gptq import rounded
+
+Array = npt.NDArray[np.generic]
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+Logits = Callable[[Floats], Floats]
+
+WEIGHTED = ("Conv", "Gemm")
+_CLIPPING = ("Relu", "Clip")
+_ELEMENTWISE = ("Add", "Mul", "GlobalAveragePool", "AveragePool", "MaxPool")
+_RESHAPING = ("Reshape", "Flatten", "Squeeze")
+
+
+class Activations(Enum):
+    """Type of quantised maps: where its least value lies, which stands for the range's lower end."""
+
+    UINT8 = "uint8"
+    INT8 = "int8"
+
+    @property
+    def least(self) -> int:
+        """The least value."""
+        return 0 if self is Activations.UINT8 else -128
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Type of the maps; weights become, channel by channel, whole numbers from -weight_levels to weight_levels."""
+
+    activations: Activations = Activations.UINT8
+    weight_levels: int = 127
+
+
+@dataclass(frozen=True, slots=True)
+class WholeWeight:
+    """A layer's int8 weights, the float step of each output channel, and the axis on which those lie."""
+
+    whole: Array
+    steps: Floats
+    axis: int
+
+    @property
+    def floats(self) -> Floats:
+        """The weights that these whole numbers stand for."""
+        scaled: Floats = np.moveaxis(self.whole, self.axis, -1).astype(np.float32) * self.steps
+        return np.ascontiguousarray(np.moveaxis(scaled, -1, self.axis))
+
+
+@dataclass(frozen=True, slots=True)
+class _Quantised:
+    """A quantised map: the names of the tensor, its scale and its zero point, and the values of the last two."""
+
+    tensor: str
+    scale: str
+    zero: str
+    step: np.float32
+    level_of_zero: int
+
+
+def observed(graph: onnx.GraphProto) -> list[str]:
+    """The tensors whose ranges :func:`quantised` needs."""
+    weights = {weight.name for weight in graph.initializer}
+    names = [graph.input[0].name, *(name for node in graph.node for name in node.output if node.op_type != "Constant")]
+    return [name for name in names if name not in weights]
+
+
+def quantised(
+    model: onnx.ModelProto, ranges: Mapping[str, Range], weights: Mapping[str, WholeWeight], settings: Settings, *,
+    keep: Collection[str] = (),
+) -> onnx.ModelProto:  # fmt: skip
+    """The int8 form of ``model``, whose norms are folded and which has one input and one output.
+
+    Args:
+        model: float graph.
+        ranges: of all :func:`observed` tensors.
+        weights: of the layers, by their names (:func:`whole_weights`).
+        settings: how whole numbers are used.
+        keep: names of convolutions and linear layers that stay in float, with what is computed from them.
+    """
+    graph = _Writer(model.graph, ranges, weights, frozenset(keep), settings).graph()
+    made = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
+    made.metadata_props.extend(model.metadata_props)
+    return made
+
+
+def layers_of(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """The convolutions and linear layers with fixed weights."""
+    fixed = {weight.name for weight in model.graph.initializer}
+    return [node for node in model.graph.node if node.op_type in WEIGHTED and node.input[1] in fixed]
+
+
+def whole_weights(
+    model: onnx.ModelProto, settings: Settings, *, moments: Mapping[str, Doubles] | None = None
+) -> dict[str, WholeWeight]:
+    """The int8 weights of all layers, by the layers' names.
+
+    With ``moments`` of their inputs (:func:`fbnetv3_zoo.export.quantization.gptq.input_moments`) they are rounded so
+    that a layer's answers keep, else each to the nearest whole number.
+    """
+    weights = {weight.name: numpy_helper.to_array(weight) for weight in model.graph.initializer}
+    found = {}
+    for layer in layers_of(model):
+        axis = 1 if layer.op_type == "Gemm" and not attribute(layer, "transB", 0) else 0
+        weight = np.moveaxis(weights[layer.input[1]], axis, 0)
+        rows = weight.reshape(len(weight), -1)
+        steps = np.maximum(np.abs(rows).max(1) / settings.weight_levels, 1e-12).astype(np.float32)
+        if len(layer.input) > 2:  # so that a bias, in units of the steps of weights and inputs, fits into 32 bits
+            steps = np.maximum(steps, np.abs(weights[layer.input[2]]) * np.float32(1e-6))
+        whole = np.round(rows := rows / steps[:, None])
+        if moments is not None:
+            inputs = moments[layer.name]
+            grouped = rows.reshape(len(inputs), -1, inputs.shape[-1]).astype(np.float64)
+            whole = rounded(grouped, inputs, settings.weight_levels)
+        found[layer.name] = WholeWeight(
+            np.ascontiguousarray(np.moveaxis(whole.reshape(weight.shape).astype(np.int8), 0, axis)), steps, axis
+        )
+    return found
+
+
+def logits_of(model: onnx.ModelProto, *, threads: int | None = None) -> Logits:
+    """What ``model`` computes, on ONNX Runtime: from images (batch, channels, height, width) to logits."""
+    options = session_options(threads)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+
+    def logits(images: Floats) -> Floats:
+        parts = [session.run(None, {name: images[n : n + BATCH]})[0] for n in range(0, len(images), BATCH)]
+        return np.concatenate(parts)
+
+    return logits
+
+
+def _holding(weight: WholeWeight, bias: Floats, step: np.float32) -> WholeWeight:
+    """``weight`` with steps so large that ``bias`` is no more than 2^30 of them: else a dead channel loses its bias."""
+    steps = np.maximum(weight.steps, np.abs(bias) / (step * np.float32(2**30)))
+    if np.array_equal(steps, weight.steps):
+        return weight
+    shrunk = np.moveaxis(weight.whole, weight.axis, -1) * (weight.steps / steps)
+    return WholeWeight(np.moveaxis(np.round(shrunk).astype(np.int8), -1, weight.axis), steps, weight.axis)
+
+
+class _Writer:
+    def __init__(
+        self, graph: onnx.GraphProto, ranges: Mapping[str, Range], weights: Mapping[str, WholeWeight],
+        keep: frozenset[str], settings: Settings,
+    ) -> None:  # fmt: skip
+        self._graph, self._keep, self._ranges, self._settings = graph, keep, ranges, settings
+        self._whole_weights = weights
+        self._weights = {weight.name: numpy_helper.to_array(weight) for weight in graph.initializer}
+        self._readers, self._answers = consumers(graph), {output.name for output in graph.output}
+        self._pending: set[str] = set()
+        self._nodes: list[onnx.NodeProto] = []
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], onnx.TensorProto] = {}
+        self._quantised: dict[str, _Quantised] = {}
+
+    def graph(self) -> onnx.GraphProto:
+        for node in self._graph.node:
+            self._write(node)
+        used = {name for node in self._nodes for name in node.input}
+        kept = [weight for weight in self._graph.initializer if weight.name in used]
+        return helper.make_graph(
+            self._nodes, self._graph.name, self._graph.input, self._graph.output, [*kept, *self._constants.values()]
+        )
+
+    def _write(self, node: onnx.NodeProto) -> None:
+        kind, output = node.op_type, node.output[0]
+        if node.name in self._whole_weights and node.name not in self._keep:
+            self._copy(node, self._weighted_inputs(node))
+            if self._activated(output):
+                self._pending.add(output)
+            elif output not in self._answers:
+                self._quantise(output, self._range(output))
+        elif node.name in self._whole_weights and self._is_quantised(node.input[0]):
+            self._copy(node, self._float_inputs(node))
+        elif kind == "HardSwish" and self._is_quantised(node.input[0]):
+            gate = self._gate(node.input[0])
+            self._emit("Mul", [self._float(node.input[0]), self._float(gate)], output)
+            self._quantise(output, self._ranges[output])
+        elif kind == "HardSigmoid" and self._is_quantised(node.input[0]):
+            self._gate(node.input[0], output)
+        elif self._stays_whole(node):
+            self._copy(node, [self._float(name) for name in node.input])
+            self._quantise(output, self._ranges[output])
+        elif kind in _RESHAPING and self._is_quantised(node.input[0]):
+            self._copy(node, [self._float(node.input[0]), *node.input[1:]])
+            self._quantise(output, self._ranges[node.input[0]])
+        else:
+            self._copy(node, [self._float(name) if name in self._quantised else name for name in node.input])
+
+    def _range(self, name: str) -> Range:
+        """What of a convolution's answer matters: behind hard swish or hard sigmoid nothing beyond -3, or 3."""
+        found, kinds = self._ranges[name], {node.op_type for node in self._readers[name]}
+        if kinds == {"HardSigmoid"}:
+            return Range(-3.0, 3.0)
+        return Range(max(found.low, -3.0), found.high) if kinds == {"HardSwish"} else found
+
+    def _activated(self, name: str) -> bool:
+        """Whether the answer is quantised behind its activation, which the runtime then computes by saturating."""
+        readers = self._readers[name]
+        return len(readers) == 1 and readers[0].op_type in _CLIPPING
+
+    def _stays_whole(self, node: onnx.NodeProto) -> bool:
+        """Whether a node between int8 maps is computed on them."""
+        if node.op_type in _CLIPPING:
+            return node.input[0] in self._pending or self._is_quantised(node.input[0])
+        return node.op_type in _ELEMENTWISE and all(self._is_quantised(name) for name in node.input)
+
+    def _is_quantised(self, name: str) -> bool:
+        return name in self._quantised
+
+    def _weighted_inputs(self, node: onnx.NodeProto) -> list[str]:
+        if not self._is_quantised(node.input[0]):
+            self._quantise(node.input[0], self._ranges[node.input[0]])
+        found, weight = self._quantised[node.input[0]], self._whole_weights[node.name]
+        bias = self._weights[node.input[2]] if len(node.input) > 2 else np.zeros(1, np.float32)
+        weight = _holding(weight, bias, found.step)
+        steps, gemm = self._constant(weight.steps), node.op_type == "Gemm"
+        inputs = [self._float(node.input[0]), self._dequantised(weight.whole, steps, weight.axis, gemm=gemm)]
+        if len(node.input) > 2:
+            whole = np.round(bias / (found.step * weight.steps).astype(np.float64)).astype(np.int32)
+            # the step of a bias follows from the others: a runtime computes it once, and the file needs not hold it
+            inputs.append(self._dequantised(whole, self._emit("Mul", [steps, found.scale]), 0, gemm=gemm))
+        return inputs
+
+    def _float_inputs(self, node: onnx.NodeProto) -> list[str]:
+        """What a layer that stays in float takes: whole numbers as floats, and weights with their step multiplied in.
+
+        A DequantizeLinear here would make ONNX Runtime (1.32) quantise the layer by itself, one step for all channels.
+        """
+        found = self._quantised[node.input[0]]
+        levels = self._emit("Cast", [found.tensor])
+        self._nodes[-1].attribute.append(helper.make_attribute("to", TensorProto.FLOAT))
+        centred = self._emit("Sub", [levels, self._constant(np.array(found.level_of_zero, np.float32))])
+        return [centred, self._constant(self._weights[node.input[1]] * found.step), *node.input[2:]]
+
+    def _gate(self, name: str, output: str | None = None) -> str:
+        """``output``: hard sigmoid of the quantised ``name``, that is x / 6 + 1/2, saturated."""
+        found = self._quantised[name]
+        sixth = self._constant(np.array(found.step / np.float32(6), np.float32))
+        x = self._emit("DequantizeLinear", [found.tensor, sixth, found.zero])
+        half = [self._whole(255), np.array(0.5 / 255, np.float32), self._whole(0)]
+        gate = self._emit("Add", [x, self._emit("DequantizeLinear", [self._constant(array) for array in half])], output)
+        self._quantise(gate, Range(0.0, 1.0))
+        return gate
+
+    def _quantise(self, name: str, found: Range) -> None:
+        low, high = min(found.low, 0.0), max(found.high, 0.0)
+        step = np.float32(max((high - low) / 255, 1e-12))
+        level = self._whole(int(np.clip(round(-low / step), 0, 255)))
+        scale, zero = self._constant(np.array(step)), self._constant(level)
+        whole = self._emit("QuantizeLinear", [name, scale, zero])
+        self._quantised[name] = _Quantised(whole, scale, zero, step, int(level))
+
+    def _float(self, name: str) -> str:
+        """``name`` for a node that computes in float: its own dequantising node, which the runtime takes into it."""
+        if (found := self._quantised.get(name)) is None:
+            return name
+        return self._emit("DequantizeLinear", [found.tensor, found.scale, found.zero])
+
+    def _dequantised(self, whole: Array, steps: str, axis: int, *, gemm: bool) -> str:
+        """Constants of a layer, a step a channel, as floats."""
+        inputs = [self._constant(whole), steps]
+        if gemm:  # which ONNX Runtime takes for int8 only with zeros written out; elsewhere a missing one means 0
+            inputs.append(self._constant(np.zeros(whole.shape[axis], whole.dtype)))
+        dequantised = self._emit("DequantizeLinear", inputs)
+        self._nodes[-1].attribute.append(helper.make_attribute("axis", axis))
+        return dequantised
+
+    def _whole(self, level: int) -> Array:
+        """``level``, from 0 to 255, in the type of maps."""
+        return np.array(level + self._settings.activations.least, np.dtype(self._settings.activations.value))
+
+    def _constant(self, array: Array) -> str:
+        """The name of a constant; equal ones are the same."""
+        key = str(array.dtype), array.shape, array.tobytes()
+        if key not in self._constants:
+            self._constants[key] = numpy_helper.from_array(array, f"c{len(self._constants)}")
+        return self._constants[key].name
+
+    def _emit(self, kind: str, inputs: list[str], output: str | None = None) -> str:
+        """A node without a name, as there are thousands; short names of tensors, too, keep the file small."""
+        output = f"t{len(self._nodes)}" if output is None else output
+        self._nodes.append(helper.make_node(kind, inputs, [output]))
+        return output
+
+    def _copy(self, node: onnx.NodeProto, inputs: list[str]) -> None:
+        copied = onnx.NodeProto()
+        copied.CopyFrom(node)
+        del copied.input[:]
+        copied.input.extend(inputs)
+        self._nodes.append(copied)

@@ -1,0 +1,312 @@
+"""int8: static quantisation of a float ONNX file, for ONNX Runtime or for OpenVINO, checked on images and timed."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from fbnetv3_zoo.description import Description
+from fbnetv3_zoo.errors import ZooError, check_number, check_whole
+from fbnetv3_zoo.preprocess import stack
+from fbnetv3_zoo.utils.atomic_write import replacing
+from fbnetv3_zoo.utils.hardware import cpu_info
+from fbnetv3_zoo.utils.onnx_io import entries_of, read_graph
+
+from .calibration import LEAST_IMAGES, Range, check_enough, find_ranges, read_calibration
+from .gptq import input_moments
+from .qdq import Activations, Logits, Settings, WholeWeight, layers_of, logits_of, observed, quantised, whole_weights
+from .sensitivity import by_sensitivity
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Floats = npt.NDArray[np.float32]
+ROUNDS = 25
+RANKED_ON = 8
+"""Calibration images on which layers are ranked by what int8 costs."""
+
+
+class Target(Enum):
+    """The processors that an int8 file is for; what differs is how far whole numbers may go."""
+
+    AVX2 = "avx2"
+    """x86 without VNNI: weights of 7 bits, because two products are added in 16 bits, which 8 bits would overflow."""
+
+    VNNI = "vnni"
+    """x86 with AVX-512 VNNI or AVX-VNNI: weights of 8 bits."""
+
+    ARM64 = "arm64"
+    """64-bit ARM: weights and maps are signed."""
+
+    @classmethod
+    def here(cls) -> Target:
+        """The one for this machine."""
+        if platform.machine().lower() in ("arm64", "aarch64"):
+            return cls.ARM64
+        flags = cpu_info()
+        return cls.VNNI if "avx512_vnni" in flags or "avx_vnni" in flags else cls.AVX2
+
+    @property
+    def activations(self) -> Activations:
+        """Type of the maps."""
+        return Activations.INT8 if self is Target.ARM64 else Activations.UINT8
+
+    @property
+    def weight_levels(self) -> int:
+        """Weights are whole numbers from minus this to this."""
+        return 63 if self is Target.AVX2 else 127
+
+
+@dataclass(frozen=True, slots=True)
+class QuantiseReport:
+    """What quantising cost and brought, on the same images, on this machine.
+
+    ``agreement`` is the part of ``images`` test images to which int8 and float give the same class first; the two
+    accuracies are None where no labels were given. ``float_layers`` stayed in float. ``size_ratio`` and ``time_ratio``
+    are int8 over float (one image, one thread, runs in turn: median of the ratios, and their quartiles).
+    """
+
+    path: Path
+    route: str
+    target: Target
+    calibrated_on: int
+    images: int
+    agreement: float
+    accuracy_float: float | None
+    accuracy_int8: float | None
+    float_layers: tuple[str, ...]
+    file_size: int
+    size_ratio: float
+    time_ratio: float
+    time_quartiles: tuple[float, float]
+
+
+def quantise(
+    source: str | Path, output: str | Path, images: str | Path | Sequence[Image.Image] | Floats, *,
+    target: Target | None = None, clip: bool = True, keep: Collection[str] = (), agreement: float = 0.99,
+    most_float: int = 16, test: Sequence[Image.Image] | Floats | None = None, labels: Sequence[int] | None = None,
+) -> QuantiseReport:  # fmt: skip
+    """Write the int8 form of the float file ``source``; the ending of ``output`` says for which runtime.
+
+    ``.onnx`` is for ONNX Runtime: everything on int8 maps, hard swish too (:mod:`fbnetv3_zoo.export.quantization.qdq`).
+    ``.xml`` (with ``.bin``) is for OpenVINO, by NNCF: convolutions that are worth it on int8, the rest in float.
+
+    Args:
+        source: a ``.onnx`` file of :func:`fbnetv3_zoo.export.export_onnx`, without preprocessing inside; or any other
+            of one input and one output whose norms are folded, with images given as arrays.
+        output: file to write.
+        images: calibration images of the kind that the network will see, or a folder of them; at least 8, better 100.
+            An array holds them as the network takes them, shape (images, channels, height, width).
+        target: processors to write for (default: this machine's).
+        clip: cut off rare large values of maps where that makes the error smaller (for ONNX Runtime; NNCF's ways of
+            doing so cost more than they gain).
+        keep: names of convolutions to leave in float.
+        agreement: part of the calibration images to which int8 must give the same class first as float. While it does
+            not, the layers that cost most are left in float.
+        most_float: number of layers that may be left in float so.
+        test: images to compare on, as above (default: the calibration images).
+        labels: classes of the test images, for accuracies.
+
+    Raises :class:`ZooError` for files that do not fit, too few images, a missing extra. No file is left then.
+    """
+    source, output = Path(source), Path(output)
+    if output.suffix not in (".onnx", ".xml"):
+        raise ZooError(f"{output}: int8 files end in .onnx (ONNX Runtime) or .xml (OpenVINO); change the ending")
+    if output.resolve() == source.resolve():
+        raise ZooError(f"{output}: is the float file itself; give the int8 file another name")
+    check_number("agreement", agreement, at_least=0, at_most=1)
+    check_whole("most_float", most_float, at_least=0)
+    count = 0 if test is None else len(test)
+    if labels is not None and (count == 0 or len(labels) != count):
+        raise ZooError(f"labels has {len(labels)} entries for {count} test images; give one an image")
+    model = _read_float(source, keep)
+    batch = _prepared(model, source, read_calibration(images) if isinstance(images, (str, Path)) else images)
+    compared = _prepared(model, source, test, at_least=1) if test is not None and count else batch
+    target = Target.here() if target is None else target
+    settings = Settings(target.activations, target.weight_levels)
+    work = _Calibrated(model, batch, settings, clip=clip)
+    build: Callable[[frozenset[str]], Candidate] = work.build
+    in_float: Collection[str] = ()
+    if output.suffix == ".xml":
+        from .openvino_nncf import IntermediateBuild
+
+        intermediate = IntermediateBuild(
+            str(source), model, batch, weights=work.weights, weight_levels=target.weight_levels
+        )
+        build, in_float = intermediate, intermediate.unworthy
+    floats = logits_of(model)
+    calibrated = floats(batch)
+    candidate, floating = _good_enough(
+        build, batch, calibrated, frozenset(keep), agreement=agreement, most_float=most_float,
+        order=lambda: work.order(but=in_float),
+    )  # fmt: skip
+    expected, found = calibrated if compared is batch else floats(compared), candidate.logits()(compared)
+    truth = None if labels is None else np.asarray(labels)
+    low, middle, high = statistics.quantiles(_time_ratios(candidate, model, compared[:1]), n=4)
+    float_size = source.stat().st_size
+    made_by = f"int8 for {target.value}, {len(batch)} calibration images, {len(floating)} layers in float"
+    size = candidate.save(output, {**entries_of(model), "quantised_by": made_by})
+    return QuantiseReport(
+        path=output,
+        route="ONNX Runtime" if output.suffix == ".onnx" else "OpenVINO",
+        target=target,
+        calibrated_on=len(batch),
+        images=len(compared),
+        agreement=_agreement(found, expected),
+        accuracy_float=None if truth is None else float((expected.argmax(1) == truth).mean()),
+        accuracy_int8=None if truth is None else float((found.argmax(1) == truth).mean()),
+        float_layers=tuple(sorted(floating)),
+        file_size=size,
+        size_ratio=size / float_size,
+        time_ratio=middle,
+        time_quartiles=(low, high),
+    )
+
+
+class Candidate(Protocol):
+    """An int8 model that is not written yet."""
+
+    def logits(self, *, threads: int | None = None) -> Logits:
+        """What it computes, from images (images, channels, height, width) to logits."""
+
+    def save(self, path: Path, entries: Mapping[str, str]) -> int:
+        """Write it with ``entries`` as metadata; returns the bytes written."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Graph:
+    """A candidate for ONNX Runtime."""
+
+    model: onnx.ModelProto
+
+    def logits(self, *, threads: int | None = None) -> Logits:
+        return logits_of(self.model, threads=threads)
+
+    def save(self, path: Path, entries: Mapping[str, str]) -> int:
+        onnx.helper.set_model_props(self.model, dict(entries))
+        onnx.checker.check_model(self.model, full_check=True)
+        with replacing(path) as temporary:
+            onnx.save_model(self.model, temporary)
+        return path.stat().st_size
+
+
+class _Calibrated:
+    """All that int8 graphs for ONNX Runtime are made of, found when the first is wanted."""
+
+    def __init__(self, model: onnx.ModelProto, images: Floats, settings: Settings, *, clip: bool) -> None:
+        self._model, self._images, self._settings, self._clip = model, images, settings, clip
+
+    def build(self, keep: frozenset[str]) -> _Graph:
+        return _Graph(quantised(self._model, self._ranges, self.weights, self._settings, keep=keep))
+
+    def order(self, *, but: Collection[str]) -> list[str]:
+        images = self._images[:RANKED_ON]
+        return by_sensitivity(self._model, self._ranges, self.weights, self._settings, images, but=but)
+
+    @cached_property
+    def _ranges(self) -> dict[str, Range]:
+        return find_ranges(self._model, self._images, observed(self._model.graph), clip=self._clip)
+
+    @cached_property
+    def weights(self) -> dict[str, WholeWeight]:
+        """The int8 weights of the layers, by the layers' names."""
+        moments = input_moments(self._model, layers_of(self._model), self._images)
+        return whole_weights(self._model, self._settings, moments=moments)
+
+
+def _read_float(source: Path, keep: Collection[str]) -> onnx.ModelProto:
+    model = read_graph(source)
+    if len(model.graph.input) != 1 or len(model.graph.output) != 1:
+        raise ZooError(f"{source}: has several inputs or outputs; only networks with one of each are quantised")
+    if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
+        raise ZooError(f"{source}: is on int8 already; give the float file that it was made from")
+    takes = model.graph.input[0].type.tensor_type
+    axes = takes.shape.dim
+    if takes.elem_type != onnx.TensorProto.FLOAT or len(axes) != 4:
+        raise ZooError(f"{source}: takes no batches of float images; export it without preprocessing inside")
+    if axes[0].dim_value:
+        raise ZooError(f"{source}: takes batches of {axes[0].dim_value} only; export it for batches of any size")
+    layers = {layer.name for layer in layers_of(model)}
+    if unknown := sorted(set(keep) - layers):
+        raise ZooError(
+            f"{source}: has no layer {unknown[0]!r} to keep in float; one is {min(layers, default='none')!r}"
+        )
+    return model
+
+
+def _prepared(
+    model: onnx.ModelProto, source: Path, images: Sequence[Image.Image] | Floats, *, at_least: int = LEAST_IMAGES
+) -> Floats:
+    """``images`` as the network takes them."""
+    check_enough(len(images), "images", at_least=at_least)
+    if isinstance(images, np.ndarray):
+        takes = [axis.dim_value or axis.dim_param for axis in model.graph.input[0].type.tensor_type.shape.dim]
+        fits = images.ndim == 4 and all(
+            isinstance(wanted, str) or wanted == side for wanted, side in zip(takes, images.shape, strict=True)
+        )
+        if not fits or images.dtype != np.float32:
+            shown = ", ".join(map(str, takes))
+            raise ZooError(f"images are {images.dtype} of shape {images.shape}; {source} takes float32, ({shown})")
+        return images
+    try:
+        description = Description.from_metadata(entries_of(model))
+    except ZooError as error:
+        raise ZooError(f"{source}: {error}") from None
+    if description is None:
+        raise ZooError(f"{source}: does not describe its preprocessing; give the images as an array, prepared")
+    return stack(description.preprocess, images)
+
+
+def _good_enough(
+    build: Callable[[frozenset[str]], Candidate], batch: Floats, expected: Floats, keep: frozenset[str], *,
+    agreement: float, most_float: int, order: Callable[[], Sequence[str]],
+) -> tuple[Candidate, frozenset[str]]:  # fmt: skip
+    """The first candidate that agrees with float as wanted, leaving more and more layers in float.
+
+    Else the one whose logits are nearest to float's, which tells more of few images than their classes do.
+    """
+    best, floating = build(keep), keep
+    found = best.logits()(batch)
+    ranked: Sequence[str] | None = None
+    count = 1
+    while _agreement(found, expected) < agreement and count <= most_float:
+        ranked = order() if ranked is None else ranked
+        more = keep | set(ranked[:count])
+        candidate = build(more)
+        now = candidate.logits()(batch)
+        if _distance(now, expected) < _distance(found, expected) or _agreement(now, expected) >= agreement:
+            best, floating, found = candidate, more, now
+        count *= 2
+    return best, floating
+
+
+def _distance(found: Floats, expected: Floats) -> float:
+    return float(np.square(found - expected).sum())
+
+
+def _agreement(found: Floats, expected: Floats) -> float:
+    return float((found.argmax(1) == expected.argmax(1)).mean())
+
+
+def _time_ratios(candidate: Candidate, model: onnx.ModelProto, image: Floats) -> list[float]:
+    """Time of ``candidate`` over time of the float graph on ONNX Runtime, with one thread each, in turn."""
+    int8, floats = candidate.logits(threads=1), logits_of(model, threads=1)
+    times = []
+    for _ in range(ROUNDS + 3):
+        started = time.perf_counter()
+        int8(image)
+        between = time.perf_counter()
+        floats(image)
+        times.append((between - started) / (time.perf_counter() - between))
+    return times[3:]

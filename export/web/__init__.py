@@ -1,0 +1,5 @@
+"""A page that runs a classifier in the browser."""
+
+from .page import SITE, WebReport, write_web
+
+__all__ = ["SITE", "WebReport", "write_web"]

@@ -1,0 +1,36 @@
+"""Training of a detector on the screen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.progress import BarColumn, TextColumn
+
+from fbnetv3_zoo.detection.training.train import DetectionObserver
+
+from ..output import show_above
+from ..progress import EpochBar
+
+if TYPE_CHECKING:
+    from fbnetv3_zoo.detection.training.train import DetectionEpoch
+
+
+class DetectionProgress(EpochBar, DetectionObserver):
+    """A bar with the loss of the last step, and a line for each finished epoch."""
+
+    def __init__(self, epochs: int) -> None:
+        super().__init__(epochs, BarColumn(), TextColumn("loss {task.fields[loss]:.3f}"))
+        self._epochs = epochs
+
+    def on_step(self, epoch: int, step: int, steps: int, loss: float) -> None:
+        """Move the bar."""
+        self.move(epoch, step, steps, loss)
+
+    def on_epoch(self, epoch: DetectionEpoch) -> None:
+        """Print the epoch's line."""
+        skipped = f"  {epoch.skipped} images unreadable" if epoch.skipped else ""
+        show_above(
+            self.console,
+            f"epoch {epoch.epoch:>3}/{self._epochs}  train loss {epoch.train_loss:.3f}  AP {epoch.ap:.3f}  "
+            f"AP50 {epoch.ap50:.3f}  {epoch.seconds:.1f} s{skipped}",
+        )

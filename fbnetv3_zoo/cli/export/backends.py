@@ -1,0 +1,160 @@
+"""``fbnetv3 export mobile``, ``openvino`` and ``executorch``: files for other runtimes than ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from ...errors import ZooError
+from ..common import (
+    Json,
+    Network,
+    Pretrained,
+    beside,
+    open_network,
+    output_file,
+    print_json,
+    print_shapes,
+    warn_of_random_weights,
+    written,
+)
+from ..output import say
+
+if TYPE_CHECKING:
+    from fbnetv3_zoo.export.backends.executorch_pte import ProgramReport
+    from fbnetv3_zoo.export.backends.openvino_ir import IntermediateReport
+    from fbnetv3_zoo.export.backends.ort_mobile import MobileReport
+    from fbnetv3_zoo.export.parity import FileParity
+
+    from ...models.fbnet import FBNet
+
+AnyModel = Annotated[
+    str,
+    typer.Argument(
+        help="A .safetensors file; an .onnx file of `fbnetv3 export onnx`; or a name, with random or published weights."
+    ),
+]
+
+
+def mobile(
+    model: AnyModel,
+    pretrained: Pretrained = False,
+    output: Annotated[Path | None, output_file("The .ort file to write (default: beside the model).")] = None,
+    style: Annotated[
+        Literal["fixed", "runtime"],
+        typer.Option(help="Optimise now, for the CPU; or partly when it is opened, which suits NNAPI and Core ML."),
+    ] = "fixed",
+    platform: Annotated[
+        Literal["arm", "amd64"], typer.Option(help="Phones and the like; or processors such as this machine's.")
+    ] = "arm",
+    type_reduction: Annotated[
+        bool, typer.Option("--type-reduction", help="List the operators' types, too, for a still smaller build.")
+    ] = False,
+    batch: Annotated[
+        int | None, typer.Option(help="Images at a time (default: any number); accelerators need a fixed number.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a model in ONNX Runtime's mobile format, with the list of operators that a small build needs.
+
+    Example: fbnetv3 export mobile demo/model.safetensors --batch 1
+    """
+    from fbnetv3_zoo.export.backends.ort_mobile import Platform, Style, export_mobile
+
+    source = _source(model, pretrained=pretrained)
+    report = export_mobile(
+        source, beside(model, output, source, ".ort"), style=Style(style), platform=Platform(platform),
+        type_reduction=type_reduction, batch=batch,
+    )  # fmt: skip
+    if as_json:
+        print_json(_plain(report))
+        return
+    warn_of_random_weights(model, source, pretrained=pretrained)
+    say(f"{written(report.path)}: for {platform}, optimised {'when opened' if style == 'runtime' else 'now'}")
+    say(f"operators for a small build: {report.operators}")
+    _print_parity(report.parity)
+    for found in report.usability:
+        say(f"suits {found}")
+
+
+def openvino(
+    model: AnyModel,
+    pretrained: Pretrained = False,
+    output: Annotated[
+        Path | None, output_file("The .xml file to write, with a .bin beside it (default: beside the model).")
+    ] = None,
+    half: Annotated[bool, typer.Option("--half", help="Store the weights as float16: half the size.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write a model for OpenVINO: an .xml file with the weights in a .bin file beside it.
+
+    Example: fbnetv3 export openvino demo/model.safetensors
+    """
+    from fbnetv3_zoo.export.backends.openvino_ir import export_intermediate
+
+    source = _source(model, pretrained=pretrained)
+    report = export_intermediate(source, beside(model, output, source, ".xml"), half=half)
+    if as_json:
+        print_json(_plain(report))
+        return
+    warn_of_random_weights(model, source, pretrained=pretrained)
+    say(f"{written(report.path)}, weights in {written(report.weights)}, {'float16' if half else 'float32'}")
+    print_shapes(report.inputs, report.outputs)
+    _print_parity(report.parity)
+
+
+def executorch(
+    model: Network,
+    pretrained: Pretrained = False,
+    output: Annotated[Path | None, output_file("The .pte file to write (default: beside the model).")] = None,
+    max_batch: Annotated[int, typer.Option(help="Images at a time: any number up to this one; 1: always one.")] = 8,
+    as_json: Json = False,
+) -> None:
+    """Write a model as an ExecuTorch program that XNNPACK computes.
+
+    Example: fbnetv3 export executorch demo/model.safetensors --max-batch 1
+    """
+    from fbnetv3_zoo.export.backends.executorch_pte import export_program
+
+    if Path(model).suffix == ".onnx":
+        raise ZooError(f"{model}: ExecuTorch takes networks, not graphs; give the .safetensors file or a name")
+    network = open_network(model, pretrained=pretrained)
+    report = export_program(network, beside(model, output, network, ".pte"), max_batch=max_batch)
+    if as_json:
+        print_json(_plain(report))
+        return
+    warn_of_random_weights(model, network, pretrained=pretrained)
+    say(f"{written(report.path)}: {'one image' if max_batch == 1 else f'up to {max_batch} images'} at a time")
+    portable = ", ".join(f"{count} {name}" for name, count in report.portable.items()) or "none"
+    pieces = f"{report.parts} piece{'s' if report.parts != 1 else ''}"
+    say(f"operators on XNNPACK: {report.delegated} in {pieces}; on ExecuTorch's own: {portable}")
+    _print_parity(report.parity)
+
+
+def _source(model: str, *, pretrained: bool) -> FBNet | Path:
+    """An ONNX file as it is, anything else as a network."""
+    return Path(model) if Path(model).suffix == ".onnx" else open_network(model, pretrained=pretrained)
+
+
+def _print_parity(parity: Mapping[str, FileParity]) -> None:
+    for reference, found in parity.items():
+        same = "all" if not found.disagree else str(found.images - len(found.disagree))
+        say(
+            f"largest difference to {reference}: {found.difference:.2g} at logits up to {found.scale:.2g} "
+            f"({found.images} images, same top class for {same})"
+        )
+
+
+def _plain(report: MobileReport | IntermediateReport | ProgramReport) -> dict[str, Any]:
+    """A report for scripts: enums by their values, and each comparison's relative difference in it."""
+    data = {key: value.value if isinstance(value, Enum) else value for key, value in asdict(report).items()}
+    data["parity"] = {
+        name: {**asdict(found), "relative": found.relative, "agreement": found.agreement}
+        for name, found in report.parity.items()
+    }
+    return data

@@ -1,0 +1,80 @@
+"""``fbnetv3 export``: one command a form."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..common import (
+    Json,
+    Network,
+    Pretrained,
+    Resolution,
+    beside,
+    command_group,
+    open_network,
+    output_file,
+    print_json,
+    print_shapes,
+    warn_of_random_weights,
+)
+from ..output import say
+from . import backends as export_others
+from . import int8 as export_int8
+from . import web as export_web
+
+app = command_group(
+    """Take a model to where it will run; whatever is written is compared with PyTorch first.
+
+    Example: fbnetv3 export onnx demo/model.safetensors --output model.onnx
+    """
+)
+
+
+@app.command()
+def onnx(
+    model: Network,
+    pretrained: Pretrained = False,
+    output: Annotated[Path | None, output_file("The .onnx file to write (default: beside the model).")] = None,
+    opset: Annotated[int, typer.Option(help="ONNX operator set, 18 to 23.")] = 18,
+    resolution: Resolution = None,
+    any_size: Annotated[bool, typer.Option("--any-size", help="Let images be of any height and width.")] = False,
+    preprocessing: Annotated[
+        bool, typer.Option("--preprocessing", help="Take an 8-bit image of any size, answer probabilities.")
+    ] = False,
+    align: Annotated[int, typer.Option(help="Widen maps to a multiple of it; 1 leaves them (docs/export.md).")] = 16,
+    as_json: Json = False,
+) -> None:
+    """Write a model as an ONNX file, compared with PyTorch on ONNX Runtime.
+
+    Example: fbnetv3 export onnx demo/model.safetensors --output model.onnx
+    """
+    from fbnetv3_zoo.export import export_onnx
+
+    network = open_network(model, pretrained=pretrained)
+    report = export_onnx(
+        network, beside(model, output, network, ".onnx"), opset=opset, resolution=resolution, any_size=any_size,
+        preprocessing=preprocessing, align=align,
+    )  # fmt: skip
+    if as_json:
+        print_json({**asdict(report), "max_difference": report.max_difference})
+        return
+    warn_of_random_weights(model, network, pretrained=pretrained)
+    say(f"{report.path}: opset {report.opset}, {report.file_size / 1e6:.1f} MB")
+    print_shapes(report.inputs, report.outputs)
+    batches = ", ".join(map(str, report.differences))
+    (answers,) = report.outputs
+    say(
+        f"largest difference to PyTorch: {report.max_difference:.2g} at {answers} up to {report.scale:.2g} "
+        f"(batches of {batches} photographs)"
+    )
+
+
+app.command("int8")(export_int8.int8)
+app.command("mobile")(export_others.mobile)
+app.command("openvino")(export_others.openvino)
+app.command("executorch")(export_others.executorch)
+app.command("web")(export_web.web)

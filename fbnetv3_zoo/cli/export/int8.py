@@ -1,0 +1,112 @@
+"""``fbnetv3 export int8``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from ..common import Json, Seed, output_file, print_json, target_of
+from ..output import in_shell, say
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from fbnetv3_zoo.export.quantization.quantize import QuantiseReport
+
+    from ...training import Dataset
+
+
+def int8(
+    model: Annotated[Path, typer.Argument(help="A float .onnx file of `fbnetv3 export onnx`.")],
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of calibration images of the kind that the model will see; 8 or more.")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead of --images: 'digits' or a folder as for `fbnetv3 train`; its training part calibrates, its "
+            "test part gives the accuracies."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        output_file("File to write: .onnx for ONNX Runtime, .xml for OpenVINO (default: MODEL-int8.onnx)."),
+    ] = None,
+    target: Annotated[
+        Literal["avx2", "vnni", "arm64"] | None, typer.Option(help="Processors to write for (default: this machine's).")
+    ] = None,
+    clip: Annotated[bool, typer.Option(help="Cut off rare large values of maps.")] = True,
+    agreement: Annotated[
+        float, typer.Option(help="Leave layers in float until so large a part of the images gets the same class.")
+    ] = 0.99,
+    most_float: Annotated[int, typer.Option(help="Number of layers that may be left in float so.")] = 16,
+    keep: Annotated[list[str] | None, typer.Option(help="Layer to leave in float; may be repeated.")] = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Write the int8 form of an ONNX file, compared with it on images, and timed.
+
+    Calibration images come from a folder (--images), or from a data set's training part (--data), whose test part then
+    gives the accuracies.
+
+    Example: fbnetv3 export int8 model.onnx --images PHOTOS --output model-int8.onnx
+    """
+    from fbnetv3_zoo.export.quantization.quantize import Target, quantise
+
+    from ...errors import ZooError
+
+    if model.suffix == ".safetensors":
+        remedy = f"fbnetv3 export onnx {in_shell(model)}"
+        raise ZooError(f"{model}: is a network's file; write the ONNX file that this command takes with `{remedy}`")
+    if (images is None) == (data is None):
+        raise ZooError("give calibration images, either --images FOLDER or --data SOURCE")
+    place = target_of(output, model.with_name(f"{model.stem}-int8.onnx"))
+    shown: Path | list[Image.Image] | None = images
+    test, labels = None, None
+    if shown is None:
+        from ...training import find_dataset
+
+        shown, test, labels = images_of(find_dataset(str(data), seed=seed))
+    report = quantise(
+        model, place, shown, target=Target(target) if target else None,
+        clip=clip, agreement=agreement, most_float=most_float, keep=keep or (), test=test, labels=labels,
+    )  # fmt: skip
+    if as_json:
+        print_json(plain(report))
+        return
+    print_report(report)
+
+
+CALIBRATION = 256
+"""Images of a training part that are calibrated on, at most twice as many."""
+
+
+def images_of(data: Dataset) -> tuple[list[Image.Image], list[Image.Image], list[int]]:
+    """Images to calibrate on, spread over the training part; all test images, and their classes."""
+    training, test = data["train"], data["test"]
+    shown = [example.read() for example in training[:: max(1, len(training) // CALIBRATION)]]
+    return shown, [example.read() for example in test], [example.label for example in test]
+
+
+def plain(report: QuantiseReport) -> dict[str, Any]:
+    """``report`` for scripts."""
+    return {**asdict(report), "target": report.target.value}
+
+
+def print_report(report: QuantiseReport) -> None:
+    """What an int8 file is, costs and brings."""
+    say(
+        f"{report.path}: int8 for {report.route} ({report.target.value}), {report.file_size / 1e6:.2f} MB, "
+        f"{report.size_ratio:.2f} of float's size"
+    )
+    if report.float_layers:
+        shown = ", ".join(report.float_layers[:3])
+        say(f"left in float: {len(report.float_layers)} layers ({shown}{', ...' if report.float_layers[3:] else ''})")
+    say(f"same class as float: {report.agreement:.2%} of {report.images} images")
+    if report.accuracy_float is not None and report.accuracy_int8 is not None:
+        say(f"accuracy: {report.accuracy_int8:.2%}, float {report.accuracy_float:.2%}")
+    low, high = report.time_quartiles
+    say(f"time here, one image, one thread: {report.time_ratio:.2f} of float's ({low:.2f} to {high:.2f})")

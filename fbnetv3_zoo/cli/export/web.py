@@ -1,0 +1,59 @@
+"""``fbnetv3 export web``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..common import Json, Pretrained, open_network, output_folder, print_json, program
+from ..output import in_shell, say
+
+RANDOM = "random, its answers mean nothing"
+
+
+def web(
+    model: Annotated[
+        str, typer.Argument(help="A .safetensors or .onnx file; or a name, with random or published weights.")
+    ],
+    output: Annotated[
+        Path, output_folder("The folder to write; an older page is replaced.", "--out", "--output", replaced=True)
+    ],
+    pretrained: Pretrained = False,
+    sample: Annotated[
+        list[Path] | None, typer.Option(help="An image to show as a sample, copied as it is; may be repeated.")
+    ] = None,
+    runtime: Annotated[
+        Path | None,
+        typer.Option(help="An unpacked onnxruntime-web package, or its .tgz (default: the cache, else npm)."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a page that classifies images in the browser, from its own folder alone.
+
+    ONNX Runtime Web is fetched once with npm, checked and kept in the cache.
+
+    Example: fbnetv3 export web demo/model.onnx --out page
+    """
+    from fbnetv3_zoo.export.web import write_web
+    from fbnetv3_zoo.export.web.folder import check_free
+
+    check_free(output)
+    given = model if Path(model).suffix in (".safetensors", ".onnx") else open_network(model, pretrained=pretrained)
+    source = RANDOM if given is not model and not pretrained else None
+    report = write_web(given, output, samples=sample or [], runtime=runtime, source=source)
+    if as_json:
+        print_json(asdict(report))
+        return
+    if source is not None:
+        say("weights are random: good for timing, not for classifying")
+    say(
+        f"{report.folder}: {report.network}, {report.classes} classes, {report.precision}; {report.size / 1e6:.1f} MB "
+        f"(model {report.model_size / 1e6:.1f}, ONNX Runtime Web {report.runtime_version} "
+        f"{report.runtime_size / 1e6:.1f})"
+    )
+    if report.licence is not None:
+        say(f"licence of the weights: {report.licence}")
+    say(f"look at it: {program()} serve-demo {in_shell(report.folder)}")

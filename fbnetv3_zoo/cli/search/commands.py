@@ -1,0 +1,276 @@
+"""``fbnetv3 search``: the joint search of architecture and recipe, whole or stage by stage."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ...errors import ZooError
+from ...utils.paths import check_folder, check_outside, exists
+from ..common import Json, command_group, output_file, output_folder, print_json, target_of, written
+from ..output import say
+from . import lut as search_lut
+from . import results as search_show
+from . import supernet as search_supernet
+
+if TYPE_CHECKING:
+    from fbnetv3_zoo.search import Plan, Record
+    from fbnetv3_zoo.search.evaluation.config import Origin
+
+app = command_group(
+    """Search for networks and recipes together: the three stages of FBNetV3, whole or one by one.
+
+    Example: fbnetv3 search run --plan tiny --data digits --output runs/tiny
+    """
+)
+
+PlanSource = Annotated[str, typer.Option("--plan", help="A plan: paper, paper_recipe, tiny, or a JSON file.")]
+Space = Annotated[str | None, typer.Option(help="Another space than the plan's: a name, or a JSON file.")]
+Bounds = Annotated[
+    list[str] | None,
+    typer.Option("--constraint", help="Find the best under these bounds, such as 'macs<=450M'; may be given again."),
+]
+Within = Annotated[str | None, typer.Option(help="Bounds on all that is trained, such as '400M<=macs<=800M'.")]
+Model = Annotated[
+    str | None, typer.Option(help="Search recipes alone, for this model: a name, a JSON file, torchvision:NAME.")
+]
+FixedRecipe = Annotated[str | None, typer.Option("--recipe", help="Search networks alone, with this recipe.")]
+Data = Annotated[
+    str | None, typer.Option("--data", help="Train on this: 'digits' or a folder, as for `fbnetv3 train`.")
+]
+Table = Annotated[str | None, typer.Option(help="Take the scores from a recording instead of training.")]
+Latency = Annotated[str | None, typer.Option(help="A table of `search lut`: bounds on latency_ms become possible.")]
+Where = Annotated[
+    str, typer.Option("--executor", help="Where: in-process, pool, pool:N, ray, ray:ADDRESS (`pip install ray`).")
+]
+Minutes = Annotated[float, typer.Option("--timeout-minutes", help="Time limit of a candidate (0: none).")]
+Gigabytes = Annotated[float, typer.Option("--memory-gb", help="Memory limit of a candidate (0: none).")]
+Retries = Annotated[int, typer.Option(help="How often a candidate that failed is tried again.")]
+Device = Annotated[str, typer.Option(help="Where a candidate computes: cpu or cuda.")]
+Workers = Annotated[int, typer.Option(help="Processes that prepare images, for each candidate in training.")]
+Stages = Annotated[int, typer.Option(min=1, max=3, help="How far to go; `search resume` goes on.")]
+Folder = Annotated[Path, typer.Argument(help="The folder of a search.")]
+
+
+@app.command()
+def run(
+    output: Annotated[Path, output_folder("Folder for journal, results and report.")],
+    plan: PlanSource = "tiny",
+    space: Space = None,
+    model: Model = None,
+    recipe: FixedRecipe = None,
+    constraint: Bounds = None,
+    within: Within = None,
+    name: Annotated[str | None, typer.Option(help="Name of the results, if not the plan's.")] = None,
+    pool: Annotated[int | None, typer.Option(help="Points in the pool, if not the plan's.")] = None,
+    rounds: Annotated[int | None, typer.Option(help="Rounds of stage 2.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Candidates a round.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of a full training.")] = None,
+    finalists: Annotated[int | None, typer.Option(help="Candidates trained in full for each constraint.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    data: Data = None,
+    data_seed: Annotated[int, typer.Option(help="Seed of the data's split.")] = 0,
+    subset: Annotated[str, typer.Option(help="Only this part of the data (`fbnetv3 subset`).")] = "",
+    resolution: Annotated[int, typer.Option(help="Image side for models that name none (torchvision's).")] = 224,
+    table: Table = None,
+    latency: Latency = None,
+    executor: Where = "pool",
+    timeout_minutes: Minutes = 0.0,
+    memory_gb: Gigabytes = 0.0,
+    retries: Retries = 1,
+    device: Device = "cpu",
+    workers: Workers = 0,
+    stages: Stages = 3,
+    as_json: Json = False,
+) -> None:
+    """Search, from the pool to trained finalists; every result is kept at once, and `search resume` goes on.
+
+    Example: fbnetv3 search run --plan tiny --data digits --constraint "macs<=1M" --output runs/tiny
+    """
+    options = dict(locals())
+    from fbnetv3_zoo.search.evaluation.config import Origin
+
+    origin = Origin(
+        data=data or ("" if table else "digits"), data_seed=data_seed, subset=subset, resolution=resolution,
+        table=table or "", latency=latency or "",
+    ).absolute  # fmt: skip
+    carry_out(plan_of(options), origin, output, options, resume=False)
+
+
+@app.command()
+def resume(
+    folder: Folder,
+    executor: Where = "pool",
+    timeout_minutes: Minutes = 0.0,
+    memory_gb: Gigabytes = 0.0,
+    retries: Retries = 1,
+    device: Device = "cpu",
+    workers: Workers = 0,
+    stages: Stages = 3,
+    as_json: Json = False,
+) -> None:
+    """Go on with a search: what was finished is kept, and the end is that of one never interrupted.
+
+    Example: fbnetv3 search resume runs/tiny
+    """
+    options = dict(locals())
+    from fbnetv3_zoo.search import Record
+    from fbnetv3_zoo.search.evaluation.config import Origin
+
+    record = Record.read(folder)
+    if not record.origin:
+        raise ZooError(
+            f"{folder}: was begun from Python, with an evaluator of its own; go on with run_search(resume=True)"
+        )
+    carry_out(record.plan, Origin.from_plain(record.origin), folder, options, resume=True)
+
+
+def carry_out(plan: Plan, origin: Origin, folder: Path, options: dict[str, Any], *, resume: bool) -> None:
+    """Run the search, write its report, print what came out."""
+    from fbnetv3_zoo.search import Limits, find_executor, run_search
+    from fbnetv3_zoo.search.evaluation.training import TrainingEvaluator
+    from fbnetv3_zoo.search.report import write_report
+
+    from ...training import Execution
+    from .progress import SearchProgress
+
+    check_outside(folder, None if origin.data in ("", "digits") else origin.data)
+    limits = Limits(60 * options["timeout_minutes"], options["memory_gb"], options["retries"])
+    evaluator = origin.evaluator(plan.space, Execution(device=options["device"], workers=options["workers"]))
+    if isinstance(evaluator, TrainingEvaluator):
+        evaluator.look()
+    record = run_search(
+        plan, evaluator, folder,
+        executor=find_executor(options["executor"]), limits=limits, costs=origin.costs(plan.space),
+        points=origin.points(plan.space), resume=resume, stages=options["stages"], origin=origin.to_plain(),
+        observers=[SearchProgress()],
+    )  # fmt: skip
+    if record.done:
+        write_report(record, folder / "report.html")
+    if options["as_json"]:
+        print_json(search_show.summary(record))
+        return
+    search_show.print_summary(record)
+    for path in files_of(record):
+        say(written(path))
+
+
+def files_of(record: Record) -> list[Path]:
+    """The files that a search has left for use."""
+    names = [record.plan.result_name(winner.constraint) for winner in record.winners]
+    paths = [record.folder / f"{name}.{kind}.json" for name in names for kind in ("arch", "recipe")]
+    return [path for path in (*paths, record.folder / "report.html") if exists(path)]
+
+
+def plan_of(options: dict[str, Any]) -> Plan:
+    """The plan that the options of a command describe."""
+    from fbnetv3_zoo.search import find_plan, find_space, parse_constraint
+
+    from ...recipes import find_recipe
+
+    plan = find_plan(options["plan"])
+    space = find_space(options["space"]) if options["space"] else plan.space
+    if options["model"]:
+        space = space.recipe_only(options["model"])
+        plan = replace(plan, constraints=((),), within=())
+    if options["recipe"]:
+        space = space.with_recipe(find_recipe(options["recipe"]))
+    rounds = {field: options[field] for field in ("rounds", "batch", "epochs") if options[field] is not None}
+    if options["epochs"] is not None:
+        space = space.with_epochs(options["epochs"])
+    changes: dict[str, Any] = {"space": space, "rounds": replace(plan.rounds, **rounds)}
+    if options["within"] is not None:
+        changes["within"] = parse_constraint(options["within"])
+    if options["constraint"]:
+        changes["constraints"] = tuple(parse_constraint(text) for text in options["constraint"])
+    kept = ("name", "pool", "finalists", "seed")
+    return replace(plan, **changes, **{field: options[field] for field in kept if options[field] is not None})
+
+
+@app.command()
+def pretrain(
+    plan: PlanSource = "paper",
+    space: Space = None,
+    within: Within = None,
+    pool: Annotated[int | None, typer.Option(help="Points in the pool, if not the plan's.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    latency: Latency = None,
+    output: Annotated[Path | None, output_file("File for the encoder (default: encoder.safetensors).")] = None,
+    as_json: Json = False,
+) -> None:
+    """Stage 1 alone: draw the pool, train the encoder on free statistics, tell how well it knows them.
+
+    Example: fbnetv3 search pretrain --plan paper --output encoder.safetensors
+    """
+    options = dict(locals())
+    from fbnetv3_zoo.search import Search
+    from fbnetv3_zoo.search.evaluation.config import Origin
+
+    output = target_of(output, Path("encoder.safetensors"))
+    unset = ("model", "recipe", "constraint", "rounds", "batch", "epochs", "name", "finalists")
+    chosen = plan_of({**options, **dict.fromkeys(unset)})
+    search = Search(chosen, costs=Origin(data="digits", latency=latency or "").absolute.costs(chosen.space))
+    points = search.pool()
+    encoder = search.encoder(points)
+    if encoder is None:
+        raise ZooError(f"plan {chosen.name}: has no architectures to pretrain on, or a predictor without pretraining")
+    encoder.save(output)
+    figures = {
+        name: {"r2": r2, "kendall": tau}
+        for name, r2, tau in zip(encoder.statistics, encoder.r2, encoder.kendall, strict=True)
+    }
+    if as_json:
+        print_json({"file": output, "points": len(points.codes), "held_out": figures})
+        return
+    say(f"{len(points.codes):,} points; on the fifth held out:")
+    for statistic, of in figures.items():
+        say(f"{statistic:18} R2 {of['r2']:.4f}  Kendall {of['kendall']:.4f}")
+    say(written(output))
+
+
+@app.command()
+def evolve(
+    folder: Folder,
+    constraint: Bounds = None,
+    pareto: Annotated[str | None, typer.Option(help="Instead: the front of predicted score and this cost.")] = None,
+    steps: Annotated[int, typer.Option(help="Bounds on the cost that the front is made with.")] = 12,
+    as_json: Json = False,
+) -> None:
+    """Stage 3 alone, for new constraints: the trained predictor is used again, and nothing is trained.
+
+    Example: fbnetv3 search evolve runs/tiny --constraint "macs<=0.5M" --constraint "parameters<=40k"
+    """
+    from fbnetv3_zoo.search import Record, parse_constraint
+    from fbnetv3_zoo.search.result import write_winners
+    from fbnetv3_zoo.search.reuse import evolve_again, front_of
+
+    record = Record.read(folder)
+    if bool(constraint) == bool(pareto):
+        raise ZooError("give --constraint (once or more often) or --pareto, one of the two")
+    if pareto:
+        front = front_of(record, pareto, steps)
+        if as_json:
+            print_json(front)
+            return
+        for point in front:
+            say(f"{pareto} {point['cost']:>16,.6g}  predicted {point['score']:.4f}")
+        return
+    check_folder(folder)
+    winners = evolve_again(record, [parse_constraint(text) for text in constraint or []])
+    paths = write_winners(record.plan, winners, folder)
+    if as_json:
+        print_json({"winners": [search_show.told(record, winner) for winner in winners], "files": paths})
+        return
+    search_show.print_winners(record, winners)
+    for path in paths:
+        say(written(path))
+
+
+for command in (
+    search_show.status, search_show.export, search_show.report, search_show.space, search_show.plan, search_lut.lut,
+    search_supernet.dnas, search_supernet.dmasking,
+):  # fmt: skip
+    app.command()(command)

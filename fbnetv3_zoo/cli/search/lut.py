@@ -1,0 +1,163 @@
+"""``fbnetv3 search lut``."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ...errors import ZooError, check_whole
+from ...utils.paths import exists
+from ..common import Json, output_file, print_json, written
+from ..output import console, say
+from .spaces import find_any_space
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fbnetv3_zoo.search.space import Codes, Space
+    from fbnetv3_zoo.search.supernet.space import LayerSpace
+
+    from ...arch import Activation
+    from ...arch.cost import Table
+    from ...arch.latency import BlockKey, LatencyTable
+
+
+def lut(
+    space: Annotated[str, typer.Option(help="The space: a name, or a JSON file.")] = "paper",
+    output: Annotated[
+        Path, output_file("JSON file to write; where there is one already, what it lacks is added.")
+    ] = Path("latency.json"),
+    networks: Annotated[
+        int | None, typer.Option(help="Measure only the blocks of so many random networks, not of the whole space.")
+    ] = None,
+    threads: Annotated[int, typer.Option(help="Threads of ONNX Runtime.")] = 1,
+    resolution: Annotated[int | None, typer.Option(help="Measure for this resolution only, in pixels.")] = None,
+    check: Annotated[int, typer.Option(help="Random networks to measure whole, for the error; 0: none.")] = 10,
+    rounds: Annotated[int, typer.Option(help="Runs of each block; the lower quartile counts.")] = 12,
+    seed: Annotated[int, typer.Option(help="Seed of the random networks.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Measure this machine: a table of the latency of every block of a search space, on ONNX Runtime.
+
+    Interrupted, it goes on where it was when called again. Measure while nothing else runs.
+
+    Example: fbnetv3 search lut --space paper --resolution 224 --output phone.latency.json
+    """
+    from fbnetv3_zoo.export.onnx.latency import check_latency
+
+    searched = _find(space, resolution)
+    wanted, whole = _what(searched, networks=networks, check=check, seed=seed)
+    started = time.monotonic()
+    table, measured = _measure(wanted, _activation(searched), output, threads=threads, rounds=rounds)
+    if whole is not None:
+        table = check_latency(table, whole, path=output)
+    seconds = time.monotonic() - started
+    if as_json:
+        found = asdict(table.check) if table.check else None
+        counts = {"blocks": len(wanted), "measured": measured, "seconds": seconds, "scale": table.scale}
+        print_json({"file": output, "space": searched.name, **counts, "check": found})
+        return
+    say(f"space {searched.name}: {len(wanted):,} blocks, of which {measured:,} were measured now, in {seconds:.0f} s")
+    say(f"on {table.conditions}")
+    if table.check:
+        say(f"{table.check}; estimates are multiplied by {table.scale:.3f}")
+    say(written(output))
+
+
+def _find(source: str, resolution: int | None) -> Space | LayerSpace:
+    """The space of that name or file, at one resolution where that is given."""
+    from fbnetv3_zoo.search.space import Space
+
+    space = find_any_space(source)
+    if resolution is None:
+        return space
+    if isinstance(space, Space):
+        return space.hold({"resolution": resolution})
+    if resolution not in space.resolutions:
+        known = ", ".join(map(str, space.resolutions))
+        raise ZooError(f"space {space.name}: --resolution is {resolution}; choose from {known}")
+    return replace(space, resolutions=(resolution,))
+
+
+def _activation(space: Space | LayerSpace) -> Activation:
+    from fbnetv3_zoo.search.space import Space
+    from fbnetv3_zoo.search.supernet.latency_keys import activation_of
+
+    if not isinstance(space, Space):
+        return activation_of(space)
+    assert space.networks is not None  # else there were no blocks
+    return space.networks.activation
+
+
+def _what(
+    space: Space | LayerSpace, *, networks: int | None, check: int, seed: int
+) -> tuple[tuple[BlockKey, ...], Table | None]:
+    """The blocks to measure, and the networks to measure whole."""
+    import numpy as np
+
+    from fbnetv3_zoo.search.space import Space
+
+    from ...arch.latency import distinct_blocks
+
+    check_whole("--check", check, at_least=0)
+    if 0 < check < 3:
+        raise ZooError(f"--check is {check}; give at least 3 networks, or 0")
+    if networks is not None:
+        check_whole("--networks", networks, at_least=max(1, check))
+    count, rng = max(networks or 0, check, 1), np.random.default_rng(seed)
+    codes = space.sample(count, rng, method="uniform") if isinstance(space, Space) else space.sample(count, rng)
+    blocks = _all_blocks(space) if networks is None else distinct_blocks(_tabulated(space, codes))
+    return blocks, _tabulated(space, codes[:check]) if check else None
+
+
+def _all_blocks(space: Space | LayerSpace) -> tuple[BlockKey, ...]:
+    from fbnetv3_zoo.search.space import Space
+    from fbnetv3_zoo.search.space.latency_keys import space_blocks
+    from fbnetv3_zoo.search.supernet.latency_keys import layer_blocks
+
+    return space_blocks(space) if isinstance(space, Space) else layer_blocks(space)
+
+
+def _tabulated(space: Space | LayerSpace, codes: Codes) -> Table:
+    from fbnetv3_zoo.search.space import Space, tabulate_codes
+
+    from ...arch.cost import tabulate
+
+    if isinstance(space, Space):
+        return tabulate_codes(space, codes)
+    return tabulate([space.arch(code, "drawn") for code in codes])
+
+
+def _measure(
+    wanted: Sequence[BlockKey], activation: Activation, output: Path, *, threads: int, rounds: int
+) -> tuple[LatencyTable, int]:
+    """The table with all ``wanted``, written to ``output``, and how many blocks were measured for it."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    from fbnetv3_zoo.export.onnx.latency import measure_blocks
+
+    from ...arch.latency import LatencyTable
+
+    known = LatencyTable.load(output) if exists(output) else None
+    missing = len(wanted) if known is None else len(known.lacks(wanted))
+    screen = console()
+    columns = (TextColumn("blocks"), BarColumn(), MofNCompleteColumn())
+    times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    with Progress(*columns, *times, console=screen, disable=not screen.is_terminal) as progress:
+        task = progress.add_task("", total=missing)
+        table = measure_blocks(
+            wanted, activation, threads=threads, rounds=rounds, table=known, path=output,
+            on_progress=lambda done: progress.update(task, completed=done),
+        )  # fmt: skip
+    return table, missing

@@ -1,0 +1,59 @@
+"""Searching on the screen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.progress import BarColumn, TextColumn
+
+from fbnetv3_zoo.search.evaluation.trial import Outcome, Trial
+from fbnetv3_zoo.search.run import Observer
+from fbnetv3_zoo.search.supernet.run import SupernetObserver
+
+from ..output import console, show_above
+from ..progress import EpochBar
+
+if TYPE_CHECKING:
+    from fbnetv3_zoo.search.supernet.plan import SupernetPlan
+    from fbnetv3_zoo.search.supernet.result import SupernetEpoch
+
+
+class SearchProgress(Observer):
+    """A line on standard error for every stage and every candidate."""
+
+    def __init__(self) -> None:
+        self._console = console()
+
+    def on_stage(self, line: str) -> None:
+        """Print the stage's line."""
+        show_above(self._console, line)
+
+    def on_outcome(self, trial: Trial, outcome: Outcome) -> None:
+        """Print the candidate's line."""
+        ended = f"{outcome.failure.value}: {outcome.reason}" if outcome.failure else f"score {outcome.curve[-1]:.4f}"
+        line = f"  candidate {trial.number:>3}  {ended}  {outcome.seconds:.1f} s"
+        show_above(self._console, line)
+
+
+class SupernetProgress(EpochBar, SupernetObserver):
+    """A bar with the loss of the last step, and a line for each finished epoch."""
+
+    def __init__(self, plan: SupernetPlan) -> None:
+        epoch = TextColumn("epoch {task.fields[epoch]}/{task.total:g}")
+        super().__init__(
+            plan.recipe.epochs, epoch, BarColumn(), TextColumn("loss"), TextColumn("{task.fields[loss]:.3f}")
+        )
+        self._plan = plan
+
+    def on_step(self, epoch: int, step: int, steps: int, loss: float) -> None:
+        """Move the bar."""
+        self.move(epoch, step, steps, loss)
+
+    def on_epoch(self, epoch: SupernetEpoch) -> None:
+        """Print the epoch's line."""
+        show_above(
+            self.console,
+            f"epoch {epoch.epoch:>3}/{self._plan.recipe.epochs}  loss {epoch.train_loss:.3f}  "
+            f"top-1 {epoch.validation_top1:7.2%}  expected {self._plan.cost} {epoch.cost:,.6g}  "
+            f"decided {epoch.decided:4.0%}  {epoch.seconds:.1f} s",
+        )

@@ -1,0 +1,176 @@
+"""What ``fbnetv3 search`` shows: status, export and report of a search; spaces and plans."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ...utils.paths import check_folder, check_place, exists
+from ..common import Json, output_file, output_folder, print_json, written
+from ..output import say, say_text
+from .spaces import find_any_space, print_dimensions, whether_inside
+
+if TYPE_CHECKING:
+    from fbnetv3_zoo.search import Record
+    from fbnetv3_zoo.search.notes import Winner
+
+Folder = Annotated[Path, typer.Argument(help="The folder of a search.")]
+
+
+def status(folder: Folder, as_json: Json = False) -> None:
+    """Tell how far a search has come, whether it is running or not.
+
+    Example: fbnetv3 search status runs/tiny
+    """
+    from fbnetv3_zoo.search import Record
+
+    record = Record.read(folder)
+    if as_json:
+        print_json(summary(record))
+        return
+    print_summary(record)
+
+
+def export(
+    folder: Folder,
+    output: Annotated[Path | None, output_folder("Folder for the files (default: the search's own).")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write the results for `create`, `train` and `export`, and all learning curves as a recording to search again.
+
+    Example: fbnetv3 search export runs/tiny --output results
+    """
+    from fbnetv3_zoo.search import Record
+    from fbnetv3_zoo.search.result import write_winners
+    from fbnetv3_zoo.search.reuse import recording_of
+
+    record = Record.read(folder)
+    target = folder if output is None else output
+    check_folder(target)
+    paths = write_winners(record.plan, record.winners, target)
+    path = target / f"{record.plan.name}.recording.safetensors"
+    recording_of(record).save(path)
+    if as_json:
+        print_json({"files": [*paths, path]})
+        return
+    for one in (*paths, path):
+        say(written(one))
+
+
+def report(folder: Folder, output: Annotated[Path | None, output_file("HTML file to write.")] = None) -> None:
+    """Write the report page of any search: one HTML file that needs no network.
+
+    Example: fbnetv3 search report runs/tiny
+    """
+    from fbnetv3_zoo.search import Record, SupernetRecord
+    from fbnetv3_zoo.search.report import write_report
+    from fbnetv3_zoo.search.supernet.report import write_report as write_supernet_report
+    from fbnetv3_zoo.search.supernet.result import FOUND
+
+    path = folder / "report.html" if output is None else output
+    check_place(path)
+    if exists(folder / FOUND):
+        write_supernet_report(SupernetRecord.read(folder), path)
+    else:
+        write_report(Record.read(folder), path)
+    say(written(path))
+
+
+def space(
+    name: Annotated[str, typer.Argument(help="A space: paper, tiny, v1, v2, ..., or a JSON file.")],
+    contains: Annotated[str | None, typer.Option(help="Tell whether this network lies in it, or why not.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show a search space: its dimensions and how many points it has. --json prints the file to change.
+
+    Example: fbnetv3 search space paper --contains fbnetv3_c
+    """
+    from fbnetv3_zoo.search import Space
+
+    from ...zoo import find_arch
+
+    found = find_any_space(name)
+    if contains is not None:
+        if not isinstance(found, Space):
+            say(whether_inside(found, contains))
+            return
+        reasons = found.outside(find_arch(contains))
+        say(f"{contains} is {'no ' if reasons else 'a '}network of space {found.name}")
+        for reason in reasons:
+            say(f"  {reason}")
+        return
+    if as_json:
+        say_text(found.to_json())
+        return
+    print_dimensions(found.dimensions)
+    if not isinstance(found, Space):
+        say(f"{found.size:.4g} points of {len(found.layers)} layers")
+        return
+    say(f"{found.count('architecture'):.4g} architectures x {found.count('recipe'):.4g} recipes (points, every value")
+    say("of every dimension counted; rows of one block have values without effect)")
+
+
+def plan(name: Annotated[str, typer.Argument(help="A plan: paper, paper_recipe or tiny.")]) -> None:
+    """Print a plan as the JSON file that --plan takes, to change it.
+
+    Example: fbnetv3 search plan tiny > mine.plan.json
+    """
+    from fbnetv3_zoo.search import find_plan
+
+    say_text(find_plan(name).to_json())
+
+
+def summary(record: Record) -> dict[str, Any]:
+    """A search for scripts."""
+    failures = Counter(o.failure.value for o in record.outcomes.values() if o.failure)
+    return {
+        "folder": record.folder,
+        "plan": record.plan.name,
+        "done": record.done,
+        "round": max((trial.round for trial in record.trials), default=0),
+        "rounds": record.plan.rounds.rounds,
+        "asked": len(record.trials),
+        "finished": len(record.outcomes),
+        "failed": dict(failures),
+        "epochs": record.stop_epoch,
+        "best": max((o.curve[-1] for o in record.outcomes.values() if o.failure is None), default=None),
+        "winners": [told(record, winner) for winner in record.winners],
+    }
+
+
+def told(record: Record, winner: Winner) -> dict[str, Any]:
+    """A winner for scripts."""
+    return {
+        "name": record.plan.result_name(winner.constraint),
+        "constraint": ",".join(map(str, winner.constraint)),
+        "predicted": winner.predicted,
+        "measured": winner.measured,
+        "costs": dict(winner.costs),
+        "values": record.plan.space.values(winner.code),
+    }
+
+
+def print_summary(record: Record) -> None:
+    """A search for people."""
+    found = summary(record)
+    state = "done" if record.done else f"round {found['round']} of {found['rounds']}"
+    say(f"{record.plan.name}: {state}; {found['finished']} of {found['asked']} candidates finished")
+    for failure, count in found["failed"].items():
+        say(f"  {count} failed: {failure}")
+    if record.stop is not None:
+        say(f"training stops after epoch {record.stop_epoch} of {record.plan.rounds.epochs}")
+    if found["best"] is not None:
+        say(f"best score {found['best']:.4f}")
+    print_winners(record, record.winners)
+
+
+def print_winners(record: Record, winners: Sequence[Winner]) -> None:
+    """Winners, one a line."""
+    for winner in winners:
+        costs = ", ".join(f"{name} {value:,.6g}" for name, value in winner.costs.items())
+        measured = "not trained" if winner.measured is None else f"measured {winner.measured:.4f}"
+        say(f"{record.plan.result_name(winner.constraint)}: {measured}, predicted {winner.predicted:.4f}; {costs}")

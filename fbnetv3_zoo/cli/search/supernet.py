@@ -1,0 +1,133 @@
+"""``fbnetv3 search dnas`` and ``fbnetv3 search dmasking``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ...errors import ZooError
+from .. import training_options as running
+from ..common import DataSource, Json, output_folder, print_json, program, written
+from ..output import in_shell, say
+
+if TYPE_CHECKING:
+    from fbnetv3_zoo.search.supernet.plan import SupernetPlan
+    from fbnetv3_zoo.search.supernet.result import SupernetRecord
+
+Output = Annotated[Path, output_folder("Folder for network, report, metrics and checkpoints.")]
+PlanSource = Annotated[str, typer.Option("--plan", help="A plan: paper, tiny, or a JSON file (plan.json of a search).")]
+Target = Annotated[
+    str | None, typer.Option(help="What the network may cost: 'macs<=1M', 'parameters<=80k', 'latency_ms<=2.5'.")
+]
+Latency = Annotated[str | None, typer.Option(help="A table of `search lut`: latency_ms becomes a cost.")]
+DataSeed = Annotated[int, typer.Option(help="Seed of the data's split.")]
+Epochs = Annotated[
+    int | None, typer.Option(help="Epochs, if not the plan's; the choices' beginning and their cooling move with it.")
+]
+Seed = Annotated[int | None, typer.Option(help="Seed of everything random.")]
+Draws = Annotated[int | None, typer.Option(help="How many other networks to draw from the distribution.")]
+
+
+def _command(kind: str, told: str) -> Callable[..., None]:
+    """The command ``kind``, of which the help says ``told``; both take the same options."""
+
+    def search(
+        output: Output,
+        plan: PlanSource = "tiny",
+        data: DataSource = "digits",
+        data_seed: DataSeed = 0,
+        subset: running.SubsetFile = None,
+        target: Target = None,
+        latency: Latency = None,
+        epochs: Epochs = None,
+        seed: Seed = None,
+        draws: Draws = None,
+        resume: running.Resume = False,
+        device: running.Device = "cpu",
+        workers: running.Workers = 0,
+        checkpoint_steps: running.CheckpointSteps = 0,
+        checkpoint_minutes: running.CheckpointMinutes = 0.0,
+        as_json: Json = False,
+    ) -> None:
+        options = dict(locals())
+        _carry_out(kind, options)
+
+    search.__name__ = kind
+    search.__doc__ = f'{told}\n\nExample: fbnetv3 search {kind} --target "macs<=1M" --output runs/{kind}'
+    return search
+
+
+dnas = _command(
+    "dnas", "FBNet's differentiable search: which block in every layer. Interrupted searches continue with --resume."
+)
+dmasking = _command(
+    "dmasking",
+    "FBNetV2's differentiable search: widths, expansions and resolution by masks, and blocks. Goes on with --resume.",
+)
+
+
+def plan_of(plans: Mapping[str, SupernetPlan], options: Mapping[str, Any]) -> SupernetPlan:
+    """The plan that the options of a command describe."""
+    from fbnetv3_zoo.search.space import parse_constraint
+    from fbnetv3_zoo.search.supernet.plan import find_supernet_plan
+
+    plan = find_supernet_plan(options["plan"], plans)
+    if options["epochs"] is not None:
+        plan = plan.with_epochs(options["epochs"])
+    if options["seed"] is not None:
+        plan = replace(plan, recipe=replace(plan.recipe, seed=options["seed"]))
+    if options["draws"] is not None:
+        plan = replace(plan, draws=options["draws"])
+    if options["target"] is not None:
+        bounds = parse_constraint(options["target"])
+        if len(bounds) != 1:
+            raise ZooError(f"--target is {options['target']!r}; give one bound, such as 'macs<=1M'")
+        plan = replace(plan, cost=bounds[0].cost, target=bounds[0])
+    return plan
+
+
+def _carry_out(kind: str, options: dict[str, Any]) -> None:
+    """Run the search, write its report, print what came out."""
+    from fbnetv3_zoo.search.supernet.plan import DMASKING_PLANS, DNAS_PLANS
+    from fbnetv3_zoo.search.supernet.report import write_report
+    from fbnetv3_zoo.search.supernet.run import search_supernet
+
+    from ...arch.latency import LatencyTable
+    from ...training import Execution, find_dataset
+    from .progress import SupernetProgress
+
+    plan = plan_of({"dnas": DNAS_PLANS, "dmasking": DMASKING_PLANS}[kind], options)
+    table = LatencyTable.load(options["latency"]) if options["latency"] else None
+    data = find_dataset(options["data"], seed=options["data_seed"], subset=options["subset"])
+    fields = ("device", "workers", "checkpoint_steps", "checkpoint_minutes")
+    with SupernetProgress(plan) as progress:
+        record = search_supernet(
+            plan, data, options["output"], latency=table, resume=options["resume"],
+            execution=Execution(**{field: options[field] for field in fields}), observers=[progress],
+        )  # fmt: skip
+    report = record.folder / "report.html"
+    write_report(record, report)
+    if options["as_json"]:
+        print_json(_told(record))
+        return
+    _print_record(record)
+    for path in (*record.files, report):
+        say(written(path))
+
+
+def _told(record: SupernetRecord) -> dict[str, Any]:
+    values = record.plan.space.values(record.found.code)
+    found = {**asdict(record.found), "values": values}
+    return {"folder": record.folder, "found": found, "drawn": [asdict(one) for one in record.drawn]}
+
+
+def _print_record(record: SupernetRecord) -> None:
+    found, last, cost = record.found, record.epochs[-1], record.plan.cost
+    bound = "" if record.plan.target is None else f" (target {record.plan.target})"
+    say(f"supernet: validation accuracy {last.validation_top1:.2%} after {last.epoch} epochs")
+    say(f"{record.arch.name}: {found.cost:,.6g} {cost}{bound}; train it from scratch:")
+    say(f"{program()} train --model {in_shell(record.files[0])} --data ... --output ...")

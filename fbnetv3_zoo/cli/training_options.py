@@ -1,0 +1,145 @@
+"""What the commands that train share: options of how a run is carried out, recipes with changes, what is printed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from ..errors import ZooError, first_few
+from .common import brings_weights, holds_weights, leads, written
+from .output import say
+
+if TYPE_CHECKING:
+    from ..recipes import Recipe
+    from ..training import Execution, Observer, Run
+
+RecipeSource = Annotated[str | None, typer.Option("--recipe", help="A name of `fbnetv3 recipe list`, or a JSON file.")]
+Epochs = Annotated[int | None, typer.Option(help="Epochs, if not the recipe's.")]
+BatchSize = Annotated[
+    int | None, typer.Option(help="Images a step over all processes; learning rate and average are scaled with it.")
+]
+LearningRate = Annotated[float | None, typer.Option(help="Peak rate, if not the recipe's.")]
+WeightLevels = Annotated[
+    int | None, typer.Option(help="Train for int8 with so many levels of weights: 127, or 63 for x86 without VNNI.")
+]
+RunSeed = Annotated[int | None, typer.Option("--seed", help="Seed of the run, if not the recipe's.")]
+SubsetFile = Annotated[Path | None, typer.Option("--subset", help="Only this part of the data (`fbnetv3 subset`).")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in the output folder.")]
+Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1; under torchrun cuda is each its own.")]
+Workers = Annotated[int, typer.Option(help="Processes that prepare images (0: none beside this one).")]
+PrecisionName = Annotated[Literal["float32", "bf16", "fp16"], typer.Option(help="What the network computes in.")]
+Compile = Annotated[bool, typer.Option("--compile", help="Use torch.compile.")]
+Checkpointing = Annotated[
+    bool, typer.Option("--gradient-checkpointing", help="Less memory for more time in the backward pass.")
+]
+Accumulation = Annotated[int, typer.Option(help="Parts that a batch is computed in, one after the other.")]
+CheckpointSteps = Annotated[int, typer.Option(help="A checkpoint every so many steps, besides every epoch.")]
+CheckpointMinutes = Annotated[float, typer.Option(help="A checkpoint every so many minutes, besides every epoch.")]
+Keep = Annotated[int, typer.Option("--keep-checkpoints", help="How many of the newest are kept.")]
+OnBad = Annotated[
+    Literal["raise", "skip"], typer.Option("--on-bad-image", help="An image that cannot be read: end, or go on.")
+]
+SkipImageCheck = Annotated[
+    bool, typer.Option("--skip-image-check", help="Do not look at the headers of all images before the first epoch.")
+]
+ToTensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Write figures for TensorBoard as well.")]
+
+
+def execution_of(options: Mapping[str, Any]) -> Execution:
+    """The execution that a command's options describe: those of them that are named like its fields."""
+    from ..training import Execution, OnBadImage, Precision
+
+    chosen = {f.name: options[f.name] for f in fields(Execution) if f.name in options}
+    chosen["precision"] = Precision(chosen["precision"])
+    chosen["on_bad_image"] = OnBadImage(chosen["on_bad_image"])
+    chosen["check_images"] = not options["skip_image_check"]
+    return Execution(**chosen)
+
+
+def changed(recipe: Recipe, options: Mapping[str, Any], *, images: int | None = None) -> Recipe:
+    """``recipe`` with a command's options ``batch_size``, ``epochs`` and so on where it has them and they are given.
+
+    A learning rate that is given counts as it is, so the recipe is fitted to so many ``images`` to train on before.
+    """
+    if options["batch_size"] is not None:
+        recipe = recipe.for_batch_size(options["batch_size"])
+    if images is not None and options["learning_rate"] is not None:
+        from ..training.loader import fitted
+
+        recipe = fitted(recipe, images, tell=leads())
+    fields_ = ("epochs", "learning_rate", "weight_levels", "seed")
+    return replace(recipe, **{field: options[field] for field in fields_ if options.get(field) is not None})
+
+
+def recipe_for(source: str | None, data: str) -> Recipe:
+    """The recipe of that name or file; where none is named, the one for the kind of data."""
+    from ..recipes import find_recipe
+    from ..training.data.cifar import find_cifar
+
+    if source is None:
+        source = "digits" if data == "digits" else "cifar10" if find_cifar(Path(data)) else "photos"
+    return find_recipe(source)
+
+
+def describes_itself(weights: str) -> bool:
+    """Whether ``weights`` is a .safetensors file of this project, which says which network it is for."""
+    from ..weights.serialization import describe, read_tensors
+
+    if not weights.endswith(".safetensors") or "://" in weights:
+        return False
+    return describe(read_tensors(Path(weights).expanduser())[1], weights) is not None
+
+
+def first_weights(model: str, weights: str | None, *, pretrained: bool, derived: bool) -> str | None:
+    """Where a training starts from: ``weights``, the published ones of ``model``, or those in the file ``model``.
+
+    ``derived``: the network is not as ``model`` has it, so that the weights in a file do not fit it.
+    """
+    from ..weights.registry import find_record
+
+    if not holds_weights(model):
+        return find_record(model).name if pretrained else weights
+    if pretrained:
+        raise brings_weights(model)
+    if derived and weights in (None, model):
+        raise ZooError(f"{model}: its weights fit its own network; leave --small-images, --width and --depth out")
+    return weights or model
+
+
+def observers_of(folder: Path, *, tensorboard: bool) -> list[Observer]:
+    """Who watches the run besides the screen."""
+    if not tensorboard:
+        return []
+    from ..training.tensorboard_writer import TensorBoard
+
+    return [TensorBoard(folder / "tensorboard")] if leads() else []
+
+
+def outcome(run: Run) -> dict[str, Any]:
+    """A finished run for scripts."""
+    test = run.test.summary() if run.test else None
+    told = {"folder": run.folder, "last_epoch": asdict(run.epochs[-1]), "test": test}
+    return {**told, "bad_images": list(run.bad_images), "warning": run.warning or None}
+
+
+def print_outcome(run: Run) -> None:
+    """A finished run for people."""
+    last = run.epochs[-1]
+    say(f"validation accuracy {last.validation_top1:.2%} after {last.epoch} epochs")
+    if run.test:
+        say(f"test accuracy {run.test}")
+    for name in ("model.safetensors", "best.safetensors", "report.html", "metrics.jsonl", "curve.png"):
+        say(written(run.folder / name))
+    tell_of_trouble(run)
+
+
+def tell_of_trouble(run: Run) -> None:
+    """The images that a run could not use, and last what to be wary of in its result; nothing where all is well."""
+    if bad := run.bad_images:
+        say(f"{len(bad):,} images could not be used and were left out: {first_few(bad)}")
+    if run.warning:
+        say(f"warning: {run.warning}")

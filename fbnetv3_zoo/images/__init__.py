@@ -1,0 +1,5 @@
+"""Image files: opened within limits, and read as 8-bit grey or RGB."""
+
+from .reading import FORMATS, MAX_BYTES, LeastSize, decode_image, open_image_file, read_image, size_of_image
+
+__all__ = ["FORMATS", "LeastSize", "MAX_BYTES", "decode_image", "open_image_file", "read_image", "size_of_image"]

@@ -1,0 +1,1 @@
+"""Networks as modules: blocks, the network built from an Arch, and ``create``."""

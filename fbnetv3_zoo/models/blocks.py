@@ -1,0 +1,177 @@
+"""The kinds of block as modules, each built from a settled :class:`~fbnetv3_zoo.arch.Block`.
+
+All maps have shape (batch, channels, height, width).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.fx import Proxy
+from torch.jit import is_tracing  # type: ignore[attr-defined]
+
+from ..arch import Activation, Block, Conv, Gate, InvertedResidual, PoolingHead
+
+
+def is_graph(images: Tensor) -> bool:
+    """Whether a graph is being made (compiled, exported, traced) rather than images computed."""
+    if isinstance(images, Proxy) or torch.compiler.is_compiling():
+        return True
+    traced: bool = is_tracing()  # type: ignore[no-untyped-call]
+    return traced
+
+
+def laid_out(images: Tensor) -> Tensor:
+    """``images`` in the memory layout in which convolutions are fastest: channels-last on a CPU, elsewhere as they are.
+
+    Under tracing and compilation the graph is left alone.
+    """
+    if is_graph(images) or images.device.type != "cpu":
+        return images
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+class Hardswish(nn.Hardswish):
+    """Hard swish, in place unless a gradient may be wanted: autograd would copy the input first, and gain nothing.
+
+    In a graph the mode decides: it must be the same graph whether or not gradients were on when it was made.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            in_place = not self.training
+        else:
+            in_place = not (self.training if is_graph(x) else torch.is_grad_enabled())
+        return F.hardswish(x, inplace=in_place)
+
+
+_ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
+    Activation.RELU: lambda: nn.ReLU(inplace=True),
+    Activation.HARD_SWISH: Hardswish,
+}
+_GATES: dict[Gate, Callable[[], nn.Module]] = {Gate.HARD_SIGMOID: nn.Hardsigmoid, Gate.SIGMOID: nn.Sigmoid}
+
+
+class Conv2d(nn.Conv2d):
+    """Convolution that begins as the family does: Kaiming normal, fan out, bias 0. Initialised once, not twice."""
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw the initial weights; on the meta device there are none, and the time is saved."""
+        if self.weight.is_meta:
+            return
+        nn.init.kaiming_normal_(self.weight, mode="fan_out", generator=generator)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+
+class Classifier(nn.Linear):
+    """Linear layer that begins as the convolutions do, but never with larger weights than for 1000 classes.
+
+    Kaiming's fan-out rule alone gives ten classes weights so large that training begins at a loss of 9 nats.
+    """
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw the initial weights."""
+        nn.init.normal_(self.weight, std=math.sqrt(2 / max(1000, self.out_features)), generator=generator)
+        nn.init.zeros_(self.bias)
+
+
+class ConvNormAct(nn.Sequential):
+    """Convolution, unless ``norm`` is False batch norm (eps 1e-5, momentum 0.1), unless ``activation`` is None that."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, kernel_size: int = 1, stride: int = 1, padding: int = 0,
+        groups: int = 1, bias: bool = False, norm: bool = True, activation: Activation | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.conv = Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=bias)
+        if norm:
+            self.norm = nn.BatchNorm2d(out_channels)
+        if activation is not None:
+            self.act = _ACTIVATIONS[activation]()
+
+
+class SqueezeExcitation(nn.Module):
+    """Multiplies each channel by a gate computed from all channels' averages (arXiv 1709.01507)."""
+
+    def __init__(self, channels: int, squeezed: int, *, activation: Activation, gate: Gate) -> None:
+        super().__init__()
+        self.reduce = Conv2d(channels, squeezed, 1)
+        self.act = _ACTIVATIONS[activation]()
+        self.expand = Conv2d(squeezed, channels, 1)
+        self.gate = _GATES[gate]()
+
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+        average = x.mean((2, 3), keepdim=True)
+        gate: Tensor = self.gate(self.expand(self.act(self.reduce(average))))
+        return x * gate
+
+
+class InvertedResidualBlock(nn.Sequential):
+    """Expansion, depthwise convolution, optional squeeze-excite, projection, residual add where shapes agree.
+
+    ``drop_rate`` is the probability that stochastic depth leaves the branch out, per image, in training.
+    """
+
+    def __init__(self, block: Block, row: InvertedResidual, *, drop_rate: float = 0.0) -> None:
+        super().__init__()
+        width, act, groups, bias = block.expanded_channels, row.activation, row.groups_1x1, row.conv_bias
+        if block.expands:
+            self.expand = ConvNormAct(block.in_channels, width, groups=groups, bias=bias, activation=act)
+        if groups > 1:
+            self.shuffle = nn.ChannelShuffle(groups)
+        self.depthwise = ConvNormAct(
+            width, width, kernel_size=block.kernel_size, stride=block.stride, padding=block.padding,
+            groups=block.groups, bias=bias, norm=row.depthwise_norm, activation=act if row.depthwise_norm else None,
+        )  # fmt: skip
+        if row.squeeze_excite is not None:
+            self.squeeze_excite = SqueezeExcitation(
+                width, block.se_channels, activation=act, gate=row.squeeze_excite.gate
+            )
+        self.project = ConvNormAct(width, block.out_channels, groups=groups, bias=bias)
+        self.has_residual = block.keeps_shape
+        if self.has_residual and drop_rate > 0:
+            from torchvision.ops import StochasticDepth  # here because the import takes longer than building a network
+
+            self.stochastic_depth = StochasticDepth(drop_rate, "row")
+
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+        y = x
+        for part in self:
+            y = part(y)
+        return y.add_(x) if self.has_residual else y
+
+
+class PoolingHeadBlock(nn.Module):
+    """1x1 expansion, global average pool, 1x1 convolution without norm, activation: output (batch, channels, 1, 1)."""
+
+    def __init__(self, block: Block, row: PoolingHead) -> None:
+        super().__init__()
+        self.expand = ConvNormAct(block.in_channels, block.expanded_channels, activation=row.activation)
+        self.project = Conv2d(block.expanded_channels, block.out_channels, 1, bias=False)
+        self.act = _ACTIVATIONS[row.activation]()
+
+    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
+        y: Tensor = self.act(self.project(self.expand(x).mean((2, 3), keepdim=True)))
+        return y
+
+
+def build_block(block: Block, *, drop_rate: float = 0.0) -> nn.Module:
+    """The module for ``block``."""
+    row, channels = block.row, (block.in_channels, block.out_channels)
+    if isinstance(row, InvertedResidual):
+        return InvertedResidualBlock(block, row, drop_rate=drop_rate)
+    if isinstance(row, PoolingHead):
+        return PoolingHeadBlock(block, row)
+    if isinstance(row, Conv):
+        return ConvNormAct(
+            *channels, kernel_size=block.kernel_size, stride=block.stride, padding=block.padding, bias=row.bias,
+            activation=row.activation,
+        )  # fmt: skip
+    if block.keeps_shape:
+        return nn.Identity()
+    return ConvNormAct(*channels, stride=block.stride, activation=Activation.RELU)

@@ -1,0 +1,1 @@
+"""What the pages of all reports share: HTML, SVG, and the environment they were made in."""

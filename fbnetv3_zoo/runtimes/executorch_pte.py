@@ -1,0 +1,159 @@
+"""ExecuTorch programs (``.pte``).
+
+The runtime trusts what it is given: a damaged program can end the process. Ours therefore carry a digest, and a file
+that is not exactly what was written is never handed over.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import ZooError
+from ..utils.paths import read_file
+from ..utils.serialization import parse_json
+from . import sandbox as trial
+from .base import Floats, Opened, check_shape, checked, described, missing_extra, silence, unreadable
+
+if TYPE_CHECKING:
+    from executorch.runtime import Program
+
+KIND = "ExecuTorch program"
+ENTRIES = "fbnetv3_zoo"
+"""The method of a program that returns the entries of its description, as JSON."""
+
+SEAL = "fbnetv3_zoo_seal"
+"""The method that returns the seal: :data:`SEAL_MARK` and a digest of the whole file with zeros in its place."""
+
+SEAL_MARK = "fbnetv3_zoo blake3 "
+FREE_BATCH = "free_batch"
+"""Entry that is "true" where a program takes up to so many images, "false" where it takes exactly so many."""
+
+_SEAL = re.compile(re.escape(SEAL_MARK.encode()) + rb"([0-9a-f]{64})")
+_IDENTIFIER, _HEADER = b"ET12", b"eh00"
+
+
+def open_program(path: Path, *, threads: int | None = None) -> Opened:
+    """The model in ``path``, computed by ``threads`` threads (default: ExecuTorch's choice; the number holds for all
+    programs of this process).
+
+    Raises :class:`~fbnetv3_zoo.errors.ZooError` for a file that is missing, damaged or not of this project.
+    """
+    data = read_file(path, "a model file", at_most=trial.LARGEST_MODEL)
+    check_whole_program(path, data)
+    if not trial.known(".pte", (data,)):
+        trial.try_out(path, KIND, (data,))
+    program = _loaded(path, data, threads)
+    with silence():
+        program.load_method("forward")
+        told = program.load_method(ENTRIES).execute([])[0]
+    try:
+        entries = entries_in(told)
+    except ZooError as error:
+        raise unreadable(path, KIND, error) from None
+    description = described(entries, path, "executorch")
+
+    def run(images: Floats) -> Floats:
+        import torch
+
+        forward = program.load_method("forward")  # asked anew, as the program must outlive its method
+        logits: Floats = forward.execute([torch.from_numpy(images)])[0].numpy()
+        return logits
+
+    sizes = program.metadata("forward").input_tensor_meta(0).sizes()
+    return checked(path, description, sizes, run, up_to=entries.get(FREE_BATCH) == "true")
+
+
+def entries_in(text: object) -> dict[str, str]:
+    """The entries of a description that a program tells of as JSON."""
+    entries = parse_json(text if isinstance(text, str) else "", "its description")
+    if not isinstance(entries, dict) or not all(isinstance(value, str) for value in entries.values()):
+        raise ZooError("its description is no list of texts")
+    return entries
+
+
+def prepare() -> None:
+    """Import what :func:`try_out` needs."""
+    with quiet_import():
+        from executorch.extension.pybindings import portable_lib  # noqa: F401
+        from executorch.runtime import Runtime  # noqa: F401
+
+
+def try_out(parts: Sequence[bytes]) -> None:
+    """Load a program's content and compute its smallest batch of zeros."""
+    import torch
+
+    program = _loaded(Path("program.pte"), parts[0], 1)
+    with silence():
+        entries = entries_in(program.load_method(ENTRIES).execute([])[0])
+        sizes = list(program.metadata("forward").input_tensor_meta(0).sizes())
+        check_shape(sizes)
+        sizes[0] = 1 if entries.get(FREE_BATCH) == "true" else sizes[0]
+        program.load_method("forward").execute([torch.zeros(sizes)])
+
+
+def sealed(data: bytes) -> bytes:
+    """``data``, a program whose seal holds zeros, with its digest in their place."""
+    zeros = SEAL_MARK.encode() + b"0" * 64
+    if data.count(zeros) != 1:
+        raise AssertionError(f"the program holds {data.count(zeros)} empty seals")
+    return data.replace(zeros, SEAL_MARK.encode() + _digest(data))
+
+
+def check_whole_program(path: Path, data: bytes) -> None:
+    """Raise unless ``data``, the contents of ``path``, are a program of this project, to the last bit."""
+    if len(data) < 40 or data[4:8] != _IDENTIFIER:
+        raise unreadable(path, KIND, "it does not begin as one")
+    if data[8:12] == _HEADER:
+        program, base, segments = struct.unpack_from("<QQQ", data, 16)
+        if len(data) != (expected := max(program, base + segments)):
+            raise unreadable(path, KIND, f"it has {len(data)} bytes, and says that there are {expected}")
+    seals = _SEAL.findall(data)
+    if not seals:
+        described({}, path, "executorch")
+    if len(seals) > 1 or seals[0] != _digest(_SEAL.sub(SEAL_MARK.encode() + b"0" * 64, data)):
+        raise unreadable(path, KIND, "it is damaged: its digest is another")
+
+
+def _digest(data: bytes) -> bytes:
+    import blake3
+
+    return blake3.blake3(data).hexdigest().encode()
+
+
+def _loaded(path: Path, data: bytes, threads: int | None) -> Program:
+    try:
+        with quiet_import():
+            from executorch.extension.pybindings import portable_lib
+            from executorch.runtime import Runtime
+    except ImportError:
+        raise missing_extra(path, "ExecuTorch", "executorch") from None
+    try:
+        with silence():
+            if threads is not None:
+                portable_lib._unsafe_reset_threadpool(threads)
+            portable_lib._threadpool_get_thread_count()  # starts the threads, which tells of the processor
+            return Runtime.get().load_program(data)
+    except Exception as error:
+        raise unreadable(path, KIND, error) from None
+
+
+@contextmanager
+def quiet_import() -> Iterator[None]:
+    """Keep what the parts of ExecuTorch say of one another when they are imported from the user."""
+    import warnings
+
+    logger = logging.getLogger("torch.utils._pytree")
+    disabled = logger.disabled
+    logger.disabled = True
+    try:
+        with warnings.catch_warnings(), silence():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.disabled = disabled

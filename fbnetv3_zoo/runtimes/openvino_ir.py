@@ -1,0 +1,182 @@
+"""OpenVINO's intermediate representation: a ``.xml`` file with its weights in the ``.bin`` file beside it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import ZooError
+from ..utils.atomic_write import settled
+from ..utils.paths import check_file, is_file, read_file
+from . import sandbox as trial
+from .base import Floats, Opened, check_shape, checked, described, missing_extra, silence, unreadable
+
+if TYPE_CHECKING:
+    import openvino
+
+KIND = "OpenVINO IR"
+SECTION = "fbnetv3_zoo"
+"""Part of a model's ``rt_info`` that holds the entries of its description."""
+
+DIGEST = "weights_blake3"
+"""Entry with the digest of the ``.bin`` file, in hexadecimal."""
+
+SEAL, NO_SEAL = "seal_blake3", b"0" * 64
+"""Entry with the digest of the ``.xml`` file with zeros in its place: with :data:`DIGEST`, it covers the pair."""
+
+_LARGEST_TEXT = 256 << 20
+
+
+def open_intermediate(path: Path, *, threads: int | None = None, bfloat16: bool = False) -> Opened:
+    """The model in ``path`` (``.xml``, with its ``.bin`` beside it), set for one batch at a time.
+
+    It is computed by ``threads`` threads (default: OpenVINO's choice), in float32 unless ``bfloat16``.
+
+    Raises :class:`ZooError` for files that are missing, damaged or not of this project, and where the processor does
+    not compute in bfloat16.
+    """
+    text, weights = read_pair(path)
+    model = _parsed(path, text, weights)
+    entries = entries_of(model)
+    description = described(entries, path, "openvino")
+    if len(model.inputs) != 1 or model.input(0).get_element_type().get_type_name() != "f32":
+        raise unreadable(path, KIND, "it does not take one batch of float32 images")
+    request = _compiled(model, path, threads, bfloat16).create_infer_request()
+
+    def run(images: Floats) -> Floats:
+        logits: Floats = request.infer([images], share_inputs=True)[0].copy()
+        return logits
+
+    sizes = [axis.get_length() if axis.is_static else None for axis in model.input(0).get_partial_shape()]
+    return checked(path, description, sizes, run)
+
+
+def read_pair(path: Path) -> tuple[bytes, bytes]:
+    """The contents of ``path``, a ``.xml`` file, and of the ``.bin`` beside it: whole, and tried out.
+
+    Raises :class:`ZooError` where they are missing, damaged, not of the same model, or end or exhaust a process.
+    """
+    check_file(path, "a model file")
+    file, beside = settled(path, path.with_suffix(".bin"))
+    if not is_file(beside):
+        raise ZooError(f"{path}: its weights are missing; put {beside.name} beside it")
+    text = read_file(file, "a model file", at_most=_LARGEST_TEXT)
+    if b"<net" not in text[:1000]:
+        raise unreadable(path, KIND, "no network in it")
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        raise unreadable(path, KIND, "it is no UTF-8 text") from None
+    weights = read_file(beside, "a model file", at_most=trial.LARGEST_MODEL)
+    check_pair(path, text, weights)
+    if not trial.known(".xml", (text, weights)):
+        trial.try_out(path, KIND, (text, weights))
+    return text, weights
+
+
+def _parsed(path: Path, text: bytes, weights: bytes) -> openvino.Model:
+    try:
+        import openvino
+    except ImportError:
+        raise missing_extra(path, "OpenVINO", "openvino") from None
+    try:
+        with silence():  # where it is damaged, the readers for other formats are tried, and talk
+            return openvino.Core().read_model(text, weights)
+    except Exception as error:
+        raise unreadable(path, KIND, _reason(error)) from None
+
+
+def prepare() -> None:
+    """Import what :func:`try_out` needs."""
+    import openvino
+
+    openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")  # loads what computes on this processor
+
+
+def try_out(parts: Sequence[bytes]) -> None:
+    """Open a pair's contents and compute the smallest batch of zeros."""
+    import numpy as np
+    import openvino
+
+    with silence():
+        core = openvino.Core()
+        model = core.read_model(parts[0], parts[1])
+        shapes = [value.get_partial_shape() for value in model.inputs]
+        sizes = [[axis.get_length() if axis.is_static else 1 for axis in shape] for shape in shapes]
+        for shape in sizes:
+            check_shape(shape)
+        compiled = core.compile_model(model, "CPU", cpu_settings(1))
+        free = [n for n, shape in enumerate(shapes) if any(not axis.is_static for axis in list(shape)[1:])]
+        if not free:
+            compiled.create_infer_request().infer([np.zeros(shape, np.float32) for shape in sizes])
+
+
+def entries_of(model: openvino.Model) -> dict[str, str]:
+    """The entries of the description in ``model``; none where it is not of this project."""
+    if not model.has_rt_info([SECTION]):
+        return {}
+    return {key: str(value) for key, value in model.get_rt_info([SECTION]).value.items()}
+
+
+def check_pair(path: Path, text: bytes, weights: bytes) -> None:
+    """Raise where the contents of ``path`` and of its weights carry digests that are not theirs."""
+    found = _entry(DIGEST).search(text)
+    if found is not None and found[1] != digest(weights):
+        raise unreadable(path, KIND, f"{path.with_suffix('.bin').name} is damaged or of another model")
+    found = _entry(SEAL).search(text)
+    if found is not None and found[1] != digest(unsealed(text)):
+        raise unreadable(path, KIND, "it is damaged: its digest is another")
+
+
+def unsealed(text: bytes) -> bytes:
+    """``text``, the contents of a ``.xml`` file, with zeros for its seal."""
+    return _entry(SEAL).sub(lambda found: found[0].replace(found[1], NO_SEAL), text)
+
+
+def sealed(text: bytes) -> bytes:
+    """``text``, whose seal holds zeros, with its digest in their place."""
+    if len(_entry(SEAL).findall(text)) != 1:
+        raise AssertionError("the model holds no empty seal, or several")
+    return _entry(SEAL).sub(lambda found: found[0].replace(NO_SEAL, digest(text)), text)
+
+
+def _entry(name: str) -> re.Pattern[bytes]:
+    """What finds the digest that is the entry ``name`` in a ``.xml`` file."""
+    return re.compile(rb"<" + name.encode() + rb'\s+value="([0-9a-f]{64})"')
+
+
+def digest(data: bytes) -> bytes:
+    """The BLAKE3 digest of ``data``, in hexadecimal."""
+    import blake3
+
+    return blake3.blake3(data).hexdigest().encode()
+
+
+def cpu_settings(threads: int | None = None, *, bfloat16: bool = False) -> dict[str, str | int]:
+    """OpenVINO's settings for one batch at a time, by ``threads`` threads (default: OpenVINO's choice)."""
+    settings: dict[str, str | int] = {
+        "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32",
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+    }
+    return settings if threads is None else {**settings, "INFERENCE_NUM_THREADS": threads}
+
+
+def _compiled(model: openvino.Model, path: Path, threads: int | None, bfloat16: bool) -> openvino.CompiledModel:
+    import openvino
+
+    core = openvino.Core()
+    if bfloat16 and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise ZooError(f"{path}: this processor does not compute in bfloat16; leave bfloat16 out")
+    try:
+        return core.compile_model(model, "CPU", cpu_settings(threads, bfloat16=bfloat16))
+    except Exception as error:
+        raise unreadable(path, KIND, _reason(error)) from None
+
+
+def _reason(error: Exception) -> str:
+    """The line in which OpenVINO says what is wrong: the last one, after those that say where in its sources."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -1,0 +1,69 @@
+"""What a run tells while it goes on, and what it leaves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..models.fbnet import FBNet
+from .evaluate import Evaluation
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One optimizer step: the ``step``-th (from 1) of ``steps`` in ``epoch`` (from 1), its loss in nats."""
+
+    epoch: int
+    step: int
+    steps: int
+    loss: float
+    learning_rate: float
+    images_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """One finished epoch, a line of ``metrics.jsonl``. Losses in nats, accuracy in [0, 1], time in seconds.
+
+    ``skipped`` counts the training images that could not be read in this epoch, each once, and were replaced by others.
+    """
+
+    epoch: int
+    learning_rate: float
+    train_loss: float
+    validation_loss: float
+    validation_top1: float
+    skipped: int
+    images_per_second: float
+    seconds: float
+
+
+class Observer:
+    """Is told of everything that happens in a run, in the leading process. Override what is of interest."""
+
+    def on_look(self, done: int, total: int) -> None:
+        """The headers of ``done`` of ``total`` images have been looked at, before the first epoch."""
+
+    def on_step(self, step: Step) -> None:
+        """A step has been taken."""
+
+    def on_epoch(self, epoch: Epoch) -> None:
+        """An epoch has ended and its checkpoint is written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A finished run: the trained network (averaged weights, evaluation mode), its epochs, its test.
+
+    ``folder`` holds ``model.safetensors``, ``best.safetensors`` (of the epoch that did best in validation),
+    ``metrics.jsonl``, ``report.html``, ``curve.png`` and ``checkpoints/``. ``test`` is None where the data has no test
+    split. ``bad_images`` are the keys of all images that could not be used, each once. ``warning``: one line on what
+    to be wary of in the result; empty where there is nothing.
+    """
+
+    folder: Path
+    model: FBNet
+    epochs: tuple[Epoch, ...]
+    test: Evaluation | None
+    bad_images: tuple[str, ...] = ()
+    warning: str = ""

@@ -1,0 +1,292 @@
+"""The training loop: from data and recipe to a folder with a trained network, resumable at any moment."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+
+from ..arch import Arch
+from ..errors import ZooError, in_short, printable
+from ..factory import create
+from ..models.fbnet import FBNet
+from ..recipes import Recipe
+from ..utils.paths import check_outside, exists
+from ..weights.serialization import save, write_tensors
+from .callbacks import Epoch, Observer, Run, Step
+from .checkpoint import Checkpoints, Progress, recipe_identity, restore
+from .data import Dataset, Split
+from .data.image_headers import Unusable, look_before_run
+from .distributed import World, join
+from .evaluate import Evaluation, evaluate
+from .execution import Execution
+from .learner import Learner
+from .loader import Batch, TrainingBatches, fitted, seed_of
+from .optim import warn_of_long_average
+from .preemption import Termination
+from .qat import imitate_int8, plain_state
+from .report import Report, write_report
+from .report.curves import draw_curve
+from .run_folder import claimed, own_randomness
+from .teacher import TeacherSource, find_teacher
+
+EXPLODED = 1000.0
+"""A loss above this, in nats, ends the run: nothing comes back from there."""
+
+
+def train(
+    arch: Arch, data: Dataset, recipe: Recipe, folder: str | Path, *, teacher: TeacherSource | None = None,
+    pretrained: bool | str | Path = False, resume: bool = False, execution: Execution = Execution(),
+    observers: Sequence[Observer] = (),
+) -> Run:  # fmt: skip
+    """Train ``arch`` on ``data`` and leave the result in ``folder``; under ``torchrun``, all processes together.
+
+    Args:
+        arch: the network; its classes and input channels are changed to the data's.
+        data: images to train, validate and test on.
+        recipe: how to train.
+        folder: where the files go; must not hold a run unless ``resume``.
+        teacher: a network to learn from, as ``recipe.distillation`` says: a module, a published name, a model file
+            (``.safetensors``, ``.onnx``) or ``hf-hub:owner/name``. It is validated before the first epoch.
+        pretrained: weights to start from; see :func:`fbnetv3_zoo.create`. The result keeps their name and licence.
+        resume: continue the run in ``folder`` after its newest checkpoint, with the result of one that was never
+            interrupted. Network, weights, data, recipe and teacher must be the same; ``epochs`` may grow where the
+            schedule does not depend on it. The number of processes may change.
+        execution: where and how to compute.
+        observers: are told of every step and epoch, in the leading process.
+
+    Raises :class:`ZooError` for input that does not fit, and where the loss explodes or stops being a number (the batch
+    is then in ``folder``); :class:`Interrupted` where SIGTERM ends the run, after a checkpoint.
+    """
+    check_outside(folder, data.root)
+    with join(execution.device) as world, claimed(Path(folder), world), own_randomness(world):
+        trainer = _Trainer(
+            replace(arch, num_classes=len(data.class_names), in_channels=len(data.mean)),
+            data, recipe, Path(folder), execution, world,
+        )  # fmt: skip
+        try:
+            trainer.look(observers if world.leads else ())
+            trainer.prepare(teacher, pretrained)
+            trainer.begin(resume=resume)
+            with Termination() as termination:
+                return trainer.run(observers if world.leads else (), termination)
+        finally:
+            trainer.close()
+
+
+def _tell_looked(observers: Sequence[Observer], at: tuple[int, int]) -> None:
+    for observer in observers:
+        observer.on_look(*at)
+
+
+class _Trainer:
+    def __init__(
+        self, arch: Arch, data: Dataset, recipe: Recipe, folder: Path, execution: Execution, world: World
+    ) -> None:
+        if len(data["train"]) < 2 or not data["validation"]:
+            raise ZooError(f"{data.name}: needs at least 2 images to train on and 1 to validate on")
+        recipe = fitted(recipe, len(data["train"]), tell=world.leads)
+        self.arch, self.data, self.recipe, self.folder = arch, data, recipe, folder
+        self.execution, self.world = execution, world
+        self.checkpoints = Checkpoints(folder / "checkpoints", keep=execution.keep_checkpoints)
+        self.progress = Progress()
+        self.preprocess = data.preprocess(arch.resolution)
+        self.batches = TrainingBatches(data["train"], self.preprocess, self.recipe, execution=execution, world=world)
+        self.notes: list[str] = []
+        self.unusable: list[Unusable] = []
+
+    def look(self, observers: Sequence[Observer]) -> None:
+        """Look at the headers of all images, where that is wanted, and tell at once what cannot be used of them."""
+        self.unusable = look_before_run(
+            self.data, self.preprocess, self.recipe, execution=self.execution, world=self.world,
+            looked=lambda *at: _tell_looked(observers, at),
+        )  # fmt: skip
+
+    def prepare(self, teacher: TeacherSource | None, pretrained: bool | str | Path) -> None:
+        """Build the network and open the teacher."""
+        recipe, generator = self.recipe, torch.Generator().manual_seed(self.recipe.seed)
+        network = create(
+            self.arch, dropout=recipe.dropout, stochastic_depth=recipe.stochastic_depth, generator=generator,
+            pretrained=pretrained,
+        )  # fmt: skip
+        network.preprocess, network.class_names = self.preprocess, self.data.class_names
+        self.origin = network.weights, network.licence
+        if recipe.weight_levels:
+            imitate_int8(network, recipe.weight_levels)
+            self.notes.append("trained for int8: all accuracies but the teacher's are of rounded weights and maps")
+        found = teacher and find_teacher(teacher, preprocess=self.preprocess, device=self.world.device)
+        self.learner = Learner(
+            network, recipe, teacher=found or None, execution=self.execution, world=self.world, generator=generator
+        )
+        if found:
+            seen = found.check(self.data, world=self.world, execution=self.execution)
+            self.notes.append(f"teacher {found.name}: validation accuracy {seen}")
+        self.identity = self._identity()
+        if self.world.leads:
+            warn_of_long_average(recipe, self.batches.steps)
+
+    def begin(self, *, resume: bool) -> None:
+        """Take up the newest checkpoint where there is one."""
+        data = self.world.share(self.checkpoints.begin(resume=resume) if self.world.leads else None)
+        if data is not None:
+            self.progress = restore(data, self.learner, identity=self.identity, place=self.folder)
+
+    def run(self, observers: Sequence[Observer], termination: Termination) -> Run:
+        """All epochs that are left, then the result."""
+        self._last_write = time.monotonic()
+        while self.progress.epoch < self.recipe.epochs:
+            began = time.monotonic()
+            for parts in self.batches.epoch(self.progress.epoch, first_step=self.progress.step):
+                told = self._step(parts, began, termination)
+                began = time.monotonic()
+                for observer in observers:
+                    observer.on_step(told)
+                self._write_if_due(termination)
+            epoch = self._end_epoch()
+            for observer in observers:
+                observer.on_epoch(epoch)
+        return self._finish()
+
+    def close(self) -> None:
+        """Let go of the processes that prepare images; an error that is kept would keep them, too."""
+        del self.batches
+
+    def _step(self, parts: list[Batch], began: float, termination: Termination) -> Step:
+        at, steps, size = self.progress, self.batches.steps, self.batches.batch_size
+        rate = self.recipe.learning_rate_at(at.epoch, (at.step + 1) / steps)
+        own = self.learner.gradients(parts, seed=seed_of(self.recipe.seed, at.epoch, at.step, self.world.rank))
+        bad = [printable(key) for batch in parts for key, _ in batch.bad]
+        sums = self.world.total(torch.tensor([own, len(bad), termination.asked], dtype=torch.float64))
+        loss = float(sums[0]) / self.world.size
+        if not loss <= EXPLODED:
+            self._refuse(loss, rate, parts)
+        self.learner.update(rate)
+        termination.agreed = bool(sums[2] > 0)
+        seconds = time.monotonic() - began
+        everywhere = self.world.gather(bad) if sums[1] > 0 else []
+        self.progress = at.after_step(loss, seconds, [key for keys in everywhere for key in keys])
+        return Step(at.epoch + 1, at.step + 1, steps, loss, rate, size / seconds)
+
+    def _write_if_due(self, termination: Termination) -> None:
+        taken = self.progress.epoch * self.batches.steps + self.progress.step
+        due = self.execution.checkpoint_due(taken, time.monotonic() - self._last_write)
+        if due or termination.agreed:
+            self._write()
+        if termination.agreed:
+            raise self.progress.interrupted()
+
+    def _write(self) -> None:
+        if self.world.leads:
+            self.checkpoints.write(self.learner, self.progress, identity=self.identity)
+        self._last_write = time.monotonic()
+
+    def _end_epoch(self) -> Epoch:
+        began, at = time.monotonic(), self.progress
+        measured = self._measure("validation")
+        if not math.isfinite(measured.loss):
+            raise ZooError(f"validation loss is {measured.loss} in epoch {at.epoch + 1}; {self._remedy()}")
+        if measured.loss > EXPLODED and at.epoch + 1 == self.recipe.epochs:  # before, there is time to come back
+            raise ZooError(f"validation loss is {measured.loss:.4g} after the last epoch; {self._remedy()}")
+        best = max((epoch.validation_top1 for epoch in at.history), default=-1.0)
+        epoch = Epoch(
+            epoch=at.epoch + 1,
+            learning_rate=self.recipe.learning_rate_at(at.epoch, 1.0),
+            train_loss=at.loss / self.batches.steps,
+            validation_loss=measured.loss,
+            validation_top1=measured.fraction,
+            skipped=len(at.bad),
+            images_per_second=round(self.batches.steps * self.batches.batch_size / at.seconds, 2),
+            seconds=round(at.seconds + time.monotonic() - began, 2),
+        )
+        self.progress = at.after_epoch(epoch)
+        if self.world.leads:
+            if epoch.validation_top1 > best or not exists(self.folder / "best.safetensors"):
+                save(self._delivered(), self.folder / "best.safetensors")
+            self.progress.write_metrics(self.folder)
+        self._write()
+        return epoch
+
+    def _measure(self, split: str) -> Evaluation:
+        self.world.share_buffers(self.learner.result)
+        return evaluate(
+            self.learner.predict, self.data[split], self.preprocess, class_names=self.data.class_names,  # type: ignore[index]
+            workers=self.execution.workers, on_bad_image=self.execution.on_bad_image, world=self.world,
+        )  # fmt: skip
+
+    def _finish(self) -> Run:
+        model, path = self._delivered(), self.folder / "model.safetensors"
+        if self.world.leads:
+            save(model, path)
+            if not exists(self.folder / "best.safetensors"):
+                save(model, self.folder / "best.safetensors")
+            self.progress.write_metrics(self.folder)
+        try:
+            return self._told(model)
+        except (ZooError, MemoryError, OSError) as error:
+            what = str(error) if isinstance(error, ZooError) else f"no report ({in_short(error)})"
+            raise ZooError(f"{what}; training itself has ended, its result is {path}") from None
+
+    def _told(self, model: FBNet) -> Run:
+        """The run measured and described."""
+        split: Split = "test" if self.data["test"] else "validation"
+        measured = self._measure(split)
+        warning = "" if measured.beats_chance else self._no_better_than_chance(split, measured)
+        bad = {*self.progress.all_bad, *(printable(image.key) for image in self.unusable)}
+        bad_images = tuple(sorted({*bad, *map(printable, measured.skipped)}))
+        if self.world.leads:
+            self._report(measured, split, bad_images, warning)
+        test = measured if self.data["test"] else None
+        return Run(self.folder, model, self.progress.history, test, bad_images, warning)
+
+    def _no_better_than_chance(self, split: Split, measured: Evaluation) -> str:
+        name, share = measured.commonest
+        return (
+            f"{split} accuracy {measured.fraction:.2%} is no better than chance (always answering {printable(name)!r} "
+            f"is right for {share:.2%}); train longer, or at another learning rate than {self.recipe.learning_rate:.4g}"
+        )
+
+    def _delivered(self) -> FBNet:
+        """The network that the run gives, on the CPU, in evaluation mode and without what only training needs."""
+        model = FBNet(self.learner.student.network.arch)
+        model.load_state_dict(plain_state(self.learner.result))
+        model.preprocess, model.class_names = self.preprocess, self.data.class_names
+        model.weights, model.licence = self.origin
+        return model.eval()
+
+    def _identity(self) -> Mapping[str, str]:
+        """What the run's checkpoints are told by; made once, since it takes seconds for millions of images."""
+        teacher = self.learner.teacher
+        return {
+            "network": self.arch.to_json(),
+            "set of weights": str(self.origin),
+            "data": self.data.fingerprint,
+            "recipe": recipe_identity(self.recipe),
+            "teacher": "" if teacher is None else teacher.digest,
+        }
+
+    def _refuse(self, loss: float, rate: float, parts: list[Batch]) -> None:
+        """End the run: the loss has left all bounds. What led there is kept."""
+        at, path = self.progress, self.folder / f"failed-batch-{self.world.rank}.safetensors"
+        tensors = {f"images.{n}": batch.images.contiguous() for n, batch in enumerate(parts)}
+        tensors.update({f"labels.{n}": batch.labels for n, batch in enumerate(parts)})
+        about = {"epoch": at.epoch + 1, "step": at.step + 1, "learning_rate": rate, "loss": loss}
+        write_tensors(path, tensors, {key: str(value) for key, value in about.items()})
+        raise ZooError(
+            f"loss is {loss:.4g} in epoch {at.epoch + 1}, step {at.step + 1}, at learning rate {rate:.4g}; "
+            f"{self._remedy()}; the batch is in {path}"
+        )
+
+    def _remedy(self) -> str:
+        return f"lower learning_rate ({self.recipe.learning_rate:g})"
+
+    def _report(self, measured: Evaluation, split: Split, bad_images: Sequence[str], warning: str) -> None:
+        draw_curve([asdict(epoch) for epoch in self.progress.history], self.folder / "curve.png")
+        report = Report(
+            self.arch, self.data, self.recipe, self.preprocess, self.progress.history, split, measured, self.execution,
+            self.world.size, [*self.notes, *filter(None, [warning])], bad_images,
+        )  # fmt: skip
+        write_report(self.folder / "report.html", report)

@@ -1,0 +1,176 @@
+"""Moving several files or folders into place together: all of them or none, whoever is killed in between.
+
+They lie in ``new`` of a folder beside their places. Before the first is moved, the moves and what they replace are
+listed in the file ``moves``. Whoever finds that some are done and others not does the rest; where that is impossible,
+the old ones, which wait in ``old``, come back. Where someone else has changed a place meanwhile, nothing more is moved.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from enum import Enum
+from pathlib import Path
+
+from .serialization import parse_json
+
+_NEW, _OLD, _MOVES = "new", "old", "moves"
+_LARGEST = 1 << 20  # bytes of a list of moves
+
+
+@dataclass(frozen=True, slots=True)
+class _Move:
+    """A move by its name; ``new`` and ``old`` tell what is moved from what it replaces (None: nothing)."""
+
+    name: str
+    new: str
+    old: str | None
+
+
+class _Next(Enum):
+    """What is to be done about moves that were begun: the rest of them, undo them, nothing."""
+
+    FORWARD = "forward"
+    BACK = "back"
+    NOTHING = "nothing"
+
+
+def move_together(folder: Path, names: Sequence[str]) -> None:
+    """Move ``new/NAME`` of ``folder`` to ``NAME`` beside ``folder``, for all ``names``.
+
+    Raises OSError, with everything as it was, where one cannot be moved.
+    """
+    target = folder.parent
+    (folder / _OLD).mkdir()
+    for name in names:
+        with suppress(OSError, NotImplementedError):  # folders, and files on some disks, are moved aside later
+            os.link(target / name, folder / _OLD / name, follow_symlinks=False)
+    moves = [_Move(name, _identity(folder / _NEW / name) or "", _identity(target / name)) for name in names]
+    _write_down(folder, moves)
+    try:
+        for move in moves:
+            _forward(folder, move)
+        sync_folder(target)
+    except BaseException:
+        for move in moves:
+            _back(folder, move)
+        raise
+
+
+def finish(folder: Path) -> None:
+    """Bring moves that were begun in ``folder`` to an end. Raises OSError where that may not be done."""
+    what, moves = _next(folder)
+    for move in moves:
+        if what is _Next.FORWARD:
+            _forward(folder, move)
+        elif what is _Next.BACK:
+            _back(folder, move)
+    if what is not _Next.NOTHING:
+        sync_folder(folder.parent)
+    with suppress(FileNotFoundError):
+        (folder / _MOVES).unlink()
+
+
+def moved_in(folder: Path) -> dict[str, Path]:
+    """Where the files are, by name, whose moving was begun in ``folder`` and has not ended; none usually."""
+    what, moves = _next(folder)
+    found = {}
+    for move in moves:
+        place = folder.parent / move.name
+        waiting = folder / (_NEW if what is _Next.FORWARD else _OLD) / move.name
+        there = _identity(place) == (move.new if what is _Next.FORWARD else move.old)
+        found[move.name] = place if there or what is _Next.NOTHING else waiting
+    return found
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the disk know the names in ``folder``."""
+    with suppress(OSError):  # not every file system can
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+
+
+def _write_down(folder: Path, moves: Sequence[_Move]) -> None:
+    draft = folder / f"{_MOVES}.draft"
+    with draft.open("w", encoding="ascii") as file:
+        json.dump([{**asdict(move), "name": os.fsencode(move.name).hex()} for move in moves], file)
+        file.flush()
+        os.fsync(file.fileno())
+    sync_folder(folder / _NEW)
+    draft.rename(folder / _MOVES)
+    sync_folder(folder)
+
+
+def _read(folder: Path) -> list[_Move]:
+    """The moves that were begun in ``folder``; none where the list cannot be read."""
+    try:
+        with (folder / _MOVES).open("rb") as file:
+            told = parse_json(file.read(_LARGEST), str(folder / _MOVES))
+        return [_Move(os.fsdecode(bytes.fromhex(one["name"])), one["new"], one["old"]) for one in told]
+    except (OSError, ValueError, TypeError, KeyError):
+        return []
+
+
+def _next(folder: Path) -> tuple[_Next, list[_Move]]:
+    """How the moves of ``folder`` stand."""
+    moves = _read(folder)
+    now = {move: _identity(folder.parent / move.name) for move in moves}
+    done = [move for move in moves if now[move] == move.new]
+    if len(done) in (0, len(moves)) and not any(_is_aside(folder, move, now[move]) for move in moves):
+        return _Next.NOTHING, moves
+    rest = [move for move in moves if move not in done]
+    if not all(now[move] == move.old or _is_aside(folder, move, now[move]) for move in rest):
+        return _Next.NOTHING, moves  # someone has put something else there
+    if all(_identity(folder / _NEW / move.name) == move.new for move in rest):
+        return _Next.FORWARD, moves
+    return _Next.BACK, moves
+
+
+def _is_aside(folder: Path, move: _Move, now: str | None) -> bool:
+    """Whether the old one was moved away, and nothing is in its place yet."""
+    return now is None and move.old is not None and _identity(folder / _OLD / move.name) == move.old
+
+
+def _forward(folder: Path, move: _Move) -> None:
+    place, old, new = folder.parent / move.name, folder / _OLD / move.name, folder / _NEW / move.name
+    if _identity(place) == move.new:
+        return
+    if move.old is not None and not os.path.lexists(old) and place.is_dir() == new.is_dir():
+        place.rename(old)
+    os.replace(new, place)
+
+
+def _back(folder: Path, move: _Move) -> None:
+    place, old = folder.parent / move.name, folder / _OLD / move.name
+    if _identity(place) == move.new:
+        if move.old is None:
+            _discard(place)
+        elif place.is_dir():
+            place.rename(folder / _NEW / move.name)
+    if _identity(old) == move.old and _identity(place) != move.old:
+        os.replace(old, place)
+
+
+def _discard(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _identity(path: Path) -> str | None:
+    """What tells a file or folder from others that may take its place; None where there is none."""
+    try:
+        found = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    told = (found.st_ino,) if stat.S_ISDIR(found.st_mode) else (found.st_ino, found.st_size, found.st_mtime_ns)
+    return " ".join(map(str, told))

@@ -1,0 +1,254 @@
+"""Frozen dataclasses to and from plain JSON data, so that every value of the package is written and read one way.
+
+A union of dataclasses is told apart by an ``"op"`` key holding the class name in snake case.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from enum import Enum
+from functools import cache
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from ..errors import ZooError, nearest, parse_enum, printable, shown
+from .paths import read_file
+
+T = TypeVar("T")
+
+
+def to_json(value: object) -> str:
+    """JSON text of ``value``, naming its kind (``fbnetv3_zoo.arch``, ``fbnetv3_zoo.recipe``) and version."""
+    return json_text({"format": f"fbnetv3_zoo.{_tag(type(value))}", "version": 1, **to_plain(value)}, indent=1)
+
+
+def from_json(kind: type[T], text: str | bytes, *, at_most: int = 1 << 19) -> T:
+    """The ``kind`` that :func:`to_json` wrote, in at most so many bytes.
+
+    Raises :class:`ZooError` with the place of what is wrong.
+    """
+    name = _tag(kind)
+    if len(text) > at_most:
+        raise ZooError(f"{name} JSON is larger than {at_most:,} bytes, too large for what it describes")
+    data = parse_json(text, f"{name} JSON")
+    if not isinstance(data, dict) or data.pop("format", None) != f"fbnetv3_zoo.{name}":
+        raise ZooError(f'{name} JSON lacks "format": "fbnetv3_zoo.{name}"; write such files with to_json()')
+    if (version := data.pop("version", None)) != 1:
+        raise ZooError(f"{name} JSON has version {shown(version)}; this release reads version 1")
+    return from_plain(kind, data, name)
+
+
+def read_json(kind: type[T], path: Path) -> T:
+    """The ``kind`` in a file that :func:`to_json` filled. Raises :class:`ZooError` naming the file."""
+    data = read_file(path, f"a JSON file of format fbnetv3_zoo.{_tag(kind)}")
+    try:
+        return from_json(kind, data)
+    except ZooError as error:
+        raise ZooError(f"{path}: {error}") from None
+
+
+def json_text(data: object, *, indent: int | None = None) -> str:
+    r"""JSON text of plain ``data`` for any reader; whatever JSON has no kind for, such as paths, is written as text.
+
+    A float that is no number (nan, infinite) is written as null: JSON has no such numbers, and most readers refuse
+    Python's spelling of them. They refuse lone surrogates too, which Python has for the bytes of a file's name that are
+    no UTF-8: those are written out (``\udcff``).
+    """
+    return json.dumps(_for_all(data), indent=indent, allow_nan=False)
+
+
+def _for_all(data: Any) -> Any:
+    if isinstance(data, float):
+        return data if math.isfinite(data) else None
+    if isinstance(data, dict):
+        return {_for_all(key): _for_all(item) for key, item in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_for_all(item) for item in data]
+    if data is None or isinstance(data, int):
+        return data
+    text = data if isinstance(data, str) else str(data)
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def parse_json(text: str | bytes, place: str) -> Any:
+    """The data that JSON ``text`` holds: every JSON text from outside is read here.
+
+    What Python would take although JSON has no such thing, or later code could not work with, is refused: NaN and
+    infinities, numbers beyond 64 bits, lone surrogates. A byte order mark is dropped. ``place`` begins every error, a
+    :class:`ZooError`.
+    """
+    try:
+        text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
+        data = json.loads(text, parse_constant=_no_number, parse_float=_finite, parse_int=_whole)
+    except RecursionError:
+        raise ZooError(f"{place} cannot be read: nested too deeply") from None
+    except ValueError as error:
+        raise ZooError(f"{place} cannot be read: {printable(str(error))}") from None
+    if _SURROGATE.search(text) and (wrong := _lone_surrogate(data)) is not None:
+        raise ZooError(f"{place} cannot be read: {printable(wrong)[:80]!r} is no Unicode text")
+    return data
+
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is not a number of JSON")
+
+
+def _finite(digits: str) -> float:
+    if math.isinf(value := float(digits)):
+        raise ValueError(f"the number {digits[:20]} is too large")
+    return value
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > 20 or not -(1 << 63) <= (value := int(digits)) < 1 << 64:
+        raise ValueError(f"the number {digits[:20]}{'...' if len(digits) > 20 else ''} is beyond 64 bits")
+    return value
+
+
+def _lone_surrogate(data: Any) -> str | None:
+    """The first text in ``data`` that cannot be written as UTF-8."""
+    waiting = [data]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, str):
+            if any("\ud800" <= sign <= "\udfff" for sign in item):
+                return item
+        elif isinstance(item, list):
+            waiting.extend(item)
+        elif isinstance(item, dict):
+            waiting.extend(item)
+            waiting.extend(item.values())
+    return None
+
+
+def find(kind: type[T], source: object, known: Mapping[str, T], *, what: str, rest: str) -> T:
+    """The ``kind`` that ``source`` stands for: a value, a name that is ``known``, or the path of a JSON file.
+
+    Raises :class:`ZooError` for an unknown name (it names ``what`` was asked for and ends in ``rest``) and for a file
+    that cannot be read.
+    """
+    if isinstance(source, kind):
+        return source
+    if str(source) in known:
+        return known[str(source)]
+    path = Path(str(source))
+    if path.suffix != ".json":
+        raise ZooError(f"unknown {what} {str(source)!r}{nearest(str(source), known)}; {rest}")
+    return read_json(kind, path)
+
+
+def to_plain(value: object) -> Any:
+    """``value`` as dicts, lists, strings, numbers, booleans and None; fields at their defaults are left out."""
+    if is_dataclass(value):
+        kept = {f.name: getattr(value, f.name) for f in fields(value) if getattr(value, f.name) != f.default}
+        return {name: _tagged(item) for name, item in kept.items()}
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, (tuple, list)):
+        return [_tagged(item) for item in value]
+    return value
+
+
+def from_plain(kind: type[T], data: object, place: str) -> T:
+    """A ``kind`` built from what :func:`to_plain` gave. ``place`` begins every error message."""
+    built: T = _build(kind, data, place)
+    return built
+
+
+def _tagged(value: object) -> Any:
+    plain = to_plain(value)
+    return {"op": _tag(type(value)), **plain} if is_dataclass(value) else plain
+
+
+def _tag(kind: type) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", kind.__name__).lower()
+
+
+def _build(hint: Any, data: Any, place: str) -> Any:
+    origin = get_origin(hint)
+    if origin is tuple:
+        if not isinstance(data, list):
+            raise ZooError(f"{place} is {shown(data)}; it must be a list")
+        return _build_tuple(get_args(hint), data, place)
+    if origin in (Union, UnionType):
+        return _build_union(get_args(hint), data, place)
+    if hint is Any:
+        return data
+    if origin is Literal:
+        if data not in get_args(hint):
+            raise ZooError(f"{place} is {shown(data)}; choose from {', '.join(map(str, get_args(hint)))}")
+        return data
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return parse_enum(place, data, hint)
+    if is_dataclass(hint):
+        return _build_dataclass(hint, data, place)
+    if hint is float and data is None:
+        return math.nan  # as json_text() writes it
+    if hint in _PLAIN and not (isinstance(data, _PLAIN[hint][0]) and isinstance(data, bool) == (hint is bool)):
+        raise ZooError(f"{place} is {shown(data)}; it must be {_PLAIN[hint][1]}")
+    return data  # which numbers: the dataclass checks them itself
+
+
+_PLAIN: dict[type, tuple[Any, str]] = {
+    str: (str, "text"),
+    bool: (bool, "True or False"),
+    int: (int, "a whole number"),
+    float: ((int, float), "a number"),
+}
+
+
+_LONGEST = 2_000_000  # items of a list; subsets of a data set have the longest
+
+
+def _build_tuple(hints: tuple[Any, ...], data: list[Any], place: str) -> tuple[Any, ...]:
+    if len(data) > _LONGEST:
+        raise ZooError(f"{place} has {len(data)} items; it may have at most {_LONGEST}")
+    if hints[-1] is Ellipsis:
+        return tuple(_build(hints[0], item, f"{place}[{n}]") for n, item in enumerate(data))
+    if len(hints) != len(data):
+        raise ZooError(f"{place} has {len(data)} items; it must have {len(hints)}")
+    return tuple(_build(hint, item, f"{place}[{n}]") for n, (hint, item) in enumerate(zip(hints, data, strict=True)))
+
+
+def _build_union(hints: tuple[Any, ...], data: Any, place: str) -> Any:
+    if data is None and type(None) in hints:
+        return None
+    kinds = {_tag(hint): hint for hint in hints if isinstance(hint, type) and is_dataclass(hint)}
+    if not kinds:
+        hint = next(hint for hint in hints if hint is not type(None))
+        return _build(hint, data, place)
+    op = data.get("op") if isinstance(data, dict) else None
+    op = op if op is None or isinstance(op, str) else shown(op)
+    if len(kinds) > 1 and op not in kinds:
+        raise ZooError(f"{place}.op is {shown(op)}; choose from {', '.join(kinds)}")
+    return _build(kinds[op] if op in kinds else next(iter(kinds.values())), data, place)
+
+
+_hints = cache(get_type_hints)  # a network has a hundred rows of four kinds
+
+
+def _build_dataclass(kind: Any, data: Any, place: str) -> Any:
+    if not isinstance(data, dict):
+        raise ZooError(f"{place} is {shown(data)}; it must be an object")
+    data = {key: item for key, item in data.items() if key != "op"}
+    names = [f.name for f in fields(kind)]
+    for key in data:
+        if key not in names:
+            raise ZooError(f"{place} has an unknown key {shown(key)}{nearest(key, names)}")
+    for f in fields(kind):
+        if f.name not in data and f.default is MISSING and f.default_factory is MISSING:
+            raise ZooError(f"{place} lacks {f.name!r}")
+    hints = _hints(kind)
+    values = {key: _build(hints[key], item, f"{place}.{key}") for key, item in data.items()}
+    try:
+        return kind(**values)
+    except ZooError as error:
+        raise ZooError(f"{place}: {error}") from None

@@ -1,0 +1,137 @@
+"""This project's weight files: safetensors with a :class:`~fbnetv3_zoo.description.Description` beside the tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load as from_bytes
+from safetensors.torch import save as to_bytes
+from torch import Tensor, nn
+
+from ..arch import Arch
+from ..description import Description, other_kind
+from ..errors import ZooError, in_short
+from ..models.fbnet import FBNet
+from ..utils.atomic_write import replacing
+from ..utils.paths import check_file, read_file
+from ..utils.safetensors_order import in_order
+from ..utils.serialization import parse_json
+from . import hub
+from .cache import LARGEST_FILE, Store
+from .state_dict import assemble, fitted, skeleton
+from .unwrap import effective_state, unwrapped
+
+# What safetensors and torch raise for damaged headers: found by 20,000 of them (tests/fuzz_headers.py).
+_UNREADABLE = (SafetensorError, ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError)
+
+
+def save(model: nn.Module, path: str | Path) -> None:
+    """Write ``model`` to ``path`` (``.safetensors``), so that :func:`load` restores it from the file alone.
+
+    ``model`` is an :class:`FBNet`, compiled or wrapped (``DataParallel``, an averaged model) or not. Pruned and
+    parametrised weights are written as the values that they have in evaluation; a classifier that was replaced by one
+    of another width is described by its width. Raises :class:`ZooError` for a network that :func:`load` could not
+    restore, before anything is written.
+    """
+    if Path(path).suffix != ".safetensors":
+        raise ZooError(f"{path}: weights are saved as .safetensors; change the ending")
+    network = unwrapped(model)
+    if not isinstance(network, FBNet):
+        raise ZooError(f"{path}: a {type(network).__name__} is no network of this project; save one that create() made")
+    tensors = effective_state(network)
+    description = _described_by(tensors, network.description)
+    wanted = skeleton(description.arch).state_dict()
+    try:
+        fitting = fitted(tensors, wanted, description.arch.name, str(path))
+    except ZooError as error:
+        remedy = "undo what changed its layers (torch.nn.utils), or move the weights into a network that create() made"
+        raise ZooError(f"{error}; {remedy}") from None
+    write_tensors(path, {name: fitting[name] for name in wanted}, description.to_metadata())
+
+
+def _described_by(tensors: Mapping[str, Tensor], description: Description) -> Description:
+    """``description`` with the classes that the classifier among ``tensors`` has."""
+    weight, bias = tensors.get("classifier.weight"), tensors.get("classifier.bias")
+    old = description.arch.num_classes
+    if weight is None or bias is None or weight.ndim != 2 or bias.shape != weight.shape[:1] or len(bias) in (0, old):
+        return description
+    return replace(description, arch=replace(description.arch, num_classes=len(bias)), class_names=None)
+
+
+def load(path: str | Path, *, dropout: float = 0.0, stochastic_depth: float = 0.0) -> FBNet:
+    """The network stored at ``path`` by :func:`save`, in evaluation mode, with its preprocessing and class names.
+
+    ``path`` may also be ``hf-hub:owner/name``, a repository made by :func:`fbnetv3_zoo.save_pretrained`. Raises
+    :class:`ZooError` for a missing or damaged file, or one without the network's description.
+    """
+    if str(path).startswith("hf-hub:"):
+        tensors, metadata = parse(hub.contents_of(str(path), offline=Store().offline), str(path))
+    else:
+        tensors, metadata = read_tensors(path)
+    description = describe(metadata, str(path))
+    if description is None:
+        unknown = "does not say which network it is for; use create(MODEL, pretrained=...)"
+        raise ZooError(f"{path}: {other_kind(metadata) or unknown}")
+    model = skeleton(description.arch, dropout=dropout, stochastic_depth=stochastic_depth)
+    return assemble(model, description, tensors, str(path)).eval()
+
+
+def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """All tensors and metadata entries of the safetensors file at ``path``. Raises :class:`ZooError`."""
+    check_file(path, "a weight file")
+    if Path(path).suffix != ".safetensors":
+        raise ZooError(f"{path}: weights are read from .safetensors files only")
+    return parse(read_weights(path), str(path))
+
+
+def read_weights(path: str | Path) -> bytes:
+    """The contents of a file of weights, read once: what is checked of them is what is used."""
+    return read_file(path, "a weight file", at_most=LARGEST_FILE)
+
+
+def parse(data: bytes, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """All tensors and metadata entries of a safetensors file's contents; the tensors have memory of their own."""
+    try:
+        tensors, entries = from_bytes(data), entries_of(data)
+    except _UNREADABLE as error:
+        raise ZooError(f"{name}: cannot be read as safetensors ({in_short(error)}); fetch or save it again") from None
+    if unfit := next((key for key in tensors if not key.isprintable()), None):
+        raise ZooError(f"{name}: cannot be read as safetensors ({unfit[:80]!r} is no tensor's name); save it again")
+    return tensors, entries
+
+
+def entries_of(data: bytes) -> dict[str, str]:
+    """The metadata entries in a sound safetensors file's contents."""
+    header = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")], "its header")
+    entries: dict[str, str] = header.get("__metadata__") or {}
+    return entries
+
+
+def describe(metadata: Mapping[str, str], name: str) -> Description | None:
+    """The description among a file's metadata, None where it has none; errors begin with ``name``."""
+    try:
+        return Description.from_metadata(metadata)
+    except ZooError as error:
+        raise ZooError(f"{name}: {error}") from None
+
+
+def write_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file, whole or not at all; of the same tensors and entries, the same bytes."""
+    try:
+        data = in_order(to_bytes(tensors, metadata))
+    except SafetensorError as error:
+        raise ZooError(f"{path}: cannot be written ({in_short(error)})") from None
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def same_weights(one: Arch, other: Arch) -> bool:
+    """Whether the networks differ at most in name, resolution, padding, input channels and classes."""
+
+    def body(arch: Arch) -> tuple[object, int]:
+        return arch.with_symmetric_padding().stages, arch.width_divisor
+
+    return body(one) == body(other)

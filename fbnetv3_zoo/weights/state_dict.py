@@ -1,0 +1,123 @@
+"""Fitting a state dict to a network: strict but for the classifier's width and the number of input channels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from ..arch import Arch, Conv
+from ..description import Description
+from ..errors import ZooError
+from ..models.fbnet import FBNet
+from ..utils.log import LOG
+
+
+def skeleton(arch: Arch, *, dropout: float = 0.0, stochastic_depth: float = 0.0) -> FBNet:
+    """The network on the meta device, in training mode: shapes without values."""
+    with torch.device("meta"):
+        return FBNet(arch, dropout=dropout, stochastic_depth=stochastic_depth)
+
+
+def assemble(
+    model: FBNet, description: Description, tensors: Mapping[str, Tensor], source: str, *,
+    num_classes: int | None = None, in_channels: int | None = None, generator: torch.Generator | None = None,
+) -> FBNet:  # fmt: skip
+    """``model``, the :func:`skeleton` of the described network, given the weights ``tensors``. It takes them over.
+
+    Args:
+        model: what is filled and returned.
+        description: network, preprocessing and class names that the weights come with.
+        tensors: state dict, exactly that of the network; numbers of any floating-point kind, which become float32.
+        source: what errors begin with.
+        num_classes: width of the classifier; where it differs from the description's, a new one with initial values
+            is put in its place, and the log says so.
+        in_channels: channels of the images; where they differ, the stem is adapted (:func:`adapt_stem`).
+        generator: source of a new classifier's values.
+    """
+    wanted = model.state_dict()
+    given = fitted(tensors, wanted, description.arch.name, source)
+    _fill(model, {name: tensor.to(wanted[name].dtype) for name, tensor in given.items()})
+    model.preprocess, model.class_names = description.preprocess, description.class_names
+    model.weights, model.licence = description.weights, description.licence
+    if in_channels is not None and in_channels != model.arch.in_channels:
+        LOG.warning("%s: stem adapted from %d to %d channels", source, model.arch.in_channels, in_channels)
+        _take_channels(model, in_channels, source)
+    if num_classes is not None and num_classes != model.arch.num_classes:
+        old = model.arch.num_classes
+        LOG.warning("%s: new classifier for %d classes, not %d; all else is loaded", source, num_classes, old)
+        model.reset_classifier(num_classes, generator=generator)
+    return model
+
+
+def _fill(model: FBNet, tensors: Mapping[str, Tensor]) -> None:
+    """Like ``load_state_dict(assign=True)`` for tensors that are known to fit: a seventh of loading, else, for E."""
+    modules, parameters = dict(model.named_modules()), {name for name, _ in model.named_parameters()}
+    for name, tensor in tensors.items():
+        owner, _, leaf = name.rpartition(".")
+        setattr(modules[owner], leaf, nn.Parameter(tensor) if name in parameters else tensor)
+
+
+def _take_channels(model: FBNet, in_channels: int, source: str) -> None:
+    arch = replace(model.arch, in_channels=in_channels)
+    if not isinstance(arch.blocks[0].row, Conv):
+        raise ZooError(f"{source}: cannot be adapted to {in_channels} channels; {arch.name} begins with no convolution")
+    stem = model.get_submodule("stages.0.0.conv")
+    assert isinstance(stem, nn.Conv2d)
+    stem.weight, stem.in_channels = nn.Parameter(adapt_stem(stem.weight.detach(), in_channels)), in_channels
+    model.arch, model.preprocess = arch, model.preprocess.for_channels(in_channels)
+
+
+def adapt_stem(weight: Tensor, in_channels: int) -> Tensor:
+    """A stem convolution's weight (out, channels, k, k) for another number of input channels.
+
+    One channel takes the sum (a grey image then gives what its RGB copy gave); more are the old ones repeated in turn,
+    scaled by old / new number of channels so that the response keeps its size.
+    """
+    old = weight.shape[1]
+    if in_channels == 1:
+        return weight.sum(1, keepdim=True)
+    turns = -(-in_channels // old)
+    return weight.repeat(1, turns, 1, 1)[:, :in_channels].contiguous() * (old / in_channels)
+
+
+def fitted(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], name: str, source: str) -> Mapping[str, Tensor]:
+    """``given``, checked: the tensors ``wanted`` of the network ``name``, all of them finite.
+
+    Raises :class:`ZooError`, which begins with ``source``, for anything else.
+    """
+    missing, left_over = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
+    shapes = [key for key in wanted.keys() & given.keys() if wanted[key].shape != given[key].shape]
+    if missing or left_over:
+        first = f"first missing: {missing[0]}" if missing else f"first left over: {left_over[0]}"
+        raise ZooError(
+            f"{source}: does not fit {name}: {len(missing)} tensors missing, {len(left_over)} left over ({first})"
+        )
+    if shapes:
+        key = min(shapes)
+        shape, right = str(tuple(given[key].shape))[:80], tuple(wanted[key].shape)
+        raise ZooError(f"{source}: does not fit {name}: {key} has shape {shape}, not {right}")
+    for key in sorted(given):
+        if wanted[key].is_floating_point() and given[key].dtype not in _FLOATS:
+            raise ZooError(f"{source}: does not fit {name}: {key} is {given[key].dtype}; it must be floating point")
+        if not wanted[key].is_floating_point() and (given[key].is_complex() or given[key].is_quantized):
+            raise ZooError(f"{source}: does not fit {name}: {key} is {given[key].dtype}; it must be a whole number")
+    refuse_non_finite(given, source)
+    return given
+
+
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
+
+def refuse_non_finite(tensors: Mapping[str, Tensor], source: str) -> None:
+    """Raise :class:`ZooError` where a tensor has values that are no finite float32; the error names it."""
+    for key in sorted(tensors):
+        tensor = tensors[key]
+        if not tensor.is_floating_point() or math.isfinite(float(tensor.float().sum())):  # fast, and nearly always all
+            continue
+        if wrong := int((~tensor.float().isfinite()).sum()):
+            told = f"{wrong} of its {tensor.numel()} values are" if tensor.numel() > 1 else "its value is"
+            raise ZooError(f"{source}: {key} is damaged: {told} NaN or infinite; take a file from before that")

@@ -1,0 +1,88 @@
+"""Files of other programs, read as a flat state dict. What is pickled is read by another process, under limits."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
+
+from torch import Tensor
+
+from ..errors import ZooError, in_short
+from ..utils.atomic_write import scratch
+from . import unpickle
+from .convert import unwrap
+from .serialization import parse, read_weights
+
+PICKLED = (".pth", ".pt", ".bin", ".ckpt", ".tar")
+"""Endings under which torch.save's files are found (.tar: a habit of naming only; tar files are refused)."""
+
+_SECONDS = 120  # beside one second a MB: also enough on a slow disk
+
+
+def read_any(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The state dict and the metadata of a ``.safetensors`` file or of a checkpoint of torch.save; see
+    :func:`parse_any`.
+    """
+    _check_ending(str(path))
+    return parse_any(read_weights(path), str(path))
+
+
+def parse_any(data: bytes, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The state dict and the metadata of a file's contents ``data``; a checkpoint of torch.save has no metadata.
+
+    Names are as they are in the file, without the prefixes of wrappers. A checkpoint is unpickled by another process,
+    with ``weights_only=True``, and gives dense tensors only. ``name`` is what errors call the file; its ending says
+    what the file is. Raises :class:`ZooError`.
+    """
+    if _check_ending(name) == ".safetensors":
+        tensors, metadata = parse(data, name)
+    else:
+        tensors, metadata = _unpickled(data, name), {}
+    try:
+        return unwrap(tensors), metadata
+    except ZooError as error:
+        raise ZooError(f"{name}: {error}") from None
+
+
+def _check_ending(name: str) -> str:
+    suffix = Path(name).suffix.lower()
+    if suffix not in (".safetensors", *PICKLED):
+        raise ZooError(f"{name}: weights are read from .safetensors, .pth, .pt, .bin and .ckpt files only")
+    return suffix
+
+
+def _unpickled(data: bytes, name: str) -> dict[str, Tensor]:
+    # The files have no name: nobody else can change them, and nothing is left of them.
+    with scratch() as folder, TemporaryFile(dir=folder) as given, TemporaryFile(dir=folder) as answer:
+        given.write(data)
+        given.flush()
+        given.seek(0)
+        process = _read_in_another(given, answer, name, seconds=_SECONDS + len(data) / 1_000_000)
+        if process.returncode == 0:
+            answer.seek(0)
+            return parse(answer.read(), name)[0]
+        reason = in_short((process.stderr.splitlines() or [""])[-1])
+        if process.returncode == unpickle.REFUSED:
+            raise ZooError(f"{name}: {reason}")
+        ending = f"signal {-process.returncode}" if process.returncode < 0 else f"exit code {process.returncode}"
+        raise ZooError(f"{name}: cannot be read; the process that tried ended with {ending} {reason}".rstrip())
+
+
+def _read_in_another(
+    given: IO[bytes], answer: IO[bytes], name: str, *, seconds: float
+) -> subprocess.CompletedProcess[str]:
+    """How the process ended that reads ``given`` and writes ``answer``."""
+    paths = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-P", "-m", unpickle.__name__, str(os.getpid())]
+    try:
+        return subprocess.run(
+            command, env=environment, stdin=given, stdout=answer, stderr=subprocess.PIPE, text=True, errors="replace",
+            timeout=seconds, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise ZooError(f"{name}: takes too long to read for a checkpoint; refused") from None

@@ -1,0 +1,1 @@
+"""Scoring candidates: by training, from a tabular benchmark, by a function."""

@@ -1,0 +1,95 @@
+"""Where a search's scores and costs come from, as a value that its journal keeps: enough to go on with it later."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.utils.serialization import from_plain, to_plain
+
+from ..space import Codes, CostModel, NetworkCosts, Space
+from .trial import Evaluator
+
+if TYPE_CHECKING:
+    from fbnetv3_zoo.training import Execution
+
+    from .tabular import Recording
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Candidates are trained on ``data`` or looked up in the recording ``table``.
+
+    ``data`` is split by ``data_seed``, and cut down to the part in the file ``subset``. ``resolution`` is for models
+    that name none. ``latency`` is the file of a latency table.
+    """
+
+    data: str = ""
+    data_seed: int = 0
+    subset: str = ""
+    resolution: int = 224
+    table: str = ""
+    latency: str = ""
+
+    def __post_init__(self) -> None:
+        if bool(self.data) == bool(self.table):
+            raise ZooError("a search needs data to train on (--data) or a recording (--table), one of the two")
+
+    @property
+    def absolute(self) -> Origin:
+        """The same with paths that hold in every folder."""
+        data = self.data if self.data in ("", "digits") else str(Path(self.data).absolute())
+        subset, table, latency = (
+            path and str(Path(path).absolute()) for path in (self.subset, self.table, self.latency)
+        )  # fmt: skip
+        return replace(self, data=data, subset=subset, table=table, latency=latency)
+
+    def evaluator(self, space: Space, execution: Execution) -> Evaluator:
+        """What scores the candidates of ``space``."""
+        if self.table:
+            from .tabular import RecordedCurves
+
+            return RecordedCurves(self._recording(space))
+        from .training import TrainingEvaluator, check_model
+
+        if space.model:
+            check_model(space.model)
+        subset = Path(self.subset) if self.subset else None
+        return TrainingEvaluator(self.data, self.data_seed, subset, execution, self.resolution)
+
+    def costs(self, space: Space) -> CostModel | None:
+        """The free statistics of the points of ``space``; None where there are none, or only those of its networks.
+
+        Networks are counted; where the space has none, the recording's statistics are looked up.
+        """
+        if self.table and space.networks is None:
+            from .tabular import RecordedCosts
+
+            return RecordedCosts(self._recording(space))
+        if not self.latency:
+            return None
+        from fbnetv3_zoo.arch.latency import LatencyTable
+
+        return NetworkCosts(space, latency=LatencyTable.load(self.latency))
+
+    def points(self, space: Space) -> Codes | None:
+        """The only points there are: those of the recording; None where every point can be scored."""
+        return self._recording(space).codes if self.table else None
+
+    def _recording(self, space: Space) -> Recording:
+        from .tabular import Recording
+
+        return Recording.load(self.table).within(space)
+
+    def to_plain(self) -> dict[str, Any]:
+        """Plain data, for the journal."""
+        plain: dict[str, Any] = to_plain(self)
+        return plain
+
+    @classmethod
+    def from_plain(cls, data: Mapping[str, Any]) -> Origin:
+        """What :meth:`to_plain` gave."""
+        return from_plain(cls, dict(data), "origin")

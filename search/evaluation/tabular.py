@@ -1,0 +1,203 @@
+"""Recorded learning curves: kept in one file, and replayed as if they were trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.utils.checksummed import Sealed
+
+from ..space import Candidate, Codes, CostModel, Costs, Space
+
+Doubles = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+_FILE = Sealed("a recording", "fbnetv3_zoo.recording 1", "Recording.save", "save it again")
+_STATISTIC = "statistic."
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """Learning curves of points of a space, and their free statistics.
+
+    ``codes`` has shape (points, dimensions), no point twice. ``curves`` has shape (points, repeats, epochs), higher is
+    better, with one epoch where only final scores are known. NaN stands after the last epoch of a curve that ended
+    earlier than others, and for the repeats that a point lacks, after those that it has; every point has one at least.
+    ``statistics`` are by name, each of shape (points,).
+    """
+
+    space: Space
+    codes: Codes
+    curves: Doubles
+    statistics: Costs = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        codes = self.space.check(self.codes).copy()
+        curves = np.array(self.curves, np.float64)
+        if curves.ndim != 3 or len(curves) != len(codes) or 0 in curves.shape:
+            raise ZooError(
+                f"curves have shape {curves.shape}; give ({len(codes)} points, repeats, epochs), none of them 0"
+            )
+        statistics = {name: np.array(values, np.float64) for name, values in self.statistics.items()}
+        for name, values in statistics.items():
+            if values.shape != (len(codes),) or not np.isfinite(values).all():
+                raise ZooError(f"statistic {name}: give one finite number for each of the {len(codes)} points")
+        _check_gaps(curves)
+        for array in (codes, curves, *statistics.values()):
+            array.flags.writeable = False
+        object.__setattr__(self, "codes", codes)
+        object.__setattr__(self, "curves", curves)
+        object.__setattr__(self, "statistics", statistics)
+        if len(self._rows) < len(codes):
+            raise ZooError(
+                f"codes have {len(codes) - len(self._rows)} points twice; give a point's curves as its repeats"
+            )
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    @cached_property
+    def lengths(self) -> Ints:
+        """The number of epochs of every curve, shape (points, repeats); 0 where there is none."""
+        lengths: Ints = np.isfinite(self.curves).sum(2)
+        return lengths
+
+    @cached_property
+    def scores(self) -> Doubles:
+        """The last score of every curve, shape (points, repeats); NaN where there is none."""
+        last = np.maximum(self.lengths - 1, 0)[:, :, None]
+        return np.take_along_axis(self.curves, last, 2)[:, :, 0]
+
+    @cached_property
+    def mean(self) -> Doubles:
+        """The mean over repeats of :attr:`scores`, shape (points,)."""
+        mean: Doubles = np.nanmean(self.scores, axis=1)
+        return mean
+
+    @cached_property
+    def _rows(self) -> dict[bytes, int]:
+        return {code.tobytes(): row for row, code in enumerate(self.codes)}
+
+    def rows(self, codes: Codes) -> Ints:
+        """Where the points ``codes`` stand, shape (points,). Raises for one that was not recorded."""
+        found = [self._rows.get(code.tobytes(), -1) for code in self.space.check(codes)]
+        if -1 in found:
+            values = self.space.values(np.atleast_2d(codes)[found.index(-1)])
+            shown = ", ".join(f"{name}={value}" for name, value in values.items())
+            raise ZooError(f"the recording of {len(self)} points of space {self.space.name} lacks the point {shown}")
+        return np.array(found, np.int64)
+
+    def within(self, space: Space) -> Recording:
+        """What was recorded of the points of ``space``, which holds some of the dimensions of this recording's."""
+        names = [dimension.name for dimension in space.dimensions]
+        if names != [dimension.name for dimension in self.space.dimensions]:
+            raise ZooError(f"space {space.name} has other dimensions than the recording's space {self.space.name}")
+        codes = np.full_like(self.codes, -1)
+        for column, (ours, theirs) in enumerate(zip(self.space.dimensions, space.dimensions, strict=True)):
+            for index, value in enumerate(theirs.options.values):
+                codes[self.codes[:, column] == ours.index(value), column] = index
+        kept = np.flatnonzero((codes >= 0).all(1))
+        if not len(kept):
+            raise ZooError(f"the recording of {len(self)} points has none of space {space.name}")
+        statistics = {name: values[kept] for name, values in self.statistics.items()}
+        return Recording(space, codes[kept], self.curves[kept], statistics)
+
+    def save(self, path: str | Path) -> None:
+        """Write everything into one safetensors file."""
+        arrays: dict[str, npt.NDArray[Any]] = {"codes": self.codes, "curves": self.curves}
+        arrays |= {_STATISTIC + name: values for name, values in self.statistics.items()}
+        _FILE.write(path, arrays, {"space": self.space.to_json()})
+
+    @classmethod
+    def load(cls, path: str | Path) -> Recording:
+        """The recording that :meth:`save` wrote. Raises :class:`ZooError` where the file is damaged or another kind."""
+        arrays, metadata = _FILE.read(path)
+        statistics = {name.removeprefix(_STATISTIC): arrays[name] for name in sorted({*arrays} - {"codes", "curves"})}
+        codes, curves = arrays["codes"].astype(np.int64), arrays["curves"].astype(np.float64)
+        try:
+            space = Space.from_json(metadata["space"])
+            return cls(space, codes, curves, {name: values.astype(np.float64) for name, values in statistics.items()})
+        except ZooError as error:
+            raise ZooError(f"{path}: {error}") from None
+
+
+def record(
+    space: Space, curves: Iterable[tuple[Sequence[int], Sequence[float]]], costs: CostModel | None = None
+) -> Recording:
+    """A recording of (code, learning curve) pairs, such as a finished search's, with the statistics ``costs`` knows.
+
+    Curves may differ in length; several of one code become its repeats, the longest first.
+    """
+    by_code: dict[tuple[int, ...], list[Sequence[float]]] = {}
+    for code, curve in curves:
+        by_code.setdefault(tuple(map(int, code)), []).append(curve)
+    if not by_code:
+        raise ZooError("there are no learning curves to record")
+    repeats = max(map(len, by_code.values()))
+    epochs = max(len(curve) for of_code in by_code.values() for curve in of_code)
+    array = np.full((len(by_code), repeats, epochs), np.nan)
+    for row, of_code in zip(array, by_code.values(), strict=True):
+        for place, curve in zip(row, sorted(of_code, key=len, reverse=True), strict=False):
+            place[: len(curve)] = curve
+    codes = space.check(np.array(list(by_code)))
+    return Recording(space, codes, array, costs(codes) if costs else {})
+
+
+@dataclass(frozen=True)
+class RecordedCurves:
+    """An evaluator that looks curves up.
+
+    Of a point's repeats, it gives one drawn by ``seed`` and the point, so that the same candidate has the same curve.
+    """
+
+    recording: Recording
+    seed: int = 0
+
+    def __call__(self, candidate: Candidate, epochs: int) -> list[float]:
+        """The first ``epochs`` scores of a recorded curve. Raises where no curve of the point is as long."""
+        code = self.recording.space.code(candidate.values)
+        row = self.recording.rows(code)[0]
+        lengths = self.recording.lengths[row]
+        fitting = np.flatnonzero(lengths >= epochs)
+        if not len(fitting):
+            raise ZooError(f"{candidate.name}: {lengths.max()} epochs were recorded; {epochs} are asked for")
+        drawn = np.random.default_rng([self.seed, *code.tolist()]).random()
+        curve: list[float] = self.recording.curves[row, fitting[int(drawn * len(fitting))], :epochs].tolist()
+        return curve
+
+
+@dataclass(frozen=True)
+class RecordedCosts:
+    """The recorded statistics as a cost model; it knows the recorded points only."""
+
+    recording: Recording
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The statistics that were recorded."""
+        return tuple(self.recording.statistics)
+
+    def __call__(self, codes: Codes) -> Costs:
+        """The statistics of every point of ``codes``. Raises for one that was not recorded."""
+        rows = self.recording.rows(codes)
+        return {name: values[rows] for name, values in self.recording.statistics.items()}
+
+
+def _check_gaps(curves: Doubles) -> None:
+    if np.isinf(curves).any():
+        raise ZooError("curves have an infinite score; leave failed trainings out")
+    there = ~np.isnan(curves)
+    starts = there[:, :, 0]
+    if (there[:, :, 1:] > there[:, :, :-1]).any() or (starts[:, 1:] > starts[:, :-1]).any():
+        raise ZooError(
+            "curves have NaN before a score; it may only stand after a curve's end and after the last repeat"
+        )
+    if not starts[:, 0].all():
+        raise ZooError(f"curves[{int((~starts[:, 0]).argmax())}] has no score; leave such points out")

@@ -1,0 +1,145 @@
+"""Scoring a candidate by training it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from fbnetv3_zoo.errors import ZooError, check_whole, nearest
+from fbnetv3_zoo.factory import create
+from fbnetv3_zoo.preprocess import Preprocess
+from fbnetv3_zoo.recipes import SGD, Augmentation, Recipe
+from fbnetv3_zoo.training import Dataset, find_dataset
+from fbnetv3_zoo.training.data.image_headers import look_before_run
+from fbnetv3_zoo.training.distributed import World
+from fbnetv3_zoo.training.evaluate import evaluate
+from fbnetv3_zoo.training.execution import Execution
+from fbnetv3_zoo.training.learner import Learner
+from fbnetv3_zoo.training.loader import TrainingBatches, fitted, seed_of
+from fbnetv3_zoo.training.trainer import EXPLODED
+from fbnetv3_zoo.zoo import find_arch
+
+from ..space import Candidate
+
+
+@dataclass(frozen=True)
+class TrainingEvaluator:
+    """Trains a candidate with this package's trainer; the curve is accuracy in [0, 1] after every epoch.
+
+    ``data`` is what :func:`find_dataset` takes, split by ``data_seed``; ``subset`` the file of a part of it. Every
+    candidate starts from the seed of its recipe. Training stops after the epochs asked for, on the schedule of the
+    recipe's. ``resolution`` is for models that name none (torchvision's). ``split`` is what the accuracies are of: a
+    search goes by validation, and the test images are for what it has found.
+    """
+
+    data: str
+    data_seed: int = 0
+    subset: Path | None = None
+    execution: Execution = Execution()
+    resolution: int = 224
+    split: Literal["validation", "test"] = "validation"
+
+    def __post_init__(self) -> None:
+        check_whole("TrainingEvaluator.resolution", self.resolution)
+
+    def look(self) -> None:
+        """Look at the headers of all images: a search would find what is wrong with them in its trials, one by one."""
+        data = _opened(self.data, self.data_seed, self.subset)
+        anywhere = Recipe(1, 2, SGD(), 0.1, Augmentation(crop_area=0.5))
+        look_before_run(data, data.preprocess(self.resolution), anywhere, execution=self.execution)
+
+    def __call__(self, candidate: Candidate, epochs: int) -> Sequence[float]:
+        """Accuracies; a loss that explodes ends the training, as in `train`, and the rest of the curve is NaN."""
+        if candidate.recipe is None:
+            raise ZooError(f"{candidate.name}: its space has no recipes, so it cannot be trained")
+        if epochs > candidate.recipe.epochs:
+            raise ZooError(f"{candidate.name}: {epochs} epochs asked for; its recipe has {candidate.recipe.epochs}")
+        data = _opened(self.data, self.data_seed, self.subset)
+        with torch.random.fork_rng(devices=[]):
+            return self._train(candidate, candidate.recipe, data, epochs)
+
+    def _train(self, candidate: Candidate, recipe: Recipe, data: Dataset, epochs: int) -> list[float]:
+        preprocess = data.preprocess(candidate.arch.resolution if candidate.arch else self.resolution)
+        recipe = fitted(recipe, len(data["train"]), tell=False)
+        network = _build(candidate, recipe, data)
+        network.preprocess = preprocess  # type: ignore[assignment]
+        world = World(device=torch.device(self.execution.device))
+        learner = Learner(network, recipe, execution=self.execution, world=world)  # type: ignore[arg-type]
+        batches = TrainingBatches(data["train"], preprocess, recipe, execution=self.execution, world=world)
+        curve: list[float] = []
+        for epoch in range(epochs):
+            for step, parts in enumerate(batches.epoch(epoch)):
+                loss = learner.gradients(parts, seed=seed_of(recipe.seed, epoch, step, 0))
+                if not loss <= EXPLODED:
+                    return [*curve, *[float("nan")] * (epochs - len(curve))]
+                learner.update(recipe.learning_rate_at(epoch, (step + 1) / batches.steps))
+            seen = evaluate(
+                learner.predict, data[self.split], preprocess, class_names=data.class_names,
+                workers=self.execution.workers, on_bad_image=self.execution.on_bad_image,
+            )  # fmt: skip
+            curve.append(seen.fraction)
+        return curve
+
+
+@cache
+def _opened(data: str, seed: int, subset: Path | None) -> Dataset:
+    return find_dataset(data, seed=seed, subset=subset)
+
+
+def _build(candidate: Candidate, recipe: Recipe, data: Dataset) -> nn.Module:
+    generator = torch.Generator().manual_seed(recipe.seed)
+    if candidate.arch is not None:
+        arch = replace(candidate.arch, num_classes=len(data.class_names), in_channels=len(data.mean))
+        return create(arch, dropout=recipe.dropout, stochastic_depth=recipe.stochastic_depth, generator=generator)
+    torch.manual_seed(recipe.seed)
+    return TorchvisionModel(candidate.model.removeprefix("torchvision:"), len(data.class_names), recipe)
+
+
+def check_model(model: str) -> None:
+    """Raise unless ``model`` is a published name, an arch JSON file or ``torchvision:NAME``."""
+    from torchvision import models
+
+    kind, _, name = model.partition(":")
+    if kind != "torchvision":
+        find_arch(model)
+    elif name not in (known := models.list_models(module=models)):
+        raise ZooError(f"torchvision has no model {name!r}{nearest(name, known)}")
+
+
+class TorchvisionModel(nn.Module):
+    """A classification model of torchvision by its name, as the trainer takes it.
+
+    The recipe's dropout and stochastic depth replace the model's own where it has such layers. Grey images are given
+    to all three channels.
+    """
+
+    preprocess: Preprocess
+
+    def __init__(self, name: str, num_classes: int, recipe: Recipe) -> None:
+        super().__init__()
+        from torchvision.models import get_model
+        from torchvision.ops import StochasticDepth
+
+        self.num_classes = num_classes
+        self.model = get_model(name, weights=None, num_classes=num_classes)
+        for module in self.model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = recipe.dropout
+            elif isinstance(module, StochasticDepth):
+                module.p = recipe.stochastic_depth
+
+    def set_gradient_checkpointing(self, enabled: bool) -> None:
+        """Refuses: torchvision's models have none."""
+        if enabled:
+            raise ZooError("torchvision's models know no gradient checkpointing; leave it out")
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits, shape (images, classes)."""
+        logits: Tensor = self.model(images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images)
+        return logits

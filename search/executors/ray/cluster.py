@@ -1,0 +1,140 @@
+"""Being connected to a Ray cluster: the caller's, an existing one, or one of our own."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from fbnetv3_zoo.errors import ZooError
+
+from ..attempt import one_line
+
+_log = logging.getLogger("fbnetv3_zoo")
+
+QUIET = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""Where it is 0, Ray keeps to the loopback interface, on any system."""
+
+
+def imported() -> Any:
+    """The module ray; raises where it is missing."""
+    try:
+        import ray
+        import ray.cloudpickle
+        import ray.exceptions
+    except ImportError:
+        raise ZooError('the executor ray needs Ray: pip install "fbnetv3-zoo[ray]"') from None
+    return ray
+
+
+@contextmanager
+def connected(ray: Any, address: str, workers: int | None, cpus: float, gpus: float, retries: int) -> Iterator[None]:
+    """Within it, Ray is initialised: by the caller, who keeps it, or by us, for so many workers of such a size.
+
+    A cluster of our own tries a task again only so often after ending it for want of memory; else Ray has no limit.
+    """
+    if ray.is_initialized():
+        _warn_of_too_little(ray, cpus, gpus)
+        yield
+        return
+    address = address or os.environ.get("RAY_ADDRESS", "")
+    with _as_before():
+        with _own_signals():
+            _join(ray, address) if address else _start(ray, workers, cpus, gpus, retries)
+        try:
+            if address:
+                _warn_of_too_little(ray, cpus, gpus)
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _join(ray: Any, address: str) -> None:
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except Exception as error:  # of many kinds, by the kind of address
+        raise ZooError(f"no Ray cluster at {address!r}: {one_line(error)}") from None
+
+
+def _start(ray: Any, workers: int | None, cpus: float, gpus: float, retries: int) -> None:
+    for name, value in {**QUIET, LOOPBACK: "0", "RAY_task_oom_retries": str(retries)}.items():
+        os.environ.setdefault(name, value)
+    with _telling_nobody(ray):
+        ray.init(
+            address="local", num_cpus=math.ceil(workers * cpus) if workers else None, include_dashboard=False,
+            log_to_driver=False, logging_level=logging.ERROR,
+        )  # fmt: skip
+    if lacking := _lacking(ray, cpus, gpus):
+        ray.shutdown()
+        raise ZooError(f"a task asks for {lacking}, more than this machine has; ask for less")
+
+
+@contextmanager
+def _telling_nobody(ray: Any) -> Iterator[None]:
+    """Within it, a cluster is begun that connects to nothing but this machine, unless the user has set it otherwise.
+
+    Ray would find its own address by connecting to 8.8.8.8, and listen there; it read its switch when it was imported.
+    Without a dashboard, Ray starts the dashboard's process for statistics of use alone, which looks clouds' names up
+    and asks their metadata servers even where the statistics are switched off.
+    """
+    changes: list[tuple[Any, str, Any]] = []
+    if os.environ[LOOPBACK] == "0":
+        changes.append((ray._private.ray_constants, "ENABLE_RAY_CLUSTER", False))
+    if os.environ.get("RAY_USAGE_STATS_ENABLED") == "0":
+        changes.append((ray._private.services, "start_api_server", lambda *_, **__: ("", None)))
+    before = [(module, name, getattr(module, name)) for module, name, _ in changes]
+    try:
+        for module, name, value in changes:
+            setattr(module, name, value)
+        yield
+    finally:
+        for module, name, value in before:
+            setattr(module, name, value)
+
+
+def _lacking(ray: Any, cpus: float, gpus: float) -> str:
+    """What a task asks for, where no machine of the cluster has it."""
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if any(machine.get("CPU", 0) >= cpus and machine.get("GPU", 0) >= gpus for machine in machines):
+        return ""
+    return f"{cpus:g} CPUs and {gpus:g} GPUs"
+
+
+def _warn_of_too_little(ray: Any, cpus: float, gpus: float) -> None:
+    if lacking := _lacking(ray, cpus, gpus):
+        _log.warning("a task asks for %s, more than any machine of the Ray cluster has; it waits for one", lacking)
+
+
+@contextmanager
+def _as_before() -> Iterator[None]:
+    """Take back what we and Ray write into this process's environment: Ray claims ``breakpoint()``, for one."""
+    before = _settings()
+    try:
+        yield
+    finally:
+        for name in _settings().keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+
+
+def _settings() -> dict[str, str]:
+    return {n: value for n, value in os.environ.items() if n.startswith("RAY_") or n == "PYTHONBREAKPOINT"}
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep Ray from replacing the handler of SIGTERM."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

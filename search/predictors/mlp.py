@@ -1,0 +1,320 @@
+"""Multi-layer perceptrons, several at once, in NumPy: encoder of the architecture, proxy head, accuracy head.
+
+Gradients are written out, all weights of a member lie in one row, and one BLAS thread computes: a fit takes fractions
+of a second, and the same data and seed give the same weights whatever the number of threads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.utils.checksummed import Sealed
+from fbnetv3_zoo.utils.serialization import from_plain, parse_json
+
+from ..space import Space
+
+Doubles = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+BATCH = 32
+PRETRAINING_BATCH = 256
+_BETAS = (0.9, 0.999)
+ENCODER = ("encoder.first", "encoder.second")
+_FILE = Sealed("an encoder", "fbnetv3_zoo.encoder 1", "Encoder.save", "run stage 1 again")
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """One phase of training: Adam with decoupled weight decay, ``steps`` steps, the rate falling to 0 as a cosine.
+
+    The encoder's rate is ``encoder_rate`` times as large; 0 freezes it.
+    """
+
+    steps: int
+    learning_rate: float
+    weight_decay: float = 0.0
+    encoder_rate: float = 1.0
+
+
+class Network:
+    """``members`` perceptrons: inputs (points, columns), the architecture's first; encoder, then head.
+
+    Without architecture columns there is no encoder: the head sees the inputs. ``outputs`` above 0 make it a network of
+    stage 1 instead: encoder, then a linear proxy head of so many outputs.
+    """
+
+    def __init__(
+        self, *, members: int, architecture: int, recipe: int, hidden: int, embedding: int,
+        rng: np.random.Generator, outputs: int = 0,
+    ) -> None:  # fmt: skip
+        self.members, self.architecture, self.embedding = members, architecture, embedding if architecture else 0
+        shapes: dict[str, tuple[int, int]] = {}
+        if architecture:
+            shapes = dict(zip(ENCODER, ((architecture, hidden), (hidden, embedding)), strict=True))
+        if outputs:
+            shapes["proxy"] = (embedding, outputs)
+        else:
+            shapes |= {"head.first": (self.embedding + recipe, hidden), "head.second": (hidden, 1)}
+        total = sum((inputs + 1) * width for inputs, width in shapes.values())
+        self.flat, self.gradient = np.zeros((2, members, total), np.float32)
+        self.decays = np.zeros(total, np.float32)
+        self.layers, self.gradients = _views(self.flat, shapes), _views(self.gradient, shapes)
+        for layer in _views(self.decays[None], shapes).values():
+            layer[:, 1:] = 1
+        for name, layer in self.layers.items():
+            gain = 1.0 if name in ("proxy", "head.second") else 2.0
+            inputs = max(1, layer.shape[1] - 1)
+            layer[:, 1:] = rng.standard_normal(layer[:, 1:].shape) * np.sqrt(gain / inputs)
+            if name.endswith("first"):
+                layer[:, :1] = rng.uniform(-0.5, 0.5, layer[:, :1].shape)
+        self.start_of_head = sum(layer[0].size for name, layer in self.layers.items() if name in ENCODER)
+
+    def predict(self, x: Floats) -> Doubles:
+        """Outputs of every member, shape (members, points)."""
+        with one_thread():
+            return self.forward(self._for_all(x))[0].astype(np.float64)
+
+    def predict_statistics(self, x: Floats) -> Doubles:
+        """The proxy head's outputs, members averaged, shape (points, outputs)."""
+        with one_thread():
+            mean: Doubles = self._linear("proxy", self.encode(self._for_all(x))[1]).mean(0, dtype=np.float64)
+        return mean
+
+    def encode(self, x: Floats) -> tuple[Floats, Floats]:
+        """Hidden values and embedding of (members, points, architecture columns)."""
+        hidden = _rectified(self._linear(ENCODER[0], x))
+        return hidden, _rectified(self._linear(ENCODER[1], hidden))
+
+    def forward(self, x: Floats) -> tuple[Floats, tuple[Floats, ...]]:
+        """Outputs (members, points) for inputs (members, points, columns), and what :meth:`backward` needs."""
+        kept: tuple[Floats, ...] = ()
+        seen = x
+        if self.architecture:
+            hidden, embedding = self.encode(x[..., : self.architecture])
+            seen = np.concatenate((embedding, x[..., self.architecture :]), -1)
+            kept = (hidden, embedding)
+        last = _rectified(self._linear("head.first", seen))
+        return self._linear("head.second", last)[..., 0], (x, seen, last, *kept)
+
+    def backward(self, kept: tuple[Floats, ...], slope: Floats, *, with_encoder: bool) -> None:
+        """Fill the gradient, given the loss's slope at every output (members, points)."""
+        x, seen, last, *rest = kept
+        back = slope[..., None]
+        self._gradient_of("head.second", last, back)
+        back = self._back("head.second", back) * (last > 0)
+        self._gradient_of("head.first", seen, back)
+        if self.architecture and with_encoder:
+            hidden, embedding = rest
+            self.backward_encoder(x, hidden, embedding, self._back("head.first", back, self.embedding))
+
+    def backward_encoder(self, x: Floats, hidden: Floats, embedding: Floats, back: Floats) -> None:
+        """Fill the encoder's part of the gradient, given the slope at the embedding."""
+        back = back * (embedding > 0)
+        self._gradient_of(ENCODER[1], hidden, back)
+        back = self._back(ENCODER[1], back) * (hidden > 0)
+        self._gradient_of(ENCODER[0], x[..., : self.architecture], back)
+
+    def proxy(self, x: Floats, targets: Floats) -> None:
+        """Fill the gradient of stage 1: mean squared error at ``targets`` (members, points, outputs)."""
+        hidden, embedding = self.encode(x)
+        error = self._linear("proxy", embedding) - targets
+        error *= 2 / (error.shape[1] * error.shape[2])
+        self._gradient_of("proxy", embedding, error)
+        self.backward_encoder(x, hidden, embedding, self._back("proxy", error))
+
+    @property
+    def encoder_layers(self) -> dict[str, Floats]:
+        """Copies of the encoder's layers."""
+        return {name: self.layers[name].copy() for name in ENCODER}
+
+    def _for_all(self, x: Floats) -> Floats:
+        return np.broadcast_to(x, (self.members, *x.shape))
+
+    def _linear(self, name: str, x: Floats) -> Floats:
+        layer = self.layers[name]
+        found: Floats = np.matmul(x, layer[:, 1:])
+        found += layer[:, :1]
+        return found
+
+    def _gradient_of(self, name: str, x: Floats, back: Floats) -> None:
+        gradient = self.gradients[name]
+        np.matmul(x.transpose(0, 2, 1), back, out=gradient[:, 1:])
+        np.sum(back, 1, out=gradient[:, 0])
+
+    def _back(self, name: str, back: Floats, inputs: int | None = None) -> Floats:
+        found: Floats = np.matmul(back, self.layers[name][:, 1:][:, :inputs].transpose(0, 2, 1))
+        return found
+
+
+class _Adam:
+    """Adam over all weights of ``network`` that ``phase`` trains."""
+
+    def __init__(self, network: Network, phase: Training) -> None:
+        start = 0 if phase.encoder_rate else network.start_of_head
+        self.values, self.gradient = network.flat[:, start:], network.gradient[:, start:]
+        self.rates = np.ones(self.values.shape[1], np.float32)
+        self.rates[: network.start_of_head - start] = phase.encoder_rate
+        self.decays = self.rates * network.decays[start:] * np.float32(phase.weight_decay)
+        self.mean, self.square = np.zeros((2, *self.values.shape), np.float32)
+        self.count = 0
+
+    def step(self, rate: float) -> None:
+        """One step along the network's gradient, at ``rate`` for the head."""
+        self.count += 1
+        first, second = _BETAS
+        self.mean *= first
+        self.mean += self.gradient * np.float32(1 - first)
+        self.square *= second
+        self.square += self.gradient * self.gradient * np.float32(1 - second)
+        change = np.sqrt(self.square)
+        change += np.float32(1e-8)
+        np.divide(self.mean, change, out=change)
+        change *= self.rates * np.float32(rate * np.sqrt(1 - second**self.count) / (1 - first**self.count))
+        self.values *= 1 - self.decays * np.float32(rate)
+        self.values -= change
+
+
+def train_network(network: Network, x: Floats, y: Floats, phases: Sequence[Training], rng: np.random.Generator) -> None:
+    """Fit ``network`` on ``y``, shape (points,), with the Huber loss of threshold 1, in one phase after the other."""
+    with one_thread():
+        for phase in phases:
+            adam = _Adam(network, phase)
+            for rate, picked in _steps(phase, len(x), BATCH, network.members, rng):
+                output, kept = network.forward(x[picked])
+                slope = np.clip(output - y[picked], -1, 1) / np.float32(picked.shape[1])
+                network.backward(kept, slope, with_encoder=phase.encoder_rate > 0)
+                adam.step(rate)
+
+
+def pretrain_network(network: Network, x: Floats, targets: Floats, phase: Training, rng: np.random.Generator) -> None:
+    """Stage 1: fit encoder and proxy head of ``network`` on ``targets``, shape (points, outputs)."""
+    with one_thread():
+        adam = _Adam(network, phase)
+        for rate, picked in _steps(phase, len(x), PRETRAINING_BATCH, network.members, rng):
+            network.proxy(x[picked], targets[picked])
+            adam.step(rate)
+
+
+def _steps(
+    phase: Training, count: int, size: int, members: int, rng: np.random.Generator
+) -> Iterator[tuple[float, Ints]]:
+    """The rate of every step and the points of its batch, shape (members, batch): members have orders of their own."""
+    batches: Iterator[Ints] = iter(())
+    for step in range(phase.steps):
+        picked = next(batches, None)
+        if picked is None:
+            batches = _epoch(count, size, members, rng)
+            picked = next(batches)
+        yield phase.learning_rate * 0.5 * (1 + np.cos(np.pi * step / phase.steps)), picked
+
+
+def _epoch(count: int, size: int, members: int, rng: np.random.Generator) -> Iterator[Ints]:
+    """Whole batches in random order; what is left over of an epoch waits for the next one's order."""
+    order = rng.random((members, count)).argsort(1)
+    for start in range(0, max(1, count - size + 1), size):
+        yield order[:, start : start + size]
+
+
+def _views(flat: Floats, shapes: Mapping[str, tuple[int, int]]) -> dict[str, Floats]:
+    """Layers inside rows of weights: shape (members, 1 + inputs, width), the bias first."""
+    found, start = {}, 0
+    for name, (inputs, width) in shapes.items():
+        end = start + (inputs + 1) * width
+        found[name] = flat[:, start:end].reshape(len(flat), inputs + 1, width)
+        start = end
+    return found
+
+
+def _rectified(x: Floats) -> Floats:
+    """``x``, set to 0 where it is negative; in place."""
+    return np.maximum(x, 0, out=x)
+
+
+@cache
+def _libraries() -> Any:
+    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+
+    return ThreadpoolController()
+
+
+def one_thread() -> Any:
+    """A context in which BLAS has one thread: small products are faster, and sums do not depend on their number."""
+    return _libraries().limit(limits=1, user_api="blas")
+
+
+@dataclass(frozen=True, eq=False)
+class Encoder:
+    """What stage 1 leaves: encoders' weights, and how well they tell the statistics of networks apart.
+
+    ``layers`` are by name, each of shape (members, 1 + inputs, outputs) with the bias first. ``space`` and
+    ``fingerprint`` say whose architectures they encode. ``r2`` and ``kendall`` are by statistic, on the held-out fifth
+    of the pool, of the members' mean.
+    """
+
+    layers: Mapping[str, Floats]
+    space: str
+    fingerprint: str
+    statistics: tuple[str, ...]
+    r2: tuple[float, ...]
+    kendall: tuple[float, ...]
+
+    def put_into(self, network: Network, space: Space) -> None:
+        """Give ``network``, a predictor for ``space``, these encoders."""
+        if self.fingerprint != fingerprint(space):
+            raise ZooError(
+                f"the encoder was made for other architectures (of space {self.space}) than those of space "
+                f"{space.name}; run stage 1 on this space"
+            )
+        for name in ENCODER:
+            mine, theirs = self.layers[name].shape, network.layers[name].shape
+            if mine != theirs:
+                raise ZooError(
+                    f"the encoder of stage 1 has shape {mine} in {name}, the predictor {theirs}; run stage 1 with the "
+                    "same members, hidden and embedding"
+                )
+            network.layers[name][...] = self.layers[name]
+
+    def save(self, path: str | Path) -> None:
+        """Write everything into one safetensors file."""
+        told = {name: getattr(self, name) for name in ("space", "fingerprint", "statistics", "r2", "kendall")}
+        _FILE.write(path, self.layers, {"encoder": json.dumps(told)})
+
+    @classmethod
+    def load(cls, path: str | Path) -> Encoder:
+        """The encoder that :meth:`save` wrote. Raises :class:`ZooError` where the file is damaged or another kind."""
+        layers, metadata = _FILE.read(path)
+        try:
+            told = from_plain(_Told, parse_json(metadata.get("encoder", "{}"), "encoder"), "encoder")
+        except ZooError as error:
+            raise ZooError(f"{path}: {error}") from None
+        if missing := [name for name in ENCODER if name not in layers]:
+            raise ZooError(f"{path}: lacks the layer {missing[0]}; run stage 1 again")
+        return cls(layers, told.space, told.fingerprint, told.statistics, told.r2, told.kendall)
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What the file of an encoder says besides its layers."""
+
+    space: str
+    fingerprint: str
+    statistics: tuple[str, ...]
+    r2: tuple[float, ...]
+    kendall: tuple[float, ...]
+
+
+def fingerprint(space: Space) -> str:
+    """A digest of the architecture dimensions of ``space``, by which an encoder knows those it was made for."""
+    told = [(d.name, type(d.options).__name__, d.options.values) for d in space.dimensions if d.part == "architecture"]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()

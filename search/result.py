@@ -1,0 +1,96 @@
+"""What a search has left in its folder: read from the journal, whether it is running, interrupted or done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.utils.atomic_write import replacing_together
+
+from .evaluation.trial import Outcome, Trial
+from .journal import Journal
+from .notes import Front, Notes, Stop, Told, Winner, check_rows
+from .plan import Plan
+from .space import Candidate
+from .stages.iterative import Iterations
+
+
+@dataclass(frozen=True)
+class Record:
+    """A search as its journal has it. ``stop`` and ``evolved`` are None until their stage is done.
+
+    ``encoder`` says how well it tells each statistic (None: no pretraining). ``evolved`` has one entry a constraint.
+    """
+
+    folder: Path
+    plan: Plan
+    origin: Mapping[str, Any]
+    trials: tuple[Trial, ...]
+    outcomes: Mapping[int, Outcome]
+    pool: int | None
+    encoder: Mapping[str, Told] | None
+    stop: Stop | None
+    evolved: Sequence[Front] | None
+    winners: tuple[Winner, ...]
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Record:
+        """The search in ``folder``. Raises :class:`ZooError` where there is none."""
+        with Journal.read(folder) as journal:
+            notes = journal.notes()
+            if "plan" not in notes:
+                raise ZooError(f"{folder}: its search has not begun; start it again with `fbnetv3 search run`")
+            trials, outcomes = journal.trials(), journal.outcomes()
+        try:
+            told = Notes.parse(notes)
+            check_rows(told.plan, trials, outcomes)
+        except ZooError as error:
+            raise ZooError(f"{folder}: its journal is damaged ({error}); give another folder") from None
+        return cls(
+            Path(folder), told.plan, told.origin, trials, outcomes, told.pool, told.encoder, told.stop, told.evolved,
+            told.winners,
+        )  # fmt: skip
+
+    @property
+    def done(self) -> bool:
+        """Whether the search has ended."""
+        return bool(self.winners)
+
+    @property
+    def stop_epoch(self) -> int:
+        """The epoch whose scores stage 2 goes by."""
+        return self.stop.epoch if self.stop else self.plan.rounds.epochs
+
+    def scored(self, *, rounds: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Codes and scores at :attr:`stop_epoch` of the first ``rounds`` rounds (default: all of stage 2)."""
+        last = self.plan.rounds.rounds if rounds is None else rounds
+        stage = Iterations(self.plan.space, np.zeros((2, len(self.plan.space.dimensions)), np.int64), self.plan.rounds)
+        stage.stop_epoch = self.stop_epoch
+        stage.trials = [trial for trial in self.trials if trial.round <= last]
+        stage.outcomes = dict(self.outcomes)
+        return stage.scored()
+
+    def candidate(self, winner: Winner) -> Candidate:
+        """What ``winner`` stands for, under the name of its files."""
+        return self.plan.space.candidate(winner.code, self.plan.result_name(winner.constraint))
+
+
+def write_winners(plan: Plan, winners: Sequence[Winner], folder: Path) -> list[Path]:
+    """``NAME.arch.json`` and ``NAME.recipe.json`` of every winner, as `fbnetv3 train` and `create` take them."""
+    texts = {}
+    for winner in winners:
+        name = plan.result_name(winner.constraint)
+        candidate = plan.space.candidate(winner.code, name)
+        for kind, value in (("arch", candidate.arch), ("recipe", candidate.recipe)):
+            if value is not None:
+                texts[folder / f"{name}.{kind}.json"] = value.to_json() + "\n"
+    if texts:
+        with replacing_together(*texts) as written:
+            for path, text in zip(written, texts.values(), strict=True):
+                path.write_text(text)
+    return list(texts)

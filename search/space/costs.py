@@ -1,0 +1,232 @@
+"""What points cost, a whole pool at once, and bounds on it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from fbnetv3_zoo.arch import Activation
+from fbnetv3_zoo.arch.cost import COLUMNS, Ints, Table, pool_cost
+from fbnetv3_zoo.errors import ZooError, check_number, nearest
+
+from .arch_space import ConvChoices, Networks, PoolingChoices, ResidualChoices
+from .space import Codes, Space
+
+Doubles = npt.NDArray[np.float64]
+Costs = Mapping[str, Doubles]
+"""Numbers by the name of a cost, each of shape (points,)."""
+
+
+class CostModel(Protocol):
+    """Gives the free statistics of points: what a network costs before it is trained."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The costs it knows."""
+
+    def __call__(self, codes: Codes) -> Costs:
+        """The costs of every point of ``codes``, one array a name."""
+
+
+class PoolLatency(Protocol):
+    """Estimates the latency in milliseconds of every network of a table."""
+
+    @property
+    def activation(self) -> Activation:
+        """That of the blocks it knows."""
+
+    def __call__(self, table: Table) -> Doubles:
+        """Milliseconds, shape (networks,)."""
+
+
+class NetworkCosts:
+    """``macs``, ``parameters`` and ``peak_activation`` of a space's networks, as :mod:`fbnetv3_zoo.arch.cost` counts.
+
+    With ``latency``, made from a look-up table, ``latency_ms`` too.
+    """
+
+    def __init__(self, space: Space, *, latency: PoolLatency | None = None) -> None:
+        if space.networks is None:
+            raise ZooError(f"space {space.name}: searches no networks, so there is no cost to bound")
+        if latency is not None and latency.activation is not space.networks.activation:
+            raise ZooError(
+                f"the latency table is of {latency.activation.value} blocks, space {space.name} has "
+                f"{space.networks.activation.value}; measure the space with `fbnetv3 search lut`"
+            )
+        self.space, self.latency = space, latency
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The costs it knows."""
+        return ("macs", "parameters", "peak_activation", *(["latency_ms"] if self.latency else []))
+
+    def __call__(self, codes: Codes) -> Costs:
+        """The costs of every point of ``codes``; some points at a time, as many as the processor's cache holds."""
+        parts = [self._of(codes[start : start + 1024]) for start in range(0, len(codes), 1024)] or [self._of(codes)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in self.names}
+
+    def _of(self, codes: Codes) -> Costs:
+        table = tabulate_codes(self.space, codes)
+        cost = pool_cost(table)
+        found = {"macs": cost.macs, "parameters": cost.parameters, "peak_activation": cost.peak_activation}
+        costs = {name: numbers.astype(np.float64) for name, numbers in found.items()}
+        return costs if self.latency is None else {**costs, "latency_ms": self.latency(table)}
+
+
+def tabulate_codes(space: Space, codes: Codes) -> Table:
+    """The table of the networks of ``codes``, as :func:`fbnetv3_zoo.arch.cost.tabulate` makes it, without building any.
+
+    Rows of fewer blocks than the deepest end in identity blocks, in the middle of the network.
+    """
+    networks = space.networks
+    if networks is None:
+        raise ZooError(f"space {space.name}: searches no networks")
+    values = {
+        d.name: d.numbers[codes[:, column]] for column, d in enumerate(space.dimensions) if d.part == "architecture"
+    }
+    parts: list[dict[str, Ints]] = []
+    channels = np.full(len(codes), networks.in_channels)
+    for row, names in zip(networks.rows, networks.names, strict=True):
+        chosen = {short: values[long] for short, long in names.items()}
+        parts += _blocks(row, chosen, channels, networks)
+        channels = chosen["channels"]
+    columns = {name: np.concatenate([part[name] for part in parts], axis=1) for name in COLUMNS}
+    return Table(columns, values["resolution"], channels, np.full(len(codes), networks.num_classes))
+
+
+def _blocks(
+    row: ConvChoices | ResidualChoices | PoolingChoices, chosen: Mapping[str, Ints], channels: Ints, networks: Networks
+) -> list[dict[str, Ints]]:
+    """The columns of the first block of ``row`` and of the rest, each of shape (networks, blocks)."""
+    zero, one, out = np.zeros_like(channels), np.ones_like(channels), chosen["channels"]
+    plain = dict.fromkeys(COLUMNS, zero) | {"in_channels": channels, "out": out, "stride": one, "groups_1x1": one}
+    if isinstance(row, ConvChoices):
+        kernel = chosen["kernel_first"]
+        dense = {"mid": out, "kernel": kernel, "padding": kernel // 2, "stride": one * row.stride}
+        return [_one(plain | dense | {"groups": one, "dense": one, "bias": one})]
+    divisor = networks.width_divisor
+    if isinstance(row, PoolingChoices):
+        mid = _rounded(channels * chosen["expansion_first"], divisor)
+        return [_one(plain | {"mid": mid, "kernel": one, "expands": one, "projects": one, "pools": one})]
+    first = _residual(row, chosen, "first", channels, divisor)
+    if "kernel_rest" not in chosen:
+        return [_one(plain | first)]
+    rest = plain | _residual(row, chosen, "rest", out, divisor) | {"in_channels": out}
+    identity = dict.fromkeys(COLUMNS, 0) | dict.fromkeys(("kernel", "stride", "groups_1x1"), 1)
+    there = np.arange(1, max(row.depth.values)) < chosen["depth"][:, None]
+    return [_one(plain | first), {name: np.where(there, rest[name][:, None], identity[name]) for name in COLUMNS}]
+
+
+def _one(block: Mapping[str, Ints]) -> dict[str, Ints]:
+    return {name: column[:, None] for name, column in block.items()}
+
+
+def _residual(
+    row: ResidualChoices, chosen: Mapping[str, Ints], which: str, channels: Ints, divisor: int
+) -> dict[str, Ints]:
+    kernel, expansion, out = chosen[f"kernel_{which}"], chosen[f"expansion_{which}"], chosen["channels"]
+    mid = _rounded(channels * expansion, divisor)
+    stride = row.stride if which == "first" else 1
+    excite = np.zeros_like(mid)
+    if row.squeeze_excite:
+        excite = _rounded(np.maximum(1, (mid * 0.25 / expansion).astype(np.int64)), divisor)
+    return {
+        "mid": mid,
+        "kernel": kernel,
+        "padding": kernel // 2,
+        "stride": np.full_like(mid, stride),
+        "groups": mid,
+        "se": excite,
+        "expands": (mid != channels).astype(np.int64),
+        "projects": np.ones_like(mid),
+        "residual": ((channels == out) & (stride == 1)).astype(np.int64),
+    }
+
+
+def _rounded(width: Ints, divisor: int) -> Ints:
+    """:func:`fbnetv3_zoo.arch.rows.round_width` of whole numbers."""
+    rounded = np.maximum(divisor, (2 * width + divisor) // (2 * divisor) * divisor)
+    made: Ints = np.where(width % divisor == 0, width, np.where(rounded >= 0.95 * width, rounded, rounded + divisor))
+    return made
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """``at_least`` <= cost <= ``at_most``."""
+
+    cost: str
+    at_most: float = np.inf
+    at_least: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_number(f"bound on {self.cost}: at_least", self.at_least, at_least=0, below=1e18)
+        if self.at_most != np.inf:
+            check_number(f"bound on {self.cost}: at_most", self.at_most, at_least=self.at_least, below=1e18)
+
+    def __str__(self) -> str:
+        low = f"{_number(self.at_least)}<=" if self.at_least else ""
+        high = f"<={_number(self.at_most)}" if self.at_most != np.inf else ""
+        return f"{low}{self.cost}{high}"
+
+    def contains(self, cost: float) -> bool:
+        """Whether a network of this cost keeps to the bound."""
+        return self.at_least <= cost <= self.at_most
+
+    @property
+    def in_a_name(self) -> str:
+        """As a part of a file's name, such as ``macs-450M``."""
+        return re.sub(r"[^A-Za-z0-9.]+", "-", str(self)).strip("-")
+
+
+Constraint = tuple[Bound, ...]
+"""Bounds that hold together; none at all allow everything."""
+
+_UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
+_NUMBER = r"([0-9]+\.?[0-9]*(?:e[+-]?[0-9]+)?)([kMG]?)"
+
+
+def _number(value: float) -> str:
+    for unit, factor in reversed(_UNITS.items()):
+        if value >= factor and float(shown := f"{value / factor:g}") * factor == value:
+            return shown + unit
+    return repr(value).removesuffix(".0")
+
+
+def parse_constraint(text: str) -> Constraint:
+    """Bounds from text such as ``"400M<=macs<=800M,parameters<=10M"``."""
+    return tuple(_parse(part.strip()) for part in text.split(",") if part.strip())
+
+
+def _parse(text: str) -> Bound:
+    found = re.fullmatch(rf"(?:{_NUMBER}\s*<=\s*)?([a-z_0-9]+?)(?:\s*<=\s*{_NUMBER})?", text)
+    if not found or (found[1] is None and found[4] is None):
+        raise ZooError(f"bound {text!r} cannot be read; write 'macs<=450M' or '400M<=macs<=800M,parameters<=10M'")
+    low, low_unit, cost, high, high_unit = found.groups()
+    at_least = float(low) * _UNITS[low_unit] if low else 0.0
+    return Bound(cost, float(high) * _UNITS[high_unit] if high else np.inf, at_least)
+
+
+def check_constraint(constraint: Constraint, names: Sequence[str]) -> None:
+    """Raise where a bound is on a cost that is not among ``names``."""
+    for bound in constraint:
+        if bound.cost not in names:
+            known = ", ".join(names) or "none"
+            raise ZooError(
+                f"bound {bound}: there is no cost {bound.cost!r}{nearest(bound.cost, names)}; known: {known}"
+            )
+
+
+def violation(constraint: Constraint, costs: Costs) -> Doubles:
+    """How far points are outside, shape (points,): the sum of relative excesses; 0 exactly where all bounds hold."""
+    total = np.zeros(len(next(iter(costs.values()))) if costs else 0)
+    for bound in constraint:
+        value = costs[bound.cost]
+        total = total + np.maximum(0, value / max(bound.at_most, 1e-12) - 1)
+        if bound.at_least:
+            total = total + np.maximum(0, 1 - value / bound.at_least)
+    return total

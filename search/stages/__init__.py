@@ -1,0 +1,1 @@
+"""The stages of the search: acquisition, iterative optimization, evolution."""

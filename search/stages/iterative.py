@@ -1,0 +1,150 @@
+"""Stage 2, constrained iterative optimisation: choose a batch, have it trained, refit the predictor (section 3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from fbnetv3_zoo.errors import ZooError, check_number, check_whole
+
+from ..evaluation.trial import Failure, Outcome, Trial
+from ..predictors import MLP, Predictor, PredictorKind, fit
+from ..predictors.mlp import Encoder
+from ..space import Codes, Space
+from .acquisition import Choosing, choose
+
+Doubles = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Rounds:
+    """How stage 2 proceeds: ``rounds`` of ``batch`` candidates each (the paper's T and m), trained ``epochs`` epochs.
+
+    After the first round, training stops at the first epoch whose scores have at least this rank ``correlation``
+    (Spearman) with the last epoch's; 1 never stops early.
+    """
+
+    epochs: int
+    rounds: int = 5
+    batch: int = 48
+    correlation: float = 0.92
+    predictor: PredictorKind = MLP()
+    choosing: Choosing = Choosing()
+
+    def __post_init__(self) -> None:
+        for field in ("epochs", "rounds"):
+            check_whole(f"Rounds.{field}", getattr(self, field))
+        check_whole("Rounds.batch", self.batch, at_least=2)
+        check_number("Rounds.correlation", self.correlation, at_least=0, at_most=1)
+
+
+class Iterations:
+    """Stage 2 as ask and tell: :meth:`ask` for a round's trials, have them evaluated, :meth:`tell` all outcomes.
+
+    What is asked depends on the arguments and on what was told alone, in whatever order outcomes arrive.
+    """
+
+    def __init__(
+        self, space: Space, pool: Codes, rounds: Rounds, *, encoder: Encoder | None = None, seed: int = 0
+    ) -> None:
+        if len(pool) < 2:
+            raise ZooError(f"the pool has {len(pool)} points; stage 2 needs at least 2")
+        self.space, self.pool, self.rounds = space, pool, rounds
+        self.encoder, self.seed = encoder, seed
+        self.trials: list[Trial] = []
+        self.outcomes: dict[int, Outcome] = {}
+        self.round = 0
+        self.stop_epoch = rounds.epochs
+        self.correlations: tuple[float, ...] = ()
+        self._fitted: tuple[int, Predictor] | None = None
+
+    def ask(self) -> list[Trial]:
+        """The next round's trials; none when all rounds are done or the pool is used up."""
+        if self.round == self.rounds.rounds:
+            return []
+        rng = np.random.default_rng([self.seed, 2, self.round])
+        taken = {trial.code for trial in self.trials}
+        left = self.pool[[tuple(code) not in taken for code in self.pool.tolist()]] if taken else self.pool
+        predictor = self.predictor()
+        if predictor is None:
+            picked = left[rng.permutation(len(left))[: self.rounds.batch]]
+        else:
+            picked = choose(predictor, left, self.rounds.batch, self.rounds.choosing, rng)
+        first, round_ = len(self.trials), self.round + 1
+        return self.take_up(
+            [Trial(first + n, round_, tuple(code), self.stop_epoch) for n, code in enumerate(picked.tolist())]
+        )
+
+    def take_up(self, trials: Sequence[Trial]) -> list[Trial]:
+        """Go on with ``trials`` as the next round, instead of asking: those of a journal."""
+        if len(self.outcomes) < len(self.trials):
+            raise ZooError(f"round {self.round}: {len(self.trials) - len(self.outcomes)} outcomes have not been told")
+        self.round += bool(trials)
+        self.trials += trials
+        return list(trials)
+
+    def tell(self, outcomes: Sequence[Outcome]) -> None:
+        """The outcomes of all trials that were asked for."""
+        self.outcomes |= {outcome.number: outcome for outcome in outcomes}
+        if missing := [trial.number for trial in self.trials if trial.number not in self.outcomes]:
+            raise ZooError(f"round {self.round}: no outcome of trial {missing[0]}")
+        if self.round == 1:
+            self._choose_epoch()
+
+    def predictor(self) -> Predictor | None:
+        """The predictor fitted on all outcomes so far; None where fewer than two can be used."""
+        codes, scores = self.scored()
+        if len(codes) < 2:
+            return None
+        if self._fitted is None or self._fitted[0] != len(self.outcomes):
+            kind, seed = self.rounds.predictor, self.seed + self.round
+            fitted = fit(kind, self.space, codes, scores, encoder=self.encoder, seed=seed)
+            self._fitted = len(self.outcomes), fitted
+        return self._fitted[1]
+
+    def scored(self) -> tuple[Codes, Doubles]:
+        """Codes (points, dimensions) and scores at :attr:`stop_epoch` of what has been scored, in order of number.
+
+        A curve that was not finite counts as the worst score seen; other failures say nothing of the candidate.
+        """
+        codes, scores = [], []
+        for trial in self.trials:
+            outcome = self.outcomes.get(trial.number)
+            if outcome is None or outcome.failure not in (None, Failure.NOT_FINITE):
+                continue
+            codes.append(trial.code)
+            scores.append(np.nan if outcome.failure else outcome.curve[min(self.stop_epoch, trial.epochs) - 1])
+        found = np.array(scores, np.float64)
+        if np.isfinite(found).any():
+            found = np.where(np.isnan(found), np.nanmin(found), found)
+        else:
+            codes, found = [], found[:0]
+        return np.array(codes, np.int64).reshape(-1, len(self.space.dimensions)), found
+
+    def best(self, number: int) -> Codes:
+        """The codes of the best scores so far, best first."""
+        codes, scores = self.scored()
+        return codes[np.argsort(-scores, kind="stable")[:number]]
+
+    def _choose_epoch(self) -> None:
+        told = [self.outcomes[trial.number] for trial in self.trials]  # in an order that does not depend on arrival
+        curves = [outcome.curve for outcome in told if outcome.failure is None]
+        self.correlations = rank_correlations(np.array(curves)) if len(curves) > 2 else ()
+        reached = [e for e, value in enumerate(self.correlations, start=1) if value >= self.rounds.correlation]
+        self.stop_epoch = reached[0] if reached else self.rounds.epochs
+
+
+def rank_correlations(curves: Doubles) -> tuple[float, ...]:
+    """Spearman's correlation of the scores after every epoch with those after the last; curves (points, epochs)."""
+    from scipy.stats import rankdata
+
+    ranks = np.stack([rankdata(column) for column in curves.T])
+    centred = ranks - ranks.mean(1, keepdims=True)
+    norms = np.sqrt((centred**2).sum(1))
+    shared = centred @ centred[-1]
+    return tuple(
+        float(value) for value in np.where(norms * norms[-1] > 0, shared / np.maximum(norms * norms[-1], 1e-12), 0.0)
+    )

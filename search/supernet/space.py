@@ -1,0 +1,288 @@
+"""The networks of a supernet: layers, each with candidate blocks, output widths and expansions to choose from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise, product
+from math import prod
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from fbnetv3_zoo.arch import Activation, Arch, Block, Conv, InvertedResidual, PoolingHead, Row, Skip, settle
+from fbnetv3_zoo.arch.cost import map_sizes, tabulate
+from fbnetv3_zoo.errors import ZooError, check_number, check_whole
+from fbnetv3_zoo.utils.serialization import from_json, to_json
+
+from ..space import Choice, Dimension, Levels, Value, listed
+
+Codes = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One block of the network, to be chosen.
+
+    ``candidates``: rows of one block each, of which one is taken; all have the same stride. ``channels``: output widths
+    in rising order, one of which replaces the candidates' (none: all candidates have the same, and keep it).
+    ``expansions``: likewise for candidates that are inverted residuals or pooling heads.
+    """
+
+    candidates: tuple[Row, ...]
+    channels: tuple[int, ...] = ()
+    expansions: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.candidates:
+            raise ZooError("Layer.candidates is empty; give at least one row")
+        if len(set(self.candidates)) < len(self.candidates):
+            raise ZooError("Layer.candidates has a row twice")
+        for row in self.candidates:
+            if not isinstance(row, PoolingHead) and row.repeats != 1:
+                raise ZooError(f"Layer.candidates: a row has {row.repeats} repeats; a layer is one block, write it out")
+        if len({getattr(row, "stride", 1) for row in self.candidates}) > 1:
+            raise ZooError("Layer.candidates: rows differ in stride, so that their maps cannot be added")
+        if len({isinstance(row, PoolingHead) for row in self.candidates}) > 1:
+            raise ZooError("Layer.candidates: a pooling head stands beside rows that give maps")
+        if not self.channels and len({row.out_channels for row in self.candidates}) > 1:
+            raise ZooError("Layer.candidates: rows differ in out_channels; give the widths as channels")
+        for width in self.channels:
+            check_whole("Layer.channels", width)
+        for expansion in self.expansions:
+            check_number("Layer.expansions", expansion, above=0)
+        for field in ("channels", "expansions"):
+            values = getattr(self, field)
+            if any(a >= b for a, b in pairwise(values)):
+                raise ZooError(f"Layer.{field} is {values!r}; give them in rising order")
+        if self.expansions and not any(isinstance(row, (InvertedResidual, PoolingHead)) for row in self.candidates):
+            raise ZooError("Layer.expansions: none of the candidates has an expansion")
+
+    @cached_property
+    def widths(self) -> tuple[int, ...]:
+        """The output widths there are."""
+        return self.channels or (self.candidates[0].out_channels,)
+
+    @cached_property
+    def activations(self) -> frozenset[Activation]:
+        """The activations of its candidates; identities have none."""
+        return frozenset(row.activation for row in self.candidates if not isinstance(row, Skip))
+
+    def row(self, candidate: int, width: int, expansion: int) -> Row:
+        """The row of these choices, each given by its place."""
+        row = self.candidates[candidate]
+        if self.channels:
+            row = replace(row, out_channels=self.channels[width])
+        if self.expansions and isinstance(row, (InvertedResidual, PoolingHead)):
+            row = replace(row, expansion=self.expansions[expansion])
+        return row
+
+
+class Places(NamedTuple):
+    """Where a layer's choices stand among the dimensions of its space; None where there is nothing to choose."""
+
+    candidate: int | None
+    channels: int | None
+    expansion: int | None
+
+
+@dataclass(frozen=True)
+class LayerSpace:
+    """All networks of a supernet, as one value.
+
+    ``resolutions``: image sides in pixels, in rising order. ``stages`` are grouped as in :class:`Arch`. A point is a
+    row of whole numbers, the place of what is chosen for each of :attr:`dimensions`.
+    """
+
+    name: str
+    resolutions: tuple[int, ...]
+    stages: tuple[tuple[Layer, ...], ...]
+    width_divisor: int = 8
+    in_channels: int = 3
+    num_classes: int = 1000
+
+    def __post_init__(self) -> None:
+        if not self.resolutions or any(a >= b for a, b in pairwise(self.resolutions)):
+            raise ZooError(f"{self.name}: resolutions is {self.resolutions!r}; give at least one, in rising order")
+        if not self.stages or not all(self.stages):
+            raise ZooError(f"{self.name}: stages has an empty stage; every stage needs a layer")
+        for n in range(max([len(d) for d in self.dimensions], default=1)):  # refuses what cannot be built
+            self.arch([min(n, len(d) - 1) for d in self.dimensions], "network")
+        for number, layer in enumerate(self.layers):
+            for candidate in range(len(layer.candidates)):
+                self._check_masks(number, candidate)
+
+    def _check_masks(self, number: int, candidate: int) -> None:
+        blocks = [self.block(number, candidate, *at) for at in np.ndindex(*self.shape(number)[1:])]
+        place = f"{self.name}: layer {number + 1}, candidate {candidate + 1}"
+        row = blocks[0].row
+        if len({block.expands for block in blocks}) > 1:
+            raise ZooError(
+                f"{place}: some of its expansions need a 1x1 convolution and some do not; make those that do not a "
+                "candidate of their own"
+            )
+        if len(blocks) > 1 and isinstance(row, InvertedResidual) and row.groups_1x1 * row.channels_per_group > 1:
+            raise ZooError(f"{place}: widths of grouped convolutions cannot be chosen; leave its layer one width")
+        if len({(block.kernel_size - 2 * block.padding, block.stride) for block in self._firsts(number)}) > 1:
+            raise ZooError(f"{place}: its map is not as large as those of the other candidates; change their padding")
+
+    def _firsts(self, number: int) -> list[Block]:
+        return [self.block(number, c, 0, 0, 0) for c in range(len(self.layers[number].candidates))]
+
+    @cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers of all stages."""
+        return tuple(layer for stage in self.stages for layer in stage)
+
+    @cached_property
+    def activations(self) -> frozenset[Activation]:
+        """The activations of all blocks."""
+        return frozenset().union(*(layer.activations for layer in self.layers))
+
+    @cached_property
+    def sides(self) -> tuple[tuple[int, ...], ...]:
+        """Sides in pixels of the map that every layer takes, and of the last one's output; one a resolution."""
+        networks = [self.arch([0] * len(self.dimensions), "network")]
+        if len(self.resolutions) > 1:
+            others = [0] * (len(self.dimensions) - 1)
+            networks = [self.arch([n, *others], "network") for n in range(len(self.resolutions))]
+        before, after = map_sizes(tabulate(networks))
+        return tuple(map(tuple, np.concatenate([before, after[:, -1:]], axis=1).T.tolist()))
+
+    @cached_property
+    def _choices(self) -> tuple[tuple[Dimension, ...], tuple[Places, ...]]:
+        found = [Dimension("resolution", Levels(self.resolutions), "architecture")] if len(self.resolutions) > 1 else []
+        places = []
+        for number, layer in enumerate(self.layers, start=1):
+            told = {"expansion": not layer.expansions, "activation": len(layer.activations) > 1}
+            names = tuple(label_of(row, **told) for row in layer.candidates)
+            names = names if len(set(names)) == len(names) else tuple(f"{n + 1} {x}" for n, x in enumerate(names))
+            options = {"candidate": names, "channels": layer.channels, "expansion": layer.expansions}
+            where: dict[str, int | None] = {}
+            for what, values in options.items():
+                where[what] = len(found) if len(values) > 1 else None
+                if len(values) > 1:
+                    kind = Choice(values) if what == "candidate" else Levels(values)
+                    found.append(Dimension(f"layer{number}.{what}", kind, "architecture"))
+            places.append(Places(**where))
+        return tuple(found), tuple(places)
+
+    @property
+    def dimensions(self) -> tuple[Dimension, ...]:
+        """What is to be chosen: the resolution first, then layer by layer; what has one value is none."""
+        return self._choices[0]
+
+    @property
+    def places(self) -> tuple[Places, ...]:
+        """For every layer, where its choices stand among the dimensions."""
+        return self._choices[1]
+
+    @property
+    def size(self) -> int:
+        """Number of points."""
+        return prod(len(d) for d in self.dimensions)
+
+    def shape(self, number: int) -> tuple[int, int, int, int]:
+        """Of layer ``number`` (from 0): how many candidates, input widths, expansions, output widths there are."""
+        layer = self.layers[number]
+        before = len(self.layers[number - 1].widths) if number else 1
+        return len(layer.candidates), before, max(1, len(layer.expansions)), len(layer.widths)
+
+    def block(self, number: int, candidate: int, before: int, expansion: int, width: int) -> Block:
+        """The settled block of layer ``number`` (from 0) with these choices, each given by its place."""
+        channels = self.layers[number - 1].widths[before] if number else self.in_channels
+        row = self.layers[number].row(candidate, width, expansion)
+        (block,) = settle([[row]], in_channels=channels, width_divisor=self.width_divisor)
+        return block
+
+    def arch(self, code: Sequence[int] | Codes, name: str) -> Arch:
+        """The network at the point ``code``. Raises :class:`ZooError` where it is no point of this space."""
+        code = [int(n) for n in code]
+        if len(code) != len(self.dimensions) or any(
+            not 0 <= n < len(d) for n, d in zip(code, self.dimensions, strict=True)
+        ):
+            raise ZooError(f"space {self.name}: {code} is no point of it; it has {len(self.dimensions)} dimensions")
+        rows = iter(
+            layer.row(*(0 if at is None else code[at] for at in where))
+            for layer, where in zip(self.layers, self.places, strict=True)
+        )
+        stages = tuple(tuple(next(rows) for _ in stage) for stage in self.stages)
+        side = self.resolutions[code[0] if len(self.resolutions) > 1 else 0]
+        return Arch(name, side, stages, self.width_divisor, self.in_channels, self.num_classes)
+
+    def code(self, arch: Arch) -> tuple[int, ...]:
+        """The point that gives ``arch``. Raises :class:`ZooError` with what lies outside."""
+        place = f"{arch.name} is no network of space {self.name}"
+        code = [0] * len(self.dimensions)
+        if arch.resolution not in self.resolutions:
+            raise ZooError(f"{place}: resolution is {arch.resolution}, not among {listed(self.resolutions)}")
+        if len(self.resolutions) > 1:
+            code[0] = self.resolutions.index(arch.resolution)
+        for field in ("width_divisor", "in_channels", "num_classes"):
+            if getattr(arch, field) != getattr(self, field):
+                raise ZooError(f"{place}: {field} is {getattr(arch, field)}, not {getattr(self, field)}")
+        lengths = [sum(block.stage == number for block in arch.blocks) for number in range(len(arch.stages))]
+        if lengths != [len(stage) for stage in self.stages]:
+            raise ZooError(f"{place}: its stages have {lengths} blocks")
+        for number, (layer, where, block) in enumerate(
+            zip(self.layers, self.places, arch.blocks, strict=True), start=1
+        ):
+            row = block.row if isinstance(block.row, PoolingHead) else replace(block.row, repeats=1)
+            found = _find(layer, row)
+            if found is None:
+                kind = label_of(row, activation=True)
+                raise ZooError(f"{place}: layer {number} is {kind} of {row.out_channels} channels")
+            for at, n in zip(where, found, strict=True):
+                if at is not None:
+                    code[at] = n
+        return tuple(code)
+
+    def values(self, code: Sequence[int] | Codes) -> dict[str, Value]:
+        """What is chosen at ``code``, by dimension."""
+        return {d.name: d.options.values[int(n)] for d, n in zip(self.dimensions, code, strict=True)}
+
+    def sample(self, count: int, rng: np.random.Generator) -> Codes:
+        """So many points, every value of every dimension as likely, shape (count, dimensions)."""
+        drawn = [rng.integers(len(d), size=count) for d in self.dimensions]
+        return np.stack(drawn, axis=1).astype(np.int64) if drawn else np.zeros((count, 0), np.int64)
+
+    def fitted(self, *, num_classes: int, in_channels: int) -> LayerSpace:
+        """The same for other images."""
+        return replace(self, num_classes=num_classes, in_channels=in_channels)
+
+    def to_json(self) -> str:
+        """This space as JSON text; :meth:`from_json` gives an equal value back."""
+        return to_json(self)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> LayerSpace:
+        """The space in ``text``. Raises :class:`ZooError` with the place of what is wrong."""
+        return from_json(cls, text)
+
+
+def label_of(row: Row, *, expansion: bool = True, activation: bool = False) -> str:
+    """A row in a few characters, such as ``k5_e6_se``; what a layer's candidates are told apart by."""
+    if isinstance(row, Conv):
+        return f"conv_k{row.kernel_size}"
+    if isinstance(row, PoolingHead):
+        return "pooling_head"
+    if not isinstance(row, InvertedResidual):
+        return "skip"
+    groups = f"_g{row.groups_1x1}" if row.groups_1x1 > 1 else ""
+    excited = "_se" if row.squeeze_excite else ""
+    expanded = f"_e{row.expansion:g}" if expansion else ""
+    activated = f"_{row.activation.value}" if activation else ""
+    return f"k{row.kernel_size}{expanded}{groups}{excited}{activated}"
+
+
+def fixed(*rows: Row) -> tuple[Layer, ...]:
+    """Layers without a choice."""
+    return tuple(Layer((row,)) for row in rows)
+
+
+def _find(layer: Layer, row: Row) -> tuple[int, int, int] | None:
+    """The places of candidate, width and expansion that give ``row``."""
+    ranges = (range(len(layer.candidates)), range(len(layer.widths)), range(max(1, len(layer.expansions))))
+    return next((at for at in product(*ranges) if layer.row(*at) == row), None)
