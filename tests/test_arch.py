@@ -134,7 +134,7 @@ def _rounded_by_the_facts(width: float, divisor: int) -> int:
 
 
 def test_an_expansion_that_no_width_can_be_divided_by(tiny_arch: Arch) -> None:
-    text = tiny_arch.to_json().replace('"expansion": 3', '"expansion": 5e-324')
+    text = tiny_arch.to_json().replace('"expansion": 2', '"expansion": 5e-324')
     assert "InvertedResidual.expansion is 5e-324; it must be a number at least 0.001" in refusal(
         lambda: Arch.from_json(text)
     )
