@@ -69,7 +69,8 @@ def run_search(
         points: the only points there are, such as those of a recording (default: all of the space).
         resume: continue the search in ``folder``; it ends where one that was never interrupted ends.
         stages: how far to go: 1, 2 or 3, which has the finalists trained as well. A later call can go on.
-        origin: plain data kept in the journal, of where evaluator and costs came from; must be the same on resuming.
+        origin: plain data kept in the journal, of where evaluator and costs came from; must be the same on resuming,
+            or have the same entry "identity".
         observers: are told of every stage and outcome.
 
     Raises :class:`ZooError` for input that does not fit and an unreachable constraint, before there is a folder, and
@@ -184,7 +185,10 @@ def _begin(journal: Journal, plan: Plan, origin: Mapping[str, Any], *, resume: b
     if notes["plan"] != plan.to_json():
         raise ZooError(f"{place}: holds a search with another plan; give the same one, or another folder")
     if (before := notes.get("origin")) != dict(origin):
-        raise ZooError(f"{place}: its candidates were scored otherwise ({shown(before)}); give another folder")
+        identity = before.get("identity") if isinstance(before, dict) else None
+        if not identity or identity != origin.get("identity"):
+            raise ZooError(f"{place}: its candidates were scored otherwise ({shown(before)}); give another folder")
+        journal.note("origin", dict(origin))  # the same data, elsewhere
     try:
         check_rows(plan, journal.trials(), journal.outcomes())
     except ZooError as error:

@@ -162,3 +162,49 @@ def test_folders_it_refuses(searched: Path, table: Path, tmp_path: Path) -> None
     assert ended.err.endswith("holds a search; continue it with `fbnetv3 search resume`, or give another folder\n")
     assert "holds no search of `fbnetv3 search run`" in run("search", "resume", tmp_path).err
     assert refusal(lambda: Record.read(tmp_path)).endswith("start one with it")
+
+
+def test_a_recording_that_was_moved(table: Path, tmp_path: Path) -> None:
+    """It is told by what it holds, not by where it lies."""
+    place, moved, folder = tmp_path / "a.safetensors", tmp_path / "b.safetensors", tmp_path / "run"
+    place.write_bytes(table.read_bytes())
+    assert (
+        run("search", "run", "--table", place, "--output", folder, "--executor", "in-process", "--stages", 1).code == 0
+    )
+    place.rename(moved)
+    resume = ("search", "resume", folder, "--executor", "in-process", "--stages", 1)
+    said = run(*resume)
+    assert said.code == 2
+    assert said.err.startswith(f"error: {place}: no such file")
+    assert "say where it lies now (--data, --subset, --table, --latency)" in said.err
+    assert run(*resume, "--table", moved).code == 0
+    assert Record.read(folder).origin["table"] == str(moved)
+    assert run(*resume).code == 0
+    other = Recording.load(moved)
+    Recording(other.space, other.codes[:50], other.curves[:50], {k: v[:50] for k, v in other.statistics.items()}).save(
+        moved
+    )
+    said = run(*resume)
+    assert said.code == 2
+    assert f"{moved} is not what the search began with (its contents are others)" in said.err
+    assert "was begun without --data; leave it out" in run(*resume, "--data", tmp_path).err
+
+
+def test_data_that_was_moved_or_changed(tmp_path: Path) -> None:
+    from PIL import Image
+
+    photos = tmp_path / "photos"
+    for n in range(40):
+        (photos / "ab"[n % 2]).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), (n * 6, 90, 200 - n)).save(photos / "ab"[n % 2] / f"{n}.png")
+    folder = tmp_path / "run"
+    begun = run("search", "run", "--data", photos, "--output", folder, "--executor", "in-process", "--stages", 1)
+    assert begun.code == 0, begun.err
+    elsewhere = photos.rename(tmp_path / "elsewhere")
+    resume = ("search", "resume", folder, "--executor", "in-process", "--stages", 1)
+    assert "say where it lies now (--data" in run(*resume).err
+    assert run(*resume, "--data", elsewhere).code == 0
+    (elsewhere / "a" / "0.png").unlink()
+    said = run(*resume)
+    assert said.code == 2
+    assert "is not what the search began with (train" in said.err

@@ -199,7 +199,7 @@ def _with_published(subject: Subject) -> Subject:
         return subject
     licence = "" if record.licence is None else record.licence.value
     source = f"{record.name}: {found[0].evidence.value}, {_YEARS[record.tag]}"
-    # FBNetV3's own final training distils (recipes/presets.py, from the paper); timm's training of the same networks does not
+    # FBNetV3's own final training distils (recipes/presets.py, from the paper); timm's of the same networks does not
     distilled = record.tag == "fb_in1k" and record.arch.name.startswith("fbnetv3_")
     return replace(subject, top1=found[0].top1, source=source, licence=licence, distilled=distilled)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +25,8 @@ class Origin:
     """Candidates are trained on ``data`` or looked up in the recording ``table``.
 
     ``data`` is split by ``data_seed``, and cut down to the part in the file ``subset``. ``resolution`` is for models
-    that name none. ``latency`` is the file of a latency table.
+    that name none. ``latency`` is the file of a latency table. ``identity`` tells the contents of all of these from
+    others, wherever they lie (:meth:`identified`).
     """
 
     data: str = ""
@@ -33,6 +35,7 @@ class Origin:
     resolution: int = 224
     table: str = ""
     latency: str = ""
+    identity: str = ""
 
     def __post_init__(self) -> None:
         if bool(self.data) == bool(self.table):
@@ -46,6 +49,19 @@ class Origin:
             path and str(Path(path).absolute()) for path in (self.subset, self.table, self.latency)
         )  # fmt: skip
         return replace(self, data=data, subset=subset, table=table, latency=latency)
+
+    def identified(self) -> Origin:
+        """The same with the identity of what lies there now. Raises :class:`ZooError` for what cannot be read."""
+        from fbnetv3_zoo.training import find_dataset
+        from fbnetv3_zoo.utils.paths import read_file
+
+        told = []
+        if self.data:
+            told.append(find_dataset(self.data, seed=self.data_seed, subset=self.subset or None).fingerprint)
+        for what, path in (("recording", self.table), ("latency table", self.latency)):
+            if path:
+                told.append(f"{what} {hashlib.sha256(read_file(Path(path), f'a {what}')).hexdigest()[:16]}")
+        return replace(self, identity="; ".join(told))
 
     def evaluator(self, space: Space, execution: Execution) -> Evaluator:
         """What scores the candidates of ``space``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -96,7 +97,7 @@ def run(
     origin = Origin(
         data=data or ("" if table else "digits"), data_seed=data_seed, subset=subset, resolution=resolution,
         table=table or "", latency=latency or "",
-    ).absolute  # fmt: skip
+    ).absolute.identified()  # fmt: skip
     carry_out(plan_of(options), origin, output, options, resume=False)
 
 
@@ -110,6 +111,10 @@ def resume(
     device: Device = "cpu",
     workers: Workers = 0,
     stages: Stages = 3,
+    data: Annotated[str | None, typer.Option(help="Where its data lies now, if it was moved.")] = None,
+    subset: Annotated[str | None, typer.Option(help="Where the file of `fbnetv3 subset` lies now.")] = None,
+    table: Annotated[str | None, typer.Option(help="Where its recording lies now.")] = None,
+    latency: Annotated[str | None, typer.Option(help="Where its latency table lies now.")] = None,
     as_json: Json = False,
 ) -> None:
     """Go on with a search: what was finished is kept, and the end is that of one never interrupted.
@@ -125,7 +130,31 @@ def resume(
         raise ZooError(
             f"{folder}: was begun from Python, with an evaluator of its own; go on with run_search(resume=True)"
         )
-    carry_out(record.plan, Origin.from_plain(record.origin), folder, options, resume=True)
+    before = Origin.from_plain(record.origin)
+    given = {"data": data, "subset": subset, "table": table, "latency": latency}
+    carry_out(record.plan, _found_again(folder, before, given), folder, options, resume=True)
+
+
+def _found_again(folder: Path, before: Origin, given: Mapping[str, str | None]) -> Origin:
+    """``before`` where its files lie now; raises where they are gone, or others than the search began with."""
+    from ...training.data.dataset import data_difference
+
+    moved = {name: place for name, place in given.items() if place is not None}
+    if wrong := next((name for name in moved if not getattr(before, name)), None):
+        raise ZooError(f"{folder}: was begun without --{wrong}; leave it out")
+    origin = replace(before, **moved).absolute
+    try:
+        now = origin.identified()
+    except ZooError as error:
+        if moved:
+            raise
+        raise ZooError(
+            f"{error}; if it was moved, say where it lies now (--data, --subset, --table, --latency)"
+        ) from None
+    if now.identity != before.identity:
+        told = data_difference(before.identity, now.identity) or "its contents are others"
+        raise ZooError(f"{folder}: {now.data or now.table} is not what the search began with ({told}); bring that back")
+    return now
 
 
 def carry_out(plan: Plan, origin: Origin, folder: Path, options: dict[str, Any], *, resume: bool) -> None:
