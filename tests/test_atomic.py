@@ -24,10 +24,10 @@ import os, random, signal, sys, time
 from pathlib import Path
 import torch
 from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.atomic import replacing
-from fbnetv3_zoo.model import FBNet
-from fbnetv3_zoo.rows import Activation, Conv
-from fbnetv3_zoo.weights.files import load, save
+from fbnetv3_zoo.utils.atomic_write import replacing
+from fbnetv3_zoo.models.fbnet import FBNet
+from fbnetv3_zoo.arch import Activation, Conv
+from fbnetv3_zoo.weights.serialization import load, save
 
 torch.set_num_threads(1)
 path = Path(sys.argv[1])

@@ -137,7 +137,7 @@ import torch
 from detectron2.config import get_cfg
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_backbone, build_model
-from fbnetv3_zoo.detection.d2 import add_fbnetv3_config, config_file
+from fbnetv3_zoo.detection.detectron2.modules import add_fbnetv3_config, config_file
 from fbnetv3_zoo.errors import ZooError
 
 
@@ -228,7 +228,7 @@ from detectron2.solver import build_optimizer
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.analysis import FlopCountAnalysis
 from detectron2.utils.events import EventStorage
-from fbnetv3_zoo.detection.d2 import add_fbnetv3_config, config_file
+from fbnetv3_zoo.detection.detectron2.modules import add_fbnetv3_config, config_file
 
 
 def build(*options):

@@ -314,7 +314,7 @@ from test_evaluate import ONE_PIXEL, _answers, _equal, _pictures
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.training.evaluate import evaluate
 from fbnetv3_zoo.training.execution import OnBadImage
-from fbnetv3_zoo.training.world import join
+from fbnetv3_zoo.training.distributed import join
 
 equal, refusals = [], []
 with join() as world:

@@ -188,7 +188,7 @@ TORN = """
 import os, shutil, sys
 from pathlib import Path
 import killed
-from fbnetv3_zoo.export.to_intermediate import keep_pair
+from fbnetv3_zoo.export.backends.openvino_ir import keep_pair
 
 old, new, place = map(Path, sys.argv[1:])
 number, came = 0, True

@@ -28,7 +28,7 @@ import requests, filelock, rich.progress
 import torch
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.weights.fetch import fetch, read
-from fbnetv3_zoo.weights.store import Store
+from fbnetv3_zoo.weights.cache import Store
 from published import record_of
 
 torch.set_num_threads(1)

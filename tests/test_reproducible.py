@@ -25,11 +25,11 @@ import numpy as np
 import torch
 from PIL import Image
 from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.export.quantise import Target, quantise
-from fbnetv3_zoo.export.to_intermediate import export_intermediate
-from fbnetv3_zoo.export.to_onnx import export_onnx
-from fbnetv3_zoo.model import FBNet
-from fbnetv3_zoo.weights.files import save
+from fbnetv3_zoo.export.quantization.quantize import Target, quantise
+from fbnetv3_zoo.export.backends.openvino_ir import export_intermediate
+from fbnetv3_zoo.export.onnx.export import export_onnx
+from fbnetv3_zoo.models.fbnet import FBNet
+from fbnetv3_zoo.weights.serialization import save
 
 torch.set_num_threads(1)
 arch, folder = Arch.from_json(Path(sys.argv[1]).read_text()), Path(sys.argv[2])

@@ -214,7 +214,7 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 from misbehaving import Misbehaving, task
 from fbnetv3_zoo.search.executors import LocalPool
-from fbnetv3_zoo.search.trials import Limits
+from fbnetv3_zoo.search.evaluation.trial import Limits
 
 def main():
     global running  # there until the interpreter ends

@@ -357,7 +357,7 @@ def holding(folder: Path, then: str) -> Iterator[subprocess.Popen[str]]:
     code = f"""
 import subprocess, sys, time
 from fbnetv3_zoo.search.journal import Journal
-from fbnetv3_zoo.search.trials import Trial
+from fbnetv3_zoo.search.evaluation.trial import Trial
 journal = Journal.write({str(folder)!r})
 journal.ask([Trial(0, 1, (0,), 1)])
 print("open", flush=True)

@@ -147,7 +147,7 @@ import sys
 sys.path.insert(0, {tests!r})
 import misbehaving
 from fbnetv3_zoo.search.executors import find_executor
-from fbnetv3_zoo.search.trials import Limits
+from fbnetv3_zoo.search.evaluation.trial import Limits
 try:
     tasks = [misbehaving.task(5, "curve")]
     found = list(find_executor(sys.argv[1]).run(misbehaving.Misbehaving(None), tasks, Limits()))

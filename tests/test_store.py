@@ -542,7 +542,7 @@ def refuse(*arguments, **named):
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.factory import create
-from fbnetv3_zoo.weights.store import Store
+from fbnetv3_zoo.weights.cache import Store
 
 socket.socket.connect = socket.getaddrinfo = socket.create_connection = refuse
 arch = Arch.from_json(sys.argv[2])

@@ -139,7 +139,7 @@ def _found_again(folder: Path, before: Origin, given: Mapping[str, str | None]) 
     """``before`` where its files lie now; raises where they are gone, or others than the search began with."""
     from ...training.data.dataset import data_difference
 
-    moved = {name: place for name, place in given.items() if place is not None}
+    moved: dict[str, Any] = {name: place for name, place in given.items() if place is not None}
     if wrong := next((name for name in moved if not getattr(before, name)), None):
         raise ZooError(f"{folder}: was begun without --{wrong}; leave it out")
     origin = replace(before, **moved).absolute
