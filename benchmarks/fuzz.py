@@ -113,25 +113,34 @@ def _run(form: Form, folder: Path, numbers: range, findings: Findings, seconds: 
 
 def _serve(form: Form, folder: Path, numbers: range, answers: Connection, most: float) -> None:
     """What the fork does; never returns."""
+    errors = os.dup(2)
     try:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 1)
         os.dup2(nowhere, 2)
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         limit = pages * resource.getpagesize() + MEMORY
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         warm_up(form.suffix)
         for number in numbers:
             path = _placed(form, folder, mutation(form, number))
+            _limit_memory(limit)
             begun = time.perf_counter()
             ending, told = _attempt(form, path)
             seconds = time.perf_counter() - begun
+            _limit_memory(resource.RLIM_INFINITY)  # a mutation may take more to make than to refuse
             if seconds > most and ending in GOOD:
                 ending, told = "slow", f"{seconds:.1f} s ({told})"
             answers.send((number, ending, told, seconds))
-    finally:
         os._exit(0)
+    except BaseException:  # of this program, not of what it tries
+        os.write(errors, traceback.format_exc().encode())
+    finally:
+        os._exit(1)
+
+
+def _limit_memory(limit: int) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
 def _attempt(form: Form, path: Path) -> tuple[str, str]:
