@@ -62,6 +62,14 @@ class Record:
         return bool(self.winners)
 
     @property
+    def measured(self) -> bool:
+        """Whether all rounds of stage 2 are done."""
+        last = self.plan.rounds.rounds
+        asked = [trial for trial in self.trials if trial.round <= last]
+        told = all(trial.number in self.outcomes for trial in asked)
+        return self.evolved is not None or (told and any(trial.round == last for trial in asked))
+
+    @property
     def stop_epoch(self) -> int:
         """The epoch whose scores stage 2 goes by."""
         return self.stop.epoch if self.stop else self.plan.rounds.epochs

@@ -102,6 +102,13 @@ def test_wrong_input_is_one_line(folder: Path, tmp_path: Path) -> None:
     same = run("detect", "predict", image, folder / "train" / "0000.png", "--model", model, "--output", tmp_path)
     twice = f"{image} and {folder / 'train' / '0000.png'} would both be drawn as {tmp_path / '0000.png'}"
     assert (same.code, same.err) == (2, f"error: {twice}\n")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / f"{image.stem}.png").write_bytes((folder / "train" / "0001.png").read_bytes())
+    kept = run("detect", "predict", image, "--model", model, "--output", tmp_path / "mine")
+    assert "is there already, and not drawn by this program; give another" in kept.err
+    assert (tmp_path / "mine" / f"{image.stem}.png").read_bytes() == (folder / "train" / "0001.png").read_bytes()
+    for _ in range(2):  # what it drew itself is replaced
+        assert run("detect", "predict", image, "--model", model, "--output", tmp_path / "drawn").code == 0
     itself = run("detect", "predict", image, "--model", model, "--output", image.parent)
     assert itself.err == f"error: {image}: is the image itself; give another folder with --output\n"
     gone = run("detect", "predict", image, "--model", tmp_path / "gone.safetensors")

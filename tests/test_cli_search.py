@@ -164,6 +164,17 @@ def test_folders_it_refuses(searched: Path, table: Path, tmp_path: Path) -> None
     assert refusal(lambda: Record.read(tmp_path)).endswith("start one with it")
 
 
+def test_evolve_needs_all_rounds(table: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    begun = run("search", "run", "--table", table, "--output", folder, "--executor", "in-process", "--stages", 1)
+    assert begun.code == 0
+    said = run("search", "evolve", folder, "--constraint", "macs<=0.5M")
+    assert said.code == 2
+    assert f"{folder}: its rounds are not done, so there is no final predictor; run " in said.err
+    assert said.err.endswith(f" search resume {folder} first\n")
+    assert sorted(path.name for path in folder.iterdir() if path.suffix == ".json") == []
+
+
 def test_a_recording_that_was_moved(table: Path, tmp_path: Path) -> None:
     """It is told by what it holds, not by where it lies."""
     place, moved, folder = tmp_path / "a.safetensors", tmp_path / "b.safetensors", tmp_path / "run"

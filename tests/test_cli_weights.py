@@ -171,10 +171,37 @@ def test_convert(mirror: Path, tmp_path: Path) -> None:
     checkpoint = mirror / NAME / "model.pth"
     output = tmp_path / "mine.safetensors"
     text = succeed("weights", "convert", checkpoint, "--model", "fbnetv2_f1", "--output", output)
-    assert text == f"fbnetv2_f1, 1000 classes: {output} (24.2 MB)\n"
+    assert text.splitlines()[0] == f"fbnetv2_f1, 1000 classes: {output} (24.2 MB)"
+    assert text.splitlines()[1].startswith("images: resized to ")
+    assert text.splitlines()[1].endswith("(assumed; if it was trained with others, give --mean, --std and --resize)")
     wanted = from_official(ARCHS["fbnetv2_f1"], official_state_dict("fbnetv2_f1"))
     state = load(output).state_dict()
     assert all(torch.equal(state[name], tensor) for name, tensor in wanted.items())
+
+
+def test_convert_with_other_preprocessing(tiny_arch: Arch, tmp_path: Path) -> None:
+    (tmp_path / "arch.json").write_text(tiny_arch.to_json())
+    torch.save(create(tiny_arch).state_dict(), tmp_path / "a.pth")
+    command = (
+        "weights",
+        "convert",
+        tmp_path / "a.pth",
+        "--model",
+        tmp_path / "arch.json",
+        "--output",
+        tmp_path / "b.safetensors",
+    )
+    text = succeed(*command, "--mean", "0.5,0.25,0", "--std", "0.5, 0.25, 1", "--resize", 40)
+    assert text.splitlines()[1] == "images: resized to 40, cropped to 32, mean 0.5, 0.25, 0, std 0.5, 0.25, 1"
+    found = load(tmp_path / "b.safetensors").preprocess
+    assert (found.resize, found.mean, found.std) == (40, (0.5, 0.25, 0.0), (0.5, 0.25, 1.0))
+    for options, told in (
+        (("--mean", "0.5", "--std", "0.5"), "--mean and --std: give 3 numbers, one a channel"),
+        (("--mean", "half"), "--mean is 'half'; give numbers with commas between, such as 0.5,0.5,0.5"),
+        (("--std", "1,0,1"), "Preprocess.std is 0"),
+        (("--resize", 8), "Preprocess.resize is 8; it must be at least the resolution, 32"),
+    ):
+        assert told in run(*command, *options).err
 
 
 def test_convert_names_classes(tiny_arch: Arch, tmp_path: Path) -> None:

@@ -313,7 +313,7 @@ def test_files_that_must_not_be_opened_are_equal_to_none(photos: Path, monkeypat
             raise PermissionError(13, "Permission denied")
         return open(path, "rb")
 
-    for module in ("images", "training.data.files"):
+    for module in ("images.reading", "training.data.image_files"):
         monkeypatch.setattr(f"fbnetv3_zoo.{module}.open", refuse, raising=False)
     example = _example(photos, "dog/secret.jpg")
     assert refusal(example.read) == f"{photos}/dog/secret.jpg: cannot be read (Permission denied)"

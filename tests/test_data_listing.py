@@ -40,9 +40,20 @@ def test_what_systems_leave_is_neither_taken_nor_counted(tmp_path: Path, caplog:
         (root / "dog" / name).write_bytes(b"x")
     (root / "cat" / "loop").symlink_to(root / "cat")
     (root / "again").symlink_to(root)
-    (root / "round").symlink_to("round")
     assert _keys(find_dataset(root)) == before
     assert caplog.messages == []
+
+
+def test_links_that_lead_nowhere_are_refused(tmp_path: Path) -> None:
+    """A class may lie on a disk that is not there."""
+    root = images(tmp_path, "cat", "dog")
+    (root / "fox").symlink_to(tmp_path / "gone" / "fox")
+    (root / "round").symlink_to("round")
+    said = refusal(lambda: find_dataset(root))
+    assert said == f"{root}: has links that lead nowhere: fox, round; mend or remove them"
+    (root / "fox").unlink()
+    (root / "round").unlink()
+    assert find_dataset(root).class_names == ("cat", "dog")
 
 
 def test_names_that_store_accents_otherwise_are_one(tmp_path: Path) -> None:

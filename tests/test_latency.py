@@ -349,7 +349,7 @@ def test_tables_of_other_conditions_are_left_alone(tmp_path: Path) -> None:
 KILLED = """
 import sys
 from fbnetv3_zoo.arch.cost import tabulate
-from fbnetv3_zoo.export import latency
+from fbnetv3_zoo.export.onnx import latency
 from fbnetv3_zoo.arch.latency import distinct_blocks
 from fbnetv3_zoo.zoo import ARCHS
 from pathlib import Path

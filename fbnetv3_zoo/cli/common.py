@@ -164,7 +164,7 @@ def target_of(output: Path | None, default: Path) -> Path:
     settled(path, second)
     if output is None:
         check_place(path)
-        if exists(path) and not _is_ours(path):
+        if exists(path) and not is_ours(path):
             raise ZooError(f"{path}: is there already, and not written by this program; {_OUTPUT}")
     if not exists(path) and exists(second):
         raise ZooError(f"{second}: is there already, and would be written over with {path}; give another --output")
@@ -184,7 +184,8 @@ def check_same(path: Path, write: Callable[[Path], object]) -> None:
             raise ZooError(f"{path}: is there already, and holds something else; {_OUTPUT}")
 
 
-def _is_ours(path: Path) -> bool:
+def is_ours(path: Path) -> bool:
+    """Whether the file at ``path`` bears the mark of this program."""
     if not path.stat().st_size:
         return False
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:

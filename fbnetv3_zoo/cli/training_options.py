@@ -70,7 +70,7 @@ def changed(recipe: Recipe, options: Mapping[str, Any], *, images: int | None = 
     if images is not None and options["learning_rate"] is not None:
         from ..training.loader import fitted
 
-        recipe = fitted(recipe, images, tell=leads())
+        recipe = fitted(recipe, images, tell=leads(), rate_given=True)
     fields_ = ("epochs", "learning_rate", "weight_levels", "seed")
     return replace(recipe, **{field: options[field] for field in fields_ if options.get(field) is not None})
 

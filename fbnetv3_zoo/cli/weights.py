@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,7 @@ from .common import Json, check_same, command_group, output_file, print_json, wr
 from .output import say, say_text
 
 if TYPE_CHECKING:
+    from ..preprocess import Preprocess
     from ..weights.cache import Store
 
 app = command_group(
@@ -117,13 +119,21 @@ def convert(
     model: Annotated[str, typer.Option(help="The network: a published name, or the path of an arch JSON file.")],
     output: Annotated[Path | None, output_file("The .safetensors file to write (default: beside FILE).")] = None,
     class_names: Annotated[Path | None, typer.Option(help="Text file of the classes' names, one a line.")] = None,
+    mean: Annotated[
+        str | None, typer.Option(help="Mean of its training images in [0, 1], such as 0.5,0.5,0.5.")
+    ] = None,
+    std: Annotated[str | None, typer.Option(help="Standard deviation of its training images, likewise.")] = None,
+    resize: Annotated[int | None, typer.Option(help="Shorter side that images are resized to before the crop.")] = None,
     as_json: Json = False,
 ) -> None:
     """Write a checkpoint trained elsewhere as a file of this project. The layout is found by the names in it.
 
+    A checkpoint does not say how its images were prepared: ImageNet's statistics are assumed unless you give others.
+
     Example: fbnetv3 weights convert run7/model_best.pth --model fbnetv3_b --output model.safetensors
     """
     from .. import save
+    from ..utils.serialization import to_plain
     from ..weights.pretrained import Wanted
     from ..weights.registry import find_network
     from ..weights.torch_checkpoint import read_any
@@ -132,16 +142,40 @@ def convert(
     if target == file:
         raise ZooError(f"{file}: would be written over itself; give another --output")
     check_place(target)
-    network = Wanted(find_network(model), named=True).build(*read_any(file), str(file))
+    wanted = Wanted(find_network(model), named=True)
+    tensors, metadata = read_any(file)
+    network = wanted.build(tensors, metadata, str(file))
+    given: dict[str, Any] = {"mean": _numbers("--mean", mean), "std": _numbers("--std", std), "resize": resize}
+    network.preprocess = replace(network.preprocess, **{k: v for k, v in given.items() if v is not None})
+    if len(network.preprocess.mean) != network.arch.in_channels:
+        raise ZooError(f"--mean and --std: give {network.arch.in_channels} numbers, one a channel")
     if class_names is not None:
         network.class_names = tuple(filter(None, read_lines(class_names, "a list of class names")))
     if output is None:
         check_same(target, partial(save, network))
     save(network, target)
     if as_json:
-        print_json({"file": target, "model": network.arch.name, "classes": network.arch.num_classes})
+        told = {"file": target, "model": network.arch.name, "classes": network.arch.num_classes}
+        print_json({**told, "preprocess": to_plain(network.preprocess)})
         return
     say(f"{network.arch.name}, {network.arch.num_classes} classes: {written(target)}")
+    known = bool(metadata) or (mean is not None and std is not None)
+    say(f"images: {_prepared(network.preprocess)}{'' if known else _ASSUMED}")
+
+
+_ASSUMED = " (assumed; if it was trained with others, give --mean, --std and --resize)"
+
+
+def _prepared(told: Preprocess) -> str:
+    numbers = (", ".join(f"{value:g}" for value in values) for values in (told.mean, told.std))
+    return f"resized to {told.resize}, cropped to {told.resolution}, mean {next(numbers)}, std {next(numbers)}"
+
+
+def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+    try:
+        return None if text is None else tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ZooError(f"{option} is {text!r}; give numbers with commas between, such as 0.5,0.5,0.5") from None
 
 
 @app.command()

@@ -49,14 +49,17 @@ def _end_orphan(parent: int, worker: int) -> None:
         os._exit(1)
 
 
-def fitted(recipe: Recipe, images: int, *, tell: bool = True) -> Recipe:
-    """``recipe`` for so many images to train on (:meth:`Recipe.for_images`), saying so where its batches change."""
+def fitted(recipe: Recipe, images: int, *, tell: bool = True, rate_given: bool = False) -> Recipe:
+    """``recipe`` for so many images to train on (:meth:`Recipe.for_images`), saying so where its batches change.
+
+    ``rate_given``: nothing is said of its learning rate, which is not the one that will be used.
+    """
     found = recipe.for_images(images)
     if tell and found != recipe:
-        LOG.warning(
-            "%s images to train on are fewer than a batch of %s: taking batches of %s at learning rate %.4g",
-            f"{images:,}", f"{recipe.batch_size:,}", f"{found.batch_size:,}", found.learning_rate,
-        )  # fmt: skip
+        batches = f"{images:,} images to train on are fewer than a batch of {recipe.batch_size:,}: "
+        batches += f"taking batches of {found.batch_size:,}"
+        rates = f", and the recipe's learning rate of {recipe.learning_rate:.4g} becomes {found.learning_rate:.4g}"
+        LOG.warning("%s", batches if rate_given else batches + rates)
     return found
 
 

@@ -59,5 +59,6 @@ def warn_of_long_average(recipe: Recipe, steps_per_epoch: int) -> None:
     if recipe.ema_decay > 0 and horizon > steps:
         LOG.warning(
             "ema_decay %g averages over about %.0f steps, and the run has %d: the average will lag behind; "
-            "take at most %.4g", recipe.ema_decay, horizon, steps, max(0.0, 1 - 10 / steps),
+            "train longer, or set ema_decay in a recipe file to %s (`fbnetv3 recipe show NAME --json` writes one)",
+            recipe.ema_decay, horizon, steps, f"at most {1 - 10 / steps:.4g}" if steps > 10 else "0, which is none",
         )  # fmt: skip

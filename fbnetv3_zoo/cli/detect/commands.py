@@ -14,7 +14,7 @@ import typer
 from ...errors import ZooError, first_few, printable
 from ...utils.paths import check_outside, exists, make_folder
 from .. import training_options as running
-from ..common import Json, command_group, network_of, output_file, output_folder, print_json, written
+from ..common import Json, command_group, is_ours, network_of, output_file, output_folder, print_json, written
 from ..output import complain, say
 
 if TYPE_CHECKING:
@@ -313,15 +313,23 @@ def _targets(images: list[Path], output: Path | None) -> list[Path | None]:
             raise ZooError(f"{images[targets.index(target)]} and {images[n]} would both be drawn as {target}")
         if exists(target) and exists(images[n]) and target.samefile(images[n]):
             raise ZooError(f"{target}: is the image itself; give another folder with --output")
+        if exists(target) and not is_ours(target):
+            raise ZooError(
+                f"{target}: is there already, and not drawn by this program; give another folder with --output"
+            )
     make_folder(output)
     return [*targets]
 
 
 def _save(picture: Any, target: Path) -> None:
+    from PIL.PngImagePlugin import PngInfo
+
     from ...utils.atomic_write import replacing
 
+    mark = PngInfo()
+    mark.add_text("Software", "fbnetv3_zoo")
     with replacing(target) as temporary:
-        picture.save(temporary, format="PNG")
+        picture.save(temporary, format="PNG", pnginfo=mark)
 
 
 def _print_found(path: Path, rows: list[dict[str, Any]], target: Path | None) -> None:

@@ -11,8 +11,8 @@ import typer
 
 from ...errors import ZooError
 from ...utils.paths import check_folder, check_outside, exists
-from ..common import Json, command_group, output_file, output_folder, print_json, target_of, written
-from ..output import say
+from ..common import Json, command_group, output_file, output_folder, print_json, program, target_of, written
+from ..output import in_shell, say
 from . import lut as search_lut
 from . import results as search_show
 from . import supernet as search_supernet
@@ -287,6 +287,9 @@ def evolve(
         for point in front:
             say(f"{pareto} {point['cost']:>16,.6g}  predicted {point['score']:.4f}")
         return
+    if not record.measured:
+        remedy = f"{program()} search resume {in_shell(folder)}"
+        raise ZooError(f"{folder}: its rounds are not done, so there is no final predictor; run {remedy} first")
     check_folder(folder)
     winners = evolve_again(record, [parse_constraint(text) for text in constraint or []])
     paths = write_winners(record.plan, winners, folder)

@@ -65,12 +65,21 @@ def unreadable(path: str | Path, error: OSError) -> ZooError:
 
 
 def folders_in(root: Path) -> list[str]:
-    """Names of the folders in ``root``, sorted; neither debris nor links to ``root`` or what it lies in."""
+    """Names of the folders in ``root``, sorted; neither debris nor links to ``root`` or what it lies in.
+
+    A link that leads nowhere may be a class whose disk is missing: it is refused.
+    """
     try:
         with os.scandir(root) as entries:
-            found = [entry.name for entry in entries if not is_debris(entry.name) and _is_place(entry, root)]
+            kept = [entry for entry in entries if not is_debris(entry.name)]
+            found = [entry.name for entry in kept if _is_place(entry, root)]
     except OSError as error:
         raise unreadable(root, error) from None
+    lost = [e.name for e in kept if e.is_symlink() and not is_image(e.name) and not os.path.exists(e.path)]
+    if lost:
+        raise ZooError(
+            f"{printable(str(root))}: has links that lead nowhere: {first_few(sorted(lost))}; mend or remove them"
+        )
     return sorted(found, key=composed)
 
 
