@@ -181,6 +181,14 @@ def _some(*, count: int = 6) -> Benchmark:
     )  # fmt: skip
 
 
+def test_times_of_zero_are_refused(tmp_path: Path) -> None:
+    told = json.loads(to_json(_some()))
+    told["rows"][0]["figures"]["p50_ms"] = 0
+    (tmp_path / "benchmark.json").write_text(json.dumps(told))
+    said = refusal(lambda: Benchmark.read(tmp_path / "benchmark.json"))
+    assert "Figures.p50_ms is 0; it must be a number above 0" in said
+
+
 @pytest.mark.parametrize("count", [0, 6])
 def test_written_and_read_again(count: int, tmp_path: Path) -> None:
     found = _some(count=count) if count else Benchmark(machine_here(), Route.EAGER, 3, ())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.errors import ZooError, check_number
 from fbnetv3_zoo.utils.serialization import read_json
 
 from .backends import Route
@@ -88,6 +88,10 @@ class Figures:
     ratio: float | None = None
     ratio_quartiles: tuple[float, float] | None = None
     peak_share: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("p50_ms", "p90_ms", "minimum_ms", "images_per_second"):
+            check_number(f"Figures.{name}", getattr(self, name), above=0)
 
     @property
     def spread(self) -> float:
