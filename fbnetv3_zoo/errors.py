@@ -152,5 +152,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """``" (did you mean 'x'?)"`` for the known word nearest to ``word``, or nothing when none is near."""
     if len(word) > 200:
         return ""
-    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    known = list(known)
+    cased = [name for name in known if name.lower() == word.lower()]
+    found = cased or difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f" (did you mean {found[0]!r}?)" if found else ""

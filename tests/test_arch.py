@@ -32,7 +32,7 @@ from fbnetv3_zoo.arch import (
     round_width,
 )
 from fbnetv3_zoo.arch.cost import cost_of
-from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.errors import ZooError, nearest
 from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.zoo import ARCHS, find_arch
 
@@ -346,3 +346,7 @@ def test_scaling_beyond_what_can_be_built(factors: dict[str, float]) -> None:
 def test_a_large_network_scaled_up() -> None:
     for factors in ({"width": 4.0}, {"depth": 4.0}, {"resolution": 4.0}, {"width": 2.0, "depth": 2.0}):
         assert find_arch("fbnetv3_g").scaled(**factors).blocks
+
+
+def test_a_name_in_other_case_is_found_again() -> None:
+    assert nearest("FBNetV3_A", ["fbnetv3_g", "fbnetv3_a"]) == " (did you mean 'fbnetv3_a'?)"

@@ -106,7 +106,7 @@ def test_find_digits(numbers: Dataset, tmp_path: Path) -> None:
     assert find_dataset("digits", seed=1).fingerprint == digits(seed=1).fingerprint
     expected = f"{tmp_path}/absent: no such folder; give 'digits' or a folder of class folders"
     assert refusal(lambda: find_dataset(tmp_path / "absent")) == expected
-    assert refusal(lambda: find_dataset(__file__)).startswith(f"{__file__}: no such folder")
+    assert refusal(lambda: find_dataset(__file__)).startswith(f"{__file__}: is a file; give")
 
 
 def test_a_least_size_is_no_matter_to_digits(numbers: Dataset) -> None:

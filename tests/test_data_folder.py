@@ -187,8 +187,11 @@ def test_empty_class(photos: Path) -> None:
 
 def test_one_class_or_none(tmp_path: Path) -> None:
     assert _refusal(tmp_path) == f"{tmp_path}: needs at least 2 class folders, has 0"
-    _write(tmp_path / "cat" / "1.png")
     _write(tmp_path / "loose.png")
+    assert _refusal(tmp_path).endswith(
+        " (1 images lie directly in it); put those of each class into a folder of its own"
+    )
+    _write(tmp_path / "cat" / "1.png")
     assert _refusal(tmp_path) == f"{tmp_path}: needs at least 2 class folders, has 1"
     (tmp_path / "cat" / "tabby").mkdir()
     expected = f"{tmp_path}: needs at least 2 class folders, has 1 (cat); give it instead if the classes are in it"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from ...preprocess import IMAGENET_MEAN, IMAGENET_STD
 from ...utils import paths
 from .dataset import SPLITS, Dataset, Example, Examples, Integers, Names, Split, composed
 from .image_files import FolderOrigin, first_of_equal
-from .listing import folders_in, images_in, look_into, tell, tell_left_out
+from .listing import folders_in, images_in, is_image, look_into, tell, tell_left_out
 from .splits import class_places, find_splits, tell_unlabelled
 from .splitting import hold_out_by_seed, split_by_seed
 
@@ -30,7 +31,8 @@ def folder(path: str | Path, *, seed: int | None = 0) -> Dataset:
     """
     root = Path(path)
     if not paths.is_folder(root):
-        raise ZooError(f"{printable(str(root))}: no such folder; give 'digits' or a folder of class folders")
+        found = "is a file" if paths.exists(root) else "no such folder"
+        raise ZooError(f"{printable(str(root))}: {found}; give 'digits' or a folder of class folders")
     names = class_places(root)
     if runs := sorted(set(folders_in(root)) - set(names)):
         tell(f"{printable(str(root))}: left out, as results of training: {first_few(runs)}")
@@ -117,6 +119,8 @@ def _enough(root: Path, names: Sequence[str]) -> Sequence[str]:
     if len(names) < 2:
         deeper = names and look_into(root / names[0]).folders
         below = f" ({printable(names[0])}); give it instead if the classes are in it" if deeper else ""
+        if not names and (loose := sum(is_image(name) for name in os.listdir(root))):
+            below = f" ({loose:,} images lie directly in it); put those of each class into a folder of its own"
         raise ZooError(f"{printable(str(root))}: needs at least 2 class folders, has {len(names)}{below}")
     return names
 
