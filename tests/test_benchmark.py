@@ -405,7 +405,7 @@ def test_interrupted(here: Path) -> None:
 
     def interrupt(turn: Turn) -> None:
         if turn.number == 3:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)  # to this thread, at once
 
     found = _two(here, rounds=1000, batches=(1, 2), on_turn=interrupt)
     assert found.interrupted

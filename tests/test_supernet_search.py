@@ -158,7 +158,7 @@ def test_resumed_with_few_checkpoints(
 @pytest.mark.parametrize("step", [2, 5], ids=["weights", "choices"])
 def test_sigterm_ends_it_after_a_checkpoint(step: int, straight: SupernetRecord, data: Dataset, tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGTERM)
-    halt = Halt(2, step, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    halt = Halt(2, step, lambda: signal.raise_signal(signal.SIGTERM))
     with pytest.raises(Interrupted) as caught:
         search_supernet(PLAN, data, tmp_path, observers=[halt])
     assert str(caught.value) == f"ended by SIGTERM after step {step} of epoch 2; continue with --resume"
