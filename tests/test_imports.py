@@ -193,6 +193,24 @@ def test_public_names_resolve(name: str) -> None:
     assert name in dir(fbnetv3_zoo)
 
 
+@pytest.mark.parametrize("room", ROOMS)
+def test_public_names_of_rooms_resolve_on_first_use(room: str) -> None:
+    """They are those that the type checker sees, from the same homes; and importing the room imports no torch."""
+    module = import_module(f"fbnetv3_zoo.{room}")
+    for name in module.__all__:
+        assert getattr(module, name) is not None
+    seen = {
+        alias.asname or alias.name
+        for node in ast.parse(MODULES[room].read_text()).body
+        if isinstance(node, ast.If)
+        for statement in node.body
+        if isinstance(statement, ast.ImportFrom)
+        for alias in statement.names
+    }
+    assert seen == set(module.__all__)
+    assert "torch" not in _loaded_after(f"import fbnetv3_zoo.{room}")
+
+
 def test_unknown_names_are_attribute_errors() -> None:
     with pytest.raises(AttributeError, match="module 'fbnetv3_zoo' has no attribute 'Arhc'"):
         fbnetv3_zoo.Arhc  # noqa: B018
