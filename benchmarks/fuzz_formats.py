@@ -237,8 +237,8 @@ def _exported(folder: Path, suffix: str) -> Path:
     """A small network as a file of that ending in ``folder``."""
     from fbnetv3_zoo.arch import Activation, Arch, Conv, InvertedResidual
     from fbnetv3_zoo.export import export_onnx
-    from fbnetv3_zoo.export.backends.executorch_pte import export_program
-    from fbnetv3_zoo.export.backends.openvino_ir import export_intermediate
+    from fbnetv3_zoo.export.backends.executorch_pte import export_executorch
+    from fbnetv3_zoo.export.backends.openvino_ir import export_openvino
     from fbnetv3_zoo.export.backends.ort_mobile import export_mobile
     from fbnetv3_zoo.models.fbnet import FBNet
 
@@ -246,13 +246,13 @@ def _exported(folder: Path, suffix: str) -> Path:
     model = FBNet(Arch("tiny", 32, ((rows[0],), (rows[1],)), num_classes=4)).eval()
     path = folder / f"sound{suffix}"
     if suffix == ".pte":
-        export_program(model, path, max_batch=2)
+        export_executorch(model, path, max_batch=2)
         return path
     export_onnx(model, folder / "sound.onnx", batch_sizes=[1])
     if suffix == ".ort":
         export_mobile(folder / "sound.onnx", path)
     elif suffix == ".xml":
-        export_intermediate(folder / "sound.onnx", path)
+        export_openvino(folder / "sound.onnx", path)
     return path
 
 

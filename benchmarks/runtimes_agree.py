@@ -20,7 +20,7 @@ from PIL import Image
 
 import fbnetv3_zoo
 from fbnetv3_zoo.classify import Classifier
-from fbnetv3_zoo.export import export_intermediate, export_mobile, export_onnx, export_program, write_web
+from fbnetv3_zoo.export import export_executorch, export_mobile, export_onnx, export_openvino, write_web
 from fbnetv3_zoo.export.parity import parity
 from fbnetv3_zoo.preprocess import stack
 from fbnetv3_zoo.training import find_dataset
@@ -53,8 +53,8 @@ def networks(names: list[str], folder: Path) -> None:
         model = settled(ARCHS[name])
         paths = [folder / f"{name}{suffix}" for suffix in (".onnx", ".xml", ".pte")]
         export_onnx(model, paths[0], batch_sizes=[1])
-        export_intermediate(paths[0], paths[1])
-        export_program(model, paths[2], max_batch=1)
+        export_openvino(paths[0], paths[1])
+        export_executorch(model, paths[2], max_batch=1)
         found = parity(model, paths, images=photographs()).files
         same = min(one.images - len(one.disagree) for one in found)
         relative = " | ".join(f"{one.relative:.1e}" for one in found)
@@ -67,8 +67,8 @@ def model(demo: Path, folder: Path) -> None:
     images, labels = [example.read() for example in digits], np.array([example.label for example in digits])
     export_onnx(network, folder / "model.onnx")
     export_mobile(folder / "model.onnx", folder / "model.ort")
-    export_intermediate(folder / "model.onnx", folder / "model.xml")
-    export_program(network, folder / "model.pte")
+    export_openvino(folder / "model.onnx", folder / "model.xml")
+    export_executorch(network, folder / "model.pte")
     answers = {"PyTorch": Classifier.of(network.eval())}
     for kind, suffix in (
         ("ONNX Runtime", "onnx"),

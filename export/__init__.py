@@ -8,28 +8,32 @@ from typing import TYPE_CHECKING
 from fbnetv3_zoo.utils import telemetry  # noqa: F401 - ahead of the libraries that it silences
 
 if TYPE_CHECKING:
-    from .backends.executorch_pte import ProgramReport, export_program
-    from .backends.openvino_ir import IntermediateReport, export_intermediate
+    from .backends.executorch_pte import ExecuTorchReport, export_executorch
+    from .backends.openvino_ir import OpenVINOReport, export_openvino
     from .backends.ort_mobile import MobileReport, export_mobile
     from .onnx.export import ExportReport, export_onnx
+    from .quantization.quantize import QuantizationReport, Target, quantize
     from .web import WebReport, write_web
 
 _HOMES = {
+    "ExecuTorchReport": "backends.executorch_pte",
     "ExportReport": "onnx.export",
-    "IntermediateReport": "backends.openvino_ir",
     "MobileReport": "backends.ort_mobile",
-    "ProgramReport": "backends.executorch_pte",
+    "OpenVINOReport": "backends.openvino_ir",
+    "QuantizationReport": "quantization.quantize",
+    "Target": "quantization.quantize",
     "WebReport": "web",
-    "export_intermediate": "backends.openvino_ir",
+    "export_executorch": "backends.executorch_pte",
     "export_mobile": "backends.ort_mobile",
     "export_onnx": "onnx.export",
-    "export_program": "backends.executorch_pte",
+    "export_openvino": "backends.openvino_ir",
+    "quantize": "quantization.quantize",
     "write_web": "web",
 }
 
 __all__ = [
-    "ExportReport", "IntermediateReport", "MobileReport", "ProgramReport", "WebReport", "export_intermediate",
-    "export_mobile", "export_onnx", "export_program", "write_web",
+    "ExecuTorchReport", "ExportReport", "MobileReport", "OpenVINOReport", "QuantizationReport", "Target", "WebReport",
+    "export_executorch", "export_mobile", "export_onnx", "export_openvino", "quantize", "write_web",
 ]  # fmt: skip
 
 

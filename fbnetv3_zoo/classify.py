@@ -108,18 +108,18 @@ def _open(path: Path, threads: int | None, bfloat16: bool) -> Opened | Classifie
     if bfloat16 and suffix != ".xml":
         raise ZooError(f"{path}: only OpenVINO (.xml) computes in bfloat16 here; leave bfloat16 out")
     if suffix == ".xml":
-        from .runtimes.openvino_ir import open_intermediate
+        from .runtimes.openvino_ir import open_openvino
 
-        return open_intermediate(path, threads=threads, bfloat16=bfloat16)
+        return open_openvino(path, threads=threads, bfloat16=bfloat16)
     if suffix == ".pte":
-        from .runtimes.executorch_pte import open_program
+        from .runtimes.executorch_pte import open_executorch
 
-        return open_program(path, threads=threads)
+        return open_executorch(path, threads=threads)
     if suffix == ".safetensors":
         return _open_weights(path, threads)
-    from .runtimes.ort import open_graph
+    from .runtimes.ort import open_onnx
 
-    return open_graph(path, threads=threads, inside=True)
+    return open_onnx(path, threads=threads, inside=True)
 
 
 def _open_weights(path: Path, threads: int | None) -> Classifier:

@@ -26,8 +26,8 @@ from fbnetv3_zoo.classify import Classifier
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.export import export_onnx
 from fbnetv3_zoo.export.backends import common as sources
-from fbnetv3_zoo.export.backends.executorch_pte import ProgramReport, export_program
-from fbnetv3_zoo.export.backends.openvino_ir import IntermediateReport, export_intermediate
+from fbnetv3_zoo.export.backends.executorch_pte import ExecuTorchReport, export_executorch
+from fbnetv3_zoo.export.backends.openvino_ir import OpenVINOReport, export_openvino
 from fbnetv3_zoo.export.backends.ort_mobile import MobileReport, Platform, Style, check_usability, export_mobile
 from fbnetv3_zoo.export.parity import FileParity, Parity, parity
 from fbnetv3_zoo.export.sample_images import photographs
@@ -35,11 +35,11 @@ from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.weights.serialization import save
 
 NAMES = ("zero", "één", "две", "三", "four", "five", "six", "seven", "eight", "nine")
-Exporter = Callable[[FBNet, Path], MobileReport | IntermediateReport | ProgramReport]
+Exporter = Callable[[FBNet, Path], MobileReport | OpenVINOReport | ExecuTorchReport]
 EXPORTERS: dict[str, Exporter] = {
     ".ort": export_mobile,
-    ".xml": export_intermediate,
-    ".pte": lambda model, path: export_program(model, path, max_batch=1),
+    ".xml": export_openvino,
+    ".pte": lambda model, path: export_executorch(model, path, max_batch=1),
 }
 LEFT = {
     ".ort": {"net.ort", "net.required_operators.config"},
@@ -95,9 +95,11 @@ def test_networks_of_all_three_papers(
 
 
 def test_what_a_program_computes_where(model: FBNet, tmp_path: Path) -> None:
-    fixed = export_program(model, tmp_path / "one.pte", max_batch=1)
+    fixed = export_executorch(model, tmp_path / "one.pte", max_batch=1)
     assert (fixed.parts, fixed.portable) == (1, {})
-    free = export_program(model, tmp_path / "three.pte", max_batch=20)  # more than torch's own rules of thumb turn at
+    free = export_executorch(
+        model, tmp_path / "three.pte", max_batch=20
+    )  # more than torch's own rules of thumb turn at
     assert (free.parts, free.portable) == (2, {"view_copy": 1})
     convolutions = sum(isinstance(module, torch.nn.Conv2d) for module in model.modules())
     assert free.delegated == fixed.delegated - 1 > 2 * convolutions
@@ -139,8 +141,8 @@ def test_a_fixed_batch_suits_accelerators(graph: Path, tmp_path: Path) -> None:
 
 
 def test_half_weights_take_half_the_space(graph: Path, tmp_path: Path) -> None:
-    whole = export_intermediate(graph, tmp_path / "whole.xml")
-    half = export_intermediate(graph, tmp_path / "half.xml", half=True)
+    whole = export_openvino(graph, tmp_path / "whole.xml")
+    half = export_openvino(graph, tmp_path / "half.xml", half=True)
     assert whole.inputs == half.inputs == {"images": ("batch", 3, 32, 32)}
     assert whole.outputs == half.outputs == {"logits": ("batch", 10)}
     assert whole.weights == tmp_path / "whole.bin"
@@ -173,12 +175,12 @@ def test_full_disks(suffix: str, model: FBNet, tmp_path: Path) -> None:
 
 
 def test_an_older_pair_on_a_full_disk_stays(graph: Path, tmp_path: Path) -> None:
-    older = export_intermediate(graph, tmp_path / "net.xml")
+    older = export_openvino(graph, tmp_path / "net.xml")
     disk = tmp_path / "disk"
     with small_disk(disk, (older.file_size + older.weights_size) * 3 // 2):
         for path in (older.path, older.weights):
             (disk / path.name).write_bytes(path.read_bytes())
-        assert "cannot be written" in _refusal(lambda: export_intermediate(graph, disk / "net.xml", half=False))
+        assert "cannot be written" in _refusal(lambda: export_openvino(graph, disk / "net.xml", half=False))
         for path in (older.path, older.weights):
             assert (disk / path.name).read_bytes() == path.read_bytes()
         assert len(list(disk.iterdir())) == 2
@@ -204,8 +206,8 @@ def test_a_pair_opens_whole_wherever_its_writer_is_killed(model: FBNet, tmp_path
     with torch.no_grad():
         next(reversed(list(other.parameters()))).add_(1.0)
     old, new = (tmp_path / name / "net.xml" for name in ("old", "new"))
-    export_intermediate(model, old)
-    export_intermediate(other, new)
+    export_openvino(model, old)
+    export_openvino(other, new)
     search = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
     command = [sys.executable, "-c", TORN, str(old), str(new), str(tmp_path / "kills")]
     subprocess.run(command, env={**os.environ, "PYTHONPATH": search}, check=True)
@@ -239,9 +241,9 @@ def test_wrong_calls(model: FBNet, graph: Path, tmp_path: Path) -> None:
     end = "; change the ending"
     wrong: dict[str, Callable[[], object]] = {
         f"net.onnx: ONNX Runtime's mobile files end in .ort{end}": lambda: export_mobile(graph, Path("net.onnx")),
-        f"net: OpenVINO files end in .xml{end}": lambda: export_intermediate(graph, "net"),
-        f"net.pt: ExecuTorch programs end in .pte{end}": lambda: export_program(model, "net.pt"),
-        "max_batch is 0; it must be a whole number of at least 1": lambda: export_program(
+        f"net: OpenVINO files end in .xml{end}": lambda: export_openvino(graph, "net"),
+        f"net.pt: ExecuTorch programs end in .pte{end}": lambda: export_executorch(model, "net.pt"),
+        "max_batch is 0; it must be a whole number of at least 1": lambda: export_executorch(
             model, "net.pte", max_batch=0
         ),
         "batch is 0; it must be a whole number of at least 1": lambda: export_mobile(graph, "net.ort", batch=0),
@@ -252,14 +254,14 @@ def test_wrong_calls(model: FBNet, graph: Path, tmp_path: Path) -> None:
             graph, "net.ort", platform="x",  # type: ignore[arg-type]
         ),
         "net.pt: give a network or an .onnx file of `fbnetv3 export onnx`": lambda: export_mobile("net.pt", "n.ort"),
-        f"{tmp_path}/no.onnx: no such file": lambda: export_intermediate(tmp_path / "no.onnx", "net.xml"),
+        f"{tmp_path}/no.onnx: no such file": lambda: export_openvino(tmp_path / "no.onnx", "net.xml"),
         "images is empty; give at least one, or None for photographs": lambda: parity(graph, [graph], images=[]),
     }  # fmt: skip
     for told, call in wrong.items():
         assert _refusal(call) == told
     half = FBNet(model.arch).half()
     expected = "the network's weights are torch.float16; export needs torch.float32, call model.float() first"
-    assert _refusal(lambda: export_program(half, "net.pte")) == expected
+    assert _refusal(lambda: export_executorch(half, "net.pte")) == expected
 
 
 def test_files_of_others_are_refused(graph: Path, tmp_path: Path) -> None:
@@ -268,7 +270,7 @@ def test_files_of_others_are_refused(graph: Path, tmp_path: Path) -> None:
     onnx.save_model(proto, path := tmp_path / "foreign.onnx")
     told = f"{path}: does not describe its classes and preprocessing; export it with `fbnetv3 export onnx`"
     assert _refusal(lambda: export_mobile(path, tmp_path / "net.ort")) == told
-    assert _refusal(lambda: export_intermediate(path, tmp_path / "net.xml")) == told
+    assert _refusal(lambda: export_openvino(path, tmp_path / "net.xml")) == told
 
 
 def test_parity_finds_what_differs(model: FBNet, graph: Path, tmp_path: Path) -> None:

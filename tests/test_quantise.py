@@ -40,7 +40,7 @@ from fbnetv3_zoo.export.quantization.qdq import (
     quantised,
     whole_weights,
 )
-from fbnetv3_zoo.export.quantization.quantize import Target, quantise
+from fbnetv3_zoo.export.quantization.quantize import Target, quantize
 from fbnetv3_zoo.export.quantization.sensitivity import by_sensitivity
 from fbnetv3_zoo.export.sample_images import photographs
 from fbnetv3_zoo.preprocess import stack
@@ -70,7 +70,7 @@ def model(source: Path) -> onnx.ModelProto:
 
 def _refusal(*arguments: object, **options: object) -> str:
     with pytest.raises(ZooError) as caught:
-        quantise(*arguments, **options)  # type: ignore[arg-type]
+        quantize(*arguments, **options)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -107,7 +107,7 @@ def test_the_report(
 ) -> None:
     images = [example.read() for example in TEST]
     path = tmp_path / "new" / f"int8{suffix}"
-    report = quantise(source, path, SHOWN, agreement=0, test=images, labels=LABELS)
+    report = quantize(source, path, SHOWN, agreement=0, test=images, labels=LABELS)
     assert capfd.readouterr() == ("", "")
     assert {file.name for file in path.parent.iterdir()} == {path.name, *({"int8.bin"} if suffix == ".xml" else ())}
     on_float, on_int8 = Classifier.open(source), Classifier.open(path)
@@ -132,7 +132,7 @@ def test_the_report(
 
 
 def test_without_labels_or_test_images(source: Path, tmp_path: Path) -> None:
-    report = quantise(source, tmp_path / "int8.onnx", SHOWN, agreement=0, target=Target.ARM64)
+    report = quantize(source, tmp_path / "int8.onnx", SHOWN, agreement=0, target=Target.ARM64)
     assert (report.accuracy_float, report.accuracy_int8) == (None, None)
     assert (report.images, report.target) == (len(SHOWN), Target.ARM64)
 
@@ -140,7 +140,7 @@ def test_without_labels_or_test_images(source: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".onnx", ".xml"])
 def test_twice_gives_the_same_files(suffix: str, source: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
-        quantise(source, tmp_path / name / f"int8{suffix}", SHOWN, agreement=0)
+        quantize(source, tmp_path / name / f"int8{suffix}", SHOWN, agreement=0)
     # OpenVINO numbers a model's unnamed parts anew in every model of a process
     file = "int8.onnx" if suffix == ".onnx" else "int8.bin"
     assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
@@ -157,7 +157,7 @@ def test_networks_of_the_other_papers(arch: Arch, suffix: str, tmp_path: Path) -
     network = settled(arch)
     source = export_onnx(network, tmp_path / "net.onnx", batch_sizes=[2], opset=23).path
     shown, test = (stack(network.preprocess, photographs(32, seed=seed)) for seed in (4, 5))
-    quantise(source, tmp_path / f"int8{suffix}", shown, agreement=0, test=test)
+    quantize(source, tmp_path / f"int8{suffix}", shown, agreement=0, test=test)
     expected, found = (Classifier.open(tmp_path / name).logits(test) for name in ("net.onnx", f"int8{suffix}"))
     bound = 0.1 * 127 / Target.here().weight_levels  # weights of 7 bits are rounded twice as coarsely
     assert np.linalg.norm(found - expected) < bound * np.linalg.norm(expected - expected.mean(0))
@@ -171,15 +171,15 @@ def test_layers_stay_in_float_until_it_agrees(tiny_arch: Arch, tmp_path: Path) -
     """With a network whose answers are differences of large numbers."""
     source = export_onnx(fitted(tiny_arch), tmp_path / "net.onnx", batch_sizes=[2]).path
     layers = [layer.name for layer in layers_of(onnx.load(source))]
-    strict = quantise(source, tmp_path / "strict.onnx", SHOWN, agreement=1, most_float=16, target=Target.AVX2)
-    loose = quantise(source, tmp_path / "loose.onnx", SHOWN, agreement=0, target=Target.AVX2)
-    none = quantise(source, tmp_path / "none.onnx", SHOWN, agreement=1, most_float=0, target=Target.AVX2)
+    strict = quantize(source, tmp_path / "strict.onnx", SHOWN, agreement=1, most_float=16, target=Target.AVX2)
+    loose = quantize(source, tmp_path / "loose.onnx", SHOWN, agreement=0, target=Target.AVX2)
+    none = quantize(source, tmp_path / "none.onnx", SHOWN, agreement=1, most_float=0, target=Target.AVX2)
     assert loose.float_layers == none.float_layers == ()
     assert loose.agreement == none.agreement < 1
     assert strict.agreement > loose.agreement
     assert 0 < len(strict.float_layers) <= 16
     assert set(strict.float_layers) < set(layers)
-    kept = quantise(source, tmp_path / "kept.onnx", SHOWN, agreement=0, keep=layers[1:3])
+    kept = quantize(source, tmp_path / "kept.onnx", SHOWN, agreement=0, keep=layers[1:3])
     assert kept.float_layers == tuple(sorted(layers[1:3]))
 
 
@@ -259,7 +259,7 @@ def _run(model: onnx.ModelProto, images: Floats, *, optimised: bool) -> Floats:
 @pytest.mark.parametrize("target", Target)
 def test_whole_numbers_suit_the_processor(target: Target, source: Path, tmp_path: Path) -> None:
     float_model = onnx.load(source)
-    model = onnx.load(quantise(source, tmp_path / "int8.onnx", SHOWN, target=target, agreement=0).path)
+    model = onnx.load(quantize(source, tmp_path / "int8.onnx", SHOWN, target=target, agreement=0).path)
     constants, floats, writers = _constants(model), _constants(float_model), producers(model.graph)
     levels = {Target.AVX2: 63, Target.VNNI: 127, Target.ARM64: 127}[target]
     nodes = {node.name: node for node in model.graph.node if node.op_type in ("Conv", "Gemm")}
@@ -445,7 +445,7 @@ def test_a_folder_of_images(source: Path, pictures: Path, tmp_path: Path) -> Non
     (pictures / "notes.txt").write_text("no image")
     assert len(read_calibration(pictures)) == 9
     assert len(read_calibration(pictures, most=5)) == 5
-    assert quantise(source, tmp_path / "int8.onnx", pictures, agreement=0).calibrated_on == 9
+    assert quantize(source, tmp_path / "int8.onnx", pictures, agreement=0).calibrated_on == 9
 
 
 def test_folders_that_do_not_do(source: Path, pictures: Path, tmp_path: Path) -> None:
@@ -475,7 +475,7 @@ def test_files_that_cannot_be_quantised(source: Path, model: onnx.ModelProto, tm
         assert told.startswith(f"{tmp_path}/{name}.onnx: cannot be read as ONNX (")
     assert _refusal(tmp_path / "absent.onnx", output, SHOWN) == f"{tmp_path}/absent.onnx: no such file"
     assert _refusal(tmp_path, output, SHOWN) == f"{tmp_path}: is a folder, not an ONNX file"
-    done = quantise(source, tmp_path / "done.onnx", SHOWN, agreement=0).path
+    done = quantize(source, tmp_path / "done.onnx", SHOWN, agreement=0).path
     assert _refusal(done, output, SHOWN) == f"{done}: is on int8 already; give the float file that it was made from"
     bare = onnx.ModelProto()
     bare.CopyFrom(model)
@@ -533,7 +533,7 @@ def test_calls_that_do_not_fit(source: Path, tmp_path: Path) -> None:
 
 
 def test_few_test_images_do(source: Path, tmp_path: Path) -> None:
-    report = quantise(source, tmp_path / "int8.onnx", SHOWN, test=SHOWN[:2], labels=[0, 1], agreement=0)
+    report = quantize(source, tmp_path / "int8.onnx", SHOWN, test=SHOWN[:2], labels=[0, 1], agreement=0)
     assert report.images == 2
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 from fbnetv3_zoo.export.onnx.passes import align_channels, pool_globally
 from fbnetv3_zoo.export.quantization.qdq import Logits, layers_of, logits_of
-from fbnetv3_zoo.export.quantization.quantize import quantise
+from fbnetv3_zoo.export.quantization.quantize import quantize
 from fbnetv3_zoo.preprocess import Interpolation, Preprocess, stack
 from fbnetv3_zoo.utils.onnx_io import quiet_exporter
 
@@ -85,7 +85,7 @@ def test_int8_gives_the_class_that_float_gives(
     suffix: str, source: Path, others: tuple[Floats, Floats], tmp_path: Path
 ) -> None:
     images, expected = others
-    report = quantise(source, tmp_path / f"int8{suffix}", _parts(96, seed=0), test=images)
+    report = quantize(source, tmp_path / f"int8{suffix}", _parts(96, seed=0), test=images)
     logits = logits_of(onnx.load(report.path)) if suffix == ".onnx" else _openvino(report.path)
     found = logits(images)
     same = expected.argmax(1) == found.argmax(1)

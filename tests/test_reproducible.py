@@ -25,8 +25,8 @@ import numpy as np
 import torch
 from PIL import Image
 from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.export.quantization.quantize import Target, quantise
-from fbnetv3_zoo.export.backends.openvino_ir import export_intermediate
+from fbnetv3_zoo.export.quantization.quantize import Target, quantize
+from fbnetv3_zoo.export.backends.openvino_ir import export_openvino
 from fbnetv3_zoo.export.onnx.export import export_onnx
 from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.weights.serialization import save
@@ -36,10 +36,10 @@ arch, folder = Arch.from_json(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
 model = FBNet(arch, generator=torch.Generator().manual_seed(0)).eval()
 save(model, folder / "net.safetensors")
 export_onnx(model, folder / "net.onnx")
-export_intermediate(model, folder / "net.xml")
+export_openvino(model, folder / "net.xml")
 pixels = np.random.default_rng(0).integers(0, 255, (8, 40, 40, 3), np.uint8)
 images = [Image.fromarray(one) for one in pixels]
-quantise(folder / "net.onnx", folder / "int8.onnx", images, target=Target.VNNI, agreement=0.0)
+quantize(folder / "net.onnx", folder / "int8.onnx", images, target=Target.VNNI, agreement=0.0)
 """
 
 

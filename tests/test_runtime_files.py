@@ -20,8 +20,8 @@ from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.classify import ENDINGS, Classifier, Floats
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.export import export_onnx
-from fbnetv3_zoo.export.backends.executorch_pte import export_program
-from fbnetv3_zoo.export.backends.openvino_ir import export_intermediate, write_model
+from fbnetv3_zoo.export.backends.executorch_pte import export_executorch
+from fbnetv3_zoo.export.backends.openvino_ir import export_openvino, write_model
 from fbnetv3_zoo.export.backends.ort_mobile import Platform, export_mobile
 from fbnetv3_zoo.export.sample_images import photographs
 from fbnetv3_zoo.preprocess import stack
@@ -44,8 +44,8 @@ def folder(tiny_arch: Arch, tmp_path_factory: pytest.TempPathFactory) -> Path:
     export_mobile(folder / "net.onnx", folder / "net.ort", platform=Platform.AMD64)
     export_mobile(folder / "net.onnx", folder / "arm.ort")
     export_mobile(folder / "net.onnx", folder / "three.ort", batch=3)
-    export_intermediate(folder / "net.onnx", folder / "net.xml")
-    export_program(model, folder / "net.pte", max_batch=4)
+    export_openvino(folder / "net.onnx", folder / "net.xml")
+    export_executorch(model, folder / "net.pte", max_batch=4)
     return folder
 
 

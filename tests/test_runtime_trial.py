@@ -17,7 +17,7 @@ from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.classify import Classifier
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.export import export_onnx
-from fbnetv3_zoo.export.backends.openvino_ir import export_intermediate
+from fbnetv3_zoo.export.backends.openvino_ir import export_openvino
 from fbnetv3_zoo.export.backends.ort_mobile import export_mobile
 from fbnetv3_zoo.runtimes import sandbox as trial
 
@@ -33,7 +33,7 @@ def folder(tiny_arch: Arch, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("files")
     export_onnx(settled(tiny_arch), folder / "net.onnx", batch_sizes=[1])
     export_mobile(folder / "net.onnx", folder / "net.ort")
-    export_intermediate(folder / "net.onnx", folder / "net.xml")
+    export_openvino(folder / "net.onnx", folder / "net.xml")
     return folder
 
 

@@ -34,7 +34,7 @@ def source_graph(source: FBNet | str | Path, folder: Path, *, align: int = 1) ->
     """
     import onnx
 
-    from fbnetv3_zoo.runtimes.ort import open_graph
+    from fbnetv3_zoo.runtimes.ort import open_onnx
 
     from ..onnx.export import export_onnx
 
@@ -49,7 +49,7 @@ def source_graph(source: FBNet | str | Path, folder: Path, *, align: int = 1) ->
         name, model, graph = str(source), None, Path(source)
         if graph.suffix != ".onnx":
             raise ZooError(f"{name}: give a network or an .onnx file of `fbnetv3 export onnx`")
-        open_graph(graph)
+        open_onnx(graph)
     entries = entries_of(onnx.load(graph, load_external_data=False))
     return Source(name, graph, entries, model)
 

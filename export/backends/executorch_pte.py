@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class ProgramReport:
+class ExecuTorchReport:
     """What was written, its size in bytes, and how far its answers are from PyTorch's.
 
     ``delegated`` counts the operators that XNNPACK computes, in ``parts`` pieces; ``portable`` names those that
@@ -45,9 +45,9 @@ class ProgramReport:
     parity: dict[str, FileParity]
 
 
-def export_program(
+def export_executorch(
     model: FBNet, path: str | Path, *, max_batch: int = 8, images: Sequence[Image.Image] | None = None
-) -> ProgramReport:
+) -> ExecuTorchReport:
     """Write ``model`` as an ExecuTorch program, whose operators XNNPACK computes in float32.
 
     The method ``forward`` takes (batch, channels, side, side) and gives the logits; ``fbnetv3_zoo`` gives the
@@ -75,7 +75,7 @@ def export_program(
         found = checked_parity(model, draft, path, images, None)
     with replacing(path) as temporary:
         temporary.write_bytes(lowered.data)
-    return ProgramReport(
+    return ExecuTorchReport(
         path=path,
         max_batch=max_batch,
         delegated=lowered.delegated,

@@ -28,7 +28,7 @@ HALF_TOLERANCE = 1e-2
 
 
 @dataclass(frozen=True, slots=True)
-class IntermediateReport:
+class OpenVINOReport:
     """What was written: both files, their sizes in bytes, and how far the answers are from each reference's.
 
     ``inputs`` and ``outputs`` map names to shapes, in which "batch" and so on stand for any size.
@@ -44,9 +44,9 @@ class IntermediateReport:
     parity: dict[str, FileParity]
 
 
-def export_intermediate(
+def export_openvino(
     source: FBNet | str | Path, path: str | Path, *, half: bool = False, images: Sequence[Image.Image] | None = None
-) -> IntermediateReport:
+) -> OpenVINOReport:
     """Write ``source`` for OpenVINO: ``path``, which ends in ``.xml``, and its weights in the ``.bin`` beside it.
 
     The description travels in the model's ``rt_info``, with a digest of the weights. The files are compared, on
@@ -70,7 +70,7 @@ def export_intermediate(
         parities = compared(made, draft, path, images=images, tolerance=HALF_TOLERANCE if half else None)
         weights = path.with_suffix(".bin")
         keep_pair(draft, path)
-    return IntermediateReport(
+    return OpenVINOReport(
         path=path,
         weights=weights,
         half=half,

@@ -99,21 +99,21 @@ class Candidate:
         if form in ("int8 graph", "int8 intermediate"):
             self._quantise(path)
         elif form == "intermediate":
-            from ..backends.openvino_ir import export_intermediate
+            from ..backends.openvino_ir import export_openvino
 
-            export_intermediate(self.file("graph") if network is None else network, path)
+            export_openvino(self.file("graph") if network is None else network, path)
         else:
             assert network is not None
             _export(network, path, self.largest)
         return path
 
     def _quantise(self, path: Path) -> None:
-        from ..quantization.quantize import quantise
+        from ..quantization.quantize import quantize
         from ..sample_images import photographs
 
         images = photographs(CALIBRATED_ON, seed=0) if self.images is None else self.images
         # random weights tell no classes apart, so that there is nothing that int8 could agree with
-        quantise(self.file("graph"), path, images, agreement=0.0 if self.random else 0.99)
+        quantize(self.file("graph"), path, images, agreement=0.0 if self.random else 0.99)
 
 
 def _export(network: FBNet, path: Path, largest: int) -> None:
@@ -127,9 +127,9 @@ def _export(network: FBNet, path: Path, largest: int) -> None:
 
         export_onnx(network, path)
     else:
-        from ..backends.executorch_pte import export_program
+        from ..backends.executorch_pte import export_executorch
 
-        export_program(network, path, max_batch=largest)
+        export_executorch(network, path, max_batch=largest)
 
 
 @dataclass(frozen=True, slots=True)

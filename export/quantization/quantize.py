@@ -69,7 +69,7 @@ class Target(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class QuantiseReport:
+class QuantizationReport:
     """What quantising cost and brought, on the same images, on this machine.
 
     ``agreement`` is the part of ``images`` test images to which int8 and float give the same class first; the two
@@ -92,11 +92,11 @@ class QuantiseReport:
     time_quartiles: tuple[float, float]
 
 
-def quantise(
+def quantize(
     source: str | Path, output: str | Path, images: str | Path | Sequence[Image.Image] | Floats, *,
     target: Target | None = None, clip: bool = True, keep: Collection[str] = (), agreement: float = 0.99,
     most_float: int = 16, test: Sequence[Image.Image] | Floats | None = None, labels: Sequence[int] | None = None,
-) -> QuantiseReport:  # fmt: skip
+) -> QuantizationReport:  # fmt: skip
     """Write the int8 form of the float file ``source``; the ending of ``output`` says for which runtime.
 
     ``.onnx`` is for ONNX Runtime: everything on int8 maps, hard swish too (:mod:`fbnetv3_zoo.export.quantization.qdq`).
@@ -157,7 +157,7 @@ def quantise(
     float_size = source.stat().st_size
     made_by = f"int8 for {target.value}, {len(batch)} calibration images, {len(floating)} layers in float"
     size = candidate.save(output, {**entries_of(model), "quantised_by": made_by})
-    return QuantiseReport(
+    return QuantizationReport(
         path=output,
         route="ONNX Runtime" if output.suffix == ".onnx" else "OpenVINO",
         target=target,

@@ -14,7 +14,7 @@ from fbnetv3_zoo.classify import Classifier
 from fbnetv3_zoo.description import Description
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.images import read_image
-from fbnetv3_zoo.runtimes.ort import open_graph
+from fbnetv3_zoo.runtimes.ort import open_onnx
 from fbnetv3_zoo.utils.onnx_io import entries_of
 from fbnetv3_zoo.utils.serialization import to_plain
 from fbnetv3_zoo.weights.cache import Store
@@ -124,7 +124,7 @@ def _opened(model: str | Path | FBNet) -> Path | FBNet:
     if not isinstance(model, (str, Path)):
         return model
     if Path(model).suffix == ".onnx":
-        open_graph(Path(model))
+        open_onnx(Path(model))
         return Path(model)
     if Path(model).suffix != ".safetensors":
         raise ZooError(f"{model}: is no model file for a page; give a .safetensors or .onnx file")

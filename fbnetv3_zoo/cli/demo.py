@@ -16,7 +16,7 @@ from .export import int8 as export_int8
 from .output import in_shell, say
 
 if TYPE_CHECKING:
-    from fbnetv3_zoo.export.quantization.quantize import QuantiseReport
+    from fbnetv3_zoo.export.quantization.quantize import QuantizationReport
 
     from ..arch import Arch
     from ..classify import Classifier
@@ -130,12 +130,12 @@ def _train(
     return run
 
 
-def _quantise(source: Path, digits: Dataset, path: Path) -> QuantiseReport:
+def _quantise(source: Path, digits: Dataset, path: Path) -> QuantizationReport:
     """The int8 form of ``source``, calibrated on training images, compared on the test images."""
-    from fbnetv3_zoo.export.quantization.quantize import quantise
+    from fbnetv3_zoo.export.quantization.quantize import quantize
 
     shown, test, labels = export_int8.images_of(digits)
-    return quantise(source, path, shown, test=test, labels=labels)
+    return quantize(source, path, shown, test=test, labels=labels)
 
 
 def _write_page(model: Path, samples: Sequence[Path], folder: Path, tell: Callable[..., None]) -> Path | None:

@@ -38,7 +38,7 @@ _SEAL = re.compile(re.escape(SEAL_MARK.encode()) + rb"([0-9a-f]{64})")
 _IDENTIFIER, _HEADER = b"ET12", b"eh00"
 
 
-def open_program(path: Path, *, threads: int | None = None) -> Opened:
+def open_executorch(path: Path, *, threads: int | None = None) -> Opened:
     """The model in ``path``, computed by ``threads`` threads (default: ExecuTorch's choice; the number holds for all
     programs of this process).
 

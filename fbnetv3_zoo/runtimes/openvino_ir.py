@@ -29,7 +29,7 @@ SEAL, NO_SEAL = "seal_blake3", b"0" * 64
 _LARGEST_TEXT = 256 << 20
 
 
-def open_intermediate(path: Path, *, threads: int | None = None, bfloat16: bool = False) -> Opened:
+def open_openvino(path: Path, *, threads: int | None = None, bfloat16: bool = False) -> Opened:
     """The model in ``path`` (``.xml``, with its ``.bin`` beside it), set for one batch at a time.
 
     It is computed by ``threads`` threads (default: OpenVINO's choice), in float32 unless ``bfloat16``.

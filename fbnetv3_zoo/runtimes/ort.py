@@ -43,7 +43,7 @@ def session_options(threads: int | None = None) -> onnxruntime.SessionOptions:
     return options
 
 
-def open_graph(
+def open_onnx(
     path: Path, *, threads: int | None = None, inside: bool = False, data: bytes | None = None
 ) -> Opened:  # fmt: skip
     """The model in ``path``, computed by ``threads`` threads (default: one a core).

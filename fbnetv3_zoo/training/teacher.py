@@ -19,7 +19,7 @@ from ..factory import create
 from ..models.fbnet import FBNet
 from ..preprocess import Preprocess
 from ..preprocess.tensors import grey
-from ..runtimes.ort import open_graph
+from ..runtimes.ort import open_onnx
 from ..runtimes.sandbox import LARGEST_MODEL
 from ..utils.log import LOG
 from ..utils.paths import read_file
@@ -140,7 +140,7 @@ def _module_teacher(network: nn.Module, preprocess: Preprocess, device: torch.de
 
 def _onnx_teacher(path: Path) -> Teacher:
     data = read_file(path, "a model file", at_most=LARGEST_MODEL)  # once: the digest is of what is computed
-    opened = open_graph(path, data=data)
+    opened = open_onnx(path, data=data)
 
     def answer(images: Tensor) -> tuple[Tensor, Tensor | None]:
         array = np.ascontiguousarray(images.float().cpu().numpy())

@@ -26,8 +26,8 @@ from ..common import (
 from ..output import say
 
 if TYPE_CHECKING:
-    from fbnetv3_zoo.export.backends.executorch_pte import ProgramReport
-    from fbnetv3_zoo.export.backends.openvino_ir import IntermediateReport
+    from fbnetv3_zoo.export.backends.executorch_pte import ExecuTorchReport
+    from fbnetv3_zoo.export.backends.openvino_ir import OpenVINOReport
     from fbnetv3_zoo.export.backends.ort_mobile import MobileReport
     from fbnetv3_zoo.export.parity import FileParity
 
@@ -95,10 +95,10 @@ def openvino(
 
     Example: fbnetv3 export openvino demo/model.safetensors
     """
-    from fbnetv3_zoo.export.backends.openvino_ir import export_intermediate
+    from fbnetv3_zoo.export.backends.openvino_ir import export_openvino
 
     source = _source(model, pretrained=pretrained)
-    report = export_intermediate(source, beside(model, output, source, ".xml"), half=half)
+    report = export_openvino(source, beside(model, output, source, ".xml"), half=half)
     if as_json:
         print_json(_plain(report))
         return
@@ -119,12 +119,12 @@ def executorch(
 
     Example: fbnetv3 export executorch demo/model.safetensors --max-batch 1
     """
-    from fbnetv3_zoo.export.backends.executorch_pte import export_program
+    from fbnetv3_zoo.export.backends.executorch_pte import export_executorch
 
     if Path(model).suffix == ".onnx":
         raise ZooError(f"{model}: ExecuTorch takes networks, not graphs; give the .safetensors file or a name")
     network = open_network(model, pretrained=pretrained)
-    report = export_program(network, beside(model, output, network, ".pte"), max_batch=max_batch)
+    report = export_executorch(network, beside(model, output, network, ".pte"), max_batch=max_batch)
     if as_json:
         print_json(_plain(report))
         return
@@ -150,7 +150,7 @@ def _print_parity(parity: Mapping[str, FileParity]) -> None:
         )
 
 
-def _plain(report: MobileReport | IntermediateReport | ProgramReport) -> dict[str, Any]:
+def _plain(report: MobileReport | OpenVINOReport | ExecuTorchReport) -> dict[str, Any]:
     """A report for scripts: enums by their values, and each comparison's relative difference in it."""
     data = {key: value.value if isinstance(value, Enum) else value for key, value in asdict(report).items()}
     data["parity"] = {

@@ -14,7 +14,7 @@ from ..output import in_shell, say
 if TYPE_CHECKING:
     from PIL import Image
 
-    from fbnetv3_zoo.export.quantization.quantize import QuantiseReport
+    from fbnetv3_zoo.export.quantization.quantize import QuantizationReport
 
     from ...training import Dataset
 
@@ -54,7 +54,7 @@ def int8(
 
     Example: fbnetv3 export int8 model.onnx --images PHOTOS --output model-int8.onnx
     """
-    from fbnetv3_zoo.export.quantization.quantize import Target, quantise
+    from fbnetv3_zoo.export.quantization.quantize import Target, quantize
 
     from ...errors import ZooError
 
@@ -70,7 +70,7 @@ def int8(
         from ...training import find_dataset
 
         shown, test, labels = images_of(find_dataset(str(data), seed=seed))
-    report = quantise(
+    report = quantize(
         model, place, shown, target=Target(target) if target else None,
         clip=clip, agreement=agreement, most_float=most_float, keep=keep or (), test=test, labels=labels,
     )  # fmt: skip
@@ -91,12 +91,12 @@ def images_of(data: Dataset) -> tuple[list[Image.Image], list[Image.Image], list
     return shown, [example.read() for example in test], [example.label for example in test]
 
 
-def plain(report: QuantiseReport) -> dict[str, Any]:
+def plain(report: QuantizationReport) -> dict[str, Any]:
     """``report`` for scripts."""
     return {**asdict(report), "target": report.target.value}
 
 
-def print_report(report: QuantiseReport) -> None:
+def print_report(report: QuantizationReport) -> None:
     """What an int8 file is, costs and brings."""
     say(
         f"{report.path}: int8 for {report.route} ({report.target.value}), {report.file_size / 1e6:.2f} MB, "
