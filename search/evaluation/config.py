@@ -52,12 +52,14 @@ class Origin:
 
     def identified(self) -> Origin:
         """The same with the identity of what lies there now. Raises :class:`ZooError` for what cannot be read."""
-        from fbnetv3_zoo.training import find_dataset
         from fbnetv3_zoo.utils.paths import read_file
 
         told = []
         if self.data:
-            told.append(find_dataset(self.data, seed=self.data_seed, subset=self.subset or None).fingerprint)
+            from .training import opened
+
+            opened.cache_clear()  # what was there before may have changed; the evaluator goes by what is found now
+            told.append(opened(self.data, self.data_seed, self._subset).fingerprint)
         for what, path in (("recording", self.table), ("latency table", self.latency)):
             if path:
                 told.append(f"{what} {hashlib.sha256(read_file(Path(path), f'a {what}')).hexdigest()[:16]}")
@@ -73,8 +75,11 @@ class Origin:
 
         if space.model:
             check_model(space.model)
-        subset = Path(self.subset) if self.subset else None
-        return TrainingEvaluator(self.data, self.data_seed, subset, execution, self.resolution)
+        return TrainingEvaluator(self.data, self.data_seed, self._subset, execution, self.resolution)
+
+    @property
+    def _subset(self) -> Path | None:
+        return Path(self.subset) if self.subset else None
 
     def costs(self, space: Space) -> CostModel | None:
         """The free statistics of the points of ``space``; None where there are none, or only those of its networks.

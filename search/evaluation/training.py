@@ -50,7 +50,7 @@ class TrainingEvaluator:
 
     def look(self) -> None:
         """Look at the headers of all images: a search would find what is wrong with them in its trials, one by one."""
-        data = _opened(self.data, self.data_seed, self.subset)
+        data = opened(self.data, self.data_seed, self.subset)
         anywhere = Recipe(1, 2, SGD(), 0.1, Augmentation(crop_area=0.5))
         look_before_run(data, data.preprocess(self.resolution), anywhere, execution=self.execution)
 
@@ -60,7 +60,7 @@ class TrainingEvaluator:
             raise ZooError(f"{candidate.name}: its space has no recipes, so it cannot be trained")
         if epochs > candidate.recipe.epochs:
             raise ZooError(f"{candidate.name}: {epochs} epochs asked for; its recipe has {candidate.recipe.epochs}")
-        data = _opened(self.data, self.data_seed, self.subset)
+        data = opened(self.data, self.data_seed, self.subset)
         with torch.random.fork_rng(devices=[]):
             return self._train(candidate, candidate.recipe, data, epochs)
 
@@ -88,7 +88,8 @@ class TrainingEvaluator:
 
 
 @cache
-def _opened(data: str, seed: int, subset: Path | None) -> Dataset:
+def opened(data: str, seed: int, subset: Path | None) -> Dataset:
+    """The data, which is looked through once a process."""
     return find_dataset(data, seed=seed, subset=subset)
 
 
