@@ -19,7 +19,7 @@ import torch
 from against_timm import machine, seconds
 from safetensors.torch import load_file, save, save_file
 
-from fbnetv3_zoo import Store, create
+from fbnetv3_zoo import WeightsCache, create
 from fbnetv3_zoo.weights.registry import find_record
 
 
@@ -28,12 +28,12 @@ def cases(folder: Path) -> dict[str, Callable[[], object]]:
     bare, record = folder / "bare.safetensors", find_record("fbnetv3_e")
     tensors = create("fbnetv3_e").state_dict()
     save_file(tensors, bare)
-    store = Store(folder=folder / "cache", mirror=str(folder / "mirror"), offline=True)
+    store = WeightsCache(folder=folder / "cache", mirror=str(folder / "mirror"), offline=True)
     published = folder / "mirror" / record.name / "model.pth"
     published.parent.mkdir(parents=True)
     torch.save(_official(tensors), published)
     create("fbnetv3_e", pretrained=True, store=store)  # into the cache
-    store = Store(folder=folder / "cache", offline=True)
+    store = WeightsCache(folder=folder / "cache", offline=True)
     in_memory = timm.create_model("fbnetv3_d").state_dict()
     theirs = folder / "timm.safetensors"
     theirs.write_bytes(save(in_memory))

@@ -147,7 +147,7 @@ def make_inputs(folder: Path) -> None:
     import torch
 
     from fbnetv3_zoo.arch import Activation, Arch, Conv, InvertedResidual, PoolingHead, SqueezeExcite
-    from fbnetv3_zoo.detection import Settings
+    from fbnetv3_zoo.detection import RCNNSettings
     from fbnetv3_zoo.export.web.folder import CARD, FORMAT, VERSION
     from fbnetv3_zoo.models.fbnet import FBNet
     from fbnetv3_zoo.training import find_dataset
@@ -161,7 +161,7 @@ def make_inputs(folder: Path) -> None:
     arch = Arch("tiny", 32, stages, num_classes=10, in_channels=1)
     (folder / "arch.json").write_text(arch.to_json())
     (folder / "detector.json").write_text(ARCHS["fbnetv3_a"].scaled(width=0.25, depth=0.25).to_json())
-    settings = Settings(min_size=64, max_size=64, anchor_sizes=(12, 18), aspect_ratios=(1.0,), proposals=20,
+    settings = RCNNSettings(min_size=64, max_size=64, anchor_sizes=(12, 18), aspect_ratios=(1.0,), proposals=20,
                         proposals_in_training=50, regions_in_training=16, score_threshold=0.0)  # fmt: skip
     (folder / "settings.json").write_text(to_json(settings))
     shapes.write(folder / "boxes", 4, seed=0, side=64, objects=2)

@@ -29,7 +29,7 @@ import shapes
 from detectron2_tree import environment
 
 import fbnetv3_zoo
-from fbnetv3_zoo.detection import Settings
+from fbnetv3_zoo.detection import RCNNSettings
 from fbnetv3_zoo.detection.data.coco import CocoData, read_coco
 from fbnetv3_zoo.detection.models.serialization import DetectorSpec
 from fbnetv3_zoo.detection.training.train import train_detector
@@ -41,7 +41,7 @@ from fbnetv3_zoo.zoo import ARCHS
 
 TRAIN, HELD_OUT, SIDE = 240, 80, 128
 ARCH = ARCHS["fbnetv3_a"].scaled(width=0.5, depth=0.5)
-SETTINGS = Settings(
+SETTINGS = RCNNSettings(
     min_size=SIDE, max_size=SIDE, anchor_sizes=(24, 36, 48), aspect_ratios=(1.0,), proposals_in_training=300,
     regions_in_training=32,
 )  # fmt: skip

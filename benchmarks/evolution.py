@@ -29,7 +29,7 @@ from threadpoolctl import threadpool_limits
 
 from fbnetv3_zoo.search.predictors import MLP, PredictorKind, Pretraining, Trees, fit
 from fbnetv3_zoo.search.space import PAPER, Codes, Constraint, NetworkCosts, draw_pool, outside, parse_constraint
-from fbnetv3_zoo.search.stages.evolution import Evolving, evolve
+from fbnetv3_zoo.search.stages.evolution import EvolutionConfig, evolve
 
 Doubles = npt.NDArray[np.float64]
 Score = Callable[[Codes], Doubles]
@@ -83,7 +83,7 @@ def predictor(name: str) -> Score:
 
 
 def ours(score: Score, constraints: Sequence[Constraint], calls: int, seed: int) -> list[float]:
-    how = Evolving(evaluations=calls)
+    how = EvolutionConfig(evaluations=calls)
     return [float(found.scores[0]) for found in evolve(score, PAPER, COSTS, constraints, evolving=how, seed=seed)]
 
 

@@ -44,7 +44,7 @@ def benchmark(folder: Path) -> Form:
     found = report.Benchmark(
         report.Machine("cpu", ("AVX2",), 2, 10**9, "linux", {"torch": "2"}), Route.ONNXRUNTIME, 3,
         (report.Subject("a", 224, 10**8, 75.0),), (row,), (report.Peak(1, 100.5),),
-        (report.Loaded("a", Route.EAGER, 1, 0.5, 10**7),), (report.Absent("a", Route.EXECUTORCH, "none"),),
+        (report.LoadCost("a", Route.EAGER, 1, 0.5, 10**7),), (report.UnavailableRoute("a", Route.EXECUTORCH, "none"),),
         (report.Operators("a", Route.ONNXRUNTIME, 1, 1, (report.OperatorKind("Conv", "float", 20.0, 1.5),)),),
         ("noise",),
     )  # fmt: skip
@@ -73,7 +73,7 @@ def _supernet(folder: Path) -> Path:
 
 def _of_supernet(name: str, kind: Kind) -> Callable[[Path], Form]:
     def made(folder: Path) -> Form:
-        from fbnetv3_zoo.search.supernet.result import SupernetRecord
+        from fbnetv3_zoo.search.supernet.result import SupernetResult
 
         place = folder / "search"
         place.mkdir()
@@ -81,7 +81,7 @@ def _of_supernet(name: str, kind: Kind) -> Callable[[Path], Form]:
 
         def read(path: Path) -> None:
             shutil.copyfile(path, place / name)
-            str(SupernetRecord.read(place).arch)
+            str(SupernetResult.read(place).arch)
 
         return Form((place / name).read_bytes(), read, kind=kind)
 
@@ -115,7 +115,7 @@ def _search(folder: Path) -> Path:
 @form("journal")
 def journal(folder: Path) -> Form:
     """The file itself, as SQLite wrote it."""
-    from fbnetv3_zoo.search.result import Record
+    from fbnetv3_zoo.search.result import SearchResult
 
     place = folder / "search"
     place.mkdir()
@@ -125,7 +125,7 @@ def journal(folder: Path) -> Form:
         shutil.copyfile(path, place / "journal.sqlite")
         for name in ("journal.sqlite-wal", "journal.sqlite-shm"):
             (place / name).unlink(missing_ok=True)
-        _look_at(Record.read(place))
+        _look_at(SearchResult.read(place))
 
     return Form(data, read, ".sqlite", Kind.BINARY)
 
@@ -167,7 +167,7 @@ def _rows(look_at: Callable[[Any], object]) -> Callable[[Path], Form]:
 
     def made(folder: Path) -> Form:
         from fbnetv3_zoo.search.journal import _COLUMNS
-        from fbnetv3_zoo.search.result import Record
+        from fbnetv3_zoo.search.result import SearchResult
 
         sound, place = _search(folder / "sound"), folder / "search"
         place.mkdir()
@@ -188,7 +188,7 @@ def _rows(look_at: Callable[[Any], object]) -> Callable[[Path], Form]:
                     rows = told.get(name) if isinstance(told, dict) else None
                     for row in rows if isinstance(rows, list) else ():
                         _put(connection, name, row if isinstance(row, list) else [row])
-            look_at(Record.read(place))
+            look_at(SearchResult.read(place))
 
         seed = {name: [[_unfolded(value) for value in row] for row in rows] for name, rows in tables.items()}
         return Form(json.dumps(seed).encode(), read)
@@ -211,7 +211,7 @@ def _sealed(data: bytes, load: Callable[[Path], object], folder: Path) -> Form:
         path = folder / "tried.safetensors"
         path.write_bytes(content)
         try:
-            arrays, metadata = sealed.Sealed("a file", "", "", "")._parsed(path)
+            arrays, metadata = sealed.ChecksummedFormat("a file", "", "", "")._parsed(path)
             size = int.from_bytes(content[:8], "little")
             header = json.loads(content[8 : 8 + size])
             metadata.pop("sha256", None)

@@ -169,7 +169,7 @@ def coco(folder: Path) -> Form:
 
     from fbnetv3_zoo.detection.data.coco import open_image, read_coco
     from fbnetv3_zoo.detection.data.fitting import to_judge_by, to_train_on
-    from fbnetv3_zoo.detection.models.faster_rcnn import Settings
+    from fbnetv3_zoo.detection.models.faster_rcnn import RCNNSettings
     from fbnetv3_zoo.detection.training.evaluate import check_objects
 
     for n in range(3):
@@ -189,8 +189,8 @@ def coco(folder: Path) -> Form:
         found = read_coco(path, folder)
         if not all(fault.isprintable() for fault in found.faults):
             raise AssertionError(f"cannot be shown: {found.faults}")
-        training = to_train_on(found, Settings(min_size=64, max_size=64), mirror=True)
-        check_objects(to_judge_by(found, Settings(min_size=64, max_size=64)))
+        training = to_train_on(found, RCNNSettings(min_size=64, max_size=64), mirror=True)
+        check_objects(to_judge_by(found, RCNNSettings(min_size=64, max_size=64)))
         for sample in training.samples:
             open_image(sample)
 
@@ -200,7 +200,7 @@ def coco(folder: Path) -> Form:
 @form("detector")
 def detector(folder: Path) -> Form:
     from fbnetv3_zoo.arch import Activation, Arch, Conv, InvertedResidual
-    from fbnetv3_zoo.detection.models.faster_rcnn import Settings
+    from fbnetv3_zoo.detection.models.faster_rcnn import RCNNSettings
     from fbnetv3_zoo.detection.models.serialization import FORMAT, DetectorSpec, check_tensors, parse_spec
     from fbnetv3_zoo.errors import ZooError
     from fbnetv3_zoo.utils.serialization import to_json
@@ -208,7 +208,7 @@ def detector(folder: Path) -> Form:
     relu = Activation.RELU
     rows = (Conv(3, 8, 2, relu), *(InvertedResidual(3, width, 2, 1, 2, relu) for width in (8, 16, 16, 24)))
     arch = Arch("small", 64, tuple((row,) for row in rows), num_classes=5)
-    settings = Settings(64, 96, (12, 18), (1.0, 2.0), 20, 50, 16, 5, 0.1, 30)
+    settings = RCNNSettings(64, 96, (12, 18), (1.0, 2.0), 20, 50, 16, 5, 0.1, 30)
     spec = DetectorSpec(("cat", "dog"), arch=arch, settings=settings, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
 
     def read(path: Path) -> None:
@@ -226,11 +226,11 @@ def detector(folder: Path) -> Form:
 
 @form("detector settings")
 def detector_settings(folder: Path) -> Form:
-    from fbnetv3_zoo.detection.models.faster_rcnn import Settings
+    from fbnetv3_zoo.detection.models.faster_rcnn import RCNNSettings
     from fbnetv3_zoo.utils.serialization import read_json, to_json
 
-    settings = Settings(64, 96, (12, 18), (1.0, 2.0), 20, 50, 16, 5, 0.1, 30)
-    return Form(to_json(settings).encode(), lambda path: read_json(Settings, path))
+    settings = RCNNSettings(64, 96, (12, 18), (1.0, 2.0), 20, 50, 16, 5, 0.1, 30)
+    return Form(to_json(settings).encode(), lambda path: read_json(RCNNSettings, path))
 
 
 def _exported(folder: Path, suffix: str) -> Path:

@@ -98,10 +98,10 @@ class Files:
         shapes.write(path, 8, seed=0, side=64, objects=2)
 
     def _make_settings(self, path: Path) -> None:
-        from fbnetv3_zoo.detection import Settings
+        from fbnetv3_zoo.detection import RCNNSettings
         from fbnetv3_zoo.utils.serialization import to_json
 
-        settings = Settings(min_size=64, max_size=64, anchor_sizes=(12, 18), aspect_ratios=(1.0,), proposals=20,
+        settings = RCNNSettings(min_size=64, max_size=64, anchor_sizes=(12, 18), aspect_ratios=(1.0,), proposals=20,
                             proposals_in_training=50, regions_in_training=16, score_threshold=0.0)  # fmt: skip
         path.write_text(to_json(settings))
 

@@ -28,13 +28,13 @@ from fbnetv3_zoo.search.predictors import (
     MLP,
     PredictorKind,
     Pretraining,
-    Target,
+    TargetTransform,
     Trees,
     features,
     fit,
     pretrain_encoder,
 )
-from fbnetv3_zoo.search.predictors.mlp import Encoder, Network, Training, train_network
+from fbnetv3_zoo.search.predictors.mlp import Encoder, PerceptronEnsemble, TrainingPhase, train_network
 from fbnetv3_zoo.search.space import PAPER, Codes, Floats, NetworkCosts, Space
 
 Doubles = npt.NDArray[np.float64]
@@ -58,24 +58,24 @@ RATE, DECAY, STEPS, SLOW = MLP().learning_rate, MLP().weight_decay, MLP().steps,
 class Way:
     """A way to fit a network, for the question why frozen first is worse: phases, and what the head sees."""
 
-    phases: tuple[Training, ...]
+    phases: tuple[TrainingPhase, ...]
     pretrained: bool = True
     beside: bool = False  # the head sees the architecture's columns beside the embedding
 
 
-def _frozen(steps: int) -> Training:
-    return Training(steps, RATE, DECAY, encoder_rate=0.0)
+def _frozen(steps: int) -> TrainingPhase:
+    return TrainingPhase(steps, RATE, DECAY, encoder_rate=0.0)
 
 
 WAYS: Mapping[str, Way] = {
-    "none": Way((Training(STEPS, RATE, DECAY),), pretrained=False),
+    "none": Way((TrainingPhase(STEPS, RATE, DECAY),), pretrained=False),
     "frozen throughout": Way((_frozen(STEPS),)),
-    "frozen first": Way((_frozen(STEPS // 2), Training(STEPS // 2, RATE * SLOW, DECAY))),
-    "frozen first, four times the steps": Way((_frozen(2 * STEPS), Training(2 * STEPS, RATE * SLOW, DECAY))),
-    "frozen first, then the full rate": Way((_frozen(STEPS // 2), Training(STEPS // 2, RATE, DECAY))),
+    "frozen first": Way((_frozen(STEPS // 2), TrainingPhase(STEPS // 2, RATE * SLOW, DECAY))),
+    "frozen first, four times the steps": Way((_frozen(2 * STEPS), TrainingPhase(2 * STEPS, RATE * SLOW, DECAY))),
+    "frozen first, then the full rate": Way((_frozen(STEPS // 2), TrainingPhase(STEPS // 2, RATE, DECAY))),
     "frozen, architecture beside embedding": Way((_frozen(STEPS),), beside=True),
-    "fine-tune at the full rate": Way((Training(STEPS, RATE, DECAY),)),
-    "fine-tune at a tenth": Way((Training(STEPS, RATE, DECAY, encoder_rate=SLOW),)),
+    "fine-tune at the full rate": Way((TrainingPhase(STEPS, RATE, DECAY),)),
+    "fine-tune at a tenth": Way((TrainingPhase(STEPS, RATE, DECAY, encoder_rate=SLOW),)),
 }
 
 
@@ -164,8 +164,8 @@ def one_way(name: str, samples: int, seed: int, label: str) -> Found:
         x = features(space, points)
         return np.concatenate((x[:, :columns], x), 1) if way.beside else x
 
-    x, target, kind = seen(codes), Target(scores), MLP()
-    network = Network(
+    x, target, kind = seen(codes), TargetTransform(scores), MLP()
+    network = PerceptronEnsemble(
         members=kind.members, architecture=columns, recipe=x.shape[1] - columns, hidden=kind.hidden,
         embedding=kind.embedding, rng=rng,
     )  # fmt: skip
@@ -184,7 +184,7 @@ def probe(name: str) -> list[str]:
     score = np.bincount(which, np.nanmean(data.scores, 1)) / np.bincount(which)
     picked = np.random.default_rng(0).permutation(len(first))[:8000]
     x = features(data.space, data.codes[first[picked]], part="architecture")
-    made = Network(
+    made = PerceptronEnsemble(
         members=MLP().members, architecture=x.shape[1], recipe=0, hidden=MLP().hidden, embedding=MLP().embedding,
         rng=np.random.default_rng(0),
     )  # fmt: skip

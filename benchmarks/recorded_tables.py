@@ -31,7 +31,7 @@ from fbnetv3_zoo.search.evaluation.tabular import RecordedCosts, RecordedCurves,
 from fbnetv3_zoo.search.evaluation.trial import Outcome
 from fbnetv3_zoo.search.predictors import MLP, pretrain_encoder
 from fbnetv3_zoo.search.space import Choice, Codes, Space
-from fbnetv3_zoo.search.stages.iterative import Iterations, Rounds
+from fbnetv3_zoo.search.stages.iterative import IterativeConfig, IterativeSearch
 
 Doubles = npt.NDArray[np.float64]
 
@@ -73,13 +73,13 @@ Method = Callable[[Space, Codes, Trainings, int], None]
 
 def ours(space: Space, pool: Codes, train: Trainings, seed: int) -> None:
     """Stages 1 and 2 of this package with their default settings, but rounds of 24 candidates."""
-    rounds = Rounds(epochs=1, rounds=-(-train.budget // BATCH), batch=BATCH)
+    rounds = IterativeConfig(epochs=1, rounds=-(-train.budget // BATCH), batch=BATCH)
     encoder = None
     if space.width("architecture"):
         drawn = pool[np.random.default_rng([seed, 4]).permutation(len(pool))[:POOL]]
         statistics = RecordedCosts(train.part)(drawn)
         encoder = pretrain_encoder(space, drawn, statistics, kind=MLP(), seed=seed)
-    search = Iterations(space, pool, rounds, encoder=encoder, seed=seed)
+    search = IterativeSearch(space, pool, rounds, encoder=encoder, seed=seed)
     while trials := search.ask():
         search.tell([Outcome(trial.number, (train(trial.code),)) for trial in trials])
 

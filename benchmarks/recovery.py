@@ -19,8 +19,8 @@ import torch
 from fbnetv3_zoo.search.evaluation.trial import Outcome
 from fbnetv3_zoo.search.predictors import PredictorKind
 from fbnetv3_zoo.search.space import PAPER, Codes, Constraint, NetworkCosts, draw_pool, outside, parse_constraint
-from fbnetv3_zoo.search.stages.evolution import Evolving, evolve
-from fbnetv3_zoo.search.stages.iterative import Iterations, Rounds
+from fbnetv3_zoo.search.stages.evolution import EvolutionConfig, evolve
+from fbnetv3_zoo.search.stages.iterative import IterativeConfig, IterativeSearch
 
 Doubles = npt.NDArray[np.float64]
 Truth = Callable[[Codes], Doubles]
@@ -65,8 +65,8 @@ def threshold(truth: Truth, constraint: Constraint, samples: int) -> float:
 def search(truth: Truth, constraint: Constraint, seed: int, kind: PredictorKind | None = None) -> Doubles:
     """The scores of the 240 evaluations of a search, in their order."""
     pool = draw_pool(PAPER, COSTS, constraint, 4000, np.random.default_rng(seed))
-    rounds = Rounds(1, ROUNDS, BATCH) if kind is None else Rounds(1, ROUNDS, BATCH, predictor=kind)
-    stage2 = Iterations(PAPER, pool.codes, rounds, seed=seed)
+    rounds = IterativeConfig(1, ROUNDS, BATCH) if kind is None else IterativeConfig(1, ROUNDS, BATCH, predictor=kind)
+    stage2 = IterativeSearch(PAPER, pool.codes, rounds, seed=seed)
     while trials := stage2.ask():
         scores = truth(np.array([trial.code for trial in trials]))
         stage2.tell([Outcome(trial.number, (float(s),)) for trial, s in zip(trials, scores, strict=True)])
@@ -74,7 +74,7 @@ def search(truth: Truth, constraint: Constraint, seed: int, kind: PredictorKind 
     assert predictor is not None
     found = evolve(
         lambda codes: predictor.predict(codes).mean, PAPER, COSTS, [constraint], seeds=stage2.best(BATCH),
-        evolving=Evolving(evaluations=4000), seed=seed,
+        evolving=EvolutionConfig(evaluations=4000), seed=seed,
     )  # fmt: skip
     return np.concatenate([stage2.scored()[1], truth(found[0].codes[:BATCH])])
 

@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 
 from fbnetv3_zoo.search.evaluation.trial import Executor, Limits, Task
-from fbnetv3_zoo.search.executors import LocalPool, OnRay
+from fbnetv3_zoo.search.executors import LocalPool, RayExecutor
 from fbnetv3_zoo.search.space import Candidate
 
 LABELS = {
     "pool": "LocalPool",
-    "ray": "OnRay, a cluster of its own",
+    "ray": "RayExecutor, a cluster of its own",
     "futures": "concurrent.futures, spawned",
 }
 
@@ -71,7 +71,7 @@ def main() -> None:
     evaluator, ideal = Sleep(told.seconds), told.tasks * told.seconds / told.workers
     cases: dict[str, Callable[[], Iterator[object]]] = {
         "pool": lambda: ours(LocalPool(told.workers), evaluator, tasks),
-        "ray": lambda: ours(OnRay(workers=told.workers), evaluator, tasks),
+        "ray": lambda: ours(RayExecutor(workers=told.workers), evaluator, tasks),
         "futures": lambda: standard(told.workers, evaluator, tasks),
     }
     print(f"{told.tasks} candidates of {told.seconds:g} s, {told.workers} workers, {os.cpu_count()} cores, ", end="")

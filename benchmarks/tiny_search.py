@@ -20,17 +20,17 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from fbnetv3_zoo.search.evaluation.config import Origin
+from fbnetv3_zoo.search.evaluation.config import EvaluatorConfig
 from fbnetv3_zoo.search.evaluation.tabular import Recording, record
 from fbnetv3_zoo.search.evaluation.training import TrainingEvaluator
 from fbnetv3_zoo.search.evaluation.trial import Limits, Outcome, Task, Trial
 from fbnetv3_zoo.search.executors import LocalPool
-from fbnetv3_zoo.search.plan import PLANS, Plan
+from fbnetv3_zoo.search.plan import PLANS, SearchPlan
 from fbnetv3_zoo.search.predictors import MLP, Pretraining, Trees, fit, pretrain_encoder
 from fbnetv3_zoo.search.predictors.mlp import Encoder
 from fbnetv3_zoo.search.report import write_report
-from fbnetv3_zoo.search.result import Record
-from fbnetv3_zoo.search.run import Observer, run_search
+from fbnetv3_zoo.search.result import SearchResult
+from fbnetv3_zoo.search.run import SearchCallback, run_search
 from fbnetv3_zoo.search.space import TINY, Codes, NetworkCosts, Space, draw_pool, parse_constraint
 from fbnetv3_zoo.training import Execution
 
@@ -55,7 +55,7 @@ def _middle(space: Space) -> dict[str, object]:
     return middle | {name: 2 for name in middle if name.endswith("depth")}
 
 
-def plans() -> Iterator[tuple[str, int, Plan]]:
+def plans() -> Iterator[tuple[str, int, SearchPlan]]:
     """Every search of the comparison with its method and seed."""
     tiny = replace(PLANS["tiny"], constraints=(BOUND,), within=BOUND)
     trainings = tiny.rounds.rounds * tiny.rounds.batch + tiny.finalists
@@ -68,7 +68,7 @@ def plans() -> Iterator[tuple[str, int, Plan]]:
         yield "recipe only", seed, replace(tiny, seed=seed, space=TINY.hold(_middle(TINY)))
 
 
-class _Lines(Observer):
+class _Lines(SearchCallback):
     def on_stage(self, line: str) -> None:
         print(line, flush=True)
 
@@ -77,7 +77,7 @@ class _Lines(Observer):
         print(f"  {trial.number:3} {last} ({trial.epochs} epochs, {outcome.seconds:.1f} s)", flush=True)
 
 
-def best(found: Record) -> tuple[int, ...]:
+def best(found: SearchResult) -> tuple[int, ...]:
     """The code of what a search gives: its winner; of a random search, the best measured."""
     if found.winners:
         return found.winners[0].code
@@ -87,7 +87,7 @@ def best(found: Record) -> tuple[int, ...]:
 
 def run(folder: Path, only: str) -> None:
     """All searches (or those of one method), then every winner again."""
-    origin, pool = Origin(data="digits"), LocalPool(2)
+    origin, pool = EvaluatorConfig(data="digits"), LocalPool(2)
     results = []
     for method, seed, plan in plans():
         if only and method != only:
@@ -119,16 +119,16 @@ def run(folder: Path, only: str) -> None:
     (RESULTS / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     curves = [
         (tuple(TINY.code(found.plan.space.values(trial.code)).tolist()), found.outcomes[trial.number].curve)
-        for found in (Record.read(path.parent) for path in sorted(folder.glob("*/journal.sqlite")))
+        for found in (SearchResult.read(path.parent) for path in sorted(folder.glob("*/journal.sqlite")))
         for trial in found.trials
         if found.outcomes[trial.number].failure is None
     ]
     record(TINY, curves, NetworkCosts(TINY)).save(RESULTS / "curves.safetensors")
-    write_report(Record.read(folder / "joint-0"), RESULTS / "report.html")
+    write_report(SearchResult.read(folder / "joint-0"), RESULTS / "report.html")
     tables()
 
 
-def _tested(plan: Plan, winner: dict[str, object], kept: Path) -> list[float]:
+def _tested(plan: SearchPlan, winner: dict[str, object], kept: Path) -> list[float]:
     """Test accuracies of the winner trained in full with other seeds; kept in a file once measured."""
     if not kept.exists():
         candidate = TINY.candidate(TINY.code(winner), "winner")

@@ -35,7 +35,7 @@ from fbnetv3_zoo.search.space import TINY, Bound, Candidate
 from fbnetv3_zoo.search.supernet.decoding import draw, uniform
 from fbnetv3_zoo.search.supernet.expected_cost import CostTables
 from fbnetv3_zoo.search.supernet.plan import DMASKING_PLANS, DNAS_PLANS, SupernetPlan
-from fbnetv3_zoo.search.supernet.result import SupernetRecord
+from fbnetv3_zoo.search.supernet.result import SupernetResult
 from fbnetv3_zoo.search.supernet.run import search_supernet
 from fbnetv3_zoo.training import find_dataset
 
@@ -64,7 +64,7 @@ def run(folder: Path) -> None:
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
         for done in [pool.submit(search, method, seed, place) for (method, seed), place in places.items()]:
             done.result()
-    results = [_compared(method, seed, SupernetRecord.read(place)) for (method, seed), place in places.items()]
+    results = [_compared(method, seed, SupernetResult.read(place)) for (method, seed), place in places.items()]
     for number, winner in enumerate(one for one in json.loads(JOINT.read_text()) if one["method"] == "joint"):
         arch = TINY.candidate(TINY.code(winner["winner"]), "joint").arch
         assert arch is not None
@@ -75,7 +75,7 @@ def run(folder: Path) -> None:
     tables()
 
 
-def _compared(method: str, seed: int, record: SupernetRecord) -> dict[str, Any]:
+def _compared(method: str, seed: int, record: SupernetResult) -> dict[str, Any]:
     """What a search found, trained from scratch, beside random networks of the same cost."""
     space = record.plan.space
     costs = CostTables.of(space, "macs")

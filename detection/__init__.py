@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from .data.coco import CocoData, read_coco
     from .models.d2go_checkpoint import load_published
     from .models.detector import Detector, split
-    from .models.faster_rcnn import Settings, faster_rcnn_c4, faster_rcnn_fpn, mask_rcnn_fpn
+    from .models.faster_rcnn import RCNNSettings, faster_rcnn_c4, faster_rcnn_fpn, mask_rcnn_fpn
     from .models.presets import DETECTORS
-    from .models.serialization import DetectorSpec, Kind, load_detector, save_detector
+    from .models.serialization import DetectorKind, DetectorSpec, load_detector, save_detector
     from .onnx.export import export_detector
     from .training.evaluate import Detections, average_precision
     from .training.train import train_detector
@@ -27,8 +27,8 @@ _HOMES = {
     "Detections": "training.evaluate",
     "Detector": "models.detector",
     "DetectorSpec": "models.serialization",
-    "Kind": "models.serialization",
-    "Settings": "models.faster_rcnn",
+    "DetectorKind": "models.serialization",
+    "RCNNSettings": "models.faster_rcnn",
     "average_precision": "training.evaluate",
     "export_detector": "onnx.export",
     "faster_rcnn_c4": "models.faster_rcnn",
@@ -43,9 +43,9 @@ _HOMES = {
 }
 
 __all__ = [
-    "CocoData", "DETECTORS", "Detections", "Detector", "DetectorSpec", "Kind", "Settings", "average_precision",
-    "export_detector", "faster_rcnn_c4", "faster_rcnn_fpn", "load_detector", "load_published", "mask_rcnn_fpn",
-    "read_coco", "save_detector", "split", "train_detector",
+    "CocoData", "DETECTORS", "Detections", "Detector", "DetectorSpec", "DetectorKind", "RCNNSettings",
+    "average_precision", "export_detector", "faster_rcnn_c4", "faster_rcnn_fpn", "load_detector", "load_published",
+    "mask_rcnn_fpn", "read_coco", "save_detector", "split", "train_detector",
 ]  # fmt: skip
 
 

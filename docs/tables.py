@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from fbnetv3_zoo.arch.cost import cost_of
-from fbnetv3_zoo.weights.registry import RECORDS, Record
+from fbnetv3_zoo.weights.registry import RECORDS, WeightsEntry
 
 PAGE = Path(__file__).parent / "weights.md"
 _PLACE = re.compile(r"(<!-- weights table -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -19,7 +19,7 @@ def with_tables(page: str) -> str:
     return _PLACE.sub(lambda found: f"{found[1]}{chr(10).join(lines)}\n{found[2]}", page)
 
 
-def _row(record: Record) -> str:
+def _row(record: WeightsEntry) -> str:
     accuracy = record.accuracy[0]
     top5 = "-" if accuracy.top5 is None else f"{accuracy.top5:.2f}"
     digest = ", ".join(f"`{source.sha256}`" for source in record.sources if source.sha256) or "-"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .images import read_image
     from .models.fbnet import FBNet
     from .preprocess import Preprocess
-    from .weights.cache import Store
+    from .weights.cache import WeightsCache
     from .weights.publish import push_to_hub, save_pretrained
     from .weights.registry import list_weights
     from .weights.serialization import load, save
@@ -34,7 +34,7 @@ _HOMES = {
     "Cost": "arch.cost",
     "FBNet": "models.fbnet",
     "Preprocess": "preprocess",
-    "Store": "weights.cache",
+    "WeightsCache": "weights.cache",
     "ZooError": "errors",
     "cost_of": "arch.cost",
     "create": "factory",
@@ -49,8 +49,8 @@ _HOMES = {
 }
 
 __all__ = [
-    "Arch", "Cost", "FBNet", "Preprocess", "Store", "ZooError", "cost_of", "create", "export_onnx", "list_models",
-    "list_weights", "load", "push_to_hub", "read_image", "save", "save_pretrained",
+    "Arch", "Cost", "FBNet", "Preprocess", "WeightsCache", "ZooError", "cost_of", "create", "export_onnx",
+    "list_models", "list_weights", "load", "push_to_hub", "read_image", "save", "save_pretrained",
 ]  # fmt: skip
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from .models.fbnet import FBNet
-    from .runtimes.base import Opened
+    from .runtimes.base import OpenModel
 
 ENDINGS = (".safetensors", ".onnx", ".ort", ".xml", ".pte")
 """Endings of the files that :meth:`Classifier.open` opens."""
@@ -101,7 +101,7 @@ def _refuse_non_finite(logits: npt.NDArray[np.float64], description: Description
         raise ZooError(f"{told}; its weights are damaged, or too large for how it computes: take another file")
 
 
-def _open(path: Path, threads: int | None, bfloat16: bool) -> Opened | Classifier:
+def _open(path: Path, threads: int | None, bfloat16: bool) -> OpenModel | Classifier:
     suffix = path.suffix
     if suffix not in ENDINGS:
         raise ZooError(f"{path}: is no model file; give one that ends in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}")

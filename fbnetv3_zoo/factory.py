@@ -9,16 +9,16 @@ import torch
 
 from .arch import Arch
 from .models.fbnet import FBNet
-from .weights.cache import Store
-from .weights.pretrained import Wanted, find_weights, load_pretrained
-from .weights.registry import RECORDS, Record, find_network
+from .weights.cache import WeightsCache
+from .weights.pretrained import PretrainedRequest, find_weights, load_pretrained
+from .weights.registry import RECORDS, WeightsEntry, find_network
 from .zoo import ARCHS
 
 
 def create(
     model: str | Path | Arch, *, pretrained: bool | str | Path = False, num_classes: int | None = None,
     in_channels: int | None = None, dropout: float = 0.0, stochastic_depth: float = 0.0,
-    generator: torch.Generator | None = None, store: Store | None = None,
+    generator: torch.Generator | None = None, store: WeightsCache | None = None,
 ) -> FBNet:  # fmt: skip
     """A network, in training mode.
 
@@ -34,7 +34,7 @@ def create(
         dropout: probability before the classifier.
         stochastic_depth: probability of dropping the last residual branch; see :class:`FBNet`.
         generator: source of the initial values (default: torch's global one).
-        store: where weights are kept and how they are fetched (default: ``Store()``).
+        store: where weights are kept and how they are fetched (default: ``WeightsCache()``).
 
     A network given by name takes the form that the weights are for: timm's pad symmetrically and have no bias in the
     stem. One given as a value keeps its form, classes and channels. Raises :class:`ZooError` for anything that does
@@ -44,10 +44,10 @@ def create(
     if pretrained is not False:
         named = isinstance(model, str) and (model in ARCHS or model in RECORDS)
         weights = find_weights(str(model) if named else arch.name, pretrained)
-        if named and isinstance(weights, Record):
+        if named and isinstance(weights, WeightsEntry):
             arch = weights.arch
-        wanted = Wanted(arch, named, num_classes, in_channels, dropout, stochastic_depth, generator)
-        return load_pretrained(wanted, weights, Store() if store is None else store)
+        wanted = PretrainedRequest(arch, named, num_classes, in_channels, dropout, stochastic_depth, generator)
+        return load_pretrained(wanted, weights, WeightsCache() if store is None else store)
     arch = replace(
         arch,
         num_classes=arch.num_classes if num_classes is None else num_classes,

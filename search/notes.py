@@ -10,7 +10,7 @@ from fbnetv3_zoo.errors import ZooError, check_type, check_whole, shown
 from fbnetv3_zoo.utils.serialization import from_plain, to_plain
 
 from .evaluation.trial import Outcome, Trial
-from .plan import Plan
+from .plan import SearchPlan
 from .space import Constraint
 
 Code = tuple[int, ...]
@@ -39,7 +39,7 @@ class Winner:
 
 
 @dataclass(frozen=True)
-class Stop:
+class StoppingEpoch:
     """What round 1 decided: the epoch after which later rounds stop, from correlations of every epoch with the last."""
 
     epoch: int
@@ -47,7 +47,7 @@ class Stop:
 
 
 @dataclass(frozen=True)
-class Front:
+class EvolvedPoints:
     """The best points that evolution found under a constraint, best first, with predicted scores.
 
     ``progress`` has pairs: points scored so far, and the best score among them.
@@ -60,7 +60,7 @@ class Front:
 
 
 @dataclass(frozen=True)
-class Told:
+class StatisticFit:
     """How well an encoder tells a statistic of held-out networks."""
 
     r2: float
@@ -71,12 +71,12 @@ class Told:
 class Notes:
     """All notes; None is what the search has not come to."""
 
-    plan: Plan
+    plan: SearchPlan
     origin: Mapping[str, Any]
     pool: int | None
-    encoder: Mapping[str, Told] | None
-    stop: Stop | None
-    evolved: tuple[Front, ...] | None
+    encoder: Mapping[str, StatisticFit] | None
+    stop: StoppingEpoch | None
+    evolved: tuple[EvolvedPoints, ...] | None
     winners: tuple[Winner, ...]
 
     @classmethod
@@ -87,9 +87,9 @@ class Notes:
         encoder = told.encoder
         if encoder is not None:
             check_type("notes.encoder", encoder, dict, "an object")
-            encoder = {name: from_plain(Told, one, f"notes.encoder.{name}") for name, one in encoder.items()}
+            encoder = {name: from_plain(StatisticFit, one, f"notes.encoder.{name}") for name, one in encoder.items()}
         winners = tuple(Winner.from_plain(winner) for winner in told.winners)
-        found = cls(Plan.from_json(told.plan), told.origin, told.pool, encoder, told.stop, told.evolved, winners)
+        found = cls(SearchPlan.from_json(told.plan), told.origin, told.pool, encoder, told.stop, told.evolved, winners)
         found._check()
         return found
 
@@ -115,15 +115,15 @@ class _Raw:
     origin: Any
     pool: int | None = None
     encoder: Any = None
-    stop: Stop | None = None
-    evolved: tuple[Front, ...] | None = None
+    stop: StoppingEpoch | None = None
+    evolved: tuple[EvolvedPoints, ...] | None = None
     winners: tuple[Any, ...] = ()
 
 
 _NAMES = [field.name for field in fields(_Raw)]
 
 
-def check_rows(plan: Plan, trials: Sequence[Trial], outcomes: Mapping[int, Outcome]) -> None:
+def check_rows(plan: SearchPlan, trials: Sequence[Trial], outcomes: Mapping[int, Outcome]) -> None:
     """Raise unless trials are numbered points of the plan's space, and curves have one score an epoch of theirs."""
     check_points("a trial", plan, [trial.code for trial in trials])
     for number, trial in enumerate(trials):
@@ -138,7 +138,7 @@ def check_rows(plan: Plan, trials: Sequence[Trial], outcomes: Mapping[int, Outco
             raise ZooError(f"trial {number} has {len(outcome.curve)} scores for {trials[number].epochs} epochs")
 
 
-def check_points(place: str, plan: Plan, codes: Sequence[Code]) -> None:
+def check_points(place: str, plan: SearchPlan, codes: Sequence[Code]) -> None:
     """Raise unless ``codes`` are points of the plan's space."""
     sizes = [len(dimension) for dimension in plan.space.dimensions]
     for code in codes:

@@ -12,14 +12,14 @@ from fbnetv3_zoo.errors import ZooError, check_type, check_whole
 from fbnetv3_zoo.utils.serialization import find, from_json, to_json
 
 from .space import PAPER, PAPER_RECIPE, TINY, Bound, Constraint, Space, parse_constraint
-from .stages.evolution import Evolving
-from .stages.iterative import Rounds
+from .stages.evolution import EvolutionConfig
+from .stages.iterative import IterativeConfig
 
 _LONGEST = 200  # characters of a result's name: file systems take 255, endings included
 
 
 @dataclass(frozen=True)
-class Plan:
+class SearchPlan:
     """A whole search.
 
     ``pool`` points that meet ``within`` are drawn for stages 1 and 2. Stage 3 finds the best for each of
@@ -29,32 +29,34 @@ class Plan:
 
     name: str
     space: Space
-    rounds: Rounds
+    rounds: IterativeConfig
     pool: int = 20_000
     within: Constraint = ()
     constraints: tuple[Constraint, ...] = ((),)
     finalists: int = 4
-    evolving: Evolving = Evolving()
+    evolving: EvolutionConfig = EvolutionConfig()
     seed: int = 0
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
-            raise ZooError(f"Plan.name is {self.name!r}; use letters, digits, '.', '_' and '-', as in a file name")
-        check_type("Plan.space", self.space, Space, "a Space")
-        check_type("Plan.rounds", self.rounds, Rounds, "a Rounds")
-        check_whole("Plan.pool", self.pool, at_least=2)
-        check_whole("Plan.finalists", self.finalists, at_least=0)
-        check_whole("Plan.seed", self.seed, at_least=0, at_most=2**32 - 1)
+            raise ZooError(
+                f"SearchPlan.name is {self.name!r}; use letters, digits, '.', '_' and '-', as in a file name"
+            )
+        check_type("SearchPlan.space", self.space, Space, "a Space")
+        check_type("SearchPlan.rounds", self.rounds, IterativeConfig, "an IterativeConfig")
+        check_whole("SearchPlan.pool", self.pool, at_least=2)
+        check_whole("SearchPlan.finalists", self.finalists, at_least=0)
+        check_whole("SearchPlan.seed", self.seed, at_least=0, at_most=2**32 - 1)
         if not self.constraints:
-            raise ZooError("Plan.constraints is empty; give at least one (an empty one, (), allows everything)")
-        _check_bounds("Plan.within", self.within)
+            raise ZooError("SearchPlan.constraints is empty; give at least one (an empty one, (), allows everything)")
+        _check_bounds("SearchPlan.within", self.within)
         for n, constraint in enumerate(self.constraints):
-            _check_bounds(f"Plan.constraints[{n}]", constraint)
+            _check_bounds(f"SearchPlan.constraints[{n}]", constraint)
         names = [self.result_name(constraint) for constraint in self.constraints]
         if twice := [name for name in names if names.count(name) > 1]:
-            raise ZooError(f"Plan.constraints has one twice, or two whose files would both be called {twice[0]}")
+            raise ZooError(f"SearchPlan.constraints has one twice, or two whose files would both be called {twice[0]}")
         if len(longest := max(names, key=len)) > _LONGEST:
-            raise ZooError(f"Plan.name: {longest} is too long for the name of a file; choose a shorter one")
+            raise ZooError(f"SearchPlan.name: {longest} is too long for the name of a file; choose a shorter one")
 
     def result_name(self, constraint: Constraint) -> str:
         """The name of what is found under ``constraint``, as in ``mine-macs-450M``."""
@@ -65,7 +67,7 @@ class Plan:
         return to_json(self)
 
     @classmethod
-    def from_json(cls, text: str | bytes) -> Plan:
+    def from_json(cls, text: str | bytes) -> SearchPlan:
         """The plan in ``text``. Raises :class:`ZooError` with the place of what is wrong."""
         return from_json(cls, text)
 
@@ -81,19 +83,25 @@ def _bounds(*texts: str) -> tuple[Constraint, ...]:
 
 _FOUR = _bounds("macs<=450M", "macs<=550M", "macs<=650M", "macs<=750M")
 
-PLANS: Mapping[str, Plan] = MappingProxyType(
+PLANS: Mapping[str, SearchPlan] = MappingProxyType(
     {
         plan.name: plan
         for plan in (
             # FBNetV3, section 4.2: n = 20,000 within 400 to 800 MMACs, T = 5 rounds of m = 48, four constraints
-            Plan("paper", PAPER, Rounds(epochs=150), within=parse_constraint("400M<=macs<=800M"), constraints=_FOUR),
+            SearchPlan(
+                "paper",
+                PAPER,
+                IterativeConfig(epochs=150),
+                within=parse_constraint("400M<=macs<=800M"),
+                constraints=_FOUR,
+            ),
             # section 4.1: the recipe of FBNetV2-L3, T = 4
-            Plan("paper_recipe", PAPER_RECIPE, Rounds(epochs=150, rounds=4)),
+            SearchPlan("paper_recipe", PAPER_RECIPE, IterativeConfig(epochs=150, rounds=4)),
             # minutes on two cores, on the digits
-            Plan(
+            SearchPlan(
                 "tiny",
                 TINY,
-                Rounds(epochs=6, rounds=4, batch=8),
+                IterativeConfig(epochs=6, rounds=4, batch=8),
                 within=parse_constraint("macs<=1M"),
                 constraints=_bounds("macs<=1M"),
                 finalists=2,
@@ -103,6 +111,6 @@ PLANS: Mapping[str, Plan] = MappingProxyType(
 )
 
 
-def find_plan(source: str | Path | Plan) -> Plan:
+def find_plan(source: str | Path | SearchPlan) -> SearchPlan:
     """The plan that ``source`` stands for: a value, a name of :data:`PLANS`, or the path of a JSON file."""
-    return find(Plan, source, PLANS, what="plan", rest=f"shipped are {', '.join(PLANS)}, others are files")
+    return find(SearchPlan, source, PLANS, what="plan", rest=f"shipped are {', '.join(PLANS)}, others are files")

@@ -14,32 +14,32 @@ from fbnetv3_zoo.utils.atomic_write import replacing_together
 
 from .evaluation.trial import Outcome, Trial
 from .journal import Journal
-from .notes import Front, Notes, Stop, Told, Winner, check_rows
-from .plan import Plan
+from .notes import EvolvedPoints, Notes, StatisticFit, StoppingEpoch, Winner, check_rows
+from .plan import SearchPlan
 from .space import Candidate
-from .stages.iterative import Iterations
+from .stages.iterative import IterativeSearch
 
 
 @dataclass(frozen=True)
-class Record:
+class SearchResult:
     """A search as its journal has it. ``stop`` and ``evolved`` are None until their stage is done.
 
     ``encoder`` says how well it tells each statistic (None: no pretraining). ``evolved`` has one entry a constraint.
     """
 
     folder: Path
-    plan: Plan
+    plan: SearchPlan
     origin: Mapping[str, Any]
     trials: tuple[Trial, ...]
     outcomes: Mapping[int, Outcome]
     pool: int | None
-    encoder: Mapping[str, Told] | None
-    stop: Stop | None
-    evolved: Sequence[Front] | None
+    encoder: Mapping[str, StatisticFit] | None
+    stop: StoppingEpoch | None
+    evolved: Sequence[EvolvedPoints] | None
     winners: tuple[Winner, ...]
 
     @classmethod
-    def read(cls, folder: str | Path) -> Record:
+    def read(cls, folder: str | Path) -> SearchResult:
         """The search in ``folder``. Raises :class:`ZooError` where there is none."""
         with Journal.read(folder) as journal:
             notes = journal.notes()
@@ -77,7 +77,9 @@ class Record:
     def scored(self, *, rounds: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Codes and scores at :attr:`stop_epoch` of the first ``rounds`` rounds (default: all of stage 2)."""
         last = self.plan.rounds.rounds if rounds is None else rounds
-        stage = Iterations(self.plan.space, np.zeros((2, len(self.plan.space.dimensions)), np.int64), self.plan.rounds)
+        stage = IterativeSearch(
+            self.plan.space, np.zeros((2, len(self.plan.space.dimensions)), np.int64), self.plan.rounds
+        )
         stage.stop_epoch = self.stop_epoch
         stage.trials = [trial for trial in self.trials if trial.round <= last]
         stage.outcomes = dict(self.outcomes)
@@ -88,7 +90,7 @@ class Record:
         return self.plan.space.candidate(winner.code, self.plan.result_name(winner.constraint))
 
 
-def write_winners(plan: Plan, winners: Sequence[Winner], folder: Path) -> list[Path]:
+def write_winners(plan: SearchPlan, winners: Sequence[Winner], folder: Path) -> list[Path]:
     """``NAME.arch.json`` and ``NAME.recipe.json`` of every winner, as `fbnetv3 train` and `create` take them."""
     texts = {}
     for winner in winners:

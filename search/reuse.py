@@ -8,27 +8,27 @@ from typing import Any
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.utils.paths import exists
 
-from .evaluation.config import Origin
+from .evaluation.config import EvaluatorConfig
 from .evaluation.tabular import Recording, record
 from .notes import Winner
 from .predictors import Predictor, fit
 from .predictors.mlp import Encoder
-from .result import Record
+from .result import SearchResult
 from .run import ENCODER, Search
 from .space import Constraint
 from .stages.evolution import pareto
 
 
-def search_of(found: Record) -> Search:
+def search_of(found: SearchResult) -> Search:
     """The search that ``found`` is the record of, its costs where its journal says they came from."""
-    origin = Origin.from_plain(found.origin) if found.origin else None
+    origin = EvaluatorConfig.from_plain(found.origin) if found.origin else None
     space = found.plan.space
     return Search(
         found.plan, costs=origin.costs(space) if origin else None, points=origin.points(space) if origin else None
     )
 
 
-def predictor_of(found: Record) -> Predictor:
+def predictor_of(found: SearchResult) -> Predictor:
     """The predictor fitted on everything that stage 2 has measured."""
     codes, scores = found.scored()
     if len(codes) < 2:
@@ -40,7 +40,7 @@ def predictor_of(found: Record) -> Predictor:
     return fit(found.plan.rounds.predictor, found.plan.space, codes, scores, encoder=encoder, seed=seed)
 
 
-def evolve_again(found: Record, constraints: Sequence[Constraint]) -> list[Winner]:
+def evolve_again(found: SearchResult, constraints: Sequence[Constraint]) -> list[Winner]:
     """The best predicted point under each of ``constraints``: stage 3 alone. Nothing is trained."""
     search, predictor = search_of(found), predictor_of(found)
     codes, scores = found.scored()
@@ -52,7 +52,7 @@ def evolve_again(found: Record, constraints: Sequence[Constraint]) -> list[Winne
     return winners
 
 
-def front_of(found: Record, cost: str, steps: int) -> list[dict[str, Any]]:
+def front_of(found: SearchResult, cost: str, steps: int) -> list[dict[str, Any]]:
     """The front of ``cost`` and predicted score: values, cost and score of points that none surpasses in both."""
     search, predictor = search_of(found), predictor_of(found)
     front = pareto(
@@ -65,7 +65,7 @@ def front_of(found: Record, cost: str, steps: int) -> list[dict[str, Any]]:
     ]
 
 
-def recording_of(found: Record) -> Recording:
+def recording_of(found: SearchResult) -> Recording:
     """All learning curves of a search, with the costs of their points."""
     curves = [
         (trial.code, found.outcomes[trial.number].curve)

@@ -18,10 +18,10 @@ from .evaluation.trial import Evaluator, Executor, Limits, Outcome, Task, Trial
 from .executors import InProcess
 from .journal import Journal
 from .notes import Winner, check_rows
-from .plan import Plan
+from .plan import SearchPlan
 from .predictors import MLP, Predictor, Pretraining, pretrain_encoder
 from .predictors.mlp import Encoder
-from .result import Record, write_winners
+from .result import SearchResult, write_winners
 from .space import (
     Codes,
     Constraint,
@@ -35,14 +35,14 @@ from .space import (
     outside,
 )
 from .stages.evolution import Evolved, evolve
-from .stages.iterative import Iterations
+from .stages.iterative import IterativeSearch
 
 ENCODER = "encoder.safetensors"
 LEAST_POOL = 10
 """With fewer points, stage 1 pretrains nothing."""
 
 
-class Observer:
+class SearchCallback:
     """Is told what happens in a search. Override what is of interest."""
 
     def on_stage(self, line: str) -> None:
@@ -53,10 +53,10 @@ class Observer:
 
 
 def run_search(
-    plan: Plan, evaluator: Evaluator, folder: str | Path, *, executor: Executor | None = None,
+    plan: SearchPlan, evaluator: Evaluator, folder: str | Path, *, executor: Executor | None = None,
     limits: Limits = Limits(), costs: CostModel | None = None, points: Codes | None = None, resume: bool = False,
-    stages: int = 3, origin: Mapping[str, Any] | None = None, observers: Sequence[Observer] = (),
-) -> Record:  # fmt: skip
+    stages: int = 3, origin: Mapping[str, Any] | None = None, observers: Sequence[SearchCallback] = (),
+) -> SearchResult:  # fmt: skip
     """Carry out ``plan`` and leave journal and results in ``folder``.
 
     Args:
@@ -93,13 +93,13 @@ def run_search(
             winners = run.finals(run.stage_3())
             write_winners(plan, winners, Path(folder))
             journal.note("winners", [winner.to_plain() for winner in winners])
-    return Record.read(folder)
+    return SearchResult.read(folder)
 
 
 class Search:
     """The parts of a search that need no evaluator, each usable alone."""
 
-    def __init__(self, plan: Plan, *, costs: CostModel | None = None, points: Codes | None = None) -> None:
+    def __init__(self, plan: SearchPlan, *, costs: CostModel | None = None, points: Codes | None = None) -> None:
         self.plan, self.space, self.points = plan, plan.space, points
         self.costs: CostModel = costs or (NetworkCosts(plan.space) if _searches_networks(plan) else NoCosts())
 
@@ -135,9 +135,9 @@ class Search:
             return None
         return pretrain_encoder(self.space, pool.codes, varied, kind=kind, seed=self.plan.seed)
 
-    def iterations(self, pool: Pool, encoder: Encoder | None) -> Iterations:
+    def iterations(self, pool: Pool, encoder: Encoder | None) -> IterativeSearch:
         """Stage 2, as ask and tell."""
-        return Iterations(self.space, pool.codes, self.plan.rounds, encoder=encoder, seed=self.plan.seed)
+        return IterativeSearch(self.space, pool.codes, self.plan.rounds, encoder=encoder, seed=self.plan.seed)
 
     def evolve(self, predictor: Predictor, constraints: Sequence[Constraint], seeds: Codes) -> list[Evolved]:
         """Stage 3: the best points under each of ``constraints`` by the mean of ``predictor``, from ``seeds`` on.
@@ -169,11 +169,11 @@ class Search:
         return np.random.default_rng([self.plan.seed, stage])
 
 
-def _searches_networks(plan: Plan) -> bool:
+def _searches_networks(plan: SearchPlan) -> bool:
     return plan.space.networks is not None
 
 
-def _begin(journal: Journal, plan: Plan, origin: Mapping[str, Any], *, resume: bool) -> None:
+def _begin(journal: Journal, plan: SearchPlan, origin: Mapping[str, Any], *, resume: bool) -> None:
     """Note what the search is, or see that it is the same."""
     notes, place = journal.notes(), journal.folder
     if "plan" not in notes:
@@ -198,7 +198,7 @@ def _begin(journal: Journal, plan: Plan, origin: Mapping[str, Any], *, resume: b
 class _Run:
     def __init__(
         self, search: Search, journal: Journal, evaluator: Evaluator, executor: Executor, limits: Limits,
-        observers: Sequence[Observer],
+        observers: Sequence[SearchCallback],
     ) -> None:  # fmt: skip
         self.search, self.plan, self.journal = search, search.plan, journal
         self.evaluator, self.executor, self.limits, self.observers = evaluator, executor, limits, observers

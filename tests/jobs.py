@@ -22,7 +22,7 @@ from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.factory import create
 from fbnetv3_zoo.preprocess import Preprocess
 from fbnetv3_zoo.recipes import Recipe
-from fbnetv3_zoo.training import Dataset, Epoch, Execution, Interrupted, Observer, Step, train
+from fbnetv3_zoo.training import Callback, Dataset, Epoch, Execution, Interrupted, Step, train
 from fbnetv3_zoo.training.data import Example
 from fbnetv3_zoo.training.distributed import join
 from fbnetv3_zoo.training.learner import Learner
@@ -55,7 +55,7 @@ def do(job: Job, tell: Tell) -> int:
     return 0
 
 
-class _Teller(Observer):
+class _Teller(Callback):
     """Tells every step and epoch; where ``dies`` is [epoch, step], the process kills itself there, once."""
 
     def __init__(self, tell: Tell, dies: list[int] | None) -> None:

@@ -10,7 +10,7 @@ import torch
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.preprocess import Preprocess
-from fbnetv3_zoo.weights.registry import Layout, Record, Source
+from fbnetv3_zoo.weights.registry import Layout, WeightsEntry, WeightsSource
 from fbnetv3_zoo.weights.serialization import save
 
 
@@ -22,8 +22,10 @@ def weight_file(arch: Arch, *, seed: int = 0) -> bytes:
         return path.read_bytes()
 
 
-def record_of(arch: Arch, *sources: str | Source, tag: str = "test", layout: Layout | None = Layout.OWN) -> Record:
+def record_of(
+    arch: Arch, *sources: str | WeightsSource, tag: str = "test", layout: Layout | None = Layout.OWN
+) -> WeightsEntry:
     """A record of weights of ``arch`` that are at ``sources``."""
-    places = tuple(Source(source) if isinstance(source, str) else source for source in sources)
+    places = tuple(WeightsSource(source) if isinstance(source, str) else source for source in sources)
     preprocess = Preprocess.for_arch(arch)
-    return Record(tag, arch, places, layout, licence=None, preprocess=preprocess, imagenet_classes=False)
+    return WeightsEntry(tag, arch, places, layout, licence=None, preprocess=preprocess, imagenet_classes=False)

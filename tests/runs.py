@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from fbnetv3_zoo.recipes import SGD, Augmentation, RandAugment, Recipe, RMSProp
-from fbnetv3_zoo.training import Dataset, Observer, Step
+from fbnetv3_zoo.training import Callback, Dataset, Step
 from fbnetv3_zoo.training.checkpoint import Checkpoints
 from fbnetv3_zoo.training.data import digits
 
@@ -35,7 +35,7 @@ class Stopped(Exception):  # noqa: N818 -- nothing is wrong
     """What a :class:`Stopper` raises."""
 
 
-class Stopper(Observer):
+class Stopper(Callback):
     """Ends the run, as a kill would, after ``step`` of ``epoch``."""
 
     def __init__(self, epoch: int, step: int) -> None:

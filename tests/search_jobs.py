@@ -28,12 +28,12 @@ from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.search.evaluation.trial import Outcome, Trial
 from fbnetv3_zoo.search.executors import InProcess, LocalPool
 from fbnetv3_zoo.search.journal import FILE, Journal
-from fbnetv3_zoo.search.plan import Plan
+from fbnetv3_zoo.search.plan import SearchPlan
 from fbnetv3_zoo.search.predictors import MLP, Pretraining
-from fbnetv3_zoo.search.run import Observer, run_search
+from fbnetv3_zoo.search.run import SearchCallback, run_search
 from fbnetv3_zoo.search.space import TINY, Candidate, parse_constraint
-from fbnetv3_zoo.search.stages.evolution import Evolving
-from fbnetv3_zoo.search.stages.iterative import Rounds
+from fbnetv3_zoo.search.stages.evolution import EvolutionConfig
+from fbnetv3_zoo.search.stages.iterative import IterativeConfig
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
@@ -55,13 +55,14 @@ class Job:
         return Path(f"{self.folder}.log")
 
     @property
-    def plan(self) -> Plan:
+    def plan(self) -> SearchPlan:
         pretraining = Pretraining.FINE_TUNE if self.pretraining else Pretraining.NONE
         predictor = MLP(members=2, steps=20, pretraining=pretraining)
-        return Plan(
-            "killed", TINY, Rounds(epochs=4, rounds=self.rounds, batch=self.batch, predictor=predictor), pool=100,
+        return SearchPlan(
+            "killed", TINY, IterativeConfig(epochs=4, rounds=self.rounds, batch=self.batch, predictor=predictor),
+            pool=100,
             constraints=(parse_constraint("macs<=1M"), parse_constraint("macs<=600k")), finalists=3,
-            evolving=Evolving(population=8, evaluations=100), seed=self.seed,
+            evolving=EvolutionConfig(population=8, evaluations=100), seed=self.seed,
         )  # fmt: skip
 
 
@@ -98,7 +99,7 @@ class Noting:
 
 
 @dataclass(frozen=True)
-class Teller(Observer):
+class Teller(SearchCallback):
     log: Path
 
     def on_stage(self, line: str) -> None:

@@ -32,8 +32,8 @@ from fbnetv3_zoo.recipes import SGD, Augmentation, Recipe
 from fbnetv3_zoo.search.space import parse_constraint
 from fbnetv3_zoo.search.supernet.latency_keys import layer_blocks
 from fbnetv3_zoo.search.supernet.plan import Sum, SupernetPlan
-from fbnetv3_zoo.search.supernet.result import SupernetEpoch, SupernetRecord
-from fbnetv3_zoo.search.supernet.run import SupernetObserver, search_supernet
+from fbnetv3_zoo.search.supernet.result import SupernetEpoch, SupernetResult
+from fbnetv3_zoo.search.supernet.run import SupernetCallback, search_supernet
 from fbnetv3_zoo.search.supernet.space import Layer, LayerSpace, fixed
 from fbnetv3_zoo.training import Dataset, Execution
 from fbnetv3_zoo.training.data import Example
@@ -73,7 +73,7 @@ class Stopped(Exception):  # noqa: N818 -- nothing is wrong
     """What a :class:`Halt` raises."""
 
 
-class Halt(SupernetObserver):
+class Halt(SupernetCallback):
     """Calls ``act`` after ``step`` of ``epoch`` (None: after the epoch), both from 1."""
 
     def __init__(self, epoch: int, step: int | None = None, act: Callable[[], object] | None = None) -> None:
@@ -105,7 +105,7 @@ def noting(data: Dataset, note: Callable[[Example], object]) -> Dataset:
     return replace(data, splits=MappingProxyType({split: tuple(map(noted, data[split])) for split in SPLITS}))
 
 
-def content(record: SupernetRecord) -> SupernetRecord:
+def content(record: SupernetResult) -> SupernetResult:
     """All of a record but the folder and the times."""
     epochs = tuple(replace(epoch, seconds=0.0) for epoch in record.epochs)
     return replace(record, folder=Path(), epochs=epochs)
@@ -126,7 +126,7 @@ def assert_same(one: Path, other: Path) -> None:
     assert not any((one / "checkpoints").glob(".*"))
 
 
-class _Teller(SupernetObserver):
+class _Teller(SupernetCallback):
     """Tells every step and epoch; where ``dies`` is [epoch, step], the process kills itself there."""
 
     def __init__(self, tell: forks.Tell, dies: list[int | None] | None) -> None:

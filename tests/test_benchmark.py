@@ -24,25 +24,25 @@ from waiting import PATIENCE, gone, until
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.arch.cost import cost_of
 from fbnetv3_zoo.export import export_onnx
-from fbnetv3_zoo.export.bench import Benchmark, Plan, Route, Turn, Wanted, benchmark
+from fbnetv3_zoo.export.bench import Benchmark, BenchmarkConfig, BenchProgress, ModelOptions, Route, benchmark
 from fbnetv3_zoo.export.bench.artifacts import find_candidate
 from fbnetv3_zoo.export.bench.hardware import instructions, machine_here, peak_of
 from fbnetv3_zoo.export.bench.measure import OnTurn, rotated
 from fbnetv3_zoo.export.bench.operators import by_kind, operators_of
 from fbnetv3_zoo.export.bench.plots import draw_pictures
 from fbnetv3_zoo.export.bench.report import (
-    Absent,
     Figures,
-    Loaded,
+    LoadCost,
     OperatorKind,
     Operators,
     Peak,
     Row,
     Subject,
+    UnavailableRoute,
     figures_of,
     noise,
 )
-from fbnetv3_zoo.export.bench.worker_process import Failed, Order, Worker
+from fbnetv3_zoo.export.bench.worker_process import BenchWorker, OpenRequest, WorkerError
 from fbnetv3_zoo.factory import create
 from fbnetv3_zoo.utils.serialization import to_json
 from fbnetv3_zoo.weights.serialization import save
@@ -60,8 +60,8 @@ def here(tiny_arch: Arch, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _plan(routes: tuple[Route, ...], *, batches: tuple[int, ...] = (1,), rounds: int = 3) -> Plan:
-    return Plan(routes, batches=batches, rounds=rounds, peak=False)
+def _plan(routes: tuple[Route, ...], *, batches: tuple[int, ...] = (1,), rounds: int = 3) -> BenchmarkConfig:
+    return BenchmarkConfig(routes, batches=batches, rounds=rounds, peak=False)
 
 
 def _two(here: Path, *, rounds: int, batches: tuple[int, ...] = (1,), on_turn: OnTurn) -> Benchmark:
@@ -176,7 +176,8 @@ def _some(*, count: int = 6) -> Benchmark:
     rows.append(Row(rival.name, Route.ONNXRUNTIME, 1, 1, (2.0, 3.0), figures_of([2.0, 3.0], batch=1), 3.0, 10**8))
     return Benchmark(
         machine_here(), Route.ONNXRUNTIME, 12, (*subjects, rival), tuple(rows), (Peak(1, 100.5), Peak(2, 180.0)),
-        (Loaded(names[0], Route.EAGER, 1, 0.5, 10**7),), (Absent(names[0], Route.EXECUTORCH, "no such thing"),),
+        (LoadCost(names[0], Route.EAGER, 1, 0.5, 10**7),),
+        (UnavailableRoute(names[0], Route.EXECUTORCH, "no such thing"),),
         (Operators(names[0], Route.ONNXRUNTIME, 1, 1, (OperatorKind("Conv", "float", 20.0, 1.5),)),), ("noise",), True,
     )  # fmt: skip
 
@@ -288,23 +289,25 @@ def test_files_on_the_routes_that_they_have(tiny_arch: Arch, tmp_path: Path) -> 
     model = create(tiny_arch).eval()
     save(model, tmp_path / "model.safetensors")
     export_onnx(model, tmp_path / "model.onnx")
-    wanted = Wanted()
+    wanted = ModelOptions()
     weights = find_candidate(str(tmp_path / "model.safetensors"), tmp_path, wanted)
-    assert weights.order(Route.EAGER, 3) == Order(str(tmp_path / "model.safetensors"), "plain", 3, 3, 32)
+    assert weights.order(Route.EAGER, 3) == OpenRequest(str(tmp_path / "model.safetensors"), "plain", 3, 3, 32)
     plan = _plan(TWO, batches=(2,))
     found = benchmark([str(tmp_path / "model.onnx")], plan)
     (row,) = found.rows
     assert (row.route, len(row.times_ms)) == (Route.ONNXRUNTIME, 3)
     reason = "cannot be made of a .onnx file; give a .safetensors file"
-    assert found.absent == (Absent(str(tmp_path / "model.onnx"), Route.EAGER, reason),)
+    assert found.absent == (UnavailableRoute(str(tmp_path / "model.onnx"), Route.EAGER, reason),)
 
 
 @pytest.mark.long
 def test_int8(here: Path) -> None:
     """A file that is int8 already is known for one."""
-    candidate = find_candidate(str(here / "tiny.json"), here, Wanted())
+    candidate = find_candidate(str(here / "tiny.json"), here, ModelOptions())
     path = candidate.order(Route.ONNXRUNTIME_INT8, 1).path
-    found = benchmark([str(here / "tiny.json"), path], Plan((Route.ONNXRUNTIME, Route.ONNXRUNTIME_INT8), rounds=3))
+    found = benchmark(
+        [str(here / "tiny.json"), path], BenchmarkConfig((Route.ONNXRUNTIME, Route.ONNXRUNTIME_INT8), rounds=3)
+    )
     rows = [(row.model, row.route, row.batch, len(row.times_ms)) for row in found.rows if row.batch == 1]
     assert rows == [
         (str(here / "tiny.json"), Route.ONNXRUNTIME, 1, 3),
@@ -315,21 +318,21 @@ def test_int8(here: Path) -> None:
     assert shares[Route.ONNXRUNTIME] is not None
     assert shares[Route.ONNXRUNTIME_INT8] is None
     reason = "cannot be made of a .onnx file; give a .safetensors file"
-    assert found.absent == (Absent(path, Route.ONNXRUNTIME, reason),)
+    assert found.absent == (UnavailableRoute(path, Route.ONNXRUNTIME, reason),)
 
 
 @pytest.mark.long
 def test_another_resolution(here: Path, tiny_arch: Arch) -> None:
-    found = find_candidate(str(here / "tiny.json"), here, Wanted(resolution=48))
+    found = find_candidate(str(here / "tiny.json"), here, ModelOptions(resolution=48))
     assert found.subject == Subject(str(here / "tiny.json"), 48, cost_of(tiny_arch, resolution=48).macs)
     order = found.order(Route.ONNXRUNTIME, 1)
     assert (order.side, order.channels) == (48, 3)
 
 
 def test_published_accuracy_belongs_to_a_resolution(tmp_path: Path) -> None:
-    own = find_candidate("fbnetv2_f1", tmp_path, Wanted())
+    own = find_candidate("fbnetv2_f1", tmp_path, ModelOptions())
     assert own.subject.top1 == PUBLISHED["fbnetv2_f1"].top1
-    assert find_candidate("fbnetv2_f1", tmp_path, Wanted(resolution=160)).subject.top1 is None
+    assert find_candidate("fbnetv2_f1", tmp_path, ModelOptions(resolution=160)).subject.top1 is None
 
 
 @pytest.mark.long
@@ -352,7 +355,7 @@ def test_peak_of_one_thread() -> None:
 
 def test_operators_of_a_graph(tiny_arch: Arch, tmp_path: Path) -> None:
     export_onnx(create(tiny_arch), tmp_path / "model.onnx")
-    kinds = operators_of(Order(str(tmp_path / "model.onnx"), "plain", 1, side=32), 2)
+    kinds = operators_of(OpenRequest(str(tmp_path / "model.onnx"), "plain", 1, side=32), 2)
     assert {"Conv", "GlobalAveragePool"} <= {one.kind for one in kinds}
     assert kinds == tuple(sorted(kinds, key=lambda one: -one.milliseconds))
     assert all(one.count == int(one.count) for one in kinds if one.kind == "Conv")
@@ -361,7 +364,7 @@ def test_operators_of_a_graph(tiny_arch: Arch, tmp_path: Path) -> None:
 def test_operators_of_what_is_no_graph(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"no network")
     assert "Protobuf parsing failed" in refusal(
-        lambda: operators_of(Order(str(tmp_path / "model.onnx"), "plain", 1), 1)
+        lambda: operators_of(OpenRequest(str(tmp_path / "model.onnx"), "plain", 1), 1)
     )
 
 
@@ -371,7 +374,7 @@ def test_operators_of_what_is_no_graph(tmp_path: Path) -> None:
 def test_a_process_that_is_killed(here: Path) -> None:
     """It is told of in its row, with the rounds until then; the other goes on, at this batch and the next."""
 
-    def kill(turn: Turn) -> None:
+    def kill(turn: BenchProgress) -> None:
         if (Path(turn.model).name, turn.batch, turn.number) == ("tiny.json", 1, 2):
             os.kill(turn.pid, signal.SIGKILL)
 
@@ -388,7 +391,7 @@ def test_a_process_that_is_killed(here: Path) -> None:
 
 @pytest.mark.long
 def test_a_baseline_that_is_killed_at_once(here: Path) -> None:
-    def kill(turn: Turn) -> None:
+    def kill(turn: BenchProgress) -> None:
         if (turn.route, turn.batch, turn.number) == (Route.ONNXRUNTIME, 1, 0):
             os.kill(turn.pid, signal.SIGKILL)
 
@@ -403,7 +406,7 @@ def test_a_baseline_that_is_killed_at_once(here: Path) -> None:
 def test_interrupted(here: Path) -> None:
     """What was measured stays."""
 
-    def interrupt(turn: Turn) -> None:
+    def interrupt(turn: BenchProgress) -> None:
         if turn.number == 3:
             signal.raise_signal(signal.SIGINT)  # to this thread, at once
 
@@ -459,19 +462,19 @@ def test_processes_end_with_the_one_that_started_them(here: Path) -> None:
 
 def test_a_file_that_cannot_be_opened(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"no network")
-    with pytest.raises(Failed, match=r"model\.onnx: cannot be read as ONNX") as caught:
-        Worker(Order(str(tmp_path / "model.onnx"), "plain", 1))
+    with pytest.raises(WorkerError, match=r"model\.onnx: cannot be read as ONNX") as caught:
+        BenchWorker(OpenRequest(str(tmp_path / "model.onnx"), "plain", 1))
     assert not caught.value.dead
 
 
 @pytest.mark.long
 def test_a_call_that_fails_ends_nothing(here: Path) -> None:
     """An order of the wrong size: the process says so, and waits for the next."""
-    export = find_candidate(str(here / "tiny.json"), here, Wanted()).order(Route.ONNXRUNTIME, 1)
-    worker = Worker(replace(export, channels=2))
+    export = find_candidate(str(here / "tiny.json"), here, ModelOptions()).order(Route.ONNXRUNTIME, 1)
+    worker = BenchWorker(replace(export, channels=2))
     try:
         for _ in range(2):
-            with pytest.raises(Failed, match="images are float32 of shape") as caught:
+            with pytest.raises(WorkerError, match="images are float32 of shape") as caught:
                 worker.begin(1)
             assert not caught.value.dead
     finally:
@@ -484,7 +487,7 @@ def test_a_route_without_its_package(here: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "openvino", None)
     found = benchmark([str(here / "tiny.json")], _plan((Route.OPENVINO, Route.ONNXRUNTIME)))
     reason = 'needs OpenVINO, which is not installed; pip install "fbnetv3-zoo[openvino]"'
-    assert found.absent == (Absent(str(here / "tiny.json"), Route.OPENVINO, reason),)
+    assert found.absent == (UnavailableRoute(str(here / "tiny.json"), Route.OPENVINO, reason),)
     assert [row.route for row in found.rows] == [Route.ONNXRUNTIME]
 
 
@@ -498,7 +501,7 @@ def test_nothing_possible(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_compiler(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", str(here / "no-compiler"))
     expected = "torch.compile needs a C++ compiler; install g++ or clang, or set CXX"
-    candidate = find_candidate(str(here / "tiny.json"), here, Wanted())
+    candidate = find_candidate(str(here / "tiny.json"), here, ModelOptions())
     assert refusal(lambda: candidate.order(Route.COMPILED, 1)) == expected
 
 
@@ -523,7 +526,7 @@ ROUTES = "eager, compiled, onnxruntime, onnxruntime-int8, openvino, openvino-bf1
         (["--batches", "1,,2"], "--batches has ''; give whole numbers from 1 to 1024, separated by commas"),
         (["--batches", "2,2"], "--batches names 2 twice; name it once"),
         (["--threads", "many"], "--threads has 'many'; give whole numbers from 1 to 1024, separated by commas"),
-        (["--rounds", "2"], "Plan.rounds is 2; it must be a whole number of at least 3"),
+        (["--rounds", "2"], "BenchmarkConfig.rounds is 2; it must be a whole number of at least 3"),
         (["--resolution", "0"], "resolution is 0; it must be a whole number of at least 1"),
         (["--against", "mobilenetv9"],
          "--against mobilenetv9: timm has no network of that name (did you mean 'mobilenetv3_rw'?)"),
@@ -547,12 +550,15 @@ def test_files_have_weights_and_a_size(tiny_arch: Arch, tmp_path: Path) -> None:
     path = str(tmp_path / "model.onnx")
     export_onnx(create(tiny_arch), path)
     expected = f"{path}: is a file, which has weights; leave out --pretrained"
-    assert refusal(lambda: find_candidate(path, tmp_path, Wanted(pretrained=True))) == expected
+    assert refusal(lambda: find_candidate(path, tmp_path, ModelOptions(pretrained=True))) == expected
     expected = f"{path}: is for 32 pixels; leave out --resolution, or give a .safetensors file"
-    assert refusal(lambda: find_candidate(path, tmp_path, Wanted(resolution=48))) == expected
+    assert refusal(lambda: find_candidate(path, tmp_path, ModelOptions(resolution=48))) == expected
 
 
 def test_plans_that_cannot_be() -> None:
-    assert refusal(lambda: Plan(())) == "Plan.routes is empty; name at least one"
-    assert refusal(lambda: Plan(batches=(0,))) == "Plan.batches is 0; it must be a whole number of at least 1"
-    assert refusal(lambda: Plan(peak=1)) == "Plan.peak is 1; it must be True or False"  # type: ignore[arg-type]
+    assert refusal(lambda: BenchmarkConfig(())) == "BenchmarkConfig.routes is empty; name at least one"
+    assert (
+        refusal(lambda: BenchmarkConfig(batches=(0,)))
+        == "BenchmarkConfig.batches is 0; it must be a whole number of at least 1"
+    )
+    assert refusal(lambda: BenchmarkConfig(peak=1)) == "BenchmarkConfig.peak is 1; it must be True or False"  # type: ignore[arg-type]

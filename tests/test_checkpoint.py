@@ -24,7 +24,7 @@ from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.preprocess import Preprocess
 from fbnetv3_zoo.recipes import CosineDecay, Recipe
-from fbnetv3_zoo.training import Dataset, Execution, Observer, Run, Step, train
+from fbnetv3_zoo.training import Callback, Dataset, Execution, Run, Step, train
 from fbnetv3_zoo.training.callbacks import Epoch
 from fbnetv3_zoo.training.checkpoint import Checkpoints, Progress, restore
 from fbnetv3_zoo.training.learner import Learner
@@ -83,7 +83,7 @@ def test_the_newest_are_kept(stopped: Path, finished: Run) -> None:
 def test_a_checkpoint_after_so_many_minutes(tiny_arch: Arch, data: Dataset, tmp_path: Path) -> None:
     seen: list[list[tuple[int, int]]] = []
 
-    class Looking(Observer):
+    class Looking(Callback):
         def on_step(self, step: Step) -> None:
             seen.append(_positions(tmp_path))
 
@@ -249,7 +249,7 @@ def test_two_runs_in_one_folder(
     monkeypatch.setattr("fbnetv3_zoo.training.run_folder._PATIENCE", 0.1)
     said: list[str] = []
 
-    class Intruder(Observer):
+    class Intruder(Callback):
         def on_step(self, step: Step) -> None:
             said.append(refusal(lambda: train(tiny_arch, data, PLAIN, tmp_path, resume=True)))
             raise Stopped
@@ -268,7 +268,7 @@ def test_a_disk_that_fills_up(tiny_arch: Arch, data: Dataset, finished: Run, tmp
     folder, size = tmp_path / "disk" / "run", checkpoints(finished.folder)[0].stat().st_size
     with small_disk(tmp_path / "disk", 4 * size):
 
-        class Filling(Observer):
+        class Filling(Callback):
             def on_step(self, step: Step) -> None:
                 if (step.epoch, step.step) == (2, 3):
                     free = shutil.disk_usage(folder).free
@@ -308,7 +308,7 @@ def test_the_best_file_is_of_the_best_epoch(tiny_arch: Arch, data: Dataset, tmp_
     recipe = replace(PLAIN, epochs=4, schedule=replace(PLAIN.schedule, factor=6.0))
     weights: list[dict[str, Any]] = []
 
-    class Keeping(Observer):
+    class Keeping(Callback):
         def on_epoch(self, epoch: object) -> None:
             weights.append(load_file(checkpoints(tmp_path)[0]))
             if len(weights) == 2:

@@ -18,7 +18,7 @@ from PIL import Image
 from shell import Ended, run, succeed
 from test_detection_training import ARCH, SETTINGS
 
-from fbnetv3_zoo.detection import Settings
+from fbnetv3_zoo.detection import RCNNSettings
 from fbnetv3_zoo.utils.serialization import from_json, to_json
 
 DOCS = (Path(__file__).parents[1] / "docs" / "detection.md").read_text()
@@ -207,11 +207,11 @@ def test_export_compares_with_pytorch(folder: Path, tmp_path: Path) -> None:
 
 def test_every_field_of_the_settings_is_told() -> None:
     told = re.findall(r"^\| `(\w+)` \| ([^|]+) \|", DOCS.split("#### Settings")[1].split("####")[0], re.MULTILINE)
-    defaults = {f.name: f.default for f in fields(Settings)}
+    defaults = {f.name: f.default for f in fields(RCNNSettings)}
     assert [name for name, _ in told] == [*defaults]
     for name, value in told:
         default = defaults[name]
         assert value == (f"{default:g}" if isinstance(default, (int, float)) else ", ".join(f"{x:g}" for x in default))
     example = re.search(r'^    (\{"format": "fbnetv3_zoo.settings".*\})$', DOCS, re.MULTILINE)
     assert example is not None
-    assert from_json(Settings, example[1]).anchor_sizes == (24, 48, 96)
+    assert from_json(RCNNSettings, example[1]).anchor_sizes == (24, 48, 96)

@@ -12,7 +12,17 @@ from shell import run, succeed
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.recipes import Recipe
-from fbnetv3_zoo.search import PLANS, SPACES, Journal, NetworkCosts, Plan, Record, Recording, Space, parse_constraint
+from fbnetv3_zoo.search import (
+    PLANS,
+    SPACES,
+    Journal,
+    NetworkCosts,
+    Recording,
+    SearchPlan,
+    SearchResult,
+    Space,
+    parse_constraint,
+)
 from fbnetv3_zoo.search.space import draw_pool
 
 TINY = SPACES["tiny"]
@@ -48,7 +58,7 @@ def searched(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_its_results_are_files_for_the_other_commands(searched: Path) -> None:
-    record = Record.read(searched)
+    record = SearchResult.read(searched)
     assert record.done
     for winner, name in zip(record.winners, ("mine-macs-500k", "mine-macs-1M-parameters-60k"), strict=True):
         arch = Arch.from_json((searched / f"{name}.arch.json").read_bytes())
@@ -65,7 +75,7 @@ def test_its_results_are_files_for_the_other_commands(searched: Path) -> None:
 
 
 def test_the_winner_is_the_best_that_was_trained_in_full(searched: Path) -> None:
-    record = Record.read(searched)
+    record = SearchResult.read(searched)
     costs = NetworkCosts(record.plan.space)
     full = [trial for trial in record.trials if trial.epochs == record.plan.rounds.epochs]
     macs = costs(np.array([trial.code for trial in full]))["macs"]
@@ -92,9 +102,9 @@ def test_a_search_goes_on_where_it_was(
     options = ("--plan", "tiny", "--table", table, "--executor", "in-process", "--name", "mine")
     bounds = ("--constraint", "macs<=0.5M", "--constraint", "macs<=1M,parameters<=60k")
     assert run("search", "run", *options, *bounds, "--output", tmp_path, "--stages", 2).code == 0
-    assert not Record.read(tmp_path).done
+    assert not SearchResult.read(tmp_path).done
     assert run("search", "resume", tmp_path, "--executor", "in-process").code == 0
-    assert Record.read(tmp_path).winners == Record.read(searched).winners
+    assert SearchResult.read(tmp_path).winners == SearchResult.read(searched).winners
     ended = run("search", "resume", tmp_path, "--executor", "in-process")
     assert (ended.code, "candidate" in ended.err) == (0, False)
 
@@ -103,7 +113,7 @@ def test_export_writes_a_recording_to_search_again(searched: Path, tmp_path: Pat
     files = json.loads(succeed("search", "export", searched, "--output", tmp_path, "--json"))["files"]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(Path(file).name for file in files)
     recording = Recording.load(tmp_path / "mine.recording.safetensors")
-    assert len(recording) == len({trial.code for trial in Record.read(searched).trials})
+    assert len(recording) == len({trial.code for trial in SearchResult.read(searched).trials})
 
 
 def test_evolution_alone_finds_networks_for_new_bounds(searched: Path, tmp_path: Path) -> None:
@@ -131,7 +141,7 @@ def test_spaces_and_plans_are_shown_and_read_back(tmp_path: Path) -> None:
         "fbnetv3_d is no network of space paper",
         "  row 8: channels is 240, not among 180, 184, 188, ..., 224",
     ]
-    assert Plan.from_json(succeed("search", "plan", "paper")) == PLANS["paper"]
+    assert SearchPlan.from_json(succeed("search", "plan", "paper")) == PLANS["paper"]
 
 
 REFUSED = {
@@ -161,7 +171,7 @@ def test_folders_it_refuses(searched: Path, table: Path, tmp_path: Path) -> None
     ended = run("search", "run", "--plan", "tiny", "--table", table, "--output", searched)
     assert ended.err.endswith("holds a search; continue it with `fbnetv3 search resume`, or give another folder\n")
     assert "holds no search of `fbnetv3 search run`" in run("search", "resume", tmp_path).err
-    assert refusal(lambda: Record.read(tmp_path)).endswith("start one with it")
+    assert refusal(lambda: SearchResult.read(tmp_path)).endswith("start one with it")
 
 
 def test_evolve_needs_all_rounds(table: Path, tmp_path: Path) -> None:
@@ -189,7 +199,7 @@ def test_a_recording_that_was_moved(table: Path, tmp_path: Path) -> None:
     assert said.err.startswith(f"error: {place}: no such file")
     assert "say where it lies now (--data, --subset, --table, --latency)" in said.err
     assert run(*resume, "--table", moved).code == 0
-    assert Record.read(folder).origin["table"] == str(moved)
+    assert SearchResult.read(folder).origin["table"] == str(moved)
     assert run(*resume).code == 0
     other = Recording.load(moved)
     Recording(other.space, other.codes[:50], other.curves[:50], {k: v[:50] for k, v in other.statistics.items()}).save(

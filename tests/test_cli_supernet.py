@@ -13,7 +13,7 @@ from fbnetv3_zoo.arch import Activation, Arch, Conv, InvertedResidual, PoolingHe
 from fbnetv3_zoo.arch.cost import cost_of, tabulate
 from fbnetv3_zoo.arch.latency import LatencyTable, distinct_blocks
 from fbnetv3_zoo.cli.common import program
-from fbnetv3_zoo.search import DMASKING_PLANS, DNAS_PLANS, LAYER_SPACES, SupernetPlan, SupernetRecord
+from fbnetv3_zoo.search import DMASKING_PLANS, DNAS_PLANS, LAYER_SPACES, SupernetPlan, SupernetResult
 from fbnetv3_zoo.search.supernet.latency_keys import layer_blocks
 from fbnetv3_zoo.search.supernet.space import Layer, LayerSpace, fixed
 
@@ -59,7 +59,7 @@ def test_its_network_is_a_file_for_the_other_commands(searched: tuple[Path, str]
     folder, told = searched
     path = folder / "minute-macs-130k.arch.json"
     arch = Arch.from_json(path.read_bytes())
-    record = SupernetRecord.read(folder)
+    record = SupernetResult.read(folder)
     assert record.arch == arch
     assert cost_of(arch).macs == record.found.cost <= 130_000
     assert f"minute-macs-130k: {record.found.cost:,.6g} macs (target macs<=130k)" in told
@@ -71,7 +71,7 @@ def test_its_network_is_a_file_for_the_other_commands(searched: tuple[Path, str]
 def test_its_plan_is_a_file_to_search_again(searched: tuple[Path, str], tmp_path: Path) -> None:
     folder, _ = searched
     told = json.loads(printed("dmasking", "--plan", folder / "plan.json", "--output", tmp_path, "--json"))
-    record = SupernetRecord.read(folder)
+    record = SupernetResult.read(folder)
     assert tuple(told["found"]["code"]) == record.found.code
     assert told["found"]["cost"] == record.found.cost
     assert told["found"]["values"] == MINUTE.values(record.found.code)

@@ -21,7 +21,7 @@ from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.classify import Classifier
 from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.training.data import find_dataset
-from fbnetv3_zoo.weights.cache import Store
+from fbnetv3_zoo.weights.cache import WeightsCache
 from fbnetv3_zoo.weights.card import record_card
 from fbnetv3_zoo.weights.convert import from_official
 from fbnetv3_zoo.weights.registry import RECORDS
@@ -233,7 +233,7 @@ def test_classify_and_export(cache: Path, photos: Path, tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     image = photos / "dark" / "0.png"
     (answer,) = json.loads(succeed("classify", image, "--model", "fbnetv2_f1", "--pretrained", "--json"))
-    model = create("fbnetv2_f1", pretrained=True, store=Store(folder=cache, offline=True)).eval()
+    model = create("fbnetv2_f1", pretrained=True, store=WeightsCache(folder=cache, offline=True)).eval()
     ((first, *_),) = Classifier.of(model)([Image.open(image)])
     assert answer["predictions"][0] == {"name": first.name, "probability": pytest.approx(first.probability)}
     assert first.name in (RECORDS[NAME].class_names or ())

@@ -19,7 +19,7 @@ from fbnetv3_zoo.images.limits import MAX_PIXELS
 from fbnetv3_zoo.training.data import IMAGE_SUFFIXES, SPLITS, Dataset, Example, Examples, digits, find_dataset
 from fbnetv3_zoo.training.data.cifar import LAYOUTS
 from fbnetv3_zoo.training.data.dataset import Names, keys_of, labels_of, take
-from fbnetv3_zoo.training.data.image_files import FileReader, FolderOrigin
+from fbnetv3_zoo.training.data.image_files import FileReader, FolderSource
 from fbnetv3_zoo.training.data.splits import COMPANIONS, SPELLINGS
 
 
@@ -118,7 +118,7 @@ def test_a_least_size_is_no_matter_to_digits(numbers: Dataset) -> None:
 
 def _listed(count: int) -> Examples:
     keys = Names.of(f"train/n{n // 1300:08d}/n{n // 1300:08d}_{n}.JPEG" for n in range(count))
-    return Examples(keys, (np.arange(count) // 1300).astype(np.int32), np.arange(count), FolderOrigin("/data"))
+    return Examples(keys, (np.arange(count) // 1300).astype(np.int32), np.arange(count), FolderSource("/data"))
 
 
 def test_a_million_examples_take_little_memory() -> None:

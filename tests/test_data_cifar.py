@@ -16,7 +16,7 @@ from hostile import Ops, bombs, call, live, named, push, stop
 from refusals import refusal
 
 from fbnetv3_zoo.training.data import SPLITS, cifar, find_dataset
-from fbnetv3_zoo.training.data.cifar import LAYOUTS, STATISTICS, Layout
+from fbnetv3_zoo.training.data.cifar import LAYOUTS, STATISTICS, CifarLayout
 from fbnetv3_zoo.training.data.safe_pickle import read_plain
 
 BY_FOLDER = {layout.folder: layout for layout in LAYOUTS}
@@ -38,7 +38,7 @@ def _draw(count: int, classes: int, seed: int) -> Part:
     return rng.integers(0, 256, (count, 3072), dtype=np.uint8), [int(label) for label in labels]
 
 
-def parts_of(layout: Layout) -> dict[str, Part]:
+def parts_of(layout: CifarLayout) -> dict[str, Part]:
     share = TRAIN // len(layout.train)
     parts = {name: _draw(share, layout.num_classes, n) for n, name in enumerate(layout.train)}
     return {**parts, layout.test: _draw(TESTS, layout.num_classes, 99)}
@@ -71,7 +71,7 @@ def python3(value: Any) -> bytes:
     return pickle.dumps(value, 2)
 
 
-def write(place: Path, layout: Layout, dumps: Any = python2) -> Path:
+def write(place: Path, layout: CifarLayout, dumps: Any = python2) -> Path:
     """The files of ``layout`` in the folder ``place``."""
     place.mkdir(parents=True)
     names = [f"class {n}" for n in range(layout.num_classes)]

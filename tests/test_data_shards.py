@@ -20,7 +20,7 @@ from refusals import refusal
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.training.data import SPLITS, Dataset, Examples, find_dataset, shards
 from fbnetv3_zoo.training.data.shards import OpenFiles
-from fbnetv3_zoo.training.data.tars import Faults, samples_in
+from fbnetv3_zoo.training.data.tars import SampleFaults, samples_in
 
 KINDS = {"jpg": "JPEG", "jpeg": "JPEG", "png": "PNG", "ppm": "PPM", "webp": "WEBP"}
 
@@ -184,7 +184,7 @@ def test_the_index_forgets_headers(tmp_path: Path) -> None:
     path = tar(tmp_path / "x.tar", many)
     tracemalloc.start()
     try:
-        assert sum(1 for _ in samples_in(tmp_path, path.name, None, Faults(tmp_path))) == 3000
+        assert sum(1 for _ in samples_in(tmp_path, path.name, None, SampleFaults(tmp_path))) == 3000
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

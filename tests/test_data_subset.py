@@ -24,7 +24,7 @@ from fbnetv3_zoo.training.data import (
     load_subset,
 )
 from fbnetv3_zoo.training.data.dataset import Examples, Names
-from fbnetv3_zoo.training.data.image_files import FileReader, FolderOrigin
+from fbnetv3_zoo.training.data.image_files import FileReader, FolderSource
 
 
 def data_of(counts: Sequence[int], *, validation: int = 2) -> Dataset:
@@ -33,7 +33,7 @@ def data_of(counts: Sequence[int], *, validation: int = 2) -> Dataset:
     def examples(split: str, counts: Sequence[int]) -> Examples:
         labels = np.repeat(np.arange(len(counts)), counts).astype(np.int32)
         keys = Names.of(f"{split}/c{label}/{n}.jpg" for n, label in enumerate(labels))
-        return Examples(keys, labels, np.arange(len(labels)), FolderOrigin("/data"))
+        return Examples(keys, labels, np.arange(len(labels)), FolderSource("/data"))
 
     names = tuple(f"c{n}" for n in range(len(counts)))
     splits = {

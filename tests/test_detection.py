@@ -12,7 +12,14 @@ from torchvision.models.detection import FasterRCNN
 
 from fbnetv3_zoo import create
 from fbnetv3_zoo.arch import Activation, Arch, InvertedResidual, PoolingHead, SqueezeExcite
-from fbnetv3_zoo.detection import DETECTORS, Settings, faster_rcnn_c4, faster_rcnn_fpn, load_published, mask_rcnn_fpn
+from fbnetv3_zoo.detection import (
+    DETECTORS,
+    RCNNSettings,
+    faster_rcnn_c4,
+    faster_rcnn_fpn,
+    load_published,
+    mask_rcnn_fpn,
+)
 from fbnetv3_zoo.detection import split as split_
 from fbnetv3_zoo.detection.models.d2go_checkpoint import published_names
 from fbnetv3_zoo.detection.models.modules import BoxHead, RegionHead, Trunk, take_weights
@@ -29,7 +36,7 @@ PARAMETERS = {
     "fbnetv3_f_detector": (2_528_448, 1_880_315, 11_204_304, 109_473, 15_722_540),
     "fbnetv3_g_detector": (3_093_600, 2_273_515, 15_208_912, 115_889, 20_691_916),
 }
-SMALL = Settings(min_size=64, max_size=128, anchor_sizes=(16, 32), proposals=20, proposals_in_training=50)
+SMALL = RCNNSettings(min_size=64, max_size=128, anchor_sizes=(16, 32), proposals=20, proposals_in_training=50)
 TARGET = {"boxes": torch.tensor([[4.0, 6.0, 40.0, 50.0]]), "labels": torch.tensor([2])}
 
 
@@ -126,7 +133,7 @@ def test_a_public_checkpoint_loads_strictly(name: str, tmp_path: Path) -> None:
 
 def test_anchors_of_both_libraries_in_one_order() -> None:
     """The anchor that a row of the RPN's layers is for has the size and shape that the public layout gives it."""
-    settings = Settings()
+    settings = RCNNSettings()
     model = faster_rcnn_c4("fbnetv3_a_detector", num_classes=1)
     cell = model.rpn.anchor_generator.cell_anchors[0]
     width, height = cell[:, 2] - cell[:, 0], cell[:, 3] - cell[:, 1]
@@ -254,14 +261,14 @@ def test_wrong_calls() -> None:
     assert refusal(lambda: Trunk(arch.blocks[:7], (16,))) == (
         "stage 3, block 0 pads 5 x 5 by 1; a backbone needs arch.with_symmetric_padding()"
     )
-    assert refusal(lambda: Settings(anchor_sizes=())) == (
+    assert refusal(lambda: RCNNSettings(anchor_sizes=())) == (
         "Settings: give at least one of anchor_sizes and one of aspect_ratios, and at most 100"
     )
 
 
 def test_strides_do_not_depend_on_the_first_image() -> None:
     """A map of 2 rows for 21 pixels, padded to 32, is taken by torchvision for one of stride 8."""
-    settings = Settings(min_size=160, max_size=160)
+    settings = RCNNSettings(min_size=160, max_size=160)
     model = faster_rcnn_c4(ARCHS["fbnetv3_a"].scaled(width=0.25, depth=0.25), num_classes=2, settings=settings).eval()
     with torch.inference_mode():
         model([torch.rand(3, 40, 300)])

@@ -18,11 +18,11 @@ from refusals import refusal
 from test_detection_training import RECIPE, SETTINGS, SPEC
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from fbnetv3_zoo.detection.data.coco import CocoData, Sample, open_image, read_coco
+from fbnetv3_zoo.detection.data.coco import AnnotatedImage, CocoData, open_image, read_coco
 from fbnetv3_zoo.detection.data.fitting import scaled_size, to_judge_by, to_train_on
 from fbnetv3_zoo.detection.data.json_entries import LARGEST_FILE
 from fbnetv3_zoo.detection.training.evaluate import Detections, average_precision
-from fbnetv3_zoo.detection.training.train import DetectionEpoch, DetectionObserver, train_detector
+from fbnetv3_zoo.detection.training.train import DetectionCallback, DetectionEpoch, train_detector
 from fbnetv3_zoo.recipes import Augmentation
 
 WIDTH, HEIGHT = 96, 64
@@ -321,7 +321,7 @@ def test_nothing_to_find_is_refused_before_anything_is_done(tmp_path: Path) -> N
 # --- training ---
 
 
-class Epochs(DetectionObserver):
+class Epochs(DetectionCallback):
     def __init__(self) -> None:
         self.epochs: list[DetectionEpoch] = []
 
@@ -329,7 +329,7 @@ class Epochs(DetectionObserver):
         self.epochs.append(epoch)
 
 
-def cut_short(sample: Sample) -> None:
+def cut_short(sample: AnnotatedImage) -> None:
     """Damage the pixels; header and end of the file stay."""
     data = bytearray(sample.path.read_bytes())
     data[len(data) // 3 : len(data) // 2] = bytes(len(data) // 2 - len(data) // 3)

@@ -27,9 +27,9 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.ops import batched_nms
 
 from fbnetv3_zoo.arch import Activation, Arch, Conv, InvertedResidual, PoolingHead, SqueezeExcite
-from fbnetv3_zoo.detection import Settings, mask_rcnn_fpn
+from fbnetv3_zoo.detection import RCNNSettings, mask_rcnn_fpn
 from fbnetv3_zoo.detection.models.modules import freeze_norms
-from fbnetv3_zoo.detection.models.serialization import DetectorSpec, Kind, load_detector, save_detector
+from fbnetv3_zoo.detection.models.serialization import DetectorKind, DetectorSpec, load_detector, save_detector
 from fbnetv3_zoo.detection.onnx import export as to_onnx
 from fbnetv3_zoo.detection.onnx.export import DetectorExportReport, PartReport, export_detector, export_parts
 from fbnetv3_zoo.detection.onnx.traceable import TRANSLATIONS, _Candidates
@@ -38,8 +38,10 @@ from fbnetv3_zoo.models.blocks import InvertedResidualBlock
 from fbnetv3_zoo.utils.serialization import from_json
 
 NAMES = ("disc", "square", "drie hoeken △")
-SMALL = Settings(min_size=96, max_size=160, anchor_sizes=(16, 32), proposals=30, score_threshold=0.2)
-PUBLISHED = Settings(min_size=96, max_size=160, anchor_sizes=(16, 24, 32, 48, 64), proposals=50, score_threshold=0.1)
+SMALL = RCNNSettings(min_size=96, max_size=160, anchor_sizes=(16, 32), proposals=30, score_threshold=0.2)
+PUBLISHED = RCNNSettings(
+    min_size=96, max_size=160, anchor_sizes=(16, 24, 32, 48, 64), proposals=50, score_threshold=0.1
+)
 BOXES = torch.tensor([[0.0, 0.0, 30.0, 20.0], [20.5, 11.0, 90.0, 80.0], [4.0, 4.0, 150.0, 95.0]])
 SIZES = ((20, 30), (33, 200), (700, 520), (173, 255))  # scaled in single precision, the last would gain a pixel
 
@@ -132,7 +134,7 @@ SPECS = {
         NAMES, arch=narrow(), settings=SMALL, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6), weights="facebook/tiny_in1k",
         licence="CC-BY-NC-4.0",
     ),
-    "fpn": DetectorSpec(NAMES, arch=narrow(), kind=Kind.FPN, settings=SMALL),
+    "fpn": DetectorSpec(NAMES, arch=narrow(), kind=DetectorKind.FPN, settings=SMALL),
     "published": DetectorSpec((*NAMES, "star"), published="fbnetv3_a_detector", settings=PUBLISHED),
 }  # fmt: skip
 

@@ -20,10 +20,10 @@ from safetensors.torch import load_file, save_file
 from waiting import PATIENCE
 
 import fbnetv3_zoo
-from fbnetv3_zoo.detection import Settings
+from fbnetv3_zoo.detection import RCNNSettings
 from fbnetv3_zoo.detection.data.coco import CocoData, read_coco
-from fbnetv3_zoo.detection.models.serialization import FORMAT, DetectorSpec, Kind, load_detector, save_detector
-from fbnetv3_zoo.detection.training.train import DetectionObserver, DetectionRun, detect, read_pixels, train_detector
+from fbnetv3_zoo.detection.models.serialization import FORMAT, DetectorKind, DetectorSpec, load_detector, save_detector
+from fbnetv3_zoo.detection.training.train import DetectionCallback, DetectionRun, detect, read_pixels, train_detector
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.recipes import SGD, Augmentation, CosineDecay, Recipe
 from fbnetv3_zoo.training import Execution
@@ -31,7 +31,7 @@ from fbnetv3_zoo.utils.serialization import to_json
 from fbnetv3_zoo.zoo import ARCHS
 
 ARCH = ARCHS["fbnetv3_a"].scaled(width=0.25, depth=0.25)
-SETTINGS = Settings(
+SETTINGS = RCNNSettings(
     min_size=64, max_size=64, anchor_sizes=(12, 18), aspect_ratios=(1.0,), proposals=20, proposals_in_training=50,
     regions_in_training=16,
 )  # fmt: skip
@@ -66,7 +66,7 @@ def test_the_loss_falls_and_every_epoch_is_told(run: DetectionRun) -> None:
     assert {path.name for path in run.folder.iterdir()} >= {"checkpoints", "metrics.jsonl", "model.safetensors"}
 
 
-class Stop(DetectionObserver):
+class Stop(DetectionCallback):
     def on_step(self, epoch: int, step: int, steps: int, loss: float) -> None:
         if (epoch, step) == (2, 3):
             raise KeyboardInterrupt
@@ -84,9 +84,9 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(run: DetectionRun, data:
 KILLED = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
-from test_detection_training import RECIPE, SPEC, DetectionObserver, Execution, read_coco, train_detector
+from test_detection_training import RECIPE, SPEC, DetectionCallback, Execution, read_coco, train_detector
 
-class Kill(DetectionObserver):
+class Kill(DetectionCallback):
     def on_step(self, epoch, step, steps, loss):
         if (epoch, step) == (2, 2):
             os.kill(os.getpid(), signal.SIGKILL)
@@ -228,8 +228,8 @@ def test_damaged_files_are_refused(run: DetectionRun, tmp_path: Path) -> None:
         save_detector(model, spec, "model.pt")
 
 
-@pytest.mark.parametrize("kind", [Kind.C4, Kind.FPN])
-def test_what_is_saved_loads_and_answers(kind: Kind, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [DetectorKind.C4, DetectorKind.FPN])
+def test_what_is_saved_loads_and_answers(kind: DetectorKind, tmp_path: Path) -> None:
     """Compiled, wrapped, with frozen norms, of half precision: the file gives the plain detector."""
     source, spec = fbnetv3_zoo.create(ARCH), replace(SPEC, kind=kind, settings=replace(SETTINGS, score_threshold=0.0))
     model = spec.build(source=source, freeze_at=2, fixed_norms=True).eval()
@@ -254,19 +254,19 @@ def test_what_is_saved_loads_and_answers(kind: Kind, tmp_path: Path) -> None:
     [
         (
             {"anchor_sizes": (32, -1)},
-            "Settings.anchor_sizes[1] is -1; it must be a number at least 0.01 and at most 10000",
+            "RCNNSettings.anchor_sizes[1] is -1; it must be a number at least 0.01 and at most 10000",
         ),
         ({"anchor_sizes": (32,) * 101}, "give at least one of anchor_sizes and one of aspect_ratios, and at most 100"),
-        ({"aspect_ratios": (math.nan,)}, "Settings.aspect_ratios[0] is nan; it must be a number at least 0.01"),
-        ({"aspect_ratios": ("1",)}, "Settings.aspect_ratios[0] is '1'; it must be a number at least 0.01"),
-        ({"score_threshold": 2.0}, "Settings.score_threshold is 2.0; it must be a number at least 0 and at most 1"),
-        ({"max_size": 10**9}, "Settings.max_size is 1000000000; it must be a whole number of at most 10000"),
-        ({"pooled": True}, "Settings.pooled is True; it must be a whole number of at least 1"),
+        ({"aspect_ratios": (math.nan,)}, "RCNNSettings.aspect_ratios[0] is nan; it must be a number at least 0.01"),
+        ({"aspect_ratios": ("1",)}, "RCNNSettings.aspect_ratios[0] is '1'; it must be a number at least 0.01"),
+        ({"score_threshold": 2.0}, "RCNNSettings.score_threshold is 2.0; it must be a number at least 0 and at most 1"),
+        ({"max_size": 10**9}, "RCNNSettings.max_size is 1000000000; it must be a whole number of at most 10000"),
+        ({"pooled": True}, "RCNNSettings.pooled is True; it must be a whole number of at least 1"),
     ],
 )
 def test_settings_are_checked(fields: dict[str, object], complaint: str) -> None:
     with pytest.raises(ZooError) as caught:
-        Settings(**fields)  # type: ignore[arg-type]
+        RCNNSettings(**fields)  # type: ignore[arg-type]
     assert complaint in str(caught.value)
 
 
@@ -285,4 +285,7 @@ def test_a_description_is_checked() -> None:
         DetectorSpec(("a",), published="fbnetv3_b")
     with pytest.raises(ZooError, match="name at least one kind of object"):
         DetectorSpec((), arch=ARCH)
-    assert DetectorSpec(("a",), arch=ARCH, kind=Kind.FPN).build().roi_heads.box_predictor.cls_score.out_features == 2
+    assert (
+        DetectorSpec(("a",), arch=ARCH, kind=DetectorKind.FPN).build().roi_heads.box_predictor.cls_score.out_features
+        == 2
+    )

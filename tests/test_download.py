@@ -24,10 +24,10 @@ from safetensors.torch import save as to_bytes
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.weights import download as module
-from fbnetv3_zoo.weights.cache import Store
+from fbnetv3_zoo.weights.cache import WeightsCache
 from fbnetv3_zoo.weights.download import download
 from fbnetv3_zoo.weights.fetch import fetch
-from fbnetv3_zoo.weights.registry import Record
+from fbnetv3_zoo.weights.registry import WeightsEntry
 
 SIZE, CUT, LOST = 999_424, 300_000, 8192  # LOST: what an attempt may throw away when it is cut
 CONTENT, OTHER = (random.Random(seed).randbytes(SIZE) for seed in (0, 1))
@@ -284,14 +284,14 @@ def weights(tiny_arch: Arch) -> bytes:
 
 
 @pytest.fixture
-def published(server: FaultyServer, tiny_arch: Arch, weights: bytes) -> Record:
+def published(server: FaultyServer, tiny_arch: Arch, weights: bytes) -> WeightsEntry:
     """A record of weights that the server has."""
     server.files[NET] = File(weights)
     return record_of(tiny_arch, server.address(NET))
 
 
-def store_in(folder: Path, *, attempts: int = 2) -> Store:
-    return Store(folder, timeout=60.0, attempts=attempts, pause=0.001)
+def store_in(folder: Path, *, attempts: int = 2) -> WeightsCache:
+    return WeightsCache(folder, timeout=60.0, attempts=attempts, pause=0.001)
 
 
 def entries(folder: Path) -> list[str]:
@@ -300,13 +300,13 @@ def entries(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in files)
 
 
-def refused_fetch(record: Record, store: Store) -> str:
+def refused_fetch(record: WeightsEntry, store: WeightsCache) -> str:
     with pytest.raises(ZooError) as caught:
         fetch(record, store)
     return str(caught.value)
 
 
-def by_hand(record: Record, folder: Path, digest: str = "no digest is published") -> str:
+def by_hand(record: WeightsEntry, folder: Path, digest: str = "no digest is published") -> str:
     source = record.sources[0]
     return f"get {source.address} elsewhere ({digest}) and put it at {folder / record.name / source.file_name}"
 
@@ -326,7 +326,7 @@ def by_hand(record: Record, folder: Path, digest: str = "no digest is published"
     ],
 )
 def test_a_failed_fetch_leaves_nothing(
-    server: FaultyServer, published: Record, tmp_path: Path, fault: Fault, text: str | None, requests: int
+    server: FaultyServer, published: WeightsEntry, tmp_path: Path, fault: Fault, text: str | None, requests: int
 ) -> None:
     server.faults = [fault] * 50
     found = refused_fetch(published, store_in(tmp_path / "cache"))
@@ -346,17 +346,17 @@ def test_a_failed_fetch_leaves_nothing(
 @pytest.mark.parametrize(
     "fault", [Fault(cut=20_000), Fault(cut=20_000, ending="reset"), Fault(503), Fault(length_error=9)]
 )
-def test_a_fetch_survives(server: FaultyServer, published: Record, tmp_path: Path, fault: Fault) -> None:
+def test_a_fetch_survives(server: FaultyServer, published: WeightsEntry, tmp_path: Path, fault: Fault) -> None:
     server.faults = [fault]
     kept = fetch(published, store_in(tmp_path, attempts=3))
     assert entries(tmp_path) == [kept.path.name, "weights.lock.json"]
 
 
-def test_a_short_length_is_found_by_the_digest(server: FaultyServer, published: Record, tmp_path: Path) -> None:
+def test_a_short_length_is_found_by_the_digest(server: FaultyServer, published: WeightsEntry, tmp_path: Path) -> None:
     fetch(published, store_in(tmp_path / "first"))
     os.rename(tmp_path / "first" / "weights.lock.json", tmp_path / "weights.lock.json")
     server.faults = [Fault(length_error=-1000)]
-    store = Store(tmp_path / "cache", lock=tmp_path / "weights.lock.json")
+    store = WeightsCache(tmp_path / "cache", lock=tmp_path / "weights.lock.json")
     digest = sha256(server.files[NET].content).hexdigest()
     other = sha256(server.files[NET].content[:-1000]).hexdigest()
     assert refused_fetch(published, store) == (
@@ -366,12 +366,16 @@ def test_a_short_length_is_found_by_the_digest(server: FaultyServer, published: 
     assert entries(store.folder) == []
 
 
-def test_an_address_with_a_query(server: FaultyServer, published: Record, tiny_arch: Arch, tmp_path: Path) -> None:
+def test_an_address_with_a_query(
+    server: FaultyServer, published: WeightsEntry, tiny_arch: Arch, tmp_path: Path
+) -> None:
     record = record_of(tiny_arch, f"{server.address(NET)}?download=true")
     assert fetch(record, store_in(tmp_path)).path.is_file()
 
 
-def test_the_next_source_is_asked(server: FaultyServer, published: Record, tiny_arch: Arch, tmp_path: Path) -> None:
+def test_the_next_source_is_asked(
+    server: FaultyServer, published: WeightsEntry, tiny_arch: Arch, tmp_path: Path
+) -> None:
     record = record_of(tiny_arch, server.address("/gone.safetensors"), server.address(NET))
     assert fetch(record, store_in(tmp_path)).path.is_file()
     gone = record_of(tiny_arch, server.address("/gone.safetensors"), server.address("/lost.safetensors"))
@@ -383,7 +387,13 @@ def test_the_next_source_is_asked(server: FaultyServer, published: Record, tiny_
 
 @pytest.mark.parametrize(("kilobytes", "half"), [(32, False), (40, True)], ids=["downloading", "keeping"])
 def test_a_full_disk(
-    server: FaultyServer, published: Record, tiny_arch: Arch, weights: bytes, tmp_path: Path, kilobytes: int, half: bool
+    server: FaultyServer,
+    published: WeightsEntry,
+    tiny_arch: Arch,
+    weights: bytes,
+    tmp_path: Path,
+    kilobytes: int,
+    half: bool,
 ) -> None:
     if half:  # what is kept takes twice the room
         tensors = {name: tensor.half() for name, tensor in from_bytes(weights).items() if tensor.is_floating_point()}
@@ -403,7 +413,7 @@ def test_a_full_disk(
     assert fetch(record, store).path.is_file()
 
 
-def test_a_read_only_cache(server: FaultyServer, published: Record) -> None:
+def test_a_read_only_cache(server: FaultyServer, published: WeightsEntry) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder, store = Path(name), store_in(Path(name))
         kept = fetch(published, store)
@@ -425,7 +435,7 @@ def test_a_read_only_cache(server: FaultyServer, published: Record) -> None:
         folder.chmod(0o755)
 
 
-def test_a_cache_that_is_a_file(server: FaultyServer, published: Record, tmp_path: Path) -> None:
+def test_a_cache_that_is_a_file(server: FaultyServer, published: WeightsEntry, tmp_path: Path) -> None:
     (tmp_path / "cache").touch()
     for folder in (tmp_path / "cache", tmp_path / "cache" / "below"):
         remedy = "set FBNETV3_ZOO_CACHE to another folder"
@@ -434,5 +444,5 @@ def test_a_cache_that_is_a_file(server: FaultyServer, published: Record, tmp_pat
     assert not server.seen
 
 
-def test_a_cache_in_a_folder_that_is_not_there(published: Record, tmp_path: Path) -> None:
+def test_a_cache_in_a_folder_that_is_not_there(published: WeightsEntry, tmp_path: Path) -> None:
     assert fetch(published, store_in(tmp_path / "a" / "b" / "c")).path.parent == tmp_path / "a" / "b" / "c"

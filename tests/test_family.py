@@ -20,7 +20,7 @@ from fbnetv3_zoo import training
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.arch.cost import cost_of
 from fbnetv3_zoo.recipes import RECIPES, SGD, Recipe
-from fbnetv3_zoo.training import Execution, Observer, Precision, train
+from fbnetv3_zoo.training import Callback, Execution, Precision, train
 from fbnetv3_zoo.training import distill as family
 from fbnetv3_zoo.training.data import choose_subset, digits
 from fbnetv3_zoo.training.distill import Member, distil
@@ -56,7 +56,7 @@ def test_the_largest_first_then_all_from_it(
 ) -> None:
     calls, data, names = _trained(monkeypatch), few_digits(), [arch.name for arch in archs]
     members = [Member(arch, replace(RECIPE, seed=n)) for n, arch in enumerate(archs)]
-    execution, observer, begun = Execution(keep_checkpoints=7), Observer(), list[str]()
+    execution, observer, begun = Execution(keep_checkpoints=7), Callback(), list[str]()
     made = distil(
         members, data, str(tmp_path), resume=True, execution=execution, observers=[observer], begins=begun.append
     )

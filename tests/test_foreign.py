@@ -39,7 +39,7 @@ from fbnetv3_zoo.factory import create
 from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.weights import torch_checkpoint as foreign
 from fbnetv3_zoo.weights import unpickle
-from fbnetv3_zoo.weights.cache import Store
+from fbnetv3_zoo.weights.cache import WeightsCache
 from fbnetv3_zoo.weights.convert import _AVERAGED, _PLAIN, convert, find_layout, from_own, unwrap
 from fbnetv3_zoo.weights.torch_checkpoint import parse_any, read_any
 
@@ -171,7 +171,7 @@ def test_a_checkpoint_that_timms_saver_wrote(tiny_arch: Arch, tmp_path: Path) ->
 @pytest.mark.parametrize("file", ["a.pt", "a.bin", "a.CKPT"])
 def test_endings_do_not_matter(tiny_arch: Arch, state: dict[str, Tensor], tmp_path: Path, file: str) -> None:
     torch.save(state, tmp_path / file, _use_new_zipfile_serialization=file != "a.bin")
-    model = create(tiny_arch, pretrained=tmp_path / file, store=Store(tmp_path / "store"))
+    model = create(tiny_arch, pretrained=tmp_path / file, store=WeightsCache(tmp_path / "store"))
     assert _same(_state(model), state)
 
 
@@ -280,7 +280,7 @@ def test_half_precision_in_a_checkpoint_and_tensors_of_any_memory(
     torch.save(OrderedDict(given), tmp_path / "a.pth")
     tensors, _ = read_any(tmp_path / "a.pth")
     assert _same(tensors, state)
-    model = create(tiny_arch, pretrained=tmp_path / "a.pth", store=Store(tmp_path / "store"))
+    model = create(tiny_arch, pretrained=tmp_path / "a.pth", store=WeightsCache(tmp_path / "store"))
     assert _same(
         _state(model), {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
     )

@@ -19,9 +19,9 @@ from runs import PLAIN
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.preprocess import Preprocess
 from fbnetv3_zoo.recipes import Augmentation
-from fbnetv3_zoo.training import Dataset, Execution, Observer, OnBadImage, find_dataset, train
+from fbnetv3_zoo.training import Callback, Dataset, Execution, OnBadImage, find_dataset, train
 from fbnetv3_zoo.training.data.image_files import FileReader
-from fbnetv3_zoo.training.data.image_headers import Remembered, Unusable, check_images, in_one_line, look_at
+from fbnetv3_zoo.training.data.image_headers import HeaderCache, Unusable, check_images, in_one_line, look_at
 from fbnetv3_zoo.weights.serialization import load
 
 RECIPE = replace(PLAIN, epochs=2, batch_size=8)
@@ -100,7 +100,7 @@ def test_what_is_sound_is_remembered_until_it_changes(photos: Path, monkeypatch:
 def test_a_damaged_memory_is_made_anew(content: bytes | None, photos: Path) -> None:
     readers = [FileReader(str(photos), f"val/cat/{n}.png") for n in range(4)]
     assert [*look_at(readers, photos)] == [(40, 40)] * 4
-    memory = Remembered(photos).file
+    memory = HeaderCache(photos).file
     if content is None:
         np.save(memory, np.ones((3, 2), np.uint64))
     else:
@@ -156,7 +156,7 @@ def test_lines_name_five_and_count_the_others() -> None:
 # --- in a run ---
 
 
-class Looking(Observer):
+class Looking(Callback):
     """Keeps what it is told of the look at the images."""
 
     def __init__(self) -> None:

@@ -29,7 +29,7 @@ from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.preprocess import Preprocess
 from fbnetv3_zoo.weights import pretrained
 from fbnetv3_zoo.weights import registry as records
-from fbnetv3_zoo.weights.cache import Store, sha256_of
+from fbnetv3_zoo.weights.cache import WeightsCache, sha256_of
 from fbnetv3_zoo.weights.convert import from_official, from_timm
 from fbnetv3_zoo.weights.pretrained import find_weights
 from fbnetv3_zoo.weights.registry import RECORDS, timm_form
@@ -54,7 +54,7 @@ class Site:
 
     folder: Path
     address: str
-    store: Store
+    store: WeightsCache
 
     def publish(self, name: str, file: str, content: object) -> Path:
         path = self.folder / name / file
@@ -71,11 +71,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with running(http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)) as server:
         address = f"http://127.0.0.1:{server.server_port}"
         kept = tmp_path_factory.mktemp("kept")
-        yield Site(folder, address, Store(kept, offline=False, mirror=address, lock=kept / "lock.json", pause=0.0))
+        yield Site(
+            folder, address, WeightsCache(kept, offline=False, mirror=address, lock=kept / "lock.json", pause=0.0)
+        )
 
 
 @pytest.fixture(scope="module")
-def store(site: Site) -> Store:
+def store(site: Site) -> WeightsCache:
     """A store that has the official weights of NETWORK and may ask nobody any more."""
     site.publish(f"{NETWORK}.fb_in1k", "model.pth", official_checkpoint(NETWORK))
     create(NETWORK, pretrained=True, store=site.store)
@@ -119,12 +121,12 @@ def test_without_an_average_the_raw_weights_are_taken(tmp_path: Path) -> None:
     raw = official_checkpoint(NETWORK) | {"model_ema": None}
     (tmp_path / f"{NETWORK}.fb_in1k").mkdir()
     torch.save(raw, tmp_path / f"{NETWORK}.fb_in1k" / "model.pth")
-    model = create(NETWORK, pretrained=True, store=Store(tmp_path / "kept", mirror=str(tmp_path)))
+    model = create(NETWORK, pretrained=True, store=WeightsCache(tmp_path / "kept", mirror=str(tmp_path)))
     expected = from_official(ARCHS[NETWORK], official_state_dict(NETWORK, "raw:"))
     assert all(torch.equal(value, expected[key]) for key, value in model.state_dict().items())
 
 
-def test_kept_weights_need_nobody(store: Store) -> None:
+def test_kept_weights_need_nobody(store: WeightsCache) -> None:
     for place in (True, "fb_in1k", f"{NETWORK}.fb_in1k"):
         for name in (NETWORK, f"{NETWORK}.fb_in1k"):
             model = create(name, pretrained=place, store=store).eval()
@@ -211,13 +213,13 @@ def test_timms_files_give_timms_logits(theirs: tuple[str, nn.Module], file: str,
     else:
         torch.save(net.state_dict(), path, _use_new_zipfile_serialization=file == "a.pth")
     for model_name in (name, f"{name}.ra2_in1k"):
-        model = create(model_name, pretrained=path, store=Store(tmp_path / "kept"))
+        model = create(model_name, pretrained=path, store=WeightsCache(tmp_path / "kept"))
         assert _difference(model, net) < 1e-5
         assert model.arch.stages == record.arch.stages
-    assert _difference(create(record.arch, pretrained=path, store=Store(tmp_path / "kept")), net) < 1e-5
+    assert _difference(create(record.arch, pretrained=path, store=WeightsCache(tmp_path / "kept")), net) < 1e-5
     text = f"{path}: holds another form of {name}; create({name!r}, ...) takes the file's own, or load() the file alone"
     value = ARCHS[name]
-    refused = refusal(lambda: create(value, pretrained=path, store=Store(tmp_path / "kept")))
+    refused = refusal(lambda: create(value, pretrained=path, store=WeightsCache(tmp_path / "kept")))
     assert refused.partition(": ")[2] == text.partition(": ")[2]
 
 
@@ -269,7 +271,7 @@ def test_a_file_without_the_published_digits_is_refused(site: Site, tmp_path: Pa
 # Using them.
 
 
-def test_other_classes_are_said_once(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+def test_other_classes_are_said_once(store: WeightsCache, caplog: pytest.LogCaptureFixture) -> None:
     def make(seed: int = 5) -> FBNet:
         generator = torch.Generator().manual_seed(seed)
         return create(NETWORK, pretrained=True, num_classes=7, generator=generator, store=store)
@@ -290,7 +292,7 @@ def test_other_classes_are_said_once(store: Store, caplog: pytest.LogCaptureFixt
 
 @pytest.mark.parametrize("channels", [1, 4])
 @torch.inference_mode()
-def test_other_channels(store: Store, channels: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_other_channels(store: WeightsCache, channels: int, caplog: pytest.LogCaptureFixture) -> None:
     model = create(NETWORK, pretrained=True, in_channels=channels, store=store).eval()
     whole = create(NETWORK, pretrained=True, store=store).eval()
     assert _said(caplog) == [f"{store.kept(f'{NETWORK}.fb_in1k')[0].path}: stem adapted from 3 to {channels} channels"]
@@ -304,7 +306,9 @@ def test_other_channels(store: Store, channels: int, caplog: pytest.LogCaptureFi
     assert model(torch.randn(2, channels, 96, 96)).shape == (2, 1000)
 
 
-def test_a_value_keeps_its_form_and_a_name_takes_the_records(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_value_keeps_its_form_and_a_name_takes_the_records(
+    store: WeightsCache, caplog: pytest.LogCaptureFixture
+) -> None:
     record = RECORDS[f"{NETWORK}.fb_in1k"]
     value = replace(ARCHS[NETWORK].with_symmetric_padding(), name=NETWORK, resolution=96, num_classes=5, in_channels=1)
     model = create(value, pretrained=True, store=store)
@@ -317,7 +321,7 @@ def test_a_value_keeps_its_form_and_a_name_takes_the_records(store: Store, caplo
     assert (named.arch, named.class_names) == (record.arch, record.class_names)
 
 
-def test_training_options_are_taken(store: Store) -> None:
+def test_training_options_are_taken(store: WeightsCache) -> None:
     model = create(NETWORK, pretrained=True, dropout=0.3, stochastic_depth=0.2, store=store)
     assert model.training
     assert model.dropout.p == 0.3
@@ -328,7 +332,7 @@ def test_training_options_are_taken(store: Store) -> None:
 
 
 @torch.inference_mode()
-def test_features_without_the_head(store: Store) -> None:
+def test_features_without_the_head(store: WeightsCache) -> None:
     model = create(NETWORK, pretrained=True, store=store).eval()
     images = golden_input(NETWORK)
     features, maps = model.forward_features(images), model.feature_maps(images)
@@ -337,7 +341,7 @@ def test_features_without_the_head(store: Store) -> None:
     torch.testing.assert_close(model.forward_head(features), expected_logits(NETWORK), atol=1e-5, rtol=0)
 
 
-def test_pretrained_weights_can_be_saved_and_loaded(store: Store, tmp_path: Path) -> None:
+def test_pretrained_weights_can_be_saved_and_loaded(store: WeightsCache, tmp_path: Path) -> None:
     model = create(NETWORK, pretrained=True, store=store)
     save(model, tmp_path / "a.safetensors")
     back = load(tmp_path / "a.safetensors")
@@ -352,7 +356,7 @@ def test_pretrained_weights_can_be_saved_and_loaded(store: Store, tmp_path: Path
         assert again.class_names == model.class_names
 
 
-def test_another_networks_weights_are_refused(store: Store, tmp_path: Path) -> None:
+def test_another_networks_weights_are_refused(store: WeightsCache, tmp_path: Path) -> None:
     kept = store.kept(f"{NETWORK}.fb_in1k")[0].path
     text = f"{kept}: holds {NETWORK}, not fbnet_a; name {NETWORK} instead, or load() the file alone (--model FILE)"
     assert refusal(lambda: create("fbnet_a", pretrained=kept)) == text
@@ -362,7 +366,7 @@ def test_another_networks_weights_are_refused(store: Store, tmp_path: Path) -> N
     assert refusal(lambda: create("fbnet_a", pretrained=tmp_path / "a.safetensors")).startswith(start)
 
 
-def test_a_published_name_for_another_network_is_refused(store: Store) -> None:
+def test_a_published_name_for_another_network_is_refused(store: WeightsCache) -> None:
     value = replace(ARCHS["fbnet_a"], name=NETWORK)
     text = f"holds another form of {NETWORK}; create({NETWORK!r}, ...) takes the file's own, or load() the file alone"
     assert (
@@ -402,7 +406,7 @@ def test_an_address_may_be_pinned(
 def test_a_pin_that_is_none_is_refused(tiny_arch: Arch, tmp_path: Path, pin: str) -> None:
     address = f"http://127.0.0.1:9/a.safetensors#sha256={pin}"
     text = "http://127.0.0.1:9/a.safetensors: no digest follows #sha256=; give 8 to 64 hexadecimal digits"
-    assert refusal(lambda: create(tiny_arch, pretrained=address, store=Store(tmp_path))) == text
+    assert refusal(lambda: create(tiny_arch, pretrained=address, store=WeightsCache(tmp_path))) == text
 
 
 def test_a_pin_after_a_path_is_part_of_it(tiny_arch: Arch, tmp_path: Path) -> None:
@@ -410,7 +414,7 @@ def test_a_pin_after_a_path_is_part_of_it(tiny_arch: Arch, tmp_path: Path) -> No
     for ending in ("pth", "safetensors"):
         place = f"{tmp_path}/a.{ending}#sha256=12345678"
         text = f"{place}: weights are read from .safetensors, .pth, .pt, .bin and .ckpt files only"
-        assert refusal(lambda place=place: create(tiny_arch, pretrained=place, store=Store(tmp_path))) == text
+        assert refusal(lambda place=place: create(tiny_arch, pretrained=place, store=WeightsCache(tmp_path))) == text
 
 
 @pytest.mark.parametrize(
@@ -428,7 +432,9 @@ def test_files_that_are_none_are_refused(tiny_arch: Arch, tmp_path: Path, file: 
         (tmp_path / folder).mkdir()
     (tmp_path / "a.pkl").touch()
     for place in (tmp_path / file, str(tmp_path / file)):
-        refused = refusal(lambda place=place: create(tiny_arch, pretrained=place, store=Store(tmp_path / "kept")))
+        refused = refusal(
+            lambda place=place: create(tiny_arch, pretrained=place, store=WeightsCache(tmp_path / "kept"))
+        )
         assert refused == f"{tmp_path / file}: {text}"
 
 

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.export import export_onnx
-from fbnetv3_zoo.export.quantization.calibration import Range, find_ranges
+from fbnetv3_zoo.export.quantization.calibration import ValueRange, find_ranges
 from fbnetv3_zoo.export.quantization.qdq import (
     Activations,
-    Settings,
+    QDQSettings,
     layers_of,
     logits_of,
     observed,
@@ -91,7 +91,7 @@ def test_steps_of_weights_are_the_exporters(tiny_arch: Arch, tmp_path: Path) -> 
     imitate_int8(rounding, 63)
     network.load_state_dict(plain_state(rounding))
     model = onnx.load(export_onnx(network, tmp_path / "net.onnx", batch_sizes=[2]).path)
-    found = whole_weights(model, Settings(weight_levels=63))
+    found = whole_weights(model, QDQSettings(weight_levels=63))
     floats = {weight.name: numpy_helper.to_array(weight) for weight in model.graph.initializer}
     assert len(found) == sum(isinstance(m, (nn.Conv2d, nn.Linear)) for m in network.modules())
     for layer in layers_of(model):
@@ -122,8 +122,8 @@ def test_maps_are_rounded_as_the_graph_does(low: float, high: float) -> None:
     node = onnx.helper.make_node("Conv", ["x", "w"], ["y"], "conv")
     graph = onnx.helper.make_graph([node], "g", ends[:1], ends[1:], [one])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
-    ranges = {"x": Range(low, high), "y": Range(low, high)}
-    int8 = quantised(model, ranges, whole_weights(model, Settings()), Settings())
+    ranges = {"x": ValueRange(low, high), "y": ValueRange(low, high)}
+    int8 = quantised(model, ranges, whole_weights(model, QDQSettings()), QDQSettings())
     rounding = RoundedMap()
     found = rounding(torch.from_numpy(values))
     step = max(max(high, 0.0) - min(low, 0.0), 1e-9) / 255
@@ -232,7 +232,7 @@ def _int8_accuracy(model: FBNet, levels: int, folder: Path, data: Dataset) -> fl
     """Part of the test images that the static int8 form gets right, each weight rounded to the nearest level."""
     graph = onnx.load(export_onnx(model, folder / "net.onnx", batch_sizes=[2]).path)
     shown = stack(model.preprocess, [example.read() for example in data["train"][::10]])
-    settings = Settings(Activations.UINT8, levels)
+    settings = QDQSettings(Activations.UINT8, levels)
     ranges = find_ranges(graph, shown, observed(graph.graph))
     int8 = quantised(graph, ranges, whole_weights(graph, settings), settings)
     tested: npt.NDArray[np.float32] = stack(model.preprocess, [example.read() for example in data["test"]])

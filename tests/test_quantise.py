@@ -29,11 +29,11 @@ from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.export import export_onnx
 from fbnetv3_zoo.export.onnx.passes import attribute
 from fbnetv3_zoo.export.quantization import gptq as rounding
-from fbnetv3_zoo.export.quantization.calibration import Range, find_ranges, read_calibration
+from fbnetv3_zoo.export.quantization.calibration import ValueRange, find_ranges, read_calibration
 from fbnetv3_zoo.export.quantization.gptq import input_moments, rounded
 from fbnetv3_zoo.export.quantization.qdq import (
     Activations,
-    Settings,
+    QDQSettings,
     layers_of,
     logits_of,
     observed,
@@ -186,7 +186,7 @@ def test_layers_stay_in_float_until_it_agrees(tiny_arch: Arch, tmp_path: Path) -
 def test_a_kept_layer_stays_in_float_in_what_runs(model: onnx.ModelProto, tmp_path: Path) -> None:
     """ONNX Runtime quantises a float layer between int8 maps by itself where it can, one step for all channels."""
     batch = _batch(model)
-    ranges, settings = find_ranges(model, batch, observed(model.graph)), Settings()
+    ranges, settings = find_ranges(model, batch, observed(model.graph)), QDQSettings()
     weights = whole_weights(model, settings)
     convolutions = [layer for layer in layers_of(model) if layer.op_type == "Conv"]
     for kept in (layer for layer in convolutions[1:] if _constants(model)[layer.input[1]].any()):
@@ -230,7 +230,7 @@ def test_gates_saturate_where_floats_do(kind: str, activations: Activations) -> 
         helper.make_node("Flatten", ["d"], ["logits"]),
     ]
     model, images = _chain(*nodes, weights={"one": one}), _ramp()
-    settings = Settings(activations)
+    settings = QDQSettings(activations)
     ranges = find_ranges(model, images, observed(model.graph), clip=False)
     made = quantised(model, ranges, whole_weights(model, settings), settings)
     onnx.checker.check_model(made, full_check=True)
@@ -292,7 +292,7 @@ def test_a_dead_channel_keeps_its_bias(bias: float) -> None:
         helper.make_node("Flatten", ["b"], ["logits"]),
     ]
     model, images = _chain(*nodes, weights=weights), np.linspace(-1, 1, 8 * 9, dtype=np.float32).reshape(8, 1, 3, 3)
-    ranges, settings = find_ranges(model, images, observed(model.graph)), Settings()
+    ranges, settings = find_ranges(model, images, observed(model.graph)), QDQSettings()
     made = quantised(model, ranges, whole_weights(model, settings), settings)
     step = (max(0.75, bias) - min(-0.25, bias)) / 255
     for optimised in (True, False):
@@ -355,7 +355,7 @@ def test_moments_are_those_of_a_layers_inputs(monkeypatch: pytest.MonkeyPatch) -
     np.testing.assert_allclose(found["depthwise"][:, 4, 4] / batches, seen, rtol=1e-4)
 
 
-def _error(values: Floats, found: Range) -> float:
+def _error(values: Floats, found: ValueRange) -> float:
     step = (found.high - found.low) / 255
     zero = np.clip(round(-found.low / step), 0, 255)
     levels = np.clip(np.round(values / step) + zero, 0, 255)
@@ -367,10 +367,12 @@ def test_ranges_cut_off_what_is_rare() -> None:
     model = _chain(helper.make_node("Relu", ["images"], ["logits"]), weights={}, shape="nchw")
     names = ["images", "logits"]
     whole, part = (find_ranges(model, images, names, clip=clip) for clip in (False, True))
-    assert whole["images"] == Range(float(images.min()), float(images.max()))
-    assert whole["logits"] == Range(0.0, float(images.max()))
+    assert whole["images"] == ValueRange(float(images.min()), float(images.max()))
+    assert whole["logits"] == ValueRange(0.0, float(images.max()))
     for name, values in (("images", images), ("logits", np.maximum(images, 0))):
-        best = min(_error(values, Range(whole[name].low * p, whole[name].high * p)) for p in np.linspace(0.3, 1, 71))
+        best = min(
+            _error(values, ValueRange(whole[name].low * p, whole[name].high * p)) for p in np.linspace(0.3, 1, 71)
+        )
         assert _error(values, part[name]) < 1.05 * best
     assert _error(images, part["images"]) < 0.9 * _error(images, whole["images"])
     even = np.random.default_rng(1).uniform(-1, 2, (16, 1, 60, 60)).astype(np.float32)
@@ -381,7 +383,7 @@ def test_ranges_cut_off_what_is_rare() -> None:
 def test_a_map_of_zeros_has_a_range() -> None:
     model = _chain(helper.make_node("Relu", ["images"], ["logits"]), weights={}, shape="nchw")
     images = np.zeros((8, 1, 4, 4), np.float32)
-    assert find_ranges(model, images, ["images", "logits"]) == {"images": Range(0, 0), "logits": Range(0, 0)}
+    assert find_ranges(model, images, ["images", "logits"]) == {"images": ValueRange(0, 0), "logits": ValueRange(0, 0)}
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -421,7 +423,7 @@ def test_the_layer_that_costs_most_comes_first() -> None:
         helper.make_node("Flatten", ["d"], ["logits"]),
     ]
     model, images = _chain(*nodes, weights=weights, channels=16), rng.standard_normal((8, 16, 8, 8), np.float32)
-    ranges, settings = find_ranges(model, images, observed(model.graph)), Settings()
+    ranges, settings = find_ranges(model, images, observed(model.graph)), QDQSettings()
     order = by_sensitivity(model, ranges, whole_weights(model, settings), settings, images)
     assert order[0] == "second"
     assert sorted(order) == ["first", "second", "third"]

@@ -19,9 +19,9 @@ from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.preprocess import Preprocess
 from fbnetv3_zoo.weights import fetch, hub, pretrained
 from fbnetv3_zoo.weights import torch_checkpoint as foreign
-from fbnetv3_zoo.weights.cache import Store
+from fbnetv3_zoo.weights.cache import WeightsCache
 from fbnetv3_zoo.weights.fetch import read
-from fbnetv3_zoo.weights.registry import Layout, Record, Source
+from fbnetv3_zoo.weights.registry import Layout, WeightsEntry, WeightsSource
 from fbnetv3_zoo.weights.serialization import load, parse, save
 
 State = dict[str, Tensor]
@@ -78,12 +78,14 @@ def test_a_mirrors_file_that_changes_after_its_digest(
     path = tmp_path / "mirror" / "tiny.test" / f"model{ending}"
     _write(path, mine)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    source = Source(f"https://a.test/model{ending}", digest)
+    source = WeightsSource(f"https://a.test/model{ending}", digest)
     about = Preprocess.for_arch(tiny_arch)
-    record = Record("test", tiny_arch, (source,), Layout.OWN, licence=None, preprocess=about, imagenet_classes=False)
+    record = WeightsEntry(
+        "test", tiny_arch, (source,), Layout.OWN, licence=None, preprocess=about, imagenet_classes=False
+    )
     place, name = (fetch, "sha256_of") if moment == "digest" else (fetch, "parse_any")
     _before(monkeypatch, place, name, lambda: path.write_bytes(theirs[ending]))
-    store = Store(tmp_path / "kept", offline=True, mirror=tmp_path / "mirror")
+    store = WeightsCache(tmp_path / "kept", offline=True, mirror=tmp_path / "mirror")
     assert _same(parse(read(record, store)[0], "kept")[0], mine)
     assert path.read_bytes() == theirs[ending]  # it did change
     path.unlink()
@@ -94,7 +96,7 @@ def test_a_mirrors_file_that_changes_after_its_digest(
 def test_a_checkpoint_that_changes_before_it_is_unpickled(
     tiny_arch: Arch, mine: State, theirs: dict[str, bytes], moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, store = tmp_path / "a.pth", Store(tmp_path / "kept")
+    path, store = tmp_path / "a.pth", WeightsCache(tmp_path / "kept")
     _write(path, mine)
     if moment == "sha256_of":
         _before(monkeypatch, pretrained, moment, lambda: path.write_bytes(theirs[".pth"]))
@@ -132,7 +134,7 @@ def test_files_that_share_eight_digits_are_told_apart(
     for module in (fetch, pretrained):
         real = module.sha256_of
         monkeypatch.setattr(module, "sha256_of", lambda data, real=real: "0" * 8 + real(data)[8:])
-    store = Store(tmp_path / "kept")
+    store = WeightsCache(tmp_path / "kept")
     for path, seed in ((first, 1), (second, 2), (first, 1), (second, 2)):
         assert _same(create(tiny_arch, pretrained=path, store=store).state_dict(), _state(tiny_arch, seed))
     assert len(store.kept()) == 2

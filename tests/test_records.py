@@ -26,8 +26,8 @@ from fbnetv3_zoo.weights.registry import (
     Evidence,
     Layout,
     Licence,
-    Record,
-    Source,
+    WeightsEntry,
+    WeightsSource,
     find_record,
     list_weights,
     timm_form,
@@ -46,7 +46,7 @@ def _refusal(call: Callable[[], object]) -> str:
     return str(caught.value)
 
 
-def _timm_cfg(record: Record) -> Any:
+def _timm_cfg(record: WeightsEntry) -> Any:
     return timm.models.get_pretrained_cfg(f"{record.arch.name}.{record.tag}")
 
 
@@ -64,7 +64,7 @@ def test_official_records_state_the_publishers_facts(name: str) -> None:
     stated = facts()[record.arch.name]["published"]
     assert record.tag == "fb_in1k"
     assert record.arch is ARCHS[record.arch.name]
-    assert record.sources == (Source(stated["weights_url"]),)
+    assert record.sources == (WeightsSource(stated["weights_url"]),)
     assert record.sources[0].file_name == "model.pth"
     assert record.preprocess.resolution == record.arch.resolution == stated["resolution"]
     assert record.preprocess.resize == stated["resize"] or (stated["resize"] is None and "no resize" in record.note)
@@ -137,7 +137,7 @@ def _shapes(arch: Arch) -> Mapping[str, Tensor]:
         return FBNet(arch).state_dict()
 
 
-def _theirs(record: Record, layout: Layout) -> dict[str, Tensor]:
+def _theirs(record: WeightsEntry, layout: Layout) -> dict[str, Tensor]:
     """A state dict for ``record`` in ``layout``, each tensor filled with a number of its own."""
     shapes = _shapes(record.arch)
     return {
@@ -256,8 +256,8 @@ def test_class_names_are_a_thousand_different_ones() -> None:
 
 
 def test_files_are_named_by_their_address() -> None:
-    assert Source("hf-hub:timm/fbnetv3_b.ra2_in1k").file_name == "model.safetensors"
-    assert Source("https://host/a/b.pth?download=1").file_name == "b.pth"
+    assert WeightsSource("hf-hub:timm/fbnetv3_b.ra2_in1k").file_name == "model.safetensors"
+    assert WeightsSource("https://host/a/b.pth?download=1").file_name == "b.pth"
     record = RECORDS["fbnetv3_b.ra2_in1k"]
     keys = ["fbnetv3_b.ra2_in1k/fbnetv3_b_224-ead5d2a1.pth", "fbnetv3_b.ra2_in1k/model.safetensors"]
     assert [record.key(source) for source in record.sources] == keys

@@ -14,7 +14,7 @@ from safetensors.torch import load, save
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.models.fbnet import FBNet
-from fbnetv3_zoo.utils.checksummed import Sealed
+from fbnetv3_zoo.utils.checksummed import ChecksummedFormat
 from fbnetv3_zoo.utils.safetensors_order import in_order
 from fbnetv3_zoo.weights import serialization as files
 
@@ -75,7 +75,7 @@ def test_one_model_saved_eight_times_is_one_file(tiny_arch: Arch, tmp_path: Path
 
 
 def test_sealed_files_are_the_same_every_time(tmp_path: Path) -> None:
-    kind = Sealed("a table", "fbnetv3_zoo.test", "nobody", "write it again")
+    kind = ChecksummedFormat("a table", "fbnetv3_zoo.test", "nobody", "write it again")
     for number in range(8):
         told = {f"entry {n}": str(n) for n in range(9)}
         kind.write(tmp_path / f"{number}.safetensors", {"a": np.arange(3), "b": np.ones(2)}, told)

@@ -16,7 +16,7 @@ from runs import PLAIN, RECIPE, Stopped, Stopper, assert_same, checkpoints, few_
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.recipes import SGD, AdamW, CosineDecay, Recipe
-from fbnetv3_zoo.training import Dataset, Execution, Interrupted, Observer, Run, Step, train
+from fbnetv3_zoo.training import Callback, Dataset, Execution, Interrupted, Run, Step, train
 from fbnetv3_zoo.utils.serialization import to_json
 
 EVERY_STEP = Execution(checkpoint_steps=1)
@@ -104,7 +104,7 @@ def test_resumed_with_other_optimizers(recipe: Recipe, tiny_arch: Arch, data: Da
 def test_resumed_between_epochs_and_before_an_epoch_is_validated(
     finished: Run, tiny_arch: Arch, data: Dataset, tmp_path: Path
 ) -> None:
-    class Failing(Observer):
+    class Failing(Callback):
         def on_epoch(self, epoch: object) -> None:
             raise Stopped
 
@@ -130,7 +130,7 @@ def test_resume_of_a_finished_run_only_measures(finished: Run, tiny_arch: Arch, 
     assert_same(tmp_path, finished.folder)
 
 
-class _Terminator(Observer):
+class _Terminator(Callback):
     def __init__(self, epoch: int, step: int) -> None:
         self._moment = epoch, step
 

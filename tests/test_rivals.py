@@ -11,11 +11,11 @@ import timm
 import torch
 from refusals import refusal
 
-from fbnetv3_zoo.export.bench import Benchmark, Route, Wanted
+from fbnetv3_zoo.export.bench import Benchmark, ModelOptions, Route
 from fbnetv3_zoo.export.bench.artifacts import find_candidate
 from fbnetv3_zoo.export.bench.hardware import machine_here
 from fbnetv3_zoo.export.bench.plots import caption
-from fbnetv3_zoo.export.bench.published_baselines import RIVALS, Rival
+from fbnetv3_zoo.export.bench.published_baselines import RIVALS, Baseline
 from fbnetv3_zoo.export.bench.report import Row, Subject, figures_of
 from fbnetv3_zoo.export.bench.timm_baselines import export_rival, merged
 
@@ -89,7 +89,7 @@ def test_branches_that_are_left_are_refused(monkeypatch: pytest.MonkeyPatch) -> 
 def test_what_is_exported_of_another_has_no_branches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     given = []
     monkeypatch.setattr("torch.onnx.export", lambda network, *rest, **more: given.append(network))
-    export_rival(Rival("mobileone_s0", 64), tmp_path / "rival.onnx")
+    export_rival(Baseline("mobileone_s0", 64), tmp_path / "rival.onnx")
     (network,) = given
     assert _parameters(network) == 2_078_504  # of 5,293,272 with all branches
     assert not network.training
@@ -106,7 +106,7 @@ def test_what_is_exported_of_another_has_no_branches(monkeypatch: pytest.MonkeyP
     ],
 )  # fmt: skip
 def test_what_was_published_of_ours(name: str, side: int, said: str, tmp_path: Path) -> None:
-    assert find_candidate(name, tmp_path, Wanted(resolution=side)).subject.published == said
+    assert find_candidate(name, tmp_path, ModelOptions(resolution=side)).subject.published == said
 
 
 def test_what_was_published_of_others() -> None:
@@ -114,7 +114,7 @@ def test_what_was_published_of_others() -> None:
         "published top-1 81.57 % (ImageNet-1k and ImageNet-22k, distilled; ssld_stage2_ft_in1k: timm, "
         "results/results-imagenet.csv, 2024 (commit 7479d45); licence of these weights: apache-2.0)"
     )
-    assert Rival("resnet34", 224).subject.published == ""
+    assert Baseline("resnet34", 224).subject.published == ""
 
 
 def test_the_picture_says_what_it_compares() -> None:

@@ -24,7 +24,7 @@ from fbnetv3_zoo.classify import Classifier
 from fbnetv3_zoo.factory import create
 from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.training.teacher import find_teacher
-from fbnetv3_zoo.weights.cache import Store
+from fbnetv3_zoo.weights.cache import WeightsCache
 from fbnetv3_zoo.weights.serialization import load, save
 
 
@@ -221,7 +221,7 @@ def test_weights_that_are_no_numbers_are_refused(network: FBNet, tmp_path: Path,
     path = _spoilt(network, tmp_path / "a.safetensors", value)
     told = "classifier.bias is damaged: 1 of its 10 values are NaN or infinite; take a file from before that"
     torch.save(network.state_dict(), tmp_path / "a.pth")
-    store = Store(tmp_path / "kept")
+    store = WeightsCache(tmp_path / "kept")
     assert refusal(lambda: load(path)) == f"{path}: {told}"
     assert refusal(lambda: create(network.arch, pretrained=path)) == f"{path}: {told}"
     refused = refusal(lambda: create(network.arch, pretrained=tmp_path / "a.pth", store=store))

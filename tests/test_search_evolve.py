@@ -23,11 +23,11 @@ from fbnetv3_zoo.search.space import (
     parse_constraint,
     violation,
 )
-from fbnetv3_zoo.search.stages.evolution import Doubles, Evolving, evolve, pareto
+from fbnetv3_zoo.search.stages.evolution import Doubles, EvolutionConfig, evolve, pareto
 
 COSTS = NetworkCosts(PAPER)
 WEIGHTS = np.random.default_rng(0).normal(size=PAPER.width())
-FEW = Evolving(evaluations=240, population=16)
+FEW = EvolutionConfig(evaluations=240, population=16)
 NONE = np.zeros((0, len(PAPER.dimensions)), np.int64)
 
 
@@ -90,7 +90,7 @@ def test_it_finds_the_optimum_without_a_constraint() -> None:
     def sharp(codes: Codes) -> Doubles:
         return -((codes - PAPER.sizes // 3) ** 2).sum(1).astype(np.float64)
 
-    enough = Evolving(evaluations=30_000)
+    enough = EvolutionConfig(evaluations=30_000)
     found = evolve(sharp, PAPER, COSTS, [()], evolving=enough, seed=1)[0]
     assert found.codes[0].tolist() == (PAPER.sizes // 3).tolist()
     assert found.progress[-1][0] < enough.evaluations  # it stopped when a new beginning brought nothing better
@@ -107,13 +107,13 @@ def test_it_begins_anew_where_calls_are_left() -> None:
 
     for seed in (2, 3):
         few, many = (
-            evolve(rugged, PAPER, COSTS, [()], evolving=Evolving(evaluations=calls), seed=seed)[0]
+            evolve(rugged, PAPER, COSTS, [()], evolving=EvolutionConfig(evaluations=calls), seed=seed)[0]
             for calls in (4800, 20_000)
         )
         assert many.progress[: len(few.progress) - 1] == few.progress[:-1]
         assert many.scores[0] > few.scores[0] + 5
         assert many.scores[0] == many.progress[-1][1] == pytest.approx(rugged(many.codes[:1])[0])
-        assert len(distinct(many.codes)) == len(many.codes) == Evolving().population
+        assert len(distinct(many.codes)) == len(many.codes) == EvolutionConfig().population
 
 
 def test_the_optimum_of_a_knapsack() -> None:
@@ -131,7 +131,7 @@ def test_the_optimum_of_a_knapsack() -> None:
     best = np.zeros(301)
     for gain, load in zip(worth, weight, strict=True):
         best[load:] = np.maximum(best[load:], best[: 301 - load] + gain)
-    how = Evolving(evaluations=4000)
+    how = EvolutionConfig(evaluations=4000)
     found = evolve(
         lambda c: (c @ worth).astype(float), items, Weight(), [parse_constraint("weight<=300")], evolving=how
     )
@@ -141,7 +141,7 @@ def test_the_optimum_of_a_knapsack() -> None:
 def test_it_begins_with_seeds() -> None:
     constraint = parse_constraint("macs<=500M")
     good = evolve(linear, PAPER, COSTS, [constraint], evolving=FEW)[0]
-    short = Evolving(population=16, evaluations=40)
+    short = EvolutionConfig(population=16, evaluations=40)
     begun = evolve(linear, PAPER, COSTS, [constraint], seeds=good.codes[:3], evolving=short)[0]
     assert begun.scores[0] >= good.scores[0]
     assert begun.progress[0][1] >= good.scores[0]
@@ -182,18 +182,30 @@ def test_what_it_refuses() -> None:
     said = refusal(lambda: evolve(lambda c: np.zeros((len(c), 2)), PAPER, COSTS, [()], evolving=FEW))
     assert said == "score() gave (32, 2) for 32 points; it must give one finite number each"
     for make, expected in (
-        (lambda: Evolving(population=3), "Evolving.population is 3; it must be a whole number of at least 4"),
-        (lambda: Evolving(evaluations=63), "Evolving.evaluations is 63; it must be a whole number of at least 64"),
-        (lambda: Evolving(patience=0), "Evolving.patience is 0; it must be a whole number of at least 1"),
-        (lambda: Evolving(crossover=0), "Evolving.crossover is 0; it must be a number above 0 and at most 1"),
-        (lambda: Evolving(mutation=2), "Evolving.mutation is 2; it must be a number above 0 and at most 1"),
+        (
+            lambda: EvolutionConfig(population=3),
+            "EvolutionConfig.population is 3; it must be a whole number of at least 4",
+        ),
+        (
+            lambda: EvolutionConfig(evaluations=63),
+            "EvolutionConfig.evaluations is 63; it must be a whole number of at least 64",
+        ),
+        (lambda: EvolutionConfig(patience=0), "EvolutionConfig.patience is 0; it must be a whole number of at least 1"),
+        (
+            lambda: EvolutionConfig(crossover=0),
+            "EvolutionConfig.crossover is 0; it must be a number above 0 and at most 1",
+        ),
+        (
+            lambda: EvolutionConfig(mutation=2),
+            "EvolutionConfig.mutation is 2; it must be a number above 0 and at most 1",
+        ),
     ):
         assert refusal(make) == expected
 
 
 def test_the_front_has_no_point_that_another_surpasses() -> None:
     within = parse_constraint("parameters<=12M")
-    how = Evolving(population=8, evaluations=100)
+    how = EvolutionConfig(population=8, evaluations=100)
     front = pareto(linear, PAPER, COSTS, cost="macs", steps=5, within=within, evolving=how, seed=3)
     assert 3 <= len(front.codes) <= 5
     np.testing.assert_array_equal(front.costs, COSTS(front.codes)["macs"])

@@ -21,7 +21,7 @@ from waiting import PATIENCE, gone, until
 
 from fbnetv3_zoo.errors import Interrupted
 from fbnetv3_zoo.search.evaluation.trial import Executor, Failure, Limits, Outcome, Task
-from fbnetv3_zoo.search.executors import InProcess, LocalPool, OnRay, find_executor
+from fbnetv3_zoo.search.executors import InProcess, LocalPool, RayExecutor, find_executor
 from fbnetv3_zoo.search.space import Candidate
 
 KINDS = ["curve", "train", "raise", "raise_once", "leave", "nan", "infinite", "short", "nothing", "curve", "train"]
@@ -84,10 +84,10 @@ def test_memory_has_a_limit(executor: Executor, tmp_path: Path) -> None:
 
 
 def test_no_tasks_no_outcomes() -> None:
-    assert [list(executor.run(Training(), [], Limits())) for executor in (*BOTH, OnRay())] == [[], [], []]
+    assert [list(executor.run(Training(), [], Limits())) for executor in (*BOTH, RayExecutor())] == [[], [], []]
 
 
-@pytest.mark.parametrize("executor", [*BOTH, OnRay()])
+@pytest.mark.parametrize("executor", [*BOTH, RayExecutor()])
 def test_numbers_are_told_apart(executor: Executor) -> None:
     twice = [task(1, "curve"), task(2, "curve"), task(1, "curve")]
     assert refusal(lambda: executor.run(Training(), twice, Limits())) == (
@@ -290,10 +290,10 @@ def test_evaluators_that_cannot_be_sent() -> None:
         ("in-process", InProcess()),
         ("pool:4", LocalPool(4)),
         ("pool", LocalPool(len(os.sched_getaffinity(0)))),
-        ("ray", OnRay()),
-        ("ray:auto", OnRay(address="auto")),
-        ("ray:10.0.0.1:6379", OnRay(address="10.0.0.1:6379")),
-        ("ray://head:10001", OnRay(address="ray://head:10001")),
+        ("ray", RayExecutor()),
+        ("ray:auto", RayExecutor(address="auto")),
+        ("ray:10.0.0.1:6379", RayExecutor(address="10.0.0.1:6379")),
+        ("ray://head:10001", RayExecutor(address="ray://head:10001")),
     ],
 )
 def test_executors_by_name(text: str, executor: Executor) -> None:
@@ -324,10 +324,10 @@ def test_unknown_executors(text: str, said: str) -> None:
     [
         (lambda: InProcess(threads=0), "InProcess.threads is 0; it must be a whole number of at least 1"),
         (lambda: LocalPool(2, threads=0), "LocalPool.threads is 0; it must be a whole number of at least 1"),
-        (lambda: OnRay(workers=0), "OnRay.workers is 0; it must be a whole number of at least 1"),
-        (lambda: OnRay(cpus_per_task=0), "OnRay.cpus_per_task is 0; it must be a number above 0"),
-        (lambda: OnRay(gpus_per_task=-1), "OnRay.gpus_per_task is -1; it must be a number at least 0"),
-        (lambda: OnRay(threads=0), "OnRay.threads is 0; it must be a whole number of at least 1"),
+        (lambda: RayExecutor(workers=0), "RayExecutor.workers is 0; it must be a whole number of at least 1"),
+        (lambda: RayExecutor(cpus_per_task=0), "RayExecutor.cpus_per_task is 0; it must be a number above 0"),
+        (lambda: RayExecutor(gpus_per_task=-1), "RayExecutor.gpus_per_task is -1; it must be a number at least 0"),
+        (lambda: RayExecutor(threads=0), "RayExecutor.threads is 0; it must be a whole number of at least 1"),
     ],
 )
 def test_wrong_numbers(make: Callable[[], object], said: str) -> None:

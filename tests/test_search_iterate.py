@@ -10,15 +10,17 @@ from scipy.stats import spearmanr
 from fbnetv3_zoo.search.evaluation.trial import Failure, Outcome, Trial
 from fbnetv3_zoo.search.predictors import MLP
 from fbnetv3_zoo.search.space import Dimension, Range, Space, all_points
-from fbnetv3_zoo.search.stages.iterative import Iterations, Rounds, rank_correlations
+from fbnetv3_zoo.search.stages.iterative import IterativeConfig, IterativeSearch, rank_correlations
 
 SPACE = Space("grid", others=tuple(Dimension(name, Range(0, 4)) for name in "abc"))
 POOL = all_points(SPACE)
 QUICK = MLP(members=2, steps=10)
 
 
-def begun(*, rounds: int = 3, batch: int = 6, epochs: int = 4, seed: int = 0, size: int = 125) -> Iterations:
-    return Iterations(SPACE, POOL[:size], Rounds(epochs, rounds=rounds, batch=batch, predictor=QUICK), seed=seed)
+def begun(*, rounds: int = 3, batch: int = 6, epochs: int = 4, seed: int = 0, size: int = 125) -> IterativeSearch:
+    return IterativeSearch(
+        SPACE, POOL[:size], IterativeConfig(epochs, rounds=rounds, batch=batch, predictor=QUICK), seed=seed
+    )
 
 
 def outcome(trial: Trial, failure: Failure | None = None) -> Outcome:
@@ -30,7 +32,7 @@ def outcome(trial: Trial, failure: Failure | None = None) -> Outcome:
     return Outcome(trial.number, (*early, *(score - 0.5**epoch for epoch in range(3, 5)))[: trial.epochs])
 
 
-def carried_out(stage: Iterations, failures: dict[int, Failure], *, backwards: bool) -> list[Trial]:
+def carried_out(stage: IterativeSearch, failures: dict[int, Failure], *, backwards: bool) -> list[Trial]:
     while trials := stage.ask():
         told = [outcome(trial, failures.get(trial.number)) for trial in trials]
         stage.tell(told[::-1] if backwards else told)
@@ -129,9 +131,12 @@ def test_wrong_calls() -> None:
     trials = stage.ask()
     assert refusal(stage.ask) == "round 1: 6 outcomes have not been told"
     assert refusal(lambda: stage.tell([outcome(trials[0])])) == "round 1: no outcome of trial 1"
-    assert refusal(lambda: Rounds(0)) == "Rounds.epochs is 0; it must be a whole number of at least 1"
-    assert refusal(lambda: Rounds(4, batch=1)) == "Rounds.batch is 1; it must be a whole number of at least 2"
+    assert refusal(lambda: IterativeConfig(0)) == "IterativeConfig.epochs is 0; it must be a whole number of at least 1"
     assert (
-        refusal(lambda: Rounds(4, correlation=1.5))
-        == "Rounds.correlation is 1.5; it must be a number at least 0 and at most 1"
+        refusal(lambda: IterativeConfig(4, batch=1))
+        == "IterativeConfig.batch is 1; it must be a whole number of at least 2"
+    )
+    assert (
+        refusal(lambda: IterativeConfig(4, correlation=1.5))
+        == "IterativeConfig.correlation is 1.5; it must be a number at least 0 and at most 1"
     )

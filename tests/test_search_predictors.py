@@ -13,8 +13,17 @@ import pytest
 from scipy.stats import kendalltau
 
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.search.predictors import MLP, Prediction, Pretraining, Target, Trees, features, fit, pretrain_encoder
-from fbnetv3_zoo.search.predictors.mlp import ENCODER, Encoder, Network, Training, fingerprint
+from fbnetv3_zoo.search.predictors import (
+    MLP,
+    PredictedScores,
+    Pretraining,
+    TargetTransform,
+    Trees,
+    features,
+    fit,
+    pretrain_encoder,
+)
+from fbnetv3_zoo.search.predictors.mlp import ENCODER, Encoder, PerceptronEnsemble, TrainingPhase, fingerprint
 from fbnetv3_zoo.search.space import PAPER, TINY, Choice, Codes, Dimension, Levels, NetworkCosts, Range, Space
 
 WIDTHS = tuple(Dimension(f"width_{n}", Range(1, 9), "architecture") for n in range(6))
@@ -84,7 +93,7 @@ def test_members_disagree_more_where_nothing_was_seen() -> None:
 
 
 def test_mean_and_spread_are_over_the_members() -> None:
-    prediction = Prediction(np.array([[1.0, 2.0], [3.0, 2.0]]))
+    prediction = PredictedScores(np.array([[1.0, 2.0], [3.0, 2.0]]))
     assert prediction.mean.tolist() == [2.0, 2.0]
     assert prediction.spread.tolist() == [1.0, 0.0]
     one = fit(replace(SMALL, members=1), SPACE, points(SPACE, 9), np.arange(9.0)).predict(points(SPACE, 4))
@@ -370,7 +379,7 @@ def test_features_of_a_point() -> None:
 
 def test_targets_keep_the_order_and_come_back() -> None:
     scores = np.array([10.0, 89.0, 90.0, 90.5, 90.5, 91.0, 91.2, 91.3])
-    target = Target(scores)
+    target = TargetTransform(scores)
     learned = target.standard(scores)
     np.testing.assert_allclose(target.scores(learned), scores)
     assert (np.diff(learned) > 0).tolist() == (np.diff(scores) > 0).tolist()
@@ -378,13 +387,13 @@ def test_targets_keep_the_order_and_come_back() -> None:
     beyond = target.scores(np.linspace(-10, 10, 401))
     assert (np.diff(beyond) > 0).all()
     assert beyond[-1] > 91.3
-    assert np.isfinite(Target(np.array([1.0, 1.0 + 1e-16])).scores(learned)).all()
+    assert np.isfinite(TargetTransform(np.array([1.0, 1.0 + 1e-16])).scores(learned)).all()
 
 
 @pytest.mark.parametrize("outputs", [0, 2])
 def test_the_written_out_gradient_is_the_slope(outputs: int) -> None:
     rng = np.random.default_rng(0)
-    network = Network(members=2, architecture=4, recipe=3, hidden=6, embedding=5, rng=rng, outputs=outputs)
+    network = PerceptronEnsemble(members=2, architecture=4, recipe=3, hidden=6, embedding=5, rng=rng, outputs=outputs)
     x = rng.standard_normal((2, 7, 4 if outputs else 7)).astype(np.float32)
     wanted = rng.standard_normal((2, 7, 2) if outputs else (2, 7)).astype(np.float32)
 
@@ -414,10 +423,10 @@ def test_a_phase_of_no_encoder_rate_leaves_the_encoder() -> None:
     from fbnetv3_zoo.search.predictors.mlp import train_network
 
     rng = np.random.default_rng(0)
-    network = Network(members=2, architecture=4, recipe=0, hidden=6, embedding=5, rng=rng)
+    network = PerceptronEnsemble(members=2, architecture=4, recipe=0, hidden=6, embedding=5, rng=rng)
     before = network.flat.copy()
     x = rng.standard_normal((20, 4)).astype(np.float32)
-    train_network(network, x, x.sum(1), (Training(5, 0.1, 0.1, encoder_rate=0.0),), rng)
+    train_network(network, x, x.sum(1), (TrainingPhase(5, 0.1, 0.1, encoder_rate=0.0),), rng)
     start = network.start_of_head
     np.testing.assert_array_equal(network.flat[:, :start], before[:, :start])
     assert (network.flat[:, start:] != before[:, start:]).any()

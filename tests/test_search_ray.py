@@ -21,7 +21,7 @@ from refusals import refusal
 from waiting import PATIENCE, gone, until
 
 from fbnetv3_zoo.search.evaluation.trial import Failure, Limits, Outcome, Task
-from fbnetv3_zoo.search.executors import InProcess, OnRay
+from fbnetv3_zoo.search.executors import InProcess, RayExecutor
 from fbnetv3_zoo.search.executors.ray import cluster as ray_cluster
 from fbnetv3_zoo.search.space import Candidate
 
@@ -48,7 +48,7 @@ def test_a_cluster_of_its_own(tmp_path: Path) -> None:
     before, environment = signal.getsignal(signal.SIGTERM), dict(os.environ)
     here, there = (
         by_number(executor.run(Misbehaving(folder), tasks, Limits()))
-        for executor, folder in zip([InProcess(), OnRay(workers=2)], folders, strict=True)
+        for executor, folder in zip([InProcess(), RayExecutor(workers=2)], folders, strict=True)
     )
     assert here == there
     assert here[2].reason == f"ValueError: no such stride {place('raise ValueError')}"
@@ -79,7 +79,7 @@ def test_workers_that_die_or_hang(tmp_path: Path, cluster: str) -> None:
     kinds = ["kill_once", "curve", "kill", "hang", "hang_once", "vanish", "curve", "memory"]
     tasks = [task(number, kind) for number, kind in enumerate(kinds)]
     limits = Limits(seconds=3, gigabytes=2)
-    found = by_number(OnRay(workers=2).run(Misbehaving(tmp_path), tasks, limits))
+    found = by_number(RayExecutor(workers=2).run(Misbehaving(tmp_path), tasks, limits))
     assert [(outcome.failure, outcome.reason, outcome.attempts) for outcome in found] == [
         (None, "", 2),
         (None, "", 1),
@@ -97,12 +97,12 @@ def test_workers_that_die_or_hang(tmp_path: Path, cluster: str) -> None:
 def test_a_limit_does_not_count_the_queue(cluster: str) -> None:
     """Sixty tasks of 0.2 s on two processors: the last of them ends after more than 5 s, and is not late."""
     tasks = [Task(n, Candidate("c", {"number": n, "seconds": 0.2}), 1) for n in range(60)]
-    found = by_number(OnRay().run(misbehaving.wait, tasks, Limits(seconds=5, retries=0)))
+    found = by_number(RayExecutor().run(misbehaving.wait, tasks, Limits(seconds=5, retries=0)))
     assert [(outcome.curve, outcome.attempts) for outcome in found] == [((n,), 1) for n in range(60)]
 
 
 def test_closing_cancels_what_runs(tmp_path: Path, cluster: str) -> None:
-    running = OnRay().run(Misbehaving(tmp_path), [task(0, "curve"), task(1, "child")], Limits())
+    running = RayExecutor().run(Misbehaving(tmp_path), [task(0, "curve"), task(1, "child")], Limits())
     assert next(running).number == 0
     found = until(lambda: list(tmp_path.glob("child-*")))
     running.close()  # type: ignore[attr-defined]
@@ -112,20 +112,20 @@ def test_closing_cancels_what_runs(tmp_path: Path, cluster: str) -> None:
 def test_evaluators_that_cannot_be_sent(cluster: str) -> None:
     tasks = [task(0, "curve")]
     lock = threading.Lock()
-    said = refusal(lambda: OnRay().run(lambda candidate, epochs: [float(lock.locked())], tasks, Limits()))
+    said = refusal(lambda: RayExecutor().run(lambda candidate, epochs: [float(lock.locked())], tasks, Limits()))
     assert said == (
         "the evaluator cannot be pickled (TypeError: cannot pickle '_thread.lock' object); "
         "other machines take a function "
         "of a module or an instance of a module's class, or use the executor in-process"
     )
-    assert refusal(lambda: list(OnRay().run(misbehaving.Unloadable(), tasks, Limits()))) == (
+    assert refusal(lambda: list(RayExecutor().run(misbehaving.Unloadable(), tasks, Limits()))) == (
         "the evaluator cannot be loaded in a worker process: "
         f"ImportError: No module named 'elsewhere' {place('raise ImportError')}"
     )
 
 
 def test_a_task_too_large_for_every_machine_waits_and_says_so(cluster: str, caplog: pytest.LogCaptureFixture) -> None:
-    running = OnRay(gpus_per_task=1).run(Training(), [task(0, "train")], Limits(seconds=0.1))
+    running = RayExecutor(gpus_per_task=1).run(Training(), [task(0, "train")], Limits(seconds=0.1))
 
     def end() -> None:
         until(lambda: caplog.messages, "a message")
@@ -173,6 +173,6 @@ def test_an_existing_cluster_by_its_address(cluster: str) -> None:
 
 def test_no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    assert refusal(lambda: OnRay().run(Training(), [], Limits())) == (
+    assert refusal(lambda: RayExecutor().run(Training(), [], Limits())) == (
         'the executor ray needs Ray: pip install "fbnetv3-zoo[ray]"'
     )

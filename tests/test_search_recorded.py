@@ -14,7 +14,7 @@ from fbnetv3_zoo.search.evaluation.tabular import RecordedCosts, RecordedCurves,
 from fbnetv3_zoo.search.evaluation.trial import Outcome
 from fbnetv3_zoo.search.predictors import MLP
 from fbnetv3_zoo.search.space import TINY, Bound, Choice, Dimension, Levels, Space, draw_pool
-from fbnetv3_zoo.search.stages.iterative import Iterations, Rounds
+from fbnetv3_zoo.search.stages.iterative import IterativeConfig, IterativeSearch
 
 SPACE = Space(
     "toy",
@@ -234,7 +234,9 @@ def test_a_search_over_a_recording_finds_its_best_point(tmp_path: Path) -> None:
     toy().save(tmp_path / "toy.safetensors")
     recorded = Recording.load(tmp_path / "toy.safetensors")
     evaluator = RecordedCurves(recorded, 1)
-    search = Iterations(SPACE, recorded.codes[1:], Rounds(3, rounds=4, batch=3, predictor=MLP(members=2, steps=4)))
+    search = IterativeSearch(
+        SPACE, recorded.codes[1:], IterativeConfig(3, rounds=4, batch=3, predictor=MLP(members=2, steps=4))
+    )
     while trials := search.ask():
         curves = [evaluator(SPACE.candidate(trial.code), trial.epochs) for trial in trials]
         search.tell([Outcome(trial.number, tuple(curve)) for trial, curve in zip(trials, curves, strict=True)])

@@ -7,8 +7,8 @@ import numpy as np
 from fbnetv3_zoo.search.evaluation.trial import Outcome
 from fbnetv3_zoo.search.predictors import MLP
 from fbnetv3_zoo.search.space import PAPER, Codes, NetworkCosts, draw_pool, outside, parse_constraint
-from fbnetv3_zoo.search.stages.evolution import Doubles, Evolving, evolve
-from fbnetv3_zoo.search.stages.iterative import Iterations, Rounds
+from fbnetv3_zoo.search.stages.evolution import Doubles, EvolutionConfig, evolve
+from fbnetv3_zoo.search.stages.iterative import IterativeConfig, IterativeSearch
 
 COSTS = NetworkCosts(PAPER)
 WITHIN = parse_constraint("macs<=600M")
@@ -27,7 +27,7 @@ def test_search_reaches_the_best_thousandth_within_240_evaluations() -> None:
     drawn = PAPER.sample(50_000, np.random.default_rng(1), method="uniform")
     wanted = np.quantile(truth(drawn), 0.999)  # without the bound: harder to reach than within it
     pool = draw_pool(PAPER, COSTS, WITHIN, 1000, np.random.default_rng(2))
-    stage2 = Iterations(PAPER, pool.codes, Rounds(1, 4, 48, predictor=MLP(members=2)), seed=3)
+    stage2 = IterativeSearch(PAPER, pool.codes, IterativeConfig(1, 4, 48, predictor=MLP(members=2)), seed=3)
     asked = []
     while trials := stage2.ask():
         asked.append(np.array([trial.code for trial in trials]))
@@ -37,7 +37,7 @@ def test_search_reaches_the_best_thousandth_within_240_evaluations() -> None:
     assert predictor is not None
     found = evolve(
         lambda codes: predictor.predict(codes).mean, PAPER, COSTS, [WITHIN], seeds=stage2.best(48),
-        evolving=Evolving(evaluations=1500), seed=3,
+        evolving=EvolutionConfig(evaluations=1500), seed=3,
     )[0]  # fmt: skip
     assert [len(codes) for codes in asked] == [48] * 4
     last = found.codes[:48]

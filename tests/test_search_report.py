@@ -20,14 +20,14 @@ from test_report import Reader
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.search.evaluation.trial import Limits, Outcome, Trial
-from fbnetv3_zoo.search.plan import Plan
-from fbnetv3_zoo.search.predictors import MLP, Prediction, fit
+from fbnetv3_zoo.search.plan import SearchPlan
+from fbnetv3_zoo.search.predictors import MLP, PredictedScores, fit
 from fbnetv3_zoo.search.predictors.mlp import Encoder
 from fbnetv3_zoo.search.report import analysis, write_report
 from fbnetv3_zoo.search.report import page as report
 from fbnetv3_zoo.search.report.arch_diagram import sketch
-from fbnetv3_zoo.search.result import Record
-from fbnetv3_zoo.search.run import Observer, run_search
+from fbnetv3_zoo.search.result import SearchResult
+from fbnetv3_zoo.search.run import SearchCallback, run_search
 from fbnetv3_zoo.search.space import (
     PAPER_RECIPE,
     TINY,
@@ -42,13 +42,15 @@ from fbnetv3_zoo.search.space import (
     Space,
     parse_constraint,
 )
-from fbnetv3_zoo.search.stages.evolution import Evolving, undominated
-from fbnetv3_zoo.search.stages.iterative import Rounds
+from fbnetv3_zoo.search.stages.evolution import EvolutionConfig, undominated
+from fbnetv3_zoo.search.stages.iterative import IterativeConfig
 
 SMALL = MLP(members=2, hidden=8, embedding=8, steps=40)
-ROUNDS = Rounds(epochs=6, rounds=3, batch=12, predictor=SMALL)
+ROUNDS = IterativeConfig(epochs=6, rounds=3, batch=12, predictor=SMALL)
 BOUNDS = (parse_constraint("macs<=600k"), parse_constraint("macs<=1M,parameters<=60k"))
-JOINT = Plan("joint", TINY, ROUNDS, pool=300, constraints=BOUNDS, finalists=2, evolving=Evolving(32, 300, 2))
+JOINT = SearchPlan(
+    "joint", TINY, ROUNDS, pool=300, constraints=BOUNDS, finalists=2, evolving=EvolutionConfig(32, 300, 2)
+)
 HOSTILE = Space(
     "my <i>space</i>",
     others=(
@@ -82,7 +84,7 @@ class Rising:
         return [float(v) for v in top * (1 - np.exp(-4 * shares)) + rng.normal(0, 0.02, epochs) * (1.05 - shares)]
 
 
-class Until(Observer):
+class Until(SearchCallback):
     """Interrupts a search after so many outcomes."""
 
     def __init__(self, outcomes: int) -> None:
@@ -94,7 +96,7 @@ class Until(Observer):
             raise KeyboardInterrupt
 
 
-def _searched(plan: Plan, folder: Path, *, failing: bool = False, until: int = 0) -> Record:
+def _searched(plan: SearchPlan, folder: Path, *, failing: bool = False, until: int = 0) -> SearchResult:
     try:
         run_search(
             plan, Rising(failing), folder, limits=Limits(retries=0), observers=[Until(until)] if until else [],
@@ -102,10 +104,10 @@ def _searched(plan: Plan, folder: Path, *, failing: bool = False, until: int = 0
         )  # fmt: skip
     except KeyboardInterrupt:
         assert until
-    return Record.read(folder)
+    return SearchResult.read(folder)
 
 
-def _page(record: Record, folder: Path, **given: Any) -> tuple[Reader, str]:
+def _page(record: SearchResult, folder: Path, **given: Any) -> tuple[Reader, str]:
     write_report(record, folder / "page.html", **given)
     content = (folder / "page.html").read_text(encoding="utf-8")
     return Reader(content), content
@@ -118,7 +120,7 @@ def _few_effects(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def joint(tmp_path_factory: pytest.TempPathFactory) -> tuple[Record, Reader, str]:
+def joint(tmp_path_factory: pytest.TempPathFactory) -> tuple[SearchResult, Reader, str]:
     folder = tmp_path_factory.mktemp("joint")
     record = _searched(JOINT, folder)
     return (record, *_page(record, folder))
@@ -131,7 +133,7 @@ def _tau(first: Sequence[float], second: Sequence[float]) -> float:
     return float(sum(a * b for a, b in signs) / np.sqrt(untied[0] * untied[1]))
 
 
-def test_it_has_everything(joint: tuple[Record, Reader, str]) -> None:
+def test_it_has_everything(joint: tuple[SearchResult, Reader, str]) -> None:
     _, page, _ = joint
     assert [section for section in page.texts if section != "Search joint"] == SECTIONS
     told = page.told("How it was done")
@@ -141,7 +143,7 @@ def test_it_has_everything(joint: tuple[Record, Reader, str]) -> None:
     assert "evaluator.none" not in told
 
 
-def test_winners_and_rounds(joint: tuple[Record, Reader, str]) -> None:
+def test_winners_and_rounds(joint: tuple[SearchResult, Reader, str]) -> None:
     record, page, _ = joint
     rows = page.rows["Best candidates"]
     for row, winner in zip(rows[1:3], record.winners, strict=True):
@@ -160,7 +162,7 @@ def test_winners_and_rounds(joint: tuple[Record, Reader, str]) -> None:
         assert page.rows["Rounds"][number] == expected
 
 
-def test_predictions_ahead_are_those_of_the_search(joint: tuple[Record, Reader, str]) -> None:
+def test_predictions_ahead_are_those_of_the_search(joint: tuple[SearchResult, Reader, str]) -> None:
     record, page, _ = joint
     encoder, stop = Encoder.load(record.folder / "encoder.safetensors"), record.stop_epoch
     trials = [trial for trial in record.trials if trial.round <= 3]
@@ -185,11 +187,11 @@ def test_predictions_ahead_are_those_of_the_search(joint: tuple[Record, Reader, 
     assert rows["macs"] == [f"{getattr(record.encoder['macs'], of):.4f}" for of in ("r2", "kendall")]
 
 
-def test_cross_validation_sees_nothing_of_what_it_predicts(joint: tuple[Record, Reader, str]) -> None:
+def test_cross_validation_sees_nothing_of_what_it_predicts(joint: tuple[SearchResult, Reader, str]) -> None:
     record, _, _ = joint
     codes = TINY.sample(80, np.random.default_rng(1))
     noise = np.random.default_rng(2).random(80)
-    scored = analysis.Scored(codes, noise, np.ones(80, np.int64))
+    scored = analysis.ScoredPoints(codes, noise, np.ones(80, np.int64))
     found = analysis.cross_validated(record, scored, None)
     assert abs(found.kendall) < 0.15
     assert found.kendall == pytest.approx(_tau(found.predicted.tolist(), noise.tolist()))
@@ -198,7 +200,7 @@ def test_cross_validation_sees_nothing_of_what_it_predicts(joint: tuple[Record, 
     assert found.guessing_mse == pytest.approx(noise.var(), rel=0.1)
 
 
-def test_the_chosen_epoch(joint: tuple[Record, Reader, str]) -> None:
+def test_the_chosen_epoch(joint: tuple[SearchResult, Reader, str]) -> None:
     record, page, _ = joint
     curves = np.array([record.outcomes[trial.number].curve for trial in record.trials if trial.round == 1])
     correlations = [float(spearmanr(curves[:, e], curves[:, -1]).statistic) for e in range(6)]
@@ -208,9 +210,9 @@ def test_the_chosen_epoch(joint: tuple[Record, Reader, str]) -> None:
     assert f"{epoch} of 6" in page.told()
 
 
-def test_sample_efficiency_is_measured_on_others(joint: tuple[Record, Reader, str]) -> None:
+def test_sample_efficiency_is_measured_on_others(joint: tuple[SearchResult, Reader, str]) -> None:
     record, page, _ = joint
-    encoder, scored = Encoder.load(record.folder / "encoder.safetensors"), analysis.Scored.of(record)
+    encoder, scored = Encoder.load(record.folder / "encoder.safetensors"), analysis.ScoredPoints.of(record)
     found = analysis.efficiency(record, scored, encoder)
     assert [one.pretrained for one in found] == [True, False]
     for one in found:
@@ -232,12 +234,12 @@ class Known:
 
     function: Callable[[Codes], Any]
 
-    def predict(self, codes: Codes) -> Prediction:
-        return Prediction(np.stack([self.function(codes) - 0.25, self.function(codes) + 0.25]))
+    def predict(self, codes: Codes) -> PredictedScores:
+        return PredictedScores(np.stack([self.function(codes) - 0.25, self.function(codes) + 0.25]))
 
 
-def _recording(space: Space, tmp_path: Path) -> Record:
-    return Record(tmp_path, Plan("p", space, ROUNDS), {}, (), {}, None, None, None, None, ())
+def _recording(space: Space, tmp_path: Path) -> SearchResult:
+    return SearchResult(tmp_path, SearchPlan("p", space, ROUNDS), {}, (), {}, None, None, None, None, ())
 
 
 def test_effects_are_those_of_a_known_function(tmp_path: Path) -> None:
@@ -292,7 +294,7 @@ def test_the_drawn_network(tiny_arch: Arch) -> None:
     assert ">32</text>" in drawn
 
 
-def test_it_stands_alone_and_is_always_the_same(joint: tuple[Record, Reader, str], tmp_path: Path) -> None:
+def test_it_stands_alone_and_is_always_the_same(joint: tuple[SearchResult, Reader, str], tmp_path: Path) -> None:
     record, page, content = joint
     assert not re.search(r"https?:|@import|<script|<link|\bon\w+=", content)
     assert all(url.startswith("#") for url in re.findall(r"url\((.*?)\)", content))
@@ -312,7 +314,9 @@ def test_it_stands_alone_and_is_always_the_same(joint: tuple[Record, Reader, str
 
 def test_names_from_outside_and_failures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report, "EFFECTS", 3)
-    record = _searched(Plan("hostile", HOSTILE, replace(ROUNDS, batch=16, rounds=2), pool=90), tmp_path, failing=True)
+    record = _searched(
+        SearchPlan("hostile", HOSTILE, replace(ROUNDS, batch=16, rounds=2), pool=90), tmp_path, failing=True
+    )
     failed = [outcome for outcome in record.outcomes.values() if outcome.failure is not None]
     assert {outcome.failure.value for outcome in failed if outcome.failure} == {"error", "not finite"}
     page, content = _page(record, tmp_path)
@@ -357,7 +361,7 @@ def test_a_search_of_which_nothing_could_be_scored_yet(tmp_path: Path) -> None:
     assert set(page.texts) - {"Search p"} <= {"", "How it was done"}
 
 
-def test_a_lost_encoder_is_told_of(joint: tuple[Record, Reader, str], tmp_path: Path) -> None:
+def test_a_lost_encoder_is_told_of(joint: tuple[SearchResult, Reader, str], tmp_path: Path) -> None:
     record, _, _ = joint
     few = replace(record, folder=tmp_path, trials=record.trials[:4], evolved=None, winners=())
     page, _ = _page(replace(few, outcomes={n: record.outcomes[n] for n in range(4)}), tmp_path)
@@ -375,7 +379,7 @@ class Latency:
         return {"macs": macs, "latency_ms": macs / 1e6}
 
 
-def test_every_bounded_cost_has_its_chart(joint: tuple[Record, Reader, str], tmp_path: Path) -> None:
+def test_every_bounded_cost_has_its_chart(joint: tuple[SearchResult, Reader, str], tmp_path: Path) -> None:
     record, page, _ = joint
     told = page.told("Score against cost")
     assert "Score against macs ." in told

@@ -21,10 +21,10 @@ from fbnetv3_zoo.search.evaluation.function import FunctionEvaluator
 from fbnetv3_zoo.search.evaluation.trial import Evaluator, Failure, Limits, Outcome, Task, Trial
 from fbnetv3_zoo.search.executors import InProcess, LocalPool
 from fbnetv3_zoo.search.journal import LOCK, Journal
-from fbnetv3_zoo.search.plan import PLANS, Plan, find_plan
+from fbnetv3_zoo.search.plan import PLANS, SearchPlan, find_plan
 from fbnetv3_zoo.search.predictors import MLP, Trees
-from fbnetv3_zoo.search.result import Record
-from fbnetv3_zoo.search.run import Observer, run_search
+from fbnetv3_zoo.search.result import SearchResult
+from fbnetv3_zoo.search.run import SearchCallback, run_search
 from fbnetv3_zoo.search.space import (
     TINY,
     Bound,
@@ -37,8 +37,8 @@ from fbnetv3_zoo.search.space import (
     Space,
     parse_constraint,
 )
-from fbnetv3_zoo.search.stages.evolution import Evolving
-from fbnetv3_zoo.search.stages.iterative import Rounds
+from fbnetv3_zoo.search.stages.evolution import EvolutionConfig
+from fbnetv3_zoo.search.stages.iterative import IterativeConfig
 from fbnetv3_zoo.utils.serialization import to_json
 
 SPACE = Space("grid", others=tuple(Dimension(name, Range(0, 4)) for name in "abcd"))
@@ -54,12 +54,12 @@ class Weight:
         return {"weight": codes.sum(1).astype(np.float64)}
 
 
-def plan(**changes: Any) -> Plan:
-    rounds = Rounds(4, rounds=3, batch=6, predictor=QUICK)
+def plan(**changes: Any) -> SearchPlan:
+    rounds = IterativeConfig(4, rounds=3, batch=6, predictor=QUICK)
     constraints = parse_constraint("weight<=9"), parse_constraint("weight<=5")
-    made = Plan(
+    made = SearchPlan(
         "small", SPACE, rounds, pool=100, constraints=constraints, finalists=2,
-        evolving=Evolving(population=8, evaluations=60),
+        evolving=EvolutionConfig(population=8, evaluations=60),
     )  # fmt: skip
     return replace(made, **changes)
 
@@ -85,17 +85,17 @@ class Curves:
         return curve[1:] if kind == self.short else curve
 
 
-def run(folder: Path, evaluator: Evaluator | None = None, given: Plan | None = None, **rest: Any) -> Record:
+def run(folder: Path, evaluator: Evaluator | None = None, given: SearchPlan | None = None, **rest: Any) -> SearchResult:
     return run_search(given or plan(), evaluator or Curves(), folder, costs=Weight(), **rest)
 
 
-def content(found: Record) -> Record:
+def content(found: SearchResult) -> SearchResult:
     """All of a record but the folder and the times."""
     outcomes = {number: replace(outcome, seconds=0.0) for number, outcome in found.outcomes.items()}
     return replace(found, folder=Path(), outcomes=outcomes)
 
 
-class Halt(Observer):
+class Halt(SearchCallback):
     """Ends the search, as Ctrl-C would, at the event ``at``; counts them."""
 
     def __init__(self, at: int = -1) -> None:
@@ -114,7 +114,7 @@ class Halt(Observer):
 
 
 def test_interrupted_at_any_event_it_ends_where_it_would_have_ended(tmp_path: Path) -> None:
-    counted, short = Halt(), plan(rounds=Rounds(4, rounds=2, batch=4, predictor=QUICK))
+    counted, short = Halt(), plan(rounds=IterativeConfig(4, rounds=2, batch=4, predictor=QUICK))
     expected = run(tmp_path / "whole", Curves(raises=2), short, observers=[counted])
     assert expected.done
     assert [trial.round for trial in expected.trials][:8] == [1] * 4 + [2] * 4
@@ -122,7 +122,7 @@ def test_interrupted_at_any_event_it_ends_where_it_would_have_ended(tmp_path: Pa
     for at in range(counted.events):
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / str(at), Curves(raises=2), short, observers=[Halt(at)])
-        interrupted = Record.read(tmp_path / str(at))
+        interrupted = SearchResult.read(tmp_path / str(at))
         assert not interrupted.done
         assert interrupted.outcomes.keys() <= {trial.number for trial in interrupted.trials}
         assert content(run(tmp_path / str(at), Curves(raises=2), short, resume=True)) == content(expected)
@@ -164,7 +164,7 @@ def test_the_order_of_outcomes_does_not_matter(tmp_path: Path) -> None:
 
 def test_a_pool_that_is_used_up_early_and_finals_that_are_interrupted(tmp_path: Path) -> None:
     """The finalists are never taken for a round of stage 2."""
-    small = plan(pool=9, rounds=Rounds(4, rounds=5, batch=6, predictor=QUICK), finalists=4)
+    small = plan(pool=9, rounds=IterativeConfig(4, rounds=5, batch=6, predictor=QUICK), finalists=4)
     counted = Halt()
     expected = run(tmp_path / "whole", given=small, observers=[counted])
     assert [sum(trial.round == n for trial in expected.trials) for n in (1, 2, 3)] == [6, 3, 0]
@@ -200,7 +200,7 @@ def test_a_journal_that_is_sound_but_odd_is_refused(kind: str, tmp_path: Path) -
     with Journal.write(tmp_path) as journal:
         change(journal, number)
     expected = f"{tmp_path}: its journal is damaged ({told.format(n=number, n1=number + 1)}"
-    assert refusal(lambda: Record.read(tmp_path)).startswith(expected)
+    assert refusal(lambda: SearchResult.read(tmp_path)).startswith(expected)
     if "trial" in told:
         assert refusal(lambda: run(tmp_path, resume=True)).startswith(expected)
 
@@ -210,7 +210,7 @@ def test_a_curve_of_another_length_is_refused(tmp_path: Path) -> None:
     with Journal.write(tmp_path) as journal:
         journal.ask([Trial(number, 1, (0, 0, 0, 0), 4)])
         journal.tell(Outcome(number, (0.5,)))
-    assert f"damaged (trial {number} has 1 scores for 4 epochs)" in refusal(lambda: Record.read(tmp_path))
+    assert f"damaged (trial {number} has 1 scores for 4 epochs)" in refusal(lambda: SearchResult.read(tmp_path))
 
 
 def test_winners_are_the_best_measured_that_fit(tmp_path: Path) -> None:
@@ -272,7 +272,7 @@ def test_a_second_process_is_refused(tmp_path: Path) -> None:
         until(lambda: "begin" in job.log.read_text())
         said = refusal(lambda: run_search(job.plan, Curves(), job.folder, resume=True))
         assert said == (f"{job.folder}: another process is running this search; wait for it, or give another folder")
-        found = Record.read(job.folder)  # which is not in the way of reading
+        found = SearchResult.read(job.folder)  # which is not in the way of reading
         assert (len(found.trials), found.done) == (6, False)
         process.kill()
 
@@ -363,7 +363,7 @@ def test_a_search_whose_candidates_all_fail_says_so_at_the_end(tmp_path: Path) -
 def test_a_record_of_a_search_that_has_not_begun(tmp_path: Path) -> None:
     Journal.write(tmp_path).close()
     said = f"{tmp_path}: its search has not begun; start it again with `fbnetv3 search run`"
-    assert refusal(lambda: Record.read(tmp_path)) == said
+    assert refusal(lambda: SearchResult.read(tmp_path)) == said
     assert run(tmp_path).done  # and it can be begun
 
 
@@ -378,27 +378,29 @@ def test_half_written_files_are_cleared(tmp_path: Path) -> None:
 
 def test_a_plan_is_read_as_it_was_written() -> None:
     within = parse_constraint("3<=weight<=12,weight<=9")
-    trees = Rounds(7, rounds=2, batch=3, correlation=0.5, predictor=Trees(members=3))
+    trees = IterativeConfig(7, rounds=2, batch=3, correlation=0.5, predictor=Trees(members=3))
     for written in (*PLANS.values(), plan(), plan(within=within, rounds=trees, seed=2**32 - 1, space=TINY)):
-        assert Plan.from_json(written.to_json()) == written
+        assert SearchPlan.from_json(written.to_json()) == written
         assert find_plan(written) is written
 
 
 def test_wrong_plans() -> None:
     small = plan()
     texts = {
-        "Plan.name is 'a b'; use letters, digits, '.', '_' and '-', as in a file name": {"name": "a b"},
-        "Plan.space is 'tiny'; it must be a Space": {"space": "tiny"},
-        "Plan.rounds is 4; it must be a Rounds": {"rounds": 4},
-        "Plan.pool is 1; it must be a whole number of at least 2": {"pool": 1},
-        "Plan.finalists is -1; it must be a whole number of at least 0": {"finalists": -1},
-        "Plan.seed is 4294967296; it must be a whole number of at most 4294967295": {"seed": 2**32},
-        "Plan.constraints is empty; give at least one (an empty one, (), allows everything)": {"constraints": ()},
-        "Plan.within is 'macs<=1M'; it must be a tuple of bounds, as parse_constraint gives": {"within": "macs<=1M"},
-        "Plan.constraints[0] is Bound(cost='macs', at_most=1.0, at_least=0.0); it must be a tuple of bounds, as "
+        "SearchPlan.name is 'a b'; use letters, digits, '.', '_' and '-' only": {"name": "a b"},
+        "SearchPlan.space is 'tiny'; it must be a Space": {"space": "tiny"},
+        "SearchPlan.rounds is 4; it must be an IterativeConfig": {"rounds": 4},
+        "SearchPlan.pool is 1; it must be a whole number of at least 2": {"pool": 1},
+        "SearchPlan.finalists is -1; it must be a whole number of at least 0": {"finalists": -1},
+        "SearchPlan.seed is 4294967296; it must be a whole number of at most 4294967295": {"seed": 2**32},
+        "SearchPlan.constraints is empty; give at least one (an empty one, (), allows everything)": {"constraints": ()},
+        "SearchPlan.within is 'macs<=1M'; it must be a tuple of bounds, as parse_constraint gives":
+            {"within": "macs<=1M"},
+        "SearchPlan.constraints[0] is Bound(cost='macs', at_most=1.0, at_least=0.0); it must be a tuple of bounds, as "
         "parse_constraint gives": {"constraints": (Bound("macs", 1.0),)},
-        "Plan.constraints has one twice, or two whose files would both be called small": {"constraints": ((), ())},
-        f"Plan.name: {'n' * 201} is too long for the name of a file; choose a shorter one":
+        "SearchPlan.constraints has one twice, or two whose files would both be called small":
+            {"constraints": ((), ())},
+        f"SearchPlan.name: {'n' * 201} is too long for the name of a file; choose a shorter one":
             {"name": "n" * 201, "constraints": ((),)},
     }  # fmt: skip
     for said, changes in texts.items():

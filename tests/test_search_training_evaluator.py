@@ -13,7 +13,7 @@ from refusals import refusal
 
 from fbnetv3_zoo.recipes import SGD
 from fbnetv3_zoo.search import SPACES, Candidate, InProcess, Limits, TrainingEvaluator, find_space
-from fbnetv3_zoo.search.evaluation.config import Origin
+from fbnetv3_zoo.search.evaluation.config import EvaluatorConfig
 from fbnetv3_zoo.search.evaluation.training import TorchvisionModel, check_model
 from fbnetv3_zoo.search.evaluation.trial import Failure, Task
 from fbnetv3_zoo.search.executors import find_executor
@@ -96,9 +96,9 @@ def test_what_it_refuses(candidate: Candidate) -> None:
     assert refusal(lambda: EVALUATOR(candidate, 7)) == "smallest: 7 epochs asked for; its recipe has 6"
     bare = replace(candidate, recipe=None)
     assert refusal(lambda: EVALUATOR(bare, 1)) == "smallest: its space has no recipes, so it cannot be trained"
-    nothing = refusal(lambda: Origin())
+    nothing = refusal(lambda: EvaluatorConfig())
     assert nothing == "a search needs data to train on (--data) or a recording (--table), one of the two"
-    origin = Origin(data="digits")
+    origin = EvaluatorConfig(data="digits")
     missing = refusal(lambda: origin.evaluator(TINY.recipe_only("torchvision:none"), Execution()))
     assert missing.startswith("torchvision has no model 'none'")
 

@@ -17,8 +17,8 @@ from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.errors import ZooError, without_secrets
 from fbnetv3_zoo.factory import create
 from fbnetv3_zoo.models.fbnet import FBNet
-from fbnetv3_zoo.weights.cache import Store
-from fbnetv3_zoo.weights.registry import Source
+from fbnetv3_zoo.weights.cache import WeightsCache
+from fbnetv3_zoo.weights.registry import WeightsSource
 from fbnetv3_zoo.weights.url import identity_of
 
 
@@ -47,7 +47,7 @@ def test_what_tells_one_file_from_another() -> None:
     assert identity_of("https://a/b?id=1") != identity_of("https://a/b?id=2")
     assert identity_of("https://a/b?a=%2F&b") == "https://a/b?a=%2F&b"
     names = {"http://me:SECRET@a": "", "http://a/b.pth?c=/d.pth": "b.pth", "/x/y#z.pth": "y#z.pth"}
-    assert {address: Source(address).file_name for address in names} == names
+    assert {address: WeightsSource(address).file_name for address in names} == names
 
 
 @pytest.fixture
@@ -72,10 +72,10 @@ def test_nothing_secret_is_kept_or_logged(
     tiny_arch: Arch, site: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.DEBUG, logger="fbnetv3_zoo")
-    store = Store(tmp_path / "kept", offline=False, lock=tmp_path / "kept" / "lock.json", attempts=2, pause=0.0)
+    store = WeightsCache(tmp_path / "kept", offline=False, lock=tmp_path / "kept" / "lock.json", attempts=2, pause=0.0)
     address = f"http://me:SECRET@{site}/model.pth?X-Amz-Signature=SECRET"
     create(tiny_arch, pretrained=address, store=store)
-    unplugged = Store(store.folder, offline=True, lock=store.lock)
+    unplugged = WeightsCache(store.folder, offline=True, lock=store.lock)
     create(tiny_arch, pretrained=address.replace("SECRET", "OTHER"), store=unplugged)  # signed anew: the same file
     said = [
         refusal(lambda: create(tiny_arch, pretrained=f"{address}&id=2", store=unplugged)),
@@ -96,6 +96,6 @@ def test_a_proxys_password_is_not_shown(
     caplog.set_level(logging.DEBUG, logger="fbnetv3_zoo")
     for proxy in ("http://me:SECRET@127.0.0.1:9", "http://me:SECRET@127.0.0.1:x", "SECRET://me:SECRET@a"):
         monkeypatch.setenv("http_proxy", proxy)
-        store = Store(tmp_path / "kept", offline=False, attempts=2, pause=0.0)
+        store = WeightsCache(tmp_path / "kept", offline=False, attempts=2, pause=0.0)
         said = refusal(lambda store=store: create(tiny_arch, pretrained="http://a.test/model.pth", store=store))
         assert "me:SECRET" not in "\n".join([said, *caplog.messages])

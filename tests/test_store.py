@@ -27,10 +27,10 @@ from fbnetv3_zoo.factory import create
 from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.weights import cache as store_module
 from fbnetv3_zoo.weights import fetch as module
-from fbnetv3_zoo.weights.cache import Kept, LockedFile, Store
+from fbnetv3_zoo.weights.cache import CachedWeights, LockedFile, WeightsCache
 from fbnetv3_zoo.weights.cache_prune import prune
 from fbnetv3_zoo.weights.fetch import fetch, read, whole_contents
-from fbnetv3_zoo.weights.registry import Record, Source
+from fbnetv3_zoo.weights.registry import WeightsEntry, WeightsSource
 from fbnetv3_zoo.weights.serialization import load, parse
 
 NET = "/models/model.safetensors"
@@ -62,13 +62,13 @@ def server(weights: bytes) -> Iterator[FaultyServer]:
 
 
 @pytest.fixture
-def record(server: FaultyServer, tiny_arch: Arch) -> Record:
+def record(server: FaultyServer, tiny_arch: Arch) -> WeightsEntry:
     return record_of(tiny_arch, server.address(NET))
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "cache", timeout=60.0, attempts=1)
+def store(tmp_path: Path) -> WeightsCache:
+    return WeightsCache(tmp_path / "cache", timeout=60.0, attempts=1)
 
 
 def refusal(call: Any, *arguments: Any, **named: Any) -> str:
@@ -89,16 +89,16 @@ def digest(data: bytes) -> str:
     return sha256(data).hexdigest()
 
 
-def pinned(record: Record, digits: str) -> Record:
-    return replace(record, sources=(Source(record.sources[0].address, digits),))
+def pinned(record: WeightsEntry, digits: str) -> WeightsEntry:
+    return replace(record, sources=(WeightsSource(record.sources[0].address, digits),))
 
 
-def by_hand(record: Record, store: Store, known: str = "no digest is published") -> str:
+def by_hand(record: WeightsEntry, store: WeightsCache, known: str = "no digest is published") -> str:
     source = record.sources[0]
     return f"get {source.address} elsewhere ({known}) and put it at {store.folder / record.name / source.file_name}"
 
 
-def entries(store: Store) -> list[str]:
+def entries(store: WeightsCache) -> list[str]:
     paths = [path for path in store.folder.rglob("*") if path.is_file() and path.suffix != ".lock"]
     return sorted(str(path.relative_to(store.folder)) for path in paths)
 
@@ -109,7 +109,7 @@ def entries(store: Store) -> list[str]:
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    store = Store()
+    store = WeightsCache()
     assert (store.offline, store.mirror, store.lock) == (False, None, None)
     if sys.platform == "linux":
         assert store.folder == tmp_path / "xdg" / "fbnetv3-zoo"
@@ -117,7 +117,7 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp
     for name in ("CACHE", "MIRROR", "LOCK"):
         monkeypatch.setenv(f"FBNETV3_ZOO_{name}", f"~/{name}")
     monkeypatch.setenv("FBNETV3_ZOO_OFFLINE", "1")
-    store, home = Store(), tmp_path / "home"
+    store, home = WeightsCache(), tmp_path / "home"
     assert (store.folder, store.lock_path, store.mirror) == (home / "CACHE", home / "LOCK", "~/MIRROR")
     assert store.offline
 
@@ -127,10 +127,10 @@ def test_arguments_win(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setenv(f"FBNETV3_ZOO_{name}", "/elsewhere")
     monkeypatch.setenv("FBNETV3_ZOO_OFFLINE", "1")
     monkeypatch.setenv("HOME", str(tmp_path))
-    store = Store("~/cache", offline=False, mirror=Path("/mirror"), lock="~/lock.json")  # type: ignore[arg-type]
+    store = WeightsCache("~/cache", offline=False, mirror=Path("/mirror"), lock="~/lock.json")  # type: ignore[arg-type]
     assert (store.folder, store.lock_path) == (tmp_path / "cache", tmp_path / "lock.json")
     assert (store.offline, store.mirror) == (False, Path("/mirror"))
-    assert Store(mirror=None, lock=None).lock_path == Path("/elsewhere/weights.lock.json")
+    assert WeightsCache(mirror=None, lock=None).lock_path == Path("/elsewhere/weights.lock.json")
 
 
 @pytest.mark.parametrize(
@@ -140,43 +140,43 @@ def test_arguments_win(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 )
 def test_offline_from_the_environment(monkeypatch: pytest.MonkeyPatch, text: str, offline: bool) -> None:
     monkeypatch.setenv("FBNETV3_ZOO_OFFLINE", text)
-    assert Store().offline is offline
+    assert WeightsCache().offline is offline
 
 
 def test_a_wrong_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FBNETV3_ZOO_OFFLINE", "maybe")
-    assert refusal(Store) == "FBNETV3_ZOO_OFFLINE is 'maybe'; set it to 1 or 0"
-    assert Store(offline=True).offline  # the argument wins
+    assert refusal(WeightsCache) == "FBNETV3_ZOO_OFFLINE is 'maybe'; set it to 1 or 0"
+    assert WeightsCache(offline=True).offline  # the argument wins
 
 
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"folder": 5}, "Store.folder is 5; it must be a path"),
-        ({"folder": ""}, "Store.folder is ''; it must be a path"),
-        ({"folder": None}, "Store.folder is None; it must be a path"),
-        ({"lock": 5}, "Store.lock is 5; it must be a path"),
-        ({"lock": ""}, "Store.lock is ''; it must be a path"),
-        ({"mirror": 5}, "Store.mirror is 5; it must be an address or the path of a folder"),
-        ({"mirror": ""}, "Store.mirror is ''; it must be an address or the path of a folder"),
-        ({"offline": 1}, "Store.offline is 1; it must be True or False"),
-        ({"progress": "no"}, "Store.progress is 'no'; it must be True or False"),
-        ({"timeout": 0}, "Store.timeout is 0; it must be a number above 0"),
-        ({"timeout": float("nan")}, "Store.timeout is nan; it must be a number above 0"),
-        ({"attempts": 0}, "Store.attempts is 0; it must be a whole number of at least 1"),
-        ({"attempts": 1.5}, "Store.attempts is 1.5; it must be a whole number of at least 1"),
-        ({"pause": -1}, "Store.pause is -1; it must be a number at least 0"),
+        ({"folder": 5}, "WeightsCache.folder is 5; it must be a path"),
+        ({"folder": ""}, "WeightsCache.folder is ''; it must be a path"),
+        ({"folder": None}, "WeightsCache.folder is None; it must be a path"),
+        ({"lock": 5}, "WeightsCache.lock is 5; it must be a path"),
+        ({"lock": ""}, "WeightsCache.lock is ''; it must be a path"),
+        ({"mirror": 5}, "WeightsCache.mirror is 5; it must be an address or the path of a folder"),
+        ({"mirror": ""}, "WeightsCache.mirror is ''; it must be an address or the path of a folder"),
+        ({"offline": 1}, "WeightsCache.offline is 1; it must be True or False"),
+        ({"progress": "no"}, "WeightsCache.progress is 'no'; it must be True or False"),
+        ({"timeout": 0}, "WeightsCache.timeout is 0; it must be a number above 0"),
+        ({"timeout": float("nan")}, "WeightsCache.timeout is nan; it must be a number above 0"),
+        ({"attempts": 0}, "WeightsCache.attempts is 0; it must be a whole number of at least 1"),
+        ({"attempts": 1.5}, "WeightsCache.attempts is 1.5; it must be a whole number of at least 1"),
+        ({"pause": -1}, "WeightsCache.pause is -1; it must be a number at least 0"),
     ],
 )
 def test_wrong_settings_are_refused(settings: dict[str, Any], text: str) -> None:
-    assert refusal(Store, **settings) == text
+    assert refusal(WeightsCache, **settings) == text
 
 
 # What is kept
 
 
 def test_a_fetched_file_is_kept_whole_and_asked_for_once(
-    server: FaultyServer, record: Record, store: Store, weights: bytes
+    server: FaultyServer, record: WeightsEntry, store: WeightsCache, weights: bytes
 ) -> None:
     kept = fetch(record, store)
     assert fetch(record, store) == kept
@@ -186,7 +186,7 @@ def test_a_fetched_file_is_kept_whole_and_asked_for_once(
     assert len(server.seen) == 1
     assert equal(tensors_of(data), tensors_of(weights))
     assert kept.path.name == f"tiny.test-{digest(weights)[:8]}-{blake3(data).hexdigest()[:16]}.safetensors"
-    assert store.kept() == store.kept("tiny.test") == [kept] == [Kept.parse(kept.path)]
+    assert store.kept() == store.kept("tiny.test") == [kept] == [CachedWeights.parse(kept.path)]
     assert store.kept("tiny") == []
     metadata = parse(data, "x")[1]
     assert metadata["weights"] == "tiny.test"
@@ -195,7 +195,7 @@ def test_a_fetched_file_is_kept_whole_and_asked_for_once(
 
 
 def test_files_of_one_name_do_not_mix(
-    server: FaultyServer, tiny_arch: Arch, store: Store, weights: bytes, others: bytes
+    server: FaultyServer, tiny_arch: Arch, store: WeightsCache, weights: bytes, others: bytes
 ) -> None:
     server.files = {"/a/model.safetensors": File(weights), "/b/model.safetensors": File(others)}
     records = [record_of(tiny_arch, server.address(f"/{tag}/model.safetensors"), tag=tag) for tag in ("a", "b")]
@@ -208,7 +208,7 @@ def test_files_of_one_name_do_not_mix(
 
 
 def test_pickled_files_of_one_name_do_not_mix(
-    server: FaultyServer, tiny_arch: Arch, store: Store, tmp_path: Path
+    server: FaultyServer, tiny_arch: Arch, store: WeightsCache, tmp_path: Path
 ) -> None:
     models = [FBNet(replace(tiny_arch, name=name)).eval() for name in ("one", "two")]
     for model in models:
@@ -221,7 +221,9 @@ def test_pickled_files_of_one_name_do_not_mix(
     assert len(server.seen) == 2
 
 
-def test_half_written_files_are_removed_by_the_next_download(record: Record, store: Store, tmp_path: Path) -> None:
+def test_half_written_files_are_removed_by_the_next_download(
+    record: WeightsEntry, store: WeightsCache, tmp_path: Path
+) -> None:
     store = replace(store, lock=tmp_path / "lock.json")
     kept = fetch(record, store)
     mine = [".tiny.test.abcd1234.download", f".{kept.path.name}.a_cd1234.safetensors", ".hidden", ".a.safetensors"]
@@ -243,7 +245,7 @@ def test_half_written_files_are_removed_by_the_next_download(record: Record, sto
     ]
 
 
-def test_nothing_is_pruned_that_was_not_got_here(record: Record, store: Store) -> None:
+def test_nothing_is_pruned_that_was_not_got_here(record: WeightsEntry, store: WeightsCache) -> None:
     kept = fetch(record, store)
     mine = store.folder / "thesis-20251231-0123456789abcdef.safetensors"
     mine.write_bytes(b"mine")
@@ -251,15 +253,15 @@ def test_nothing_is_pruned_that_was_not_got_here(record: Record, store: Store) -
     assert mine.read_bytes() == b"mine"
 
 
-def test_no_folder_holds_nothing(store: Store) -> None:
+def test_no_folder_holds_nothing(store: WeightsCache) -> None:
     assert store.kept() == []
     assert not store.folder.exists()
 
 
 def test_waiting_for_another_is_said(
     server: FaultyServer,
-    record: Record,
-    store: Store,
+    record: WeightsEntry,
+    store: WeightsCache,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -280,7 +282,7 @@ def test_waiting_for_another_is_said(
 
 
 def test_the_first_fetch_is_written_down(
-    server: FaultyServer, record: Record, store: Store, weights: bytes, caplog: pytest.LogCaptureFixture
+    server: FaultyServer, record: WeightsEntry, store: WeightsCache, weights: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     address = server.address(NET)
     kept = fetch(record, store)
@@ -297,7 +299,7 @@ def test_the_first_fetch_is_written_down(
 
 
 def test_a_later_difference_is_refused(
-    server: FaultyServer, record: Record, store: Store, weights: bytes, others: bytes
+    server: FaultyServer, record: WeightsEntry, store: WeightsCache, weights: bytes, others: bytes
 ) -> None:
     kept = fetch(record, store)
     written = store.lock_path.read_bytes()
@@ -312,7 +314,7 @@ def test_a_later_difference_is_refused(
 
 
 def test_a_lock_file_is_shared(
-    server: FaultyServer, record: Record, store: Store, others: bytes, tiny_arch: Arch, tmp_path: Path
+    server: FaultyServer, record: WeightsEntry, store: WeightsCache, others: bytes, tiny_arch: Arch, tmp_path: Path
 ) -> None:
     lock = tmp_path / "shared" / "lock.json"
     one, two = (replace(store, folder=tmp_path / name, lock=lock) for name in ("one", "two"))
@@ -328,7 +330,7 @@ def test_a_lock_file_is_shared(
 
 
 def test_what_a_killed_writer_of_the_lock_file_left_is_cleared(tmp_path: Path) -> None:
-    store = Store(tmp_path / "kept", lock=tmp_path / "lock.json")
+    store = WeightsCache(tmp_path / "kept", lock=tmp_path / "lock.json")
     entry = LockedFile("a/model.pth", "1" * 64, 5)
     assert store.record(entry) == entry
     left = leave_half_a_file(tmp_path)
@@ -337,14 +339,14 @@ def test_what_a_killed_writer_of_the_lock_file_left_is_cleared(tmp_path: Path) -
 
 
 def test_records_made_at_once_are_all_kept(tmp_path: Path) -> None:
-    stores = [Store(tmp_path / str(number), lock=tmp_path / "lock.json") for number in range(4)]
+    stores = [WeightsCache(tmp_path / str(number), lock=tmp_path / "lock.json") for number in range(4)]
     files = [LockedFile(f"net.test/{number}.pth", f"{number:064x}", number) for number in range(40)]
     with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(Store.record, stores * 10, files)) == files
+        assert list(pool.map(WeightsCache.record, stores * 10, files)) == files
     assert [stores[0].known(file.key) for file in files] == files
 
 
-def test_the_first_of_two_records_holds(store: Store) -> None:
+def test_the_first_of_two_records_holds(store: WeightsCache) -> None:
     first, second = (LockedFile("a/model.pth", digit * 64, 5) for digit in "12")
     assert store.record(first) == first
     assert store.record(second) == first
@@ -352,7 +354,12 @@ def test_the_first_of_two_records_holds(store: Store) -> None:
 
 
 def test_a_file_locked_meanwhile_is_refused(
-    server: FaultyServer, record: Record, store: Store, weights: bytes, others: bytes, monkeypatch: pytest.MonkeyPatch
+    server: FaultyServer,
+    record: WeightsEntry,
+    store: WeightsCache,
+    weights: bytes,
+    others: bytes,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Two caches with one lock file get different files at the same time: only one is accepted."""
 
@@ -382,7 +389,7 @@ def test_a_file_locked_meanwhile_is_refused(
     ],
 )
 def test_a_damaged_lock_file_is_refused(
-    server: FaultyServer, record: Record, store: Store, content: str, text: str
+    server: FaultyServer, record: WeightsEntry, store: WeightsCache, content: str, text: str
 ) -> None:
     store.folder.mkdir()
     store.lock_path.write_text(content)
@@ -396,14 +403,14 @@ def test_a_damaged_lock_file_is_refused(
     assert store.kept() == []
 
 
-def test_a_folder_for_a_lock_file_is_refused(record: Record, store: Store, tmp_path: Path) -> None:
+def test_a_folder_for_a_lock_file_is_refused(record: WeightsEntry, store: WeightsCache, tmp_path: Path) -> None:
     found = refusal(fetch, record, replace(store, lock=tmp_path))
     assert f"{tmp_path}: cannot be read (Is a directory)" in found
 
 
 @pytest.mark.parametrize("digits", [8, 64], ids=["prefix", "pin"])
 def test_a_wrong_digest_is_refused(
-    server: FaultyServer, record: Record, store: Store, weights: bytes, others: bytes, digits: int
+    server: FaultyServer, record: WeightsEntry, store: WeightsCache, weights: bytes, others: bytes, digits: int
 ) -> None:
     right, found = digest(weights)[:digits], digest(others)
     published = pinned(record, right)
@@ -419,7 +426,7 @@ def test_a_wrong_digest_is_refused(
 
 
 def test_a_published_prefix_is_made_complete(
-    server: FaultyServer, record: Record, store: Store, weights: bytes, caplog: pytest.LogCaptureFixture
+    server: FaultyServer, record: WeightsEntry, store: WeightsCache, weights: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     fetch(pinned(record, digest(weights)[:8]), store)
     known = store.known("tiny.test/model.safetensors")
@@ -435,7 +442,7 @@ def test_a_published_prefix_is_made_complete(
 
 @pytest.mark.parametrize("digits", [8, 64], ids=["prefix", "pin"])
 def test_a_pin_holds_whatever_was_recorded(
-    server: FaultyServer, record: Record, store: Store, weights: bytes, others: bytes, digits: int
+    server: FaultyServer, record: WeightsEntry, store: WeightsCache, weights: bytes, others: bytes, digits: int
 ) -> None:
     fetch(record, store)
     later = pinned(record, digest(others)[:digits])
@@ -448,7 +455,7 @@ def test_a_pin_holds_whatever_was_recorded(
 
 
 def test_a_kept_file_of_another_source_is_not_used(
-    server: FaultyServer, record: Record, store: Store, weights: bytes, others: bytes
+    server: FaultyServer, record: WeightsEntry, store: WeightsCache, weights: bytes, others: bytes
 ) -> None:
     fetch(record, store)
     store.lock_path.unlink()
@@ -469,7 +476,7 @@ def test_a_kept_file_of_another_source_is_not_used(
 # Mirrors, files put by hand, offline
 
 
-def test_a_mirror_is_asked_instead(server: FaultyServer, tiny_arch: Arch, store: Store, weights: bytes) -> None:
+def test_a_mirror_is_asked_instead(server: FaultyServer, tiny_arch: Arch, store: WeightsCache, weights: bytes) -> None:
     record = record_of(tiny_arch, f"http://127.0.0.1:{closed_port()}/x/model.safetensors")
     server.files["/weights/tiny.test/model.safetensors"] = File(weights)
     for slash in ("", "/"):
@@ -486,7 +493,7 @@ def test_a_mirror_is_asked_instead(server: FaultyServer, tiny_arch: Arch, store:
 
 @pytest.mark.parametrize("kind", [str, Path])
 def test_a_mirror_may_be_a_folder(
-    server: FaultyServer, record: Record, store: Store, weights: bytes, tmp_path: Path, kind: Any
+    server: FaultyServer, record: WeightsEntry, store: WeightsCache, weights: bytes, tmp_path: Path, kind: Any
 ) -> None:
     place = tmp_path / "mirror" / "tiny.test" / "model.safetensors"
     mirrored = replace(store, mirror=kind(tmp_path / "mirror"), offline=True)
@@ -501,7 +508,7 @@ def test_a_mirror_may_be_a_folder(
 
 
 def test_a_file_put_by_hand_is_used(
-    server: FaultyServer, record: Record, store: Store, weights: bytes, others: bytes
+    server: FaultyServer, record: WeightsEntry, store: WeightsCache, weights: bytes, others: bytes
 ) -> None:
     place = store.folder / "tiny.test" / "model.safetensors"
     place.parent.mkdir(parents=True)
@@ -516,7 +523,7 @@ def test_a_file_put_by_hand_is_used(
     assert not server.seen
 
 
-def test_offline(server: FaultyServer, record: Record, store: Store, weights: bytes) -> None:
+def test_offline(server: FaultyServer, record: WeightsEntry, store: WeightsCache, weights: bytes) -> None:
     offline = replace(store, offline=True)
     text = f"tiny.test: not in the cache, and offline; {by_hand(record, store)}"
     for each in (offline, replace(offline, mirror=server.address("/mirror"))):
@@ -556,7 +563,7 @@ for offline in (True, False):
 """
 
 
-def test_offline_touches_no_network(server: FaultyServer, tiny_arch: Arch, store: Store) -> None:
+def test_offline_touches_no_network(server: FaultyServer, tiny_arch: Arch, store: WeightsCache) -> None:
     address = server.address(NET)
     create(tiny_arch, pretrained=address, store=store)
     name = f"tiny.at_{digest(f'{address}.other.safetensors'.encode())[:16]}"
@@ -568,7 +575,12 @@ def test_offline_touches_no_network(server: FaultyServer, tiny_arch: Arch, store
 
 
 def test_a_repository_of_the_hub_is_a_source(
-    record: Record, tiny_arch: Arch, store: Store, weights: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    record: WeightsEntry,
+    tiny_arch: Arch,
+    store: WeightsCache,
+    weights: bytes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The hub's client is tested elsewhere; here a folder stands for its cache."""
     place = tmp_path / "model.safetensors"
@@ -586,7 +598,7 @@ def test_a_repository_of_the_hub_is_a_source(
 
 
 def test_a_rotten_file_is_reported_and_fetched_again(
-    server: FaultyServer, record: Record, store: Store, weights: bytes, caplog: pytest.LogCaptureFixture
+    server: FaultyServer, record: WeightsEntry, store: WeightsCache, weights: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     for call in (fetch, read):
         for damage in (lambda data: data[:-1] + bytes([data[-1] ^ 1]), lambda data: data[:100], lambda data: b""):
@@ -605,7 +617,7 @@ def test_a_rotten_file_is_reported_and_fetched_again(
 
 
 def test_a_rotten_file_that_cannot_be_fetched_again_is_removed(
-    server: FaultyServer, record: Record, store: Store
+    server: FaultyServer, record: WeightsEntry, store: WeightsCache
 ) -> None:
     kept = fetch(record, store)
     kept.path.write_bytes(b"rotten")
@@ -614,7 +626,7 @@ def test_a_rotten_file_that_cannot_be_fetched_again_is_removed(
     assert store.kept() == []
 
 
-def test_a_rotten_file_offline_is_named_and_left(record: Record, store: Store, weights: bytes) -> None:
+def test_a_rotten_file_offline_is_named_and_left(record: WeightsEntry, store: WeightsCache, weights: bytes) -> None:
     kept = fetch(record, store)
     kept.path.write_bytes(b"rotten")
     offline = replace(store, offline=True)
@@ -625,7 +637,7 @@ def test_a_rotten_file_offline_is_named_and_left(record: Record, store: Store, w
 
 
 def test_a_file_moved_under_another_name_is_refused(
-    server: FaultyServer, record: Record, store: Store, others: bytes, tiny_arch: Arch
+    server: FaultyServer, record: WeightsEntry, store: WeightsCache, others: bytes, tiny_arch: Arch
 ) -> None:
     """Bytes that are right somewhere else are wrong here."""
     kept = fetch(record, store)
@@ -636,7 +648,7 @@ def test_a_file_moved_under_another_name_is_refused(
 
 
 def test_a_single_flipped_bit_is_always_refused(
-    server: FaultyServer, record: Record, store: Store, weights: bytes
+    server: FaultyServer, record: WeightsEntry, store: WeightsCache, weights: bytes
 ) -> None:
     """10,000 of them: every bit of the first 64 bytes, the others at random."""
     record = pinned(record, digest(weights))

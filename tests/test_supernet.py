@@ -21,10 +21,10 @@ from sweeps import every
 from torch import Tensor, nn
 
 from fbnetv3_zoo.arch import Activation, Conv, InvertedResidual, PoolingHead, Row, Skip, SqueezeExcite
-from fbnetv3_zoo.models.blocks import Classifier, Conv2d
+from fbnetv3_zoo.models.blocks import ClassifierHead, Conv2d
 from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.preprocess import Preprocess
-from fbnetv3_zoo.search.supernet.mixed_op import Candidate, MixedLayer
+from fbnetv3_zoo.search.supernet.mixed_op import Branch, MixedLayer
 from fbnetv3_zoo.search.supernet.presets import TINY_DMASKING, TINY_DNAS, V1, V2
 from fbnetv3_zoo.search.supernet.space import Layer, LayerSpace, fixed
 from fbnetv3_zoo.search.supernet.supernet import Supernet, interspersed, places_of, sampled
@@ -82,7 +82,7 @@ def apart(found: Tensor, expected: Tensor) -> float:
 # Single networks
 
 
-def matched(net: Supernet, network: FBNet, code: Sequence[int]) -> Iterator[tuple[nn.Module, MixedLayer, Candidate]]:
+def matched(net: Supernet, network: FBNet, code: Sequence[int]) -> Iterator[tuple[nn.Module, MixedLayer, Branch]]:
     """Every block of a network; the layer of its supernet, and the candidate of it, where it is from."""
     blocks = FBNet._blocks(network.stages)
     for layer, where, block in zip(net.layers, net.space.places, blocks, strict=True):
@@ -122,7 +122,7 @@ def differences(net: Supernet, network: FBNet, code: tuple[int, ...], images: Te
 @pytest.mark.parametrize("name", every(SPACES, "tiny_dnas", "tiny_dmasking"))
 def test_every_point_answers_as_its_network(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     net, images, found = shared(name), images_for(SPACES[name]), []
-    for kind in (Conv2d, Classifier):  # drawing the weights that copies replace takes a quarter of the time
+    for kind in (Conv2d, ClassifierHead):  # drawing the weights that copies replace takes a quarter of the time
         monkeypatch.setattr(kind, "reset_parameters", lambda self: None)
     for code in map(tuple, SPACES[name].sample(200, np.random.default_rng(0)).tolist()):
         found.append(differences(net, net.network(code), code, images))

@@ -12,7 +12,7 @@ from refusals import refusal
 from runs import checkpoints, few_digits
 from supernet_jobs import PLAN, RESULTS, Halt, Stopped, assert_same
 
-from fbnetv3_zoo.search.supernet.result import SupernetRecord
+from fbnetv3_zoo.search.supernet.result import SupernetResult
 from fbnetv3_zoo.search.supernet.run import search_supernet
 from fbnetv3_zoo.training import Dataset, Execution
 
@@ -25,7 +25,7 @@ def data() -> Dataset:
 
 
 @pytest.fixture(scope="module")
-def straight(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> SupernetRecord:
+def straight(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> SupernetResult:
     """A search that was never interrupted. Its folder is only read."""
     return search_supernet(PLAN, data, tmp_path_factory.mktemp("straight"))
 
@@ -33,7 +33,7 @@ def straight(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Superne
 # Full disks, damaged files
 
 
-def test_results_that_cannot_be_written(straight: SupernetRecord, data: Dataset, tmp_path: Path) -> None:
+def test_results_that_cannot_be_written(straight: SupernetResult, data: Dataset, tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         search_supernet(PLAN, data, tmp_path, observers=[Halt(4)])
     sizes = {name: (straight.folder / name).stat().st_size for name in RESULTS}
@@ -57,7 +57,7 @@ def test_results_that_cannot_be_written(straight: SupernetRecord, data: Dataset,
     assert_same(tmp_path, straight.folder)
 
 
-def test_a_disk_that_is_full_at_a_checkpoint(straight: SupernetRecord, data: Dataset, tmp_path: Path) -> None:
+def test_a_disk_that_is_full_at_a_checkpoint(straight: SupernetResult, data: Dataset, tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         search_supernet(PLAN, data, tmp_path, execution=EVERY_STEP, observers=[Halt(3, 4)])
     before = checkpoints(tmp_path)
@@ -71,16 +71,16 @@ def test_a_disk_that_is_full_at_a_checkpoint(straight: SupernetRecord, data: Dat
 
 
 @pytest.fixture
-def copied(straight: SupernetRecord, tmp_path: Path) -> Path:
+def copied(straight: SupernetResult, tmp_path: Path) -> Path:
     """The results of a search, to be damaged."""
     for name in RESULTS:
         (tmp_path / name).write_bytes((straight.folder / name).read_bytes())
     return tmp_path
 
 
-def test_records_survive_files(straight: SupernetRecord, copied: Path) -> None:
-    assert SupernetRecord.read(straight.folder) == straight
-    assert SupernetRecord.read(str(copied)) == replace(straight, folder=copied)
+def test_records_survive_files(straight: SupernetResult, copied: Path) -> None:
+    assert SupernetResult.read(straight.folder) == straight
+    assert SupernetResult.read(str(copied)) == replace(straight, folder=copied)
     for name in RESULTS:
         (copied / name).unlink()
     replace(straight, folder=copied).write()
@@ -101,12 +101,12 @@ def test_records_of_which_a_file_is_missing_or_damaged(name: str, copied: Path) 
         b'{"a":1}',
     ):
         (copied / name).write_bytes(damaged)
-        said = refusal(lambda: SupernetRecord.read(copied))
+        said = refusal(lambda: SupernetResult.read(copied))
         assert said.startswith(f"{copied}: its files are damaged (")
         assert said.endswith("); search again in another folder")
     (copied / name).unlink()
     said = f"{copied}: holds no differentiable search that has ended (there is no {name})"
-    assert refusal(lambda: SupernetRecord.read(copied)) == said
+    assert refusal(lambda: SupernetResult.read(copied)) == said
 
 
 def test_records_with_a_damaged_entry(copied: Path) -> None:
@@ -118,12 +118,12 @@ def test_records_with_a_damaged_entry(copied: Path) -> None:
         ({**told, "drawn": 3}, "found.drawn is 3; it must be a list"),
     ):
         (copied / "found.json").write_text(json.dumps(damaged))
-        assert said in refusal(lambda: SupernetRecord.read(copied))
+        assert said in refusal(lambda: SupernetResult.read(copied))
 
 
 def test_records_of_which_an_epoch_is_missing(copied: Path) -> None:
     lines = (copied / "metrics.jsonl").read_text().splitlines(keepends=True)
     (copied / "metrics.jsonl").write_text("".join(lines[:-1]))
-    assert refusal(lambda: SupernetRecord.read(copied)) == (
+    assert refusal(lambda: SupernetResult.read(copied)) == (
         f"{copied}: its files are damaged (metrics.jsonl has 3 of 4 epochs); search again in another folder"
     )

@@ -23,7 +23,7 @@ from fbnetv3_zoo.search.space import parse_constraint
 from fbnetv3_zoo.search.supernet import charts
 from fbnetv3_zoo.search.supernet.plan import DMASKING_PLANS, DNAS_PLANS, Product, Sum, SupernetPlan
 from fbnetv3_zoo.search.supernet.report import write_report
-from fbnetv3_zoo.search.supernet.result import Drawn, SupernetEpoch, SupernetRecord
+from fbnetv3_zoo.search.supernet.result import SampledNetwork, SupernetEpoch, SupernetResult
 from fbnetv3_zoo.search.supernet.space import Layer, LayerSpace, fixed
 
 HSWISH = Activation.HARD_SWISH
@@ -44,7 +44,7 @@ SECTIONS = ["", "The network found", "Cost against target", "Accuracy", "Choices
 ODD = "<script>alert(1)</script> & שלום\ud800"
 
 
-def record_of(plan: SupernetPlan, *, last: Sequence[Sequence[float]] = (), data: str = "digits") -> SupernetRecord:
+def record_of(plan: SupernetPlan, *, last: Sequence[Sequence[float]] = (), data: str = "digits") -> SupernetResult:
     """A search whose probabilities go from even ones to ``last`` (default: random ones), with made up figures."""
     rng, space, count = np.random.default_rng(0), plan.space, plan.recipe.epochs
     ends = [np.array(of) for of in last] or [rng.dirichlet(np.ones(len(d))) for d in space.dimensions]
@@ -58,13 +58,13 @@ def record_of(plan: SupernetPlan, *, last: Sequence[Sequence[float]] = (), data:
             validation_loss=2 - n / count, validation_top1=0.9 * (n + 1) / count, cost=140_500.0 - 1000 * n,
             likeliest=150_600.0 - 1000 * n, code=code, probabilities=of, seconds=30.0,
         ))  # fmt: skip
-    found = Drawn(code, -1.25, 111_100.0, 0.456)
+    found = SampledNetwork(code, -1.25, 111_100.0, 0.456)
     others = [tuple(other) for other in space.sample(2, rng).tolist()]
-    drawn = tuple(Drawn(other, -3.5 - n, 99_000.0 + n * 1000, 0.123) for n, other in enumerate(others))
-    return SupernetRecord(Path("somewhere"), plan, data, tuple(epochs), found, drawn)
+    drawn = tuple(SampledNetwork(other, -3.5 - n, 99_000.0 + n * 1000, 0.123) for n, other in enumerate(others))
+    return SupernetResult(Path("somewhere"), plan, data, tuple(epochs), found, drawn)
 
 
-def page_of(record: SupernetRecord, folder: Path) -> tuple[Reader, str]:
+def page_of(record: SupernetResult, folder: Path) -> tuple[Reader, str]:
     write_report(record, folder / "page.html")
     content = (folder / "page.html").read_text(encoding="utf-8")
     return Reader(content), content
@@ -74,13 +74,13 @@ ENDS = ((0.07, 0.8, 0.13), (0.4, 0.6))
 
 
 @pytest.fixture(scope="module")
-def blocks(tmp_path_factory: pytest.TempPathFactory) -> tuple[SupernetRecord, Reader, str]:
+def blocks(tmp_path_factory: pytest.TempPathFactory) -> tuple[SupernetResult, Reader, str]:
     record = record_of(BLOCK_PLAN, last=ENDS)
     record = replace(record, found=replace(record.found, code=(2, 1)))
     return (record, *page_of(record, tmp_path_factory.mktemp("blocks")))
 
 
-def test_its_head(blocks: tuple[SupernetRecord, Reader, str]) -> None:
+def test_its_head(blocks: tuple[SupernetResult, Reader, str]) -> None:
     _, page, _ = blocks
     assert [section for section in page.texts if section != "Search mine"] == SECTIONS
     told = page.told()
@@ -93,7 +93,7 @@ def test_its_head(blocks: tuple[SupernetRecord, Reader, str]) -> None:
         assert expected in told
 
 
-def test_the_network_found(blocks: tuple[SupernetRecord, Reader, str]) -> None:
+def test_the_network_found(blocks: tuple[SupernetResult, Reader, str]) -> None:
     record, page, content = blocks
     told, cost = page.told("The network found"), cost_of(record.arch)
     assert "mine-macs-120k , the most probable network of those that meet the target: " in told
@@ -113,7 +113,7 @@ def test_a_network_found_beside_the_target(tmp_path: Path) -> None:
     )
 
 
-def test_cost_against_target(blocks: tuple[SupernetRecord, Reader, str]) -> None:
+def test_cost_against_target(blocks: tuple[SupernetResult, Reader, str]) -> None:
     _, page, content = blocks
     assert page.rows["Cost against target"] == [
         ["", "MACs"], ["expected, last epoch", "137.5 k"], ["most probable network, last epoch", "147.6 k"],
@@ -124,7 +124,7 @@ def test_cost_against_target(blocks: tuple[SupernetRecord, Reader, str]) -> None
         assert content.count(f'aria-label="{chart} by epoch"') == 1
 
 
-def test_choices_and_their_final_probabilities(blocks: tuple[SupernetRecord, Reader, str]) -> None:
+def test_choices_and_their_final_probabilities(blocks: tuple[SupernetResult, Reader, str]) -> None:
     """The value found for layer 2 is not the most probable one."""
     _, page, content = blocks
     assert page.rows["Choices"][1:] == [
@@ -136,7 +136,7 @@ def test_choices_and_their_final_probabilities(blocks: tuple[SupernetRecord, Rea
     assert "<h3>Layer" not in content  # one choice a layer
 
 
-def test_drawn_networks(blocks: tuple[SupernetRecord, Reader, str]) -> None:
+def test_drawn_networks(blocks: tuple[SupernetResult, Reader, str]) -> None:
     record, page, _ = blocks
     unlike = [str(sum(a != b for a, b in zip(one.code, (2, 1), strict=True))) for one in record.drawn]
     assert page.rows["Drawn networks"][1:] == [
@@ -151,7 +151,7 @@ def test_drawn_networks(blocks: tuple[SupernetRecord, Reader, str]) -> None:
     assert "Without the target, the most probable network differs in 1 choice." in told
 
 
-def test_how_it_was_done(blocks: tuple[SupernetRecord, Reader, str]) -> None:
+def test_how_it_was_done(blocks: tuple[SupernetResult, Reader, str]) -> None:
     _, page, _ = blocks
     told = page.told("How")
     for expected in (
@@ -291,9 +291,9 @@ def test_it_is_always_the_same(tmp_path: Path) -> None:
     lines = (json.dumps(asdict(epoch)) + "\n" for epoch in record.epochs)
     (tmp_path / "metrics.jsonl").write_text("".join(lines))
     script = (
-        "import sys\nfrom fbnetv3_zoo.search.supernet.result import SupernetRecord\n"
+        "import sys\nfrom fbnetv3_zoo.search.supernet.result import SupernetResult\n"
         "from fbnetv3_zoo.search.supernet.report import write_report\n"
-        "write_report(SupernetRecord.read(sys.argv[1]), sys.argv[2])"
+        "write_report(SupernetResult.read(sys.argv[1]), sys.argv[2])"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "7"}
     subprocess.run([sys.executable, "-c", script, tmp_path, tmp_path / "again.html"], check=True, env=environment)

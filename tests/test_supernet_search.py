@@ -40,8 +40,8 @@ from fbnetv3_zoo.search.space import Bound, parse_constraint
 from fbnetv3_zoo.search.supernet.decoding import extremes
 from fbnetv3_zoo.search.supernet.expected_cost import CostTables
 from fbnetv3_zoo.search.supernet.plan import Product, SupernetPlan
-from fbnetv3_zoo.search.supernet.result import SupernetEpoch, SupernetRecord
-from fbnetv3_zoo.search.supernet.run import SupernetObserver, search_supernet
+from fbnetv3_zoo.search.supernet.result import SupernetEpoch, SupernetResult
+from fbnetv3_zoo.search.supernet.run import SupernetCallback, search_supernet
 from fbnetv3_zoo.search.supernet.space import LayerSpace, fixed
 from fbnetv3_zoo.training import Dataset, Execution, Precision
 from fbnetv3_zoo.training.data import SPLITS
@@ -64,7 +64,7 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def straight(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> SupernetRecord:
+def straight(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> SupernetResult:
     """A search that was never interrupted. Its folder is only read."""
     return search_supernet(PLAN, data, tmp_path_factory.mktemp("straight"))
 
@@ -77,7 +77,7 @@ def short(**changes: Any) -> SupernetPlan:
 # The same again
 
 
-def test_the_same_seed_gives_the_same_search(straight: SupernetRecord, data: Dataset, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_search(straight: SupernetResult, data: Dataset, tmp_path: Path) -> None:
     """Whatever the state of torch's generator, which is left as it was; workers make no difference."""
     torch.manual_seed(99)
     before = torch.get_rng_state()
@@ -87,7 +87,7 @@ def test_the_same_seed_gives_the_same_search(straight: SupernetRecord, data: Dat
     assert content(again) == content(straight)
 
 
-def test_another_seed_gives_another(straight: SupernetRecord, data: Dataset, tmp_path: Path) -> None:
+def test_another_seed_gives_another(straight: SupernetResult, data: Dataset, tmp_path: Path) -> None:
     other = search_supernet(replace(PLAN, recipe=replace(RECIPE, seed=1)), data, tmp_path)
     ends = [load_file(checkpoints(record.folder)[0]) for record in (straight, other)]
     moved = [name for name, tensor in ends[0].items() if not torch.equal(tensor, ends[1][name])]
@@ -98,7 +98,7 @@ def test_another_seed_gives_another(straight: SupernetRecord, data: Dataset, tmp
     assert (other.found, other.drawn) != (straight.found, straight.drawn)
 
 
-def lines_of(record: SupernetRecord) -> list[dict[str, Any]]:
+def lines_of(record: SupernetResult) -> list[dict[str, Any]]:
     return metrics(record.folder)
 
 
@@ -126,7 +126,7 @@ def moments(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def test_killed_and_resumed_is_as_never_killed(straight: SupernetRecord, server: Server, tmp_path: Path) -> None:
+def test_killed_and_resumed_is_as_never_killed(straight: SupernetResult, server: Server, tmp_path: Path) -> None:
     """Shuffling, augmentation, mixing, dropout, noise of the choices, clipping, moving average."""
     job: Job = {"folder": str(tmp_path), "execution": to_json(EVERY_STEP)}
     for moment in moments(tmp_path):
@@ -144,7 +144,7 @@ def test_killed_and_resumed_is_as_never_killed(straight: SupernetRecord, server:
 
 @pytest.mark.parametrize("moment", [(1, 3), (3, 4)], ids=str)
 def test_resumed_with_few_checkpoints(
-    moment: tuple[int, int | None], straight: SupernetRecord, data: Dataset, tmp_path: Path
+    moment: tuple[int, int | None], straight: SupernetResult, data: Dataset, tmp_path: Path
 ) -> None:
     """Of every second step; what was done after it is done again."""
     with pytest.raises(Stopped):
@@ -155,7 +155,7 @@ def test_resumed_with_few_checkpoints(
 
 
 @pytest.mark.parametrize("step", [2, 5], ids=["weights", "choices"])
-def test_sigterm_ends_it_after_a_checkpoint(step: int, straight: SupernetRecord, data: Dataset, tmp_path: Path) -> None:
+def test_sigterm_ends_it_after_a_checkpoint(step: int, straight: SupernetResult, data: Dataset, tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGTERM)
     halt = Halt(2, step, lambda: signal.raise_signal(signal.SIGTERM))
     with pytest.raises(Interrupted) as caught:
@@ -176,14 +176,14 @@ def test_sigterm_to_a_process(server: Server, tmp_path: Path) -> None:
     assert told["lines"][0][-1] == "interrupted: ended by SIGTERM after step 1 of epoch 2; continue with --resume"
 
 
-def test_a_finished_search_is_only_told_again(straight: SupernetRecord, data: Dataset) -> None:
+def test_a_finished_search_is_only_told_again(straight: SupernetResult, data: Dataset) -> None:
     before = {path: path.read_bytes() for path in straight.folder.rglob("*") if path.is_file()}
     again = search_supernet(PLAN, data, straight.folder, resume=True, observers=[_Deaf()])
     assert again == straight
     assert {path: path.read_bytes() for path in straight.folder.rglob("*") if path.is_file()} == before
 
 
-class _Deaf(SupernetObserver):
+class _Deaf(SupernetCallback):
     def on_step(self, epoch: int, step: int, steps: int, loss: float) -> None:
         raise Stopped
 
@@ -194,7 +194,7 @@ class _Deaf(SupernetObserver):
 # What is found
 
 
-def test_what_is_found(straight: SupernetRecord) -> None:
+def test_what_is_found(straight: SupernetResult) -> None:
     assert straight.epochs[-1].likeliest > 160_000  # so that the target has something to change
     everything = [straight.found, *straight.drawn]
     assert len({one.code for one in everything}) == len(everything) == 6
@@ -206,7 +206,7 @@ def test_what_is_found(straight: SupernetRecord) -> None:
     assert straight.found.log_probability == max(one.log_probability for one in everything)
 
 
-def test_its_network_is_a_file(straight: SupernetRecord) -> None:
+def test_its_network_is_a_file(straight: SupernetResult) -> None:
     path = straight.folder / "mixed-macs-160k.arch.json"
     assert [file.name for file in straight.files] == [path.name, "plan.json", "metrics.jsonl", "found.json"]
     arch = find_arch(path)
@@ -215,7 +215,7 @@ def test_its_network_is_a_file(straight: SupernetRecord) -> None:
     assert create(str(path)).eval()(images).shape == (2, 10)
 
 
-def test_without_target_or_draws(straight: SupernetRecord, data: Dataset, tmp_path: Path) -> None:
+def test_without_target_or_draws(straight: SupernetResult, data: Dataset, tmp_path: Path) -> None:
     """The most probable network of all."""
     found = search_supernet(short(target=None, draws=0), data, tmp_path)
     assert found.drawn == ()
@@ -224,7 +224,7 @@ def test_without_target_or_draws(straight: SupernetRecord, data: Dataset, tmp_pa
     assert found.arch.name == "mixed"
 
 
-def test_as_many_draws_as_there_are_networks(straight: SupernetRecord, data: Dataset, tmp_path: Path) -> None:
+def test_as_many_draws_as_there_are_networks(straight: SupernetResult, data: Dataset, tmp_path: Path) -> None:
     codes = np.array(list(np.ndindex(*(len(d) for d in SPACE.dimensions))))
     good = codes[CostTables.of(SPACE, "macs").of_codes(codes) <= 160_000]
     found = search_supernet(short(draws=len(good) - 1), data, tmp_path)
@@ -250,7 +250,7 @@ def test_a_target_too_narrow_for_the_most_probable_network(data: Dataset, tmp_pa
     assert beyond[0].log_probability > found.found.log_probability
 
 
-def test_epochs(straight: SupernetRecord, data: Dataset) -> None:
+def test_epochs(straight: SupernetResult, data: Dataset) -> None:
     first, *rest = straight.epochs
     assert [epoch.epoch for epoch in straight.epochs] == [1, 2, 3, 4]
     assert [epoch.temperature for epoch in straight.epochs] == [PLAN.temperature_at(n) for n in range(4)]
@@ -293,7 +293,7 @@ def test_weights_and_choices_see_different_images(data: Dataset, tmp_path: Path)
     read: list[str] = []
     steps: dict[tuple[int, int], list[str]] = {}
 
-    class Dividing(SupernetObserver):
+    class Dividing(SupernetCallback):
         def on_step(self, epoch: int, step: int, steps_: int, loss: float) -> None:
             assert steps_ == (3 if epoch == 1 else 5)
             steps[epoch, step] = read[:]
@@ -355,7 +355,7 @@ def test_executions_that_are_refused(data: Dataset, tmp_path: Path) -> None:
     assert said.startswith("batches of 18 images cannot be divided among 1 processes x 10 parts")
 
 
-def test_bf16(straight: SupernetRecord, data: Dataset, tmp_path: Path) -> None:
+def test_bf16(straight: SupernetResult, data: Dataset, tmp_path: Path) -> None:
     found = search_supernet(short(), data, tmp_path, execution=Execution(precision=Precision.BFLOAT16))
     assert found.epochs[0].train_loss == pytest.approx(straight.epochs[0].train_loss, rel=0.02)
     assert found.epochs[0].train_loss != straight.epochs[0].train_loss
@@ -381,7 +381,7 @@ def test_latency_needs_a_table(data: Dataset, tmp_path: Path) -> None:
     )
 
 
-def test_folders_of_other_searches(straight: SupernetRecord, data: Dataset) -> None:
+def test_folders_of_other_searches(straight: SupernetResult, data: Dataset) -> None:
     folder = straight.folder
     said = f"{folder}: holds a run; continue it with --resume (resume=True), or give another folder"
     assert refusal(lambda: search_supernet(PLAN, data, folder)) == said

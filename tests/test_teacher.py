@@ -32,11 +32,11 @@ from fbnetv3_zoo.factory import create
 from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.preprocess import Preprocess
 from fbnetv3_zoo.recipes import Augmentation, Distillation, Recipe
-from fbnetv3_zoo.training import Dataset, Epoch, Execution, Observer, Step, Teacher, find_teacher, train
+from fbnetv3_zoo.training import Callback, Dataset, Epoch, Execution, Step, Teacher, find_teacher, train
 from fbnetv3_zoo.training.distributed import World
 from fbnetv3_zoo.training.learner import Learner
 from fbnetv3_zoo.training.loader import TrainingBatches
-from fbnetv3_zoo.weights.cache import Store
+from fbnetv3_zoo.weights.cache import WeightsCache
 from fbnetv3_zoo.weights.serialization import save
 
 CPU = torch.device("cpu")
@@ -155,7 +155,7 @@ def test_a_published_name(
     for variable, place in (("CACHE", "kept"), ("MIRROR", "site"), ("LOCK", "lock.json")):
         monkeypatch.setenv(f"FBNETV3_ZOO_{variable}", str(tmp_path / place))
     monkeypatch.delenv("FBNETV3_ZOO_OFFLINE", raising=False)
-    expected = create(name, pretrained=True, store=Store()).eval()
+    expected = create(name, pretrained=True, store=WeightsCache()).eval()
     for source in (name, f"{name}.fb_in1k"):
         teacher = find_teacher(source, preprocess=own, device=CPU)
         side = expected.preprocess.resolution
@@ -246,7 +246,7 @@ def test_its_own_channels_resolution_and_normalisation(channels: int, recording:
     torch.testing.assert_close(seen * 0.3 + 0.2, wanted, rtol=0, atol=1 / 255)
 
 
-class _Meddling(Observer):
+class _Meddling(Callback):
     """Puts every module that there is into training mode, once a step."""
 
     def on_step(self, step: Step) -> None:
@@ -276,7 +276,7 @@ def test_it_is_validated_before_the_first_step(
     recording.linear.bias.data[0] = 1.0
     events: list[str] = []
 
-    class Noting(Observer):
+    class Noting(Callback):
         def on_step(self, step: Step) -> None:
             events.append(f"{sum(map(len, recording.seen))} images, step {step.step}")
 

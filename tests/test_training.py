@@ -26,7 +26,7 @@ from torchvision.ops import StochasticDepth
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.preprocess import Preprocess, stack
 from fbnetv3_zoo.recipes import SGD, ExponentialDecay, Optimizer, Recipe, RMSProp
-from fbnetv3_zoo.training import Dataset, Epoch, Execution, Observer, Run, Step, train
+from fbnetv3_zoo.training import Callback, Dataset, Epoch, Execution, Run, Step, train
 from fbnetv3_zoo.training.learner import Student
 from fbnetv3_zoo.training.loader import TrainingBatches
 from fbnetv3_zoo.weights.serialization import load, save
@@ -37,7 +37,7 @@ EXPLODING = replace(PLAIN, epochs=3, schedule=replace(PLAIN.schedule, factor=9e5
 FORK = "ignore:This process .* is multi-threaded, use of fork:DeprecationWarning"
 
 
-class Telling(Observer):
+class Telling(Callback):
     """Keeps all that it is told."""
 
     def __init__(self) -> None:
@@ -282,7 +282,7 @@ def test_a_loss_that_explodes(tiny_arch: Arch, data: Dataset, tmp_path: Path) ->
     assert file.exists()
 
 
-class _Spoiling(Observer):
+class _Spoiling(Callback):
     """Spoils the network after a step of the first epoch; after the last, only validation can notice."""
 
     def __init__(self, step: int) -> None:

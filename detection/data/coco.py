@@ -27,7 +27,7 @@ _LONGEST_SIDE = 1 << 24
 
 
 @dataclass(frozen=True, eq=False)
-class Sample:
+class AnnotatedImage:
     """An image and its objects: ``boxes`` (objects, 4) as x0, y0, x1, y1 in pixels inside the image, ``labels`` from 1.
 
     ``crowd`` marks boxes around many objects, which are not trained on and count in no one's disfavour. ``names`` tells
@@ -45,7 +45,7 @@ class Sample:
     names: tuple[str, ...] = ()
     orientation: int = 1
 
-    def only(self, kept: npt.NDArray[np.bool_]) -> Sample:
+    def only(self, kept: npt.NDArray[np.bool_]) -> AnnotatedImage:
         """The same image with the objects where ``kept`` (objects) is true."""
         names = tuple(name for name, keep in zip(self.names, kept, strict=False) if keep)
         return replace(self, boxes=self.boxes[kept], labels=self.labels[kept], crowd=self.crowd[kept], names=names)
@@ -56,7 +56,7 @@ class CocoData:
     """A checked data set. Label n is ``class_names[n - 1]``; ``faults`` says what was left out or mended, and where."""
 
     name: str
-    samples: tuple[Sample, ...]
+    samples: tuple[AnnotatedImage, ...]
     class_names: tuple[str, ...]
     category_ids: tuple[int, ...]
     faults: tuple[str, ...] = ()
@@ -93,7 +93,7 @@ def read_coco(annotations: str | Path, images: str | Path, *, follow_links: bool
     return CocoData(path.stem, samples, names, tuple(first_ids[name] for name in names), faults.lines)
 
 
-def open_image(sample: Sample) -> Image.Image:
+def open_image(sample: AnnotatedImage) -> Image.Image:
     """The image of a data set as its boxes are for. Raises :class:`ZooError` where its size is not the annotated."""
     image = turned_back(read_image(sample.path), sample.orientation)
     if image.size != (sample.width, sample.height):
@@ -253,8 +253,8 @@ def _all_as_stored(images: Sequence[_Image]) -> list[_Image]:
     return found
 
 
-def _sample(image: _Image, boxes: Sequence[_Box]) -> Sample:
-    return Sample(
+def _sample(image: _Image, boxes: Sequence[_Box]) -> AnnotatedImage:
+    return AnnotatedImage(
         image.path,
         image.number,
         image.width,

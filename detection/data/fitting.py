@@ -15,8 +15,8 @@ from torchvision.models.detection.transform import resize_boxes
 
 from fbnetv3_zoo.errors import ZooError
 
-from ..models.faster_rcnn import Settings
-from .coco import CocoData, Sample
+from ..models.faster_rcnn import RCNNSettings
+from .coco import AnnotatedImage, CocoData
 from .faults import Faults
 
 LEAST_SIDE = 0.01
@@ -44,7 +44,7 @@ def mirrored(boxes: Tensor, width: int) -> Tensor:
     return torch.stack((width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]), 1)
 
 
-def to_train_on(data: CocoData, settings: Settings, *, mirror: bool) -> CocoData:
+def to_train_on(data: CocoData, settings: RCNNSettings, *, mirror: bool) -> CocoData:
     """The images of ``data`` with an object to learn from, crowds and what the detector cannot take left out.
 
     ``mirror``: images are mirrored by chance. ``faults`` tells what was left out besides crowds.
@@ -64,14 +64,14 @@ def to_train_on(data: CocoData, settings: Settings, *, mirror: bool) -> CocoData
     return replace(data, samples=tuple(samples), faults=(*data.faults, *faults.lines))
 
 
-def to_judge_by(data: CocoData, settings: Settings) -> CocoData:
+def to_judge_by(data: CocoData, settings: RCNNSettings) -> CocoData:
     """``data`` without the images that the detector cannot take, which ``faults`` tells of."""
     faults = Faults()
     samples = tuple(_scalable(data.samples, settings, faults))
     return replace(data, samples=samples, faults=(*data.faults, *faults.lines))
 
 
-def _scalable(samples: Iterable[Sample], settings: Settings, faults: Faults) -> Iterator[Sample]:
+def _scalable(samples: Iterable[AnnotatedImage], settings: RCNNSettings, faults: Faults) -> Iterator[AnnotatedImage]:
     for sample in samples:
         if 0 in _scaled_size(sample, settings):
             where = f"{sample.path.name}: {sample.width} x {sample.height}"
@@ -80,11 +80,11 @@ def _scalable(samples: Iterable[Sample], settings: Settings, faults: Faults) -> 
             yield sample
 
 
-def _scaled_size(sample: Sample, settings: Settings) -> tuple[int, int]:
+def _scaled_size(sample: AnnotatedImage, settings: RCNNSettings) -> tuple[int, int]:
     return scaled_size(sample.width, sample.height, settings.min_size, settings.max_size)
 
 
-def _thick(boxes: Tensor, sample: Sample, settings: Settings) -> npt.NDArray[np.bool_]:
+def _thick(boxes: Tensor, sample: AnnotatedImage, settings: RCNNSettings) -> npt.NDArray[np.bool_]:
     """Which of ``boxes`` have sides of :data:`LEAST_SIDE` when the detector sees them, rounded as it rounds."""
     width, height = _scaled_size(sample, settings)
     seen = resize_boxes(boxes, [sample.height, sample.width], [height, width])

@@ -42,7 +42,7 @@ _MOST_ANCHORS = 100
 
 
 @dataclass(frozen=True)
-class Settings:
+class RCNNSettings:
     """What is not the network of a detector.
 
     Images are scaled so that the shorter side has ``min_size`` pixels, the longer at most ``max_size``. Anchors have
@@ -66,17 +66,17 @@ class Settings:
 
     def __post_init__(self) -> None:
         for field, most in _MOST.items():
-            check_whole(f"Settings.{field}", getattr(self, field), at_most=most)
+            check_whole(f"RCNNSettings.{field}", getattr(self, field), at_most=most)
         for field, largest in (("anchor_sizes", _MOST["max_size"]), ("aspect_ratios", 100)):
             values = getattr(self, field)
-            check_type(f"Settings.{field}", values, tuple, "a tuple of numbers")
+            check_type(f"RCNNSettings.{field}", values, tuple, "a tuple of numbers")
             if not 1 <= len(values) <= _MOST_ANCHORS:
                 raise ZooError(
                     f"Settings: give at least one of anchor_sizes and one of aspect_ratios, and at most {_MOST_ANCHORS}"
                 )
             for number, value in enumerate(values):
-                check_number(f"Settings.{field}[{number}]", value, at_least=0.01, at_most=largest)
-        check_number("Settings.score_threshold", self.score_threshold, at_least=0, at_most=1)
+                check_number(f"RCNNSettings.{field}[{number}]", value, at_least=0.01, at_most=largest)
+        check_number("RCNNSettings.score_threshold", self.score_threshold, at_least=0, at_most=1)
 
     def _rcnn(self) -> dict[str, Any]:
         return {
@@ -110,7 +110,7 @@ class Backbone(nn.Module):
 
 def faster_rcnn_c4(
     model: str | Path | Arch | FBNet, *, num_classes: int, pretrained: bool | str | Path = False, freeze_at: int = 0,
-    fixed_norms: bool = False, settings: Settings = Settings(),
+    fixed_norms: bool = False, settings: RCNNSettings = RCNNSettings(),
 ) -> FasterRCNN:  # fmt: skip
     """Faster R-CNN whose trunk ends at stride 16; what comes after it in the network is run on every region.
 
@@ -157,7 +157,7 @@ def faster_rcnn_c4(
 
 def faster_rcnn_fpn(
     model: str | Path | Arch | FBNet, *, num_classes: int, pretrained: bool | str | Path = False, freeze_at: int = 0,
-    fixed_norms: bool = False, settings: Settings = Settings(proposals=1000),
+    fixed_norms: bool = False, settings: RCNNSettings = RCNNSettings(proposals=1000),
 ) -> FasterRCNN:  # fmt: skip
     """Faster R-CNN on a feature pyramid of 256 channels over strides 4 to 32 (arXiv 1612.03144), and a fifth map.
 
@@ -170,7 +170,7 @@ def faster_rcnn_fpn(
 
 def mask_rcnn_fpn(
     model: str | Path | Arch | FBNet, *, num_classes: int, pretrained: bool | str | Path = False, freeze_at: int = 0,
-    fixed_norms: bool = False, settings: Settings = Settings(proposals=1000),
+    fixed_norms: bool = False, settings: RCNNSettings = RCNNSettings(proposals=1000),
 ) -> MaskRCNN:  # fmt: skip
     """Mask R-CNN (arXiv 1703.06870) on the pyramid of :func:`faster_rcnn_fpn`; targets have masks too."""
     backbone, colours = _pyramid(model, pretrained, freeze_at, fixed_norms)

@@ -19,13 +19,13 @@ from fbnetv3_zoo.weights.serialization import read_tensors, write_tensors
 from fbnetv3_zoo.weights.unwrap import effective_state, unwrapped
 
 from ..data.json_entries import is_unicode
-from .faster_rcnn import Settings, faster_rcnn_c4, faster_rcnn_fpn
+from .faster_rcnn import RCNNSettings, faster_rcnn_c4, faster_rcnn_fpn
 from .presets import DETECTORS
 
 FORMAT = "fbnetv3_zoo.detector"
 
 
-class Kind(Enum):
+class DetectorKind(Enum):
     """How a detector uses its network: cut after stride 16, or with a feature pyramid."""
 
     C4 = "c4"
@@ -44,8 +44,8 @@ class DetectorSpec:
     class_names: tuple[str, ...]
     arch: Arch | None = None
     published: str = ""
-    kind: Kind = Kind.C4
-    settings: Settings = Settings()
+    kind: DetectorKind = DetectorKind.C4
+    settings: RCNNSettings = RCNNSettings()
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     weights: str | None = None
@@ -83,7 +83,7 @@ class DetectorSpec:
 
     def build(self, *, source: FBNet | None = None, freeze_at: int = 0, fixed_norms: bool = False) -> FasterRCNN:
         """The detector, in training mode, with the weights of ``source`` in its trunk (and C4's box head)."""
-        maker = faster_rcnn_c4 if self.kind is Kind.C4 else faster_rcnn_fpn
+        maker = faster_rcnn_c4 if self.kind is DetectorKind.C4 else faster_rcnn_fpn
         model = maker(
             source or self.arch or self.published, num_classes=len(self.class_names), freeze_at=freeze_at,
             fixed_norms=fixed_norms, settings=self.settings,

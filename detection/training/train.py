@@ -33,7 +33,7 @@ from fbnetv3_zoo.training.preemption import Termination
 from fbnetv3_zoo.training.run_folder import claimed, own_randomness
 from fbnetv3_zoo.utils.log import LOG
 
-from ..data.coco import CocoData, Sample, open_image
+from ..data.coco import AnnotatedImage, CocoData, open_image
 from ..data.faults import Unreadable
 from ..data.fitting import check_scalable, mirrored, to_judge_by, to_train_on
 from ..models.serialization import DetectorSpec, save_detector
@@ -59,7 +59,7 @@ class DetectionEpoch:
     skipped: int = 0
 
 
-class DetectionObserver:
+class DetectionCallback:
     """Is told of everything that happens in a run. Override what is of interest."""
 
     def on_step(self, epoch: int, step: int, steps: int, loss: float) -> None:
@@ -88,7 +88,7 @@ class DetectionRun:
 def train_detector(
     spec: DetectorSpec, data: CocoData, validation: CocoData, recipe: Recipe, folder: str | Path, *,
     source: FBNet | None = None, freeze_at: int = 0, fixed_norms: bool = False, resume: bool = False,
-    execution: Execution = Execution(), observers: Sequence[DetectionObserver] = (),
+    execution: Execution = Execution(), observers: Sequence[DetectionCallback] = (),
 ) -> DetectionRun:  # fmt: skip
     """Train a detector and leave the result in ``folder``.
 
@@ -138,7 +138,7 @@ def detect(
 
 
 def find_objects(
-    model: FasterRCNN, samples: Sequence[Sample], unreadable: Unreadable, *, device: torch.device
+    model: FasterRCNN, samples: Sequence[AnnotatedImage], unreadable: Unreadable, *, device: torch.device
 ) -> list[Detections]:
     """What ``model`` finds in the images of a data set: nothing in one that turns out ``unreadable``."""
     none = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
@@ -160,7 +160,7 @@ def to_pixels(image: Image) -> Tensor:
     return pixels.float().div_(255)
 
 
-def read_pixels(sample: Sample) -> Tensor:
+def read_pixels(sample: AnnotatedImage) -> Tensor:
     """The pixels of a data set's image. Raises :class:`ZooError` where its size is not the annotated one."""
     return to_pixels(open_image(sample))
 
@@ -270,7 +270,7 @@ class _Run:
         if (data := self.checkpoints.begin(resume=resume)) is not None:
             self.progress = restore(data, self.learner, identity=self.identity, place=self.folder, epoch=DetectionEpoch)
 
-    def run(self, observers: Sequence[DetectionObserver], termination: Termination) -> DetectionRun:
+    def run(self, observers: Sequence[DetectionCallback], termination: Termination) -> DetectionRun:
         """All epochs that are left, then the result."""
         self._last_write = time.monotonic()
         precision = None
@@ -368,7 +368,7 @@ class _Run:
         return average_precision(self.validation, found)
 
 
-def _fingerprint(samples: Sequence[Sample]) -> str:
+def _fingerprint(samples: Sequence[AnnotatedImage]) -> str:
     """What tells data sets apart: names, sizes, boxes and labels, not the pixels."""
     from blake3 import blake3
 

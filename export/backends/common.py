@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ONNXSource:
     """An ONNX file with the entries of its metadata, and the network where that was given; ``name`` is for errors."""
 
     name: str
@@ -27,7 +27,7 @@ class Source:
     model: FBNet | None
 
 
-def source_graph(source: FBNet | str | Path, folder: Path, *, align: int = 1) -> Source:
+def source_graph(source: FBNet | str | Path, folder: Path, *, align: int = 1) -> ONNXSource:
     """``source`` as an ONNX file: itself, checked, or one written to ``folder`` with maps of a multiple of ``align``.
 
     Raises :class:`ZooError` for a file that is not of this project.
@@ -51,11 +51,11 @@ def source_graph(source: FBNet | str | Path, folder: Path, *, align: int = 1) ->
             raise ZooError(f"{name}: give a network or an .onnx file of `fbnetv3 export onnx`")
         open_onnx(graph)
     entries = entries_of(onnx.load(graph, load_external_data=False))
-    return Source(name, graph, entries, model)
+    return ONNXSource(name, graph, entries, model)
 
 
 def compared(
-    source: Source, draft: Path, path: Path, *, images: Sequence[Image.Image] | None = None,
+    source: ONNXSource, draft: Path, path: Path, *, images: Sequence[Image.Image] | None = None,
     tolerance: float | None = None,
 ) -> dict[str, FileParity]:  # fmt: skip
     """How far ``draft``, which is to become ``path``, is from PyTorch (where the network is given) and from ONNX.

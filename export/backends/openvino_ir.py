@@ -17,7 +17,7 @@ from fbnetv3_zoo.utils.atomic_write import replacing_together, scratch
 
 from ..onnx.passes import BLOCK
 from ..parity import FileParity
-from .common import Source, compared, source_graph
+from .common import ONNXSource, compared, source_graph
 
 if TYPE_CHECKING:
     import openvino
@@ -105,7 +105,7 @@ def write_model(model: openvino.Model, path: Path, entries: Mapping[str, str], *
     trial.remember(".xml", (text, path.with_suffix(".bin").read_bytes()))
 
 
-def _converted(made: Source, path: Path) -> openvino.Model:
+def _converted(made: ONNXSource, path: Path) -> openvino.Model:
     try:
         import openvino
     except ImportError:

@@ -1,8 +1,8 @@
 """Measuring models on the runtimes of this machine, each in a process of its own, in turn."""
 
-from .artifacts import Wanted
-from .backends import Plan, Route
-from .measure import Turn, benchmark
+from .artifacts import ModelOptions
+from .backends import BenchmarkConfig, Route
+from .measure import BenchProgress, benchmark
 from .report import Benchmark
 
-__all__ = ["Benchmark", "Plan", "Route", "Turn", "Wanted", "benchmark"]
+__all__ = ["Benchmark", "BenchmarkConfig", "Route", "BenchProgress", "ModelOptions", "benchmark"]

@@ -14,10 +14,10 @@ from fbnetv3_zoo.errors import ZooError, check_whole, in_short
 from fbnetv3_zoo.weights.registry import RECORDS
 
 from .backends import Form, Route, check_tools
-from .published_baselines import Rival
+from .published_baselines import Baseline
 from .report import Subject
 from .timm_baselines import export_rival
-from .worker_process import Failed, How, Order
+from .worker_process import How, OpenRequest, WorkerError
 
 if TYPE_CHECKING:
     from fbnetv3_zoo.models.fbnet import FBNet
@@ -42,7 +42,7 @@ _FILES: dict[Form, str] = {
 
 
 @dataclass(frozen=True)
-class Candidate:
+class BenchModel:
     """A model to measure: a network, or the file of one form that there is; and the folder for files of other forms.
 
     ``random`` says that its weights mean nothing, so that int8 need not answer as float does; ``largest`` is the
@@ -53,7 +53,7 @@ class Candidate:
     channels: int
     folder: Path
     network: FBNet | None = None
-    rival: Rival | None = None
+    rival: Baseline | None = None
     images: Path | None = None
     random: bool = False
     largest: int = 8
@@ -63,11 +63,11 @@ class Candidate:
         """Those of ``wanted`` that make sense: networks of others are timed on ONNX Runtime only."""
         return tuple(wanted) if self.rival is None else tuple(r for r in wanted if r is Route.ONNXRUNTIME)
 
-    def order(self, route: Route, threads: int) -> Order:
+    def order(self, route: Route, threads: int) -> OpenRequest:
         """What a worker is to open for ``route``. Raises :class:`ZooError` where that cannot be had here."""
         check_tools(route)
         how = "graph" if self.rival else _HOW.get(route, "plain")
-        return Order(str(self.file(route.form)), how, threads, self.channels, self.subject.resolution)
+        return OpenRequest(str(self.file(route.form)), how, threads, self.channels, self.subject.resolution)
 
     def file(self, form: Form) -> Path:
         """The file of ``form``, written if it is not there yet. Raises :class:`ZooError` where that cannot be done."""
@@ -83,7 +83,7 @@ class Candidate:
 
     def reason(self, error: Exception) -> str:
         """What ``error`` says, without the temporary file that it may name."""
-        told = isinstance(error, (ZooError, Failed))
+        told = isinstance(error, (ZooError, WorkerError))
         text = str(error) if told else f"{type(error).__name__}: {in_short(error)}"
         return re.sub(rf"^{re.escape(str(self.folder))}[^:]*: ", "", text)
 
@@ -133,7 +133,7 @@ def _export(network: FBNet, path: Path, largest: int) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ModelOptions:
     """How models are taken: names with published or random weights, at a resolution if not their own.
 
     ``images`` is a folder to calibrate int8 with, ``largest`` the largest batch.
@@ -145,7 +145,7 @@ class Wanted:
     largest: int = 8
 
 
-def find_candidate(model: str, folder: Path, wanted: Wanted) -> Candidate:
+def find_candidate(model: str, folder: Path, wanted: ModelOptions) -> BenchModel:
     """The model that ``model`` names: a published name, a JSON file of a network, or a model file.
 
     Raises :class:`ZooError` for a name that is not known and a file that cannot be opened.
@@ -168,10 +168,10 @@ def find_candidate(model: str, folder: Path, wanted: Wanted) -> Candidate:
         raise ZooError(f"{model}: is for {side} pixels; leave out --resolution, or give a .safetensors file")
     subject = Subject(model, side, cost_of(arch, resolution=side).macs)
     files = {_form(Path(model)): Path(model)}
-    return Candidate(subject, arch.in_channels, folder, images=wanted.images, largest=wanted.largest, files=files)
+    return BenchModel(subject, arch.in_channels, folder, images=wanted.images, largest=wanted.largest, files=files)
 
 
-def _of_network(model: str, network: FBNet, folder: Path, wanted: Wanted, *, named: bool) -> Candidate:
+def _of_network(model: str, network: FBNet, folder: Path, wanted: ModelOptions, *, named: bool) -> BenchModel:
     given = network.preprocess
     side = given.resolution if wanted.resolution is None else wanted.resolution
     check_whole("resolution", side, at_least=network.arch.min_resolution)
@@ -179,7 +179,7 @@ def _of_network(model: str, network: FBNet, folder: Path, wanted: Wanted, *, nam
     subject = Subject(model, side, cost_of(network.arch, resolution=side).macs)
     if named:
         subject = _with_published(subject)
-    return Candidate(
+    return BenchModel(
         subject, network.arch.in_channels, folder, network.eval(), images=wanted.images, largest=wanted.largest,
         random=named and not wanted.pretrained, files={} if named else _as_it_is(model, network, given),
     )  # fmt: skip

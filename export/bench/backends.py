@@ -85,7 +85,7 @@ def find_numbers(place: str, text: str) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class BenchmarkConfig:
     """What is measured: each of ``routes`` at each number of ``threads`` with each size of ``batches``.
 
     ``rounds`` counts the timed calls of each; ratios are to ``baseline``. With ``operators``, the time by kind of
@@ -103,16 +103,16 @@ class Plan:
     def __post_init__(self) -> None:
         for place, values in (("routes", self.routes), ("batches", self.batches), ("threads", self.threads)):
             if not values:
-                raise ZooError(f"Plan.{place} is empty; name at least one")
+                raise ZooError(f"BenchmarkConfig.{place} is empty; name at least one")
         if self.baseline not in self.routes:
             names = ", ".join(route.value for route in self.routes)
             raise ZooError(f"the baseline {self.baseline.value} is not measured; choose from {names}")
         for place, numbers in (("batches", self.batches), ("threads", self.threads)):
             for number in numbers:
-                check_whole(f"Plan.{place}", number, at_most=1024)
-        check_whole("Plan.rounds", self.rounds, at_least=3)
-        check_flag("Plan.operators", self.operators)
-        check_flag("Plan.peak", self.peak)
+                check_whole(f"BenchmarkConfig.{place}", number, at_most=1024)
+        check_whole("BenchmarkConfig.rounds", self.rounds, at_least=3)
+        check_flag("BenchmarkConfig.operators", self.operators)
+        check_flag("BenchmarkConfig.peak", self.peak)
 
 
 def check_tools(route: Route) -> None:

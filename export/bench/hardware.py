@@ -11,7 +11,7 @@ from fbnetv3_zoo.utils.hardware import cpu_info, processor_name
 
 from .backends import cores
 from .report import Machine, Peak
-from .worker_process import Failed, Order, Worker
+from .worker_process import BenchWorker, OpenRequest, WorkerError
 
 RUNTIMES = ("fbnetv3-zoo", "torch", "onnxruntime", "openvino", "nncf", "executorch", "timm", "numpy")
 SIDE, PRODUCTS = 1536, 10
@@ -50,13 +50,13 @@ def instructions(info: str) -> tuple[str, ...]:
 def peak_of(threads: int) -> Peak | None:
     """The best of some products of two square matrices, by PyTorch; None where that failed."""
     try:
-        worker = Worker(Order("", "product", threads))
-    except Failed:
+        worker = BenchWorker(OpenRequest("", "product", threads))
+    except WorkerError:
         return None
     try:
         worker.begin(SIDE)
         seconds = min(worker.turn().seconds for _ in range(PRODUCTS))
-    except Failed:
+    except WorkerError:
         return None
     finally:
         worker.end()

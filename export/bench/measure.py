@@ -12,19 +12,19 @@ from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.utils.atomic_write import scratch
 from fbnetv3_zoo.utils.paths import is_folder
 
-from .artifacts import Candidate, Wanted, find_candidate
-from .backends import Plan, Route
+from .artifacts import BenchModel, ModelOptions, find_candidate
+from .backends import BenchmarkConfig, Route
 from .hardware import machine_here, peak_of
 from .operators import operators_of
-from .report import Absent, Benchmark, Loaded, Operators, Peak, Row, check_measured, figures_of, noise
+from .report import Benchmark, LoadCost, Operators, Peak, Row, UnavailableRoute, check_measured, figures_of, noise
 from .timm_baselines import find_rival
-from .worker_process import Failed, Order, Worker
+from .worker_process import BenchWorker, OpenRequest, WorkerError
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class BenchProgress:
     """What is done at a moment: ``number`` of ``of`` rounds at one batch; ``pid`` is the process whose turn it was.
 
     While files are made and models loaded, ``batch`` and ``number`` are 0.
@@ -39,15 +39,15 @@ class Turn:
     pid: int = 0
 
 
-OnTurn = Callable[[Turn], None]
+OnTurn = Callable[[BenchProgress], None]
 
 
-def _nobody(turn: Turn) -> None:
+def _nobody(turn: BenchProgress) -> None:
     """Who is told where nobody asks."""
 
 
 def benchmark(
-    models: Sequence[str], plan: Plan, wanted: Wanted | None = None, *, against: Sequence[str] = (),
+    models: Sequence[str], plan: BenchmarkConfig, wanted: ModelOptions | None = None, *, against: Sequence[str] = (),
     on_turn: OnTurn = _nobody,
 ) -> Benchmark:  # fmt: skip
     """Measure ``models`` by ``plan``.
@@ -68,7 +68,7 @@ def benchmark(
     Raises :class:`ZooError` for models that cannot be had, and where nothing can be measured.
     """
     _check_once([*models, *against])
-    wanted = replace(wanted or Wanted(), largest=max(plan.batches))
+    wanted = replace(wanted or ModelOptions(), largest=max(plan.batches))
     if wanted.images is not None and not is_folder(wanted.images):
         raise ZooError(f"{wanted.images}: no such folder; give a folder of images")
     with scratch() as folder:
@@ -77,7 +77,7 @@ def benchmark(
         if rivals and Route.ONNXRUNTIME not in plan.routes:
             raise ZooError("--against: networks of others are measured on onnxruntime; add it to --routes")
         for n, rival in enumerate(rivals, len(candidates)):
-            candidates.append(Candidate(rival.subject, 3, _subfolder(folder, n), rival=rival))
+            candidates.append(BenchModel(rival.subject, 3, _subfolder(folder, n), rival=rival))
         bench = _Bench(candidates, plan, on_turn)
         try:
             bench.run()
@@ -107,7 +107,7 @@ def rotated(items: Sequence[T], number: int) -> list[T]:
 class _Series:
     """The times of one row while they are measured."""
 
-    candidate: Candidate
+    candidate: BenchModel
     route: Route
     threads: int
     batch: int
@@ -121,19 +121,19 @@ class _Series:
 class _Runner:
     """A worker and what it runs."""
 
-    candidate: Candidate
+    candidate: BenchModel
     route: Route
-    worker: Worker
+    worker: BenchWorker
 
 
 class _Bench:
     """A measurement on its way, so that what there is can be told at any moment."""
 
-    def __init__(self, candidates: Sequence[Candidate], plan: Plan, on_turn: OnTurn) -> None:
+    def __init__(self, candidates: Sequence[BenchModel], plan: BenchmarkConfig, on_turn: OnTurn) -> None:
         self._candidates, self._plan, self._on_turn = candidates, plan, on_turn
         self._series: list[_Series] = []
-        self._loaded: list[Loaded] = []
-        self._absent: list[Absent] = []
+        self._loaded: list[LoadCost] = []
+        self._absent: list[UnavailableRoute] = []
         self._peaks: list[Peak] = []
         self._operators: list[Operators] = []
         self.interrupted = False
@@ -161,35 +161,35 @@ class _Bench:
             warnings=noise(rows, self._plan.baseline), interrupted=self.interrupted,
         )  # fmt: skip
 
-    def _prepare(self) -> list[tuple[Candidate, Route]]:
+    def _prepare(self) -> list[tuple[BenchModel, Route]]:
         """What can be measured here; its files are written."""
         possible = []
         for candidate in self._candidates:
             for route in candidate.routes(self._plan.routes):
-                self._on_turn(Turn(candidate.subject.name, route))
+                self._on_turn(BenchProgress(candidate.subject.name, route))
                 try:
                     candidate.order(route, 1)
                 except Exception as error:  # exporters have many kinds, and one that fails ends nothing
-                    self._absent.append(Absent(candidate.subject.name, route, candidate.reason(error)))
+                    self._absent.append(UnavailableRoute(candidate.subject.name, route, candidate.reason(error)))
                 else:
                     possible.append((candidate, route))
         return possible
 
     def _started(
-        self, possible: Sequence[tuple[Candidate, Route]], threads: int, stack: ExitStack
+        self, possible: Sequence[tuple[BenchModel, Route]], threads: int, stack: ExitStack
     ) -> Iterator[_Runner]:
         """The workers, started one after another, so that each has the machine while it loads."""
         for candidate, route in possible:
             name = candidate.subject.name
-            self._on_turn(Turn(name, route, threads))
+            self._on_turn(BenchProgress(name, route, threads))
             try:
-                worker = Worker(candidate.order(route, threads))
-            except Failed as failed:
+                worker = BenchWorker(candidate.order(route, threads))
+            except WorkerError as failed:
                 if not any((absent.model, absent.route) == (name, route) for absent in self._absent):
-                    self._absent.append(Absent(name, route, candidate.reason(failed)))
+                    self._absent.append(UnavailableRoute(name, route, candidate.reason(failed)))
                 continue
             stack.callback(worker.end)
-            self._loaded.append(Loaded(name, route, threads, worker.seconds, candidate.size(route.form)))
+            self._loaded.append(LoadCost(name, route, threads, worker.seconds, candidate.size(route.form)))
             yield _Runner(candidate, route, worker)
 
     def _measure(self, runners: list[_Runner], threads: int, batch: int) -> None:
@@ -211,7 +211,7 @@ class _Bench:
         """Whether ``runner`` did as it was asked; what it answered is in ``series``."""
         try:
             answer = runner.worker.begin(series.batch) if first else runner.worker.turn()
-        except Failed as failed:
+        except WorkerError as failed:
             series.problem = runner.candidate.reason(failed)
             if failed.dead:
                 runners.remove(runner)
@@ -223,9 +223,9 @@ class _Bench:
             series.times_ms.append(_milliseconds(answer.seconds))
         return True
 
-    def _turn(self, runner: _Runner, series: _Series, number: int) -> Turn:
+    def _turn(self, runner: _Runner, series: _Series, number: int) -> BenchProgress:
         name, worker = runner.candidate.subject.name, runner.worker
-        return Turn(name, runner.route, series.threads, series.batch, number, self._plan.rounds, worker.pid)
+        return BenchProgress(name, runner.route, series.threads, series.batch, number, self._plan.rounds, worker.pid)
 
     def _row(self, series: _Series) -> Row:
         place = (series.candidate, self._plan.baseline, series.threads, series.batch)
@@ -240,16 +240,18 @@ class _Bench:
             series.first_ms, series.memory, series.problem,
         )  # fmt: skip
 
-    def _tell_operators(self, candidate: Candidate, route: Route) -> None:
+    def _tell_operators(self, candidate: BenchModel, route: Route) -> None:
         if not route.tells_operators:
             return
         threads, batch = self._plan.threads[0], self._plan.batches[0]
-        self._on_turn(Turn(candidate.subject.name, route, threads))
-        order: Order = candidate.order(route, threads)
+        self._on_turn(BenchProgress(candidate.subject.name, route, threads))
+        order: OpenRequest = candidate.order(route, threads)
         try:
             kinds = operators_of(order, batch)
         except ZooError as error:
-            self._absent.append(Absent(candidate.subject.name, route, f"operators: {candidate.reason(error)}"))
+            self._absent.append(
+                UnavailableRoute(candidate.subject.name, route, f"operators: {candidate.reason(error)}")
+            )
             return
         self._operators.append(Operators(candidate.subject.name, route, threads, batch, kinds))
 

@@ -19,14 +19,14 @@ from fbnetv3_zoo.runtimes.ort import session_options
 from fbnetv3_zoo.utils.atomic_write import scratch
 
 from .report import OperatorKind
-from .worker_process import Order
+from .worker_process import OpenRequest
 
 WARM_UP, CALLS = 5, 20
 Times = Iterable[tuple[str, str, float]]
 """Kind, code, microseconds of every operator of all calls."""
 
 
-def operators_of(order: Order, batch: int) -> tuple[OperatorKind, ...]:
+def operators_of(order: OpenRequest, batch: int) -> tuple[OperatorKind, ...]:
     """The kinds of operators in a call with ``batch`` images, the longest first; measured in a process of its own.
 
     Raises :class:`ZooError` where the runtime refuses, or ends the process.
@@ -51,13 +51,13 @@ def main() -> None:
     """Measure what the arguments say, and write what was found to a file; a text is what went wrong."""
     _, order, batch, path = sys.argv[1:]
     try:
-        found: Any = [asdict(one) for one in _measured(Order(**json.loads(order)), int(batch))]
+        found: Any = [asdict(one) for one in _measured(OpenRequest(**json.loads(order)), int(batch))]
     except Exception as error:  # the runtimes' own kinds
         found = in_short(error)
     Path(path).write_text(json.dumps(found))
 
 
-def _measured(order: Order, batch: int) -> tuple[OperatorKind, ...]:
+def _measured(order: OpenRequest, batch: int) -> tuple[OperatorKind, ...]:
     shape = (batch, order.channels, order.side, order.side)
     images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     times = _intermediate(order, images) if order.path.endswith(".xml") else _graph(order, images)
@@ -75,7 +75,7 @@ def by_kind(times: Times, *, calls: int) -> tuple[OperatorKind, ...]:
     return tuple(OperatorKind(*key, count[key] / calls, spent[key] / calls / 1e3) for key in order)
 
 
-def _graph(order: Order, images: Any) -> Times:
+def _graph(order: OpenRequest, images: Any) -> Times:
     import onnxruntime
 
     options = session_options(order.threads)
@@ -105,7 +105,7 @@ def _first_type(told: dict[str, Any]) -> str:
     return next(iter(types[0]), "")
 
 
-def _intermediate(order: Order, images: Any) -> Times:
+def _intermediate(order: OpenRequest, images: Any) -> Times:
     import openvino
 
     settings = {**cpu_settings(order.threads, bfloat16=order.how == "bfloat16"), "PERF_COUNT": True}

@@ -120,7 +120,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadCost:
     """What it took to have a model ready on a route, imports included; ``file_size`` in bytes."""
 
     model: str
@@ -131,7 +131,7 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True)
-class Absent:
+class UnavailableRoute:
     """A route that a model could not be measured on here, and why."""
 
     model: str
@@ -170,8 +170,8 @@ class Benchmark:
     subjects: tuple[Subject, ...]
     rows: tuple[Row, ...] = ()
     peaks: tuple[Peak, ...] = ()
-    loaded: tuple[Loaded, ...] = ()
-    absent: tuple[Absent, ...] = ()
+    loaded: tuple[LoadCost, ...] = ()
+    absent: tuple[UnavailableRoute, ...] = ()
     operators: tuple[Operators, ...] = ()
     warnings: tuple[str, ...] = ()
     interrupted: bool = field(default=False)

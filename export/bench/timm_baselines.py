@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from fbnetv3_zoo.errors import ZooError, nearest
 
-from .published_baselines import RIVALS, Rival
+from .published_baselines import RIVALS, Baseline
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,7 +19,7 @@ _BRANCHES = frozenset((
 """What timm's blocks call the branches of training, which are gone once a block is merged."""
 
 
-def find_rival(name: str) -> Rival:
+def find_rival(name: str) -> Baseline:
     """The network that timm calls ``name``. Raises :class:`ZooError` where timm is missing or knows none."""
     try:
         import timm
@@ -33,10 +33,10 @@ def find_rival(name: str) -> Rival:
     if name in RIVALS:
         return RIVALS[name]
     given = timm.get_pretrained_cfg(name)
-    return Rival(name, 224 if given is None else given.input_size[-1])
+    return Baseline(name, 224 if given is None else given.input_size[-1])
 
 
-def export_rival(rival: Rival, path: Path) -> Path:
+def export_rival(rival: Baseline, path: Path) -> Path:
     """Write the network, :func:`merged`, as an ONNX file for any batch, as PyTorch's exporter gives it."""
     import timm
     import torch

@@ -22,7 +22,7 @@ How = Literal["plain", "bfloat16", "compiled", "graph", "product"]
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class OpenRequest:
     """What a worker opens: the file at ``path``, for images of ``channels`` x ``side`` x ``side``."""
 
     path: str
@@ -33,14 +33,14 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Measurement:
     """What a worker says: how many seconds it took, and the most memory it has had so far, in bytes."""
 
     seconds: float
     memory: int | None = None
 
 
-class Failed(Exception):  # noqa: N818 - a finding about a route
+class WorkerError(Exception):
     """A worker could not do as it was asked; the message says why. ``dead`` says that it does nothing any more."""
 
     def __init__(self, reason: str, *, dead: bool) -> None:
@@ -48,11 +48,11 @@ class Failed(Exception):  # noqa: N818 - a finding about a route
         self.dead = dead
 
 
-class Worker:
+class BenchWorker:
     """A process that is asked in turn with others. It shares nothing with them, not even the terminal's Ctrl-C."""
 
-    def __init__(self, order: Order) -> None:
-        """Start it. Raises :class:`Failed` where it cannot open its file; it has ended then."""
+    def __init__(self, order: OpenRequest) -> None:
+        """Start it. Raises :class:`WorkerError` where it cannot open its file; it has ended then."""
         told = json.dumps({**asdict(order), "modules": sys.path})
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by end()
         self._process = subprocess.Popen(
@@ -66,12 +66,12 @@ class Worker:
             self.end()
             raise
 
-    def begin(self, batch: int) -> Answer:
-        """Have it warm up with ``batch`` images; how long the first call took. Raises :class:`Failed`."""
+    def begin(self, batch: int) -> Measurement:
+        """Have it warm up with ``batch`` images; how long the first call took. Raises :class:`WorkerError`."""
         return self._ask(batch=batch)
 
-    def turn(self) -> Answer:
-        """Have it compute one batch, and come to rest. Raises :class:`Failed`."""
+    def turn(self) -> Measurement:
+        """Have it compute one batch, and come to rest. Raises :class:`WorkerError`."""
         return self._ask(turn=True)
 
     def end(self) -> None:
@@ -93,22 +93,22 @@ class Worker:
                 os.killpg(self.pid, signal.SIGKILL)
         self._process.kill()
 
-    def _ask(self, **message: Any) -> Answer:
+    def _ask(self, **message: Any) -> Measurement:
         assert self._process.stdin is not None
         with suppress(OSError):  # it has died, and so has nothing to say
             self._process.stdin.write(json.dumps(message) + "\n")
             self._process.stdin.flush()
         return self._hear()
 
-    def _hear(self) -> Answer:
+    def _hear(self) -> Measurement:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise Failed(self._last_words(), dead=True)
+            raise WorkerError(self._last_words(), dead=True)
         told = json.loads(line)
         if "problem" in told:
-            raise Failed(told["problem"], dead=False)
-        return Answer(**told)
+            raise WorkerError(told["problem"], dead=False)
+        return Measurement(**told)
 
     def _last_words(self) -> str:
         """Why it is no more: the signal that killed it, or how it ended and the last that it printed."""

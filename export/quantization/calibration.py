@@ -47,14 +47,16 @@ def check_enough(count: int, place: str, *, at_least: int = LEAST_IMAGES) -> Non
 
 
 @dataclass(frozen=True, slots=True)
-class Range:
+class ValueRange:
     """Least and greatest value of a map that is told apart from what lies beyond."""
 
     low: float
     high: float
 
 
-def find_ranges(model: onnx.ModelProto, images: Floats, names: Sequence[str], *, clip: bool = True) -> dict[str, Range]:
+def find_ranges(
+    model: onnx.ModelProto, images: Floats, names: Sequence[str], *, clip: bool = True
+) -> dict[str, ValueRange]:
     """For each tensor in ``names`` the range to quantise, found by running ``model`` on ``images``.
 
     With ``clip``, the range for which 8 bits lose least of the values' squares: rare large values may be cut off. Else
@@ -63,7 +65,7 @@ def find_ranges(model: onnx.ModelProto, images: Floats, names: Sequence[str], *,
     seen = {name: _Seen() for name in names}
     for name, values in map_values(model, images, names):
         seen[name].add(values)
-    return {name: found.least_error() if clip else Range(found.low, found.high) for name, found in seen.items()}
+    return {name: found.least_error() if clip else ValueRange(found.low, found.high) for name, found in seen.items()}
 
 
 def map_values(model: onnx.ModelProto, images: Floats, names: Sequence[str]) -> Iterator[tuple[str, Floats]]:
@@ -111,16 +113,16 @@ class _Seen:
         bins = ((some + np.float32(self._reach)) * np.float32(_BINS / 2 / self._reach)).astype(np.int64)
         self._counts += np.bincount(np.minimum(bins, _BINS - 1), minlength=_BINS)
 
-    def least_error(self) -> Range:
+    def least_error(self) -> ValueRange:
         """The part of the whole range, around 0, with the least sum of squared errors of rounding and cutting off."""
         (filled,) = self._counts.nonzero()
         centres, counts = (filled + 0.5) * (2 * self._reach / _BINS) - self._reach, self._counts[filled]
-        best = np.inf, Range(self.low, self.high)
+        best = np.inf, ValueRange(self.low, self.high)
         for part in _CLIPPINGS:
             low, high = self.low * part, self.high * part
             step = (high - low) / _LEVELS
             beyond = np.clip(centres, low, high) - centres
             error = float((counts * (beyond**2 + np.where(beyond == 0, step**2 / 12, 0.0))).sum())
             if error < best[0]:
-                best = error, Range(low, high)
+                best = error, ValueRange(low, high)
         return best[1]

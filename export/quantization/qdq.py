@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 from fbnetv3_zoo.runtimes.ort import session_options
 
 from ..onnx.passes import attribute, consumers
-from .calibration import BATCH, Range
+from .calibration import BATCH, ValueRange
 from .gptq import rounded
 
 Array = npt.NDArray[np.generic]
@@ -48,7 +48,7 @@ class Activations(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class QDQSettings:
     """Type of the maps; weights become, channel by channel, whole numbers from -weight_levels to weight_levels."""
 
     activations: Activations = Activations.UINT8
@@ -89,8 +89,8 @@ def observed(graph: onnx.GraphProto) -> list[str]:
 
 
 def quantised(
-    model: onnx.ModelProto, ranges: Mapping[str, Range], weights: Mapping[str, WholeWeight], settings: Settings, *,
-    keep: Collection[str] = (),
+    model: onnx.ModelProto, ranges: Mapping[str, ValueRange], weights: Mapping[str, WholeWeight], settings: QDQSettings,
+    *, keep: Collection[str] = (),
 ) -> onnx.ModelProto:  # fmt: skip
     """The int8 form of ``model``, whose norms are folded and which has one input and one output.
 
@@ -114,7 +114,7 @@ def layers_of(model: onnx.ModelProto) -> list[onnx.NodeProto]:
 
 
 def whole_weights(
-    model: onnx.ModelProto, settings: Settings, *, moments: Mapping[str, Doubles] | None = None
+    model: onnx.ModelProto, settings: QDQSettings, *, moments: Mapping[str, Doubles] | None = None
 ) -> dict[str, WholeWeight]:
     """The int8 weights of all layers, by the layers' names.
 
@@ -165,8 +165,8 @@ def _holding(weight: WholeWeight, bias: Floats, step: np.float32) -> WholeWeight
 
 class _Writer:
     def __init__(
-        self, graph: onnx.GraphProto, ranges: Mapping[str, Range], weights: Mapping[str, WholeWeight],
-        keep: frozenset[str], settings: Settings,
+        self, graph: onnx.GraphProto, ranges: Mapping[str, ValueRange], weights: Mapping[str, WholeWeight],
+        keep: frozenset[str], settings: QDQSettings,
     ) -> None:  # fmt: skip
         self._graph, self._keep, self._ranges, self._settings = graph, keep, ranges, settings
         self._whole_weights = weights
@@ -211,12 +211,12 @@ class _Writer:
         else:
             self._copy(node, [self._float(name) if name in self._quantised else name for name in node.input])
 
-    def _range(self, name: str) -> Range:
+    def _range(self, name: str) -> ValueRange:
         """What of a convolution's answer matters: behind hard swish or hard sigmoid nothing beyond -3, or 3."""
         found, kinds = self._ranges[name], {node.op_type for node in self._readers[name]}
         if kinds == {"HardSigmoid"}:
-            return Range(-3.0, 3.0)
-        return Range(max(found.low, -3.0), found.high) if kinds == {"HardSwish"} else found
+            return ValueRange(-3.0, 3.0)
+        return ValueRange(max(found.low, -3.0), found.high) if kinds == {"HardSwish"} else found
 
     def _activated(self, name: str) -> bool:
         """Whether the answer is quantised behind its activation, which the runtime then computes by saturating."""
@@ -264,10 +264,10 @@ class _Writer:
         x = self._emit("DequantizeLinear", [found.tensor, sixth, found.zero])
         half = [self._whole(255), np.array(0.5 / 255, np.float32), self._whole(0)]
         gate = self._emit("Add", [x, self._emit("DequantizeLinear", [self._constant(array) for array in half])], output)
-        self._quantise(gate, Range(0.0, 1.0))
+        self._quantise(gate, ValueRange(0.0, 1.0))
         return gate
 
-    def _quantise(self, name: str, found: Range) -> None:
+    def _quantise(self, name: str, found: ValueRange) -> None:
         low, high = min(found.low, 0.0), max(found.high, 0.0)
         step = np.float32(max((high - low) / 255, 1e-12))
         level = self._whole(int(np.clip(round(-low / step), 0, 255)))

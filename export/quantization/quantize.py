@@ -23,9 +23,9 @@ from fbnetv3_zoo.utils.atomic_write import replacing
 from fbnetv3_zoo.utils.hardware import cpu_info
 from fbnetv3_zoo.utils.onnx_io import entries_of, read_graph
 
-from .calibration import LEAST_IMAGES, Range, check_enough, find_ranges, read_calibration
+from .calibration import LEAST_IMAGES, ValueRange, check_enough, find_ranges, read_calibration
 from .gptq import input_moments
-from .qdq import Activations, Logits, Settings, WholeWeight, layers_of, logits_of, observed, quantised, whole_weights
+from .qdq import Activations, Logits, QDQSettings, WholeWeight, layers_of, logits_of, observed, quantised, whole_weights
 from .sensitivity import by_sensitivity
 
 if TYPE_CHECKING:
@@ -134,9 +134,9 @@ def quantize(
     batch = _prepared(model, source, read_calibration(images) if isinstance(images, (str, Path)) else images)
     compared = _prepared(model, source, test, at_least=1) if test is not None and count else batch
     target = Target.here() if target is None else target
-    settings = Settings(target.activations, target.weight_levels)
+    settings = QDQSettings(target.activations, target.weight_levels)
     work = _Calibrated(model, batch, settings, clip=clip)
-    build: Callable[[frozenset[str]], Candidate] = work.build
+    build: Callable[[frozenset[str]], Int8Model] = work.build
     in_float: Collection[str] = ()
     if output.suffix == ".xml":
         from .openvino_nncf import IntermediateBuild
@@ -174,7 +174,7 @@ def quantize(
     )
 
 
-class Candidate(Protocol):
+class Int8Model(Protocol):
     """An int8 model that is not written yet."""
 
     def logits(self, *, threads: int | None = None) -> Logits:
@@ -204,7 +204,7 @@ class _Graph:
 class _Calibrated:
     """All that int8 graphs for ONNX Runtime are made of, found when the first is wanted."""
 
-    def __init__(self, model: onnx.ModelProto, images: Floats, settings: Settings, *, clip: bool) -> None:
+    def __init__(self, model: onnx.ModelProto, images: Floats, settings: QDQSettings, *, clip: bool) -> None:
         self._model, self._images, self._settings, self._clip = model, images, settings, clip
 
     def build(self, keep: frozenset[str]) -> _Graph:
@@ -215,7 +215,7 @@ class _Calibrated:
         return by_sensitivity(self._model, self._ranges, self.weights, self._settings, images, but=but)
 
     @cached_property
-    def _ranges(self) -> dict[str, Range]:
+    def _ranges(self) -> dict[str, ValueRange]:
         return find_ranges(self._model, self._images, observed(self._model.graph), clip=self._clip)
 
     @cached_property
@@ -269,9 +269,9 @@ def _prepared(
 
 
 def _good_enough(
-    build: Callable[[frozenset[str]], Candidate], batch: Floats, expected: Floats, keep: frozenset[str], *,
+    build: Callable[[frozenset[str]], Int8Model], batch: Floats, expected: Floats, keep: frozenset[str], *,
     agreement: float, most_float: int, order: Callable[[], Sequence[str]],
-) -> tuple[Candidate, frozenset[str]]:  # fmt: skip
+) -> tuple[Int8Model, frozenset[str]]:  # fmt: skip
     """The first candidate that agrees with float as wanted, leaving more and more layers in float.
 
     Else the one whose logits are nearest to float's, which tells more of few images than their classes do.
@@ -299,7 +299,7 @@ def _agreement(found: Floats, expected: Floats) -> float:
     return float((found.argmax(1) == expected.argmax(1)).mean())
 
 
-def _time_ratios(candidate: Candidate, model: onnx.ModelProto, image: Floats) -> list[float]:
+def _time_ratios(candidate: Int8Model, model: onnx.ModelProto, image: Floats) -> list[float]:
     """Time of ``candidate`` over time of the float graph on ONNX Runtime, with one thread each, in turn."""
     int8, floats = candidate.logits(threads=1), logits_of(model, threads=1)
     times = []

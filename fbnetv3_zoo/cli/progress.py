@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ..training.callbacks import Observer
+from ..training.callbacks import Callback
 from .common import leads
 from .output import console, show_above
 
@@ -52,7 +52,7 @@ class EpochBar:
         self._progress.update(self._task, told=text)
 
 
-class TrainingProgress(EpochBar, Observer):
+class TrainingProgress(EpochBar, Callback):
     """A bar with the loss of the last step and images/s, and a line for each finished epoch."""
 
     def __init__(self, epochs: int) -> None:

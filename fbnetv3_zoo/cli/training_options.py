@@ -15,7 +15,7 @@ from .output import say
 
 if TYPE_CHECKING:
     from ..recipes import Recipe
-    from ..training import Execution, Observer, Run
+    from ..training import Callback, Execution, Run
 
 RecipeSource = Annotated[str | None, typer.Option("--recipe", help="A name of `fbnetv3 recipe list`, or a JSON file.")]
 Epochs = Annotated[int | None, typer.Option(help="Epochs, if not the recipe's.")]
@@ -110,7 +110,7 @@ def first_weights(model: str, weights: str | None, *, pretrained: bool, derived:
     return weights or model
 
 
-def observers_of(folder: Path, *, tensorboard: bool) -> list[Observer]:
+def observers_of(folder: Path, *, tensorboard: bool) -> list[Callback]:
     """Who watches the run besides the screen."""
     if not tensorboard:
         return []

@@ -17,7 +17,7 @@ from .output import say, say_text
 
 if TYPE_CHECKING:
     from ..preprocess import Preprocess
-    from ..weights.cache import Store
+    from ..weights.cache import WeightsCache
 
 app = command_group(
     """Published weights: list, fetch, verify, convert, describe; and the cache that they are kept in.
@@ -100,16 +100,16 @@ def verify(names: Names = None, cache: Cache = None, lock: Lock = None, as_json:
 
     Example: fbnetv3 weights verify
     """
-    from ..weights.cache_prune import State, survey
+    from ..weights.cache_prune import FileState, survey
     from ..weights.registry import find_record
 
     wanted = {find_record(name).name for name in names or ()}
-    kept = [entry for entry in survey(_store(cache=cache, lock=lock)) if entry.state is not State.LEFTOVER]
+    kept = [entry for entry in survey(_store(cache=cache, lock=lock)) if entry.state is not FileState.LEFTOVER]
     found = [entry for entry in kept if not wanted or entry.name in wanted]
     if missing := wanted - {entry.name for entry in found}:
         raise ZooError(f"{', '.join(sorted(missing))}: not in the cache; `fbnetv3 weights fetch` gets them")
     _show(found, as_json=as_json, nothing="the cache is empty")
-    if any(entry.state is State.DAMAGED for entry in found):
+    if any(entry.state is FileState.DAMAGED for entry in found):
         raise typer.Exit(1)
 
 
@@ -134,7 +134,7 @@ def convert(
     """
     from .. import save
     from ..utils.serialization import to_plain
-    from ..weights.pretrained import Wanted
+    from ..weights.pretrained import PretrainedRequest
     from ..weights.registry import find_network
     from ..weights.torch_checkpoint import read_any
 
@@ -142,7 +142,7 @@ def convert(
     if target == file:
         raise ZooError(f"{file}: would be written over itself; give another --output")
     check_place(target)
-    wanted = Wanted(find_network(model), named=True)
+    wanted = PretrainedRequest(find_network(model), named=True)
     tensors, metadata = read_any(file)
     network = wanted.build(tensors, metadata, str(file))
     given: dict[str, Any] = {"mean": _numbers("--mean", mean), "std": _numbers("--std", std), "resize": resize}
@@ -226,11 +226,11 @@ def prune(
     _show(removed, as_json=as_json, nothing="nothing to remove")
 
 
-def _store(*, cache: Path | None = None, mirror: str | None = None, lock: Path | None = None) -> Store:
-    from ..weights.cache import Store
+def _store(*, cache: Path | None = None, mirror: str | None = None, lock: Path | None = None) -> WeightsCache:
+    from ..weights.cache import WeightsCache
 
     given: dict[str, Any] = {"folder": cache, "mirror": mirror, "lock": lock}
-    return Store(**{name: value for name, value in given.items() if value is not None})
+    return WeightsCache(**{name: value for name, value in given.items() if value is not None})
 
 
 def _row(record: Any, kept: Path | None) -> dict[str, Any]:

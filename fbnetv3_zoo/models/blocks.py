@@ -68,7 +68,7 @@ class Conv2d(nn.Conv2d):
             nn.init.zeros_(self.bias)
 
 
-class Classifier(nn.Linear):
+class ClassifierHead(nn.Linear):
     """Linear layer that begins as the convolutions do, but never with larger weights than for 1000 classes.
 
     Kaiming's fan-out rule alone gives ten classes weights so large that training begins at a loss of 9 nats.

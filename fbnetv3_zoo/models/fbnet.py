@@ -14,7 +14,7 @@ from ..arch import Arch, InvertedResidual, PoolingHead
 from ..description import Description
 from ..errors import ZooError, check_number
 from ..preprocess import Preprocess
-from .blocks import Classifier, Conv2d, InvertedResidualBlock, build_block, is_graph, laid_out
+from .blocks import ClassifierHead, Conv2d, InvertedResidualBlock, build_block, is_graph, laid_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class FBNet(nn.Module):
         with nullcontext() if generator is None else torch.random.fork_rng(devices=[]):
             self.stages = nn.Sequential(*_build_stages(arch, stochastic_depth))
             self.dropout = nn.Dropout(dropout)
-            self.classifier = Classifier(arch.blocks[-1].out_channels, arch.num_classes)
+            self.classifier = ClassifierHead(arch.blocks[-1].out_channels, arch.num_classes)
         self._zero_last_norms()
         if generator is not None:
             self.reset_parameters(generator)
@@ -71,7 +71,7 @@ class FBNet(nn.Module):
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Give every parameter and buffer its initial value."""
         for module in self.modules():
-            if isinstance(module, (Conv2d, Classifier)):
+            if isinstance(module, (Conv2d, ClassifierHead)):
                 module.reset_parameters(generator)
             elif isinstance(module, nn.BatchNorm2d):
                 module.reset_parameters()
@@ -87,7 +87,7 @@ class FBNet(nn.Module):
         """Replace the classifier by a new one; class names are forgotten."""
         self.arch = replace(self.arch, num_classes=num_classes)
         old = self.classifier.weight
-        self.classifier = Classifier(self.classifier.in_features, num_classes).to(old.device, old.dtype)
+        self.classifier = ClassifierHead(self.classifier.in_features, num_classes).to(old.device, old.dtype)
         if generator is not None:
             self.classifier.reset_parameters(generator)
         self.class_names = None

@@ -15,7 +15,7 @@ OWN = "this project's choice"
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class RecipePreset:
     """A recipe with what it is for and where its values come from."""
 
     recipe: Recipe
@@ -63,8 +63,8 @@ _E = replace(_B, dropout=0.3, stochastic_depth=0.2)
 _SCALED = {**_SEARCHED, "stochastic_depth": f"{_FINAL}: F and G use E's recipe with stochastic depth 0.2"}
 
 
-def _imagenet(recipe: Recipe, letter: str, note: str, sources: Mapping[str, str]) -> Named:
-    return Named(recipe, f"FBNetV3-{letter} on ImageNet{note}", {**_STATED, **sources})
+def _imagenet(recipe: Recipe, letter: str, note: str, sources: Mapping[str, str]) -> RecipePreset:
+    return RecipePreset(recipe, f"FBNetV3-{letter} on ImageNet{note}", {**_STATED, **sources})
 
 
 _NAMED = {
@@ -75,7 +75,7 @@ _NAMED = {
     "fbnetv3_e": _imagenet(_E, "E", "", _SEARCHED),
     "fbnetv3_f": _imagenet(replace(_E, stochastic_depth=0.2), "F", " (E's, as the paper says)", _SCALED),
     "fbnetv3_g": _imagenet(replace(_E, stochastic_depth=0.2), "G", " (E's, as the paper says)", _SCALED),
-    "proxy": Named(
+    "proxy": RecipePreset(
         replace(_B, epochs=150, schedule=ExponentialDecay(0.963)),
         "the search's proxy task: 200 classes of ImageNet, 10,000 training images held out (`fbnetv3 subset`)",
         {
@@ -85,7 +85,7 @@ _NAMED = {
             "schedule.factor": f"{PAPER}, proxy task: x 0.963 an epoch",
         },
     ),
-    "cifar10": Named(
+    "cifar10": RecipePreset(
         Recipe(
             epochs=400,
             batch_size=128,
@@ -101,7 +101,7 @@ _NAMED = {
         "CIFAR-10 and CIFAR-100, networks in their small-image form; the paper distils nothing here: give no teacher",
         {},
     ),
-    "digits": Named(
+    "digits": RecipePreset(
         Recipe(
             epochs=16,
             batch_size=64,
@@ -116,7 +116,7 @@ _NAMED = {
         "the handwritten digits of scikit-learn",
         {"distillation.weight": _STATED["distillation.weight"]},
     ),
-    "photos": Named(
+    "photos": RecipePreset(
         Recipe(
             epochs=100,
             batch_size=64,
@@ -132,7 +132,7 @@ _NAMED = {
         "a folder of photographs of one's own",
         {"distillation.weight": _STATED["distillation.weight"]},
     ),
-    "boxes": Named(
+    "boxes": RecipePreset(
         Recipe(
             epochs=12,
             batch_size=8,
@@ -150,7 +150,7 @@ _NAMED = {
     ),
 }
 
-NAMED: Mapping[str, Named] = MappingProxyType(_NAMED)
+NAMED: Mapping[str, RecipePreset] = MappingProxyType(_NAMED)
 RECIPES: Mapping[str, Recipe] = MappingProxyType({name: named.recipe for name, named in _NAMED.items()})
 
 

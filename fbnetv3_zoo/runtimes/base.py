@@ -24,7 +24,7 @@ Sizes = tuple[int | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class OpenModel:
     """A model file on its runtime: ``logits`` maps (images, channels, height, width) to (images, classes)."""
 
     description: Description
@@ -67,7 +67,7 @@ def missing_extra(path: Path | str, name: str, extra: str) -> ZooError:
 
 def checked(
     path: Path, description: Description, sizes: Sequence[object], run: Logits, *, up_to: bool = False
-) -> Opened:
+) -> OpenModel:
     """``run`` for any number of images, behind a check of what it is given.
 
     Args:
@@ -99,7 +99,7 @@ def checked(
             )
         return found
 
-    return Opened(description, logits)
+    return OpenModel(description, logits)
 
 
 def _answer(path: Path, images: Floats, run: Logits, exactly: int) -> Floats:

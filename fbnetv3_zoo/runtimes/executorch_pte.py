@@ -18,7 +18,7 @@ from ..errors import ZooError
 from ..utils.paths import read_file
 from ..utils.serialization import parse_json
 from . import sandbox as trial
-from .base import Floats, Opened, check_shape, checked, described, missing_extra, silence, unreadable
+from .base import Floats, OpenModel, check_shape, checked, described, missing_extra, silence, unreadable
 
 if TYPE_CHECKING:
     from executorch.runtime import Program
@@ -38,7 +38,7 @@ _SEAL = re.compile(re.escape(SEAL_MARK.encode()) + rb"([0-9a-f]{64})")
 _IDENTIFIER, _HEADER = b"ET12", b"eh00"
 
 
-def open_executorch(path: Path, *, threads: int | None = None) -> Opened:
+def open_executorch(path: Path, *, threads: int | None = None) -> OpenModel:
     """The model in ``path``, computed by ``threads`` threads (default: ExecuTorch's choice; the number holds for all
     programs of this process).
 

@@ -11,7 +11,7 @@ from ..errors import ZooError
 from ..utils.atomic_write import settled
 from ..utils.paths import check_file, is_file, read_file
 from . import sandbox as trial
-from .base import Floats, Opened, check_shape, checked, described, missing_extra, silence, unreadable
+from .base import Floats, OpenModel, check_shape, checked, described, missing_extra, silence, unreadable
 
 if TYPE_CHECKING:
     import openvino
@@ -29,7 +29,7 @@ SEAL, NO_SEAL = "seal_blake3", b"0" * 64
 _LARGEST_TEXT = 256 << 20
 
 
-def open_openvino(path: Path, *, threads: int | None = None, bfloat16: bool = False) -> Opened:
+def open_openvino(path: Path, *, threads: int | None = None, bfloat16: bool = False) -> OpenModel:
     """The model in ``path`` (``.xml``, with its ``.bin`` beside it), set for one batch at a time.
 
     It is computed by ``threads`` threads (default: OpenVINO's choice), in float32 unless ``bfloat16``.

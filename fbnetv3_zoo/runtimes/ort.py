@@ -18,7 +18,7 @@ from ..utils.onnx_io import check_graph, parse_graph
 from ..utils.paths import read_file
 from . import sandbox as trial
 from .bare_network import network_inside
-from .base import Floats, Opened, check_shape, checked, described, unreadable
+from .base import Floats, OpenModel, check_shape, checked, described, unreadable
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -45,7 +45,7 @@ def session_options(threads: int | None = None) -> onnxruntime.SessionOptions:
 
 def open_onnx(
     path: Path, *, threads: int | None = None, inside: bool = False, data: bytes | None = None
-) -> Opened:  # fmt: skip
+) -> OpenModel:  # fmt: skip
     """The model in ``path``, computed by ``threads`` threads (default: one a core).
 
     ``inside``: of an ``.onnx`` file that prepares images itself take the network inside; else such a file is refused.

@@ -1,7 +1,7 @@
 """Training: data, recipes carried out with exact resume on one machine or many, distillation, evaluation."""
 
 from ..errors import Interrupted
-from .callbacks import Epoch, Observer, Run, Step
+from .callbacks import Callback, Epoch, Run, Step
 from .data import Dataset, find_dataset
 from .evaluate import Evaluation, evaluate
 from .execution import Execution, OnBadImage, Precision
@@ -9,6 +9,6 @@ from .teacher import Teacher, find_teacher
 from .trainer import train
 
 __all__ = [
-    "Dataset", "Epoch", "Evaluation", "Execution", "Interrupted", "Observer", "OnBadImage", "Precision", "Run", "Step",
+    "Dataset", "Epoch", "Evaluation", "Execution", "Interrupted", "Callback", "OnBadImage", "Precision", "Run", "Step",
     "Teacher", "evaluate", "find_dataset", "find_teacher", "train",
 ]  # fmt: skip

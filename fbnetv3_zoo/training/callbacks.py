@@ -38,7 +38,7 @@ class Epoch:
     seconds: float
 
 
-class Observer:
+class Callback:
     """Is told of everything that happens in a run, in the leading process. Override what is of interest."""
 
     def on_look(self, done: int, total: int) -> None:

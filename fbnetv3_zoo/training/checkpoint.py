@@ -75,7 +75,7 @@ class Progress:
             temporary.write_text("".join(json_text(asdict(epoch)) + "\n" for epoch in self.history))
 
 
-class State(Protocol):
+class TrainingState(Protocol):
     """What a run changes, and a checkpoint holds."""
 
     student: nn.Module
@@ -104,7 +104,7 @@ class Checkpoints:
         found.sort(key=lambda pair: (int(pair[0][1]), int(pair[0][2]), pair[1].stat().st_mtime_ns), reverse=True)
         return [path for _, path in found]
 
-    def write(self, learner: State, progress: Progress, *, identity: Mapping[str, str]) -> Path:
+    def write(self, learner: TrainingState, progress: Progress, *, identity: Mapping[str, str]) -> Path:
         """Write the state whole or not at all, then remove what is no longer among the newest."""
         metadata = {
             "format": FORMAT,
@@ -166,7 +166,7 @@ class Checkpoints:
 
 
 def restore(
-    data: bytes, learner: State, *, identity: Mapping[str, str], place: Path, epoch: Callable[..., Any] = Epoch
+    data: bytes, learner: TrainingState, *, identity: Mapping[str, str], place: Path, epoch: Callable[..., Any] = Epoch
 ) -> Progress:
     """Bring ``learner`` into the state that ``data`` holds. Raises :class:`ZooError` where ``identity`` differs.
 
@@ -189,7 +189,7 @@ class _Other(Exception):  # noqa: N818 - says what is other
 
 
 def _restored(
-    tensors: Mapping[str, Tensor], metadata: Mapping[str, str], learner: State, *, identity: Mapping[str, str],
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, str], learner: TrainingState, *, identity: Mapping[str, str],
     epoch: Callable[..., Any],
 ) -> Progress:  # fmt: skip
     stored = parse_json(metadata["identity"], "identity")
@@ -247,7 +247,7 @@ def _named(key: str, then: object, now: str) -> str:
     return f"{key} ({told})" if told else key
 
 
-def _tensors(learner: State) -> dict[str, Tensor]:
+def _tensors(learner: TrainingState) -> dict[str, Tensor]:
     tensors: dict[str, Any] = {f"student.{name}": tensor for name, tensor in learner.student.state_dict().items()}
     if learner.average is not None:
         tensors.update({f"average.{name}": tensor for name, tensor in learner.average.state_dict().items()})

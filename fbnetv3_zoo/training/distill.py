@@ -10,7 +10,7 @@ from ..arch import Arch
 from ..arch.cost import cost_of
 from ..errors import ZooError
 from ..recipes import Recipe
-from .callbacks import Observer, Run
+from .callbacks import Callback, Run
 from .data import Dataset
 from .execution import Execution
 from .teacher import TeacherSource
@@ -35,7 +35,7 @@ class Family:
 
 def distil(
     members: Sequence[Member], data: Dataset, folder: str | Path, *, teacher: TeacherSource | None = None,
-    resume: bool = False, execution: Execution = Execution(), observers: Sequence[Observer] = (),
+    resume: bool = False, execution: Execution = Execution(), observers: Sequence[Callback] = (),
     begins: Callable[[str], object] = lambda name: None,
 ) -> Family:  # fmt: skip
     """Train ``members`` with a teacher: ``teacher``, or the largest of them, which is then trained on labels first.

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..models.blocks import Classifier, Conv2d, ConvNormAct
+from ..models.blocks import ClassifierHead, Conv2d, ConvNormAct
 from ..models.fbnet import FBNet
 
 LEVELS = 255
@@ -114,7 +114,7 @@ def imitate_int8(network: FBNet, levels: int) -> None:
 def _imitation(module: nn.Module, levels: int) -> nn.Module | None:
     if isinstance(module, Conv2d):
         return _Conv(module, levels)
-    if isinstance(module, Classifier):
+    if isinstance(module, ClassifierHead):
         return _Linear(module, levels)
     if isinstance(module, nn.Dropout):
         return nn.Sequential(RoundedMap(), module)

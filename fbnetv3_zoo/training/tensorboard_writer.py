@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ZooError
-from .callbacks import Epoch, Observer, Step
+from .callbacks import Callback, Epoch, Step
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 
-class TensorBoard(Observer):
+class TensorBoard(Callback):
     """Writes loss, learning rate and images/s against the step, losses and accuracy against the epoch, into ``folder``.
 
     Raises :class:`ZooError` where the package ``tensorboard`` is missing. What a killed run wrote after its last

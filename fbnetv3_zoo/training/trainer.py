@@ -17,7 +17,7 @@ from ..models.fbnet import FBNet
 from ..recipes import Recipe
 from ..utils.paths import check_outside, exists
 from ..weights.serialization import save, write_tensors
-from .callbacks import Epoch, Observer, Run, Step
+from .callbacks import Callback, Epoch, Run, Step
 from .checkpoint import Checkpoints, Progress, recipe_identity, restore
 from .data import Dataset, Split
 from .data.image_headers import Unusable, look_before_run
@@ -41,7 +41,7 @@ EXPLODED = 1000.0
 def train(
     arch: Arch, data: Dataset, recipe: Recipe, folder: str | Path, *, teacher: TeacherSource | None = None,
     pretrained: bool | str | Path = False, resume: bool = False, execution: Execution = Execution(),
-    observers: Sequence[Observer] = (),
+    observers: Sequence[Callback] = (),
 ) -> Run:  # fmt: skip
     """Train ``arch`` on ``data`` and leave the result in ``folder``; under ``torchrun``, all processes together.
 
@@ -78,7 +78,7 @@ def train(
             trainer.close()
 
 
-def _tell_looked(observers: Sequence[Observer], at: tuple[int, int]) -> None:
+def _tell_looked(observers: Sequence[Callback], at: tuple[int, int]) -> None:
     for observer in observers:
         observer.on_look(*at)
 
@@ -99,7 +99,7 @@ class _Trainer:
         self.notes: list[str] = []
         self.unusable: list[Unusable] = []
 
-    def look(self, observers: Sequence[Observer]) -> None:
+    def look(self, observers: Sequence[Callback]) -> None:
         """Look at the headers of all images, where that is wanted, and tell at once what cannot be used of them."""
         self.unusable = look_before_run(
             self.data, self.preprocess, self.recipe, execution=self.execution, world=self.world,
@@ -135,7 +135,7 @@ class _Trainer:
         if data is not None:
             self.progress = restore(data, self.learner, identity=self.identity, place=self.folder)
 
-    def run(self, observers: Sequence[Observer], termination: Termination) -> Run:
+    def run(self, observers: Sequence[Callback], termination: Termination) -> Run:
         """All epochs that are left, then the result."""
         self._last_write = time.monotonic()
         while self.progress.epoch < self.recipe.epochs:

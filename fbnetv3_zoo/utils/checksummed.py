@@ -26,7 +26,7 @@ _UNREADABLE = (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError
 
 
 @dataclass(frozen=True, slots=True)
-class Sealed:
+class ChecksummedFormat:
     """A kind of file: ``name`` with its article, the ``format`` it bears, who writes it, and how to get it anew."""
 
     name: str

@@ -48,12 +48,12 @@ def _default_lock() -> Path | None:
     return Path(given) if given else None
 
 
-class StoreError(ZooError):
+class CacheError(ZooError):
     """The store's own folder fails: no other source of a file would help."""
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class CachedWeights:
     """A file of the store, by what its name says."""
 
     path: Path
@@ -62,7 +62,7 @@ class Kept:
     digest: str
 
     @classmethod
-    def parse(cls, path: Path) -> Kept | None:
+    def parse(cls, path: Path) -> CachedWeights | None:
         """The kept file at ``path``; None where its name is not of that form."""
         found = _KEPT.fullmatch(path.name)
         return cls(path, found["name"], found["source"], found["digest"]) if found else None
@@ -90,7 +90,7 @@ class WeightsLock:
 
 
 @dataclass(frozen=True, slots=True)
-class Store:
+class WeightsCache:
     """Where weights are kept and how they are got. A field not given is taken from the environment.
 
     Args:
@@ -126,21 +126,21 @@ class Store:
         object.__setattr__(self, "folder", Path(self.folder).expanduser())
         if self.lock is not None:
             object.__setattr__(self, "lock", Path(self.lock).expanduser())
-        check_flag("Store.offline", self.offline)
-        check_flag("Store.progress", self.progress)
-        check_number("Store.timeout", self.timeout, above=0)
-        check_whole("Store.attempts", self.attempts)
-        check_number("Store.pause", self.pause, at_least=0)
+        check_flag("WeightsCache.offline", self.offline)
+        check_flag("WeightsCache.progress", self.progress)
+        check_number("WeightsCache.timeout", self.timeout, above=0)
+        check_whole("WeightsCache.attempts", self.attempts)
+        check_number("WeightsCache.pause", self.pause, at_least=0)
 
     @property
     def lock_path(self) -> Path:
         """The lock file in use."""
         return self.folder / "weights.lock.json" if self.lock is None else self.lock
 
-    def kept(self, name: str | None = None) -> list[Kept]:
+    def kept(self, name: str | None = None) -> list[CachedWeights]:
         """The files of the store (those of ``name``), the newest first. A folder that is not there has none."""
         try:
-            found = [kept for path in self.folder.iterdir() if (kept := Kept.parse(path)) is not None]
+            found = [kept for path in self.folder.iterdir() if (kept := CachedWeights.parse(path)) is not None]
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -157,13 +157,13 @@ class Store:
         except OSError as error:
             raise self._refusal(error) from None
 
-    def keep(self, name: str, source_sha256: str, data: bytes) -> Kept:
+    def keep(self, name: str, source_sha256: str, data: bytes) -> CachedWeights:
         """Write ``data`` under its name, whole or not at all."""
         digest = digest_of(data)
         path = self.folder / f"{name}-{source_sha256[:8]}-{digest}.safetensors"
         with replacing(path) as temporary:
             temporary.write_bytes(data)
-        return Kept(path, name, source_sha256[:8], digest)
+        return CachedWeights(path, name, source_sha256[:8], digest)
 
     def discard(self, path: Path) -> None:
         """Remove a damaged file."""
@@ -230,9 +230,9 @@ class Store:
         except ZooError as error:
             raise ZooError(f"{self.lock_path}: {error}; mend the file, or delete it to trust anew") from None
 
-    def _refusal(self, error: Exception) -> StoreError:
+    def _refusal(self, error: Exception) -> CacheError:
         place = f"{self.folder}: cannot be used as cache ({_reason(error)})"
-        return StoreError(f"{place}; set FBNETV3_ZOO_CACHE to another folder")
+        return CacheError(f"{place}; set FBNETV3_ZOO_CACHE to another folder")
 
 
 def digest_of(data: bytes) -> str:
@@ -263,7 +263,7 @@ def _reason(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
-def _age(kept: Kept) -> float:
+def _age(kept: CachedWeights) -> float:
     try:
         return -kept.path.stat().st_mtime
     except OSError:  # another process has just removed it

@@ -7,12 +7,12 @@ from enum import Enum
 from pathlib import Path
 
 from ..utils.temporary_folder import NEW, is_abandoned, marked_in, take_over
-from .cache import Kept, Store
+from .cache import CachedWeights, WeightsCache
 from .fetch import is_expected, whole_contents
 from .registry import RECORDS
 
 
-class State(Enum):
+class FileState(Enum):
     """What a file of the cache is."""
 
     WHOLE = "whole"
@@ -22,16 +22,16 @@ class State(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class CachedFile:
     """A file of the cache; ``name`` is that of the weights."""
 
     path: Path
     name: str
-    state: State
+    state: FileState
     size: int
 
 
-def survey(store: Store) -> list[Found]:
+def survey(store: WeightsCache) -> list[CachedFile]:
     """Every file of the cache, read through, by name.
 
     Superseded are the files made from another source than the one now published or locked, and older twins. What only
@@ -40,41 +40,41 @@ def survey(store: Store) -> list[Found]:
     found, seen = [], set()
     for kept in filter(lambda kept: store.has_got(kept.name), store.kept()):
         state = _state(kept, store)
-        if state is State.WHOLE and (kept.name, kept.source) in seen:
-            state = State.SUPERSEDED
-        if state is State.WHOLE:
+        if state is FileState.WHOLE and (kept.name, kept.source) in seen:
+            state = FileState.SUPERSEDED
+        if state is FileState.WHOLE:
             seen.add((kept.name, kept.source))
-        found.append(Found(kept.path, kept.name, state, _size(kept.path)))
+        found.append(CachedFile(kept.path, kept.name, state, _size(kept.path)))
     for path in filter(is_abandoned, marked_in(store.folder)):
-        found.append(Found(path, "", State.LEFTOVER, sum(map(_size, (path / NEW).glob("*")))))
+        found.append(CachedFile(path, "", FileState.LEFTOVER, sum(map(_size, (path / NEW).glob("*")))))
     return sorted(found, key=lambda entry: (entry.name, entry.path))
 
 
-def prune(store: Store, *, everything: bool = False, dry_run: bool = False) -> list[Found]:
+def prune(store: WeightsCache, *, everything: bool = False, dry_run: bool = False) -> list[CachedFile]:
     """Remove from the cache what is damaged, superseded or half-written (or ``everything``); what was removed.
 
     The lock file stays. Weights that another process is getting at the moment are left to it.
     """
-    found = [entry for entry in survey(store) if everything or entry.state is not State.WHOLE]
+    found = [entry for entry in survey(store) if everything or entry.state is not FileState.WHOLE]
     return found if dry_run else [entry for entry in found if _removed(entry, store)]
 
 
-def _removed(entry: Found, store: Store) -> bool:
-    if entry.state is State.LEFTOVER:
+def _removed(entry: CachedFile, store: WeightsCache) -> bool:
+    if entry.state is FileState.LEFTOVER:
         return take_over(entry.path)
     with store.sole(entry.name):
-        kept = Kept.parse(entry.path)
-        if kept is not None and entry.state is State.DAMAGED and whole_contents(kept) is not None:
+        kept = CachedWeights.parse(entry.path)
+        if kept is not None and entry.state is FileState.DAMAGED and whole_contents(kept) is not None:
             return False  # another process has got it anew
         store.discard(entry.path)
     return True
 
 
-def _state(kept: Kept, store: Store) -> State:
+def _state(kept: CachedWeights, store: WeightsCache) -> FileState:
     if whole_contents(kept) is None:
-        return State.DAMAGED
+        return FileState.DAMAGED
     record = RECORDS.get(kept.name)
-    return State.WHOLE if record is None or is_expected(kept, record, store) else State.SUPERSEDED
+    return FileState.WHOLE if record is None or is_expected(kept, record, store) else FileState.SUPERSEDED
 
 
 def _size(path: Path) -> int:

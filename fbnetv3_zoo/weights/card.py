@@ -6,7 +6,7 @@ from ..arch.cost import cost_of
 from ..description import Description
 from ..errors import printable
 from ..models.fbnet import FBNet
-from .registry import Record
+from .registry import WeightsEntry
 
 _PAPERS = {
     "fbnet": "FBNet (arXiv 1812.03443)",
@@ -22,7 +22,7 @@ def model_card(model: FBNet, *, licence: str | None = None) -> str:
     return "\n".join([head, *_body(model.description, model.arch.name), "", "## Use", "", *_use_of_file()])
 
 
-def record_card(record: Record) -> str:
+def record_card(record: WeightsEntry) -> str:
     """The card of published weights. Imports torchvision for the names of the classes."""
     head = _front_matter(record.licence.value if record.licence else None, datasets=["imagenet-1k"])
     description = Description(record.arch, record.preprocess, record.class_names)

@@ -19,10 +19,10 @@ from ..utils.log import LOG
 from ..utils.safetensors_order import in_order
 from ..utils.temporary_folder import clear
 from . import hub
-from .cache import Kept, LockedFile, Store, StoreError, digest_of, sha256_of
+from .cache import CachedWeights, CacheError, LockedFile, WeightsCache, digest_of, sha256_of
 from .convert import convert
 from .download import Progress, download
-from .registry import Record, Source
+from .registry import WeightsEntry, WeightsSource
 from .serialization import entries_of, read_weights
 from .state_dict import refuse_non_finite
 from .torch_checkpoint import parse_any
@@ -31,7 +31,7 @@ SOURCE_SHA256 = "source_sha256"
 """Entry of a kept file: the SHA-256 of the file that it was made from."""
 
 
-def read(record: Record, store: Store, *, local: bytes | None = None) -> tuple[bytes, str]:
+def read(record: WeightsEntry, store: WeightsCache, *, local: bytes | None = None) -> tuple[bytes, str]:
     """The contents and the path of the kept file of ``record``, fetched first where need be.
 
     The contents have the digest in the file's name: a damaged file is reported, removed and fetched again. ``local``
@@ -42,13 +42,13 @@ def read(record: Record, store: Store, *, local: bytes | None = None) -> tuple[b
     return data, str(kept.path)
 
 
-def fetch(record: Record, store: Store) -> Kept:
+def fetch(record: WeightsEntry, store: WeightsCache) -> CachedWeights:
     """Make sure that the weights of ``record`` are in the store, whole. Raises :class:`ZooError` where that fails."""
     _, kept = _whole(record, store) or _fetch(record, store, None)
     return kept
 
 
-def _whole(record: Record, store: Store) -> tuple[bytes, Kept] | None:
+def _whole(record: WeightsEntry, store: WeightsCache) -> tuple[bytes, CachedWeights] | None:
     """The contents of a kept file of ``record``, and the file; None where there is none that is whole."""
     for kept in store.kept(record.name):
         if (data := _expected_contents(kept, record, store)) is not None:
@@ -57,7 +57,7 @@ def _whole(record: Record, store: Store) -> tuple[bytes, Kept] | None:
     return None
 
 
-def whole_contents(kept: Kept) -> bytes | None:
+def whole_contents(kept: CachedWeights) -> bytes | None:
     """The file's contents; None where they do not answer to its name, or cannot be read."""
     try:
         data = kept.path.read_bytes()
@@ -71,13 +71,13 @@ def is_local(address: str) -> bool:
     return not address.startswith(("http://", "https://", "hf-hub:"))
 
 
-def is_expected(kept: Kept, record: Record, store: Store) -> bool:
+def is_expected(kept: CachedWeights, record: WeightsEntry, store: WeightsCache) -> bool:
     """Whether ``kept`` was made from one of the record's files as they are published, or as first seen."""
     known = [_known_digest(record, source, store) for source in record.sources]
     return any(not digest or digest.startswith(kept.source) for digest in known)
 
 
-def _expected_contents(kept: Kept, record: Record, store: Store) -> bytes | None:
+def _expected_contents(kept: CachedWeights, record: WeightsEntry, store: WeightsCache) -> bytes | None:
     """The file's contents where they are whole and made from one of the record's files, by its whole digest.
 
     The name has eight digits of that, and files that share so few can be made.
@@ -89,13 +89,13 @@ def _expected_contents(kept: Kept, record: Record, store: Store) -> bytes | None
     return data if any(origin.startswith(digest) for digest in known) else None
 
 
-def _known_digest(record: Record, source: Source, store: Store) -> str:
+def _known_digest(record: WeightsEntry, source: WeightsSource, store: WeightsCache) -> str:
     """As many digits of the file's SHA-256 as are known: those published, made complete by the lock file's."""
     locked = store.known(record.key(source)) if len(source.sha256) < 64 else None
     return locked.sha256 if locked and locked.sha256.startswith(source.sha256) else source.sha256
 
 
-def _fetch(record: Record, store: Store, local: bytes | None) -> tuple[bytes, Kept]:
+def _fetch(record: WeightsEntry, store: WeightsCache, local: bytes | None) -> tuple[bytes, CachedWeights]:
     if not list(_places(record, store)):
         kept = next((kept for kept in store.kept(record.name) if is_expected(kept, record, store)), None)
         state = "not in the cache" if kept is None else f"{kept.path} is damaged"
@@ -121,7 +121,7 @@ def _fetch(record: Record, store: Store, local: bytes | None) -> tuple[bytes, Ke
         return _fetch_from_any(record, store, local)
 
 
-def _places(record: Record, store: Store) -> Iterator[tuple[Source, str]]:
+def _places(record: WeightsEntry, store: WeightsCache) -> Iterator[tuple[WeightsSource, str]]:
     """Each source with an address to get it from, in order of preference; without a network, those that need none."""
     for source in record.sources:
         if is_local(source.address):
@@ -136,12 +136,12 @@ def _places(record: Record, store: Store) -> Iterator[tuple[Source, str]]:
             yield source, source.address
 
 
-def _fetch_from_any(record: Record, store: Store, local: bytes | None) -> tuple[bytes, Kept]:
+def _fetch_from_any(record: WeightsEntry, store: WeightsCache, local: bytes | None) -> tuple[bytes, CachedWeights]:
     failures = []
     for source, address in _places(record, store):
         try:
             data, file = _checked(record, source, address, store, local)
-        except StoreError:
+        except CacheError:
             raise
         except ZooError as error:
             if is_local(source.address):
@@ -157,7 +157,7 @@ def _fetch_from_any(record: Record, store: Store, local: bytes | None) -> tuple[
 
 
 def _checked(
-    record: Record, source: Source, address: str, store: Store, local: bytes | None
+    record: WeightsEntry, source: WeightsSource, address: str, store: WeightsCache, local: bytes | None
 ) -> tuple[bytes, LockedFile]:
     """What is to be kept of the file at ``address``, and what that file was.
 
@@ -169,7 +169,7 @@ def _checked(
     return _converted(record, data, address, file.sha256), file
 
 
-def _lock(file: LockedFile, source: Source, address: str, store: Store) -> None:
+def _lock(file: LockedFile, source: WeightsSource, address: str, store: WeightsCache) -> None:
     """Write down the digest of a file that is published without one, or with a part of it."""
     if len(source.sha256) == 64:
         return
@@ -182,7 +182,7 @@ def _lock(file: LockedFile, source: Source, address: str, store: Store) -> None:
         LOG.warning("%s: no digest is published; recorded SHA-256 %s in %s", shown, file.sha256, store.lock_path)
 
 
-def _refuse_other(file: LockedFile, wanted: str, source: Source, address: str, store: Store) -> None:
+def _refuse_other(file: LockedFile, wanted: str, source: WeightsSource, address: str, store: WeightsCache) -> None:
     if not file.sha256.startswith(wanted):
         origin = (
             f" as in {store.lock_path}" if wanted != source.sha256 else "" if len(wanted) == 64 else "..., as published"
@@ -190,7 +190,7 @@ def _refuse_other(file: LockedFile, wanted: str, source: Source, address: str, s
         raise ZooError(f"{address}: has SHA-256 {file.sha256}, not {wanted}{origin}; refused")
 
 
-def _obtained(record: Record, address: str, store: Store) -> bytes:
+def _obtained(record: WeightsEntry, address: str, store: WeightsCache) -> bytes:
     """The contents of the file at ``address``; a download grows in a temporary file of the store."""
     if address.startswith("hf-hub:"):
         return hub.contents_of(address, offline=store.offline)
@@ -207,12 +207,12 @@ def _obtained(record: Record, address: str, store: Store) -> bytes:
                 return file.read()
         except OSError as error:
             reason = f"{error.strerror or error}, {shutil.disk_usage(store.folder).free / 1e6:.0f} MB free"
-            raise StoreError(
+            raise CacheError(
                 f"{store.folder}: cannot be written ({reason}); set FBNETV3_ZOO_CACHE to another folder"
             ) from None
 
 
-def _converted(record: Record, data: bytes, address: str, sha256: str) -> bytes:
+def _converted(record: WeightsEntry, data: bytes, address: str, sha256: str) -> bytes:
     """A file's contents as this project writes them, strictly for the record's network."""
     # The name's ending tells the format: not that of a query, nor of a repository's name.
     hosted = address.startswith("hf-hub:")
@@ -236,7 +236,7 @@ def _converted(record: Record, data: bytes, address: str, sha256: str) -> bytes:
     return in_order(to_bytes({name: tensor.contiguous() for name, tensor in floats.items()}, text))
 
 
-def _by_hand(record: Record, store: Store) -> str:
+def _by_hand(record: WeightsEntry, store: WeightsCache) -> str:
     """How to bring the file by hand: its address, its digest, its place."""
     source = record.sources[0]
     known = _known_digest(record, source, store)

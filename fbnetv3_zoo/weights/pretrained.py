@@ -19,10 +19,10 @@ from ..preprocess import Preprocess
 from ..utils.paths import exists
 from ..zoo import ARCHS
 from . import hub
-from .cache import Store, sha256_of
+from .cache import WeightsCache, sha256_of
 from .convert import convert
 from .fetch import read
-from .registry import RECORDS, Record, Source, find_record, timm_form
+from .registry import RECORDS, WeightsEntry, WeightsSource, find_record, timm_form
 from .serialization import describe, parse, read_weights, same_weights
 from .state_dict import assemble, skeleton
 from .torch_checkpoint import PICKLED, read_any
@@ -32,7 +32,7 @@ _REMOTE = ("hf-hub:", "http://", "https://")
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class PretrainedRequest:
     """The network that is to get weights.
 
     ``named``: it was asked for by name, so that the weights decide on what changes none of their tensors (padding,
@@ -85,12 +85,14 @@ class Wanted:
         return Description(arch, Preprocess.for_arch(arch)), converted
 
 
-def load_pretrained(wanted: Wanted, weights: str | Path | Record, store: Store) -> FBNet:
+def load_pretrained(wanted: PretrainedRequest, weights: str | Path | WeightsEntry, store: WeightsCache) -> FBNet:
     """The network with ``weights``: a record, or the place of a file as :func:`fbnetv3_zoo.create` takes it."""
     local = (
-        None if isinstance(weights, Record) or not _is_pickled(weights) else read_weights(Path(weights).expanduser())
+        None
+        if isinstance(weights, WeightsEntry) or not _is_pickled(weights)
+        else read_weights(Path(weights).expanduser())
     )
-    record = weights if isinstance(weights, Record) else _record_of(wanted.arch, weights, local)
+    record = weights if isinstance(weights, WeightsEntry) else _record_of(wanted.arch, weights, local)
     if record is not None:
         own = replace(wanted.arch, num_classes=record.arch.num_classes, in_channels=record.arch.in_channels)
         with ThreadPoolExecutor(1) as pool:  # reading and hashing leave the interpreter free
@@ -105,7 +107,7 @@ def load_pretrained(wanted: Wanted, weights: str | Path | Record, store: Store) 
     return wanted.build(*contents, str(weights))
 
 
-def find_weights(network: str, place: str | Path | bool) -> Record | str | Path:
+def find_weights(network: str, place: str | Path | bool) -> WeightsEntry | str | Path:
     """What ``place`` stands for: the record of a published network's weights, or the place of a file as it is given.
 
     ``network`` is a network's name, or ``name.tag``; ``place`` is True for the network's first weights, a tag, a path,
@@ -140,7 +142,7 @@ def _is_pickled(place: str | Path) -> bool:
     return not str(place).startswith(_REMOTE) and Path(place).suffix.lower() in PICKLED
 
 
-def _record_of(arch: Arch, place: str | Path, local: bytes | None) -> Record | None:
+def _record_of(arch: Arch, place: str | Path, local: bytes | None) -> WeightsEntry | None:
     """A record made up for a file that the store keeps: one at an address, or a pickled one, whose contents ``local``
     are. Others need no store.
     """
@@ -149,11 +151,11 @@ def _record_of(arch: Arch, place: str | Path, local: bytes | None) -> Record | N
         if pin and not re.fullmatch(r"[0-9a-fA-F]{8,64}", pinned):
             raise ZooError(f"{address}: no digest follows #sha256=; give 8 to 64 hexadecimal digits")
         tag = f"at_{hashlib.sha256(identity_of(address).encode()).hexdigest()[:16]}"
-        source = Source(address, pinned.lower())
+        source = WeightsSource(address, pinned.lower())
     elif local is not None:
-        source, tag = Source(str(Path(place).expanduser()), sha256_of(local)), "local"
+        source, tag = WeightsSource(str(Path(place).expanduser()), sha256_of(local)), "local"
     else:
         return None
-    return Record(
+    return WeightsEntry(
         tag, arch, (source,), layout=None, licence=None, preprocess=Preprocess.for_arch(arch), imagenet_classes=False
     )

@@ -66,7 +66,7 @@ class Accuracy:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class WeightsSource:
     """A place that a file can be had from.
 
     ``address`` is an HTTP(S) address, ``hf-hub:owner/name`` or the path of a local file. ``sha256`` is the file's
@@ -87,7 +87,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class WeightsEntry:
     """One published set of weights.
 
     ``arch`` is the network that they belong to, with what its publisher changed; ``sources`` are tried in turn;
@@ -96,7 +96,7 @@ class Record:
 
     tag: str
     arch: Arch
-    sources: tuple[Source, ...]
+    sources: tuple[WeightsSource, ...]
     layout: Layout | None
     licence: Licence | None
     preprocess: Preprocess
@@ -109,7 +109,7 @@ class Record:
         """The network's name and the tag, such as ``fbnetv3_e.fb_in1k``."""
         return f"{self.arch.name}.{self.tag}"
 
-    def key(self, source: Source) -> str:
+    def key(self, source: WeightsSource) -> str:
         """What a lock file or a mirror calls the file at ``source``."""
         return f"{self.name}/{source.file_name}"
 
@@ -169,12 +169,12 @@ def timm_form(arch: Arch) -> Arch:
     return replace(arch, stages=((stem, *rest), *stages))
 
 
-def _official(name: str, folder: str) -> Record:
+def _official(name: str, folder: str) -> WeightsEntry:
     arch, published = ARCHS[name], PUBLISHED[name]
-    return Record(
+    return WeightsEntry(
         tag="fb_in1k",
         arch=arch,
-        sources=(Source(f"{_OFFICIAL_HOST}/{folder}/model.pth"),),
+        sources=(WeightsSource(f"{_OFFICIAL_HOST}/{folder}/model.pth"),),
         layout=Layout.OFFICIAL,
         licence=Licence.CC_BY_NC,
         preprocess=Preprocess(published.resize or _USUAL_RESIZE, published.resolution),
@@ -183,14 +183,14 @@ def _official(name: str, folder: str) -> Record:
     )
 
 
-def _timm(name: str, file: str, side: int, top1: float) -> Record:
+def _timm(name: str, file: str, side: int, top1: float) -> WeightsEntry:
     release = "https://github.com/huggingface/pytorch-image-models/releases/download/v0.1-weights"
-    return Record(
+    return WeightsEntry(
         tag="ra2_in1k",
         arch=replace(timm_form(ARCHS[name]), resolution=side),
         sources=(
-            Source(f"{release}/{file}", sha256=file.removesuffix(".pth").rpartition("-")[2]),
-            Source(f"hf-hub:timm/{name}.ra2_in1k"),
+            WeightsSource(f"{release}/{file}", sha256=file.removesuffix(".pth").rpartition("-")[2]),
+            WeightsSource(f"hf-hub:timm/{name}.ra2_in1k"),
         ),
         layout=Layout.TIMM,
         licence=Licence.APACHE,
@@ -200,14 +200,14 @@ def _timm(name: str, file: str, side: int, top1: float) -> Record:
     )
 
 
-def _records() -> Iterator[Record]:
+def _records() -> Iterator[WeightsEntry]:
     for name, folder in _OFFICIAL_FILES.items():
         yield _official(name, folder)
         if name in _TIMM_FILES:
             yield _timm(name, *_TIMM_FILES[name])
 
 
-RECORDS: Mapping[str, Record] = MappingProxyType({record.name: record for record in _records()})
+RECORDS: Mapping[str, WeightsEntry] = MappingProxyType({record.name: record for record in _records()})
 
 
 def list_weights(pattern: str = "*") -> list[str]:
@@ -215,7 +215,7 @@ def list_weights(pattern: str = "*") -> list[str]:
     return [name for name, record in RECORDS.items() if fnmatchcase(name, pattern) or record.arch.name == pattern]
 
 
-def find_record(model: str, tag: str | None = None) -> Record:
+def find_record(model: str, tag: str | None = None) -> WeightsEntry:
     """The record named ``model`` (``fbnetv3_e.fb_in1k``), or that of ``tag`` (default: the first) for a network's name.
 
     Raises :class:`ZooError` naming what there is.

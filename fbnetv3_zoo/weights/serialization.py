@@ -20,7 +20,7 @@ from ..utils.paths import check_file, read_file
 from ..utils.safetensors_order import in_order
 from ..utils.serialization import parse_json
 from . import hub
-from .cache import LARGEST_FILE, Store
+from .cache import LARGEST_FILE, WeightsCache
 from .state_dict import assemble, fitted, skeleton
 from .unwrap import effective_state, unwrapped
 
@@ -68,7 +68,7 @@ def load(path: str | Path, *, dropout: float = 0.0, stochastic_depth: float = 0.
     :class:`ZooError` for a missing or damaged file, or one without the network's description.
     """
     if str(path).startswith("hf-hub:"):
-        tensors, metadata = parse(hub.contents_of(str(path), offline=Store().offline), str(path))
+        tensors, metadata = parse(hub.contents_of(str(path), offline=WeightsCache().offline), str(path))
     else:
         tensors, metadata = read_tensors(path)
     description = describe(metadata, str(path))

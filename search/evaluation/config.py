@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Origin:
+class EvaluatorConfig:
     """Candidates are trained on ``data`` or looked up in the recording ``table``.
 
     ``data`` is split by ``data_seed``, and cut down to the part in the file ``subset``. ``resolution`` is for models
@@ -42,7 +42,7 @@ class Origin:
             raise ZooError("a search needs data to train on (--data) or a recording (--table), one of the two")
 
     @property
-    def absolute(self) -> Origin:
+    def absolute(self) -> EvaluatorConfig:
         """The same with paths that hold in every folder."""
         data = self.data if self.data in ("", "digits") else str(Path(self.data).absolute())
         subset, table, latency = (
@@ -50,7 +50,7 @@ class Origin:
         )  # fmt: skip
         return replace(self, data=data, subset=subset, table=table, latency=latency)
 
-    def identified(self) -> Origin:
+    def identified(self) -> EvaluatorConfig:
         """The same with the identity of what lies there now. Raises :class:`ZooError` for what cannot be read."""
         from fbnetv3_zoo.utils.paths import read_file
 
@@ -111,6 +111,6 @@ class Origin:
         return plain
 
     @classmethod
-    def from_plain(cls, data: Mapping[str, Any]) -> Origin:
+    def from_plain(cls, data: Mapping[str, Any]) -> EvaluatorConfig:
         """What :meth:`to_plain` gave."""
         return from_plain(cls, dict(data), "origin")

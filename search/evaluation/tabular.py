@@ -12,14 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.utils.checksummed import Sealed
+from fbnetv3_zoo.utils.checksummed import ChecksummedFormat
 
 from ..space import Candidate, Codes, CostModel, Costs, Space
 
 Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-_FILE = Sealed("a recording", "fbnetv3_zoo.recording 1", "Recording.save", "save it again")
+_FILE = ChecksummedFormat("a recording", "fbnetv3_zoo.recording 1", "Recording.save", "save it again")
 _STATISTIC = "statistic."
 
 

@@ -10,9 +10,9 @@ from fbnetv3_zoo.utils import telemetry  # noqa: F401 - ahead of the libraries t
 from ..evaluation.trial import Executor
 from .in_process import InProcess
 from .local_pool import LocalPool
-from .ray.executor import OnRay
+from .ray.executor import RayExecutor
 
-__all__ = ["InProcess", "LocalPool", "OnRay", "find_executor"]
+__all__ = ["InProcess", "LocalPool", "RayExecutor", "find_executor"]
 
 KNOWN = ("in-process", "pool", "pool:N", "ray", "ray:ADDRESS", "ray://HOST:10001")
 
@@ -29,9 +29,9 @@ def find_executor(text: str) -> Executor:
     if kind == "pool" and rest.isascii() and rest.isdigit():
         return LocalPool(int(rest))
     if text == "ray":
-        return OnRay()
+        return RayExecutor()
     if kind == "ray" and rest.strip("/"):
-        return OnRay(address=text if rest.startswith("//") else rest)
+        return RayExecutor(address=text if rest.startswith("//") else rest)
     raise ZooError(f"unknown executor {text!r}{nearest(text, KNOWN)}; choose from {', '.join(KNOWN)}")
 
 

@@ -40,7 +40,7 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
-class Confines:
+class AttemptLimits:
     """What an attempt may take: gigabytes (0: no limit), threads of PyTorch, seconds (0: no limit of its own)."""
 
     gigabytes: float = 0.0
@@ -48,11 +48,11 @@ class Confines:
     seconds: float = 0.0
 
 
-class NoScore(Exception):  # noqa: N818 - a finding about a curve
+class InvalidCurve(Exception):  # noqa: N818 - a finding about a curve
     """A curve that is not finite or has not one score an epoch; the message says where."""
 
 
-def attempt(evaluator: Evaluator, task: Task, confines: Confines) -> Attempt:
+def attempt(evaluator: Evaluator, task: Task, confines: AttemptLimits) -> Attempt:
     """Have ``task`` evaluated in this process. Raises nothing but KeyboardInterrupt and :class:`Interrupted`."""
     started = time.perf_counter()
     try:
@@ -70,21 +70,21 @@ def attempt(evaluator: Evaluator, task: Task, confines: Confines) -> Attempt:
 
 
 def checked(curve: Iterable[object], epochs: int) -> tuple[float, ...]:
-    """``curve`` as plain floats, one an epoch. Raises :class:`NoScore` for another number of them, NaN and infinity."""
+    """``curve`` as floats, one an epoch. Raises :class:`InvalidCurve` for another number of them, NaN and infinity."""
     if isinstance(curve, str) or not isinstance(curve, Iterable):
         raise TypeError(f"the evaluator returned {type(curve).__name__}; it must return one number an epoch")
     scores = tuple(float(score) for score in curve)  # type: ignore[arg-type]
     if len(scores) != epochs:
-        raise NoScore(f"the curve has {len(scores)} scores for {epochs} epochs")
+        raise InvalidCurve(f"the curve has {len(scores)} scores for {epochs} epochs")
     for epoch, score in enumerate(scores, 1):
         if not math.isfinite(score):
-            raise NoScore(f"the score after epoch {epoch} of {epochs} is {score}")
+            raise InvalidCurve(f"the score after epoch {epoch} of {epochs} is {score}")
     return scores
 
 
-def explained(error: BaseException, confines: Confines) -> tuple[Failure, str]:
+def explained(error: BaseException, confines: AttemptLimits) -> tuple[Failure, str]:
     """Why an attempt ended in ``error``: the failure and one line."""
-    if isinstance(error, NoScore):
+    if isinstance(error, InvalidCurve):
         return Failure.NOT_FINITE, str(error)
     if isinstance(error, TimeUp):
         return Failure.TIMEOUT, overdue(confines.seconds)
@@ -131,7 +131,7 @@ def printable(text: str) -> str:
     return line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]}..."
 
 
-class Waiting:
+class TaskQueue:
     """The tasks that still wait for an attempt, and how many each has had."""
 
     def __init__(self, tasks: Sequence[Task], limits: Limits) -> None:

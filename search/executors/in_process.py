@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fbnetv3_zoo.errors import check_whole
 
 from ..evaluation.trial import Evaluator, Limits, Outcome, Task
-from .attempt import Confines, Waiting, attempt, check_tasks
+from .attempt import AttemptLimits, TaskQueue, attempt, check_tasks
 from .limits import check_alarm, check_memory_limit
 
 
@@ -30,11 +30,11 @@ class InProcess:
         """One outcome a task, in order but for those tried again, which come last."""
         check_alarm(limits.seconds)
         check_memory_limit(limits.gigabytes)
-        confines = Confines(limits.gigabytes, self.threads, limits.seconds)
-        return _outcomes(evaluator, Waiting(check_tasks(tasks), limits), confines)
+        confines = AttemptLimits(limits.gigabytes, self.threads, limits.seconds)
+        return _outcomes(evaluator, TaskQueue(check_tasks(tasks), limits), confines)
 
 
-def _outcomes(evaluator: Evaluator, waiting: Waiting, confines: Confines) -> Iterator[Outcome]:
+def _outcomes(evaluator: Evaluator, waiting: TaskQueue, confines: AttemptLimits) -> Iterator[Outcome]:
     while waiting:
         task, number = waiting.take()
         if outcome := waiting.settle(task, number, attempt(evaluator, task, confines)):

@@ -11,9 +11,9 @@ from multiprocessing import connection
 from fbnetv3_zoo.errors import ZooError, check_whole
 
 from ..evaluation.trial import Evaluator, Limits, Outcome, Task
-from .attempt import Attempt, Confines, Waiting, check_tasks, one_line
+from .attempt import Attempt, AttemptLimits, TaskQueue, check_tasks, one_line
 from .limits import check_memory_limit
-from .pool_worker import Worker, late, lost
+from .pool_worker import PoolWorker, late, lost
 
 STILLBORN = 40  # so many workers in a row that are killed before they are ready are no accident
 EXITED = 10  # and one that ends by itself counts as much as so many
@@ -43,7 +43,7 @@ class LocalPool:
         """
         check_memory_limit(limits.gigabytes)
         checked = check_tasks(tasks)
-        return _outcomes(_Crew(self, _pickled(evaluator), Waiting(checked, limits), limits))
+        return _outcomes(_Crew(self, _pickled(evaluator), TaskQueue(checked, limits), limits))
 
 
 def _pickled(evaluator: Evaluator) -> bytes:
@@ -69,11 +69,11 @@ def _outcomes(crew: _Crew) -> Iterator[Outcome]:
 class _Crew:
     """The workers of one run."""
 
-    def __init__(self, pool: LocalPool, evaluator: bytes, waiting: Waiting, limits: Limits) -> None:
+    def __init__(self, pool: LocalPool, evaluator: bytes, waiting: TaskQueue, limits: Limits) -> None:
         self._size, self._evaluator, self._waiting = pool.workers, evaluator, waiting
         self._seconds = limits.seconds
-        self._confines = Confines(limits.gigabytes, pool.threads)
-        self._workers: list[Worker] = []
+        self._confines = AttemptLimits(limits.gigabytes, pool.threads)
+        self._workers: list[PoolWorker] = []
         self._stillborn = 0
 
     def outcomes(self) -> Iterator[Outcome]:
@@ -96,7 +96,7 @@ class _Crew:
         wanted = len(self._waiting) + sum(worker.task is not None for worker in self._workers)
         while len(self._workers) < min(self._size, wanted):
             try:
-                self._workers.append(Worker(self._confines))
+                self._workers.append(PoolWorker(self._confines))
             except OSError as error:
                 if self._workers:
                     return  # fewer will do
@@ -118,7 +118,7 @@ class _Crew:
         left = [self._seconds - worker.seconds for worker in self._workers if self._seconds and worker.task]
         connection.wait([item for w in self._workers for item in w.awaited], max(0.0, min([PAUSE, *left])))
 
-    def _turn(self, worker: Worker) -> Outcome | None:
+    def _turn(self, worker: PoolWorker) -> Outcome | None:
         """Look at one worker; the outcome of its task, if that is settled."""
         if worker not in self._workers:
             return None
@@ -126,7 +126,7 @@ class _Crew:
         ended = self._look_at(worker)
         return self._waiting.settle(task, number, ended) if task and ended else None
 
-    def _look_at(self, worker: Worker) -> Attempt | None:
+    def _look_at(self, worker: PoolWorker) -> Attempt | None:
         """How the worker's attempt ended, if it did."""
         try:
             if worker.silent:
@@ -143,22 +143,22 @@ class _Crew:
             return message
         return None
 
-    def _overdue(self, worker: Worker) -> bool:
+    def _overdue(self, worker: PoolWorker) -> bool:
         return worker.task is not None and 0 < self._seconds < worker.seconds
 
-    def _welcome(self, worker: Worker, problem: str) -> None:
+    def _welcome(self, worker: PoolWorker, problem: str) -> None:
         if problem:
             raise ZooError(f"the evaluator cannot be loaded in a worker process: {problem}")
         self._stillborn = 0
         worker.rest()
 
-    def _dismiss(self, worker: Worker) -> Attempt:
+    def _dismiss(self, worker: PoolWorker) -> Attempt:
         self._workers.remove(worker)
         ended = late(worker, self._seconds)
         worker.end()
         return ended
 
-    def _bury(self, worker: Worker) -> Attempt | None:
+    def _bury(self, worker: PoolWorker) -> Attempt | None:
         self._workers.remove(worker)
         ended_by = worker.end()
         if worker.task is not None:

@@ -14,14 +14,14 @@ from typing import Literal
 from fbnetv3_zoo.errors import Interrupted
 
 from ..evaluation.trial import Evaluator, Failure, Task
-from .attempt import Attempt, Confines, attempt, one_line, overdue
+from .attempt import Attempt, AttemptLimits, attempt, one_line, overdue
 from .limits import thread_settings
 
 State = Literal["starting", "loading", "idle", "busy"]
 Pipe = connection.Connection
 
 
-def serve(pipe: Pipe, confines: Confines) -> None:
+def serve(pipe: Pipe, confines: AttemptLimits) -> None:
     """The life of a worker: ask for the evaluator, say whether it could be loaded, then tasks in and attempts out."""
     os.setpgrp()  # what a candidate starts can be ended with the worker, and Ctrl-C reaches the pool alone
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -48,13 +48,13 @@ def _end_with_parent() -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-class Worker:
+class PoolWorker:
     """A worker process and what it is about.
 
     Every worker has a pipe of its own and shares nothing, so that one that dies, whenever it does, harms no other.
     """
 
-    def __init__(self, confines: Confines) -> None:
+    def __init__(self, confines: AttemptLimits) -> None:
         context = get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self._process = context.Process(target=serve, args=(theirs, confines), name="fbnetv3-zoo worker")
@@ -126,11 +126,11 @@ class Worker:
         return f"signal {-code}, {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
-def lost(worker: Worker, ended_by: str) -> Attempt:
+def lost(worker: PoolWorker, ended_by: str) -> Attempt:
     """The attempt of a worker that died."""
     return Attempt((), Failure.LOST, f"the worker process died ({ended_by})", worker.seconds)
 
 
-def late(worker: Worker, seconds: float) -> Attempt:
+def late(worker: PoolWorker, seconds: float) -> Attempt:
     """The attempt of a worker that took longer than ``seconds``."""
     return Attempt((), Failure.TIMEOUT, overdue(seconds), worker.seconds)

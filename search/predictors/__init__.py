@@ -2,11 +2,11 @@
 
 from .predictor import (
     MLP,
-    Prediction,
+    PredictedScores,
     Predictor,
     PredictorKind,
     Pretraining,
-    Target,
+    TargetTransform,
     Trees,
     features,
     fit,
@@ -15,11 +15,11 @@ from .predictor import (
 
 __all__ = [
     "MLP",
-    "Prediction",
+    "PredictedScores",
     "Predictor",
     "PredictorKind",
     "Pretraining",
-    "Target",
+    "TargetTransform",
     "Trees",
     "features",
     "fit",

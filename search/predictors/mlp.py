@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.utils.checksummed import Sealed
+from fbnetv3_zoo.utils.checksummed import ChecksummedFormat
 from fbnetv3_zoo.utils.serialization import from_plain, parse_json
 
 from ..space import Space
@@ -31,11 +31,11 @@ BATCH = 32
 PRETRAINING_BATCH = 256
 _BETAS = (0.9, 0.999)
 ENCODER = ("encoder.first", "encoder.second")
-_FILE = Sealed("an encoder", "fbnetv3_zoo.encoder 1", "Encoder.save", "run stage 1 again")
+_FILE = ChecksummedFormat("an encoder", "fbnetv3_zoo.encoder 1", "Encoder.save", "run stage 1 again")
 
 
 @dataclass(frozen=True, slots=True)
-class Training:
+class TrainingPhase:
     """One phase of training: Adam with decoupled weight decay, ``steps`` steps, the rate falling to 0 as a cosine.
 
     The encoder's rate is ``encoder_rate`` times as large; 0 freezes it.
@@ -47,7 +47,7 @@ class Training:
     encoder_rate: float = 1.0
 
 
-class Network:
+class PerceptronEnsemble:
     """``members`` perceptrons: inputs (points, columns), the architecture's first; encoder, then head.
 
     Without architecture columns there is no encoder: the head sees the inputs. ``outputs`` above 0 make it a network of
@@ -160,7 +160,7 @@ class Network:
 class _Adam:
     """Adam over all weights of ``network`` that ``phase`` trains."""
 
-    def __init__(self, network: Network, phase: Training) -> None:
+    def __init__(self, network: PerceptronEnsemble, phase: TrainingPhase) -> None:
         start = 0 if phase.encoder_rate else network.start_of_head
         self.values, self.gradient = network.flat[:, start:], network.gradient[:, start:]
         self.rates = np.ones(self.values.shape[1], np.float32)
@@ -185,7 +185,9 @@ class _Adam:
         self.values -= change
 
 
-def train_network(network: Network, x: Floats, y: Floats, phases: Sequence[Training], rng: np.random.Generator) -> None:
+def train_network(
+    network: PerceptronEnsemble, x: Floats, y: Floats, phases: Sequence[TrainingPhase], rng: np.random.Generator
+) -> None:
     """Fit ``network`` on ``y``, shape (points,), with the Huber loss of threshold 1, in one phase after the other."""
     with one_thread():
         for phase in phases:
@@ -197,7 +199,9 @@ def train_network(network: Network, x: Floats, y: Floats, phases: Sequence[Train
                 adam.step(rate)
 
 
-def pretrain_network(network: Network, x: Floats, targets: Floats, phase: Training, rng: np.random.Generator) -> None:
+def pretrain_network(
+    network: PerceptronEnsemble, x: Floats, targets: Floats, phase: TrainingPhase, rng: np.random.Generator
+) -> None:
     """Stage 1: fit encoder and proxy head of ``network`` on ``targets``, shape (points, outputs)."""
     with one_thread():
         adam = _Adam(network, phase)
@@ -207,7 +211,7 @@ def pretrain_network(network: Network, x: Floats, targets: Floats, phase: Traini
 
 
 def _steps(
-    phase: Training, count: int, size: int, members: int, rng: np.random.Generator
+    phase: TrainingPhase, count: int, size: int, members: int, rng: np.random.Generator
 ) -> Iterator[tuple[float, Ints]]:
     """The rate of every step and the points of its batch, shape (members, batch): members have orders of their own."""
     batches: Iterator[Ints] = iter(())
@@ -269,7 +273,7 @@ class Encoder:
     r2: tuple[float, ...]
     kendall: tuple[float, ...]
 
-    def put_into(self, network: Network, space: Space) -> None:
+    def put_into(self, network: PerceptronEnsemble, space: Space) -> None:
         """Give ``network``, a predictor for ``space``, these encoders."""
         if self.fingerprint != fingerprint(space):
             raise ZooError(

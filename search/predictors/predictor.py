@@ -17,7 +17,7 @@ import numpy.typing as npt
 from fbnetv3_zoo.errors import ZooError, check_number, check_whole
 
 from ..space import Choice, Codes, Costs, Dimension, Part, Space
-from .mlp import Encoder, Network, Training, fingerprint, pretrain_network, train_network
+from .mlp import Encoder, PerceptronEnsemble, TrainingPhase, fingerprint, pretrain_network, train_network
 
 Doubles = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float32]
@@ -82,7 +82,7 @@ PredictorKind: TypeAlias = MLP | Trees
 
 
 @dataclass(frozen=True, slots=True)
-class Prediction:
+class PredictedScores:
     """Predicted scores of points: ``members`` has shape (members, points)."""
 
     members: Doubles
@@ -103,7 +103,7 @@ class Prediction:
 class Predictor(Protocol):
     """Predicts the scores of points."""
 
-    def predict(self, codes: Codes) -> Prediction:
+    def predict(self, codes: Codes) -> PredictedScores:
         """The scores of ``codes``, shape (points, dimensions), in the unit of those it was fitted on."""
 
 
@@ -141,13 +141,13 @@ def pretrain_encoder(
     raw, rng = np.stack([statistics[name] for name in statistics], 1), np.random.default_rng(seed)
     order = rng.permutation(len(x))
     held, used = order[: len(x) // 5], order[len(x) // 5 :]
-    targets = [Target(column) for column in raw[used].T]
+    targets = [TargetTransform(column) for column in raw[used].T]
     learned = np.stack([target.standard(column) for target, column in zip(targets, raw[used].T, strict=True)], 1)
-    network = Network(
+    network = PerceptronEnsemble(
         members=kind.members, architecture=x.shape[1], recipe=0, hidden=kind.hidden, embedding=kind.embedding, rng=rng,
         outputs=len(targets),
     )  # fmt: skip
-    pretrain_network(network, x[used], learned.astype(np.float32), Training(steps, PRETRAINING_RATE), rng)
+    pretrain_network(network, x[used], learned.astype(np.float32), TrainingPhase(steps, PRETRAINING_RATE), rng)
     outputs = network.predict_statistics(x[held])
     told = np.stack([target.scores(output) for target, output in zip(targets, outputs.T, strict=True)], 1)
     figures = _quality(told, raw[held])
@@ -197,7 +197,7 @@ def _columns(dimension: Dimension) -> Floats:
     return np.concatenate((places * (2 / (count - 1)) - 1, reached), 1, dtype=np.float32)
 
 
-class Target:
+class TargetTransform:
     """What a perceptron learns in place of scores: the mean of the standardised score and of its normal quantile.
 
     Few very bad scores then do not hide the differences among good ones. Beyond the scores seen, it goes on straight.
@@ -241,11 +241,11 @@ class _FittedMLP:
     def __init__(
         self, kind: MLP, space: Space, codes: Codes, scores: Doubles, encoder: Encoder | None, seed: int
     ) -> None:
-        self.space, self.target = space, Target(scores)
+        self.space, self.target = space, TargetTransform(scores)
         x, y = features(space, codes), self.target.standard(scores)
         rng = np.random.default_rng(seed)
         architecture = features(space, codes[:1], part="architecture").shape[1]
-        self.network = Network(
+        self.network = PerceptronEnsemble(
             members=kind.members, architecture=architecture, recipe=x.shape[1] - architecture, hidden=kind.hidden,
             embedding=kind.embedding, rng=rng,
         )  # fmt: skip
@@ -254,23 +254,25 @@ class _FittedMLP:
             encoder.put_into(self.network, space)
         train_network(self.network, x, y.astype(np.float32), _phases(kind, pretraining), rng)
 
-    def predict(self, codes: Codes) -> Prediction:
+    def predict(self, codes: Codes) -> PredictedScores:
         members = np.empty((self.network.members, len(codes)))
         for start in range(0, len(codes), _CHUNK):
             part = codes[start : start + _CHUNK]
             members[:, start : start + _CHUNK] = self.network.predict(features(self.space, part))
-        return Prediction(self.target.scores(members))
+        return PredictedScores(self.target.scores(members))
 
 
-def _phases(kind: MLP, pretraining: Pretraining) -> tuple[Training, ...]:
+def _phases(kind: MLP, pretraining: Pretraining) -> tuple[TrainingPhase, ...]:
     steps, rate, decay = kind.steps, kind.learning_rate, kind.weight_decay
     if pretraining is Pretraining.FROZEN_FIRST:
         half = steps // 2
         return (
-            Training(steps - half, rate, decay, encoder_rate=0.0),
-            Training(half, rate * kind.encoder_rate, decay),
+            TrainingPhase(steps - half, rate, decay, encoder_rate=0.0),
+            TrainingPhase(half, rate * kind.encoder_rate, decay),
         )
-    return (Training(steps, rate, decay, encoder_rate=1.0 if pretraining is Pretraining.NONE else kind.encoder_rate),)
+    return (
+        TrainingPhase(steps, rate, decay, encoder_rate=1.0 if pretraining is Pretraining.NONE else kind.encoder_rate),
+    )
 
 
 class _FittedTrees:
@@ -286,6 +288,6 @@ class _FittedTrees:
             for member in range(kind.members)
         ]  # fmt: skip
 
-    def predict(self, codes: Codes) -> Prediction:
+    def predict(self, codes: Codes) -> PredictedScores:
         encoded = self.space.encode(codes)
-        return Prediction(np.stack([member.predict(encoded) for member in self.members]))
+        return PredictedScores(np.stack([member.predict(encoded) for member in self.members]))

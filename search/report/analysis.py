@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ..evaluation.trial import Failure
 from ..predictors import Predictor, fit
 from ..predictors.mlp import Encoder
-from ..result import Record
+from ..result import SearchResult
 from ..space import Codes, CostModel, Part, Space, Value, draw_pool
 
 Doubles = npt.NDArray[np.float64]
@@ -27,7 +27,7 @@ _GRID = 48  # architectures and recipes that are put together in all ways
 
 
 @dataclass(frozen=True, eq=False)
-class Scored:
+class ScoredPoints:
     """The points of stage 2 with their scores at the chosen epoch and their rounds, in order of trial.
 
     A curve that was not finite counts as the worst score, as it does for the search.
@@ -38,7 +38,7 @@ class Scored:
     rounds: Ints
 
     @classmethod
-    def of(cls, record: Record) -> Scored:
+    def of(cls, record: SearchResult) -> ScoredPoints:
         """Those of ``record``."""
         codes, scores = record.scored()
         usable = (None, Failure.NOT_FINITE)
@@ -92,7 +92,7 @@ class Predictions:
         return Predictions(self.predicted[inside], self.measured[inside], self.guessed[inside], self.rounds[inside])
 
 
-def ahead(record: Record, scored: Scored, encoder: Encoder | None) -> Predictions:
+def ahead(record: SearchResult, scored: ScoredPoints, encoder: Encoder | None) -> Predictions:
     """Every round from the second on, as the predictor that chose it saw it: fitted on the rounds before."""
     kind, space, seed = record.plan.rounds.predictor, record.plan.space, record.plan.seed
     parts: list[tuple[Doubles, ...]] = []
@@ -111,7 +111,7 @@ def _no_predictions() -> Predictions:
     return Predictions(np.zeros(0), np.zeros(0), np.zeros(0), np.zeros(0, np.int64))
 
 
-def cross_validated(record: Record, scored: Scored, encoder: Encoder | None) -> Predictions:
+def cross_validated(record: SearchResult, scored: ScoredPoints, encoder: Encoder | None) -> Predictions:
     """All points, each predicted by a predictor fitted on four of five parts that do not hold it."""
     count = len(scored.codes)
     if count < 2 * FOLDS:
@@ -144,7 +144,7 @@ class Efficiency:
     total: int
 
 
-def efficiency(record: Record, scored: Scored, encoder: Encoder | None) -> list[Efficiency]:
+def efficiency(record: SearchResult, scored: ScoredPoints, encoder: Encoder | None) -> list[Efficiency]:
     """How the predictor learns from random parts of the trials: with pretraining where there is any, then without.
 
     Every repetition holds a random quarter out (the same for both) and fits on the first points of the rest.
@@ -164,7 +164,7 @@ def efficiency(record: Record, scored: Scored, encoder: Encoder | None) -> list[
 
 
 def _held_out(
-    record: Record, scored: Scored, encoder: Encoder | None, size: int, repeat: int, tested: int
+    record: SearchResult, scored: ScoredPoints, encoder: Encoder | None, size: int, repeat: int, tested: int
 ) -> Predictions:
     order = np.random.default_rng([record.plan.seed, 5, repeat]).permutation(len(scored.codes))
     held, used = order[:tested], order[tested : tested + size]
@@ -205,7 +205,7 @@ class Effect:
     alone: float
 
 
-def effects(record: Record, predictor: Predictor, costs: CostModel | None) -> list[Effect]:
+def effects(record: SearchResult, predictor: Predictor, costs: CostModel | None) -> list[Effect]:
     """The effect of every dimension that has more than one value, the largest first.
 
     Around :data:`BASE` random points of the space that meet the plan's bounds, where its costs are known.
@@ -216,7 +216,7 @@ def effects(record: Record, predictor: Predictor, costs: CostModel | None) -> li
     return sorted(found, key=lambda effect: -effect.total)
 
 
-def base_points(record: Record, costs: CostModel | None, number: int) -> Codes:
+def base_points(record: SearchResult, costs: CostModel | None, number: int) -> Codes:
     """So many random points; of networks whose costs are known, those within the plan's bounds."""
     plan, rng = record.plan, np.random.default_rng([record.plan.seed, 6])
     if costs is not None and plan.space.networks is not None and plan.within:
@@ -239,7 +239,7 @@ def _effect(space: Space, column: int, base: Codes, predictor: Predictor) -> Eff
 
 
 @dataclass(frozen=True, slots=True)
-class Shares:
+class VarianceShares:
     """Shares of the variance of the predicted score, together 1."""
 
     architecture: float
@@ -247,7 +247,7 @@ class Shares:
     together: float
 
 
-def shares(record: Record, predictor: Predictor, costs: CostModel | None) -> Shares | None:
+def shares(record: SearchResult, predictor: Predictor, costs: CostModel | None) -> VarianceShares | None:
     """What architectures and recipes explain, put together in all ways; None where one of them is not searched."""
     space = record.plan.space
     architecture = np.array([d.part == "architecture" for d in space.dimensions])
@@ -261,4 +261,4 @@ def shares(record: Record, predictor: Predictor, costs: CostModel | None) -> Sha
     if total <= 0:
         return None
     first, second = float(score.mean(1).var()) / total, float(score.mean(0).var()) / total
-    return Shares(first, second, 1 - first - second)
+    return VarianceShares(first, second, 1 - first - second)

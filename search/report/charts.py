@@ -11,7 +11,7 @@ import numpy.typing as npt
 from fbnetv3_zoo.report.svg import FAINT, FIRST, SECOND, colour, drawing
 
 from ..stages.evolution import undominated
-from .analysis import Effect, Efficiency, Predictions, Scored, interval
+from .analysis import Effect, Efficiency, Predictions, ScoredPoints, interval
 from .formatting import value_of
 
 Doubles = npt.NDArray[np.float64]
@@ -130,7 +130,7 @@ def whole(axis: Any) -> None:
     axis.set_major_locator(MaxNLocator(integer=True))
 
 
-def rounds(title: str, scored: Scored) -> str:
+def rounds(title: str, scored: ScoredPoints) -> str:
     """Every score by round, with quartiles, and the best so far."""
 
     def draw(axes: Any) -> None:
@@ -169,7 +169,7 @@ def evolution(title: str, progress: Mapping[str, Sequence[Sequence[float]]]) -> 
 
 
 def pareto(
-    title: str, axis: str, scored: Scored, cost: Doubles, *, predicted: tuple[Doubles, Doubles],
+    title: str, axis: str, scored: ScoredPoints, cost: Doubles, *, predicted: tuple[Doubles, Doubles],
     full: tuple[Doubles, Doubles], marks: Mapping[str, float],
 ) -> str:  # fmt: skip
     """Score against cost: the points of stage 2 with their front, predicted and fully trained ones as (cost, score).

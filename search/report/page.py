@@ -23,10 +23,10 @@ from fbnetv3_zoo.report.page import (
     write_page,
 )
 
-from ..evaluation.config import Origin
+from ..evaluation.config import EvaluatorConfig
 from ..predictors import Predictor, fit
 from ..predictors.mlp import Encoder
-from ..result import Record
+from ..result import SearchResult
 from ..run import ENCODER
 from ..space import CostModel, NetworkCosts
 from . import analysis, charts
@@ -40,7 +40,7 @@ EFFECTS = 6
 """How many dimensions have their effect drawn."""
 
 
-def write_report(record: Record, path: str | Path, *, costs: CostModel | None = None) -> None:
+def write_report(record: SearchResult, path: str | Path, *, costs: CostModel | None = None) -> None:
     """Write the report of ``record`` as the HTML file ``path``: nothing fetched, readable without a script.
 
     ``costs`` tells what its points cost (default: what its journal names, else the counts of its networks). The same
@@ -54,12 +54,12 @@ def write_report(record: Record, path: str | Path, *, costs: CostModel | None = 
 class _Subject:
     """A record, and what is derived from it once."""
 
-    record: Record
+    record: SearchResult
     given: CostModel | None
 
     @cached_property
-    def scored(self) -> analysis.Scored:
-        return analysis.Scored.of(self.record)
+    def scored(self) -> analysis.ScoredPoints:
+        return analysis.ScoredPoints.of(self.record)
 
     @cached_property
     def costs(self) -> CostModel | None:
@@ -67,7 +67,7 @@ class _Subject:
         if self.given is not None:
             return self.given
         try:
-            told = Origin.from_plain(self.record.origin).costs(space)
+            told = EvaluatorConfig.from_plain(self.record.origin).costs(space)
         except ZooError:  # scores from elsewhere, or files that are gone
             told = None
         return told or (NetworkCosts(space) if space.networks is not None else None)
@@ -135,7 +135,7 @@ def _head(subject: _Subject) -> Html:
     return Html(f"{line}{tiles(figures)}{entries(notes) if notes else ''}")
 
 
-def _state(record: Record, done: int, asked: int) -> str:
+def _state(record: SearchResult, done: int, asked: int) -> str:
     if record.done:
         return ""
     last = max((trial.round for trial in record.trials), default=0)
@@ -146,7 +146,7 @@ def _state(record: Record, done: int, asked: int) -> str:
     return f"The search has not ended: it is {where}{left}. What follows is of what there is so far."
 
 
-def _best(record: Record, scored: analysis.Scored) -> tuple[str, str]:
+def _best(record: SearchResult, scored: analysis.ScoredPoints) -> tuple[str, str]:
     epochs = record.plan.rounds.epochs
     measured = [winner.measured for winner in record.winners if winner.measured is not None]
     if measured:
@@ -204,7 +204,7 @@ def _quality(before: analysis.Predictions, crossed: analysis.Predictions) -> Htm
     return table(head, rows, numbers=(1, 2, 3, 4))
 
 
-def _statistics(record: Record) -> Html:
+def _statistics(record: SearchResult) -> Html:
     if not record.encoder:
         return Html()
     rows = [(name(what), f"{one.r2:.4f}", f"{one.kendall:.4f}") for what, one in record.encoder.items()]
@@ -229,7 +229,7 @@ def _efficiency(subject: _Subject) -> Html:
     return section("Sample efficiency", figures(drawings))
 
 
-def _stop(record: Record) -> Html:
+def _stop(record: SearchResult) -> Html:
     if record.stop is None:
         return Html()
     wanted, epochs = record.plan.rounds.correlation, record.plan.rounds.epochs
@@ -254,7 +254,7 @@ def _stop(record: Record) -> Html:
     return section("Early stop", figures(drawings))
 
 
-def _evolution(record: Record) -> Html:
+def _evolution(record: SearchResult) -> Html:
     if not record.evolved:
         return Html()
     constraints = map(bounds_text, record.plan.constraints)

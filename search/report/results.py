@@ -11,10 +11,10 @@ import numpy.typing as npt
 from fbnetv3_zoo.report.page import Html, figures, name, paragraph, section, table
 from fbnetv3_zoo.zoo.published import PUBLISHED
 
-from ..result import Record
+from ..result import SearchResult
 from ..space import Codes, CostModel, Dimension
 from . import charts
-from .analysis import Scored
+from .analysis import ScoredPoints
 from .arch_diagram import EXPLAINED, sketch
 from .formatting import amount, bounds, counted, score, value_of
 
@@ -33,7 +33,7 @@ class _Find:
     code: tuple[int, ...]
 
 
-def finds(record: Record, scored: Scored, costs: CostModel | None) -> Html:
+def finds(record: SearchResult, scored: ScoredPoints, costs: CostModel | None) -> Html:
     """The winners (or, before there are any, the best trials): figures, values, networks."""
     best = best_trials(record)
     if record.winners:
@@ -48,7 +48,7 @@ def finds(record: Record, scored: Scored, costs: CostModel | None) -> Html:
     return section("Best candidates", *parts)
 
 
-def best_trials(record: Record) -> list[tuple[int, float]]:
+def best_trials(record: SearchResult) -> list[tuple[int, float]]:
     """Number and score of all trials of stage 2 that have a curve, at the chosen epoch, the best first."""
     found = [
         (trial.number, outcome.curve[min(record.stop_epoch, trial.epochs) - 1])
@@ -60,7 +60,7 @@ def best_trials(record: Record) -> list[tuple[int, float]]:
     return sorted(found, key=lambda pair: -pair[1])
 
 
-def _winners(record: Record) -> Html:
+def _winners(record: SearchResult) -> Html:
     epochs, stop = record.plan.rounds.epochs, record.stop_epoch
     names = list(dict.fromkeys(what for winner in record.winners for what in winner.costs))
     rows = []
@@ -73,7 +73,7 @@ def _winners(record: Record) -> Html:
     return table(head, rows, numbers=range(2, len(head)))
 
 
-def _values(record: Record, shown: list[_Find]) -> Html:
+def _values(record: SearchResult, shown: list[_Find]) -> Html:
     """A line a dimension, a column a candidate: all but those that the drawings show."""
     space = record.plan.space
     rows = [
@@ -88,11 +88,11 @@ def _values(record: Record, shown: list[_Find]) -> Html:
     return Html(table(("dimension", *(name(find.title) for find in shown)), rows) + note)
 
 
-def _is_drawn(record: Record, dimension: Dimension) -> bool:
+def _is_drawn(record: SearchResult, dimension: Dimension) -> bool:
     return record.plan.space.networks is not None and dimension.part == "architecture"
 
 
-def _networks(record: Record, shown: list[_Find]) -> Html:
+def _networks(record: SearchResult, shown: list[_Find]) -> Html:
     if record.plan.space.networks is None:
         return Html()
     parts = []
@@ -104,7 +104,7 @@ def _networks(record: Record, shown: list[_Find]) -> Html:
     return Html(f'{paragraph(EXPLAINED)}<div class="networks">{"".join(parts)}</div>\n') if parts else Html()
 
 
-def _trials(record: Record, best: list[tuple[int, float]], costs: CostModel | None) -> Html:
+def _trials(record: SearchResult, best: list[tuple[int, float]], costs: CostModel | None) -> Html:
     listed = best[:LISTED]
     rows: list[list[object]] = [[number, record.trials[number].round, score(value)] for number, value in listed]
     head: list[object] = ["trial", "round", f"score, {record.stop_epoch} epochs"]
@@ -118,7 +118,7 @@ def _trials(record: Record, best: list[tuple[int, float]], costs: CostModel | No
     return Html(said + table(head, rows, numbers=range(len(head))))
 
 
-def trade_offs(record: Record, scored: Scored, costs: CostModel | None) -> Html:
+def trade_offs(record: SearchResult, scored: ScoredPoints, costs: CostModel | None) -> Html:
     """Score against MACs, and against every other cost that is bounded."""
     if costs is None or not costs.names:
         return Html()
@@ -134,7 +134,7 @@ def trade_offs(record: Record, scored: Scored, costs: CostModel | None) -> Html:
 
 
 def _trade_off(
-    record: Record, scored: Scored, costs: CostModel, what: str, family: Mapping[str, tuple[float, float]]
+    record: SearchResult, scored: ScoredPoints, costs: CostModel, what: str, family: Mapping[str, tuple[float, float]]
 ) -> tuple[str, object, object]:
     evolved = record.evolved or []
     codes = np.array([code for one in evolved for code in one.codes], np.int64)
@@ -153,7 +153,7 @@ def _trade_off(
     return drawn, Html(f"Score against {name(what)}."), _said(record, len(scored.scores), len(codes), len(done), marks)
 
 
-def _said(record: Record, measured: int, predicted: int, full: int, marks: Mapping[str, float]) -> str:
+def _said(record: SearchResult, measured: int, predicted: int, full: int, marks: Mapping[str, float]) -> str:
     stop, epochs = record.stop_epoch, record.plan.rounds.epochs
     said = f"{counted(measured, 'candidate')} measured after {stop} epochs, and their front"
     said += f"; the front of {predicted} points of the evolution, predicted for {stop} epochs" if predicted else ""

@@ -11,16 +11,16 @@ from fbnetv3_zoo.report.page import Html, facts, name, paragraph, section, table
 
 from ..evaluation.trial import Outcome
 from ..predictors import PredictorKind
-from ..result import Record
-from ..stages.acquisition import Choosing
-from ..stages.evolution import Evolving
+from ..result import SearchResult
+from ..stages.acquisition import AcquisitionConfig
+from ..stages.evolution import EvolutionConfig
 from .formatting import bounds, counted, value_of
 
 REASONS = 20
 """How many reasons of failures are listed."""
 
 
-def failures(record: Record) -> Html:
+def failures(record: SearchResult) -> Html:
     """What had no score and why: reasons with their trials, the most frequent first."""
     groups: dict[tuple[str, str], list[Outcome]] = {}
     for outcome in record.outcomes.values():
@@ -48,7 +48,7 @@ def _attempts(found: list[Outcome]) -> str:
     return str(most) if least == most else f"{least} to {most}"
 
 
-def how(record: Record) -> Html:
+def how(record: SearchResult) -> Html:
     """The plan, the space, where scores came from."""
     plan, rounds = record.plan, record.plan.rounds
     told: dict[str, object] = {
@@ -61,7 +61,7 @@ def how(record: Record) -> Html:
         "Stage 2": f"{rounds.rounds} rounds of {rounds.batch} candidates, at most {rounds.epochs} epochs; stop at rank "
         f"correlation {rounds.correlation:g}",
         "Predictor": ", ".join([type(rounds.predictor).__name__, _fields(rounds.predictor)]),
-        "Choosing": _fields(rounds.choosing),
+        "AcquisitionConfig": _fields(rounds.choosing),
         "Stage 3": _fields(plan.evolving),
         "Constraints": Html("; ".join(bounds(constraint) for constraint in plan.constraints)),
         "Finalists": f"{plan.finalists} a constraint",
@@ -73,7 +73,7 @@ def how(record: Record) -> Html:
     )
 
 
-def _dimensions(record: Record) -> str:
+def _dimensions(record: SearchResult) -> str:
     space = record.plan.space
     counts = []
     for part in ("architecture", "recipe"):
@@ -84,12 +84,12 @@ def _dimensions(record: Record) -> str:
     return "; ".join(counts) + held
 
 
-def _fields(of: PredictorKind | Choosing | Evolving) -> str:
+def _fields(of: PredictorKind | AcquisitionConfig | EvolutionConfig) -> str:
     values = ((field.name, getattr(of, field.name)) for field in fields(of))
     return ", ".join(f"{key} {value_of(value.value if isinstance(value, Enum) else value)}" for key, value in values)
 
 
-def _time(record: Record) -> str:
+def _time(record: SearchResult) -> str:
     seconds = sum(outcome.seconds for outcome in record.outcomes.values())
     tries = sum(outcome.attempts for outcome in record.outcomes.values())
     unit, size = ("hours", 3600) if seconds >= 3600 else ("minutes", 60) if seconds >= 60 else ("seconds", 1)

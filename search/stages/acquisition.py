@@ -13,7 +13,7 @@ from ..space import Codes
 
 
 @dataclass(frozen=True, slots=True)
-class Choosing:
+class AcquisitionConfig:
     """How a batch is chosen: by predicted mean + ``optimism`` x spread of the members.
 
     ``by_member`` is the share of the batch for which single members are asked instead, one after the other (Thompson
@@ -24,11 +24,11 @@ class Choosing:
     by_member: float = 0.5
 
     def __post_init__(self) -> None:
-        check_number("Choosing.optimism", self.optimism, at_least=0)
-        check_number("Choosing.by_member", self.by_member, at_least=0, at_most=1)
+        check_number("AcquisitionConfig.optimism", self.optimism, at_least=0)
+        check_number("AcquisitionConfig.by_member", self.by_member, at_least=0, at_most=1)
 
 
-def choose(predictor: Predictor, pool: Codes, number: int, how: Choosing, rng: np.random.Generator) -> Codes:
+def choose(predictor: Predictor, pool: Codes, number: int, how: AcquisitionConfig, rng: np.random.Generator) -> Codes:
     """``number`` points of ``pool`` (all, where it has fewer), the most promising first."""
     if len(pool) <= number:
         return pool

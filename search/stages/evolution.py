@@ -42,7 +42,7 @@ _SHARES = (0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 1.0)  # of the parent, in a child th
 
 
 @dataclass(frozen=True, slots=True)
-class Evolving:
+class EvolutionConfig:
     """How stage 3 proceeds.
 
     ``population`` points, of which the best survive every generation; at most ``evaluations`` points are scored for a
@@ -61,11 +61,11 @@ class Evolving:
     mutation: float = 0.5
 
     def __post_init__(self) -> None:
-        check_whole("Evolving.population", self.population, at_least=4)
-        check_whole("Evolving.evaluations", self.evaluations, at_least=self.population)
-        check_whole("Evolving.patience", self.patience)
+        check_whole("EvolutionConfig.population", self.population, at_least=4)
+        check_whole("EvolutionConfig.evaluations", self.evaluations, at_least=self.population)
+        check_whole("EvolutionConfig.patience", self.patience)
         for field in ("crossover", "mutation"):
-            check_number(f"Evolving.{field}", getattr(self, field), above=0, at_most=1)
+            check_number(f"EvolutionConfig.{field}", getattr(self, field), above=0, at_most=1)
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Evolved:
 
 def evolve(
     score: Score, space: Space, costs: CostModel, constraints: Sequence[Constraint], *, seeds: Codes | None = None,
-    evolving: Evolving = Evolving(), seed: int = 0,
+    evolving: EvolutionConfig = EvolutionConfig(), seed: int = 0,
 ) -> list[Evolved]:  # fmt: skip
     """The best points under each of ``constraints``, beginning with ``seeds``: the best of stage 2.
 
@@ -119,7 +119,7 @@ def _shared(own: Evolved, others: Sequence[Evolved], costs: CostModel, populatio
 
 
 @dataclass(frozen=True)
-class Front:
+class ParetoFront:
     """Points of which none is surpassed by another in both ``costs`` (lower is better) and ``scores``; costs rise.
 
     ``codes`` has shape (points, dimensions).
@@ -132,8 +132,8 @@ class Front:
 
 def pareto(
     score: Score, space: Space, costs: CostModel, *, cost: str = "macs", steps: int = 12, within: Constraint = (),
-    seeds: Codes | None = None, evolving: Evolving = Evolving(), seed: int = 0,
-) -> Front:  # fmt: skip
+    seeds: Codes | None = None, evolving: EvolutionConfig = EvolutionConfig(), seed: int = 0,
+) -> ParetoFront:  # fmt: skip
     """The front of ``cost`` and score among the points that meet ``within``.
 
     It is made of the best points under ``steps`` bounds on ``cost``, in equal ratios from the least to the largest
@@ -156,7 +156,7 @@ def pareto(
     codes = np.concatenate([evolved.codes[:1] for evolved in found])
     spent, scores = costs(codes)[cost], np.array([evolved.scores[0] for evolved in found])
     kept = undominated(spent, scores)
-    return Front(codes[kept], spent[kept], scores[kept])
+    return ParetoFront(codes[kept], spent[kept], scores[kept])
 
 
 def _signed(costs: CostModel, cost: str, sign: float, codes: Codes) -> Doubles:
@@ -173,7 +173,7 @@ def undominated(costs: Doubles, scores: Doubles) -> npt.NDArray[np.int64]:
 
 class _Evolution:
     def __init__(
-        self, score: Score, space: Space, costs: CostModel, constraint: Constraint, how: Evolving,
+        self, score: Score, space: Space, costs: CostModel, constraint: Constraint, how: EvolutionConfig,
         rng: np.random.Generator,
     ) -> None:  # fmt: skip
         self.score, self.space, self.costs, self.constraint = score, space, costs, constraint

@@ -14,13 +14,13 @@ from ..evaluation.trial import Failure, Outcome, Trial
 from ..predictors import MLP, Predictor, PredictorKind, fit
 from ..predictors.mlp import Encoder
 from ..space import Codes, Space
-from .acquisition import Choosing, choose
+from .acquisition import AcquisitionConfig, choose
 
 Doubles = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Rounds:
+class IterativeConfig:
     """How stage 2 proceeds: ``rounds`` of ``batch`` candidates each (the paper's T and m), trained ``epochs`` epochs.
 
     After the first round, training stops at the first epoch whose scores have at least this rank ``correlation``
@@ -32,23 +32,23 @@ class Rounds:
     batch: int = 48
     correlation: float = 0.92
     predictor: PredictorKind = MLP()
-    choosing: Choosing = Choosing()
+    choosing: AcquisitionConfig = AcquisitionConfig()
 
     def __post_init__(self) -> None:
         for field in ("epochs", "rounds"):
             check_whole(f"Rounds.{field}", getattr(self, field))
-        check_whole("Rounds.batch", self.batch, at_least=2)
-        check_number("Rounds.correlation", self.correlation, at_least=0, at_most=1)
+        check_whole("IterativeConfig.batch", self.batch, at_least=2)
+        check_number("IterativeConfig.correlation", self.correlation, at_least=0, at_most=1)
 
 
-class Iterations:
+class IterativeSearch:
     """Stage 2 as ask and tell: :meth:`ask` for a round's trials, have them evaluated, :meth:`tell` all outcomes.
 
     What is asked depends on the arguments and on what was told alone, in whatever order outcomes arrive.
     """
 
     def __init__(
-        self, space: Space, pool: Codes, rounds: Rounds, *, encoder: Encoder | None = None, seed: int = 0
+        self, space: Space, pool: Codes, rounds: IterativeConfig, *, encoder: Encoder | None = None, seed: int = 0
     ) -> None:
         if len(pool) < 2:
             raise ZooError(f"the pool has {len(pool)} points; stage 2 needs at least 2")

@@ -13,7 +13,7 @@ from fbnetv3_zoo.report.svg import FAINT, FIRST, SECOND, colour, drawing
 
 from ..report.charts import amounts, label, legend, shares, whole
 from ..space import Dimension
-from .result import SupernetRecord
+from .result import SupernetResult
 
 Doubles = npt.NDArray[np.float64]
 NAMED = 0.1
@@ -26,7 +26,7 @@ _LETTER = 0.066  # inches, of a name at a band
 _LONGEST = 18  # letters of a name at a band
 
 
-def cost_by_epoch(record: SupernetRecord) -> str:
+def cost_by_epoch(record: SupernetResult) -> str:
     """Expected cost, that of the most probable network once choices are trained; the target as a line."""
 
     def draw(axes: Any) -> None:
@@ -45,13 +45,13 @@ def cost_by_epoch(record: SupernetRecord) -> str:
     return drawing("cost by epoch", draw)
 
 
-def accuracy_by_epoch(record: SupernetRecord) -> str:
+def accuracy_by_epoch(record: SupernetResult) -> str:
     """The supernet's accuracy on the validation images, in percent."""
     values = [100 * epoch.validation_top1 for epoch in record.epochs]
     return _one_line(record, "accuracy by epoch", values, "validation accuracy (%)", top=102)
 
 
-def losses_by_epoch(record: SupernetRecord) -> str:
+def losses_by_epoch(record: SupernetResult) -> str:
     """Cross entropies of the images that train the weights, and of the validation images."""
 
     def draw(axes: Any) -> None:
@@ -64,19 +64,19 @@ def losses_by_epoch(record: SupernetRecord) -> str:
     return drawing("losses by epoch", draw)
 
 
-def temperature_by_epoch(record: SupernetRecord) -> str:
+def temperature_by_epoch(record: SupernetResult) -> str:
     """The temperature of the Gumbel softmax."""
     return _one_line(record, "temperature by epoch", [epoch.temperature for epoch in record.epochs], "temperature")
 
 
-def rate_by_epoch(record: SupernetRecord) -> str:
+def rate_by_epoch(record: SupernetResult) -> str:
     """The learning rate of the weights at the end of each epoch."""
     values = [epoch.learning_rate for epoch in record.epochs]
     return _one_line(record, "learning rate by epoch", values, "learning rate of the weights")
 
 
 def _one_line(
-    record: SupernetRecord, title: str, values: Sequence[float], axis: str, *, top: float | None = None
+    record: SupernetResult, title: str, values: Sequence[float], axis: str, *, top: float | None = None
 ) -> str:
     """One figure by epoch, from 0 to ``top`` (None: as far as it goes)."""
 
@@ -89,12 +89,12 @@ def _one_line(
     return drawing(title, draw)
 
 
-def _line(axes: Any, record: SupernetRecord, values: Sequence[float], ink: str, name: str | None = None) -> None:
+def _line(axes: Any, record: SupernetResult, values: Sequence[float], ink: str, name: str | None = None) -> None:
     epochs = [epoch.epoch for epoch in record.epochs]
     axes.plot(epochs, values, color=ink, linewidth=1.5, label=name, marker="o" if len(epochs) == 1 else "")
 
 
-def _by_epoch(axes: Any, record: SupernetRecord, columns: int = 1) -> None:
+def _by_epoch(axes: Any, record: SupernetResult, columns: int = 1) -> None:
     """Epochs along the axis, a line after the last one without choices; a legend of named lines in so many columns."""
     _mark_beginning(axes, record)
     axes.set_xlabel("epoch (dotted: choices begin)" if record.plan.choice_epoch else "epoch")
@@ -104,12 +104,12 @@ def _by_epoch(axes: Any, record: SupernetRecord, columns: int = 1) -> None:
     legend(axes, columns)
 
 
-def _mark_beginning(axes: Any, record: SupernetRecord) -> None:
+def _mark_beginning(axes: Any, record: SupernetResult) -> None:
     if record.plan.choice_epoch:
         axes.axvline(record.plan.choice_epoch, color=FAINT, linewidth=1, linestyle=":")
 
 
-def probabilities_by_epoch(record: SupernetRecord, number: int) -> str:
+def probabilities_by_epoch(record: SupernetResult, number: int) -> str:
     """The probabilities of dimension ``number`` (from 0), a band a value, the first at the bottom.
 
     The band of the value of the network found is solid. Before the first epoch all values are as probable.
@@ -153,7 +153,7 @@ def _name_bands(axes: Any, at: int, edges: Doubles, names: Sequence[str]) -> Non
             axes.annotate(shown, (at, (low + high) / 2), (4, 0), textcoords="offset points", va="center", fontsize=8)
 
 
-def _same_frame(axes: Any, record: SupernetRecord) -> None:
+def _same_frame(axes: Any, record: SupernetResult) -> None:
     """The same axes in all charts of a page, with room for the longest name."""
     longest = max(len(name) for dimension in record.plan.space.dimensions for name in names_of(dimension))
     width, height = _SIZE

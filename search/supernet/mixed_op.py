@@ -70,14 +70,14 @@ class MixedLayer(nn.Module):
         assert total is not None
         return total
 
-    def candidate(self, n: int) -> Candidate:
+    def candidate(self, n: int) -> Branch:
         """The candidate at place ``n``."""
         found = self.candidates[n]
-        assert isinstance(found, Candidate)
+        assert isinstance(found, Branch)
         return found
 
     def _masks(
-        self, candidate: Candidate, factor: Tensor | None, before: Tensor | None, width: Tensor | None,
+        self, candidate: Branch, factor: Tensor | None, before: Tensor | None, width: Tensor | None,
         expansion: Tensor | None,
     ) -> Masks:  # fmt: skip
         one = self.masks.new_ones(1)  # type: ignore[operator]
@@ -99,7 +99,7 @@ def first_ones(widths: Sequence[int], largest: int) -> Tensor:
     return (torch.arange(largest) < torch.tensor(widths)[:, None]).float()
 
 
-class Candidate(nn.Module):
+class Branch(nn.Module):
     """What all candidates have: ``keeps`` says for which input and output widths the input goes on as it is.
 
     ``mids`` and ``squeezes`` are the masks for every pair of input width and expansion; None where all are equal.
@@ -120,7 +120,7 @@ class Candidate(nn.Module):
         self.register_buffer("squeezes", squeezes, persistent=False)
 
 
-class _Residual(InvertedResidualBlock, Candidate):
+class _Residual(InvertedResidualBlock, Branch):
     def mix(self, x: Tensor, masks: Masks) -> Tensor:
         y = self.expand(x) if hasattr(self, "expand") else x
         if hasattr(self, "shuffle"):
@@ -144,13 +144,13 @@ class _Residual(InvertedResidualBlock, Candidate):
         return x * (gate if masks.mid is None else _by_channel(masks.mid, gate))
 
 
-class _Conv(ConvNormAct, Candidate):
+class _Conv(ConvNormAct, Branch):
     def mix(self, x: Tensor, masks: Masks) -> Tensor:
         y: Tensor = self.act(self.norm(self.conv(x)))
         return y if masks.scale is None else _by_channel(masks.scale, y)
 
 
-class _Skip(ConvNormAct, Candidate):
+class _Skip(ConvNormAct, Branch):
     """The identity where widths agree, else a 1x1 convolution; ReLU lets a factor above zero through."""
 
     def mix(self, x: Tensor, masks: Masks) -> Tensor:
@@ -161,12 +161,12 @@ class _Skip(ConvNormAct, Candidate):
         return y if masks.same is None else y + _by_channel(masks.same, _widened(x, y.shape[1]))
 
 
-class _Identity(Candidate):
+class _Identity(Branch):
     def mix(self, x: Tensor, masks: Masks) -> Tensor:
         return x if masks.same is None else _by_channel(masks.same, x)
 
 
-class _Pooling(PoolingHeadBlock, Candidate):
+class _Pooling(PoolingHeadBlock, Branch):
     def mix(self, x: Tensor, masks: Masks) -> Tensor:
         average = self.expand(x).mean((2, 3), keepdim=True)
         if masks.mid is not None:
@@ -175,7 +175,7 @@ class _Pooling(PoolingHeadBlock, Candidate):
         return y if masks.scale is None else _by_channel(masks.scale, y)
 
 
-def _candidate(space: LayerSpace, number: int, n: int) -> Candidate:
+def _candidate(space: LayerSpace, number: int, n: int) -> Branch:
     """Candidate ``n`` of a layer at its largest widths, with its masks."""
     _, before, expansions, widths = space.shape(number)
     blocks = [[space.block(number, n, i, e, 0) for e in range(expansions)] for i in range(before)]
@@ -207,7 +207,7 @@ def _masks(widths: Sequence[int]) -> Tensor | None:
     return None if len(set(widths)) == 1 else first_ones(widths, max(widths))
 
 
-def _build(block: Block, keeps: bool) -> Candidate:
+def _build(block: Block, keeps: bool) -> Branch:
     row, channels = block.row, (block.in_channels, block.out_channels)
     if isinstance(row, InvertedResidual):
         return _Residual(block, row)

@@ -16,10 +16,10 @@ from fbnetv3_zoo.utils.serialization import to_plain
 from ..report.arch_diagram import EXPLAINED, sketch
 from ..report.formatting import amount, bounds, bounds_text, counted, value_of
 from . import charts
-from .result import Drawn, SupernetRecord
+from .result import SampledNetwork, SupernetResult
 
 
-def write_report(record: SupernetRecord, path: str | Path) -> None:
+def write_report(record: SupernetResult, path: str | Path) -> None:
     """Write the report of ``record`` as the HTML file ``path``: nothing fetched, readable without a script.
 
     The same record gives the same bytes. Raises :class:`ZooError` where nothing can be written to ``path``.
@@ -29,7 +29,7 @@ def write_report(record: SupernetRecord, path: str | Path) -> None:
     write_page(path, content)
 
 
-def _head(record: SupernetRecord) -> Html:
+def _head(record: SupernetResult) -> Html:
     plan, last = record.plan, record.epochs[-1]
     what = f"Space {name(plan.space.name)}, {plan.space.size:.3g} networks; data {name(record.data)}"
     line = Html(f'<p class="faint">{what}; seed {plan.recipe.seed}</p>\n')
@@ -46,11 +46,11 @@ def _head(record: SupernetRecord) -> Html:
     return Html(line + tiles(shown))
 
 
-def _cost_name(record: SupernetRecord) -> str:
+def _cost_name(record: SupernetResult) -> str:
     return charts.COSTS[record.plan.cost]
 
 
-def _found(record: SupernetRecord) -> Html:
+def _found(record: SupernetResult) -> Html:
     arch, cost, file = record.arch, cost_of(record.arch), name(record.files[0].name)
     among = "of the space"
     if record.plan.target is not None:
@@ -70,7 +70,7 @@ def _found(record: SupernetRecord) -> Html:
     return section("The network found", paragraph(said), shown, paragraph(drawn), paragraph(train))
 
 
-def _cost(record: SupernetRecord) -> Html:
+def _cost(record: SupernetResult) -> Html:
     plan, last = record.plan, record.epochs[-1]
     said = (
         "Expected: the mean over networks whose choices are drawn independently, each by its probabilities; single "
@@ -89,7 +89,7 @@ def _cost(record: SupernetRecord) -> Html:
     return section("Cost against target", figures([(charts.cost_by_epoch(record), "Cost by epoch.", said)], listed))
 
 
-def _accuracy(record: SupernetRecord) -> Html:
+def _accuracy(record: SupernetResult) -> Html:
     accuracy = (
         "Of the supernet with all values of a choice at once, weighted by the softmax at the epoch's temperature. It "
         "does not tell what the network found will reach."
@@ -112,7 +112,7 @@ def _accuracy(record: SupernetRecord) -> Html:
     )
 
 
-def _choices(record: SupernetRecord) -> Html:
+def _choices(record: SupernetResult) -> Html:
     dotted = "Until the dotted line choices are not trained. " if record.plan.choice_epoch else ""
     said = paragraph(
         "Each band is the probability of one value by epoch, the first value at the bottom; values that end above "
@@ -123,7 +123,7 @@ def _choices(record: SupernetRecord) -> Html:
     return section("Choices", said, *_bands(record), _final(record))
 
 
-def _bands(record: SupernetRecord) -> list[Html]:
+def _bands(record: SupernetResult) -> list[Html]:
     """A chart a dimension; those of a layer in a row of their own where layers have several."""
     dimensions = record.plan.space.dimensions
     owners = [dimension.name.partition(".")[0] for dimension in dimensions]
@@ -139,17 +139,17 @@ def _bands(record: SupernetRecord) -> list[Html]:
             for owner, drawn in groups.items()]  # fmt: skip
 
 
-def _most_probable(record: SupernetRecord, number: int) -> tuple[Html, float]:
+def _most_probable(record: SupernetResult, number: int) -> tuple[Html, float]:
     """The value of dimension ``number`` that is most probable at the end, and its probability."""
     probabilities = record.epochs[-1].probabilities[number]
     return _value(record, number, probabilities.index(max(probabilities))), max(probabilities)
 
 
-def _value(record: SupernetRecord, number: int, place: int) -> Html:
+def _value(record: SupernetResult, number: int, place: int) -> Html:
     return name(value_of(record.plan.space.dimensions[number].options.values[place]))
 
 
-def _final(record: SupernetRecord) -> Html:
+def _final(record: SupernetResult) -> Html:
     """Probabilities at the end, a line a dimension: of the value found, and of the most probable other one."""
     rows = []
     for n, (dimension, chosen) in enumerate(zip(record.plan.space.dimensions, record.found.code, strict=True)):
@@ -167,7 +167,7 @@ def _breakable(found: Html) -> Html:
     return Html(re.sub(r"(?<=[._])(?=[a-z])", "<wbr/>", found))
 
 
-def _drawn(record: SupernetRecord) -> Html:
+def _drawn(record: SupernetResult) -> Html:
     bound = "" if record.plan.target is None else " among those that meet the target"
     others = f"{counted(len(record.drawn), 'other')} drawn by the probabilities{bound}" if record.drawn else "no others"
     said = (
@@ -186,7 +186,7 @@ def _drawn(record: SupernetRecord) -> Html:
     return section("Drawn networks", paragraph(said), listed, paragraph(warning), _free(record))
 
 
-def _free(record: SupernetRecord) -> Html:
+def _free(record: SupernetResult) -> Html:
     """What the target has changed."""
     if record.plan.target is None:
         return Html()
@@ -199,12 +199,12 @@ def _unlike(one: Sequence[int], other: Sequence[int]) -> int:
     return sum(a != b for a, b in zip(one, other, strict=True))
 
 
-def _row(record: SupernetRecord, title: str, one: Drawn) -> tuple[object, ...]:
+def _row(record: SupernetResult, title: str, one: SampledNetwork) -> tuple[object, ...]:
     unlike = _unlike(one.code, record.found.code)
     return title, f"{one.log_probability:.2f}", amount(one.cost), f"{one.accuracy:.1%}", unlike
 
 
-def _how(record: SupernetRecord) -> Html:
+def _how(record: SupernetResult) -> Html:
     plan, space = record.plan, record.plan.space
     seconds = sum(epoch.seconds for epoch in record.epochs)
     told: dict[str, object] = {

@@ -50,7 +50,7 @@ class SupernetEpoch:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class SampledNetwork:
     """One network of the space: its point, log-probability in nats, cost, and accuracy with the supernet's weights."""
 
     code: tuple[int, ...]
@@ -60,15 +60,15 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class SupernetRecord:
+class SupernetResult:
     """A finished search. ``found`` is the most probable network under the target, ``drawn`` are others."""
 
     folder: Path
     plan: SupernetPlan
     data: str
     epochs: tuple[SupernetEpoch, ...]
-    found: Drawn
-    drawn: tuple[Drawn, ...]
+    found: SampledNetwork
+    drawn: tuple[SampledNetwork, ...]
 
     @property
     def arch(self) -> Arch:
@@ -89,7 +89,7 @@ class SupernetRecord:
                 path.write_text(text + "\n")
 
     @classmethod
-    def read(cls, folder: str | Path) -> SupernetRecord:
+    def read(cls, folder: str | Path) -> SupernetResult:
         """The search in ``folder``. Raises :class:`ZooError` where none has ended there."""
         place = Path(folder)
         if missing := next((name for name in (PLAN, EPOCHS, FOUND) if not is_file(place / name)), None):
@@ -115,11 +115,11 @@ class _Found:
     """What stands in the file of what was found."""
 
     data: str
-    found: Drawn
-    drawn: tuple[Drawn, ...]
+    found: SampledNetwork
+    drawn: tuple[SampledNetwork, ...]
 
 
-def _check_points(plan: SupernetPlan, epochs: Sequence[SupernetEpoch], drawn: Sequence[Drawn]) -> None:
+def _check_points(plan: SupernetPlan, epochs: Sequence[SupernetEpoch], drawn: Sequence[SampledNetwork]) -> None:
     """Raise unless codes are points of the plan's space, and probabilities one a value of every dimension."""
     sizes = [len(dimension) for dimension in plan.space.dimensions]
     for epoch in epochs:

@@ -31,11 +31,11 @@ from .decoding import Doubles, check_target, draw, likeliest
 from .expected_cost import CostTables
 from .learner import SupernetLearner
 from .plan import SupernetPlan
-from .result import Drawn, SupernetEpoch, SupernetRecord
+from .result import SampledNetwork, SupernetEpoch, SupernetResult
 from .supernet import Supernet
 
 
-class SupernetObserver:
+class SupernetCallback:
     """Is told what happens in a search. Override what is of interest."""
 
     def on_step(self, epoch: int, step: int, steps: int, loss: float) -> None:
@@ -47,8 +47,8 @@ class SupernetObserver:
 
 def search_supernet(
     plan: SupernetPlan, data: Dataset, folder: str | Path, *, latency: LatencyTable | None = None,
-    resume: bool = False, execution: Execution = Execution(), observers: Sequence[SupernetObserver] = (),
-) -> SupernetRecord:  # fmt: skip
+    resume: bool = False, execution: Execution = Execution(), observers: Sequence[SupernetCallback] = (),
+) -> SupernetResult:  # fmt: skip
     """Carry out ``plan`` on ``data`` and leave the result in ``folder``.
 
     Args:
@@ -132,7 +132,7 @@ class _Run:
                 epoch=lambda **entry: SupernetEpoch.from_plain(entry),
             )
 
-    def run(self, observers: Sequence[SupernetObserver], termination: Termination) -> SupernetRecord:
+    def run(self, observers: Sequence[SupernetCallback], termination: Termination) -> SupernetResult:
         """All epochs that are left, then the result."""
         self._last_write = time.monotonic()
         while self.progress.epoch < self.recipe.epochs:
@@ -146,7 +146,7 @@ class _Run:
         """Let go of the processes that prepare images."""
         del self.weight_batches, self.choice_batches
 
-    def _epoch(self, observers: Sequence[SupernetObserver], termination: Termination) -> None:
+    def _epoch(self, observers: Sequence[SupernetCallback], termination: Termination) -> None:
         """First the weights on their images, then the choices on theirs."""
         epoch, first, own = self.progress.epoch, self.progress.step, self.weight_batches.steps
         self.learner.set_temperature(self.plan.temperature_at(epoch))
@@ -233,7 +233,7 @@ class _Run:
         finally:
             self.learner.averaged.code = None
 
-    def _finish(self) -> SupernetRecord:
+    def _finish(self) -> SupernetResult:
         probabilities, target = self._probabilities(), self.plan.target
         self.learner.set_temperature(self.plan.temperature_at(self.recipe.epochs - 1))
         first = likeliest(self.tables, probabilities, target)
@@ -244,16 +244,18 @@ class _Run:
         shown = [self._drawn(code, probabilities) for code in codes]
         found = max(shown, key=self._rank)  # between two bounds only a drawn one may lie
         drawn = tuple(one for one in shown if one is not found)
-        record = SupernetRecord(self.folder, self.plan, self.data.name, self.progress.history, found, drawn)
+        record = SupernetResult(self.folder, self.plan, self.data.name, self.progress.history, found, drawn)
         self.progress.write_metrics(self.folder)
         record.write()
         return record
 
-    def _rank(self, one: Drawn) -> tuple[bool, float]:
+    def _rank(self, one: SampledNetwork) -> tuple[bool, float]:
         """Those that meet the target come before all others, then the more probable ones."""
         target = self.plan.target
         return target is None or target.contains(one.cost), one.log_probability
 
-    def _drawn(self, code: tuple[int, ...], probabilities: Sequence[Doubles]) -> Drawn:
+    def _drawn(self, code: tuple[int, ...], probabilities: Sequence[Doubles]) -> SampledNetwork:
         chance = sum(math.log(max(1e-30, p[n])) for p, n in zip(probabilities, code, strict=True))
-        return Drawn(code, chance, float(self.tables.of_codes(np.array([code]))[0]), self._measure(code).fraction)
+        return SampledNetwork(
+            code, chance, float(self.tables.of_codes(np.array([code]))[0]), self._measure(code).fraction
+        )

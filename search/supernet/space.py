@@ -80,7 +80,7 @@ class Layer:
         return row
 
 
-class Places(NamedTuple):
+class LayerDimensions(NamedTuple):
     """Where a layer's choices stand among the dimensions of its space; None where there is nothing to choose."""
 
     candidate: int | None
@@ -152,7 +152,7 @@ class LayerSpace:
         return tuple(map(tuple, np.concatenate([before, after[:, -1:]], axis=1).T.tolist()))
 
     @cached_property
-    def _choices(self) -> tuple[tuple[Dimension, ...], tuple[Places, ...]]:
+    def _choices(self) -> tuple[tuple[Dimension, ...], tuple[LayerDimensions, ...]]:
         found = [Dimension("resolution", Levels(self.resolutions), "architecture")] if len(self.resolutions) > 1 else []
         places = []
         for number, layer in enumerate(self.layers, start=1):
@@ -166,7 +166,7 @@ class LayerSpace:
                 if len(values) > 1:
                     kind = Choice(values) if what == "candidate" else Levels(values)
                     found.append(Dimension(f"layer{number}.{what}", kind, "architecture"))
-            places.append(Places(**where))
+            places.append(LayerDimensions(**where))
         return tuple(found), tuple(places)
 
     @property
@@ -175,7 +175,7 @@ class LayerSpace:
         return self._choices[0]
 
     @property
-    def places(self) -> tuple[Places, ...]:
+    def places(self) -> tuple[LayerDimensions, ...]:
         """For every layer, where its choices stand among the dimensions."""
         return self._choices[1]
 

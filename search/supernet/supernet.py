@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fbnetv3_zoo.arch import PoolingHead
 from fbnetv3_zoo.errors import ZooError, check_number
-from fbnetv3_zoo.models.blocks import Classifier, laid_out
+from fbnetv3_zoo.models.blocks import ClassifierHead, laid_out
 from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.preprocess import Preprocess
 
@@ -40,7 +40,7 @@ class Supernet(nn.Module):
                 torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
             self.layers = nn.ModuleList(MixedLayer(space, number) for number in range(len(space.layers)))
             self.dropout = nn.Dropout(dropout)
-            self.classifier = Classifier(space.layers[-1].widths[-1], space.num_classes)
+            self.classifier = ClassifierHead(space.layers[-1].widths[-1], space.num_classes)
         self.logits = nn.ParameterList(torch.zeros(len(d)) for d in space.dimensions)
         self.preprocess = Preprocess(space.resolutions[-1], space.resolutions[-1]).for_channels(space.in_channels)
         self.temperature = 1.0

@@ -54,7 +54,7 @@ def train(
     model: Annotated[str, typer.Option(help="A published name, or the path of an arch JSON file.")] = "fbnetv3_a",
     kind: Annotated[Literal["c4", "fpn"], typer.Option(help="Cut at stride 16, or a feature pyramid.")] = "c4",
     settings: Annotated[
-        Path | None, typer.Option(help="JSON file of Settings: image size, anchors, proposals (docs/detection.md).")
+        Path | None, typer.Option(help="JSON file of RCNNSettings: image size, anchors, proposals (docs/detection.md).")
     ] = None,
     pretrained: Annotated[bool, typer.Option("--pretrained", help="Start from the model's published weights.")] = False,
     weights: Annotated[str | None, typer.Option(help="Weights to start from: a file, a tag, an address.")] = None,
@@ -246,14 +246,20 @@ def _detected(detector: FasterRCNN, image: Image, path: Path) -> Detections:
 
 
 def _spec(model: str, kind: str, settings: Path | None, data: CocoData) -> DetectorSpec:
-    from fbnetv3_zoo.detection import DETECTORS, Settings
-    from fbnetv3_zoo.detection.models.serialization import DetectorSpec, Kind
+    from fbnetv3_zoo.detection import DETECTORS, RCNNSettings
+    from fbnetv3_zoo.detection.models.serialization import DetectorKind, DetectorSpec
 
     from ...utils.serialization import read_json
 
     network: dict[str, Any] = {"published": model} if model in DETECTORS else {"arch": network_of(model)}
-    chosen = read_json(Settings, settings) if settings else Settings() if kind == "c4" else Settings(proposals=1000)
-    return DetectorSpec(data.class_names, kind=Kind(kind), settings=chosen, **network)
+    chosen = (
+        read_json(RCNNSettings, settings)
+        if settings
+        else RCNNSettings()
+        if kind == "c4"
+        else RCNNSettings(proposals=1000)
+    )
+    return DetectorSpec(data.class_names, kind=DetectorKind(kind), settings=chosen, **network)
 
 
 def _recipe_facts(recipe: Any) -> dict[str, object]:

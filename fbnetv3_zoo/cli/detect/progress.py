@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, TextColumn
 
-from fbnetv3_zoo.detection.training.train import DetectionObserver
+from fbnetv3_zoo.detection.training.train import DetectionCallback
 
 from ..output import show_above
 from ..progress import EpochBar
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fbnetv3_zoo.detection.training.train import DetectionEpoch
 
 
-class DetectionProgress(EpochBar, DetectionObserver):
+class DetectionProgress(EpochBar, DetectionCallback):
     """A bar with the loss of the last step, and a line for each finished epoch."""
 
     def __init__(self, epochs: int) -> None:

@@ -18,8 +18,8 @@ from . import results as search_show
 from . import supernet as search_supernet
 
 if TYPE_CHECKING:
-    from fbnetv3_zoo.search import Plan, Record
-    from fbnetv3_zoo.search.evaluation.config import Origin
+    from fbnetv3_zoo.search import SearchPlan, SearchResult
+    from fbnetv3_zoo.search.evaluation.config import EvaluatorConfig
 
 app = command_group(
     """Search for networks and recipes together: the three stages of FBNetV3, whole or one by one.
@@ -92,9 +92,9 @@ def run(
     Example: fbnetv3 search run --plan tiny --data digits --constraint "macs<=1M" --output runs/tiny
     """
     options = dict(locals())
-    from fbnetv3_zoo.search.evaluation.config import Origin
+    from fbnetv3_zoo.search.evaluation.config import EvaluatorConfig
 
-    origin = Origin(
+    origin = EvaluatorConfig(
         data=data or ("" if table else "digits"), data_seed=data_seed, subset=subset, resolution=resolution,
         table=table or "", latency=latency or "",
     ).absolute.identified()  # fmt: skip
@@ -122,20 +122,20 @@ def resume(
     Example: fbnetv3 search resume runs/tiny
     """
     options = dict(locals())
-    from fbnetv3_zoo.search import Record
-    from fbnetv3_zoo.search.evaluation.config import Origin
+    from fbnetv3_zoo.search import SearchResult
+    from fbnetv3_zoo.search.evaluation.config import EvaluatorConfig
 
-    record = Record.read(folder)
+    record = SearchResult.read(folder)
     if not record.origin:
         raise ZooError(
             f"{folder}: was begun from Python, with an evaluator of its own; go on with run_search(resume=True)"
         )
-    before = Origin.from_plain(record.origin)
+    before = EvaluatorConfig.from_plain(record.origin)
     given = {"data": data, "subset": subset, "table": table, "latency": latency}
     carry_out(record.plan, _found_again(folder, before, given), folder, options, resume=True)
 
 
-def _found_again(folder: Path, before: Origin, given: Mapping[str, str | None]) -> Origin:
+def _found_again(folder: Path, before: EvaluatorConfig, given: Mapping[str, str | None]) -> EvaluatorConfig:
     """``before`` where its files lie now; raises where they are gone, or others than the search began with."""
     from ...training.data.dataset import data_difference
 
@@ -157,7 +157,9 @@ def _found_again(folder: Path, before: Origin, given: Mapping[str, str | None]) 
     return now
 
 
-def carry_out(plan: Plan, origin: Origin, folder: Path, options: dict[str, Any], *, resume: bool) -> None:
+def carry_out(
+    plan: SearchPlan, origin: EvaluatorConfig, folder: Path, options: dict[str, Any], *, resume: bool
+) -> None:
     """Run the search, write its report, print what came out."""
     from fbnetv3_zoo.search import Limits, find_executor, run_search
     from fbnetv3_zoo.search.evaluation.training import TrainingEvaluator
@@ -187,14 +189,14 @@ def carry_out(plan: Plan, origin: Origin, folder: Path, options: dict[str, Any],
         say(written(path))
 
 
-def files_of(record: Record) -> list[Path]:
+def files_of(record: SearchResult) -> list[Path]:
     """The files that a search has left for use."""
     names = [record.plan.result_name(winner.constraint) for winner in record.winners]
     paths = [record.folder / f"{name}.{kind}.json" for name in names for kind in ("arch", "recipe")]
     return [path for path in (*paths, record.folder / "report.html") if exists(path)]
 
 
-def plan_of(options: dict[str, Any]) -> Plan:
+def plan_of(options: dict[str, Any]) -> SearchPlan:
     """The plan that the options of a command describe."""
     from fbnetv3_zoo.search import find_plan, find_space, parse_constraint
 
@@ -236,12 +238,12 @@ def pretrain(
     """
     options = dict(locals())
     from fbnetv3_zoo.search import Search
-    from fbnetv3_zoo.search.evaluation.config import Origin
+    from fbnetv3_zoo.search.evaluation.config import EvaluatorConfig
 
     output = target_of(output, Path("encoder.safetensors"))
     unset = ("model", "recipe", "constraint", "rounds", "batch", "epochs", "name", "finalists")
     chosen = plan_of({**options, **dict.fromkeys(unset)})
-    search = Search(chosen, costs=Origin(data="digits", latency=latency or "").absolute.costs(chosen.space))
+    search = Search(chosen, costs=EvaluatorConfig(data="digits", latency=latency or "").absolute.costs(chosen.space))
     points = search.pool()
     encoder = search.encoder(points)
     if encoder is None:
@@ -272,11 +274,11 @@ def evolve(
 
     Example: fbnetv3 search evolve runs/tiny --constraint "macs<=0.5M" --constraint "parameters<=40k"
     """
-    from fbnetv3_zoo.search import Record, parse_constraint
+    from fbnetv3_zoo.search import SearchResult, parse_constraint
     from fbnetv3_zoo.search.result import write_winners
     from fbnetv3_zoo.search.reuse import evolve_again, front_of
 
-    record = Record.read(folder)
+    record = SearchResult.read(folder)
     if bool(constraint) == bool(pareto):
         raise ZooError("give --constraint (once or more often) or --pareto, one of the two")
     if pareto:

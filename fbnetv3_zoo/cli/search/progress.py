@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from rich.progress import BarColumn, TextColumn
 
 from fbnetv3_zoo.search.evaluation.trial import Outcome, Trial
-from fbnetv3_zoo.search.run import Observer
-from fbnetv3_zoo.search.supernet.run import SupernetObserver
+from fbnetv3_zoo.search.run import SearchCallback
+from fbnetv3_zoo.search.supernet.run import SupernetCallback
 
 from ..output import console, show_above
 from ..progress import EpochBar
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fbnetv3_zoo.search.supernet.result import SupernetEpoch
 
 
-class SearchProgress(Observer):
+class SearchProgress(SearchCallback):
     """A line on standard error for every stage and every candidate."""
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class SearchProgress(Observer):
         show_above(self._console, line)
 
 
-class SupernetProgress(EpochBar, SupernetObserver):
+class SupernetProgress(EpochBar, SupernetCallback):
     """A bar with the loss of the last step, and a line for each finished epoch."""
 
     def __init__(self, plan: SupernetPlan) -> None:

@@ -15,7 +15,7 @@ from ..output import say, say_text
 from .spaces import find_any_space, print_dimensions, whether_inside
 
 if TYPE_CHECKING:
-    from fbnetv3_zoo.search import Record
+    from fbnetv3_zoo.search import SearchResult
     from fbnetv3_zoo.search.notes import Winner
 
 Folder = Annotated[Path, typer.Argument(help="The folder of a search.")]
@@ -26,9 +26,9 @@ def status(folder: Folder, as_json: Json = False) -> None:
 
     Example: fbnetv3 search status runs/tiny
     """
-    from fbnetv3_zoo.search import Record
+    from fbnetv3_zoo.search import SearchResult
 
-    record = Record.read(folder)
+    record = SearchResult.read(folder)
     if as_json:
         print_json(summary(record))
         return
@@ -44,11 +44,11 @@ def export(
 
     Example: fbnetv3 search export runs/tiny --output results
     """
-    from fbnetv3_zoo.search import Record
+    from fbnetv3_zoo.search import SearchResult
     from fbnetv3_zoo.search.result import write_winners
     from fbnetv3_zoo.search.reuse import recording_of
 
-    record = Record.read(folder)
+    record = SearchResult.read(folder)
     target = folder if output is None else output
     check_folder(target)
     paths = write_winners(record.plan, record.winners, target)
@@ -66,7 +66,7 @@ def report(folder: Folder, output: Annotated[Path | None, output_file("HTML file
 
     Example: fbnetv3 search report runs/tiny
     """
-    from fbnetv3_zoo.search import Record, SupernetRecord
+    from fbnetv3_zoo.search import SearchResult, SupernetResult
     from fbnetv3_zoo.search.report import write_report
     from fbnetv3_zoo.search.supernet.report import write_report as write_supernet_report
     from fbnetv3_zoo.search.supernet.result import FOUND
@@ -74,9 +74,9 @@ def report(folder: Folder, output: Annotated[Path | None, output_file("HTML file
     path = folder / "report.html" if output is None else output
     check_place(path)
     if exists(folder / FOUND):
-        write_supernet_report(SupernetRecord.read(folder), path)
+        write_supernet_report(SupernetResult.read(folder), path)
     else:
-        write_report(Record.read(folder), path)
+        write_report(SearchResult.read(folder), path)
     say(written(path))
 
 
@@ -124,7 +124,7 @@ def plan(name: Annotated[str, typer.Argument(help="A plan: paper, paper_recipe o
     say_text(find_plan(name).to_json())
 
 
-def summary(record: Record) -> dict[str, Any]:
+def summary(record: SearchResult) -> dict[str, Any]:
     """A search for scripts."""
     failures = Counter(o.failure.value for o in record.outcomes.values() if o.failure)
     return {
@@ -142,7 +142,7 @@ def summary(record: Record) -> dict[str, Any]:
     }
 
 
-def told(record: Record, winner: Winner) -> dict[str, Any]:
+def told(record: SearchResult, winner: Winner) -> dict[str, Any]:
     """A winner for scripts."""
     return {
         "name": record.plan.result_name(winner.constraint),
@@ -154,7 +154,7 @@ def told(record: Record, winner: Winner) -> dict[str, Any]:
     }
 
 
-def print_summary(record: Record) -> None:
+def print_summary(record: SearchResult) -> None:
     """A search for people."""
     found = summary(record)
     state = "done" if record.done else f"round {found['round']} of {found['rounds']}"
@@ -168,7 +168,7 @@ def print_summary(record: Record) -> None:
     print_winners(record, record.winners)
 
 
-def print_winners(record: Record, winners: Sequence[Winner]) -> None:
+def print_winners(record: SearchResult, winners: Sequence[Winner]) -> None:
     """Winners, one a line."""
     for winner in winners:
         costs = ", ".join(f"{name} {value:,.6g}" for name, value in winner.costs.items())

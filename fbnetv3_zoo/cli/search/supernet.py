@@ -16,7 +16,7 @@ from ..output import in_shell, say
 
 if TYPE_CHECKING:
     from fbnetv3_zoo.search.supernet.plan import SupernetPlan
-    from fbnetv3_zoo.search.supernet.result import SupernetRecord
+    from fbnetv3_zoo.search.supernet.result import SupernetResult
 
 Output = Annotated[Path, output_folder("Folder for network, report, metrics and checkpoints.")]
 PlanSource = Annotated[str, typer.Option("--plan", help="A plan: paper, tiny, or a JSON file (plan.json of a search).")]
@@ -119,13 +119,13 @@ def _carry_out(kind: str, options: dict[str, Any]) -> None:
         say(written(path))
 
 
-def _told(record: SupernetRecord) -> dict[str, Any]:
+def _told(record: SupernetResult) -> dict[str, Any]:
     values = record.plan.space.values(record.found.code)
     found = {**asdict(record.found), "values": values}
     return {"folder": record.folder, "found": found, "drawn": [asdict(one) for one in record.drawn]}
 
 
-def _print_record(record: SupernetRecord) -> None:
+def _print_record(record: SupernetResult) -> None:
     found, last, cost = record.found, record.epochs[-1], record.plan.cost
     bound = "" if record.plan.target is None else f" (target {record.plan.target})"
     say(f"supernet: validation accuracy {last.validation_top1:.2%} after {last.epoch} epochs")

@@ -26,7 +26,7 @@ _PIXELS = 3 * 32 * 32
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class CifarLayout:
     """The files of one version: their names, and the folder that the published archive unpacks to.
 
     ``label_bytes`` come before the pixels in a binary file, the label last; in the Python version there are none, and
@@ -48,18 +48,18 @@ class Layout:
 
 _BATCHES = tuple(f"data_batch_{n}" for n in range(1, 6))
 LAYOUTS = (
-    Layout(
+    CifarLayout(
         "CIFAR-10", "cifar-10-batches-bin", tuple(f"{name}.bin" for name in _BATCHES), "test_batch.bin",
         "batches.meta.txt", 10, label_bytes=1,
     ),
-    Layout(
+    CifarLayout(
         "CIFAR-10", "cifar-10-batches-py", _BATCHES, "test_batch", "batches.meta", 10, labels="labels",
         names="label_names",
     ),
-    Layout(
+    CifarLayout(
         "CIFAR-100", "cifar-100-binary", ("train.bin",), "test.bin", "fine_label_names.txt", 100, label_bytes=2,
     ),
-    Layout(
+    CifarLayout(
         "CIFAR-100", "cifar-100-python", ("train",), "test", "meta", 100, labels="fine_labels",
         names="fine_label_names",
     ),
@@ -72,12 +72,12 @@ STATISTICS = {
 }
 
 
-def find_cifar(root: Path) -> tuple[Layout, Path] | None:
+def find_cifar(root: Path) -> tuple[CifarLayout, Path] | None:
     """How and where CIFAR lies in ``root`` or one folder below; None where it does not.
 
     Two of the first training file, the test file and the file of names are enough: the third is then missed by name.
     """
-    found: dict[str, tuple[Layout, Path]] = {}
+    found: dict[str, tuple[CifarLayout, Path]] = {}
     for layout in LAYOUTS:
         for place in (root, root / layout.folder):
             files = (layout.train[0], layout.test, layout.meta)
@@ -139,7 +139,7 @@ def _hold_out(labels: Integers, seed: int) -> tuple[Integers, Integers]:
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
-def _read(path: Path, layout: Layout, count: int) -> tuple[Bytes, Integers]:
+def _read(path: Path, layout: CifarLayout, count: int) -> tuple[Bytes, Integers]:
     """Pixels (count, 3072) and labels (count,) of one file."""
     pixels, labels = (_read_binary if layout.label_bytes else _read_python)(path, layout, count)
     if (most := int(labels.max())) >= layout.num_classes or int(labels.min()) < 0:
@@ -147,7 +147,7 @@ def _read(path: Path, layout: Layout, count: int) -> tuple[Bytes, Integers]:
     return pixels, labels
 
 
-def _read_binary(path: Path, layout: Layout, count: int) -> tuple[Bytes, Integers]:
+def _read_binary(path: Path, layout: CifarLayout, count: int) -> tuple[Bytes, Integers]:
     record = layout.label_bytes + _PIXELS
     data = _contents(path, at_most=count * record)
     if len(data) != count * record:
@@ -156,7 +156,7 @@ def _read_binary(path: Path, layout: Layout, count: int) -> tuple[Bytes, Integer
     return records[:, layout.label_bytes :], records[:, layout.label_bytes - 1].astype(np.int32)
 
 
-def _read_python(path: Path, layout: Layout, count: int) -> tuple[Bytes, Integers]:
+def _read_python(path: Path, layout: CifarLayout, count: int) -> tuple[Bytes, Integers]:
     data = _pickled(path, at_most=count * (_PIXELS + 1000) * 2, most_opcodes=8 * count + 10_000)  # with images' names
     pixels, labels = data.get("data"), data.get(layout.labels)
     if not isinstance(pixels, np.ndarray) or pixels.shape != (count, _PIXELS):
@@ -168,7 +168,7 @@ def _read_python(path: Path, layout: Layout, count: int) -> tuple[Bytes, Integer
     return pixels, np.array(labels, dtype=np.int32)
 
 
-def _class_names(path: Path, layout: Layout) -> tuple[str, ...]:
+def _class_names(path: Path, layout: CifarLayout) -> tuple[str, ...]:
     if layout.label_bytes:
         text = _contents(path, at_most=100_000).decode("utf-8-sig", "replace")
         names = [line.strip() for line in text.splitlines() if line.strip()]

@@ -136,7 +136,7 @@ class Names(Sequence[str]):
         return [os.fsdecode(self.text[a:b]) for a, b in zip(starts, self.ends[rows].tolist(), strict=True)]
 
 
-class Origin(Protocol):
+class ImageSource(Protocol):
     """Where the images of :class:`Examples` come from."""
 
     def reader(self, row: int, key: str) -> Reader:
@@ -155,7 +155,7 @@ class Examples(Sequence[Example]):
     keys: Names
     labels: Integers
     rows: Integers
-    origin: Origin
+    origin: ImageSource
 
     def __len__(self) -> int:
         return len(self.rows)

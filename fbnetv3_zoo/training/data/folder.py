@@ -14,7 +14,7 @@ from ...errors import ZooError, first_few, printable
 from ...preprocess import IMAGENET_MEAN, IMAGENET_STD
 from ...utils import paths
 from .dataset import SPLITS, Dataset, Example, Examples, Integers, Names, Split, composed
-from .image_files import FolderOrigin, first_of_equal
+from .image_files import FolderSource, first_of_equal
 from .listing import folders_in, images_in, is_image, look_into, tell, tell_left_out
 from .splits import class_places, find_splits, tell_unlabelled
 from .splitting import hold_out_by_seed, split_by_seed
@@ -146,7 +146,7 @@ def _list(root: Path, place: str, classes: Sequence[str], names: Sequence[str], 
         _refuse_empty(root / place, empty, left_out)
     numbers = {name: label for label, name in enumerate(names)}
     labels = np.repeat(np.array([numbers[composed(name)] for name in classes], dtype=np.int32), counts)
-    return Examples(found, labels, np.arange(len(found)), FolderOrigin(str(root)))
+    return Examples(found, labels, np.arange(len(found)), FolderSource(str(root)))
 
 
 def _refuse_empty(place: Path, empty: Sequence[Path], left_out: Counter[str]) -> None:

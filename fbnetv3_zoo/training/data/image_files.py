@@ -48,7 +48,7 @@ class FileReader:
 
 
 @dataclass(frozen=True, slots=True)
-class FolderOrigin:
+class FolderSource:
     """Examples whose keys are the names of files below ``root``."""
 
     root: str

@@ -40,7 +40,7 @@ _LEAST_KEPT = 1000  # new images from which a file is worth while
 _MOST_KNOWN = 10_000_000  # images that are remembered for one place
 
 
-class Encoded(Protocol):
+class EncodedImage(Protocol):
     """An image in a file, or in a part of one."""
 
     @property
@@ -57,7 +57,7 @@ class Encoded(Protocol):
         ...
 
 
-class Remembered:
+class HeaderCache:
     """Sizes of sound images by digests of their stamps, kept in the cache for the data at ``place``."""
 
     def __init__(self, place: str | Path) -> None:
@@ -113,10 +113,10 @@ def look_at(
     """By the header of each of ``images``, in order: its size, or why it cannot be read; None where it is no file's.
 
     ``images`` are readers of a data set, such as :class:`~fbnetv3_zoo.training.data.image_files.FileReader`, or
-    whatever else is :class:`Encoded`; what has no stamp is taken for an array. ``place`` is where the data lies, for
-    what is remembered of it. ``looked`` is told, now and then, at how many images has been looked.
+    any other :class:`EncodedImage`; one without a stamp is taken for an array. ``place`` is the data's folder or file,
+    for the cache of sizes. ``looked`` is called now and then with the number of images checked so far.
     """
-    memory, count = Remembered(place), 0
+    memory, count = HeaderCache(place), 0
     with warnings.catch_warnings(), ThreadPoolExecutor(_THREADS, "image-headers") as pool:
         warnings.simplefilter("ignore")  # once for all threads: it is not theirs to change
         for part in _in_order(pool, lambda chosen: [_look(image, memory) for image in chosen], images):
@@ -149,10 +149,10 @@ def _in_order(
             part.cancel()
 
 
-def _look(image: object, memory: Remembered) -> _Look:
+def _look(image: object, memory: HeaderCache) -> _Look:
     if not hasattr(image, "stamp"):  # an array
         return 0, None, False
-    image = cast("Encoded", image)
+    image = cast("EncodedImage", image)
     try:
         text = image.stamp().encode(errors="surrogateescape")
         stamp = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")

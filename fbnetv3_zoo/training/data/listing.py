@@ -124,14 +124,14 @@ def ending_of(name: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Inside:
+class FolderContents:
     """What lies directly in a folder: its folders, and how many image files."""
 
     folders: tuple[str, ...]
     images: int
 
 
-def look_into(folder: Path) -> Inside:
+def look_into(folder: Path) -> FolderContents:
     """What lies directly in ``folder``."""
     folders = tuple(folders_in(folder))
     try:
@@ -139,7 +139,7 @@ def look_into(folder: Path) -> Inside:
             images = sum(is_image(e.name) and not is_debris(e.name) and not _is_folder(e) for e in entries)
     except OSError as error:
         raise unreadable(folder, error) from None
-    return Inside(folders, images)
+    return FolderContents(folders, images)
 
 
 def is_run(folder: str | Path, *, deep: int = 2) -> bool:

@@ -22,7 +22,7 @@ from .folder import divided, photos
 from .listing import folders_in, is_debris, unreadable
 from .splits import class_places, named_splits, split_of_file, tell_unlabelled
 from .splitting import split_by_seed
-from .tars import UNLABELLED, Faults, samples_in
+from .tars import UNLABELLED, SampleFaults, samples_in
 
 _TAR = re.compile(r"[^.].*\.(tar(\.\w+)?|tgz)", re.IGNORECASE)  # compressed ones are found, too, and refused by name
 _MOST_OPEN = 200
@@ -104,10 +104,10 @@ def _index_all(
     root: Path, places: Mapping[Split | None, Sequence[str]], classes: int | None
 ) -> dict[Split | None, Examples]:
     """All images of every split. Test shards of which no sample has a label are left out."""
-    faults = Faults(root)
+    faults = SampleFaults(root)
     found = {}
     for split, tars in places.items():
-        own = Faults(root) if split == "test" and len(places) > 1 else faults
+        own = SampleFaults(root) if split == "test" and len(places) > 1 else faults
         examples = _index(root, tars, classes, own)
         if own is not faults and own.count(UNLABELLED) == len(examples):
             tell_unlabelled(root / tars[0], len(examples))
@@ -118,7 +118,7 @@ def _index_all(
     return found
 
 
-def _index(root: Path, tars: Sequence[str], classes: int | None, faults: Faults) -> Examples:
+def _index(root: Path, tars: Sequence[str], classes: int | None, faults: SampleFaults) -> Examples:
     """All images of the shards ``tars``, in order."""
     if not tars:
         raise ZooError(f"{root}: has a split without a tar file")

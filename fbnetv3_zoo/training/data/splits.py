@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ...errors import ZooError, first_few, printable
 from .dataset import SPLITS, Split, composed
-from .listing import Inside, folders_in, is_run, look_into, tell
+from .listing import FolderContents, folders_in, is_run, look_into, tell
 
 SPELLINGS: Mapping[Split, tuple[str, ...]] = {
     "train": ("train", "training", "trn"),
@@ -99,7 +99,7 @@ def _check_flat(root: Path, named: Mapping[str, Split], classes: Iterable[str]) 
 
 
 def _check_lookalikes(
-    root: Path, inside: Mapping[str, Inside], names: Iterable[str], splits: Iterable[str] = ()
+    root: Path, inside: Mapping[str, FolderContents], names: Iterable[str], splits: Iterable[str] = ()
 ) -> None:
     """Raise where the folders ``names`` hold no images, and one the same folders as another or as one of ``splits``."""
     alike, known = sorted(names), sorted(splits)
@@ -118,7 +118,7 @@ def _check_lookalikes(
 
 
 def _places(
-    root: Path, named: Mapping[str, Split], inside: Mapping[str, Inside], holders: set[str]
+    root: Path, named: Mapping[str, Split], inside: Mapping[str, FolderContents], holders: set[str]
 ) -> dict[Split, str]:
     places: dict[Split, str] = {}
     for split in SPLITS:

@@ -22,7 +22,7 @@ _LONGEST_LABEL = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class ShardSample:
     """One image in a tar file: its name there, its class number (-1: none), and the bytes it takes up."""
 
     name: str
@@ -39,7 +39,7 @@ class _Member:
     size: int
 
 
-class Faults:
+class SampleFaults:
     """What is wrong with samples of tar files below ``root``: kept until all are looked at, then told at once."""
 
     def __init__(self, root: Path) -> None:
@@ -70,7 +70,7 @@ class Faults:
 UNLABELLED = "samples have no label; each needs a cls or json file"
 
 
-def samples_in(root: Path, tar: str, classes: int | None, faults: Faults) -> Iterator[Sample]:
+def samples_in(root: Path, tar: str, classes: int | None, faults: SampleFaults) -> Iterator[ShardSample]:
     """The samples of the tar file ``tar`` below ``root``: files in a row that share their name up to its first dot.
 
     ``classes`` is how many there are, None where nobody said. What is wrong with samples goes to ``faults``; a tar file
@@ -85,7 +85,7 @@ def samples_in(root: Path, tar: str, classes: int | None, faults: Faults) -> Ite
         raise unreadable(root / tar, error) from None
 
 
-def _samples(file: FileIO, tar: str, classes: int | None, faults: Faults) -> Iterator[Sample]:
+def _samples(file: FileIO, tar: str, classes: int | None, faults: SampleFaults) -> Iterator[ShardSample]:
     seen = set()
     for name, members in itertools.groupby(_members(file, tar, faults), key=lambda member: member.sample):
         found = list(members)
@@ -106,10 +106,10 @@ def _samples(file: FileIO, tar: str, classes: int | None, faults: Faults) -> Ite
         image, label = by_extension[images[0]], _label(file, by_extension)
         if wrong := _wrong_label(label, classes):
             faults.add(tar, name, f"sample {printable(name)!r} has {wrong[0]}", wrong[1])
-        yield Sample(f"{name}.{images[0]}", -1 if label is None else label, image.offset, image.size)
+        yield ShardSample(f"{name}.{images[0]}", -1 if label is None else label, image.offset, image.size)
 
 
-def _members(file: FileIO, tar: str, faults: Faults) -> Iterator[_Member]:
+def _members(file: FileIO, tar: str, faults: SampleFaults) -> Iterator[_Member]:
     """The files in a tar file, without what is hidden or systems leave behind."""
     if file.read(6).startswith(_COMPRESSED):
         raise ZooError("is compressed; unpack it to a plain tar file, whose images can be read where they lie")

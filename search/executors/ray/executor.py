@@ -12,16 +12,16 @@ from typing import Any
 from fbnetv3_zoo.errors import ZooError, check_number, check_whole
 
 from ...evaluation.trial import Evaluator, Failure, Limits, Outcome, Task
-from ..attempt import Attempt, Confines, check_tasks, is_memory, one_line, overdue
+from ..attempt import Attempt, AttemptLimits, check_tasks, is_memory, one_line, overdue
 from ..limits import check_memory_limit
 from .cluster import connected, imported
-from .task import Clock, Order, Packed, Unloadable, evaluate
+from .task import Clock, PickledEvaluator, RayTask, Unloadable, evaluate
 
 PAUSE = 1.0  # seconds between two looks at the clock, at most
 
 
 @dataclass(frozen=True)
-class OnRay:
+class RayExecutor:
     """Has tasks evaluated by Ray, spread over the machines of a cluster, so many processors and GPUs a task.
 
     ``address`` is that of a cluster (``HOST:PORT``, ``auto``, ``ray://HOST:10001``), whose machines need this package
@@ -41,10 +41,10 @@ class OnRay:
 
     def __post_init__(self) -> None:
         if self.workers is not None:
-            check_whole("OnRay.workers", self.workers)
-        check_number("OnRay.cpus_per_task", self.cpus_per_task, above=0)
-        check_number("OnRay.gpus_per_task", self.gpus_per_task, at_least=0)
-        check_whole("OnRay.threads", self.threads)
+            check_whole("RayExecutor.workers", self.workers)
+        check_number("RayExecutor.cpus_per_task", self.cpus_per_task, above=0)
+        check_number("RayExecutor.gpus_per_task", self.gpus_per_task, at_least=0)
+        check_whole("RayExecutor.threads", self.threads)
 
     def run(self, evaluator: Evaluator, tasks: Sequence[Task], limits: Limits) -> Iterator[Outcome]:
         """One outcome a task, as they end. Raises where Ray is missing or ``evaluator`` cannot be pickled."""
@@ -66,7 +66,9 @@ def _pickled(ray: Any, evaluator: Evaluator) -> bytes:
     return found
 
 
-def _outcomes(ray: Any, settings: OnRay, evaluator: bytes, tasks: Sequence[Task], limits: Limits) -> Iterator[Outcome]:
+def _outcomes(
+    ray: Any, settings: RayExecutor, evaluator: bytes, tasks: Sequence[Task], limits: Limits
+) -> Iterator[Outcome]:
     if not tasks:
         return
     size = (settings.workers, settings.cpus_per_task, settings.gpus_per_task)
@@ -81,14 +83,14 @@ def _outcomes(ray: Any, settings: OnRay, evaluator: bytes, tasks: Sequence[Task]
 class _Job:
     """The tasks of one run that Ray knows of, by the references to their results."""
 
-    def __init__(self, ray: Any, settings: OnRay, evaluator: bytes, limits: Limits) -> None:
+    def __init__(self, ray: Any, settings: RayExecutor, evaluator: bytes, limits: Limits) -> None:
         self._ray, self._limits, self._room = ray, limits, settings.workers
         self._clock = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Clock).remote()
         self._remote = ray.remote(
             num_cpus=settings.cpus_per_task, num_gpus=settings.gpus_per_task, scheduling_strategy="SPREAD"
         )(evaluate)
-        self._evaluator = ray.put(Packed(evaluator, tuple(os.path.abspath(folder) for folder in sys.path)))
-        self._confines = Confines(limits.gigabytes, settings.threads)
+        self._evaluator = ray.put(PickledEvaluator(evaluator, tuple(os.path.abspath(folder) for folder in sys.path)))
+        self._confines = AttemptLimits(limits.gigabytes, settings.threads)
         self._tasks: dict[Any, Task] = {}
         self._late: set[int] = set()
 
@@ -112,7 +114,7 @@ class _Job:
 
     def _submit(self, task: Task, begun: int) -> None:
         """Have Ray evaluate ``task``, of which so many attempts have begun before."""
-        order = Order(task, self._confines, self._limits.retries + 1)
+        order = RayTask(task, self._confines, self._limits.retries + 1)
         remote = self._remote.options(max_retries=self._limits.retries - begun, name=task.candidate.name)
         self._tasks[remote.remote(order, [self._evaluator], self._clock)] = task
 

@@ -10,20 +10,20 @@ from functools import lru_cache
 from typing import Any
 
 from ...evaluation.trial import Evaluator, Failure, Task
-from ..attempt import Attempt, Confines, attempt, one_line
+from ..attempt import Attempt, AttemptLimits, attempt, one_line
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class RayTask:
     """What Ray is asked to do: a task, under confines, at most so many attempts."""
 
     task: Task
-    confines: Confines
+    confines: AttemptLimits
     most: int
 
 
 @dataclass(frozen=True, slots=True)
-class Packed:
+class PickledEvaluator:
     """A pickled evaluator, and where the caller looks for modules: a worker looks there last."""
 
     evaluator: bytes
@@ -58,7 +58,7 @@ class Clock:
         return [number for number, since in self._since.items() if now - since > seconds]
 
 
-def evaluate(order: Order, evaluator: list[Any], clock: Any) -> tuple[int, Attempt]:
+def evaluate(order: RayTask, evaluator: list[Any], clock: Any) -> tuple[int, Attempt]:
     """One attempt at a task: which one it was, from 1, and how it ended.
 
     ``evaluator`` holds the reference to the pickled evaluator: Ray resolves none inside a list, so that a worker gets
