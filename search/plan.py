@@ -39,9 +39,7 @@ class SearchPlan:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
-            raise ZooError(
-                f"SearchPlan.name is {self.name!r}; use letters, digits, '.', '_' and '-', as in a file name"
-            )
+            raise ZooError(f"SearchPlan.name is {self.name!r}; use letters, digits, '.', '_' and '-' only")
         check_type("SearchPlan.space", self.space, Space, "a Space")
         check_type("SearchPlan.rounds", self.rounds, IterativeConfig, "an IterativeConfig")
         check_whole("SearchPlan.pool", self.pool, at_least=2)
