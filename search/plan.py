@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import ClassVar
 
 from fbnetv3_zoo.errors import ZooError, check_type, check_whole
 from fbnetv3_zoo.utils.serialization import find, from_json, to_json
@@ -26,6 +27,8 @@ class SearchPlan:
     ``constraints`` (an empty one allows everything); of these, ``finalists`` a constraint are trained in full and the
     best is taken (0: the prediction decides). Everything random comes from ``seed``.
     """
+
+    FORMAT: ClassVar[str] = "plan"
 
     name: str
     space: Space

@@ -10,7 +10,7 @@ import math
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN, MaskRCNN
@@ -52,6 +52,8 @@ class RCNNSettings:
     training are those of the published detectors, 75 proposals those of the paper (FBNetV3, section 5.3). Of what is
     found, the ``detections`` best with a score above ``score_threshold`` are given. docs/detection.md has a table.
     """
+
+    FORMAT: ClassVar[str] = "settings"
 
     min_size: int = 800
     max_size: int = 1333

@@ -169,7 +169,9 @@ def _tagged(value: object) -> Any:
 
 
 def _tag(kind: type) -> str:
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", kind.__name__).lower()
+    """The name of a class in files: its ``FORMAT``, or its name in snake case."""
+    name: str = vars(kind).get("FORMAT", "")
+    return name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", kind.__name__).lower()
 
 
 def _build(hint: Any, data: Any, place: str) -> Any:
