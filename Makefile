@@ -48,5 +48,5 @@ $(VENV)/.base: pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.base
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
-	$(BIN)/python tests/detectron2_tree.py
+	$(BIN)/python tests/helpers/detectron2_tree.py
 	touch $@

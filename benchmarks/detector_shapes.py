@@ -2,9 +2,10 @@
 
     python benchmarks/detector_shapes.py --folder /tmp/shapes --seeds 3
 
-A seed: 240 images to train on and 80 held out (tests/shapes.py); a small FBNetV3-A trained on scikit-learn's digits;
-the same detector, Faster R-CNN C4, trained from that network by `train_detector`, by detectron2's `DefaultTrainer`, and
-by `train_detector` from random weights. All have the same images, anchors, regions, steps, rates and moving average.
+A seed: 240 images to train on and 80 held out (tests/helpers/shapes.py); a small FBNetV3-A trained on
+scikit-learn's digits; the same detector, Faster R-CNN C4, trained from that network by `train_detector`, by
+detectron2's `DefaultTrainer`, and by `train_detector` from random weights. All have the same images, anchors, regions,
+steps, rates and moving average.
 Prints COCO's average precision on the held-out images and the seconds of each training.
 """
 
@@ -23,7 +24,7 @@ import numpy as np
 import torch
 from scipy import stats
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "helpers"))
 
 import shapes
 from detectron2_tree import environment

@@ -35,7 +35,7 @@ from fbnetv3_zoo.detection.models.detector import split
 from fbnetv3_zoo.detection.models.modules import Trunk
 from fbnetv3_zoo.zoo import ARCHS
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "helpers"))
 
 SIDE, THREADS = 320, (1, 2)
 OURS = ("fbnetv3_a", "fbnetv3_e")

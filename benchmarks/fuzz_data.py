@@ -17,7 +17,7 @@ from typing import Any
 
 from fuzz_formats import Form, Kind, form
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "helpers"))
 
 
 @form("subset")
@@ -61,7 +61,7 @@ def benchmark(folder: Path) -> Form:
 
 def _supernet(folder: Path) -> Path:
     """The files of a differentiable search that has ended."""
-    from test_supernet_report import BLOCK_PLAN, record_of
+    from supernet_records import BLOCK_PLAN, record_of
 
     from fbnetv3_zoo.search.supernet.result import EPOCHS
 
@@ -314,7 +314,7 @@ form("web archive")(_package(_packed))
 
 @form("image")
 def image(folder: Path) -> Form:
-    """Images of every kind in turn; how they are mutated is in tests/hostile_images.py."""
+    """Images of every kind in turn; how they are mutated is in tests/helpers/hostile_images.py."""
     from hostile_images import examine, mutations
 
     made = mutations(10**9)

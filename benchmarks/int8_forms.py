@@ -30,8 +30,8 @@ from fbnetv3_zoo.export.sample_images import photographs
 from fbnetv3_zoo.preprocess import stack
 from fbnetv3_zoo.zoo import ARCHS
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from settled import settled
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
+from networks import settled
 
 ELEMENTWISE = ["Add", "HSwish", "HardSigmoid", "Multiply", "ReduceMean"]
 

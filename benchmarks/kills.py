@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "helpers"))
 
 from disks import small_disk
 from kill_commands import COMMANDS, Command, uncovered
@@ -93,7 +93,7 @@ class Try:
         words = [self._meant(word) for word in text.split()]
         environment = {**os.environ, "TMPDIR": str(self.temporary), "FBNETV3_ZOO_CACHE": str(self.home / "cache"),
                        "OMP_NUM_THREADS": "1", "FBNETV3_ZOO_OFFLINE": "1"}  # fmt: skip
-        command = [sys.executable, "-c", RUN, str(ROOT / "tests"), str(ROOT), str(number), *words]
+        command = [sys.executable, "-c", RUN, str(ROOT / "tests" / "helpers"), str(ROOT), str(number), *words]
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
     def _meant(self, word: str) -> str:

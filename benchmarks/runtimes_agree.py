@@ -26,9 +26,9 @@ from fbnetv3_zoo.preprocess import stack
 from fbnetv3_zoo.training import find_dataset
 from fbnetv3_zoo.zoo import ARCHS
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
 from browser import classified_in_browser, playwright
-from settled import settled
+from networks import settled
 
 NAMES = tuple(f"fbnetv3_{letter}" for letter in "abcdefg")
 PHOTOGRAPHS = ("astronaut", "coffee", "chelsea", "rocket", "hubble_deep_field", "immunohistochemistry", "retina")

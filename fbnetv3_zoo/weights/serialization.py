@@ -24,7 +24,7 @@ from .cache import LARGEST_FILE, WeightsCache
 from .state_dict import assemble, fitted, skeleton
 from .unwrap import effective_state, unwrapped
 
-# What safetensors and torch raise for damaged headers: found by 20,000 of them (tests/fuzz_headers.py).
+# What safetensors and torch raise for damaged headers: found by 20,000 of them (tests/helpers/fuzz_headers.py).
 _UNREADABLE = (SafetensorError, ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError)
 
 

@@ -1,0 +1,321 @@
+"""The command line as its users meet it: what it prints, what it writes, how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from networks import fitted
+from PIL import Image
+from shell import run, script, succeed
+from waiting import PATIENCE
+
+from fbnetv3_zoo.arch import Arch
+from fbnetv3_zoo.arch.cost import cost_of
+from fbnetv3_zoo.training.data import digits
+from fbnetv3_zoo.weights.serialization import save
+from fbnetv3_zoo.zoo import ARCHS, PUBLISHED, list_models
+
+COMMANDS = (
+    "list", "info", "train", "distil", "validate", "classify", "subset", "demo", "serve-demo", "benchmark",
+    "detect", "export", "recipe", "search", "weights",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Home:
+    """A folder with ``arch.json`` and ``model.safetensors``, a network that knows the digits."""
+
+    folder: Path
+
+    @property
+    def model(self) -> Path:
+        return self.folder / "model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def home(tiny_arch: Arch, tmp_path_factory: pytest.TempPathFactory) -> Home:
+    home = Home(tmp_path_factory.mktemp("home"))
+    (home.folder / "arch.json").write_text(tiny_arch.to_json())
+    save(fitted(tiny_arch), home.model)
+    return home
+
+
+@pytest.fixture(scope="module")
+def exported(home: Home) -> tuple[Path, str]:
+    """The model's ONNX file, and what exporting it printed."""
+    return home.folder / "model.onnx", succeed("export", "onnx", home.model)
+
+
+def test_list() -> None:
+    header, *lines = succeed("list").splitlines()
+    assert header.split() == ["name", "pixels", "MMACs", "Mparams", "top-1", "%", "(published)"]
+    assert [line.split()[0] for line in lines] == list_models()
+    assert len(lines) == 22
+    (line,) = (line for line in lines if line.startswith("fbnetv3_a "))
+    assert line.split() == ["fbnetv3_a", "224", "356.6", "8.60", "79.57"]
+    (line,) = (line for line in lines if line.startswith("fbnetv3_a0 "))
+    assert line.split()[-1] == "-"
+
+
+def test_list_with_a_pattern() -> None:
+    lines = succeed("list", "fbnetv2_[fl]1").splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["fbnetv2_f1", "fbnetv2_l1"]
+
+
+def test_list_as_json() -> None:
+    rows = json.loads(succeed("list", "--json"))
+    assert [row["name"] for row in rows] == list_models()
+    for row in rows:
+        cost = cost_of(ARCHS[row["name"]])
+        assert (row["macs"], row["parameters"]) == (cost.macs, cost.parameters)
+        assert row["resolution"] == ARCHS[row["name"]].resolution
+        published = PUBLISHED.get(row["name"])
+        assert row["published_top1"] == (published.top1 if published else None)
+
+
+def test_info_shows_the_published_figures() -> None:
+    text = succeed("info", "fbnetv3_a")
+    published, cost = PUBLISHED["fbnetv3_a"], cost_of(ARCHS["fbnetv3_a"])
+    assert text.startswith("fbnetv3_a, 224 x 224 pixels\n")
+    lines = {line.split("  ")[0]: line.split() for line in text.splitlines()}
+    assert lines["MACs"] == ["MACs", f"{cost.macs:,}", "(published:", f"{published.macs:,})"]
+    assert lines["conv weights"][2:] == [f"{cost.conv_weights:,}", "(published:", f"{published.conv_weights:,})"]
+    assert lines["parameters"] == ["parameters", "8,598,480"]
+    figures = f"    top-1 79.57 %, top-5 {published.top5:.2f} % at 224 px (publisher's record)"
+    assert text.splitlines()[-2:] == ["weights fbnetv3_a.fb_in1k (licence CC-BY-NC-4.0)", figures]
+    rows = [line for line in text.splitlines() if "InvertedResidual" in line]
+    assert len(rows) == sum(type(block.row).__name__ == "InvertedResidual" for block in ARCHS["fbnetv3_a"].blocks)
+
+
+def test_info_without_published_figures(home: Home) -> None:
+    text = succeed("info", home.folder / "arch.json")
+    assert text.startswith("tiny, 32 x 32 pixels\n")
+    assert text.splitlines()[-1].split() == ["weights", "-", "none", "are", "published", "for", "this", "network"]
+
+
+@pytest.mark.parametrize("name", ["fbnet_c", "fbnetv2_l1", "fbnetv3_a0", "fbnetv3_20g"])
+def test_info_as_json(name: str) -> None:
+    data, cost = json.loads(succeed("info", name, "--json")), cost_of(ARCHS[name])
+    for field in ("resolution", "macs", "conv_weights", "parameters", "peak_activation"):
+        assert data[field] == getattr(cost, field)
+    assert [row["macs"] for row in data["blocks"]] == [line.macs for line in cost.blocks]
+    assert [row["size"] for row in data["blocks"]] == [line.size for line in cost.blocks]
+    assert [row["out_channels"] for row in data["blocks"]] == [block.out_channels for block in ARCHS[name].blocks]
+    assert (data["published"] is None) == (name not in PUBLISHED)
+
+
+def test_info_of_a_derived_network() -> None:
+    options = ("--small-images", "--width", "0.5", "--depth", "2", "--resolution", "40", "--json")
+    data = json.loads(succeed("info", "fbnetv3_a", *options))
+    arch = replace(ARCHS["fbnetv3_a"].for_small_images().scaled(width=0.5, depth=2), resolution=40)
+    assert (data["name"], data["resolution"]) == ("fbnetv3_a_small_w0.5_d2", 40)
+    assert (data["macs"], data["parameters"]) == (cost_of(arch).macs, cost_of(arch).parameters)
+
+
+def test_export(home: Home, exported: tuple[Path, str]) -> None:
+    path, text = exported
+    size = path.stat().st_size
+    file, given, answer, difference = text.splitlines()
+    assert file == f"{path}: opset 18, {size / 1e6:.1f} MB"
+    assert (given, answer) == ("input images: batch x 1 x 32 x 32", "output logits: batch x 10")
+    assert difference.startswith("largest difference to PyTorch: ")
+    assert difference.endswith(" (batches of 1, 2, 7, 32 photographs)")
+
+
+def test_export_a_network_without_weights(home: Home, tmp_path: Path) -> None:
+    process = script("export", "onnx", home.folder / "arch.json", "--opset", 20, "--resolution", 64, cwd=tmp_path)
+    out, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0] == "weights are random: good for timing, not for classifying"
+    assert lines[1].startswith("tiny.onnx: opset 20, ")
+    assert lines[2] == "input images: batch x 3 x 64 x 64"
+    assert next(o.version for o in onnx.load(tmp_path / "tiny.onnx").opset_import if not o.domain) == 20
+
+
+def test_export_as_json(home: Home, exported: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from fbnetv3_zoo.export.onnx import export as to_onnx
+
+    monkeypatch.setattr(to_onnx, "_write", lambda model, target, form: shutil.copy(exported[0], target))
+    data = json.loads(succeed("export", "onnx", home.model, "--output", home.folder / "again.onnx", "--json"))
+    assert data["path"] == str(home.folder / "again.onnx")
+    assert (data["opset"], data["inputs"]) == (18, {"images": ["batch", 1, 32, 32]})
+    assert data["max_difference"] == max(data["differences"].values())
+    assert data["file_size"] == exported[0].stat().st_size
+
+
+@pytest.mark.long
+def test_export_for_images_of_any_size(home: Home, tmp_path: Path) -> None:
+    path = tmp_path / "inside.onnx"
+    text = succeed("export", "onnx", home.model, "--output", path, "--preprocessing", "--align", 1)
+    _, given, answer, difference = text.splitlines()
+    assert (given, answer) == ("input image: height x width x 1", "output probabilities: 10")
+    assert " at probabilities up to " in difference
+    made_by = {entry.key: entry.value for entry in onnx.load(path).metadata_props}["made_by"]
+    assert made_by.endswith("; opset 18, channels in multiples of 1, preprocessing inside")
+    text = succeed("export", "onnx", home.model, "--output", tmp_path / "any.onnx", "--any-size")
+    assert text.splitlines()[1] == "input images: batch x 1 x height x width"
+
+
+def test_export_int8(home: Home, exported: tuple[Path, str], tmp_path: Path) -> None:
+    """With images from a folder, or from a data set, whose test part then gives accuracies."""
+    for n, example in enumerate(digits()["train"][:10]):
+        example.read().save(tmp_path / f"{n}.png")
+    path = exported[0].with_name("model-int8.onnx")
+    lines = succeed("export", "int8", exported[0], "--images", tmp_path, "--agreement", 0).splitlines()
+    size = path.stat().st_size
+    shown = f"{size / 1e6:.2f} MB, {size / exported[0].stat().st_size:.2f} of float's size"
+    assert re.fullmatch(rf"{path}: int8 for ONNX Runtime \((avx2|vnni|arm64)\), {shown}", lines[0])
+    assert re.fullmatch(r"same class as float: \d+\.\d\d% of 10 images", lines[1])
+    assert re.fullmatch(r"time here, one image, one thread: .+ of float's \(.+ to .+\)", lines[2])
+    options = ("--output", tmp_path / "net.onnx", "--target", "avx2", "--most-float", 1, "--json")
+    data = json.loads(succeed("export", "int8", exported[0], "--data", "digits", *options))
+    assert (data["path"], data["target"], data["route"]) == (str(tmp_path / "net.onnx"), "avx2", "ONNX Runtime")
+    assert (data["images"], len(data["float_layers"])) == (len(digits()["test"]), 1)
+    assert 0.8 < data["accuracy_float"] <= 1
+    kept = data["float_layers"][0]
+    text = succeed("export", "int8", exported[0], "--images", tmp_path, "--keep", kept, "--agreement", 0)
+    assert text.splitlines()[1] == f"left in float: 1 layers ({kept})"
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A test digit, a 7 that is no 7 when it lies on its side, in every kind of file, without loss but for JPEG."""
+    folder = tmp_path_factory.mktemp("pictures")
+    digit = next(example.read() for example in digits()["test"] if example.label == 7).resize((64, 64))
+    turned = Image.Exif()
+    turned[0x0112] = 6  # to be turned by 90 degrees clockwise
+    images: dict[str, tuple[Image.Image, dict[str, Any]]] = {
+        "grey.png": (digit, {}),
+        "rgb.png": (digit.convert("RGB"), {}),
+        "rgba.png": (digit.convert("RGBA"), {}),
+        "palette.png": (digit.convert("P"), {}),
+        "sixteen_bit.png": (Image.fromarray(np.asarray(digit).astype(np.uint16) * 257), {}),
+        "turned.png": (digit.transpose(Image.Transpose.ROTATE_90), {"exif": turned}),
+        "lossless.webp": (digit.convert("RGB"), {"lossless": True}),
+        "scan.tif": (digit, {}),
+        "plain.bmp": (digit, {}),
+        "cmyk.tiff": (digit.convert("RGB").convert("CMYK"), {}),
+        "photo.jpg": (digit, {"quality": 95}),
+        "print.jpeg": (digit.convert("CMYK"), {"quality": 95}),
+    }
+    for name, (image, options) in images.items():
+        image.save(folder / name, **options)
+    digit.transpose(Image.Transpose.ROTATE_90).save(folder / "on_its_side.png")
+    return {path.name: path for path in folder.iterdir()}
+
+
+def _answers(text: str) -> dict[str, dict[str, float]]:
+    return {
+        Path(entry["image"]).name: {p["name"]: p["probability"] for p in entry["predictions"]}
+        for entry in json.loads(text)
+    }
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "onnx"])
+def test_classify_every_kind_of_file(
+    kind: str, home: Home, exported: tuple[Path, str], pictures: dict[str, Path]
+) -> None:
+    model = home.model if kind == "safetensors" else exported[0]
+    found = _answers(succeed("classify", *pictures.values(), "--model", model, "--top", 10, "--json"))
+    expected = found["grey.png"]
+    assert list(found) == list(pictures)
+    for name, answer in found.items():
+        assert sum(answer.values()) == pytest.approx(1)
+        lossy, same = name.endswith((".jpg", ".jpeg")), answer == pytest.approx(expected, abs=0.02)
+        assert same != (name == "on_its_side.png") or lossy, name
+        assert not lossy or answer == pytest.approx(expected, abs=0.2), name
+
+
+def test_classify_as_text(home: Home, pictures: dict[str, Path]) -> None:
+    path = pictures["grey.png"]
+    probabilities = _answers(succeed("classify", path, "--model", home.model, "--json"))["grey.png"]
+    expected = [str(path), *(f"  {value:7.2%}  {name}" for name, value in probabilities.items())]
+    text = succeed("classify", path, "--model", home.model)
+    assert text.splitlines() == expected
+    assert len(expected) == 6
+    assert succeed("classify", path, "--model", home.model, "--top", 2).splitlines() == expected[:3]
+
+
+def test_classify_goes_on_after_a_broken_file(home: Home, pictures: dict[str, Path], tmp_path: Path) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(pictures["rgb.png"].read_bytes()[:80])
+    order = (pictures["grey.png"], broken, tmp_path / "absent.png", pictures["rgb.png"])
+    ended = run("classify", *order, "--model", home.model, "--json")
+    assert ended.code == 2
+    assert list(_answers(ended.out)) == ["grey.png", "rgb.png"]
+    first, second = ended.err.splitlines()
+    assert first.startswith(f"error: {broken}: cannot be read as an image (")
+    assert second == f"error: {tmp_path}/absent.png: no such file"
+
+
+def test_classify_from_another_folder(exported: tuple[Path, str], pictures: dict[str, Path]) -> None:
+    folder = pictures["grey.png"].parent
+    process = script("classify", "grey.png", "rgb.png", "--model", exported[0], "--top", 1, cwd=folder)
+    out, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, err) == (0, "")
+    assert [line.split()[-1] for line in out.splitlines()] == ["grey.png", "7", "rgb.png", "7"]
+
+
+def _plain(text: str) -> str:
+    """``text`` without the colours that typer adds where it takes a log for a terminal, as on GitHub."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help(command: str) -> None:
+    text = " ".join(_plain(succeed(command, "--help")).split())
+    assert f"Usage: fbnetv3 {command} [OPTIONS]" in text
+    assert f"Example: fbnetv3 {command}" in text
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ()])
+def test_help_names_every_command(arguments: tuple[str, ...]) -> None:
+    text = _plain(succeed(*arguments))
+    assert "Usage: fbnetv3 [OPTIONS] COMMAND" in text
+    assert re.findall(r"^[│\s]*([a-z-]+)  +[A-Z]", text, re.MULTILINE) == list(COMMANDS)
+
+
+def _imported(code: str) -> set[str]:
+    """The modules that a fresh interpreter holds after ``code``."""
+    code = f"import sys\n{code}\nprint(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stderr.split())
+
+
+HEAVY = {"torch", "torchvision", "onnx", "onnxruntime", "matplotlib", "sklearn", "scipy", "PIL", "safetensors"}
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["recipe", "show", "proxy"], ["train", "--help"]])
+def test_looking_up_imports_nothing_heavy(arguments: list[str]) -> None:
+    found = _imported(f"from fbnetv3_zoo.cli import main\ntry: main({arguments!r})\nexcept SystemExit: pass")
+    assert "fbnetv3_zoo.cli" in found
+    assert not found & HEAVY
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    found = _imported("import fbnetv3_zoo")
+    assert "fbnetv3_zoo" in found
+    assert not found & (HEAVY | {"numpy", "typer", "rich"})
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["info", "fbnetv3_g", "--json"]], ids=["little", "much"])
+def test_a_reader_that_leaves(arguments: list[str], tmp_path: Path) -> None:
+    """As in ``fbnetv3 list | head -1``: not a word, whether the output fits in a buffer or not."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = script(*arguments, cwd=tmp_path, stdout=writing, env={**os.environ, "PYTHONUNBUFFERED": ""})
+    os.close(writing)
+    _, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, err) == (1, "")

@@ -1,0 +1,218 @@
+"""``fbnetv3 detect`` as a user calls it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import shapes
+from detectors import ARCH, SETTINGS
+from folders import ROOT
+from PIL import Image
+from shell import Ended, run, succeed
+
+from fbnetv3_zoo.detection import RCNNSettings
+from fbnetv3_zoo.utils.serialization import from_json, to_json
+
+DOCS = (ROOT / "docs" / "detection.md").read_text()
+SHORT = ["--epochs", "2", "--batch-size", "4", "--learning-rate", "0.02"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data, a small network, settings, and a run of two epochs in ``run``."""
+    root = tmp_path_factory.mktemp("detect")
+    shapes.write(root / "train", 16, seed=0, side=64, objects=2)
+    shapes.write(root / "val", 6, seed=1, side=64, objects=2)
+    (root / "arch.json").write_text(ARCH.to_json())
+    settings = replace(SETTINGS, score_threshold=0.0)
+    (root / "settings.json").write_text(to_json(settings))
+    assert train(root, root / "run").code == 0
+    return root
+
+
+def train(root: Path, output: Path, *more: str) -> Ended:
+    return run(
+        *("detect", "train", "--annotations", root / "train" / "shapes.json", "--validation", root / "val/shapes.json"),
+        *("--model", root / "arch.json", "--settings", root / "settings.json", "--output", output, *SHORT, *more),
+    )
+
+
+def test_train_leaves_detector_report_and_picture(folder: Path) -> None:
+    made = {path.name for path in (folder / "run").iterdir()}
+    assert made >= {"model.safetensors", "report.html", "predictions.png", "metrics.jsonl", "checkpoints"}
+    with Image.open(folder / "run" / "predictions.png") as picture:
+        assert picture.size == (4 * 328, 2 * 328)
+    report = (folder / "run" / "report.html").read_text()
+    assert "AP50" in report
+    assert "triangle" in report
+    assert "<script" not in report
+
+
+def test_train_goes_on_and_says_what_it_did(folder: Path, tmp_path: Path) -> None:
+    again = train(folder, folder / "run")
+    assert (again.code, again.err) == (
+        2,
+        f"error: {folder / 'run'}: holds a run; continue it with --resume (resume=True), or give another folder\n",
+    )
+    ended = train(folder, folder / "run", "--resume", "--json")
+    assert ended.code == 0
+    told = json.loads(ended.out)
+    assert told["folder"] == str(folder / "run")
+    assert set(told["precision"]["classes"]) == set(shapes.KINDS)
+
+
+def test_validate_gives_the_precision_of_the_run(folder: Path) -> None:
+    last = json.loads((folder / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    model, boxes = folder / "run" / "model.safetensors", folder / "val" / "shapes.json"
+    told = json.loads(succeed("detect", "validate", model, "--annotations", boxes, "--json"))
+    assert (told["images"], told["ap50"], told["ap"]) == (6, last["ap50"], last["ap"])
+    words = succeed("detect", "validate", model, "--annotations", boxes)
+    assert words.startswith(f"6 images\nAP {last['ap']:.3f}  AP50 {last['ap50']:.3f}")
+
+
+def test_predict_says_and_draws_what_it_finds(folder: Path, tmp_path: Path) -> None:
+    model, image = folder / "run" / "model.safetensors", folder / "val" / "0000.png"
+    before = image.read_bytes()
+    options = ["--model", model, "--threshold", "0.01", "--output", tmp_path / "found", "--json"]
+    (told,) = json.loads(succeed("detect", "predict", image, *options))
+    assert told["detections"]
+    assert all(one["label"] in shapes.KINDS and one["score"] >= 0.01 for one in told["detections"])
+    with Image.open(told["picture"]) as picture, Image.open(image) as original:
+        assert picture.size == original.size
+        assert picture.tobytes() != original.convert("RGB").tobytes()
+    assert image.read_bytes() == before
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"no image")
+    ended = run("detect", "predict", bad, image, "--model", model, "--threshold", "0.01")
+    assert ended.code == 2
+    assert ended.err.startswith(f"error: {bad}: ")
+    assert f"{image}\n" in ended.out
+
+
+def test_wrong_input_is_one_line(folder: Path, tmp_path: Path) -> None:
+    model, image = folder / "run" / "model.safetensors", folder / "val" / "0000.png"
+    same = run("detect", "predict", image, folder / "train" / "0000.png", "--model", model, "--output", tmp_path)
+    twice = f"{image} and {folder / 'train' / '0000.png'} would both be drawn as {tmp_path / '0000.png'}"
+    assert (same.code, same.err) == (2, f"error: {twice}\n")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / f"{image.stem}.png").write_bytes((folder / "train" / "0001.png").read_bytes())
+    kept = run("detect", "predict", image, "--model", model, "--output", tmp_path / "mine")
+    assert "is there already, and not drawn by this program; give another" in kept.err
+    assert (tmp_path / "mine" / f"{image.stem}.png").read_bytes() == (folder / "train" / "0001.png").read_bytes()
+    for _ in range(2):  # what it drew itself is replaced
+        assert run("detect", "predict", image, "--model", model, "--output", tmp_path / "drawn").code == 0
+    itself = run("detect", "predict", image, "--model", model, "--output", image.parent)
+    assert itself.err == f"error: {image}: is the image itself; give another folder with --output\n"
+    gone = run("detect", "predict", image, "--model", tmp_path / "gone.safetensors")
+    assert (gone.code, gone.err.count("\n")) == (2, 1)
+    other = tmp_path / "other.json"
+    told = json.loads((folder / "val" / "shapes.json").read_text())
+    other.write_text(json.dumps(told | {"categories": [{"id": 1, "name": "cat"}]}))
+    strange = run("detect", "validate", model, "--annotations", other, "--images", folder / "val")
+    differ = f"lacks disc, square, triangle and has cat, unlike the boxes that {model} was trained on"
+    expected = f"error: {other}: {differ}; give the same categories"
+    assert strange.err.splitlines()[-1] == expected
+    assert train(folder, tmp_path / "run", "--freeze-at", "2").err.startswith("error: freeze_at=2 keeps weights")
+
+
+def test_an_image_that_cannot_be_scaled_drops_no_other(folder: Path, tmp_path: Path) -> None:
+    model, image, thin = folder / "run" / "model.safetensors", folder / "val" / "0000.png", tmp_path / "thin.png"
+    Image.new("RGB", (3, 700)).save(thin)
+    ended = run("detect", "predict", thin, image, "--model", model, "--threshold", "0.01", "--output", tmp_path / "out")
+    assert (ended.code, ended.err) == (
+        2,
+        f"error: {thin}: an image of 3 x 700 pixels is too thin for this detector: where its longer side has 64 "
+        "pixels, the shorter has none; crop it\n",
+    )
+    assert f"{image} -> {tmp_path / 'out' / '0000.png'}\n" in ended.out
+
+
+def changed(folder: Path, to: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    """The validation set again, with other annotations."""
+    shutil.copytree(folder / "val", to)
+    told = json.loads((to / "shapes.json").read_text())
+    change(told)
+    (to / "shapes.json").write_text(json.dumps(told))
+    return to / "shapes.json"
+
+
+def test_what_cannot_be_measured_is_a_dash_and_null(folder: Path, tmp_path: Path) -> None:
+    model = folder / "run" / "model.safetensors"
+
+    def squares_away(told: dict[str, Any]) -> None:
+        told["annotations"] = [one for one in told["annotations"] if one["category_id"] != 2]
+
+    boxes = changed(folder, tmp_path / "val", squares_away)
+    told = json.loads(succeed("detect", "validate", model, "--annotations", boxes, "--json"))
+    assert (told["large"], told["classes"]["square"]) == (None, None)
+    words = succeed("detect", "validate", model, "--annotations", boxes)
+    assert words.splitlines()[2].endswith("large -")
+    assert "  square    -" in words.splitlines()
+    nothing = changed(folder, tmp_path / "nothing", lambda told: told.update(annotations=[]))
+    ended = run("detect", "validate", model, "--annotations", nothing)
+    expected = "error: shapes: its images have no object: there is nothing to find and to measure by\n"
+    assert (ended.code, ended.out, ended.err) == (2, "", expected)
+
+
+def test_faults_are_told_before_training_and_in_the_report(folder: Path, tmp_path: Path) -> None:
+    def spoil(told: dict[str, Any]) -> None:
+        told["categories"][0]["name"] = "<b>disc\x1b[31m</b>"
+        told["images"][0]["file_name"] = "../0000.png"
+        told["images"][1]["width"] = 63
+
+    whole = lambda told: told["categories"][0].update(name="<b>disc\x1b[31m</b>")  # noqa: E731
+    ended = run(
+        *("detect", "train", "--annotations", changed(folder, tmp_path / "train", whole), "--output", tmp_path / "run"),
+        *("--validation", changed(folder, tmp_path / "val", spoil), "--model", folder / "arch.json"),
+        *("--settings", folder / "settings.json", "--epochs", "1", "--batch-size", "4"),
+    )
+    assert ended.code == 0, ended.err
+    outside = f"images whose names or links lead outside {tmp_path / 'val'}, left out (../0000.png)"
+    told = f"{tmp_path / 'val' / 'shapes.json'}: 1 {outside}"
+    assert told in ended.err.splitlines()
+    assert ended.err.index(told) < ended.err.index("epoch ")
+    assert "1 images of another size than annotated, left out (0001.png: 64 x 64, annotated 63 x 64)" in ended.err
+    assert "\x1b[31m" not in ended.out
+    report = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "&lt;b&gt;disc\\x1b[31m&lt;/b&gt;" in report
+    assert outside in report
+    assert "\x1b" not in report
+
+
+def test_export_compares_with_pytorch(folder: Path, tmp_path: Path) -> None:
+    model, image = folder / "run" / "model.safetensors", folder / "val" / "0000.png"
+    told = json.loads(succeed("detect", "export", model, image, "--output", tmp_path / "boxes.onnx", "--json"))
+    assert told["path"] == str(tmp_path / "boxes.onnx")
+    assert min(told["detections"]) >= 3
+    assert told["box_difference"] < 0.1
+    shutil.copy(image, tmp_path / "street.jpg")  # the docs' name; what it is, its contents say
+    found = json.loads(succeed("detect", "predict", image, "--model", model, "--threshold", "0.01", "--json"))
+    rows = [(one["label"], f"{one['score']:.2%}") for one in found[0]["detections"]]
+    example = re.search(r"<!-- the exported detector -->\n```python\n(.*?)```", DOCS, re.DOTALL)
+    assert example is not None
+    code = [sys.executable, "-c", example[1].replace("0.5", "0.01")]
+    ended = subprocess.run(code, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert [tuple(line.split()[:2]) for line in ended.stdout.splitlines()] == rows
+    wrong = run("detect", "export", model, image, "--output", tmp_path / "boxes.pt")
+    assert wrong.err == f"error: {tmp_path / 'boxes.pt'}: ONNX files end in .onnx; change the ending\n"
+
+
+def test_every_field_of_the_settings_is_told() -> None:
+    told = re.findall(r"^\| `(\w+)` \| ([^|]+) \|", DOCS.split("#### Settings")[1].split("####")[0], re.MULTILINE)
+    defaults = {f.name: f.default for f in fields(RCNNSettings)}
+    assert [name for name, _ in told] == [*defaults]
+    for name, value in told:
+        default = defaults[name]
+        assert value == (f"{default:g}" if isinstance(default, (int, float)) else ", ".join(f"{x:g}" for x in default))
+    example = re.search(r'^    (\{"format": "fbnetv3_zoo.settings".*\})$', DOCS, re.MULTILINE)
+    assert example is not None
+    assert from_json(RCNNSettings, example[1]).anchor_sizes == (24, 48, 96)

@@ -1,0 +1,152 @@
+"""What a message suggests works, and what a file tells of itself need not be told again."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from networks import fitted
+from PIL import Image
+from safetensors.torch import save_file
+from shell import run, succeed
+
+from fbnetv3_zoo.arch import Arch
+from fbnetv3_zoo.classify import Classifier
+from fbnetv3_zoo.cli.common import program
+from fbnetv3_zoo.detection.models.serialization import DetectorSpec, save_detector
+from fbnetv3_zoo.export import export_onnx
+from fbnetv3_zoo.export.bench.plots import short_names
+from fbnetv3_zoo.export.sample_images import photographs
+from fbnetv3_zoo.models.fbnet import FBNet
+from fbnetv3_zoo.training import find_dataset
+from fbnetv3_zoo.training.checkpoint import FORMAT as CHECKPOINT
+from fbnetv3_zoo.weights.serialization import load, save
+from fbnetv3_zoo.zoo import ARCHS
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory, tiny_arch: Arch) -> Path:
+    """A folder, the name of which a shell would take apart, with a digit classifier and files that are none."""
+    folder = tmp_path_factory.mktemp("it's here")
+    network = fitted(tiny_arch)
+    network.class_names = find_dataset("digits").class_names
+    save(network.eval(), folder / "model.safetensors")
+    save(FBNet(tiny_arch, generator=torch.Generator().manual_seed(0)), folder / "fresh.safetensors")
+    save_file({"x": torch.zeros(1)}, folder / "step.safetensors", {"format": CHECKPOINT, "version": "2"})
+    Image.fromarray(np.zeros((40, 30, 3), np.uint8)).save(folder / "image.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def detector(here: Path) -> Path:
+    spec = DetectorSpec(("cat",), arch=ARCHS["fbnet_c"])
+    save_detector(spec.build(), spec, here / "boxes.safetensors")
+    return here / "boxes.safetensors"
+
+
+def test_a_model_file_tells_its_network(here: Path) -> None:
+    file = here / "model.safetensors"
+    assert succeed("info", file).startswith("tiny, 32 x 32 pixels\n")
+    assert succeed("info", file, "--resolution", "64").startswith("tiny, 64 x 64 pixels\n")
+
+
+@pytest.mark.parametrize("option", ["--model", "--weights"])
+def test_training_goes_on_from_a_model_file(option: str, here: Path, tmp_path: Path) -> None:
+    brief = ("--epochs", "1", "--learning-rate", "1e-9", "--output", tmp_path / "run")
+    assert run("train", option, here / "fresh.safetensors", *brief).code == 0
+    begun, ended = load(here / "fresh.safetensors"), load(tmp_path / "run" / "model.safetensors")
+    assert ended.arch.stages == begun.arch.stages
+    pairs = list(zip(begun.parameters(), ended.parameters(), strict=True))[1:]  # digits are grey: the stem is adapted
+    assert all(torch.allclose(one, other, atol=1e-4) for one, other in pairs)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("train --output {x} --model {m} --width 2", "{m}: its weights fit its own network; leave --small-images, "),
+        ("train --output {x} --model {m} --pretrained", "{m}: is a file, which brings its own weights; leave --pre"),
+        ("classify {i} --model {m} --pretrained", "{m}: is a file, which brings its own weights; leave --pretrained"),
+        ("export onnx {m} --pretrained", "{m}: is a file, which brings its own weights; leave --pretrained out"),
+        ("classify {i} --model {s}", "{s}: is a checkpoint of a run, not a model; take model.safetensors of the run"),
+        ("validate {s}", "{s}: is a checkpoint of a run, not a model; take model.safetensors of the run's folder"),
+        ("export onnx x.onnx", "x.onnx: is a file for a runtime; this command takes a .safetensors file or a name; "),
+        ("info x.xml", "x.xml: is a file for a runtime; this command takes a .safetensors or arch JSON file, or a na"),
+        ("train --output {x} --device mps", "device 'mps' cannot be used (this build of PyTorch has none); here the"),
+        ("export web x.pt --out {x}", "x.pt: is a checkpoint of PyTorch's; make it a file of this project: `fbnetv3 "),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_named_with_what_helps(arguments: str, told: str, here: Path, tmp_path: Path) -> None:
+    if "mps" in arguments and torch.backends.mps.is_available():
+        pytest.skip("this machine has one")
+    names = {
+        "m": here / "model.safetensors",
+        "s": here / "step.safetensors",
+        "i": here / "image.png",
+        "x": tmp_path / "x",
+    }
+    ended = run(*(word.format(**names) for word in arguments.split()))
+    assert ended.code == 2
+    assert ended.err.startswith(f"error: {told.format(**names)}")
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["classify {i} --model {d}", "validate {d}", "export onnx {d}", "export web {d} --out {x}",
+     "train --output {x} --teacher {d}"],
+)  # fmt: skip
+def test_a_detector_is_called_one(command: str, here: Path, detector: Path, tmp_path: Path) -> None:
+    names = {"d": detector, "i": here / "image.png", "x": tmp_path / "x"}
+    ended = run(*(word.format(**names) for word in command.split()))
+    assert ended.code == 2
+    assert ended.err.startswith(f"error: {detector}: is a detector, not a classifier; ")
+    for told in ("predict", "validate", "export"):
+        assert f"detect {told}`" in ended.err
+        assert run("detect", told, "--help").code == 0
+
+
+def test_the_command_for_a_networks_file_given_to_int8_works(here: Path) -> None:
+    ended = run("export", "int8", here / "model.safetensors", "--images", here)
+    suggested = re.fullmatch(r"error: .*: is a network's file; .* `fbnetv3 (.*)`\n", ended.err)
+    assert suggested is not None
+    succeed(*shlex.split(suggested[1]))
+    assert (here / "model.onnx").exists()
+
+
+def test_a_file_that_prepares_images_itself_is_taken(here: Path, tmp_path: Path) -> None:
+    network, images = load(here / "model.safetensors"), photographs(3)
+    path = export_onnx(network, tmp_path / "whole.onnx", preprocessing=True).path
+    prepared = network.preprocess(images)
+    with torch.inference_mode():
+        expected = network(prepared).numpy()
+    assert np.allclose(Classifier.open(path).logits(prepared.numpy()), expected, atol=1e-3 * abs(expected).max())
+    found, plain = (succeed("validate", file, "--json") for file in (path, here / "model.safetensors"))
+    assert re.findall(r'"accuracy": .*', found) == re.findall(r'"accuracy": .*', plain)
+    assert succeed("classify", here / "image.png", "--model", path) == succeed(
+        "classify", here / "image.png", "--model", here / "model.safetensors"
+    )
+    for command in (("export", "web", path, "--out", tmp_path / "page"), ("export", "openvino", path)):
+        assert f"{path}: cannot be read as ONNX (it takes something else" in run(*command).err
+
+
+def test_the_program_is_called_as_the_shell_finds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr("sys.argv", ["/usr/lib/python/fbnetv3_zoo/__main__.py"])
+    monkeypatch.setattr("sys.executable", "/my python/bin/python")
+    assert program() == "'/my python/bin/python' -m fbnetv3_zoo"
+    monkeypatch.setattr("sys.argv", ["/my venv/bin/fbnetv3"])
+    assert program() == "'/my venv/bin/fbnetv3'"
+
+
+def test_charts_tell_models_of_one_file_name_apart() -> None:
+    assert short_names(["a/model.onnx", "b/model.onnx"]) == ["a/model.onnx", "b/model.onnx"]
+    assert short_names(["/x/a/model.onnx", "/x/b/model.onnx", "fbnetv3_a"]) == [
+        "a/model.onnx",
+        "b/model.onnx",
+        "fbnetv3_a",
+    ]
+    assert short_names(["/x/a.onnx", "/y/b.onnx"]) == ["a.onnx", "b.onnx"]
+    assert short_names(["/x/m.onnx", "m.onnx"]) == ["x/m.onnx", "m.onnx"]

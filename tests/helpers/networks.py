@@ -1,0 +1,91 @@
+"""Small networks to export: of every generation, with statistics and classifiers as training would leave them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import onnx
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fbnetv3_zoo.arch import Activation, Arch, Conv, Gate, InvertedResidual, PoolingHead, Skip, SqueezeExcite
+from fbnetv3_zoo.export.sample_images import photographs
+from fbnetv3_zoo.models.fbnet import FBNet
+from fbnetv3_zoo.preprocess import Preprocess
+from fbnetv3_zoo.training.data import digits
+
+V1 = Arch(  # grouped 1x1 convolutions with a shuffle, a skip of another shape, no pooling head
+    "v1",
+    32,
+    (
+        (Conv(3, 8, 2, Activation.RELU),),
+        (
+            InvertedResidual(3, 8, 1, 1, 1, Activation.RELU, conv_bias=True, groups_1x1=2),
+            InvertedResidual(5, 16, 2, 2, 3, Activation.RELU, conv_bias=True, channels_per_group=4),
+            Skip(24, 2),
+        ),
+        (Conv(1, 32, 1, Activation.RELU),),
+    ),
+    num_classes=10,
+)
+
+V2 = Arch(  # ReLU, sigmoid gates, widths that are no multiples of anything
+    "v2",
+    32,
+    (
+        (Conv(3, 16, 2, Activation.RELU),),
+        (
+            InvertedResidual(
+                3, 20, 2, 2, 3.3, Activation.RELU, SqueezeExcite(reduces="expanded", ratio=0.5, gate=Gate.SIGMOID)
+            ),
+        ),
+        (PoolingHead(40, 2, Activation.RELU),),
+    ),
+    width_divisor=1,
+    num_classes=10,
+)
+
+
+def settled(arch: Arch, names: tuple[str, ...] | None = None) -> FBNet:
+    """``arch`` in evaluation mode, with random filters, no norm of which is neutral."""
+    generator = torch.Generator().manual_seed(0)
+    network = FBNet(arch, generator=generator)
+    network.class_names = names
+    for norm in (module for module in network.modules() if isinstance(module, nn.BatchNorm2d)):
+        nn.init.uniform_(norm.weight, 0.5, 1.5, generator=generator)
+        nn.init.normal_(norm.bias, std=0.1, generator=generator)
+        norm.momentum = None  # the plain average over all batches
+    images = network.preprocess(photographs(48, seed=1))
+    with torch.no_grad():
+        for part in images.split(16):
+            network(part)
+        network.classifier.weight /= network.eval()(images).std()
+    return network
+
+
+def fitted(arch: Arch) -> FBNet:
+    """``arch`` with random filters and the classifier that least squares give: for the tiny one, 9 of 10 right."""
+    data = digits()
+    network = FBNet(replace(arch, in_channels=1), generator=torch.Generator().manual_seed(0))
+    network.preprocess = Preprocess(arch.resolution, arch.resolution, mean=data.mean, std=data.std)
+    network.class_names = data.class_names
+    images = network.preprocess([example.read() for example in data["train"]])
+    wanted = 10 * F.one_hot(torch.tensor([example.label for example in data["train"]])).double()
+    seen: list[Tensor] = []
+    hook = network.classifier.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    with torch.no_grad():
+        for part in images.split(128):
+            network(part)  # the norms' statistics
+        network.eval()(images)
+        features = F.pad(seen[-1].double(), (0, 1), value=1.0)
+        solution = torch.linalg.lstsq(features, wanted).solution.float()
+        network.classifier.weight.copy_(solution[:-1].T)
+        network.classifier.bias.copy_(solution[-1])
+    hook.remove()
+    return network
+
+
+def producers(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
+    """For each tensor the node that writes it."""
+    return {name: node for node in graph.node for name in node.output}

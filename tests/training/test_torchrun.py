@@ -1,0 +1,250 @@
+"""Several processes over gloo: the same gradients as one, exact resume, signals, restarts, one voice.
+
+Most groups are forked by the server of :mod:`forks`, which says to them what torchrun would; torchrun itself starts the
+others.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import forks
+import pytest
+import torch
+import torch.nn.functional as F
+from forks import ENVIRONMENT, Job, Server, serving
+from jobs import REFUSED
+from runs import PLAIN, RECIPE, assert_same, checkpoints, few_digits, metadata, metrics, tensors
+from safetensors.torch import load_file
+from waiting import PATIENCE
+
+from fbnetv3_zoo.arch import Arch
+from fbnetv3_zoo.preprocess import stack
+from fbnetv3_zoo.recipes import SGD, Optimizer, RMSProp
+from fbnetv3_zoo.training import Execution, train
+from fbnetv3_zoo.utils.serialization import to_json
+from fbnetv3_zoo.weights.serialization import load
+
+TWO = [-signal.SIGKILL] * 2
+EXECUTION = Execution(workers=1, checkpoint_steps=2)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with serving() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def straight(server: Server, tiny_arch: Arch, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Job]:
+    """The folder of an uninterrupted run of two processes, and what they told. Only read."""
+    folder = tmp_path_factory.mktemp("straight")
+    told = server("train", size=2, **_job(tiny_arch, folder))
+    assert told["codes"] == [0, 0], told
+    return folder, told
+
+
+def _job(arch: Arch, folder: Path, execution: Execution = EXECUTION) -> Job:
+    recipe, plan = RECIPE.to_json(), to_json(execution)
+    return {"arch": arch.to_json(), "recipe": recipe, "folder": str(folder), "execution": plan}
+
+
+@contextmanager
+def _torchrun(job: Job, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """Torchrun with two processes that do ``job``; what is left of them is killed when the block ends."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *options]
+    script = [forks.__file__, json.dumps({"name": "train", **job})]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command + script, env=ENVIRONMENT, stdout=pipe, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                _kill(process)
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    """Kill ``process`` and all that came of it, none of which has ended."""
+    for pid in [process.pid, *_children(process.pid)]:
+        os.kill(pid, signal.SIGKILL)
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+    return [*children, *(below for child in children for below in _children(child))]
+
+
+def _until(process: subprocess.Popen[str], text: str) -> list[str]:
+    """What ``process`` says up to the line ``text``."""
+    assert process.stdout is not None
+    said = []
+    for line in process.stdout:
+        said.append(line.rstrip("\n"))
+        if said[-1] == text:
+            return said
+    raise AssertionError("\n".join(said))
+
+
+# --- the same as one process ---
+
+
+def _after_six_steps(server: Server, arch: Arch, optimizer: Optimizer, file: Path, *, size: int, parts: int) -> Job:
+    recipe = replace(PLAIN, optimizer=optimizer, learning_rate=0.02 if isinstance(optimizer, SGD) else 0.002)
+    execution = to_json(Execution(accumulation=parts))
+    job = {"arch": arch.to_json(), "recipe": recipe.to_json(), "execution": execution, "file": str(file)}
+    told = server("steps", size=size, **job)
+    assert told["codes"] == [0] * size, told
+    losses = [float(line.split()[1]) for line in told["lines"][0]]
+    return {"losses": losses, "weights": load_file(file)}
+
+
+@pytest.mark.parametrize("optimizer", [SGD(), RMSProp()], ids=["sgd", "rmsprop"])
+def test_however_a_batch_is_divided_the_steps_are_the_same(
+    optimizer: Optimizer, server: Server, tiny_arch: Arch, tmp_path: Path
+) -> None:
+    """Norms as in evaluation, where no image depends on the others of its batch."""
+    one = _after_six_steps(server, tiny_arch, optimizer, tmp_path / "one", size=1, parts=1)
+    assert len(one["losses"]) == 6
+    for size, parts in ((2, 1), (1, 2), (2, 2)):
+        other = _after_six_steps(server, tiny_arch, optimizer, tmp_path / f"{size}{parts}", size=size, parts=parts)
+        assert other["losses"] == pytest.approx(one["losses"], abs=1e-6)
+        for name, weights in one["weights"].items():
+            torch.testing.assert_close(other["weights"][name], weights, rtol=0, atol=1e-6, msg=f"{name} {size} {parts}")
+
+
+# --- exact resume ---
+
+
+def test_killed_5_times_is_as_never_killed(
+    server: Server, straight: tuple[Path, Job], tiny_arch: Arch, tmp_path: Path
+) -> None:
+    """The first group is torchrun's, of fresh interpreters; the others are forked."""
+    folder, told = straight
+    job, chance, step = _job(tiny_arch, tmp_path), random.Random(1), (told["last"] - told["first"]) / 14
+    with _torchrun(job) as process:
+        said = _until(process, "step 1 3")
+        time.sleep(chance.uniform(0, step))
+        assert process.poll() is None
+        _kill(process)
+    assert len([line for line in said if line.startswith("pid ")]) == 2
+    moments = [
+        {"delay": chance.uniform(0, told["first"])},
+        {"steps": 0, "writing": str(tmp_path / "checkpoints")},
+        *({"steps": chance.randint(1, 3), "delay": chance.uniform(0, step)} for _ in range(2)),
+    ]
+    assert [server("train", size=2, kill=moment, **job)["codes"] for moment in moments] == [TWO] * 4
+    assert not (tmp_path / "model.safetensors").exists()
+    last = server("train", size=2, **job)
+    assert last["codes"] == [0, 0], last
+    assert sum(line.startswith("step") for line in last["lines"][0]) < 12
+    assert_same(tmp_path, folder)
+
+
+def test_sigterm_to_torchrun(server: Server, straight: tuple[Path, Job], tiny_arch: Arch, tmp_path: Path) -> None:
+    job = _job(tiny_arch, tmp_path, replace(EXECUTION, checkpoint_steps=0))
+    with _torchrun(job) as process:
+        _until(process, "step 2 2")
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout is not None
+        said = process.stdout.read()
+        assert process.wait(PATIENCE) != 0
+    (step,) = set(re.findall(r"interrupted: ended by SIGTERM after step (\d) of epoch 2; continue with --resume", said))
+    progress = metadata(checkpoints(tmp_path)[0])["progress"]
+    assert (progress["epoch"], progress["step"]) == (1, int(step))
+    again = server("train", size=2, **job)
+    assert again["codes"] == [0, 0], again
+    assert_same(tmp_path, straight[0])
+
+
+def test_restarted_by_torchrun(straight: tuple[Path, Job], tiny_arch: Arch, tmp_path: Path) -> None:
+    with _torchrun({**_job(tiny_arch, tmp_path), "dies": [2, 3]}, "--max-restarts=1") as process:
+        try:
+            said, _ = process.communicate(timeout=PATIENCE)
+        except subprocess.TimeoutExpired as late:
+            pytest.fail(f"hangs:\n{(late.output or b'').decode()}")
+    assert process.returncode == 0, said
+    assert [line for line in said.splitlines() if line == "step 2 3"] == ["step 2 3"] * 2
+    assert_same(tmp_path, straight[0])
+
+
+def test_begun_by_two_and_ended_by_one(server: Server, tiny_arch: Arch, tmp_path: Path) -> None:
+    told = server("train", size=2, kill={"steps": 9}, **_job(tiny_arch, tmp_path))
+    assert told["codes"] == TWO, told
+    progress = metadata(checkpoints(tmp_path)[0])["progress"]
+    run = train(tiny_arch, few_digits(), RECIPE, tmp_path, resume=True)
+    assert progress["epoch"] == 1
+    assert progress["step"] >= 1
+    assert len(run.epochs) == 3
+    assert run.epochs[-1].train_loss < 2.4
+    assert metadata(checkpoints(tmp_path)[0])["progress"]["epoch"] == 3
+
+
+# --- together ---
+
+
+def test_the_leading_process_speaks_for_all(straight: tuple[Path, Job]) -> None:
+    folder, told = straight
+    leader, other = told["lines"]
+    steps = [f"step {epoch} {step}" for epoch in (1, 2, 3) for step in range(1, 6)]
+    assert [line for line in leader if line.startswith("step")] == steps
+    assert [line for line in leader if line.startswith("epoch")] == ["epoch 1", "epoch 2", "epoch 3"]
+    assert len(other) == 2  # its number and its result
+    assert other[1] == leader[-1]
+    assert len(metrics(folder)) == 3
+
+
+def test_no_image_is_evaluated_twice_and_all_by_the_same_network(straight: tuple[Path, Job]) -> None:
+    """31 images, an odd number, for two processes, whose norms have seen different images."""
+    total, loss, accuracies = json.loads(straight[1]["lines"][1][-1].removeprefix("result "))
+    model, data = load(straight[0] / "model.safetensors"), few_digits()
+    images = torch.from_numpy(stack(model.preprocess, [example.read() for example in data["test"]]))
+    with torch.inference_mode():
+        expected = F.cross_entropy(model(images), torch.tensor([example.label for example in data["test"]]))
+    assert total == 31
+    assert loss == pytest.approx(float(expected), abs=1e-6)
+    assert all(accuracy * 31 == pytest.approx(round(accuracy * 31)) for accuracy in accuracies)
+
+
+def test_what_two_processes_give_is_a_network_of_its_own(straight: tuple[Path, Job]) -> None:
+    found = tensors(straight[0])
+    assert not any("module" in name for name in found if name.startswith(("model.", "best.", "now.student")))
+    assert torch.equal(found["model.classifier.weight"], found["now.average.module.classifier.weight"])
+
+
+def test_both_end_where_the_loss_explodes(server: Server, tiny_arch: Arch, tmp_path: Path) -> None:
+    recipe = replace(PLAIN, warmup_epochs=0, learning_rate=9e5)
+    told = server("train", size=2, **{**_job(tiny_arch, tmp_path), "recipe": recipe.to_json()})
+    assert told["codes"] == [REFUSED, REFUSED], told
+    for rank, lines in enumerate(told["lines"]):
+        file = tmp_path / f"failed-batch-{rank}.safetensors"
+        said = r"refused: loss is \S+ in epoch 1, step (\d), at learning rate 9e\+05; "
+        assert re.fullmatch(
+            said + rf"lower learning_rate \(900000\); the batch is in {re.escape(str(file))}", lines[-1]
+        )
+        assert load_file(file)["images.0"].shape == (8, 1, 32, 32)
+
+
+def test_batches_that_cannot_be_divided(server: Server, tiny_arch: Arch, tmp_path: Path) -> None:
+    recipe = replace(PLAIN, batch_size=15)
+    told = server("train", size=2, **{**_job(tiny_arch, tmp_path), "recipe": recipe.to_json()})
+    said = (
+        "refused: batches of 15 images cannot be divided among 2 processes x 1 parts, at least 2 images each; "
+        "take a multiple of 2, 14 for one"
+    )
+    assert [lines[-1] for lines in told["lines"]] == [said] * 2
