@@ -30,7 +30,7 @@ def test_table_of_weights_is_made_from_the_records() -> None:
 
 def test_names_in_the_example_exist() -> None:
     names = set(re.findall(r"zoo\.(\w+)\(", PAGES))
-    assert names >= {"create", "load", "save", "export_onnx", "list_models", "cost_of", "Store", "push_to_hub"}
+    assert names >= {"create", "load", "save", "export_onnx", "list_models", "cost_of", "WeightsCache", "push_to_hub"}
     assert names <= set(fbnetv3_zoo.__all__)
 
 
