@@ -205,17 +205,17 @@ def _sealed(data: bytes, load: Callable[[Path], object], folder: Path) -> Form:
     from fuzz_weights import _by_header
 
     from fbnetv3_zoo.errors import ZooError
-    from fbnetv3_zoo.utils import checksummed as sealed
+    from fbnetv3_zoo.utils import checksummed
 
     def read(content: bytes) -> None:
         path = folder / "tried.safetensors"
         path.write_bytes(content)
         try:
-            arrays, metadata = sealed.ChecksummedFormat("a file", "", "", "")._parsed(path)
+            arrays, metadata = checksummed.ChecksummedFormat("a file", "", "", "", {}, ()).parse(path)
             size = int.from_bytes(content[:8], "little")
             header = json.loads(content[8 : 8 + size])
             metadata.pop("sha256", None)
-            header["__metadata__"]["sha256"] = sealed._digest(arrays, metadata)
+            header["__metadata__"]["sha256"] = checksummed.digest(arrays, metadata)
             text = json.dumps(header).encode()
             path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + size :])
         except (ZooError, ValueError, KeyError, TypeError):

@@ -64,7 +64,9 @@ class Description:
             preprocess = from_plain(Preprocess, parse_json(metadata["preprocess"], "preprocess"), "preprocess")
             names = _names(parse_json(metadata["class_names"], "class_names"))
             return cls(arch, preprocess, names, metadata.get("weights"), metadata.get("licence"))
-        except (KeyError, ZooError) as error:
+        except KeyError as error:
+            raise ZooError(f"damaged description (it lacks {error})") from None
+        except ZooError as error:
             raise ZooError(f"damaged description ({error})") from None
 
     def name_of(self, index: int) -> str:

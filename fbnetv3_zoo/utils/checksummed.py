@@ -1,4 +1,4 @@
-"""Arrays in a safetensors file that carries a digest of all it holds: damage is told, not read."""
+"""Arrays in a safetensors file with a digest of its contents: a damaged file is refused."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ZooError, in_short
+from ..errors import ZooError, in_short, shown
 from .atomic_write import replacing
 from .paths import read_file
 from .safetensors_order import in_order
@@ -27,12 +27,19 @@ _UNREADABLE = (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError
 
 @dataclass(frozen=True, slots=True)
 class ChecksummedFormat:
-    """A kind of file: ``name`` with its article, the ``format`` it bears, who writes it, and how to get it anew."""
+    """A kind of file: its ``name`` with an article, its ``format`` entry, its ``writer``, and how to get another.
+
+    ``arrays`` are the arrays of every file by name, each with the ``dtype.kind`` that it may have ("iu", "f");
+    ``others`` are the kinds of all further arrays, "" if there must be none. Every file has the entries ``metadata``.
+    """
 
     name: str
     format: str
     writer: str
     remedy: str
+    arrays: Mapping[str, str]
+    metadata: tuple[str, ...]
+    others: str = ""
 
     def write(self, path: str | Path, arrays: Arrays, metadata: Mapping[str, str]) -> None:
         """Write a whole file, or none."""
@@ -41,20 +48,26 @@ class ChecksummedFormat:
         told = {"format": self.format, **metadata}
         whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         with replacing(path) as temporary:
-            temporary.write_bytes(in_order(save(whole, {**told, "sha256": _digest(whole, told)})))
+            temporary.write_bytes(in_order(save(whole, {**told, "sha256": digest(whole, told)})))
 
     def read(self, path: str | Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
-        """Arrays and metadata. Raises :class:`ZooError` where the file is damaged or another kind."""
-        arrays, metadata = self._parsed(Path(path))
+        """Arrays and metadata. Raises :class:`ZooError` if the file is damaged, incomplete or of another kind."""
+        arrays, metadata = self.parse(Path(path))
         written = metadata.pop("sha256", None)
         if metadata.get("format") != self.format:
             kind = self.name.partition(" ")[2]
             raise ZooError(f"{path}: is no {kind} (format {self.format!r}); {self.writer} writes such files")
-        if written != _digest(arrays, metadata):
+        if written != digest(arrays, metadata):
             raise ZooError(f"{path}: is damaged (its contents do not fit the digest in it); {self.remedy}")
+        if lacking := [*(self.arrays.keys() - arrays.keys()), *({*self.metadata} - metadata.keys())]:
+            raise ZooError(f"{path}: lacks {', '.join(sorted(lacking))}; {self.remedy}")
+        for name, array in arrays.items():
+            if array.dtype.kind not in self.arrays.get(name, self.others):
+                raise ZooError(f"{path}: has {shown(name)} of type {array.dtype}, unlike {self.name}; {self.remedy}")
         return arrays, metadata
 
-    def _parsed(self, path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
+    def parse(self, path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
+        """Arrays and metadata of any safetensors file, unchecked."""
         from safetensors import SafetensorError
         from safetensors.numpy import load
 
@@ -67,7 +80,8 @@ class ChecksummedFormat:
         return arrays, header.get("__metadata__") or {}
 
 
-def _digest(arrays: Arrays, metadata: Mapping[str, str]) -> str:
+def digest(arrays: Arrays, metadata: Mapping[str, str]) -> str:
+    """The SHA-256 of names, types, shapes and values of ``arrays``, and of ``metadata``."""
     found = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])

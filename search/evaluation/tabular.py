@@ -19,7 +19,10 @@ from ..space import Candidate, Codes, CostModel, Costs, Space
 Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-_FILE = ChecksummedFormat("a recording", "fbnetv3_zoo.recording 1", "Recording.save", "save it again")
+_FILE = ChecksummedFormat(
+    "a recording", "fbnetv3_zoo.recording 1", "Recording.save", "save it again",
+    arrays={"codes": "iu", "curves": "f"}, metadata=("space",), others="f",
+)  # fmt: skip
 _STATISTIC = "statistic."
 
 
@@ -119,11 +122,10 @@ class Recording:
     def load(cls, path: str | Path) -> Recording:
         """The recording that :meth:`save` wrote. Raises :class:`ZooError` where the file is damaged or another kind."""
         arrays, metadata = _FILE.read(path)
-        statistics = {name.removeprefix(_STATISTIC): arrays[name] for name in sorted({*arrays} - {"codes", "curves"})}
-        codes, curves = arrays["codes"].astype(np.int64), arrays["curves"].astype(np.float64)
+        codes, curves = arrays.pop("codes").astype(np.int64), arrays.pop("curves")
+        statistics = {name.removeprefix(_STATISTIC): values for name, values in sorted(arrays.items())}
         try:
-            space = Space.from_json(metadata["space"])
-            return cls(space, codes, curves, {name: values.astype(np.float64) for name, values in statistics.items()})
+            return cls(Space.from_json(metadata["space"]), codes, curves, statistics)
         except ZooError as error:
             raise ZooError(f"{path}: {error}") from None
 

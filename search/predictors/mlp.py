@@ -31,7 +31,10 @@ BATCH = 32
 PRETRAINING_BATCH = 256
 _BETAS = (0.9, 0.999)
 ENCODER = ("encoder.first", "encoder.second")
-_FILE = ChecksummedFormat("an encoder", "fbnetv3_zoo.encoder 1", "Encoder.save", "run stage 1 again")
+_FILE = ChecksummedFormat(
+    "an encoder", "fbnetv3_zoo.encoder 1", "Encoder.save", "run stage 1 again",
+    arrays=dict.fromkeys(ENCODER, "f"), metadata=("encoder",),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,11 +302,9 @@ class Encoder:
         """The encoder that :meth:`save` wrote. Raises :class:`ZooError` where the file is damaged or another kind."""
         layers, metadata = _FILE.read(path)
         try:
-            told = from_plain(_Told, parse_json(metadata.get("encoder", "{}"), "encoder"), "encoder")
+            told = from_plain(_Told, parse_json(metadata["encoder"], "encoder"), "encoder")
         except ZooError as error:
             raise ZooError(f"{path}: {error}") from None
-        if missing := [name for name in ENCODER if name not in layers]:
-            raise ZooError(f"{path}: lacks the layer {missing[0]}; run stage 1 again")
         return cls(layers, told.space, told.fingerprint, told.statistics, told.r2, told.kendall)
 
 

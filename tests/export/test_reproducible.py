@@ -75,7 +75,7 @@ def test_one_model_saved_eight_times_is_one_file(tiny_arch: Arch, tmp_path: Path
 
 
 def test_sealed_files_are_the_same_every_time(tmp_path: Path) -> None:
-    kind = ChecksummedFormat("a table", "fbnetv3_zoo.test", "nobody", "write it again")
+    kind = ChecksummedFormat("a table", "fbnetv3_zoo.test", "nobody", "write it again", {}, (), others="if")
     for number in range(8):
         told = {f"entry {n}": str(n) for n in range(9)}
         kind.write(tmp_path / f"{number}.safetensors", {"a": np.arange(3), "b": np.ones(2)}, told)

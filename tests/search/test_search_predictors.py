@@ -23,7 +23,7 @@ from fbnetv3_zoo.search.predictors import (
     fit,
     pretrain_encoder,
 )
-from fbnetv3_zoo.search.predictors.mlp import ENCODER, Encoder, PerceptronEnsemble, TrainingPhase, fingerprint
+from fbnetv3_zoo.search.predictors.mlp import _FILE, ENCODER, Encoder, PerceptronEnsemble, TrainingPhase, fingerprint
 from fbnetv3_zoo.search.space import PAPER, TINY, Choice, Codes, Dimension, Levels, NetworkCosts, Range, Space
 
 WIDTHS = tuple(Dimension(f"width_{n}", Range(1, 9), "architecture") for n in range(6))
@@ -289,6 +289,24 @@ def test_other_files_are_no_encoders(tmp_path: Path) -> None:
         with pytest.raises(ZooError) as raised:
             Encoder.load(path)
         assert str(raised.value) == f"{path}: {told}"
+
+
+@pytest.mark.parametrize(
+    ("names", "metadata", "said"),
+    [
+        (ENCODER[:1], {"encoder": "{}"}, "lacks encoder.second"),
+        (ENCODER, {}, "lacks encoder"),
+        ((*ENCODER, "third"), {"encoder": "{}"}, "has 'third' of type float32, unlike an encoder"),
+    ],
+)
+def test_an_encoder_with_other_contents_is_refused(
+    names: tuple[str, ...], metadata: dict[str, str], said: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "encoder.safetensors"
+    _FILE.write(path, {name: np.zeros((2, 3, 4), np.float32) for name in names}, metadata)
+    with pytest.raises(ZooError) as raised:
+        Encoder.load(path)
+    assert str(raised.value) == f"{path}: {said}; run stage 1 again"
 
 
 # Refusals

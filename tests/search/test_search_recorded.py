@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.search.evaluation.tabular import RecordedCosts, RecordedCurves, Recording, record
+from fbnetv3_zoo.search.evaluation.tabular import _FILE, RecordedCosts, RecordedCurves, Recording, record
 from fbnetv3_zoo.search.evaluation.trial import Outcome
 from fbnetv3_zoo.search.predictors import MLP
 from fbnetv3_zoo.search.space import TINY, Bound, Choice, Dimension, Levels, Space, draw_pool
@@ -147,6 +147,31 @@ def test_files_of_other_kinds_are_refused(tmp_path: Path) -> None:
         Recording.load(tmp_path / "none")
     with pytest.raises(ZooError, match=r"is a folder, not a recording$"):
         Recording.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "metadata", "said"),
+    [
+        ({"codes": None}, {}, "lacks codes"),
+        ({"curves": None}, {}, "lacks curves"),
+        ({}, {"space": None}, "lacks space"),
+        ({"curves": None, "codes": None}, {"space": None}, "lacks codes, curves, space"),
+        ({"codes": np.full((2, 3), 1e300)}, {}, "has 'codes' of type float64, unlike a recording"),
+        ({"curves": np.ones((2, 1, 1), int)}, {}, "has 'curves' of type int64, unlike a recording"),
+        ({"statistic.size": np.ones(2, bool)}, {}, "has 'statistic.size' of type bool, unlike a recording"),
+    ],
+)
+def test_a_file_with_a_digest_that_fits_but_other_contents_is_refused(
+    arrays: dict[str, np.ndarray | None], metadata: dict[str, str | None], said: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.safetensors"
+    entries: dict[str, object] = {"codes": codes()[:2], "curves": np.ones((2, 1, 1)), "statistic.size": np.ones(2)}
+    _FILE.write(path, *(
+        {name: value for name, value in whole.items() if value is not None}
+        for whole in (entries | arrays, {"space": SPACE.to_json()} | metadata)
+    ))  # fmt: skip
+    with pytest.raises(ZooError, match=f"^{re.escape(f'{path}: {said}; save it again')}$"):
+        Recording.load(path)
 
 
 def draws(recorded: Recording, seed: int) -> list[bool]:

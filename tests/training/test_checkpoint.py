@@ -178,6 +178,17 @@ def test_none_is_whole(tiny_arch: Arch, data: Dataset, begun: Path) -> None:
     assert _contents(begun) == before
 
 
+@pytest.mark.parametrize("entry", ["identity", "progress", "scaler"])
+def test_a_whole_checkpoint_without_an_entry(entry: str, tiny_arch: Arch, tmp_path: Path) -> None:
+    learner = _learner(tiny_arch)
+    path = Checkpoints(tmp_path, keep=1).write(learner, Progress(), identity={})
+    entries = {key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata(path).items()}
+    del entries[entry]
+    data = save(load_file(path), entries)
+    told = refusal(lambda: restore(data, learner, identity={}, place=tmp_path))
+    assert told.startswith(f"{tmp_path}: its newest checkpoint is whole but makes no sense ({entry!r}); delete it")
+
+
 # --- whose they are ---
 
 

@@ -241,9 +241,9 @@ def test_other_files_are_refused(file: Path) -> None:
 @pytest.mark.parametrize(
     ("entries", "text"),
     [
-        ({"arch": None}, "damaged description ('arch')"),
-        ({"preprocess": None}, "damaged description ('preprocess')"),
-        ({"class_names": None}, "damaged description ('class_names')"),
+        ({"arch": None}, "damaged description (it lacks 'arch')"),
+        ({"preprocess": None}, "damaged description (it lacks 'preprocess')"),
+        ({"class_names": None}, "damaged description (it lacks 'class_names')"),
         ({"arch": "["}, "damaged description (arch JSON cannot be read: Expecting value: line 1 column 2 (char 1))"),
         ({"preprocess": '{"resize": 32}'}, "damaged description (preprocess lacks 'resolution')"),
         ({"class_names": '["a", 2]'}, "damaged description (class_names is not a list of names)"),
