@@ -3,6 +3,6 @@
 from .artifacts import ModelOptions
 from .backends import BenchmarkConfig, Route
 from .measure import BenchProgress, benchmark
-from .report import Benchmark
+from .results import Benchmark
 
 __all__ = ["Benchmark", "BenchmarkConfig", "Route", "BenchProgress", "ModelOptions", "benchmark"]

@@ -15,7 +15,7 @@ from fbnetv3_zoo.weights.registry import RECORDS
 
 from .backends import Form, Route, check_tools
 from .published_baselines import Baseline
-from .report import Subject
+from .results import Subject
 from .timm_baselines import export_rival
 from .worker_process import How, OpenRequest, WorkerError
 

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from fbnetv3_zoo.utils.hardware import cpu_info, processor_name
 
 from .backends import cores
-from .report import Machine, Peak
+from .results import Machine, Peak
 from .worker_process import BenchWorker, OpenRequest, WorkerError
 
 RUNTIMES = ("fbnetv3-zoo", "torch", "onnxruntime", "openvino", "nncf", "executorch", "timm", "numpy")

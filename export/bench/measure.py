@@ -16,7 +16,7 @@ from .artifacts import BenchModel, ModelOptions, find_candidate
 from .backends import BenchmarkConfig, Route
 from .hardware import machine_here, peak_of
 from .operators import operators_of
-from .report import Benchmark, LoadCost, Operators, Peak, Row, UnavailableRoute, check_measured, figures_of, noise
+from .results import Benchmark, LoadCost, Operators, Peak, Row, UnavailableRoute, check_measured, figures_of, noise
 from .timm_baselines import find_rival
 from .worker_process import BenchWorker, OpenRequest, WorkerError
 

@@ -18,7 +18,7 @@ from fbnetv3_zoo.runtimes.openvino_ir import cpu_settings
 from fbnetv3_zoo.runtimes.ort import session_options
 from fbnetv3_zoo.utils.atomic_write import scratch
 
-from .report import OperatorKind
+from .results import OperatorKind
 from .worker_process import OpenRequest
 
 WARM_UP, CALLS = 5, 20

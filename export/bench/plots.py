@@ -11,7 +11,7 @@ from typing import Any
 from fbnetv3_zoo.utils.atomic_write import replacing
 
 from .backends import Route
-from .report import Benchmark, Figures, Row, Subject, counted, throughput
+from .results import Benchmark, Figures, Row, Subject, counted, throughput
 
 COLUMNS = 3
 _GREY = "#7a7a7a"

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from .report import Subject
+from .results import Subject
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from .output import console, say
 
 if TYPE_CHECKING:
     from fbnetv3_zoo.export.bench.measure import BenchProgress, OnTurn
-    from fbnetv3_zoo.export.bench.report import Benchmark, Machine, Operators, Row
+    from fbnetv3_zoo.export.bench.results import Benchmark, Machine, Operators, Row
 
 INTERRUPTED = 130
 TOP = 8
@@ -188,7 +188,7 @@ def _print_table(lines: Sequence[Sequence[str]]) -> None:
 
 
 def _print_best(found: Benchmark, rows: Sequence[Row]) -> None:
-    from fbnetv3_zoo.export.bench.report import throughput
+    from fbnetv3_zoo.export.bench.results import throughput
 
     best = max((row for row in rows if row.figures), key=throughput, default=None)
     if best is not None and len(rows) > 1:

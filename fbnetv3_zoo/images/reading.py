@@ -33,6 +33,7 @@ LeastSize: TypeAlias = Callable[[tuple[int, int]], tuple[int, int]]
 T = TypeVar("T")
 
 _ORIENTATION = 0x0112  # the EXIF tag; above 4 the image lies on its side
+_TURNED = range(2, 9)  # all orientations but upright
 _TAIL = 4096  # bytes at the end of a file in which its end mark is looked for
 _ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
 
@@ -138,17 +139,23 @@ def _read_png(read: Callable[[BinaryIO], T], file: BinaryIO) -> T:
 
 
 def _decoded(file: BinaryIO, at_least: LeastSize | None) -> Image.Image:
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     with Image.open(file, formats=FORMATS) as image:
-        turned = _orientation_before_loading(image) in _TURNS
+        turned = _orientation_before_loading(image) in _TURNED
         check_before_decoding(image, file, turned=turned)
         if at_least is not None and image.format == "JPEG":
             aside = _orientation(image) in (5, 6, 7, 8)
             width, height = at_least(image.size[::-1] if aside else image.size)
             image.draft(None, (height, width) if aside else (width, height))
         image.load()
-        return _upright(image, _orientation(image))  # after loading, which turns a TIFF by itself
+        try:
+            ImageOps.exif_transpose(image, in_place=True)
+        except MemoryError:
+            raise
+        except Exception:  # the parser raises many kinds, and the picture may be whole all the same
+            pass
+        return image
 
 
 def _looked_at(file: BinaryIO) -> tuple[tuple[int, int], bool]:
@@ -157,7 +164,7 @@ def _looked_at(file: BinaryIO) -> tuple[tuple[int, int], bool]:
 
     with Image.open(file, formats=FORMATS) as image:
         orientation = _orientation_before_loading(image)
-        check_before_decoding(image, file, turned=orientation in _TURNS)
+        check_before_decoding(image, file, turned=orientation in _TURNED)
         aside = orientation in (5, 6, 7, 8) and image.format != "TIFF"  # whose size is upright already
         return image.size[::-1] if aside else image.size, _ends_well(image, file)
 
@@ -189,21 +196,3 @@ def _orientation(image: Image.Image) -> object:
         return image.getexif().get(_ORIENTATION, 1)
     except Exception:  # the parser raises many kinds, and the picture may be whole all the same
         return 1
-
-
-_TURNS = {
-    2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270", 7: "TRANSVERSE",
-    8: "ROTATE_90",
-}  # fmt: skip
-
-
-def _upright(image: Image.Image, orientation: object) -> Image.Image:
-    """``image`` turned as ``orientation`` says; one that was turned says no more that it lies otherwise."""
-    from PIL.Image import Transpose
-
-    if not isinstance(orientation, int) or orientation not in _TURNS:
-        return image
-    turned = image.transpose(Transpose[_TURNS[orientation]])
-    for key in ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"):
-        turned.info.pop(key, None)
-    return turned

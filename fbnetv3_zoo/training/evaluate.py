@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,6 @@ Ints = npt.NDArray[np.int64]
 Predict = Callable[[Floats], Floats]
 
 _ALONE = World()
-_QUANTILE = NormalDist().inv_cdf(0.975)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,12 +174,12 @@ class Evaluation:
 
 
 def _wilson(right: int, total: int) -> tuple[float, float]:
+    from scipy.stats import binomtest
+
     if not total:
         return 0.0, 1.0
-    share, slack = right / total, _QUANTILE**2 / total
-    centre, reach = share + slack / 2, _QUANTILE * math.sqrt(share * (1 - share) / total + slack / (4 * total))
-    low, high = (centre - reach) / (1 + slack), (centre + reach) / (1 + slack)
-    return low if right else 0.0, high if right < total else 1.0
+    low, high = binomtest(right, total).proportion_ci(method="wilson")
+    return float(low), float(high)
 
 
 def evaluate(

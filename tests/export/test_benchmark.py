@@ -30,7 +30,7 @@ from fbnetv3_zoo.export.bench.hardware import instructions, machine_here, peak_o
 from fbnetv3_zoo.export.bench.measure import OnTurn, rotated
 from fbnetv3_zoo.export.bench.operators import by_kind, operators_of
 from fbnetv3_zoo.export.bench.plots import draw_pictures
-from fbnetv3_zoo.export.bench.report import (
+from fbnetv3_zoo.export.bench.results import (
     Figures,
     LoadCost,
     OperatorKind,

@@ -16,7 +16,7 @@ from fbnetv3_zoo.export.bench.artifacts import find_candidate
 from fbnetv3_zoo.export.bench.hardware import machine_here
 from fbnetv3_zoo.export.bench.plots import caption
 from fbnetv3_zoo.export.bench.published_baselines import RIVALS, Baseline
-from fbnetv3_zoo.export.bench.report import Row, Subject, figures_of
+from fbnetv3_zoo.export.bench.results import Row, Subject, figures_of
 from fbnetv3_zoo.export.bench.timm_baselines import export_rival, merged
 
 

@@ -68,7 +68,7 @@ def report(folder: Folder, output: Annotated[Path | None, output_file("HTML file
     """
     from fbnetv3_zoo.search import SearchResult, SupernetResult
     from fbnetv3_zoo.search.report import write_report
-    from fbnetv3_zoo.search.supernet.report import write_report as write_supernet_report
+    from fbnetv3_zoo.search.supernet.page import write_report as write_supernet_report
     from fbnetv3_zoo.search.supernet.result import FOUND
 
     path = folder / "report.html" if output is None else output

@@ -92,8 +92,8 @@ def plan_of(plans: Mapping[str, SupernetPlan], options: Mapping[str, Any]) -> Su
 
 def _carry_out(kind: str, options: dict[str, Any]) -> None:
     """Run the search, write its report, print what came out."""
+    from fbnetv3_zoo.search.supernet.page import write_report
     from fbnetv3_zoo.search.supernet.plan import DMASKING_PLANS, DNAS_PLANS
-    from fbnetv3_zoo.search.supernet.report import write_report
     from fbnetv3_zoo.search.supernet.run import search_supernet
 
     from ...arch.latency import LatencyTable

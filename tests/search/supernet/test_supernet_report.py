@@ -25,8 +25,8 @@ from supernet_records import (
 from fbnetv3_zoo.arch.cost import cost_of
 from fbnetv3_zoo.search.space import parse_constraint
 from fbnetv3_zoo.search.supernet import charts
+from fbnetv3_zoo.search.supernet.page import write_report
 from fbnetv3_zoo.search.supernet.plan import DMASKING_PLANS, DNAS_PLANS, Product, SupernetPlan
-from fbnetv3_zoo.search.supernet.report import write_report
 from fbnetv3_zoo.search.supernet.result import SupernetResult
 
 SECTIONS = ["", "The network found", "Cost against target", "Accuracy", "Choices", "Drawn networks", "How"]
@@ -261,7 +261,7 @@ def test_it_is_always_the_same(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text("".join(lines))
     script = (
         "import sys\nfrom fbnetv3_zoo.search.supernet.result import SupernetResult\n"
-        "from fbnetv3_zoo.search.supernet.report import write_report\n"
+        "from fbnetv3_zoo.search.supernet.page import write_report\n"
         "write_report(SupernetResult.read(sys.argv[1]), sys.argv[2])"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "7"}
