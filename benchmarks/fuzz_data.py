@@ -107,7 +107,7 @@ def _search(folder: Path) -> Path:
     table = Recording(space, pool.codes, curves, pool.costs)
     run_search(
         replace(plan, rounds=replace(plan.rounds, rounds=2, batch=4)), RecordedCurves(table), folder,
-        costs=RecordedCosts(table), points=table.codes,
+        costs=RecordedCosts(table), points=table.codes, report=False,
     )  # fmt: skip
     return folder / "journal.sqlite"
 

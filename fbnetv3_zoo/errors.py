@@ -75,6 +75,11 @@ def first_few(names: Sequence[object]) -> str:
     return ", ".join(printable(str(name)) for name in names[:SHOWN]) + more
 
 
+def counted(number: int, what: str) -> str:
+    """So many of a thing: "1 candidate", "2,000 candidates"."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def in_short(told: object) -> str:
     """What another program or a library says of a file, for an error's line.
 

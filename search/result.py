@@ -19,6 +19,8 @@ from .plan import SearchPlan
 from .space import Candidate
 from .stages.iterative import IterativeSearch
 
+ENCODER, REPORT = "encoder.safetensors", "report.html"
+
 
 @dataclass(frozen=True)
 class SearchResult:

@@ -13,8 +13,8 @@ from .evaluation.tabular import Recording, record
 from .notes import Winner
 from .predictors import Predictor, fit
 from .predictors.mlp import Encoder
-from .result import SearchResult
-from .run import ENCODER, Search
+from .result import ENCODER, SearchResult
+from .run import Search
 from .space import Constraint
 from .stages.evolution import pareto
 

@@ -21,7 +21,8 @@ from .notes import Winner, check_rows
 from .plan import SearchPlan
 from .predictors import MLP, Predictor, Pretraining, pretrain_encoder
 from .predictors.mlp import Encoder
-from .result import SearchResult, write_winners
+from .report import write_report
+from .result import ENCODER, REPORT, SearchResult, write_winners
 from .space import (
     Codes,
     Constraint,
@@ -37,7 +38,6 @@ from .space import (
 from .stages.evolution import Evolved, evolve
 from .stages.iterative import IterativeSearch
 
-ENCODER = "encoder.safetensors"
 LEAST_POOL = 10
 """With fewer points, stage 1 pretrains nothing."""
 
@@ -56,8 +56,9 @@ def run_search(
     plan: SearchPlan, evaluator: Evaluator, folder: str | Path, *, executor: Executor | None = None,
     limits: Limits = Limits(), costs: CostModel | None = None, points: Codes | None = None, resume: bool = False,
     stages: int = 3, origin: Mapping[str, Any] | None = None, observers: Sequence[SearchCallback] = (),
+    report: bool = True,
 ) -> SearchResult:  # fmt: skip
-    """Carry out ``plan`` and leave journal and results in ``folder``.
+    """Carry out ``plan`` and leave journal, results and report in ``folder``.
 
     Args:
         plan: what to search.
@@ -72,6 +73,7 @@ def run_search(
         origin: plain data kept in the journal, of where evaluator and costs came from; must be the same on resuming,
             or have the same entry "identity".
         observers: are told of every stage and outcome.
+        report: write ``report.html`` when the search is done.
 
     Raises :class:`ZooError` for input that does not fit and an unreachable constraint, before there is a folder, and
     where fewer than two candidates could be scored. Whatever else ends it (a full disk, Ctrl-C, a lost machine), the
@@ -93,7 +95,10 @@ def run_search(
             winners = run.finals(run.stage_3())
             write_winners(plan, winners, Path(folder))
             journal.note("winners", [winner.to_plain() for winner in winners])
-    return SearchResult.read(folder)
+    result = SearchResult.read(folder)
+    if report and result.done:
+        write_report(result, result.folder / REPORT, costs=costs)
+    return result
 
 
 class Search:

@@ -3,6 +3,7 @@
 from .artifacts import ModelOptions
 from .backends import BenchmarkConfig, Route
 from .measure import BenchProgress, benchmark
+from .plots import write_benchmark
 from .results import Benchmark
 
-__all__ = ["Benchmark", "BenchmarkConfig", "Route", "BenchProgress", "ModelOptions", "benchmark"]
+__all__ = ["Benchmark", "BenchmarkConfig", "Route", "BenchProgress", "ModelOptions", "benchmark", "write_benchmark"]

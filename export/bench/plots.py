@@ -1,20 +1,22 @@
-"""Pictures of a measurement, as PNG files: latency by route, throughput, accuracy against latency."""
+"""The files of a measurement: its figures as JSON, and pictures of latency, throughput, accuracy against latency."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
+from fbnetv3_zoo.errors import counted
+from fbnetv3_zoo.report.charts import FAINT, FIRST, INK, PAPER, SECOND, SERIES, mixed, save_picture, style
 from fbnetv3_zoo.utils.atomic_write import replacing
+from fbnetv3_zoo.utils.serialization import to_json
 
 from .backends import Route
-from .results import Benchmark, Figures, Row, Subject, counted, throughput
+from .results import Benchmark, Figures, Row, Subject, throughput
 
 COLUMNS = 3
-_GREY = "#7a7a7a"
 _CORNERS = ((True, True), (False, False), (False, True), (True, False))
 """Where a label may stand, the preferred place first: left of its point (else right), above it (else below)."""
 
@@ -23,16 +25,26 @@ _CAPTION = 130
 
 _CORNERS_OF_OTHERS = ((False, False), (False, True), (True, True), (True, False))
 Box = tuple[float, float, float, float]
-_SHADES = ("#1f5fa8", "#e07b1a", "#4a9c5d", "#8c6bb1", "#7f7f7f")
-_COLOURS = dict(
-    zip(
-        Route,
-        ("#7f7f7f", "#bcaa3b", "#1f5fa8", "#6ba6dd", "#c8541b", "#eb9a4f", "#f2c48d", "#4a9c5d"),
-        strict=True,
-    )
-)
+_COLOURS = {
+    Route.EAGER: FAINT,
+    Route.COMPILED: SERIES[5],
+    Route.ONNXRUNTIME: FIRST,
+    Route.ONNXRUNTIME_INT8: mixed(FIRST, PAPER, 0.45),
+    Route.OPENVINO: SECOND,
+    Route.OPENVINO_BF16: mixed(SECOND, PAPER, 0.35),
+    Route.OPENVINO_INT8: mixed(SECOND, PAPER, 0.65),
+    Route.EXECUTORCH: SERIES[2],
+}
 _MARKERS = dict(zip(Route, "xPoDs^vX", strict=True))
 _DASHES: tuple[Any, ...] = ("-", "--", ":", "-.")
+
+
+def write_benchmark(found: Benchmark, folder: Path) -> tuple[Path, ...]:
+    """Write ``benchmark.json`` and the pictures of :func:`draw_pictures` into ``folder``; returns what was written."""
+    path = folder / "benchmark.json"
+    with replacing(path) as temporary:
+        temporary.write_text(to_json(found))
+    return (path, *draw_pictures(found, folder))
 
 
 def draw_pictures(found: Benchmark, folder: Path) -> tuple[Path, ...]:
@@ -40,25 +52,30 @@ def draw_pictures(found: Benchmark, folder: Path) -> tuple[Path, ...]:
 
     Pictures that nothing was measured for are not written.
     """
-    written = []
+    with style():
+        return tuple(_drawn(found, folder))
+
+
+def _drawn(found: Benchmark, folder: Path) -> Iterator[Path]:
     models = [subject.name for subject in found.subjects if not subject.rival]
     shown = [name for name in models if any(row.figures for row in found.rows if row.model == name)]
     for name, draw in (("latency", _latency), ("throughput", _throughput)):
         if shown:
-            written.append(_panels(folder / f"{name}.png", found, shown, draw))
+            yield _panels(folder / f"{name}.png", found, shown, draw)
     if any(place.subject.top1 is not None and not place.subject.rival for place in _places(found)):
-        written.append(_accuracy(folder / "accuracy.png", found))
-    return tuple(written)
+        yield _accuracy(folder / "accuracy.png", found)
 
 
 def _panels(path: Path, found: Benchmark, models: Sequence[str], draw: Callable[[Any, list[Row], Any], None]) -> Path:
     """One panel a model, with a common legend below."""
+    from matplotlib.figure import Figure
+
     columns = min(COLUMNS, len(models))
     lines = -(-len(models) // columns)
     bars = len({(row.route, row.threads) for row in found.rows})
     high = max(2.2 if draw is _latency else 3.2, 1.0 + 0.27 * bars)
     width = max(6.4, 5.2 * columns)
-    figure = _figure((width, high * lines + 0.8))
+    figure = Figure(figsize=(width, high * lines + 0.8))
     handles: dict[str, Any] = {}
     titles = short_names(models)
     for n, axes in enumerate(figure.subplots(lines, columns, squeeze=False).flat):
@@ -69,16 +86,14 @@ def _panels(path: Path, found: Benchmark, models: Sequence[str], draw: Callable[
         draw(axes, rows, handles)
         side = next(subject.resolution for subject in found.subjects if subject.name == models[n])
         axes.set_title(f"{titles[n]}, {side} px", fontsize=10)
-        axes.spines[["top", "right"]].set_visible(False)
     figure.legend(
         handles.values(),
         handles.keys(),
         loc="outside lower center",
         ncols=min(len(handles), int(width / 1.3)),
-        fontsize=8,
     )
     _title(figure, found)
-    return _save(figure, path)
+    return save_picture(figure, path, dpi=140)
 
 
 def short_names(models: Sequence[str]) -> list[str]:
@@ -105,8 +120,8 @@ def _latency(axes: Any, rows: list[Row], handles: dict[str, Any]) -> None:
         middle = [figures.p50_ms for _, figures in found]
         whiskers = [[abs(f.p50_ms - f.quartiles_ms[side]) for _, f in found] for side in (0, 1)]
         bars = axes.barh(
-            places, middle, thick * 0.92, xerr=whiskers, color=_SHADES[n % len(_SHADES)],
-            error_kw={"elinewidth": 1.1, "capsize": 2.5, "ecolor": "#222222"},
+            places, middle, thick * 0.92, xerr=whiskers, color=SERIES[n % len(SERIES)],
+            error_kw={"elinewidth": 1.1, "capsize": 2.5, "ecolor": INK},
         )  # fmt: skip
         handles.setdefault(counted(number, "thread"), bars)
         for place, (_, figures) in zip(places, found, strict=True):
@@ -119,8 +134,7 @@ def _latency(axes: Any, rows: list[Row], handles: dict[str, Any]) -> None:
     axes.set_xlim(left=0)
     axes.set_xlabel(f"ms for a batch of {batch} (median, quartiles)", fontsize=8)
     axes.tick_params(axis="x", labelsize=8)
-    axes.grid(alpha=0.25, axis="x")
-    axes.set_axisbelow(True)
+    axes.grid(visible=False, axis="y")
 
 
 def _throughput(axes: Any, rows: list[Row], handles: dict[str, Any]) -> None:
@@ -138,7 +152,7 @@ def _throughput(axes: Any, rows: list[Row], handles: dict[str, Any]) -> None:
             )  # fmt: skip
             handles.setdefault(route.value, _legend_line(_COLOURS[route], _MARKERS[route], "-"))
     for n, number in enumerate(threads):
-        handles.setdefault(counted(number, "thread"), _legend_line("#222222", "o", _DASHES[n % len(_DASHES)], n > 0))
+        handles.setdefault(counted(number, "thread"), _legend_line(INK, "o", _DASHES[n % len(_DASHES)], n > 0))
     axes.set_xscale("log", base=2)
     axes.set_xticks(batches, [str(batch) for batch in batches], fontsize=8)
     axes.minorticks_off()
@@ -147,7 +161,6 @@ def _throughput(axes: Any, rows: list[Row], handles: dict[str, Any]) -> None:
     axes.set_xlabel("batch", fontsize=8)
     axes.set_ylabel("images a second", fontsize=8)
     axes.tick_params(axis="y", labelsize=8)
-    axes.grid(alpha=0.25)
 
 
 def _legend_line(colour: str, marker: str, style: Any, hollow: bool = False) -> Any:
@@ -183,21 +196,23 @@ def _places(found: Benchmark) -> list[_Place]:
 
 def _accuracy(path: Path, found: Benchmark) -> Path:
     """Published top-1 over latency: a line through each family, ours in colour, those of others in grey."""
+    from matplotlib.figure import Figure
+
     places = _places(found)
-    figure = _figure((7.6, 5.8))
+    figure = Figure(figsize=(7.6, 5.8))
     axes = figure.subplots()
     labels = []
     ours = _families([place for place in places if not place.subject.rival])
     for n, (family, members) in enumerate(ours.items()):
-        colour = _SHADES[n % len(_SHADES)]
+        colour = SERIES[n % len(SERIES)]
         _line(axes, members, family, colour=colour, style="-", marker="o")
         labels += [
             _Label(place, _mark(place, place.subject.name.partition(".")[0].rpartition("_")[2].upper()), 8, colour)
             for place in members
         ]
     for members in _families([place for place in places if place.subject.rival]).values():
-        _line(axes, members, "", colour=_GREY, style=":", marker="s")
-        labels += [_Label(place, _mark(place, place.subject.name), 7, _GREY) for place in members]
+        _line(axes, members, "", colour=FAINT, style=":", marker="s")
+        labels += [_Label(place, _mark(place, place.subject.name), 7, FAINT) for place in members]
     axes.set_xscale("log")
     _plain_ticks(axes, [place.figures.p50_ms for place in places])
     axes.margins(x=0.16, y=0.1)
@@ -205,13 +220,11 @@ def _accuracy(path: Path, found: Benchmark) -> Path:
     used = " or ".join(counted(number, "thread") for number in threads)
     axes.set_xlabel(f"ms for a batch of {batch} on ONNX Runtime, float32, {used} (median, quartiles; log scale)")
     axes.set_ylabel("published ImageNet top-1 (%)")
-    axes.grid(alpha=0.25, which="both")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="lower right", fontsize=8)
+    axes.legend(loc="lower right")
     _title(figure, found)
     figure.supxlabel("\n".join(caption(found)), fontsize=7, x=0.01, ha="left")
     _put(figure, axes, labels)
-    return _save(figure, path)
+    return save_picture(figure, path, dpi=140)
 
 
 def _mark(place: _Place, name: str) -> str:
@@ -279,7 +292,7 @@ def _put(figure: Any, axes: Any, labels: Sequence[_Label]) -> None:
     for label, (x, y) in zip(labels, spots, strict=True):
         wide, high = 0.62 * label.size * len(label.text), label.size
         boxes = []
-        for left, up in _CORNERS if label.colour != _GREY else _CORNERS_OF_OTHERS:
+        for left, up in _CORNERS if label.colour != FAINT else _CORNERS_OF_OTHERS:
             start, base = x - 4 - wide if left else x + 4, y + 3 if up else y - 3 - high
             boxes.append(((start, base, start + wide, base + high), (start - x, base - y)))
         inside = [pair for pair in boxes if edge[0] < pair[0][0] and pair[0][2] < edge[1]] or boxes
@@ -287,7 +300,7 @@ def _put(figure: Any, axes: Any, labels: Sequence[_Label]) -> None:
         taken.append(box)
         axes.annotate(
             label.text, (label.place.figures.p50_ms, label.place.subject.top1), offset, textcoords="offset points",
-            fontsize=label.size, color=label.colour, weight="normal" if label.colour == _GREY else "bold",
+            fontsize=label.size, color=label.colour, weight="normal" if label.colour == FAINT else "bold",
         )  # fmt: skip
 
 
@@ -308,18 +321,6 @@ def _plain_ticks(axes: Any, values: Sequence[float]) -> None:
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
 
 
-def _figure(size: tuple[float, float]) -> Any:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=size, layout="constrained")
-
-
 def _title(figure: Any, found: Benchmark) -> None:
     machine = found.machine
     figure.suptitle(f"{machine.processor}, {counted(machine.cores, 'core')}; {found.rounds} rounds in turn", fontsize=9)
-
-
-def _save(figure: Any, path: Path) -> Path:
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=140, format="png")
-    return path

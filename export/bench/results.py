@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fbnetv3_zoo.errors import ZooError, check_number
+from fbnetv3_zoo.errors import ZooError, check_number, counted
 from fbnetv3_zoo.utils.serialization import read_json
 
 from .backends import Route
@@ -229,11 +229,6 @@ def noise(rows: Sequence[Row], baseline: Route) -> tuple[str, ...]:
         f"the machine was busy: quartiles of {baseline.value} lie over {100 * NOISY:.0f} % of the median apart in "
         f"{len(noisy)} of {counted(len(spreads), 'row')}, most ({100 * most:.0f} %) for {place}; measure again",
     )
-
-
-def counted(number: int, word: str) -> str:
-    """``"1 thread"``, ``"2 threads"``."""
-    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def check_measured(found: Benchmark) -> Benchmark:

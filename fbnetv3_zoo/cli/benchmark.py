@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import printable
+from ..errors import counted, printable
 from ..utils.paths import make_folder
 from .common import Json, Pretrained, Resolution, output_folder, print_json, written
 from .output import console, say
@@ -59,7 +59,7 @@ def benchmark(
 
     Example: fbnetv3 benchmark fbnetv3_a fbnetv3_c --routes onnxruntime,openvino --output bench
     """
-    from fbnetv3_zoo.export.bench import BenchmarkConfig, ModelOptions, Route
+    from fbnetv3_zoo.export.bench import BenchmarkConfig, ModelOptions, Route, write_benchmark
     from fbnetv3_zoo.export.bench import backends as parse
     from fbnetv3_zoo.export.bench import benchmark as measure
 
@@ -80,7 +80,7 @@ def benchmark(
     rivals = [name.strip() for name in against.split(",")] if against else []
     with _progress() as on_turn:
         found = measure(models, plan, ModelOptions(pretrained, resolution, images), against=rivals, on_turn=on_turn)
-    files = [] if output is None else _write(found, output)
+    files = [] if output is None else [*write_benchmark(found, output)]
     if as_json:
         print_json({**to_plain(found), "files": files})
     else:
@@ -89,18 +89,6 @@ def benchmark(
             say(written(path))
     if found.interrupted:
         raise typer.Exit(INTERRUPTED)
-
-
-def _write(found: Benchmark, folder: Path) -> list[Path]:
-    from fbnetv3_zoo.export.bench.plots import draw_pictures
-
-    from ..utils.atomic_write import replacing
-    from ..utils.serialization import to_json
-
-    path = folder / "benchmark.json"
-    with replacing(path) as temporary:
-        temporary.write_text(to_json(found))
-    return [path, *draw_pictures(found, folder)]
 
 
 @contextmanager
@@ -150,9 +138,8 @@ def _show(found: Benchmark) -> None:
 
 def _machine(machine: Machine) -> tuple[str, str]:
     memory = "" if machine.memory is None else f", {machine.memory / 2**30:.1f} GiB"
-    cores = f"{machine.cores} core{'' if machine.cores == 1 else 's'}"
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
-    processor = f"{machine.processor}, {cores}{memory}; {', '.join(machine.instructions)}"
+    processor = f"{machine.processor}, {counted(machine.cores, 'core')}{memory}; {', '.join(machine.instructions)}"
     return processor, f"{machine.system}; {versions}"
 
 

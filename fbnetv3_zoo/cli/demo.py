@@ -188,22 +188,21 @@ def _draw_predictions(
     """A picture of test images with the answers: the wrong ones first, marked, then others evenly spread."""
     from matplotlib.figure import Figure
 
-    from ..utils.atomic_write import replacing
+    from ..report.charts import INK, SECOND, save_picture, style
 
     answers = classifier([example.read() for example in examples], top=1)
     wrong = [n for n, (e, (best,)) in enumerate(zip(examples, answers, strict=True)) if best.name != names[e.label]]
     right = [n for n in range(len(examples)) if n not in wrong]
     room = rows * columns - len(wrong[:columns])
     shown = wrong[:columns] + right[:: max(1, len(right) // room)][:room]
-    figure = Figure(figsize=(columns * 1.25, rows * 1.45), layout="constrained")
-    figure.suptitle(f"Test digits, never seen in training: {len(wrong)} of {len(examples)} wrong")
-    for axes, n in zip(figure.subplots(rows, columns).flat, shown, strict=False):
-        (best,) = answers[n]
-        truth = names[examples[n].label]
-        axes.imshow(examples[n].read(), cmap="gray_r")
-        mark = {"color": "tab:red"} if best.name != truth else {}
-        note = f" (is {truth})" if best.name != truth else ""
-        axes.set_title(f"{best.name}  {best.probability:.0%}{note}", fontsize=9, **mark)
-        axes.set_axis_off()
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=120, format="png")
+    with style():
+        figure = Figure(figsize=(columns * 1.25, rows * 1.45))
+        figure.suptitle(f"Test digits, never seen in training: {len(wrong)} of {len(examples)} wrong")
+        for axes, n in zip(figure.subplots(rows, columns).flat, shown, strict=False):
+            (best,), truth = answers[n], names[examples[n].label]
+            is_wrong = best.name != truth
+            axes.imshow(examples[n].read(), cmap="gray_r")
+            title = f"{best.name}  {best.probability:.0%}" + (f" (is {truth})" if is_wrong else "")
+            axes.set_title(title, fontsize=9, color=SECOND if is_wrong else INK)
+            axes.set_axis_off()
+        save_picture(figure, path, dpi=120)

@@ -139,7 +139,7 @@ def _read_png(read: Callable[[BinaryIO], T], file: BinaryIO) -> T:
 
 
 def _decoded(file: BinaryIO, at_least: LeastSize | None) -> Image.Image:
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     with Image.open(file, formats=FORMATS) as image:
         turned = _orientation_before_loading(image) in _TURNED
@@ -149,13 +149,20 @@ def _decoded(file: BinaryIO, at_least: LeastSize | None) -> Image.Image:
             width, height = at_least(image.size[::-1] if aside else image.size)
             image.draft(None, (height, width) if aside else (width, height))
         image.load()
-        try:
-            ImageOps.exif_transpose(image, in_place=True)
-        except MemoryError:
-            raise
-        except Exception:  # the parser raises many kinds, and the picture may be whole all the same
-            pass
-        return image
+        return _upright(image)  # after loading, which turns a TIFF by itself
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """``image``, turned in place as its EXIF says; as it is where EXIF is damaged."""
+    from PIL import ImageOps
+
+    try:
+        ImageOps.exif_transpose(image, in_place=True)
+    except MemoryError:
+        raise
+    except Exception:  # the parser raises many kinds, and the picture may be whole all the same
+        pass
+    return image
 
 
 def _looked_at(file: BinaryIO) -> tuple[tuple[int, int], bool]:

@@ -1,1 +1,1 @@
-"""What the pages of all reports share: HTML, SVG, and the environment they were made in."""
+"""What all reports share: pages from templates, charts of one style, and the machine they were written on."""

@@ -1,4 +1,4 @@
-"""The charts of a search's report: each an SVG element for a page."""
+"""The charts of a search's report: each an SVG element for its page."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from markupsafe import Markup
 
-from fbnetv3_zoo.report.svg import FAINT, FIRST, SECOND, colour, drawing
+from fbnetv3_zoo.report.charts import FAINT, FIRST, SECOND, amounts, between, chart, legend_above, shares, whole_numbers
 
 from ..stages.evolution import undominated
 from .analysis import Effect, Efficiency, Predictions, ScoredPoints, interval
@@ -20,7 +21,6 @@ SERIES = 8
 _LONGEST = 26  # characters of a label
 _MARKERS = "osD^vP*X"
 _CURVES, _CURVE_POINTS = 100, 40
-_OVER = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2, "handletextpad": 0.4}  # above the axes
 
 
 def label(value: object, *, longest: int = _LONGEST) -> str:
@@ -29,78 +29,65 @@ def label(value: object, *, longest: int = _LONGEST) -> str:
     return shown if len(shown) <= longest else shown[: longest - 1] + "…"
 
 
-def shares(count: int) -> list[float]:
-    """So many places from 0 to 1, for :func:`colour`."""
-    return [n / max(1, count - 1) for n in range(count)]
-
-
-def legend(axes: Any, columns: int = 2) -> None:
-    """A legend above the axes, in so many columns, where lines have names."""
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(ncols=columns, fontsize=8, columnspacing=1.0, **_OVER)
-
-
-def scatter(title: str, found: Predictions) -> str:
+def scatter(title: str, predictions: Predictions) -> Markup:
     """Predicted against measured score, and the line on which both are the same; colours are rounds."""
 
     def draw(axes: Any) -> None:
-        numbers = sorted(set(found.rounds.tolist()))
+        numbers = sorted(set(predictions.rounds.tolist()))
         for n, (share, number) in enumerate(zip(shares(len(numbers)), numbers, strict=True)):
-            part, shown = found.of_round(number), str(number) if n else f"round {number}"
-            axes.scatter(part.predicted, part.measured, s=18, color=colour(share), alpha=0.75, linewidths=0,
+            part, shown = predictions.of_round(number), str(number) if n else f"round {number}"
+            axes.scatter(part.predicted, part.measured, s=18, color=between(share), alpha=0.75, linewidths=0,
                          marker=_MARKERS[n % len(_MARKERS)], label=shown)  # fmt: skip
-        ends = np.array([*found.predicted, *found.measured])
+        ends = np.array([*predictions.predicted, *predictions.measured])
         low, high = float(ends.min()), float(ends.max())
         axes.plot([low, high], [low, high], color=FAINT, linewidth=1, linestyle="--")
         axes.set(xlabel="predicted score", ylabel="measured score")
-        axes.grid(alpha=0.2)
-        legend(axes, 7)
+        legend_above(axes, 7)
 
-    return drawing(title, draw)
+    return chart(title, draw)
 
 
-def efficiency(title: str, found: Sequence[Efficiency], *, of: str) -> str:
+def efficiency(title: str, curves: Sequence[Efficiency], *, of: str) -> Markup:
     """Error (``of`` "mse") or rank correlation ("kendall") by number of points, with 95 % intervals."""
 
     def draw(axes: Any) -> None:
-        places = np.arange(len(found[0].sizes))
-        for n, one in enumerate(found):
+        positions = np.arange(len(curves[0].sizes))
+        for n, one in enumerate(curves):
             mean, low, high = interval(one.mse if of == "mse" else one.kendall)
-            where = places + (0.06 * (2 * n - 1) if len(found) > 1 else 0)
+            where = positions + (0.06 * (2 * n - 1) if len(curves) > 1 else 0)
             ink, marker = (FIRST, "o") if one.pretrained else (SECOND, "s")
             axes.errorbar(where, mean, yerr=[mean - low, high - mean], color=ink, marker=marker, markersize=5,
-                          linewidth=1.5, elinewidth=1, capsize=3,
+                          elinewidth=1, capsize=3,
                           label="with pretraining" if one.pretrained else "without")  # fmt: skip
-        axes.set_xticks(places, [str(size) for size in found[0].sizes])
-        axes.set_xlim(-0.4, len(places) - 0.6)
+        axes.set_xticks(positions, [str(size) for size in curves[0].sizes])
+        axes.set_xlim(-0.4, len(positions) - 0.6)
         axes.set(xlabel="candidates fitted on", ylabel="mean squared error" if of == "mse" else "Kendall's tau")
         if of == "mse":
             axes.set_ylim(bottom=0)
-        axes.grid(alpha=0.2, axis="y")
-        if len(found) > 1:
-            legend(axes)
+        axes.grid(visible=False, axis="x")
+        if len(curves) > 1:
+            legend_above(axes)
 
-    return drawing(title, draw)
+    return chart(title, draw)
 
 
-def correlation(title: str, values: Sequence[float], epoch: int, wanted: float) -> str:
-    """Rank correlation with the last epoch by epoch; the wanted value, and the epoch that was chosen."""
+def correlation(title: str, values: Sequence[float], epoch: int, threshold: float) -> Markup:
+    """Rank correlation with the last epoch by epoch; the threshold, and the epoch that was chosen."""
 
     def draw(axes: Any) -> None:
         epochs = np.arange(1, len(values) + 1)
         axes.plot(epochs, values, color=FIRST, marker="o" if len(values) <= 40 else "", markersize=4)
-        axes.axhline(wanted, color=FAINT, linestyle="--", linewidth=1, label=f"wanted: {wanted:g}")
-        axes.axvline(epoch, color=SECOND, linewidth=1.5, label=f"chosen: epoch {epoch}")
+        axes.axhline(threshold, color=FAINT, linestyle="--", linewidth=1, label=f"wanted: {threshold:g}")
+        axes.axvline(epoch, color=SECOND, label=f"chosen: epoch {epoch}")
         axes.set(xlabel="epoch", ylabel="rank correlation (Spearman)")
         axes.set_ylim(min(0.0, *values), 1.03)
-        whole(axes.xaxis)
-        axes.grid(alpha=0.2)
-        legend(axes)
+        whole_numbers(axes.xaxis)
+        legend_above(axes)
 
-    return drawing(title, draw)
+    return chart(title, draw)
 
 
-def learning_curves(title: str, curves: Doubles, epoch: int) -> str:
+def learning_curves(title: str, curves: Doubles, epoch: int) -> Markup:
     """Curves, shape (candidates, epochs), coloured by their last score; the epoch that was chosen."""
 
     def draw(axes: Any) -> None:
@@ -111,26 +98,18 @@ def learning_curves(title: str, curves: Doubles, epoch: int) -> str:
         order = shown[:, -1].argsort(kind="stable")
         lines = [np.stack([picked + 1, shown[n, picked]], 1).tolist() for n in order]
         axes.add_collection(
-            LineCollection(lines, colors=[colour(share) for share in shares(len(lines))], linewidths=0.9, alpha=0.6)
+            LineCollection(lines, colors=[between(share) for share in shares(len(lines))], linewidths=0.9, alpha=0.6)
         )
         axes.autoscale()
-        axes.axvline(epoch, color=SECOND, linewidth=1.5, label=f"chosen: epoch {epoch}")
+        axes.axvline(epoch, color=SECOND, label=f"chosen: epoch {epoch}")
         axes.set(xlabel="epoch", ylabel="score")
-        whole(axes.xaxis)
-        axes.grid(alpha=0.2)
-        legend(axes)
+        whole_numbers(axes.xaxis)
+        legend_above(axes)
 
-    return drawing(title, draw)
-
-
-def whole(axis: Any) -> None:
-    """Ticks at whole numbers only."""
-    from matplotlib.ticker import MaxNLocator
-
-    axis.set_major_locator(MaxNLocator(integer=True))
+    return chart(title, draw)
 
 
-def rounds(title: str, scored: ScoredPoints) -> str:
+def rounds(title: str, scored: ScoredPoints) -> Markup:
     """Every score by round, with quartiles, and the best so far."""
 
     def draw(axes: Any) -> None:
@@ -138,7 +117,7 @@ def rounds(title: str, scored: ScoredPoints) -> str:
         groups = [scored.scores[scored.rounds == number] for number in numbers]
         for share, number, scores in zip(shares(len(numbers)), numbers, groups, strict=True):
             aside = (np.arange(len(scores)) * 0.618 % 1 - 0.5) * 0.5
-            axes.scatter(number + aside, scores, s=12, color=colour(share), alpha=0.6, linewidths=0)
+            axes.scatter(number + aside, scores, s=12, color=between(share), alpha=0.6, linewidths=0)
         lines = {name: {"color": FAINT} for name in ("boxprops", "whiskerprops", "capprops")}
         axes.boxplot(groups, positions=numbers, widths=0.62, showfliers=False, manage_ticks=False,
                      medianprops={"color": FAINT, "linewidth": 2}, **lines)  # fmt: skip
@@ -146,32 +125,31 @@ def rounds(title: str, scored: ScoredPoints) -> str:
         axes.plot(numbers, best, color=SECOND, marker="D", markersize=4, linewidth=1.2, label="best so far")
         axes.set_xticks(numbers, [f"{number}\n({len(scores)})" for number, scores in zip(numbers, groups, strict=True)])
         axes.set(xlabel="round (candidates scored)", ylabel="score")
-        axes.grid(alpha=0.2, axis="y")
-        legend(axes)
+        axes.grid(visible=False, axis="x")
+        legend_above(axes)
 
-    return drawing(title, draw)
+    return chart(title, draw)
 
 
-def evolution(title: str, progress: Mapping[str, Sequence[Sequence[float]]]) -> str:
+def evolution(title: str, progress: Mapping[str, Sequence[Sequence[float]]]) -> Markup:
     """Best predicted score by points scored, a line a constraint."""
 
     def draw(axes: Any) -> None:
         for share, (n, (name, points)) in zip(shares(len(progress)), enumerate(progress.items()), strict=True):
-            ink, (counts, scores) = colour(share), np.array(points, np.float64).reshape(-1, 2).T
+            ink, (counts, scores) = between(share), np.array(points, np.float64).reshape(-1, 2).T
             shown = label(name) if n < SERIES else None
-            axes.plot(counts, scores, color=ink, linewidth=1.5, drawstyle="steps-post", label=shown, markersize=6,
+            axes.plot(counts, scores, color=ink, drawstyle="steps-post", label=shown, markersize=6,
                       marker=_MARKERS[n % len(_MARKERS)], markevery=[len(counts) - 1])  # fmt: skip
         axes.set(xlabel="points scored by the predictor", ylabel="best predicted score")
-        axes.grid(alpha=0.2)
-        legend(axes, 1 if max(len(name) for name in progress) > 14 else 2)
+        legend_above(axes, 1 if max(len(name) for name in progress) > 14 else 2)
 
-    return drawing(title, draw)
+    return chart(title, draw)
 
 
 def pareto(
     title: str, axis: str, scored: ScoredPoints, cost: Doubles, *, predicted: tuple[Doubles, Doubles],
     full: tuple[Doubles, Doubles], marks: Mapping[str, float],
-) -> str:  # fmt: skip
+) -> Markup:  # fmt: skip
     """Score against cost: the points of stage 2 with their front, predicted and fully trained ones as (cost, score).
 
     ``marks`` are costs of other networks by name, as lines without a score; those far outside are left out.
@@ -191,10 +169,9 @@ def pareto(
         _mark(axes, marks)
         axes.set(xlabel=axis, ylabel="score")
         amounts(axes.xaxis)
-        axes.grid(alpha=0.2)
-        legend(axes, 3)
+        legend_above(axes, 3)
 
-    return drawing(title, draw)
+    return chart(title, draw)
 
 
 def near(marks: Mapping[str, float], low: float, high: float) -> dict[str, float]:
@@ -208,7 +185,7 @@ def _mark(axes: Any, marks: Mapping[str, float]) -> None:
         axes.text(value, 0.01, f" {name}", transform=axes.get_xaxis_transform(), color=FAINT, fontsize=9, va="bottom")
 
 
-def published(title: str, points: Mapping[str, tuple[float, float]]) -> str:
+def published(title: str, points: Mapping[str, tuple[float, float]]) -> Markup:
     """Published accuracy in percent against MACs, a named point a network."""
 
     def draw(axes: Any) -> None:
@@ -219,35 +196,26 @@ def published(title: str, points: Mapping[str, tuple[float, float]]) -> str:
         axes.set(xlabel="MACs", ylabel="ImageNet top-1 (%)")
         axes.margins(x=0.08, y=0.12)
         amounts(axes.xaxis)
-        axes.grid(alpha=0.2)
 
-    return drawing(title, draw)
-
-
-def amounts(axis: Any) -> None:
-    """Few ticks, in thousands and millions."""
-    from matplotlib.ticker import EngFormatter, MaxNLocator
-
-    axis.set_major_locator(MaxNLocator(5))
-    axis.set_major_formatter(EngFormatter())
+    return chart(title, draw)
 
 
-def effect(found: Effect, low: float, high: float) -> str:
+def effect(shown: Effect, low: float, high: float) -> Markup:
     """Predicted score by value of one dimension, with the members' range; ``low`` and ``high`` end the axis."""
 
     def draw(axes: Any) -> None:
-        places = np.arange(len(found.values))
-        errors = [found.score - found.low, found.high - found.score]
-        if found.ordered:
-            axes.fill_between(places, found.low, found.high, color=FIRST, alpha=0.2, linewidth=0)
-            axes.plot(places, found.score, color=FIRST, marker="o", markersize=4, linewidth=1.5)
+        positions = np.arange(len(shown.values))
+        errors = [shown.score - shown.low, shown.high - shown.score]
+        if shown.ordered:
+            axes.fill_between(positions, shown.low, shown.high, color=FIRST, alpha=0.2, linewidth=0)
+            axes.plot(positions, shown.score, color=FIRST, marker="o", markersize=4)
         else:
-            axes.errorbar(places, found.score, yerr=np.maximum(errors, 0), color=FIRST, linestyle="", marker="o",
+            axes.errorbar(positions, shown.score, yerr=np.maximum(errors, 0), color=FIRST, linestyle="", marker="o",
                           markersize=6, capsize=3)  # fmt: skip
-        ticks = places if len(places) <= 4 else np.unique([0, (len(places) - 1) // 2, len(places) - 1])
-        axes.set_xticks(ticks, [label(found.values[int(n)], longest=12) for n in ticks], fontsize=9)
-        axes.set_xlim(-0.5, len(places) - 0.5)
+        ticks = positions if len(positions) <= 4 else np.unique([0, (len(positions) - 1) // 2, len(positions) - 1])
+        axes.set_xticks(ticks, [label(shown.values[int(n)], longest=12) for n in ticks], fontsize=9)
+        axes.set_xlim(-0.5, len(positions) - 0.5)
         axes.set_ylim(low, high)
-        axes.grid(alpha=0.2, axis="y")
+        axes.grid(visible=False, axis="x")
 
-    return drawing(f"effect of {label(found.name)}", draw, size=(3.4, 2.2))
+    return chart(f"effect of {label(shown.name)}", draw, size=(3.4, 2.2))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fbnetv3_zoo.report.page import Html, name
+from markupsafe import Markup
+
+from fbnetv3_zoo.report.page import name
 
 from ..space import Constraint
 
@@ -13,11 +15,6 @@ def score(value: object) -> str:
     """A score with four decimals, of large ones five digits."""
     number = float(value)  # type: ignore[arg-type]
     return f"{number:.4f}" if abs(number) < 10 else f"{number:,.5g}"
-
-
-def counted(number: int, what: str) -> str:
-    """So many of a thing: "1 candidate", "2,000 candidates"."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def amount(value: float) -> str:
@@ -33,7 +30,7 @@ def bounds_text(constraint: Constraint) -> str:
     return ", ".join(str(bound) for bound in constraint).replace("<=", " ≤ ") or "none"
 
 
-def bounds(constraint: Constraint) -> Html:
+def bounds(constraint: Constraint) -> Markup:
     """The same for a page."""
     return name(bounds_text(constraint))
 

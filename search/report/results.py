@@ -1,14 +1,17 @@
-"""What a search found, as parts of its report: candidates, their networks, score against cost."""
+"""What a search found, for its page: candidates, their networks, score against cost."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from markupsafe import Markup
 
-from fbnetv3_zoo.report.page import Html, figures, name, paragraph, section, table
+from fbnetv3_zoo.errors import counted
+from fbnetv3_zoo.report.page import Figure, name
 from fbnetv3_zoo.zoo.published import PUBLISHED
 
 from ..result import SearchResult
@@ -16,7 +19,7 @@ from ..space import Codes, CostModel, Dimension
 from . import charts
 from .analysis import ScoredPoints
 from .arch_diagram import EXPLAINED, sketch
-from .formatting import amount, bounds, counted, score, value_of
+from .formatting import amount, bounds, score, value_of
 
 Doubles = npt.NDArray[np.float64]
 SHOWN = 8
@@ -28,83 +31,82 @@ PROVISIONAL = 3
 
 
 @dataclass(frozen=True)
-class _Find:
+class _Shown:
     title: str
     code: tuple[int, ...]
 
 
-def finds(record: SearchResult, scored: ScoredPoints, costs: CostModel | None) -> Html:
+def best_candidates(record: SearchResult, costs: CostModel | None) -> dict[str, object]:
     """The winners (or, before there are any, the best trials): figures, values, networks."""
     best = best_trials(record)
     if record.winners:
-        shown = [_Find(record.plan.result_name(winner.constraint), winner.code) for winner in record.winners]
-        parts = [_winners(record)]
+        shown = [_Shown(record.plan.result_name(winner.constraint), winner.code) for winner in record.winners]
     else:
-        shown = [_Find(f"trial {number}", record.trials[number].code) for number, _ in best[:PROVISIONAL]]
-        parts = [paragraph(f"There are no results yet; these are the best so far: {counted(len(shown), 'candidate')}.")]
-    parts += [_values(record, shown[:SHOWN]), _networks(record, shown[:SHOWN]), _trials(record, best, costs)]
-    if len(shown) > SHOWN:
-        parts.insert(1, paragraph(f"Values and networks are those of the first {SHOWN} of {len(shown)}."))
-    return section("Best candidates", *parts)
+        shown = [_Shown(f"trial {number}", record.trials[number].code) for number, _ in best[:PROVISIONAL]]
+    return {
+        "winners": _winners(record),
+        "candidates": shown,
+        "most_shown": SHOWN,
+        "values": _values(record, shown[:SHOWN]),
+        "diagram_explained": EXPLAINED,
+        "networks": _networks(record, shown[:SHOWN]),
+        "trials": _trials(record, best, costs),
+    }
 
 
 def best_trials(record: SearchResult) -> list[tuple[int, float]]:
     """Number and score of all trials of stage 2 that have a curve, at the chosen epoch, the best first."""
-    found = [
+    scored = [
         (trial.number, outcome.curve[min(record.stop_epoch, trial.epochs) - 1])
         for trial in record.trials
         if trial.round <= record.plan.rounds.rounds
         and (outcome := record.outcomes.get(trial.number)) is not None
         and outcome.failure is None
     ]
-    return sorted(found, key=lambda pair: -pair[1])
+    return sorted(scored, key=lambda pair: -pair[1])
 
 
-def _winners(record: SearchResult) -> Html:
+def _winners(record: SearchResult) -> dict[str, Any]:
+    """A table, a line a winner; nothing where there are none yet."""
+    if not record.winners:
+        return {}
     epochs, stop = record.plan.rounds.epochs, record.stop_epoch
-    names = list(dict.fromkeys(what for winner in record.winners for what in winner.costs))
+    cost_names = list(dict.fromkeys(what for winner in record.winners for what in winner.costs))
     rows = []
     for winner in record.winners:
         measured = "not trained in full" if winner.measured is None else score(winner.measured)
-        costs = (amount(winner.costs[what]) if what in winner.costs else "" for what in names)
+        costs = (amount(winner.costs[what]) if what in winner.costs else "" for what in cost_names)
         result = name(record.plan.result_name(winner.constraint))
         rows.append((result, bounds(winner.constraint), score(winner.predicted), measured, *costs))
-    head = ("name", "constraint", f"predicted, {stop} epochs", f"measured, {epochs} epochs", *map(name, names))
-    return table(head, rows, numbers=range(2, len(head)))
+    head = ("name", "constraint", f"predicted, {stop} epochs", f"measured, {epochs} epochs", *map(name, cost_names))
+    return {"head": head, "rows": rows}
 
 
-def _values(record: SearchResult, shown: list[_Find]) -> Html:
-    """A line a dimension, a column a candidate: all but those that the drawings show."""
+def _values(record: SearchResult, shown: list[_Shown]) -> dict[str, Any]:
+    """A line a dimension, a column a candidate: all but those that the diagrams show."""
     space = record.plan.space
     rows = [
-        (name(dimension.name), *(name(value_of(dimension.options.values[find.code[column]])) for find in shown))
+        (name(dimension.name), *(name(value_of(dimension.options.values[one.code[column]])) for one in shown))
         for column, dimension in enumerate(space.dimensions)
         if len(dimension) > 1 and not _is_drawn(record, dimension)
     ]
-    if not rows:
-        return Html()
     factor = space.recipes.sgd_rate_factor if space.recipes else 1
-    note = paragraph(f"With SGD, the learning rate is {factor:g} times as large.") if factor != 1 else Html()
-    return Html(table(("dimension", *(name(find.title) for find in shown)), rows) + note)
+    head = ("dimension", *(name(one.title) for one in shown))
+    return {"head": head, "rows": rows, "sgd_rate_factor": factor} if rows else {}
 
 
 def _is_drawn(record: SearchResult, dimension: Dimension) -> bool:
     return record.plan.space.networks is not None and dimension.part == "architecture"
 
 
-def _networks(record: SearchResult, shown: list[_Find]) -> Html:
+def _networks(record: SearchResult, shown: list[_Shown]) -> list[dict[str, Any]]:
     if record.plan.space.networks is None:
-        return Html()
-    parts = []
-    for find in shown:
-        arch = record.plan.space.candidate(find.code).arch
-        if arch is not None:
-            title = f"{name(find.title)}, {arch.resolution} x {arch.resolution} pixels"
-            parts.append(f'<div><h3>{title}</h3>\n<div class="wide">{sketch(arch)}</div></div>\n')
-    return Html(f'{paragraph(EXPLAINED)}<div class="networks">{"".join(parts)}</div>\n') if parts else Html()
+        return []
+    archs = [(one.title, record.plan.space.candidate(one.code).arch) for one in shown]
+    return [{"title": title, "resolution": arch.resolution, "diagram": sketch(arch)} for title, arch in archs if arch]
 
 
-def _trials(record: SearchResult, best: list[tuple[int, float]], costs: CostModel | None) -> Html:
+def _trials(record: SearchResult, best: list[tuple[int, float]], costs: CostModel | None) -> dict[str, Any]:
     listed = best[:LISTED]
     rows: list[list[object]] = [[number, record.trials[number].round, score(value)] for number, value in listed]
     head: list[object] = ["trial", "round", f"score, {record.stop_epoch} epochs"]
@@ -114,63 +116,65 @@ def _trials(record: SearchResult, best: list[tuple[int, float]], costs: CostMode
             head.append(name(what))
             for row, value in zip(rows, values.tolist(), strict=True):
                 row.append(amount(value))
-    said = paragraph(f"The best {len(listed)} of {counted(len(best), 'candidate')} of stage 2:")
-    return Html(said + table(head, rows, numbers=range(len(head))))
+    return {"head": head, "rows": rows, "total": len(best)}
 
 
-def trade_offs(record: SearchResult, scored: ScoredPoints, costs: CostModel | None) -> Html:
+def trade_offs(record: SearchResult, scored: ScoredPoints, costs: CostModel | None) -> list[Figure]:
     """Score against MACs, and against every other cost that is bounded."""
     if costs is None or not costs.names:
-        return Html()
+        return []
     bounded = {bound.cost for constraint in (*record.plan.constraints, record.plan.within) for bound in constraint}
     shown = [what for what in costs.names if what == "macs" or what in bounded] or list(costs.names[:1])
     family = _family() if record.plan.space.networks is not None and "macs" in shown else {}
-    drawings: list[tuple[str, object, object]] = []
+    figures: list[Figure] = []
     for what in shown:
-        drawings.append(_trade_off(record, scored, costs, what, family if what == "macs" else {}))
+        figures.append(_trade_off(record, scored, costs, what, family if what == "macs" else {}))
         if what == "macs" and family:
-            drawings.append(_beside(family))
-    return section("Score against cost", figures(drawings))
+            figures.append(_published(family))
+    return figures
 
 
 def _trade_off(
     record: SearchResult, scored: ScoredPoints, costs: CostModel, what: str, family: Mapping[str, tuple[float, float]]
-) -> tuple[str, object, object]:
+) -> Figure:
     evolved = record.evolved or []
     codes = np.array([code for one in evolved for code in one.codes], np.int64)
     scores = np.array([value for one in evolved for value in one.scores], np.float64)
     predicted = (costs(codes)[what] if len(codes) else np.zeros(0), scores)
-    done = [(winner.costs[what], winner.measured) for winner in record.winners
-            if winner.measured is not None and what in winner.costs]  # fmt: skip
-    full = np.array(done, np.float64).reshape(-1, 2).T
+    trained = [(winner.costs[what], winner.measured) for winner in record.winners
+               if winner.measured is not None and what in winner.costs]  # fmt: skip
+    full = np.array(trained, np.float64).reshape(-1, 2).T
     cost = costs(scored.codes)[what]
-    seen = np.concatenate([cost, predicted[0], full[0]])
-    marks = charts.near({letter: macs for letter, (macs, _) in family.items()}, seen.min(), seen.max())
-    drawn = charts.pareto(
+    known = np.concatenate([cost, predicted[0], full[0]])
+    marks = charts.near({letter: macs for letter, (macs, _) in family.items()}, known.min(), known.max())
+    chart = charts.pareto(
         f"score against {charts.label(what)}", charts.label("MACs" if what == "macs" else what), scored, cost,
         predicted=predicted, full=(full[0], full[1]), marks=marks,
     )  # fmt: skip
-    return drawn, Html(f"Score against {name(what)}."), _said(record, len(scored.scores), len(codes), len(done), marks)
+    caption = _caption(record, len(scored.scores), len(codes), len(trained), marks)
+    return chart, Markup("Score against {}.").format(name(what)), caption
 
 
-def _said(record: SearchResult, measured: int, predicted: int, full: int, marks: Mapping[str, float]) -> str:
+def _caption(record: SearchResult, measured: int, predicted: int, full: int, marks: Mapping[str, float]) -> str:
     stop, epochs = record.stop_epoch, record.plan.rounds.epochs
-    said = f"{counted(measured, 'candidate')} measured after {stop} epochs, and their front"
-    said += f"; the front of {predicted} points of the evolution, predicted for {stop} epochs" if predicted else ""
-    said += f"; {counted(full, 'result')} measured after all {epochs} epochs" if full else ""
+    parts = [f"{counted(measured, 'candidate')} measured after {stop} epochs, and their front"]
+    if predicted:
+        parts.append(f"the front of {predicted} points of the evolution, predicted for {stop} epochs")
+    if full:
+        parts.append(f"{counted(full, 'result')} measured after all {epochs} epochs")
     lines = f" Dotted: the MACs of FBNetV3-{', '.join(marks)}; they have no score on this task." if marks else ""
-    return f"{said}.{lines}"
+    return f"{'; '.join(parts)}.{lines}"
 
 
-def _beside(family: Mapping[str, tuple[float, float]]) -> tuple[str, object, object]:
-    said = (
+def _published(family: Mapping[str, tuple[float, float]]) -> Figure:
+    caption = (
         "What was published of FBNetV3-A to G: another task, other training, so the heights are not to be compared "
         "with those of the search; the MACs are."
     )
-    return charts.published("published networks", family), "Published networks.", said
+    return charts.published("published networks", family), "Published networks.", caption
 
 
 def _family() -> dict[str, tuple[float, float]]:
     """MACs and ImageNet top-1 in percent of FBNetV3-A to G, by letter."""
-    found = {key.removeprefix("fbnetv3_").upper(): PUBLISHED[key] for key in PUBLISHED if key.startswith("fbnetv3_")}
-    return {letter: (float(one.macs), one.top1) for letter, one in found.items()}
+    named = {key.removeprefix("fbnetv3_").upper(): PUBLISHED[key] for key in PUBLISHED if key.startswith("fbnetv3_")}
+    return {letter: (float(one.macs), one.top1) for letter, one in named.items()}

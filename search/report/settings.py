@@ -1,4 +1,4 @@
-"""How a search was done and what failed in it, as parts of its report."""
+"""How a search was done and what failed in it, for its page."""
 
 from __future__ import annotations
 
@@ -6,55 +6,55 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from enum import Enum
+from typing import Any
 
-from fbnetv3_zoo.report.page import Html, facts, name, paragraph, section, table
+from markupsafe import Markup
+
+from fbnetv3_zoo.errors import counted
+from fbnetv3_zoo.report.page import name
 
 from ..evaluation.trial import Outcome
 from ..predictors import PredictorKind
 from ..result import SearchResult
 from ..stages.acquisition import AcquisitionConfig
 from ..stages.evolution import EvolutionConfig
-from .formatting import bounds, counted, value_of
+from .formatting import bounds, value_of
 
 REASONS = 20
 """How many reasons of failures are listed."""
 
 
-def failures(record: SearchResult) -> Html:
-    """What had no score and why: reasons with their trials, the most frequent first."""
+def failures(record: SearchResult) -> dict[str, Any]:
+    """What had no score and why: reasons with their trials, the most frequent first; nothing where all have one."""
     groups: dict[tuple[str, str], list[Outcome]] = {}
     for outcome in record.outcomes.values():
         if outcome.failure is not None:
             groups.setdefault((outcome.failure.value, outcome.reason), []).append(outcome)
-    if not groups:
-        return Html()
     ranked = sorted(groups.items(), key=lambda item: (-len(item[1]), item[1][0].number))
-    rows = [(len(found), kind, name(reason or "no reason given"), _numbers(found), _attempts(found))
-            for (kind, reason), found in ranked[:REASONS]]  # fmt: skip
-    said = f"{sum(map(len, groups.values()))} of {len(record.outcomes)} candidates have no score. "
-    said += "A curve that was not finite counts as the worst score; the others are left out of the fits."
-    rest = paragraph(f"The {REASONS} most frequent of {len(ranked)} reasons.") if len(ranked) > REASONS else Html()
-    head = ("candidates", "kind", "reason", "trials", "attempts")
-    return section("Failures", paragraph(said), table(head, rows, numbers=(0, 4)), rest)
+    rows = [(len(outcomes), kind, name(reason or "no reason given"), _numbers(outcomes), _attempts(outcomes))
+            for (kind, reason), outcomes in ranked[:REASONS]]  # fmt: skip
+    failed = sum(map(len, groups.values()))
+    counts = {"failed": failed, "outcomes": len(record.outcomes), "reasons": len(ranked)}
+    return {**counts, "rows": rows} if groups else {}
 
 
-def _numbers(found: list[Outcome]) -> str:
-    shown = ", ".join(str(outcome.number) for outcome in found[:8])
-    return f"{shown}, ..." if len(found) > 8 else shown
+def _numbers(outcomes: list[Outcome]) -> str:
+    shown = ", ".join(str(outcome.number) for outcome in outcomes[:8])
+    return f"{shown}, ..." if len(outcomes) > 8 else shown
 
 
-def _attempts(found: list[Outcome]) -> str:
-    least, most = min(one.attempts for one in found), max(one.attempts for one in found)
+def _attempts(outcomes: list[Outcome]) -> str:
+    least, most = min(one.attempts for one in outcomes), max(one.attempts for one in outcomes)
     return str(most) if least == most else f"{least} to {most}"
 
 
-def how(record: SearchResult) -> Html:
+def settings(record: SearchResult) -> dict[str, object]:
     """The plan, the space, where scores came from."""
     plan, rounds = record.plan, record.plan.rounds
-    told: dict[str, object] = {
+    facts: dict[str, object] = {
         "Plan": name(plan.name),
         "Seed": plan.seed,
-        "Space": Html(f"{name(plan.space.name)}: {_dimensions(record)}"),
+        "Space": Markup("{}: {}").format(name(plan.space.name), _dimensions(record)),
         "Fixed model": name(plan.space.model) if plan.space.model else None,
         "Pool": f"{record.pool:,} points" if record.pool else f"{plan.pool:,} points asked for",
         "All that is trained": bounds(plan.within) if plan.within else None,
@@ -63,14 +63,12 @@ def how(record: SearchResult) -> Html:
         "Predictor": ", ".join([type(rounds.predictor).__name__, _fields(rounds.predictor)]),
         "AcquisitionConfig": _fields(rounds.choosing),
         "Stage 3": _fields(plan.evolving),
-        "Constraints": Html("; ".join(bounds(constraint) for constraint in plan.constraints)),
+        "Constraints": Markup("; ").join(bounds(constraint) for constraint in plan.constraints),
         "Finalists": f"{plan.finalists} a constraint",
         "Evaluation time": _time(record),
     }
     origin = {f"Origin: {key}": name(shown) for key, shown in _flat(record.origin)}
-    return section(
-        "How it was done", facts({key: value for key, value in {**told, **origin}.items() if value is not None})
-    )
+    return {key: value for key, value in {**facts, **origin}.items() if value is not None}
 
 
 def _dimensions(record: SearchResult) -> str:

@@ -1,4 +1,4 @@
-"""The charts of a differentiable search's report: each an SVG element for a page."""
+"""The charts of a differentiable search's report: each an SVG element for its page."""
 
 from __future__ import annotations
 
@@ -8,10 +8,22 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from markupsafe import Markup
 
-from fbnetv3_zoo.report.svg import FAINT, FIRST, SECOND, colour, drawing
+from fbnetv3_zoo.report.charts import (
+    FAINT,
+    FIRST,
+    PAPER,
+    SECOND,
+    amounts,
+    between,
+    chart,
+    legend_above,
+    shares,
+    whole_numbers,
+)
 
-from ..report.charts import amounts, label, legend, shares, whole
+from ..report.charts import label
 from ..space import Dimension
 from .result import SupernetResult
 
@@ -20,13 +32,12 @@ NAMED = 0.1
 """From what probability at the end on a value is named at its band."""
 COSTS = {"macs": "MACs", "parameters": "parameters", "latency_ms": "latency, ms"}
 """What a cost is called on an axis."""
-_PAPER = "#0a0b0e"  # stands for the page's background in a drawing
 _SIZE = (3.4, 1.5)  # inches, of a chart of probabilities
 _LETTER = 0.066  # inches, of a name at a band
 _LONGEST = 18  # letters of a name at a band
 
 
-def cost_by_epoch(record: SupernetResult) -> str:
+def cost_by_epoch(record: SupernetResult) -> Markup:
     """Expected cost, that of the most probable network once choices are trained; the target as a line."""
 
     def draw(axes: Any) -> None:
@@ -42,16 +53,16 @@ def cost_by_epoch(record: SupernetResult) -> str:
             amounts(axes.yaxis)
         _by_epoch(axes, record, columns=3)
 
-    return drawing("cost by epoch", draw)
+    return chart("cost by epoch", draw)
 
 
-def accuracy_by_epoch(record: SupernetResult) -> str:
+def accuracy_by_epoch(record: SupernetResult) -> Markup:
     """The supernet's accuracy on the validation images, in percent."""
     values = [100 * epoch.validation_top1 for epoch in record.epochs]
     return _one_line(record, "accuracy by epoch", values, "validation accuracy (%)", top=102)
 
 
-def losses_by_epoch(record: SupernetResult) -> str:
+def losses_by_epoch(record: SupernetResult) -> Markup:
     """Cross entropies of the images that train the weights, and of the validation images."""
 
     def draw(axes: Any) -> None:
@@ -61,15 +72,15 @@ def losses_by_epoch(record: SupernetResult) -> str:
         axes.set_ylim(bottom=0)
         _by_epoch(axes, record, columns=2)
 
-    return drawing("losses by epoch", draw)
+    return chart("losses by epoch", draw)
 
 
-def temperature_by_epoch(record: SupernetResult) -> str:
+def temperature_by_epoch(record: SupernetResult) -> Markup:
     """The temperature of the Gumbel softmax."""
     return _one_line(record, "temperature by epoch", [epoch.temperature for epoch in record.epochs], "temperature")
 
 
-def rate_by_epoch(record: SupernetResult) -> str:
+def rate_by_epoch(record: SupernetResult) -> Markup:
     """The learning rate of the weights at the end of each epoch."""
     values = [epoch.learning_rate for epoch in record.epochs]
     return _one_line(record, "learning rate by epoch", values, "learning rate of the weights")
@@ -77,7 +88,7 @@ def rate_by_epoch(record: SupernetResult) -> str:
 
 def _one_line(
     record: SupernetResult, title: str, values: Sequence[float], axis: str, *, top: float | None = None
-) -> str:
+) -> Markup:
     """One figure by epoch, from 0 to ``top`` (None: as far as it goes)."""
 
     def draw(axes: Any) -> None:
@@ -86,12 +97,12 @@ def _one_line(
         axes.set_ylim(0, top)
         _by_epoch(axes, record)
 
-    return drawing(title, draw)
+    return chart(title, draw)
 
 
 def _line(axes: Any, record: SupernetResult, values: Sequence[float], ink: str, name: str | None = None) -> None:
     epochs = [epoch.epoch for epoch in record.epochs]
-    axes.plot(epochs, values, color=ink, linewidth=1.5, label=name, marker="o" if len(epochs) == 1 else "")
+    axes.plot(epochs, values, color=ink, label=name, marker="o" if len(epochs) == 1 else "")
 
 
 def _by_epoch(axes: Any, record: SupernetResult, columns: int = 1) -> None:
@@ -99,9 +110,8 @@ def _by_epoch(axes: Any, record: SupernetResult, columns: int = 1) -> None:
     _mark_beginning(axes, record)
     axes.set_xlabel("epoch (dotted: choices begin)" if record.plan.choice_epoch else "epoch")
     axes.set_xlim(0, record.epochs[-1].epoch + 0.5)
-    whole(axes.xaxis)
-    axes.grid(alpha=0.2)
-    legend(axes, columns)
+    whole_numbers(axes.xaxis)
+    legend_above(axes, columns)
 
 
 def _mark_beginning(axes: Any, record: SupernetResult) -> None:
@@ -109,7 +119,7 @@ def _mark_beginning(axes: Any, record: SupernetResult) -> None:
         axes.axvline(record.plan.choice_epoch, color=FAINT, linewidth=1, linestyle=":")
 
 
-def probabilities_by_epoch(record: SupernetResult, number: int) -> str:
+def probabilities_by_epoch(record: SupernetResult, number: int) -> Markup:
     """The probabilities of dimension ``number`` (from 0), a band a value, the first at the bottom.
 
     The band of the value of the network found is solid. Before the first epoch all values are as probable.
@@ -117,28 +127,27 @@ def probabilities_by_epoch(record: SupernetResult, number: int) -> str:
     dimension = record.plan.space.dimensions[number]
 
     def draw(axes: Any) -> None:
-        epochs = np.array([0, *(epoch.epoch for epoch in record.epochs)])
+        epochs = [0, *(epoch.epoch for epoch in record.epochs)]
         even = [1 / len(dimension)] * len(dimension)
         bands = np.array([even, *(epoch.probabilities[number] for epoch in record.epochs)]).T
-        edges = np.concatenate([np.zeros((1, len(epochs))), bands.cumsum(0)])
-        for n, share in enumerate(shares(len(bands))):
-            strength = 0.95 if n == record.found.code[number] else 0.4
-            axes.fill_between(epochs, edges[n], edges[n + 1], color=colour(share), alpha=strength, linewidth=0)
-        for edge in edges[1:-1]:
-            axes.plot(epochs, edge, color=_PAPER, linewidth=0.7)
+        colours = [between(share) for share in shares(len(bands))]
+        areas = axes.stackplot(epochs, bands, colors=colours, edgecolor=PAPER, linewidth=0.7)
+        for n, area in enumerate(areas):
+            area.set_alpha(0.95 if n == record.found.code[number] else 0.4)
+        axes.grid(visible=False)
         _mark_beginning(axes, record)
-        _name_bands(axes, epochs[-1], edges[:, -1], names_of(dimension))
+        _name_bands(axes, epochs[-1], bands[:, -1], names_of(dimension))
         axes.set(xlim=(0, epochs[-1]), ylim=(0, 1), xticks=[0, epochs[-1]], yticks=[0, 1])
         axes.tick_params(labelsize=8)
         _same_frame(axes, record)
 
-    drawn = drawing(f"probabilities of {label(dimension.name)}", draw, size=_SIZE).replace(_PAPER, "var(--paper)")
-    return re.sub(r'(?<= d=")[^"]+', lambda found: _short(found[0]), drawn)
+    svg = chart(f"probabilities of {label(dimension.name)}", draw, size=_SIZE)
+    return Markup(re.sub(r'(?<= d=")[^"]+', lambda path: _short(path[0]), svg))
 
 
 def _short(path: str) -> str:
     """The same path in tenths of a point: a page may have a hundred of these charts."""
-    tenths = re.sub(r"\d+\.\d+", lambda found: f"{float(found[0]):.1f}", path)
+    tenths = re.sub(r"\d+\.\d+", lambda number: f"{float(number[0]):.1f}", path)
     return " ".join(tenths.split())
 
 
@@ -147,10 +156,10 @@ def names_of(dimension: Dimension) -> list[str]:
     return [label(value, longest=_LONGEST) for value in dimension.options.values]
 
 
-def _name_bands(axes: Any, at: int, edges: Doubles, names: Sequence[str]) -> None:
-    for low, high, shown in zip(edges, edges[1:], names, strict=False):
-        if high - low >= NAMED:
-            axes.annotate(shown, (at, (low + high) / 2), (4, 0), textcoords="offset points", va="center", fontsize=8)
+def _name_bands(axes: Any, at: int, heights: Doubles, names: Sequence[str]) -> None:
+    for height, top, shown in zip(heights, heights.cumsum(), names, strict=True):
+        if height >= NAMED:
+            axes.annotate(shown, (at, top - height / 2), (4, 0), textcoords="offset points", va="center", fontsize=8)
 
 
 def _same_frame(axes: Any, record: SupernetResult) -> None:

@@ -98,7 +98,7 @@ def test_status_tells_how_far_it_is(searched: Path, tmp_path: Path) -> None:
 def test_a_search_goes_on_where_it_was(
     searched: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fbnetv3_zoo.search.report.page.write_report", lambda record, path: path.write_text("a page"))
+    monkeypatch.setattr("fbnetv3_zoo.search.run.write_report", lambda record, path, costs: path.write_text("a page"))
     options = ("--plan", "tiny", "--table", table, "--executor", "in-process", "--name", "mine")
     bounds = ("--constraint", "macs<=0.5M", "--constraint", "macs<=1M,parameters<=60k")
     assert run("search", "run", *options, *bounds, "--output", tmp_path, "--stages", 2).code == 0

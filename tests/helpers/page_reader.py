@@ -42,7 +42,7 @@ class Reader(html.parser.HTMLParser):
         if {"td", "th"} & set(self.open):
             self.rows[self.section][-1][-1] += data
         if data.strip() and self.open[-1] != "style":
-            self.texts.setdefault(self.section, []).append(data.strip())
+            self.texts.setdefault(self.section, []).append(" ".join(data.split()))
 
     def told(self, section: str = "") -> str:
         """All text of a section in one line."""

@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "arch": {"errors", "utils"},
     "images": {"errors", "utils"},
     "recipes": {"errors", "utils"},
-    "report": {"utils"},
+    "report": {"errors", "utils"},
     "zoo": VALUES,
     "preprocess": {*VALUES, "zoo", "images"},
     "description": {*VALUES, "preprocess"},
@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "training": {*NETWORKS, "recipes", "report", "runtimes", "classify"},
     "search": {*NETWORKS, "recipes", "report", "training"},
     "detection": {*NETWORKS, "recipes", "report", "training"},
-    "export": {*NETWORKS, "runtimes", "classify"},
+    "export": {*NETWORKS, "report", "runtimes", "classify"},
     "cli": {*NETWORKS, "recipes", "report", "runtimes", "classify", "training", "search", "detection", "export"},
     "__main__": {"cli"},
 }

@@ -32,6 +32,9 @@ def test_nothing_but_the_package_reaches_the_top_level(wheel: Path) -> None:
         assert f"fbnetv3_zoo/{room}/__init__.py" in names
     assert "fbnetv3_zoo/py.typed" in names
     assert "fbnetv3_zoo/export/site/index.html" in names
+    reports = ("report", "training/report", "search/report", "search/supernet", "detection/training")
+    templates = {name for name in names if name.endswith((".jinja", ".css")) and "/templates/" in name}
+    assert {name.rpartition("/templates/")[0] for name in templates} == {f"fbnetv3_zoo/{part}" for part in reports}
     assert "fbnetv3_zoo/detection/configs/fbnetv3_a_c4.yaml" in names
     assert "fbnetv3_zoo/detection/configs/fbnetv3_a_c4.py" in names
 

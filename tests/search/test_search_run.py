@@ -86,7 +86,7 @@ class Curves:
 
 
 def run(folder: Path, evaluator: Evaluator | None = None, given: SearchPlan | None = None, **rest: Any) -> SearchResult:
-    return run_search(given or plan(), evaluator or Curves(), folder, costs=Weight(), **rest)
+    return run_search(given or plan(), evaluator or Curves(), folder, costs=Weight(), **{"report": False, **rest})
 
 
 def content(found: SearchResult) -> SearchResult:

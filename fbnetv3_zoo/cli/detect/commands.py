@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -39,8 +38,6 @@ FollowLinks = Annotated[
     bool, typer.Option("--follow-links", help="Images may be links that lead outside their folder.")
 ]
 Model = Annotated[Path, typer.Option(help="A detector's file, of `fbnetv3 detect train`.")]
-SHOWN = 12
-"""Validation images in the picture of a run."""
 
 
 @app.command()
@@ -269,18 +266,16 @@ def _recipe_facts(recipe: Any) -> dict[str, object]:
 _TOLD = ("epochs", "batch_size", "optimizer", "learning_rate", "schedule", "warmup_epochs", "ema_decay", "seed")
 
 
-def _write_report(run: DetectionRun, data: CocoData, told: dict[str, object]) -> None:
-    from fbnetv3_zoo.detection.data.coco import open_image
-    from fbnetv3_zoo.detection.training.train import detect, to_pixels
-    from fbnetv3_zoo.detection.training.visualize import sheet, write_detection_report
+def _write_report(run: DetectionRun, validation: CocoData, settings: dict[str, object]) -> None:
+    import torch
 
-    shown = []
-    for sample in data.samples[:: max(1, len(data) // SHOWN)][:SHOWN]:
-        with suppress(ZooError):  # one that cannot be read was told of
-            shown.append(open_image(sample))
-    found = [*detect(run.model, map(to_pixels, shown))]
-    picture = sheet(shown, found, run.spec.class_names)
-    write_detection_report(run, picture, told)
+    from fbnetv3_zoo.detection.data.faults import Unreadable
+    from fbnetv3_zoo.detection.training.page import SHOWN, write_detection_report
+    from fbnetv3_zoo.detection.training.train import find_objects
+
+    samples = validation.samples[:: max(1, len(validation) // SHOWN)][:SHOWN]
+    detections = find_objects(run.model, samples, Unreadable(), device=torch.device("cpu"))
+    write_detection_report(run, replace(validation, samples=samples), detections, settings)
 
 
 def _print_precision(found: AveragePrecision) -> None:

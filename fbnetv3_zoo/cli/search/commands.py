@@ -160,10 +160,9 @@ def _found_again(folder: Path, before: EvaluatorConfig, given: Mapping[str, str 
 def carry_out(
     plan: SearchPlan, origin: EvaluatorConfig, folder: Path, options: dict[str, Any], *, resume: bool
 ) -> None:
-    """Run the search, write its report, print what came out."""
+    """Run the search, print what came out."""
     from fbnetv3_zoo.search import Limits, find_executor, run_search
     from fbnetv3_zoo.search.evaluation.training import TrainingEvaluator
-    from fbnetv3_zoo.search.report import write_report
 
     from ...training import Execution
     from .progress import SearchProgress
@@ -179,8 +178,6 @@ def carry_out(
         points=origin.points(plan.space), resume=resume, stages=options["stages"], origin=origin.to_plain(),
         observers=[SearchProgress()],
     )  # fmt: skip
-    if record.done:
-        write_report(record, folder / "report.html")
     if options["as_json"]:
         print_json(search_show.summary(record))
         return

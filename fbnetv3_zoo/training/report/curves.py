@@ -1,4 +1,4 @@
-"""How a run went, epoch by epoch, as pictures: one PNG file, or drawings for a page."""
+"""How a run went, epoch by epoch: one PNG file, or charts for a page."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ...report.svg import drawing
-from ...utils.atomic_write import replacing
+from markupsafe import Markup
+
+from ...report.charts import chart, save_picture, style, whole_numbers
 
 Epochs = Sequence[Mapping[str, float]]
 
@@ -17,55 +18,46 @@ def draw_curve(epochs: Epochs, path: str | Path) -> None:
     """Draw losses, validation accuracy and learning rate by epoch into the PNG file ``path``."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13, 3.6), layout="constrained")
-    for axes, panel in zip(figure.subplots(1, len(_PANELS)), _PANELS.values(), strict=True):
-        _draw(axes, panel=panel, epochs=epochs)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=120, format="png")
+    with style():
+        figure = Figure(figsize=(13, 3.6))
+        for axes, panel in zip(figure.subplots(1, len(_PANELS)), _PANELS.values(), strict=True):
+            panel(epochs, axes)
+        save_picture(figure, path, dpi=120)
 
 
-def curve_drawings(epochs: Epochs) -> dict[str, str]:
-    """The same as SVG elements by their titles, for an HTML page, whose font and text colour they take."""
+def curve_charts(epochs: Epochs) -> dict[str, Markup]:
+    """The same as SVG elements by their titles, for a page."""
     return {
-        title: drawing(f"{title} by epoch", partial(_draw, panel=panel, epochs=epochs))
-        for title, panel in _PANELS.items()
+        title: chart(f"{title} by epoch", partial(panel, epochs), size=(3.5, 2.7)) for title, panel in _PANELS.items()
     }
 
 
-def _draw(axes: Any, *, panel: Panel, epochs: Epochs) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    panel(axes, [epoch["epoch"] for epoch in epochs], epochs)
-    axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(alpha=0.2)
-
-
-def _marker(epochs: Epochs) -> str:
-    return "." if len(epochs) <= 50 else ""
+def _plot(epochs: Epochs, axes: Any, fields: Mapping[str, str], **labels: str) -> None:
+    """The ``fields`` by epoch, each with its name in the legend, "" for none."""
+    for field, name in fields.items():
+        axes.plot([epoch["epoch"] for epoch in epochs], [epoch[field] for epoch in epochs],
+                  marker="." if len(epochs) <= 50 else "", label=name)  # fmt: skip
+    axes.set(xlabel="epoch", **labels)
+    whole_numbers(axes.xaxis)
 
 
-def _losses(axes: Any, numbers: list[float], epochs: Epochs) -> None:
-    for key, label in (("train_loss", "training, as optimised"), ("validation_loss", "validation")):
-        axes.plot(numbers, [epoch[key] for epoch in epochs], marker=_marker(epochs), label=label)
-    axes.set(title="Loss", ylabel="cross entropy (nats)")
+def _losses(epochs: Epochs, axes: Any) -> None:
+    fields = {"train_loss": "training, as optimised", "validation_loss": "validation"}
+    _plot(epochs, axes, fields, title="Loss", ylabel="cross entropy (nats)")
     axes.legend()
 
 
-def _accuracy(axes: Any, numbers: list[float], epochs: Epochs) -> None:
+def _accuracy(epochs: Epochs, axes: Any) -> None:
     from matplotlib.ticker import PercentFormatter
 
-    axes.plot(numbers, [epoch["validation_top1"] for epoch in epochs], marker=_marker(epochs), color="tab:green")
-    axes.set(title="Validation accuracy", ylabel="top-1")
+    _plot(epochs, axes, {"validation_top1": ""}, title="Validation accuracy", ylabel="top-1")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=1))
 
 
-def _learning_rate(axes: Any, numbers: list[float], epochs: Epochs) -> None:
-    axes.plot(numbers, [epoch["learning_rate"] for epoch in epochs], marker=_marker(epochs), color="tab:purple")
-    axes.set(title="Learning rate", ylabel="at the end of the epoch")
+def _learning_rate(epochs: Epochs, axes: Any) -> None:
+    _plot(epochs, axes, {"learning_rate": ""}, title="Learning rate", ylabel="at the end of the epoch")
 
 
-Panel = Callable[[Any, list[float], Epochs], None]
-_PANELS: dict[str, Panel] = {
+_PANELS: dict[str, Callable[[Epochs, Any], None]] = {
     "Loss": _losses, "Validation accuracy": _accuracy, "Learning rate": _learning_rate,
 }  # fmt: skip

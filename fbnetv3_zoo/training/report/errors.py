@@ -1,4 +1,4 @@
-"""What an evaluation found, as parts of a page: accuracy by class, confusions, the costliest mistakes."""
+"""What an evaluation says of errors, for a page: accuracy by class, confusions, the costliest mistakes."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import base64
 import io
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from ...errors import ZooError
 from ...preprocess import Preprocess
-from ...report.page import Html, name, paragraph, section, table, text
+from ...report.page import name
 from ..data import Example
 from ..evaluate import ClassAccuracy, Evaluation
 
@@ -25,16 +26,22 @@ MISTAKES = 32
 _SIDE = 128  # of a picture, in pixels
 
 
-def classes(found: Evaluation) -> Html:
-    """How each class fared, the worst :data:`LINES` of them."""
-    worst = worst_first([row for row in found.per_class if row.images])
-    head = ("class", "images", "right", "accuracy", "95 % interval", "")
-    parts = [table(head, [_class_row(row) for row in worst[:LINES]], numbers=(1, 2, 3, 4))]
-    if len(worst) > LINES:
-        parts.append(paragraph(f"The {LINES} classes with the lowest accuracy, of {len(worst):,}."))
-    if missing := [row.name for row in found.per_class if not row.images]:
-        parts.append(paragraph(Html(f"Classes without images here: {names_of(missing)}.")))
-    return section("Classes, worst first", *parts)
+def errors_of(evaluation: Evaluation, examples: Sequence[Example], preprocess: Preprocess) -> dict[str, object]:
+    """The values of the templates for classes, confusions and mistakes; ``examples`` are those evaluated."""
+    names, classes = evaluation.class_names, evaluation.per_class
+    has_matrix = len(names) <= LINES
+    return {
+        "most_classes": LINES,
+        "classes": worst_first([row for row in classes if row.images]),
+        "empty_classes": [row.name for row in classes if not row.images],
+        "class_names": names,
+        "matrix": _matrix(evaluation) if has_matrix else None,
+        "short_names": max(map(len, names)) <= 2,
+        "counts_shown": len(names) <= COUNTED,
+        "confusions": [] if has_matrix else _confusions(evaluation),
+        "wrong": len(evaluation.wrong),
+        "mistakes": [_mistake(evaluation, row, examples, preprocess) for row in evaluation.wrong[:MISTAKES].tolist()],
+    }
 
 
 def worst_first(rows: Sequence[ClassAccuracy]) -> list[ClassAccuracy]:
@@ -42,100 +49,51 @@ def worst_first(rows: Sequence[ClassAccuracy]) -> list[ClassAccuracy]:
     return sorted(rows, key=lambda row: (2.0 if row.fraction is None else row.fraction, -row.images))
 
 
-def names_of(given: Sequence[str], *, most: int = LINES) -> Html:
-    """The first ``most`` names in a line."""
-    return Html(", ".join([*map(name, given[:most]), *(["..."] if len(given) > most else [])]))
+def _matrix(evaluation: Evaluation) -> list[list[int]]:
+    """Numbers of images by true class, then by answered class."""
+    table = np.zeros((len(evaluation.class_names),) * 2, np.int64)
+    table[evaluation.answers[:, 0], evaluation.answers[:, 1]] = evaluation.answers[:, 2]
+    counts: list[list[int]] = table.tolist()
+    return counts
 
 
-def _class_row(row: ClassAccuracy) -> tuple[object, ...]:
-    low, high = row.interval
-    at = row.fraction or 0.0
-    bar = (
-        '<svg class="bar" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">'
-        f'<rect x="{100 * low:.2f}" width="{100 * (high - low):.2f}" height="10"/>'
-        f'<line x1="{100 * at:.2f}" x2="{100 * at:.2f}" y2="10"/></svg>'
-    )
-    return name(row.name), f"{row.images:,}", f"{row.right:,}", f"{at:.2%}", f"{low:.2%} to {high:.2%}", Html(bar)
-
-
-def confusions(found: Evaluation) -> Html:
-    """Which classes were taken for which: a matrix, or for more than :data:`LINES` classes the most frequent pairs."""
-    if len(found.class_names) <= LINES:
-        remark = "Rows: what the images are. Columns: what was answered. Colour: by share of the row."
-        return section("Confusion matrix", paragraph(remark), _matrix(found))
-    rows = _confused(found)
-    if not rows:
-        return section("Most frequent confusions", paragraph("No class was taken for another."))
-    return section(
-        "Most frequent confusions", table(("is", "answered", "images", "of the class"), rows, numbers=(2, 3))
-    )
-
-
-def _confused(found: Evaluation) -> list[tuple[object, ...]]:
-    answers, names = found.answers, found.class_names
-    images = np.bincount(found.labels)
+def _confusions(evaluation: Evaluation) -> list[tuple[object, ...]]:
+    """The most frequent pairs of true and wrongly answered class: names, images, share of the class."""
+    answers, names, images = evaluation.answers, evaluation.class_names, np.bincount(evaluation.labels)
     wrong = answers[answers[:, 0] != answers[:, 1]][:LINES].tolist()
     return [
-        (name(names[true]), name(names[said]), f"{count:,}", f"{count / images[true]:.1%}")
-        for true, said, count in wrong
+        (name(names[truth]), name(names[answer]), f"{count:,}", f"{count / images[truth]:.1%}")
+        for truth, answer, count in wrong
     ]
 
 
-def _matrix(found: Evaluation) -> Html:
-    names, table = found.class_names, np.zeros((len(found.class_names),) * 2, np.int64)
-    table[found.answers[:, 0], found.answers[:, 1]] = found.answers[:, 2]
-    counts = table.tolist()
-    counted = len(names) <= COUNTED
-    heads = "".join(_label(label, scope="col") for label in names)
-    rows = "".join(
-        f"<tr>{_label(names[true], scope='row')}{_cells(true, counts[true], names, counted=counted)}</tr>\n"
-        for true in range(len(names))
-    )
-    kind = "confusion" + (" upright" if max(map(len, names)) <= 2 else "") + ("" if counted else " dense")
-    head = f"<thead><tr><td></td>{heads}</tr></thead>"
-    return Html(f'<div class="wide"><table class="{kind}">{head}\n<tbody>{rows}</tbody></table></div>\n')
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """A wrong answer. ``picture``: the image as the network saw it, PNG in base64, "" if it cannot be read."""
+
+    key: str
+    picture: str
+    small: bool
+    truth: str
+    truth_probability: str
+    answer: str
+    answer_probability: str
+    loss: str
 
 
-def _label(label: str, *, scope: str) -> str:
-    return f'<th scope="{scope}" title="{text(label)}">{name(label)}</th>'
-
-
-def _cells(true: int, counts: Sequence[int], names: Sequence[str], *, counted: bool) -> str:
-    """One row of the matrix; the shade is the root of the share, so that a single image can be seen."""
-    total = sum(counts)
-    cells = []
-    for answered, count in enumerate(counts):
-        if not count:
-            cells.append("<td></td>")
-            continue
-        mark = ' class="right"' if answered == true else ""
-        told = text(f"{names[true]} answered as {names[answered]}: {count:,}")
-        shade = f'style="--share: {math.sqrt(count / total):.3f}"'
-        cells.append(f'<td{mark} {shade} title="{told}">{count if counted else ""}</td>')
-    return "".join(cells)
-
-
-def mistakes(found: Evaluation, examples: Sequence[Example], preprocess: Preprocess) -> Html:
-    """The costliest mistakes as the network saw them, with what they are and what was answered."""
-    rows = found.wrong.tolist()
-    if not rows:
-        return section("Costliest mistakes", paragraph("Every image was answered right."))
-    shown = "".join(
-        f"<figure>{_picture(examples[int(found.positions[row])], preprocess)}{_caption(found, row)}</figure>\n"
-        for row in rows[:MISTAKES]
-    )
-    counted = f"The {MISTAKES} costliest of {len(rows):,}" if len(rows) > MISTAKES else f"All {len(rows)}"
-    remark = f"{counted}, by loss; cropped as the network saw them. In brackets: the probability it gave."
-    return section("Costliest mistakes", paragraph(remark), Html(f'<div class="pictures">{shown}</div>\n'))
-
-
-def _caption(found: Evaluation, row: int) -> str:
-    names = found.class_names
-    true, answered = name(names[int(found.labels[row])]), name(names[int(found.predicted[row])])
-    loss = float(found.losses[row])
-    return (
-        f"<figcaption>is <b>{true}</b> ({_probability(math.exp(-loss))})<br>answered <b>{answered}</b> "
-        f"({_probability(float(found.probabilities[row]))})<br>loss {finite(loss, '.2f')}</figcaption>"
+def _mistake(evaluation: Evaluation, row: int, examples: Sequence[Example], preprocess: Preprocess) -> Mistake:
+    example, names = examples[int(evaluation.positions[row])], evaluation.class_names
+    loss = float(evaluation.losses[row])
+    picture, small = _picture(example, preprocess)
+    return Mistake(
+        key=example.key,
+        picture=picture,
+        small=small,
+        truth=names[int(evaluation.labels[row])],
+        truth_probability=_probability(math.exp(-loss)),
+        answer=names[int(evaluation.predicted[row])],
+        answer_probability=_probability(float(evaluation.probabilities[row])),
+        loss=finite(loss, ".2f"),
     )
 
 
@@ -150,14 +108,14 @@ def finite(value: float, form: str) -> str:
     return format(value, form) if math.isfinite(value) else "not finite"
 
 
-def _picture(example: Example, preprocess: Preprocess) -> str:
+def _picture(example: Example, preprocess: Preprocess) -> tuple[str, bool]:
+    """The picture in base64, and whether it is so small that its pixels are to be seen."""
     try:
-        seen = preprocess.crop(example.read())
+        image = preprocess.crop(example.read())
     except ZooError:
-        return '<div class="missing">cannot be read</div>'
-    kind = ' class="small"' if seen.width < _SIDE // 2 else ""
-    seen.thumbnail((_SIDE, _SIDE))
-    written = io.BytesIO()
-    seen.save(written, "PNG", optimize=True)
-    source = f"data:image/png;base64,{base64.b64encode(written.getvalue()).decode()}"
-    return f'<img{kind} src="{source}" alt="" title="{text(example.key)}">'
+        return "", False
+    small = image.width < _SIDE // 2
+    image.thumbnail((_SIDE, _SIDE))
+    png = io.BytesIO()
+    image.save(png, "PNG", optimize=True)
+    return base64.b64encode(png.getvalue()).decode(), small

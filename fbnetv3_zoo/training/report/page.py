@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from statistics import harmonic_mean
+
+from markupsafe import Markup
 
 from ...arch import Arch
 from ...arch.cost import cost_of
 from ...preprocess import Preprocess
 from ...recipes import NAMED, Recipe
 from ...report.environment import describe_machine
-from ...report.page import Html, entries, facts, name, page, section, table, text, tiles, write_page
+from ...report.page import name, names, write_page
 from ..callbacks import Epoch
 from ..data import SPLITS, Dataset, Split
 from ..evaluate import Evaluation
 from ..execution import Execution
-from .curves import curve_drawings
-from .errors import classes, confusions, finite, mistakes, names_of
+from .curves import curve_charts
+from .errors import errors_of, finite
 
 OF_A_RUN = ("epochs", "batch_size", "learning_rate", "ema_decay", "seed")
 """Values that change with the machine and the time there is; a recipe keeps its name with others."""
@@ -47,61 +49,53 @@ class Report:
 
 def write_report(path: str | Path, report: Report) -> None:
     """Write ``report`` as the HTML file ``path``: pictures within it, nothing fetched, readable without a script."""
-    content = page(
-        f"{report.arch.name} on {report.data.name}",
-        _head(report),
-        _curves(report.epochs),
-        classes(report.evaluation),
-        confusions(report.evaluation),
-        mistakes(report.evaluation, report.data[report.split], report.preprocess),
-        _recipe(report),
-        section("Network", facts(_network(report))),
-        section("Run", facts(_run(report))),
-        section("Machine", facts(describe_machine())),
+    sources = sources_of(report.recipe, arch=report.arch.name)
+    write_page(
+        path,
+        __package__,
+        "training.html.jinja",
+        title=f"{report.arch.name} on {report.data.name}",
+        when=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        tiles=_tiles(report),
+        notes=_notes(report),
+        curves=curve_charts([asdict(epoch) for epoch in report.epochs]) if report.epochs else {},
+        **errors_of(report.evaluation, report.data[report.split], report.preprocess),
+        has_sources=bool(sources),
+        recipe=_recipe(report.recipe, sources),
+        network=_network(report),
+        run=_run(report),
+        machine=describe_machine(),
     )
-    write_page(path, content)
 
 
-def _head(report: Report) -> Html:
-    when = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
-    found, split = report.evaluation, report.split
-    figures = (
-        (f"Top-1 on {split}", f"{found.fraction:.2%}", _interval(found.interval)),
-        (f"Top-5 on {split}", f"{found.top5_fraction:.2%}", _interval(found.top5_interval)),
-        ("Images", f"{found.total:,}", f"{found.total - found.top1:,} answered wrong"),
-        ("Loss", finite(found.loss, ".4f"), "mean cross entropy in nats"),
-    )
-    return Html(f'<p class="faint">A training run, {text(when)}</p>\n{tiles(figures)}{_notes(report)}')
+def _tiles(report: Report) -> list[tuple[str, str, str]]:
+    evaluation, split = report.evaluation, report.split
+    return [
+        (f"Top-1 on {split}", f"{evaluation.fraction:.2%}", _interval(evaluation.interval)),
+        (f"Top-5 on {split}", f"{evaluation.top5_fraction:.2%}", _interval(evaluation.top5_interval)),
+        ("Images", f"{evaluation.total:,}", f"{evaluation.total - evaluation.top1:,} answered wrong"),
+        ("Loss", finite(evaluation.loss, ".4f"), "mean cross entropy in nats"),
+    ]
 
 
 def _interval(bounds: tuple[float, float]) -> str:
     return f"95 %: {bounds[0]:.2%} to {bounds[1]:.2%}"
 
 
-def _notes(report: Report) -> Html:
-    notes: list[object] = list(report.notes)
+def _notes(report: Report) -> list[str]:
+    notes = list(report.notes)
     if report.split != "test":
         notes.append(f"The figures are of the {report.split} images, which the training itself was watched with.")
     if skipped := report.evaluation.skipped:
-        shown = names_of(skipped, most=10)
-        notes.append(Html(f"Images that could not be read and were left out: {len(skipped):,} ({shown})."))
-    return entries(notes) if notes else Html()
+        line = Markup("Images that could not be read and were left out: {:,} ({}).")
+        notes.append(line.format(len(skipped), names(skipped, 10)))
+    return notes
 
 
-def _curves(epochs: Sequence[Epoch]) -> Html:
-    if not epochs:
-        return Html()
-    drawings = curve_drawings([asdict(epoch) for epoch in epochs])
-    return section("Training", Html(f'<div class="curves">{"".join(drawings.values())}</div>\n'))
-
-
-def _recipe(report: Report) -> Html:
-    values = {key: value for key, value in report.recipe.values().items() if value not in _ONE_KIND}
-    sources = sources_of(report.recipe, arch=report.arch.name)
-    if not sources:
-        return section("Recipe", table(("field", "value"), [(key, _value(value)) for key, value in values.items()]))
-    rows = [(key, _value(value), sources[key]) for key, value in values.items()]
-    return section("Recipe", table(("field", "value", "source"), rows))
+def _recipe(recipe: Recipe, sources: Mapping[str, str]) -> list[tuple[str, ...]]:
+    """Fields of the recipe with their values, and the sources of these where there are any."""
+    values = {key: _value(value) for key, value in recipe.values().items() if value not in _ONE_KIND}
+    return [(key, value, sources[key]) if sources else (key, value) for key, value in values.items()]
 
 
 _ONE_KIND = ("Augmentation", "Distillation")  # their own values follow, and there is no other kind
@@ -110,8 +104,8 @@ _ONE_KIND = ("Augmentation", "Distillation")  # their own values follow, and the
 def sources_of(recipe: Recipe, *, arch: str) -> dict[str, str]:
     """Where each value of a named recipe comes from, by field; nothing where ``recipe`` is not a named one.
 
-    A named recipe stays one with other values of :data:`OF_A_RUN`, which are told as the run's own. Where several have
-    the same values, the one named like ``arch`` is meant.
+    A named recipe stays one with other values of :data:`OF_A_RUN`, which are said to be the run's own. Where several
+    have the same values, the one named like ``arch`` is meant.
     """
     own = {field: getattr(recipe, field) for field in OF_A_RUN}
     for key in sorted(NAMED, key=lambda key: key != arch):
@@ -151,14 +145,15 @@ def _list(values: Sequence[float]) -> str:
 
 
 def _run(report: Report) -> dict[str, object]:
-    found, execution = report.evaluation, report.execution
+    evaluation, execution = report.evaluation, report.execution
     seconds = sum(epoch.seconds for epoch in report.epochs)
     return {
         "Data": name(report.data.name),
         "Images": ", ".join(f"{split} {len(report.data[split]):,}" for split in SPLITS),
         "Epochs": len(report.epochs),
         "Training": f"{_duration(seconds)}, {_speed(report.epochs)} images/s while training",
-        "Evaluation": f"{_duration(found.seconds)}, {found.images_per_second:,.0f} images/s with reading and preparing",
+        "Evaluation": f"{_duration(evaluation.seconds)}, {evaluation.images_per_second:,.0f} images/s with reading and "
+        "preparing",
         "Images left out": _left_out(report.bad_images),
         "Processes": f"{report.processes}, each with {execution.workers} to prepare images",
         "Device": f"{execution.device}, {execution.precision.value}",
@@ -166,7 +161,7 @@ def _run(report: Report) -> dict[str, object]:
 
 
 def _left_out(keys: Sequence[str]) -> object:
-    return Html(f"{len(keys):,} that cannot be read ({names_of(keys, most=10)})") if keys else "none"
+    return Markup("{:,} that cannot be read ({})").format(len(keys), names(keys, 10)) if keys else "none"
 
 
 def _speed(epochs: Sequence[Epoch]) -> str:
@@ -175,7 +170,7 @@ def _speed(epochs: Sequence[Epoch]) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """Seconds as a person says them."""
+    """Human-readable duration."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
