@@ -1,21 +1,18 @@
 """Entry points for ``torch.hub.load(REPOSITORY, "fbnetv3_e", pretrained=True)``; options as of ``create``."""
 
-from collections.abc import Callable
+from functools import partial as _partial
 
-import fbnetv3_zoo
+import fbnetv3_zoo as _zoo
 
 # what create() imports; torch.hub says which of these is missing
 dependencies = ["torch", "torchvision", "numpy", "PIL", "safetensors", "blake3", "filelock", "huggingface_hub"]
 dependencies += ["platformdirs", "requests", "rich"]
 
 
-def _entry(name: str) -> Callable[..., fbnetv3_zoo.FBNet]:
-    def entry(**options: object) -> fbnetv3_zoo.FBNet:
-        return fbnetv3_zoo.create(name, **options)  # type: ignore[arg-type]
-
-    entry.__name__ = name
-    entry.__doc__ = f"{name}, as fbnetv3_zoo.create({name!r}, ...): pretrained=, num_classes=, in_channels= ..."
+def _entry(name: str) -> _partial[_zoo.FBNet]:
+    entry = _partial(_zoo.create, name)
+    entry.__doc__ = f"{name}: fbnetv3_zoo.create({name!r}, pretrained=, num_classes=, in_chans=, drop_rate= ...)"
     return entry
 
 
-globals().update({name: _entry(name) for name in fbnetv3_zoo.list_models()})
+globals().update({name: _entry(name) for name in _zoo.list_models()})

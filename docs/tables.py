@@ -27,7 +27,7 @@ def _row(record: WeightsEntry) -> str:
     return (
         f"| `{record.name}` | {megabytes:.1f} | {accuracy.top1:.2f} | {top5} | {accuracy.resolution} "
         f"| {record.preprocess.resize}{'*' if 'assumed' in record.note else ''} "
-        f"| {record.licence.value if record.licence else '-'} | {digest} | {accuracy.evidence.value} |"
+        f"| {record.license.value if record.license else '-'} | {digest} | {accuracy.evidence.value} |"
     )
 
 

@@ -23,14 +23,14 @@ class Description:
     """The text of a model file.
 
     ``class_names`` has one name a class, or is None where nobody named them. ``weights`` is the name of the published
-    set that the weights are or began as, ``licence`` that set's SPDX identifier; None where nobody told.
+    set that the weights are or began as, ``license`` that set's SPDX identifier; None where nobody told.
     """
 
     arch: Arch
     preprocess: Preprocess
     class_names: tuple[str, ...] | None = None
     weights: str | None = None
-    licence: str | None = None
+    license: str | None = None
 
     def __post_init__(self) -> None:
         names, classes = self.class_names, self.arch.num_classes
@@ -39,7 +39,7 @@ class Description:
 
     def to_metadata(self) -> dict[str, str]:
         """The entries to write into a file."""
-        origin = {"weights": self.weights, "licence": self.licence}
+        origin = {"weights": self.weights, "licence": self.license}
         return {
             "format": FORMAT,
             "format_version": VERSION,

@@ -2,55 +2,86 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal, overload
 
 import torch
 
 from .arch import Arch
+from .errors import ZooError
 from .models.fbnet import FBNet
+from .models.features import FBNetFeatures
 from .weights.cache import WeightsCache
 from .weights.pretrained import PretrainedRequest, find_weights, load_pretrained
 from .weights.registry import RECORDS, WeightsEntry, find_network
 from .zoo import ARCHS
 
 
+@overload
 def create(
     model: str | Path | Arch, *, pretrained: bool | str | Path = False, num_classes: int | None = None,
-    in_channels: int | None = None, dropout: float = 0.0, stochastic_depth: float = 0.0,
-    generator: torch.Generator | None = None, store: WeightsCache | None = None,
-) -> FBNet:  # fmt: skip
-    """A network, in training mode.
+    in_chans: int | None = None, drop_rate: float = 0.0, drop_path_rate: float = 0.0,
+    features_only: Literal[False] = False, out_indices: None = None, generator: torch.Generator | None = None,
+    store: WeightsCache | None = None,
+) -> FBNet: ...  # fmt: skip
+@overload
+def create(
+    model: str | Path | Arch, *, pretrained: bool | str | Path = False, num_classes: int | None = None,
+    in_chans: int | None = None, drop_rate: float = 0.0, drop_path_rate: float = 0.0, features_only: Literal[True],
+    out_indices: Sequence[int] | None = None, generator: torch.Generator | None = None,
+    store: WeightsCache | None = None,
+) -> FBNetFeatures: ...  # fmt: skip
+def create(
+    model: str | Path | Arch, *, pretrained: bool | str | Path = False, num_classes: int | None = None,
+    in_chans: int | None = None, drop_rate: float = 0.0, drop_path_rate: float = 0.0, features_only: bool = False,
+    out_indices: Sequence[int] | None = None, generator: torch.Generator | None = None,
+    store: WeightsCache | None = None,
+) -> FBNet | FBNetFeatures:  # fmt: skip
+    """Build a network, in training mode; :data:`create_model` is another name for this function.
 
     Args:
-        model: a published name (``list_models()``), the name of published weights (``fbnetv3_b.ra2_in1k``, see
-            ``list_weights()``) for the network in their form, an :class:`Arch`, or the path of a JSON file of one.
-        pretrained: load weights. True: the published ones. Or the tag of others (``"ra2_in1k"``), the path of a file,
-            its HTTP(S) address (``#sha256=DIGITS``, 8 to 64 of them, pins its contents), or ``hf-hub:owner/name``.
-            Files are ``.safetensors`` or checkpoints of torch.save, in this project's, the official or timm's layout.
-        num_classes: width of the classifier, if not that of the weights or the network. Where the weights have another
-            width the classifier is new and all else is loaded; the log says so.
-        in_channels: channels of the images, likewise. Where the weights have others the stem is adapted.
-        dropout: probability before the classifier.
-        stochastic_depth: probability of dropping the last residual branch; see :class:`FBNet`.
-        generator: source of the initial values (default: torch's global one).
-        store: where weights are kept and how they are fetched (default: ``WeightsCache()``).
+        model: a published name (``list_models()``); the name of published weights (``fbnetv3_b.ra2_in1k``, see
+            ``list_weights()``) for the network in the form that they need; an :class:`Arch`, or the path of its JSON.
+        pretrained: weights to load. True: the published ones. Otherwise the tag of others (``"ra2_in1k"``), a path, an
+            HTTP(S) address (``#sha256=DIGITS``, 8 to 64 of them, pins its contents), or ``hf-hub:owner/name``. Files
+            are ``.safetensors`` or checkpoints of torch.save, in this project's, the official or timm's layout.
+        num_classes: number of classes (default: that of the weights or the network). Where it differs from that of the
+            weights, the classifier is new and everything else is loaded; a warning is logged.
+        in_chans: number of image channels, likewise. Where it differs from that of the weights, the stem is adapted.
+        drop_rate: dropout probability before the classifier, in [0, 1).
+        drop_path_rate: stochastic depth: probability of dropping the last residual branch, in [0, 1); see
+            :class:`FBNet`.
+        features_only: return the trunk alone, which computes a list of feature maps; see :class:`FBNetFeatures`.
+        out_indices: which maps, with ``features_only``: 0 for stride 2 to 4 for stride 32, negative ones from the end
+            (default: all).
+        generator: source of the initial values (default: torch's global generator).
+        store: cache of downloaded weights (default: ``WeightsCache()``).
 
-    A network given by name takes the form that the weights are for: timm's pad symmetrically and have no bias in the
-    stem. One given as a value keeps its form, classes and channels. Raises :class:`ZooError` for anything that does
-    not fit, and where weights cannot be had.
+    A network given by name takes the form that the weights are for: timm's have symmetric padding and no bias in the
+    stem. An :class:`Arch` keeps its form, classes and channels. Raises :class:`ZooError` for an unknown name, for
+    arguments and weights that do not fit, and for weights that cannot be fetched.
     """
+    if out_indices is not None and not features_only:
+        raise ZooError("out_indices selects feature maps; add features_only=True")
     arch = find_network(model)
     if pretrained is not False:
         named = isinstance(model, str) and (model in ARCHS or model in RECORDS)
         weights = find_weights(str(model) if named else arch.name, pretrained)
         if named and isinstance(weights, WeightsEntry):
             arch = weights.arch
-        wanted = PretrainedRequest(arch, named, num_classes, in_channels, dropout, stochastic_depth, generator)
-        return load_pretrained(wanted, weights, WeightsCache() if store is None else store)
-    arch = replace(
-        arch,
-        num_classes=arch.num_classes if num_classes is None else num_classes,
-        in_channels=arch.in_channels if in_channels is None else in_channels,
-    )
-    return FBNet(arch, dropout=dropout, stochastic_depth=stochastic_depth, generator=generator)
+        request = PretrainedRequest(arch, named, num_classes, in_chans, drop_rate, drop_path_rate, generator)
+        network = load_pretrained(request, weights, WeightsCache() if store is None else store)
+    else:
+        arch = replace(
+            arch,
+            num_classes=arch.num_classes if num_classes is None else num_classes,
+            in_channels=arch.in_channels if in_chans is None else in_chans,
+        )
+        network = FBNet(arch, drop_rate=drop_rate, drop_path_rate=drop_path_rate, generator=generator)
+    return FBNetFeatures(network, out_indices) if features_only else network
+
+
+create_model = create
+"""The name of :func:`create` in timm."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 
@@ -37,7 +37,7 @@ class DetectorSpec:
     """What a detector is built from: a network (or ``published``, the name of a detector), classes and settings.
 
     ``mean`` and ``std`` are the colours' that the network expects of images in [0, 1]; None: the network's own.
-    ``weights`` is the name of the published set that the network's weights are or began as, ``licence`` that set's SPDX
+    ``weights`` is the name of the published set that the network's weights are or began as, ``license`` that set's SPDX
     identifier; None where nobody told.
     """
 
@@ -49,7 +49,7 @@ class DetectorSpec:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     weights: str | None = None
-    licence: str | None = None
+    license: str | None = field(default=None, metadata={"key": "licence"})
 
     def __post_init__(self) -> None:
         if (self.arch is None) == (not self.published):
@@ -65,11 +65,11 @@ class DetectorSpec:
             raise ZooError(f"DetectorSpec.arch takes {self.arch.in_channels} channels; detectors see images as RGB, 3")
         if (self.mean is None) != (self.std is None):
             raise ZooError("DetectorSpec: give both mean and std of the colours, or neither")
-        for field, values, least in (("mean", self.mean, -LARGEST), ("std", self.std, 1e-6)):
+        for name, values, least in (("mean", self.mean, -LARGEST), ("std", self.std, 1e-6)):
             if values is not None and len(values) != 3:
-                raise ZooError(f"DetectorSpec.{field} has {len(values)} values; give one for each of R, G and B")
+                raise ZooError(f"DetectorSpec.{name} has {len(values)} values; give one for each of R, G and B")
             for value in values or ():
-                check_number(f"DetectorSpec.{field}", value, at_least=least)
+                check_number(f"DetectorSpec.{name}", value, at_least=least)
 
     @property
     def network(self) -> str:
@@ -79,7 +79,7 @@ class DetectorSpec:
     def with_weights_of(self, source: FBNet) -> DetectorSpec:
         """This detector on the network ``source``, with the colours that it expects, and told where it comes from."""
         mean, std = tuple(source.preprocess.mean), tuple(source.preprocess.std)
-        return replace(self, arch=source.arch, mean=mean, std=std, weights=source.weights, licence=source.licence)
+        return replace(self, arch=source.arch, mean=mean, std=std, weights=source.weights, license=source.license)
 
     def build(self, *, source: FBNet | None = None, freeze_at: int = 0, fixed_norms: bool = False) -> FasterRCNN:
         """The detector, in training mode, with the weights of ``source`` in its trunk (and C4's box head)."""

@@ -197,11 +197,11 @@ def _with_published(subject: Subject) -> Subject:
     found = [one for one in record.accuracy if one.resolution == subject.resolution] if record else []
     if record is None or not found:
         return subject
-    licence = "" if record.licence is None else record.licence.value
+    license = "" if record.license is None else record.license.value
     source = f"{record.name}: {found[0].evidence.value}, {_YEARS[record.tag]}"
     # FBNetV3's own final training distils (recipes/presets.py, from the paper); timm's of the same networks does not
     distilled = record.tag == "fb_in1k" and record.arch.name.startswith("fbnetv3_")
-    return replace(subject, top1=found[0].top1, source=source, licence=licence, distilled=distilled)
+    return replace(subject, top1=found[0].top1, source=source, license=license, distilled=distilled)
 
 
 def _form(path: Path) -> Form:

@@ -248,8 +248,8 @@ def caption(found: Benchmark) -> list[str]:
     if told := [f"{sign} {meaning}" for sign, (meaning, there) in signs.items() if there]:
         lines.append(f"{', '.join(told)}; all others: on ImageNet-1k alone, or not stated.")
     families = {**_families([p for p in places if not p.subject.rival]), "grey": [p for p in places if p.subject.rival]}
-    licences = {family: sorted({p.subject.licence for p in members} - {""}) for family, members in families.items()}
-    if told := [f"{family}: {', '.join(names)}" for family, names in licences.items() if names]:
+    licenses = {family: sorted({p.subject.license for p in members} - {""}) for family, members in families.items()}
+    if told := [f"{family}: {', '.join(names)}" for family, names in licenses.items() if names]:
         lines += textwrap.wrap(f"Licence of the weights: {'; '.join(told)}.", _CAPTION)
     return lines
 

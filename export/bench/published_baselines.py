@@ -19,7 +19,7 @@ class Baseline:
     """A network of timm's at ``resolution`` pixels.
 
     ``top1``: percent of ImageNet's validation set (None: not in our table), as stated in ``source``, which has a date.
-    ``weights``: timm's tag of the weights that it is of ("": timm has none), ``licence`` theirs as timm states it.
+    ``weights``: timm's tag of the weights that it is of ("": timm has none), ``license`` theirs as timm states it.
     ``extra_data``: what they saw besides ImageNet-1k; ``distilled``: they learned from a larger network's answers.
     """
 
@@ -27,7 +27,7 @@ class Baseline:
     resolution: int
     top1: float | None = None
     weights: str = ""
-    licence: str = ""
+    license: str = ""
     source: str = ""
     distilled: bool = False
     extra_data: str = ""
@@ -38,7 +38,7 @@ class Baseline:
         return Subject(
             self.name, self.resolution, None, self.top1, rival=True,
             source=f"{self.weights}: {self.source}" if self.weights else self.source,
-            licence=self.licence, distilled=self.distilled, extra_data=self.extra_data,
+            license=self.license, distilled=self.distilled, extra_data=self.extra_data,
         )  # fmt: skip
 
 

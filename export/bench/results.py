@@ -46,7 +46,7 @@ class Subject:
 
     ``macs`` counts multiply-accumulates of one image (None: not known). ``top1`` is the published ImageNet accuracy in
     percent of the network of that name at that resolution, None where there is none; ``rival`` marks networks of
-    others, ``source`` says who published. Of the weights that were so accurate, ``licence`` is theirs, ``distilled``
+    others, ``source`` says who published. Of the weights that were so accurate, ``license`` is theirs, ``distilled``
     says that they learned from a larger network, ``extra_data`` what they saw besides ImageNet-1k.
     """
 
@@ -56,7 +56,7 @@ class Subject:
     top1: float | None = None
     rival: bool = False
     source: str = ""
-    licence: str = ""
+    license: str = field(default="", metadata={"key": "licence"})
     distilled: bool = False
     extra_data: str = ""
 
@@ -67,8 +67,8 @@ class Subject:
             return ""
         data = f"ImageNet-1k and {self.extra_data}" if self.extra_data else "ImageNet-1k"
         trained = f"{data}, distilled" if self.distilled else data
-        licence = f"; licence of these weights: {self.licence}" if self.licence else ""
-        return f"published top-1 {self.top1:.2f} % ({trained}; {self.source}{licence})"
+        license = f"; licence of these weights: {self.license}" if self.license else ""
+        return f"published top-1 {self.top1:.2f} % ({trained}; {self.source}{license})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,7 @@ RUNTIME = PinnedPackage(
 SCRIPT = "ort.wasm.min.mjs"
 """The file of :data:`RUNTIME` that a page imports."""
 
-LICENCE = """\
+LICENSE = """\
 ONNX Runtime Web (the files in this folder)
 
 MIT License

@@ -20,7 +20,7 @@ from fbnetv3_zoo.utils.serialization import to_plain
 from fbnetv3_zoo.weights.cache import WeightsCache
 
 from .folder import CARD, FORMAT, VERSION, check_free, replacing_page
-from .ort_web import LICENCE, RUNTIME, SCRIPT, package_files
+from .ort_web import LICENSE, RUNTIME, SCRIPT, package_files
 
 if TYPE_CHECKING:
     import onnx
@@ -45,7 +45,7 @@ class WebReport:
     """The page that was written.
 
     ``size`` is that of all files, ``model_size`` and ``runtime_size`` (ONNX Runtime Web) parts of it, in bytes;
-    ``licence`` and ``source`` are the weights', as the page shows them.
+    ``license`` and ``source`` are the weights', as the page shows them.
     """
 
     folder: Path
@@ -53,7 +53,7 @@ class WebReport:
     precision: Precision
     classes: int
     samples: int
-    licence: str | None
+    license: str | None
     source: str | None
     model_size: int
     runtime_size: int
@@ -63,7 +63,7 @@ class WebReport:
 
 def write_web(
     model: str | Path | FBNet, folder: str | Path, *, samples: Sequence[str | Path] = (),
-    runtime: str | Path | None = None, licence: str | None = None, source: str | None = None,
+    runtime: str | Path | None = None, license: str | None = None, source: str | None = None,
     store: WeightsCache | None = None,
 ) -> WebReport:  # fmt: skip
     """Write a static page to ``folder`` that classifies images with ``model`` in the browser.
@@ -77,7 +77,7 @@ def write_web(
         folder: where to write.
         samples: image files shown as samples; they are copied as they are, with whatever their metadata tells.
         runtime: an unpacked package of onnxruntime-web, or its ``.tgz`` (default: the cache, else npm).
-        licence: licence of the weights to show (default: what the file says).
+        license: licence of the weights to show (default: what the file says).
         source: where the weights are from, to show (default: what the file says).
         store: the cache, and whether the network may be used (default: the environment's).
 
@@ -104,7 +104,7 @@ def write_web(
             "precision": _precision(graph),
             "class_names": [description.name_of(index) for index in range(description.arch.num_classes)],
             "preprocess": _plain_preprocess(description),
-            "licence": licence or description.licence or told.get("license"),
+            "licence": license or description.license or told.get("license"),
             "source": source or description.weights or told.get("source"),
             "samples": _copy_samples(samples, new),
             "runtime": {"folder": "runtime/", "script": SCRIPT, "version": RUNTIME.version},
@@ -182,7 +182,7 @@ def _write_runtime(parts: dict[str, bytes], folder: Path) -> int:
     folder.mkdir()
     for name, content in parts.items():
         (folder / Path(name).name).write_bytes(content)
-    (folder / "LICENSE.txt").write_text(LICENCE, encoding="utf-8")
+    (folder / "LICENSE.txt").write_text(LICENSE, encoding="utf-8")
     return sum(path.stat().st_size for path in folder.iterdir())
 
 

@@ -41,7 +41,7 @@ def info(
         "weights": [
             {
                 "name": record.name,
-                "licence": record.licence.value if record.licence else None,
+                "licence": record.license.value if record.license else None,
                 "note": record.note,
                 "accuracy": [str(accuracy) for accuracy in record.accuracy],
             }

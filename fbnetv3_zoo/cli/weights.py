@@ -182,7 +182,7 @@ def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
 def card(
     weights: Annotated[str, typer.Argument(help="Published weights, or a .safetensors file of this project.")],
     output: Annotated[Path | None, output_file("File to write (default: standard output).")] = None,
-    licence: Annotated[str | None, typer.Option(help="SPDX identifier, for a file of your own.")] = None,
+    license: Annotated[str | None, typer.Option(help="SPDX identifier, for a file of your own.")] = None,
 ) -> None:
     """Write the model card of published weights or of a file.
 
@@ -195,9 +195,9 @@ def card(
     if Path(weights).suffix == ".safetensors":
         from .. import load
 
-        text = model_card(load(weights), licence=licence)
-    elif licence is not None:
-        raise ZooError(f"{weights}: the licence of published weights is its publisher's; leave --licence out")
+        text = model_card(load(weights), license=license)
+    elif license is not None:
+        raise ZooError(f"{weights}: the licence of published weights is its publisher's; leave --license out")
     else:
         text = record_card(find_record(weights))
     if output is None:
@@ -240,7 +240,7 @@ def _row(record: Any, kept: Path | None) -> dict[str, Any]:
     return {
         "name": record.name,
         "megabytes": round(4 * cost_of(record.arch).parameters / 1e6, 1),
-        "licence": record.licence.value,
+        "licence": record.license.value,
         "accuracy": [{**to_plain(a), "evidence": a.evidence.value} for a in record.accuracy],
         "addresses": [source.address for source in record.sources],
         "sha256": [source.sha256 for source in record.sources],

@@ -114,10 +114,10 @@ class SqueezeExcitation(nn.Module):
 class InvertedResidualBlock(nn.Sequential):
     """Expansion, depthwise convolution, optional squeeze-excite, projection, residual add where shapes agree.
 
-    ``drop_rate`` is the probability that stochastic depth leaves the branch out, per image, in training.
+    ``drop_path_rate`` is the probability that stochastic depth leaves the branch out, per image, in training.
     """
 
-    def __init__(self, block: Block, row: InvertedResidual, *, drop_rate: float = 0.0) -> None:
+    def __init__(self, block: Block, row: InvertedResidual, *, drop_path_rate: float = 0.0) -> None:
         super().__init__()
         width, act, groups, bias = block.expanded_channels, row.activation, row.groups_1x1, row.conv_bias
         if block.expands:
@@ -134,10 +134,10 @@ class InvertedResidualBlock(nn.Sequential):
             )
         self.project = ConvNormAct(width, block.out_channels, groups=groups, bias=bias)
         self.has_residual = block.keeps_shape
-        if self.has_residual and drop_rate > 0:
+        if self.has_residual and drop_path_rate > 0:
             from torchvision.ops import StochasticDepth  # here because the import takes longer than building a network
 
-            self.stochastic_depth = StochasticDepth(drop_rate, "row")
+            self.drop_path = StochasticDepth(drop_path_rate, "row")
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         y = x
@@ -160,11 +160,11 @@ class PoolingHeadBlock(nn.Module):
         return y
 
 
-def build_block(block: Block, *, drop_rate: float = 0.0) -> nn.Module:
+def build_block(block: Block, *, drop_path_rate: float = 0.0) -> nn.Module:
     """The module for ``block``."""
     row, channels = block.row, (block.in_channels, block.out_channels)
     if isinstance(row, InvertedResidual):
-        return InvertedResidualBlock(block, row, drop_rate=drop_rate)
+        return InvertedResidualBlock(block, row, drop_path_rate=drop_path_rate)
     if isinstance(row, PoolingHead):
         return PoolingHeadBlock(block, row)
     if isinstance(row, Conv):

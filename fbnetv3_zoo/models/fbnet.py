@@ -26,43 +26,62 @@ class FeatureMap:
     stride: int
 
 
+class FeatureInfo(tuple[FeatureMap, ...]):
+    """Feature maps in the order in which they are returned; :meth:`channels` and :meth:`reduction` as in timm."""
+
+    def channels(self) -> list[int]:
+        """Number of channels of each map."""
+        return [feature.channels for feature in self]
+
+    def reduction(self) -> list[int]:
+        """Stride of each map relative to the image."""
+        return [feature.stride for feature in self]
+
+
 class FBNet(nn.Module):
     """Any network of the family.
 
     Args:
-        arch: what to build.
-        dropout: probability before the classifier, in [0, 1).
-        stochastic_depth: probability of leaving out the last residual branch, in [0, 1); rises linearly from 0 at the
-            first inverted residual (arXiv 1603.09382).
-        generator: source of the initial weights (default: torch's global one).
+        arch: the network to build.
+        drop_rate: dropout probability before the classifier, in [0, 1).
+        drop_path_rate: stochastic depth: probability of dropping the last residual branch, in [0, 1); rises linearly
+            from 0 at the first inverted residual (arXiv 1603.09382).
+        generator: source of the initial weights (default: torch's global generator).
 
-    Initialisation: convolutions and classifier Kaiming normal, fan out (the classifier's as for at least 1000 classes);
-    biases 0; norms 1 and 0, but 0 and 0 for the last norm of a residual branch where the row says so. ``preprocess``
-    and ``class_names`` say what the network expects and answers, ``weights`` and ``licence`` which published weights it
-    has or was trained from; :func:`fbnetv3_zoo.save` stores them all.
+    Attributes:
+        arch: the network as a value; with the number of classes and channels that the module has now.
+        preprocess: how an image becomes the input.
+        class_names: name of each class, or None if unknown.
+        weights: name of the published weights that the network has or was trained from, or None.
+        license: SPDX identifier of the license of those weights, or None.
+        classifier: the last layer, an ``nn.Linear``.
 
-    On a CPU, maps are kept in the channels-last layout whatever the layout of the input: measured, that is the faster
-    one (README, "Speed").
+    :func:`fbnetv3_zoo.save` stores the attributes with the weights. Raises :class:`ZooError` for a rate out of range.
+
+    Initialisation: Kaiming normal with fan out for convolutions and classifier (the latter as for at least 1000
+    classes), 0 for biases, weight 1 and bias 0 for norms, weight 0 for the last norm of a residual branch where the row
+    says so. On a CPU, feature maps are kept channels-last whatever the layout of the input, because that is measured to
+    be faster (README, "Speed").
     """
 
-    __jit_unused_properties__ = ("num_classes", "description", "feature_info")
+    __jit_unused_properties__ = ("num_classes", "num_features", "head_hidden_size", "description", "feature_info")
 
     def __init__(
-        self, arch: Arch, *, dropout: float = 0.0, stochastic_depth: float = 0.0,
+        self, arch: Arch, *, drop_rate: float = 0.0, drop_path_rate: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        check_number("dropout", dropout, at_least=0, below=1)
-        check_number("stochastic_depth", stochastic_depth, at_least=0, below=1)
+        check_number("drop_rate", drop_rate, at_least=0, below=1)
+        check_number("drop_path_rate", drop_path_rate, at_least=0, below=1)
         self.arch = arch
         self.preprocess = Preprocess.for_arch(arch)
         self.class_names: tuple[str, ...] | None = None
         self.weights: str | None = None
-        self.licence: str | None = None
+        self.license: str | None = None
         self.gradient_checkpointing = False
         with nullcontext() if generator is None else torch.random.fork_rng(devices=[]):
-            self.stages = nn.Sequential(*_build_stages(arch, stochastic_depth))
-            self.dropout = nn.Dropout(dropout)
+            self.stages = nn.Sequential(*_build_stages(arch, drop_path_rate))
+            self.dropout = nn.Dropout(drop_rate)
             self.classifier = ClassifierHead(arch.blocks[-1].out_channels, arch.num_classes)
         self._zero_last_norms()
         if generator is not None:
@@ -84,7 +103,11 @@ class FBNet(nn.Module):
                 nn.init.zeros_(block.project.norm.weight)
 
     def reset_classifier(self, num_classes: int, *, generator: torch.Generator | None = None) -> None:
-        """Replace the classifier by a new one; class names are forgotten."""
+        """Replace the classifier by a new one for ``num_classes`` classes and forget the class names.
+
+        ``generator`` is the source of its values (default: torch's global one). Raises :class:`ZooError` unless
+        ``num_classes`` is a whole number of at least 1.
+        """
         self.arch = replace(self.arch, num_classes=num_classes)
         old = self.classifier.weight
         self.classifier = ClassifierHead(self.classifier.in_features, num_classes).to(old.device, old.dtype)
@@ -92,10 +115,25 @@ class FBNet(nn.Module):
             self.classifier.reset_parameters(generator)
         self.class_names = None
 
+    def get_classifier(self) -> nn.Linear:
+        """The last layer."""
+        return self.classifier
+
     @property
     def num_classes(self) -> int:
-        """Number of logits."""
+        """Number of classes, which is the number of logits."""
         return self.arch.num_classes
+
+    @property
+    def num_features(self) -> int:
+        """Number of channels that :meth:`forward_features` returns."""
+        trunk = [block for block in self.arch.blocks if block.stage < self.arch.trunk_depth]
+        return trunk[-1].out_channels if trunk else self.arch.in_channels
+
+    @property
+    def head_hidden_size(self) -> int:
+        """Number of inputs of the classifier, as returned by ``forward_head(features, pre_logits=True)``."""
+        return self.classifier.in_features
 
     def set_gradient_checkpointing(self, enabled: bool = True) -> None:
         """Recompute each block's activations in the backward pass instead of keeping them: less memory, more time."""
@@ -104,17 +142,20 @@ class FBNet(nn.Module):
     @property
     def description(self) -> Description:
         """What a file of this network says of it."""
-        return Description(self.arch, self.preprocess, self.class_names, self.weights, self.licence)
+        return Description(self.arch, self.preprocess, self.class_names, self.weights, self.license)
 
     @property
-    def feature_info(self) -> tuple[FeatureMap, ...]:
-        """What :meth:`feature_maps` returns, in order of stride."""
+    def feature_info(self) -> FeatureInfo:
+        """The maps that :meth:`feature_maps` returns, in order of stride."""
         trunk = [block for block in self.arch.blocks if block.stage < self.arch.trunk_depth]
         last = {block.reduction: block.out_channels for block in trunk}
-        return tuple(FeatureMap(f"stride{stride}", channels, stride) for stride, channels in last.items())
+        return FeatureInfo(FeatureMap(f"stride{stride}", channels, stride) for stride, channels in last.items())
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (batch, classes) of images (batch, channels, height, width), normalised as ``preprocess`` does."""
+        """Logits (batch, classes) of images (batch, channels, height, width), normalised as by ``preprocess``.
+
+        Raises :class:`ZooError` for another shape and for images smaller than ``arch.min_resolution``.
+        """
         if torch.jit.is_scripting():  # type: ignore[attr-defined]
             # TorchScript's language has neither an Arch nor slices of stages
             logits: Tensor = self.classifier(self.dropout(self.stages(images).mean((2, 3))))
@@ -123,11 +164,14 @@ class FBNet(nn.Module):
         return logits
 
     def forward_features(self, images: Tensor) -> Tensor:
-        """The last map before the head, shape (batch, channels, height / 32, width / 32)."""
-        return self._run(self._blocks(self.stages[: self.arch.trunk_depth]), self._admit(images))
+        """The last map before the head, shape (batch, num_features, height / 32, width / 32)."""
+        return self._run(self._blocks(self.stages[: self.arch.trunk_depth]), admit(self.arch, images))
 
     def forward_head(self, features: Tensor, *, pre_logits: bool = False) -> Tensor:
-        """Logits (batch, classes), or with ``pre_logits`` the classifier's input, from :meth:`forward_features`."""
+        """Logits (batch, classes) from the output of :meth:`forward_features`.
+
+        With ``pre_logits``, the classifier's input instead, of shape (batch, head_hidden_size).
+        """
         x = self._run(self._blocks(self.stages[self.arch.trunk_depth :]), features)
         x = x.flatten(1) if isinstance(self.arch.blocks[-1].row, PoolingHead) else x.mean((2, 3))
         if pre_logits:
@@ -136,30 +180,16 @@ class FBNet(nn.Module):
         return logits
 
     def feature_maps(self, images: Tensor) -> dict[str, Tensor]:
-        """The last map of each stride before the head, by the names of :attr:`feature_info`."""
-        x, maps = self._admit(images), {}
+        """The last map of each stride before the head, by the names of :attr:`feature_info`.
+
+        Shapes are (batch, channels, height / stride, width / stride).
+        """
+        x, maps = admit(self.arch, images), {}
         trunk = self._blocks(self.stages[: self.arch.trunk_depth])
         for settled, block in zip(self.arch.blocks, trunk, strict=False):
             x = self._run([block], x)
             maps[f"stride{settled.reduction}"] = x
         return maps
-
-    def _admit(self, images: Tensor) -> Tensor:
-        if is_graph(images):
-            return images
-        self._check(images)
-        return laid_out(images)
-
-    def _check(self, images: Tensor) -> None:
-        name, channels, side = self.arch.name, self.arch.in_channels, self.arch.min_resolution
-        if images.ndim != 4 or images.shape[1] != channels:
-            shape = tuple(images.shape)
-            raise ZooError(f"{name}: images have shape {shape}; it takes (batch, {channels}, height, width)")
-        height, width = images.shape[2:]
-        if min(height, width) < side:
-            remedy = f"{name}: images of {height} x {width} are too small; give at least {side} x {side}"
-            padded = self.arch.stages != self.arch.with_symmetric_padding().stages
-            raise ZooError(remedy + (" or build arch.with_symmetric_padding()" if padded else ""))
 
     @staticmethod
     def _blocks(stages: nn.Sequential) -> list[nn.Module]:
@@ -172,13 +202,32 @@ class FBNet(nn.Module):
         return x
 
 
-def _build_stages(arch: Arch, stochastic_depth: float) -> list[nn.Sequential]:
+def admit(arch: Arch, images: Tensor) -> Tensor:
+    """``images``, checked for ``arch`` and brought into the faster layout, unless a graph is being recorded.
+
+    Raises :class:`ZooError` for another shape and for images that are too small.
+    """
+    if is_graph(images):
+        return images
+    name, channels, side = arch.name, arch.in_channels, arch.min_resolution
+    if images.ndim != 4 or images.shape[1] != channels:
+        shape = tuple(images.shape)
+        raise ZooError(f"{name}: images have shape {shape}; it takes (batch, {channels}, height, width)")
+    height, width = images.shape[2:]
+    if min(height, width) < side:
+        remedy = f"{name}: images of {height} x {width} are too small; give at least {side} x {side}"
+        padded = arch.stages != arch.with_symmetric_padding().stages
+        raise ZooError(remedy + (" or build arch.with_symmetric_padding()" if padded else ""))
+    return laid_out(images)
+
+
+def _build_stages(arch: Arch, drop_path_rate: float) -> list[nn.Sequential]:
     residuals = [block for block in arch.blocks if isinstance(block.row, InvertedResidual)]
-    step = stochastic_depth / max(1, len(residuals) - 1)
+    step = drop_path_rate / max(1, len(residuals) - 1)
     rates = {(block.stage, block.index): n * step for n, block in enumerate(residuals)}
     stages: list[list[nn.Module]] = [[] for _ in arch.stages]
     for block in arch.blocks:
-        stages[block.stage].append(build_block(block, drop_rate=rates.get((block.stage, block.index), 0.0)))
+        stages[block.stage].append(build_block(block, drop_path_rate=rates.get((block.stage, block.index), 0.0)))
     return [nn.Sequential(*stage) for stage in stages]
 
 

@@ -110,11 +110,11 @@ class _Trainer:
         """Build the network and open the teacher."""
         recipe, generator = self.recipe, torch.Generator().manual_seed(self.recipe.seed)
         network = create(
-            self.arch, dropout=recipe.dropout, stochastic_depth=recipe.stochastic_depth, generator=generator,
+            self.arch, drop_rate=recipe.dropout, drop_path_rate=recipe.stochastic_depth, generator=generator,
             pretrained=pretrained,
         )  # fmt: skip
         network.preprocess, network.class_names = self.preprocess, self.data.class_names
-        self.origin = network.weights, network.licence
+        self.origin = network.weights, network.license
         if recipe.weight_levels:
             imitate_int8(network, recipe.weight_levels)
             self.notes.append("trained for int8: all accuracies but the teacher's are of rounded weights and maps")
@@ -254,7 +254,7 @@ class _Trainer:
         model = FBNet(self.learner.student.network.arch)
         model.load_state_dict(plain_state(self.learner.result))
         model.preprocess, model.class_names = self.preprocess, self.data.class_names
-        model.weights, model.licence = self.origin
+        model.weights, model.license = self.origin
         return model.eval()
 
     def _identity(self) -> Mapping[str, str]:

@@ -1,6 +1,7 @@
 """Frozen dataclasses to and from plain JSON data, so that every value of the package is written and read one way.
 
-A union of dataclasses is told apart by an ``"op"`` key holding the class name in snake case.
+A union of dataclasses is told apart by an ``"op"`` key holding the class name in snake case. A field is stored under
+its name, or under the ``"key"`` of its metadata.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import Enum
 from functools import cache
 from pathlib import Path
@@ -148,13 +149,19 @@ def find(kind: type[T], source: object, known: Mapping[str, T], *, what: str, re
 def to_plain(value: object) -> Any:
     """``value`` as dicts, lists, strings, numbers, booleans and None; fields at their defaults are left out."""
     if is_dataclass(value):
-        kept = {f.name: getattr(value, f.name) for f in fields(value) if getattr(value, f.name) != f.default}
+        kept = {_key(f): getattr(value, f.name) for f in fields(value) if getattr(value, f.name) != f.default}
         return {name: _tagged(item) for name, item in kept.items()}
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, (tuple, list)):
         return [_tagged(item) for item in value]
     return value
+
+
+def _key(field: Field[Any]) -> str:
+    """The JSON key under which ``field`` of a dataclass is stored."""
+    key: str = field.metadata.get("key", field.name)
+    return key
 
 
 def from_plain(kind: type[T], data: object, place: str) -> T:
@@ -241,15 +248,15 @@ def _build_dataclass(kind: Any, data: Any, place: str) -> Any:
     if not isinstance(data, dict):
         raise ZooError(f"{place} is {shown(data)}; it must be an object")
     data = {key: item for key, item in data.items() if key != "op"}
-    names = [f.name for f in fields(kind)]
+    known = {_key(f): f for f in fields(kind)}
     for key in data:
-        if key not in names:
-            raise ZooError(f"{place} has an unknown key {shown(key)}{nearest(key, names)}")
-    for f in fields(kind):
-        if f.name not in data and f.default is MISSING and f.default_factory is MISSING:
-            raise ZooError(f"{place} lacks {f.name!r}")
+        if key not in known:
+            raise ZooError(f"{place} has an unknown key {shown(key)}{nearest(key, known)}")
+    for key, f in known.items():
+        if key not in data and f.default is MISSING and f.default_factory is MISSING:
+            raise ZooError(f"{place} lacks {key!r}")
     hints = _hints(kind)
-    values = {key: _build(hints[key], item, f"{place}.{key}") for key, item in data.items()}
+    values = {known[key].name: _build(hints[known[key].name], item, f"{place}.{key}") for key, item in data.items()}
     try:
         return kind(**values)
     except ZooError as error:

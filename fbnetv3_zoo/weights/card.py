@@ -16,20 +16,20 @@ _PAPERS = {
 }
 
 
-def model_card(model: FBNet, *, licence: str | None = None) -> str:
-    """The card of a network of the user's own; ``licence`` is an SPDX identifier."""
-    head = _front_matter(licence, datasets=[])
+def model_card(model: FBNet, *, license: str | None = None) -> str:
+    """The card of a network of the user's own; ``license`` is an SPDX identifier."""
+    head = _front_matter(license, datasets=[])
     return "\n".join([head, *_body(model.description, model.arch.name), "", "## Use", "", *_use_of_file()])
 
 
 def record_card(record: WeightsEntry) -> str:
     """The card of published weights. Imports torchvision for the names of the classes."""
-    head = _front_matter(record.licence.value if record.licence else None, datasets=["imagenet-1k"])
+    head = _front_matter(record.license.value if record.license else None, datasets=["imagenet-1k"])
     description = Description(record.arch, record.preprocess, record.class_names)
     lines = [head, *_body(description, record.name), "", "## Weights", ""]
     lines += [f"- Accuracy on ImageNet's validation set: {a}." for a in record.accuracy]
-    if record.licence is not None:
-        lines.append(f"- Licence: {record.licence.value} ({record.licence.terms}).")
+    if record.license is not None:
+        lines.append(f"- Licence: {record.license.value} ({record.license.terms}).")
     lines += [f"- Published at {source.address}{_digest(source.sha256)}." for source in record.sources]
     lines += [f"- {record.note[0].upper()}{record.note[1:]}."] if record.note else []
     code = [f'model = fbnetv3_zoo.create("{record.name}", pretrained=True).eval()']
@@ -48,8 +48,8 @@ def _use_of_file() -> list[str]:
     return ["```python", *code, *_CLASSIFY, "```", ""]
 
 
-def _front_matter(licence: str | None, datasets: list[str]) -> str:
-    lines = ["---", *([f"license: {licence.lower()}"] if licence else [])]
+def _front_matter(license: str | None, datasets: list[str]) -> str:
+    lines = ["---", *([f"license: {license.lower()}"] if license else [])]
     lines += ["library_name: fbnetv3_zoo", "pipeline_tag: image-classification", "tags:", "- fbnet", "- vision"]
     if datasets:
         lines += ["datasets:", *(f"- {name}" for name in datasets)]

@@ -150,8 +150,8 @@ def _fetch_from_any(record: WeightsEntry, store: WeightsCache, local: bytes | No
         else:
             _lock(file, source, address, store)
             kept = store.keep(record.name, file.sha256, data)
-            if record.licence is not None:
-                LOG.warning("%s: licence %s (%s)", record.name, record.licence.value, record.licence.terms)
+            if record.license is not None:
+                LOG.warning("%s: licence %s (%s)", record.name, record.license.value, record.license.terms)
             return data, kept
     raise ZooError(f"{record.name}: cannot be fetched: {'; '.join(failures)}; {_by_hand(record, store)}")
 
@@ -228,8 +228,8 @@ def _converted(record: WeightsEntry, data: bytes, address: str, sha256: str) -> 
         raise ZooError(f"{address}: {error}") from None
     if description.arch != record.arch and record.layout is not None:
         raise ZooError(f"{address}: holds {description.arch.name} in another form than {record.name}; refused")
-    licence = record.licence.value if record.licence else description.licence
-    description = replace(description, weights=record.name, licence=licence)
+    license = record.license.value if record.license else description.license
+    description = replace(description, weights=record.name, license=license)
     text = {**description.to_metadata(), "source": without_secrets(address), SOURCE_SHA256: sha256}
     refuse_non_finite(tensors, address)
     floats = {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}

@@ -42,14 +42,14 @@ class PretrainedRequest:
     arch: Arch
     named: bool
     num_classes: int | None = None
-    in_channels: int | None = None
-    dropout: float = 0.0
-    stochastic_depth: float = 0.0
+    in_chans: int | None = None
+    drop_rate: float = 0.0
+    drop_path_rate: float = 0.0
     generator: torch.Generator | None = None
 
     def skeleton(self, arch: Arch) -> FBNet:
         """``arch`` without values, with the regularisation that is wanted."""
-        return skeleton(arch, dropout=self.dropout, stochastic_depth=self.stochastic_depth)
+        return skeleton(arch, drop_rate=self.drop_rate, drop_path_rate=self.drop_path_rate)
 
     def build(
         self, tensors: dict[str, Tensor], metadata: dict[str, str], source: str, *, model: FBNet | None = None
@@ -64,16 +64,16 @@ class PretrainedRequest:
         found, arch = description.arch, self.arch
         if not same_weights(found, arch) and not (self.named and same_weights(found, timm_form(arch))):
             raise ZooError(f"{source}: holds {_difference(found, arch)}")
-        num_classes, in_channels = self.num_classes, self.in_channels
+        num_classes, in_chans = self.num_classes, self.in_chans
         if not self.named:
             num_classes = arch.num_classes if num_classes is None else num_classes
-            in_channels = arch.in_channels if in_channels is None else in_channels
+            in_chans = arch.in_channels if in_chans is None else in_chans
             own = replace(arch, num_classes=found.num_classes, in_channels=found.in_channels)
             description = replace(description, arch=own)
         if model is None or model.arch != description.arch:
             model = self.skeleton(description.arch)
         return assemble(
-            model, description, tensors, source, num_classes=num_classes, in_channels=in_channels,
+            model, description, tensors, source, num_classes=num_classes, in_chans=in_chans,
             generator=self.generator,
         )  # fmt: skip
 
@@ -157,5 +157,5 @@ def _record_of(arch: Arch, place: str | Path, local: bytes | None) -> WeightsEnt
     else:
         return None
     return WeightsEntry(
-        tag, arch, (source,), layout=None, licence=None, preprocess=Preprocess.for_arch(arch), imagenet_classes=False
+        tag, arch, (source,), layout=None, license=None, preprocess=Preprocess.for_arch(arch), imagenet_classes=False
     )

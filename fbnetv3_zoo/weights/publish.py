@@ -11,19 +11,19 @@ from .card import model_card
 from .serialization import save
 
 
-def save_pretrained(model: FBNet, folder: str | Path, *, licence: str | None = None) -> None:
+def save_pretrained(model: FBNet, folder: str | Path, *, license: str | None = None) -> None:
     """Write ``model`` into ``folder`` as a repository: ``model.safetensors`` and a model card, ``README.md``.
 
-    ``load("hf-hub:owner/name")`` reads it once it is uploaded. ``licence`` is the SPDX identifier that the card states.
+    ``load("hf-hub:owner/name")`` reads it once it is uploaded. ``license`` is the SPDX identifier that the card states.
     """
-    card = model_card(model, licence=licence)
+    card = model_card(model, license=license)
     with replacing_together(Path(folder, hub.FILE_NAME), Path(folder, "README.md")) as (weights, readme):
         save(model, weights)
         readme.write_text(card, encoding="utf-8")
 
 
 def push_to_hub(
-    model: FBNet, repository: str, *, licence: str | None = None, private: bool = False, token: str | None = None,
+    model: FBNet, repository: str, *, license: str | None = None, private: bool = False, token: str | None = None,
     message: str = "Add the model",
 ) -> str:  # fmt: skip
     """Upload what :func:`save_pretrained` writes to the repository ``owner/name``, made where need be.
@@ -31,5 +31,5 @@ def push_to_hub(
     Returns the commit's address. Raises :class:`ZooError` where the hub refuses.
     """
     with scratch() as folder:
-        save_pretrained(model, folder, licence=licence)
+        save_pretrained(model, folder, license=license)
         return hub.upload(folder, repository, private=private, token=token, message=message)

@@ -28,7 +28,7 @@ class Layout(Enum):
     OWN = "fbnetv3_zoo"
 
 
-class Licence(Enum):
+class License(Enum):
     """Licence of a set of weights, by its SPDX identifier."""
 
     CC_BY_NC = "CC-BY-NC-4.0"
@@ -38,8 +38,8 @@ class Licence(Enum):
     def terms(self) -> str:
         """What the licence asks of a user, in a few words."""
         return {
-            Licence.CC_BY_NC: "name the authors, no commercial use",
-            Licence.APACHE: "any use, keep the notices",
+            License.CC_BY_NC: "name the authors, no commercial use",
+            License.APACHE: "any use, keep the notices",
         }[self]
 
 
@@ -98,7 +98,7 @@ class WeightsEntry:
     arch: Arch
     sources: tuple[WeightsSource, ...]
     layout: Layout | None
-    licence: Licence | None
+    license: License | None
     preprocess: Preprocess
     accuracy: tuple[Accuracy, ...] = ()
     imagenet_classes: bool = True
@@ -176,7 +176,7 @@ def _official(name: str, folder: str) -> WeightsEntry:
         arch=arch,
         sources=(WeightsSource(f"{_OFFICIAL_HOST}/{folder}/model.pth"),),
         layout=Layout.OFFICIAL,
-        licence=Licence.CC_BY_NC,
+        license=License.CC_BY_NC,
         preprocess=Preprocess(published.resize or _USUAL_RESIZE, published.resolution),
         accuracy=(Accuracy(published.top1, published.top5, published.resolution),),
         note="" if published.resize else f"the publisher states no resize; {_USUAL_RESIZE}, the usual one, is assumed",
@@ -193,7 +193,7 @@ def _timm(name: str, file: str, side: int, top1: float) -> WeightsEntry:
             WeightsSource(f"hf-hub:timm/{name}.ra2_in1k"),
         ),
         layout=Layout.TIMM,
-        licence=Licence.APACHE,
+        license=License.APACHE,
         preprocess=Preprocess(int(side / _TIMM_CROP), side),
         accuracy=(Accuracy(top1, None, side),),
         note="retrained by timm: symmetric padding, no bias in the stem",
@@ -213,6 +213,10 @@ RECORDS: Mapping[str, WeightsEntry] = MappingProxyType({record.name: record for 
 def list_weights(pattern: str = "*") -> list[str]:
     """Names of the published weights that match ``pattern`` (shell wildcards; a network's name finds all of its)."""
     return [name for name, record in RECORDS.items() if fnmatchcase(name, pattern) or record.arch.name == pattern]
+
+
+list_pretrained = list_weights
+"""The name of :func:`list_weights` in timm."""
 
 
 def find_record(model: str, tag: str | None = None) -> WeightsEntry:

@@ -61,7 +61,7 @@ def _described_by(tensors: Mapping[str, Tensor], description: Description) -> De
     return replace(description, arch=replace(description.arch, num_classes=len(bias)), class_names=None)
 
 
-def load(path: str | Path, *, dropout: float = 0.0, stochastic_depth: float = 0.0) -> FBNet:
+def load(path: str | Path, *, drop_rate: float = 0.0, drop_path_rate: float = 0.0) -> FBNet:
     """The network stored at ``path`` by :func:`save`, in evaluation mode, with its preprocessing and class names.
 
     ``path`` may also be ``hf-hub:owner/name``, a repository made by :func:`fbnetv3_zoo.save_pretrained`. Raises
@@ -75,7 +75,7 @@ def load(path: str | Path, *, dropout: float = 0.0, stochastic_depth: float = 0.
     if description is None:
         unknown = "does not say which network it is for; use create(MODEL, pretrained=...)"
         raise ZooError(f"{path}: {other_kind(metadata) or unknown}")
-    model = skeleton(description.arch, dropout=dropout, stochastic_depth=stochastic_depth)
+    model = skeleton(description.arch, drop_rate=drop_rate, drop_path_rate=drop_path_rate)
     return assemble(model, description, tensors, str(path)).eval()
 
 

@@ -16,15 +16,15 @@ from ..models.fbnet import FBNet
 from ..utils.log import LOG
 
 
-def skeleton(arch: Arch, *, dropout: float = 0.0, stochastic_depth: float = 0.0) -> FBNet:
+def skeleton(arch: Arch, *, drop_rate: float = 0.0, drop_path_rate: float = 0.0) -> FBNet:
     """The network on the meta device, in training mode: shapes without values."""
     with torch.device("meta"):
-        return FBNet(arch, dropout=dropout, stochastic_depth=stochastic_depth)
+        return FBNet(arch, drop_rate=drop_rate, drop_path_rate=drop_path_rate)
 
 
 def assemble(
     model: FBNet, description: Description, tensors: Mapping[str, Tensor], source: str, *,
-    num_classes: int | None = None, in_channels: int | None = None, generator: torch.Generator | None = None,
+    num_classes: int | None = None, in_chans: int | None = None, generator: torch.Generator | None = None,
 ) -> FBNet:  # fmt: skip
     """``model``, the :func:`skeleton` of the described network, given the weights ``tensors``. It takes them over.
 
@@ -35,17 +35,17 @@ def assemble(
         source: what errors begin with.
         num_classes: width of the classifier; where it differs from the description's, a new one with initial values
             is put in its place, and the log says so.
-        in_channels: channels of the images; where they differ, the stem is adapted (:func:`adapt_stem`).
+        in_chans: channels of the images; where they differ, the stem is adapted (:func:`adapt_stem`).
         generator: source of a new classifier's values.
     """
     wanted = model.state_dict()
     given = fitted(tensors, wanted, description.arch.name, source)
     _fill(model, {name: tensor.to(wanted[name].dtype) for name, tensor in given.items()})
     model.preprocess, model.class_names = description.preprocess, description.class_names
-    model.weights, model.licence = description.weights, description.licence
-    if in_channels is not None and in_channels != model.arch.in_channels:
-        LOG.warning("%s: stem adapted from %d to %d channels", source, model.arch.in_channels, in_channels)
-        _take_channels(model, in_channels, source)
+    model.weights, model.license = description.weights, description.license
+    if in_chans is not None and in_chans != model.arch.in_channels:
+        LOG.warning("%s: stem adapted from %d to %d channels", source, model.arch.in_channels, in_chans)
+        _take_channels(model, in_chans, source)
     if num_classes is not None and num_classes != model.arch.num_classes:
         old = model.arch.num_classes
         LOG.warning("%s: new classifier for %d classes, not %d; all else is loaded", source, num_classes, old)
@@ -61,27 +61,27 @@ def _fill(model: FBNet, tensors: Mapping[str, Tensor]) -> None:
         setattr(modules[owner], leaf, nn.Parameter(tensor) if name in parameters else tensor)
 
 
-def _take_channels(model: FBNet, in_channels: int, source: str) -> None:
-    arch = replace(model.arch, in_channels=in_channels)
+def _take_channels(model: FBNet, in_chans: int, source: str) -> None:
+    arch = replace(model.arch, in_channels=in_chans)
     if not isinstance(arch.blocks[0].row, Conv):
-        raise ZooError(f"{source}: cannot be adapted to {in_channels} channels; {arch.name} begins with no convolution")
+        raise ZooError(f"{source}: cannot be adapted to {in_chans} channels; {arch.name} begins with no convolution")
     stem = model.get_submodule("stages.0.0.conv")
     assert isinstance(stem, nn.Conv2d)
-    stem.weight, stem.in_channels = nn.Parameter(adapt_stem(stem.weight.detach(), in_channels)), in_channels
-    model.arch, model.preprocess = arch, model.preprocess.for_channels(in_channels)
+    stem.weight, stem.in_channels = nn.Parameter(adapt_stem(stem.weight.detach(), in_chans)), in_chans
+    model.arch, model.preprocess = arch, model.preprocess.for_channels(in_chans)
 
 
-def adapt_stem(weight: Tensor, in_channels: int) -> Tensor:
+def adapt_stem(weight: Tensor, in_chans: int) -> Tensor:
     """A stem convolution's weight (out, channels, k, k) for another number of input channels.
 
     One channel takes the sum (a grey image then gives what its RGB copy gave); more are the old ones repeated in turn,
     scaled by old / new number of channels so that the response keeps its size.
     """
     old = weight.shape[1]
-    if in_channels == 1:
+    if in_chans == 1:
         return weight.sum(1, keepdim=True)
-    turns = -(-in_channels // old)
-    return weight.repeat(1, turns, 1, 1)[:, :in_channels].contiguous() * (old / in_channels)
+    turns = -(-in_chans // old)
+    return weight.repeat(1, turns, 1, 1)[:, :in_chans].contiguous() * (old / in_chans)
 
 
 def fitted(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], name: str, source: str) -> Mapping[str, Tensor]:

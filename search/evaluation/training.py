@@ -97,7 +97,7 @@ def _build(candidate: Candidate, recipe: Recipe, data: Dataset) -> nn.Module:
     generator = torch.Generator().manual_seed(recipe.seed)
     if candidate.arch is not None:
         arch = replace(candidate.arch, num_classes=len(data.class_names), in_channels=len(data.mean))
-        return create(arch, dropout=recipe.dropout, stochastic_depth=recipe.stochastic_depth, generator=generator)
+        return create(arch, drop_rate=recipe.dropout, drop_path_rate=recipe.stochastic_depth, generator=generator)
     torch.manual_seed(recipe.seed)
     return TorchvisionModel(candidate.model.removeprefix("torchvision:"), len(data.class_names), recipe)
 

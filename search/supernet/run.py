@@ -112,7 +112,7 @@ class _Run:
         """Build the supernet."""
         space = self.plan.space.fitted(num_classes=len(self.data.class_names), in_channels=len(self.data.mean))
         generator = torch.Generator().manual_seed(self.recipe.seed)
-        supernet = Supernet(space, dropout=self.recipe.dropout, generator=generator)
+        supernet = Supernet(space, drop_rate=self.recipe.dropout, generator=generator)
         supernet.preprocess = self.preprocess
         self.learner = SupernetLearner(supernet, self.plan, self.tables, execution=self.execution, world=self.world)
         measured = "" if latency is None else hashlib.sha256(latency.to_json().encode()).hexdigest()

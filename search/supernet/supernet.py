@@ -30,16 +30,16 @@ class Supernet(nn.Module):
     preprocess: Preprocess
 
     def __init__(
-        self, space: LayerSpace, *, dropout: float = 0.0, generator: torch.Generator | None = None
+        self, space: LayerSpace, *, drop_rate: float = 0.0, generator: torch.Generator | None = None
     ) -> None:  # fmt: skip
         super().__init__()
-        check_number("dropout", dropout, at_least=0, below=1)
+        check_number("drop_rate", drop_rate, at_least=0, below=1)
         self.space = space
         with torch.random.fork_rng(devices=[]):
             if generator is not None:
                 torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
             self.layers = nn.ModuleList(MixedLayer(space, number) for number in range(len(space.layers)))
-            self.dropout = nn.Dropout(dropout)
+            self.dropout = nn.Dropout(drop_rate)
             self.classifier = ClassifierHead(space.layers[-1].widths[-1], space.num_classes)
         self.logits = nn.ParameterList(torch.zeros(len(d)) for d in space.dimensions)
         self.preprocess = Preprocess(space.resolutions[-1], space.resolutions[-1]).for_channels(space.in_channels)

@@ -90,11 +90,11 @@ def test_fetch_says_what_it_recorded_and_the_licence(mirror: Path, tmp_path: Pat
     out, err = script("weights", "fetch", NAME, *options, cwd=tmp_path).communicate(timeout=PATIENCE)
     (kept,) = (tmp_path / "cache").glob("*.safetensors")
     assert out.startswith(f"{kept} (24.2 MB)")
-    recorded, licence = err.splitlines()
+    recorded, license = err.splitlines()
     digest = hashlib.sha256((mirror / NAME / "model.pth").read_bytes()).hexdigest()
     lock = tmp_path / "team.lock"
     assert recorded == f"{mirror / NAME / 'model.pth'}: no digest is published; recorded SHA-256 {digest} in {lock}"
-    assert licence == f"{NAME}: licence CC-BY-NC-4.0 (name the authors, no commercial use)"
+    assert license == f"{NAME}: licence CC-BY-NC-4.0 (name the authors, no commercial use)"
     assert not (tmp_path / "cache" / "weights.lock.json").exists()
 
 
@@ -226,7 +226,7 @@ def test_card(tiny_arch: Arch, tmp_path: Path) -> None:
     assert succeed("weights", "card", "fbnetv3_b.ra2_in1k") == record_card(RECORDS["fbnetv3_b.ra2_in1k"])
     save(FBNet(tiny_arch), tmp_path / "net.safetensors")
     card = tmp_path / "card.md"
-    succeed("weights", "card", tmp_path / "net.safetensors", "--licence", "MIT", "--output", card)
+    succeed("weights", "card", tmp_path / "net.safetensors", "--license", "MIT", "--output", card)
     assert "license: mit\n" in card.read_text()
 
 
@@ -263,8 +263,8 @@ def test_training_begins_with_published_weights(cache: Path, photos: Path, tmp_p
         ("weights fetch x --all", "name the weights to fetch, or give --all; `fbnetv3 weights list` shows them"),
         ("weights list resnet", "no weights match 'resnet'; `fbnetv3 weights list` shows all"),
         ("weights verify fbnetv3_e", "fbnetv3_e.fb_in1k: not in the cache; `fbnetv3 weights fetch` gets them"),
-        ("weights card fbnetv3_e --licence MIT",
-         "fbnetv3_e: the licence of published weights is its publisher's; leave --licence out"),
+        ("weights card fbnetv3_e --license MIT",
+         "fbnetv3_e: the licence of published weights is its publisher's; leave --license out"),
         ("weights convert x.pth --model fbnetv3_q",
          "unknown model 'fbnetv3_q' (did you mean 'fbnetv3_g'?); `fbnetv3 list` shows all"),
         ("weights convert x.pth --model fbnetv3_a", "x.pth: no such file"),

@@ -282,13 +282,13 @@ CALLS: list[tuple[str, Callable[[Path], object], str]] = [
     ("create without classes", lambda _: create("fbnetv3_a", num_classes=0), f"fbnetv3_a: num_classes is 0; {WHOLE}"),
     (
         "certain dropout",
-        lambda _: create(arch(), dropout=1.0),
-        "dropout is 1.0; it must be a number at least 0 and below 1",
+        lambda _: create(arch(), drop_rate=1.0),
+        "drop_rate is 1.0; it must be a number at least 0 and below 1",
     ),
     (
         "negative stochastic depth",
-        lambda _: create(arch(), stochastic_depth=-0.1),
-        "stochastic_depth is -0.1; it must be a number at least 0 and below 1",
+        lambda _: create(arch(), drop_path_rate=-0.1),
+        "drop_path_rate is -0.1; it must be a number at least 0 and below 1",
     ),
     (
         "missing weights",

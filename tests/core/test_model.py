@@ -122,7 +122,7 @@ def test_uneven_images_of_a_network_with_narrow_padding() -> None:
 
 @pytest.mark.parametrize("channels", [1, 4])
 def test_other_input_channels(tiny_arch: Arch, channels: int) -> None:
-    model = create(tiny_arch, in_channels=channels)
+    model = create(tiny_arch, in_chans=channels)
     assert model.arch.in_channels == channels
     assert model(_images(2, channels, 32, 32)).shape == (2, 10)
     assert len(model.preprocess.mean) == channels
@@ -144,7 +144,7 @@ def test_images_too_small_are_refused_with_the_remedy() -> None:
     assert str(caught.value) == text
 
 
-@pytest.mark.parametrize("option", ["dropout", "stochastic_depth"])
+@pytest.mark.parametrize("option", ["drop_rate", "drop_path_rate"])
 def test_probabilities_are_checked(tiny_arch: Arch, option: str) -> None:
     with pytest.raises(ZooError) as caught:
         FBNet(tiny_arch, **{option: 1.0})  # type: ignore[arg-type]
@@ -170,7 +170,7 @@ def test_a_new_classifier(tiny_arch: Arch) -> None:
 
 @torch.inference_mode()
 def test_dropout_is_before_the_classifier_and_in_training_only(tiny_arch: Arch) -> None:
-    model = FBNet(tiny_arch, dropout=0.5, generator=_seeded())
+    model = FBNet(tiny_arch, drop_rate=0.5, generator=_seeded())
     seen: list[Tensor] = []
     model.classifier.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     features = torch.rand(500, 16, 4, 4, generator=_seeded(2)) + 1
@@ -188,10 +188,10 @@ def test_dropout_is_before_the_classifier_and_in_training_only(tiny_arch: Arch) 
 def test_stochastic_depth_rises_linearly(name: str) -> None:
     arch = ARCHS[name]
     with torch.device("meta"):
-        model = FBNet(arch, stochastic_depth=0.2)
+        model = FBNet(arch, drop_path_rate=0.2)
     blocks = [block for stage in model.stages.children() for block in stage.children()]
     residuals = [block for block, b in zip(blocks, arch.blocks, strict=True) if isinstance(b.row, InvertedResidual)]
-    rates = [getattr(getattr(block, "stochastic_depth", None), "p", 0.0) for block in residuals]
+    rates = [getattr(getattr(block, "drop_path", None), "p", 0.0) for block in residuals]
     for n, (block, rate) in enumerate(zip(residuals, rates, strict=True)):
         expected = 0.2 * n / (len(residuals) - 1) if block.has_residual else 0.0
         assert rate == pytest.approx(expected)
@@ -202,12 +202,12 @@ def test_stochastic_depth_rises_linearly(name: str) -> None:
 def test_stochastic_depth_leaves_out_whole_images() -> None:
     row = InvertedResidual(3, 8, 1, 1, 2, Activation.RELU)
     arch = Arch("net", 8, ((Conv(1, 8, 1, Activation.RELU), row),))
-    block = build_block(arch.blocks[1], drop_rate=0.25)
+    block = build_block(arch.blocks[1], drop_path_rate=0.25)
     images = _images(400, 8, 4, 4)
     torch.manual_seed(0)
     with torch.no_grad():
         added = block(images) - images
-        branch = nn.Sequential(*(part for name, part in block.named_children() if name != "stochastic_depth"))(images)
+        branch = nn.Sequential(*(part for name, part in block.named_children() if name != "drop_path"))(images)
     dropped = (added == 0).flatten(1).all(1)
     assert dropped.float().mean().item() == pytest.approx(0.25, abs=0.05)
     torch.testing.assert_close(added[~dropped], branch[~dropped] / 0.75, atol=1e-5, rtol=1e-5)
@@ -215,7 +215,7 @@ def test_stochastic_depth_leaves_out_whole_images() -> None:
 
 @torch.inference_mode()
 def test_stochastic_depth_rests_in_evaluation(tiny_arch: Arch) -> None:
-    model = FBNet(tiny_arch, stochastic_depth=0.9, generator=_seeded()).eval()
+    model = FBNet(tiny_arch, drop_path_rate=0.9, generator=_seeded()).eval()
     plain = FBNet(tiny_arch, generator=_seeded()).eval()
     assert list(model.state_dict()) == list(plain.state_dict())
     assert torch.equal(model(_images(8, 3, 32, 32)), plain(_images(8, 3, 32, 32)))

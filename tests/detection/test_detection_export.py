@@ -132,7 +132,7 @@ def found_on_onnx(path: Path, images: list[Tensor]) -> list[Detections]:
 SPECS = {
     "c4": DetectorSpec(
         NAMES, arch=narrow(), settings=SMALL, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6), weights="facebook/tiny_in1k",
-        licence="CC-BY-NC-4.0",
+        license="CC-BY-NC-4.0",
     ),
     "fpn": DetectorSpec(NAMES, arch=narrow(), kind=DetectorKind.FPN, settings=SMALL),
     "published": DetectorSpec((*NAMES, "star"), published="fbnetv3_a_detector", settings=PUBLISHED),
@@ -217,7 +217,7 @@ def test_the_file_describes_itself(exported: Exported) -> None:
     assert tuple(json.loads(entries["class_names"])) == exported.spec.class_names
     assert json.loads(entries["mean"]) == exported.model.transform.image_mean
     assert json.loads(entries["std"]) == exported.model.transform.image_std
-    assert (entries.get("weights"), entries.get("licence")) == (exported.spec.weights, exported.spec.licence)
+    assert (entries.get("weights"), entries.get("licence")) == (exported.spec.weights, exported.spec.license)
 
 
 def test_the_graph_is_what_runtimes_like(exported: Exported) -> None:

@@ -123,12 +123,12 @@ def test_the_file_restores_the_detector_whole(
 def test_a_network_gives_its_weights_and_colours(data: CocoData, tmp_path: Path) -> None:
     source = fbnetv3_zoo.create(ARCH, generator=torch.Generator().manual_seed(5)).eval()
     source.preprocess = replace(source.preprocess, mean=(0.1, 0.2, 0.3))
-    source.weights, source.licence = "facebook/tiny_in1k", "CC-BY-NC-4.0"
+    source.weights, source.license = "facebook/tiny_in1k", "CC-BY-NC-4.0"
     once = replace(RECIPE, epochs=1)
     spec = train_detector(SPEC, data, data, once, tmp_path / "run", source=source, freeze_at=2, fixed_norms=True).spec
     model, stored = load_detector(tmp_path / "run" / "model.safetensors")
     assert stored == spec
-    assert (spec.weights, spec.licence) == ("facebook/tiny_in1k", "CC-BY-NC-4.0")
+    assert (spec.weights, spec.license) == ("facebook/tiny_in1k", "CC-BY-NC-4.0")
     assert spec.mean == (0.1, 0.2, 0.3) == tuple(model.transform.image_mean)
     name = "stages.0.0.conv.weight"
     assert torch.equal(model.backbone.trunk.state_dict()[name], source.state_dict()[name])

@@ -49,7 +49,7 @@ class Exported(NamedTuple):
 def trained_like(arch: Arch) -> FBNet:
     """A network that has seen photographs and noise, no norm of which is neutral, with logits of about 1."""
     generator = torch.Generator().manual_seed(0)
-    model = create(arch, num_classes=10, dropout=0.3, stochastic_depth=0.3, generator=generator)
+    model = create(arch, num_classes=10, drop_rate=0.3, drop_path_rate=0.3, generator=generator)
     model.preprocess, model.class_names = Preprocess(40, 32, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6)), NAMES
     for norm in (module for module in model.modules() if isinstance(module, nn.BatchNorm2d)):
         nn.init.uniform_(norm.weight, 0.5, 1.5, generator=generator)
@@ -131,10 +131,10 @@ def test_the_file_describes_itself(exported: Exported) -> None:
 def test_where_weights_come_from_travels(tiny: FBNet, tmp_path: Path) -> None:
     """From the network into its weight file, out of that, into the ONNX file; with a digest and how it was made."""
     model = copy.deepcopy(tiny)
-    model.weights, model.licence = "fbnetv3_a.fb_in1k", "CC-BY-NC-4.0"
+    model.weights, model.license = "fbnetv3_a.fb_in1k", "CC-BY-NC-4.0"
     save(model, tmp_path / "model.safetensors")
     loaded = load(tmp_path / "model.safetensors")
-    assert (loaded.weights, loaded.licence) == ("fbnetv3_a.fb_in1k", "CC-BY-NC-4.0")
+    assert (loaded.weights, loaded.license) == ("fbnetv3_a.fb_in1k", "CC-BY-NC-4.0")
     entries = entries_of(onnx.load(export_onnx(loaded, tmp_path / "net.onnx", batch_sizes=[1]).path))
     assert (entries["weights"], entries["licence"]) == ("fbnetv3_a.fb_in1k", "CC-BY-NC-4.0")
     assert Description.from_metadata(entries) == model.description

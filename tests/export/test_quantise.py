@@ -56,7 +56,7 @@ def source(tiny_arch: Arch, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file of a network that knows the digits, with weights that came from somewhere."""
     folder = tmp_path_factory.mktemp("float")
     network = train(tiny_arch.for_small_images(), digits(), replace(PLAIN, epochs=12), folder / "run").model
-    network.weights, network.licence = "tiny.digits", "CC-BY-4.0"
+    network.weights, network.license = "tiny.digits", "CC-BY-4.0"
     return export_onnx(network, folder / "net.onnx", batch_sizes=[2]).path
 
 
@@ -120,7 +120,7 @@ def test_the_report(
     assert report.float_layers == ()
     assert 0 < report.time_quartiles[0] <= report.time_ratio <= report.time_quartiles[1]
     assert on_int8.description == on_float.description
-    assert (on_int8.description.weights, on_int8.description.licence) == ("tiny.digits", "CC-BY-4.0")
+    assert (on_int8.description.weights, on_int8.description.license) == ("tiny.digits", "CC-BY-4.0")
     names = [answers[0].name for answers in on_int8(images[:9])]
     assert names == [on_int8.description.name_of(int(n)) for n in found[:9]]
     if suffix == ".onnx":

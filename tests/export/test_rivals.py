@@ -35,7 +35,7 @@ def test_what_is_said_of_others_agrees_with_timm(name: str) -> None:
     given = timm.get_pretrained_cfg(f"{name}.{rival.weights}")
     assert given.tag == rival.weights
     assert rival.resolution in {size[-1] for size in (given.input_size, given.test_input_size) if size}
-    assert given.license == rival.licence
+    assert given.license == rival.license
     assert rival.distilled is any(word in rival.weights for word in ("dist", "ssld"))
 
 
@@ -120,7 +120,7 @@ def test_what_was_published_of_others() -> None:
 def test_the_picture_says_what_it_compares() -> None:
     """Whose accuracies, of which weights, under which licence, and which signs stand for what."""
     names = ("efficientnet_b0", "repvit_m1_0", "hgnetv2_b2")
-    ours = Subject("fbnetv3_a", 224, 1, 79.57, source="a: publisher's record, 2020", licence="none", distilled=True)
+    ours = Subject("fbnetv3_a", 224, 1, 79.57, source="a: publisher's record, 2020", license="none", distilled=True)
     figures = figures_of([2.0, 3.0], batch=1)
     subjects = (ours, *(RIVALS[name].subject for name in names))
     rows = tuple(Row(one.name, Route.ONNXRUNTIME, 1, 1, (2.0, 3.0), figures) for one in subjects)

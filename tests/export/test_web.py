@@ -153,9 +153,9 @@ def test_licence_and_source(model: Path, tmp_path: Path) -> None:
     graph.metadata_props.add(key="source", value="somewhere")
     onnx.save(graph, tmp_path / "net.onnx")
     told = write_web(tmp_path / "net.onnx", tmp_path / "page")
-    assert (told.licence, told.source) == ("CC-BY-NC-4.0", "somewhere")
-    told = write_web(tmp_path / "net.onnx", tmp_path / "page", licence="MIT", source="me")
-    assert (told.licence, told.source) == ("MIT", "me")
+    assert (told.license, told.source) == ("CC-BY-NC-4.0", "somewhere")
+    told = write_web(tmp_path / "net.onnx", tmp_path / "page", license="MIT", source="me")
+    assert (told.license, told.source) == ("MIT", "me")
 
 
 def test_a_page_replaces_a_page(model: Path, home: Path, tmp_path: Path) -> None:

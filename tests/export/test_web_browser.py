@@ -148,7 +148,7 @@ def numbers(tiny_arch: Arch, home: Path) -> Site:
         example.read().save(images[-1])
     model = home / "numbers.onnx"
     export_onnx(reading(tiny_arch), model, batch_sizes=[1])
-    write_web(model, home / "numbers", samples=images[:3], licence="CC0-1.0", source="a test")
+    write_web(model, home / "numbers", samples=images[:3], license="CC0-1.0", source="a test")
     return Site(home / "numbers", model, tuple(images))
 
 

@@ -28,4 +28,4 @@ def record_of(
     """A record of weights of ``arch`` that are at ``sources``."""
     places = tuple(WeightsSource(source) if isinstance(source, str) else source for source in sources)
     preprocess = Preprocess.for_arch(arch)
-    return WeightsEntry(tag, arch, places, layout, licence=None, preprocess=preprocess, imagenet_classes=False)
+    return WeightsEntry(tag, arch, places, layout, license=None, preprocess=preprocess, imagenet_classes=False)

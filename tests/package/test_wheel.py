@@ -29,8 +29,8 @@ def test_nothing_but_the_package_reaches_the_top_level(wheel: Path) -> None:
     tops = {name.split("/")[0] for name in names}
     assert tops == {"fbnetv3_zoo", wheel.name.split("-py3")[0] + ".dist-info"}
     for room in ("search", "detection", "export"):
-        assert f"fbnetv3_zoo/{room}/__init__.py" in names
-    assert "fbnetv3_zoo/py.typed" in names
+        assert {f"fbnetv3_zoo/{room}/__init__.py", f"fbnetv3_zoo/{room}/__init__.pyi"} <= {*names}
+    assert {"fbnetv3_zoo/py.typed", "fbnetv3_zoo/__init__.pyi"} <= {*names}
     assert "fbnetv3_zoo/export/site/index.html" in names
     reports = ("report", "training/report", "search/report", "search/supernet", "detection/training")
     templates = {name for name in names if name.endswith((".jinja", ".css")) and "/templates/" in name}

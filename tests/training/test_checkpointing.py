@@ -46,7 +46,7 @@ def _step(arch: Arch, *, checkpointing: bool, **options: float) -> Step:
     return Step(loss.detach(), gradients, dict(model.named_buffers()), kept)
 
 
-@pytest.mark.parametrize("options", [{}, {"dropout": 0.5, "stochastic_depth": 0.5}], ids=["plain", "random"])
+@pytest.mark.parametrize("options", [{}, {"drop_rate": 0.5, "drop_path_rate": 0.5}], ids=["plain", "random"])
 def test_a_step_is_the_same_with_checkpointing(tiny_arch: Arch, options: dict[str, float]) -> None:
     plain, checkpointed = (_step(tiny_arch, checkpointing=flag, **options) for flag in (False, True))
     assert torch.equal(plain.loss, checkpointed.loss)

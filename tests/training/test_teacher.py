@@ -57,7 +57,7 @@ def own(data: Dataset) -> Preprocess:
 @pytest.fixture(scope="module")
 def network(tiny_arch: Arch, data: Dataset) -> FBNet:
     """A teacher of three channels and 40 px, with dropout; norms as after some training. Only read."""
-    found = FBNet(tiny_arch, dropout=0.5, stochastic_depth=0.5, generator=torch.Generator().manual_seed(3))
+    found = FBNet(tiny_arch, drop_rate=0.5, drop_path_rate=0.5, generator=torch.Generator().manual_seed(3))
     found.preprocess = Preprocess(40, 40, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
     found.class_names = data.class_names
     with torch.no_grad():

@@ -230,14 +230,14 @@ def test_the_result_tells_which_weights_it_began_as(
     tiny_arch: Arch, data: Dataset, finished: Run, tmp_path: Path
 ) -> None:
     """Whatever it was trained on since, their licence binds; so a run is resumed with the same."""
-    assert (finished.model.weights, finished.model.licence) == (None, None)
+    assert (finished.model.weights, finished.model.license) == (None, None)
     model, weights = load(finished.folder / "model.safetensors"), tmp_path / "begun.safetensors"
-    model.weights, model.licence = "facebook/tiny_in1k", "CC-BY-NC-4.0"
+    model.weights, model.license = "facebook/tiny_in1k", "CC-BY-NC-4.0"
     save(model, weights)
     recipe = replace(PLAIN, epochs=1)
     run = train(tiny_arch, data, recipe, tmp_path / "run", pretrained=weights)
     for told in (run.model, load(tmp_path / "run" / "model.safetensors"), load(tmp_path / "run" / "best.safetensors")):
-        assert (told.weights, told.licence) == ("facebook/tiny_in1k", "CC-BY-NC-4.0")
+        assert (told.weights, told.license) == ("facebook/tiny_in1k", "CC-BY-NC-4.0")
     assert refusal(lambda: train(tiny_arch, data, recipe, tmp_path / "run", resume=True)) == (
         f"{tmp_path}/run: the run was begun with another set of weights; give another folder"
     )

@@ -110,7 +110,7 @@ def test_any_network_comes_back(tmp_path: Path, arch: Arch) -> None:
 
 
 def test_a_loaded_network_trains_on(file: Path) -> None:
-    model = load(file, dropout=0.5, stochastic_depth=0.5).train()
+    model = load(file, drop_rate=0.5, drop_path_rate=0.5).train()
     assert model.dropout.p == 0.5
     model(_images()).sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
@@ -151,7 +151,7 @@ def test_created_with_other_classes(model: FBNet, file: Path) -> None:
 
 @torch.inference_mode()
 def test_created_for_grey_images(model: FBNet, file: Path) -> None:
-    grey = create(model.arch, in_channels=1, pretrained=file).eval()
+    grey = create(model.arch, in_chans=1, pretrained=file).eval()
     assert grey.preprocess == PREPROCESS.for_channels(1)
     assert grey.class_names == NAMES
     images = _images(1)
@@ -162,7 +162,7 @@ def test_created_for_grey_images(model: FBNet, file: Path) -> None:
 
 @torch.inference_mode()
 def test_created_for_four_channels(model: FBNet, file: Path) -> None:
-    four = create(model.arch, in_channels=4, pretrained=file).eval()
+    four = create(model.arch, in_chans=4, pretrained=file).eval()
     old, new = model.stages[0][0].conv.weight, four.stages[0][0].conv.weight
     torch.testing.assert_close(new, old[:, [0, 1, 2, 0]] * 3 / 4)
     assert four(_images(4)).shape == (4, 10)

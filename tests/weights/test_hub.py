@@ -84,7 +84,7 @@ refusal(lambda: zoo.create("fbnetv3_a", pretrained="hf-hub:me/other", store=stor
     assert wrong == "hf-hub:me/net: holds tiny, not fbnetv3_a; load() the file alone (--model FILE)"
     assert offline.startswith("hf-hub:me/other: model.safetensors cannot be had (Cannot find")
     assert hub.files["me/net/README.md"].decode() == model_card(
-        load(tmp_path / "mine.safetensors"), licence="Apache-2.0"
+        load(tmp_path / "mine.safetensors"), license="Apache-2.0"
     )
 
 
@@ -126,7 +126,7 @@ def test_addresses_that_name_no_repository(address: str) -> None:
 
 
 def test_saved_as_a_repository(model: FBNet, tmp_path: Path) -> None:
-    save_pretrained(model, tmp_path / "net", licence="MIT")
+    save_pretrained(model, tmp_path / "net", license="MIT")
     assert sorted(path.name for path in (tmp_path / "net").iterdir()) == ["README.md", "model.safetensors"]
     card = (tmp_path / "net" / "README.md").read_text()
     _, head, body = card.split("---\n", 2)
@@ -153,8 +153,8 @@ def test_cards_of_published_weights(name: str) -> None:
     record, card = RECORDS[name], record_card(RECORDS[name])
     _, head, body = card.split("---\n", 2)
     data = yaml.safe_load(head)
-    assert record.licence is not None
-    assert data["license"] == record.licence.value.lower()
+    assert record.license is not None
+    assert data["license"] == record.license.value.lower()
     assert data["datasets"] == ["imagenet-1k"]
     for fact in (
         f"# {name}\n",

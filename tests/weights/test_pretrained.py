@@ -293,7 +293,7 @@ def test_other_classes_are_said_once(store: WeightsCache, caplog: pytest.LogCapt
 @pytest.mark.parametrize("channels", [1, 4])
 @torch.inference_mode()
 def test_other_channels(store: WeightsCache, channels: int, caplog: pytest.LogCaptureFixture) -> None:
-    model = create(NETWORK, pretrained=True, in_channels=channels, store=store).eval()
+    model = create(NETWORK, pretrained=True, in_chans=channels, store=store).eval()
     whole = create(NETWORK, pretrained=True, store=store).eval()
     assert _said(caplog) == [f"{store.kept(f'{NETWORK}.fb_in1k')[0].path}: stem adapted from 3 to {channels} channels"]
     assert model.preprocess == whole.preprocess.for_channels(channels)
@@ -315,14 +315,14 @@ def test_a_value_keeps_its_form_and_a_name_takes_the_records(
     assert (model.arch, model.class_names) == (value, None)
     assert model.preprocess == record.preprocess.for_channels(1)
     assert len(_said(caplog)) == 2
-    overridden = create(value, pretrained=True, num_classes=6, in_channels=3, store=store)
+    overridden = create(value, pretrained=True, num_classes=6, in_chans=3, store=store)
     assert overridden.arch == replace(value, num_classes=6, in_channels=3)
     named = create(NETWORK, pretrained=True, store=store)
     assert (named.arch, named.class_names) == (record.arch, record.class_names)
 
 
 def test_training_options_are_taken(store: WeightsCache) -> None:
-    model = create(NETWORK, pretrained=True, dropout=0.3, stochastic_depth=0.2, store=store)
+    model = create(NETWORK, pretrained=True, drop_rate=0.3, drop_path_rate=0.2, store=store)
     assert model.training
     assert model.dropout.p == 0.3
     rates = [module.rate for module in model.modules() if hasattr(module, "rate")]

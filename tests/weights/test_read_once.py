@@ -81,7 +81,7 @@ def test_a_mirrors_file_that_changes_after_its_digest(
     source = WeightsSource(f"https://a.test/model{ending}", digest)
     about = Preprocess.for_arch(tiny_arch)
     record = WeightsEntry(
-        "test", tiny_arch, (source,), Layout.OWN, licence=None, preprocess=about, imagenet_classes=False
+        "test", tiny_arch, (source,), Layout.OWN, license=None, preprocess=about, imagenet_classes=False
     )
     place, name = (fetch, "sha256_of") if moment == "digest" else (fetch, "parse_any")
     _before(monkeypatch, place, name, lambda: path.write_bytes(theirs[ending]))

@@ -25,7 +25,7 @@ from fbnetv3_zoo.weights.registry import (
     RECORDS,
     Evidence,
     Layout,
-    Licence,
+    License,
     WeightsEntry,
     WeightsSource,
     find_record,
@@ -70,7 +70,7 @@ def test_official_records_state_the_publishers_facts(name: str) -> None:
     assert record.preprocess.resize == stated["resize"] or (stated["resize"] is None and "no resize" in record.note)
     assert [(got.top5, got.resolution) for got in record.accuracy] == [(stated["top5"], stated["resolution"])]
     assert record.accuracy[0].top1 == pytest.approx(stated["top1"], abs=1e-12)
-    assert record.licence is Licence.CC_BY_NC
+    assert record.license is License.CC_BY_NC
 
 
 @pytest.mark.parametrize("name", TIMM)
@@ -88,8 +88,8 @@ def test_timm_records_state_what_timm_states(name: str) -> None:
     assert record.preprocess.interpolation.value == stated.interpolation
     assert (record.preprocess.mean, record.preprocess.std) == (stated.mean, stated.std)
     assert record.arch.num_classes == stated.num_classes
-    assert record.licence is not None
-    assert record.licence.value.lower() == stated.license
+    assert record.license is not None
+    assert record.license.value.lower() == stated.license
 
 
 @pytest.mark.parametrize("name", RECORDS)
@@ -103,20 +103,20 @@ def test_digests_are_those_in_the_file_names(name: str) -> None:
 @pytest.mark.parametrize("name", RECORDS)
 def test_licence_and_evidence_are_stated(name: str) -> None:
     record = RECORDS[name]
-    assert record.licence is not None
-    assert record.licence.terms
+    assert record.license is not None
+    assert record.license.terms
     assert {accuracy.evidence for accuracy in record.accuracy} == {Evidence.PUBLISHER}
     assert all(accuracy.resolution == record.preprocess.resolution for accuracy in record.accuracy)
     assert all(50 < accuracy.top1 < (accuracy.top5 or 100) < 100.1 for accuracy in record.accuracy)
 
 
 def test_licences_are_those_of_the_publishers() -> None:
-    held = {licence: licence.terms for licence in Licence}
+    held = {license: license.terms for license in License}
     assert held == {
-        Licence.CC_BY_NC: "name the authors, no commercial use",
-        Licence.APACHE: "any use, keep the notices",
+        License.CC_BY_NC: "name the authors, no commercial use",
+        License.APACHE: "any use, keep the notices",
     }
-    assert [licence.value for licence in Licence] == ["CC-BY-NC-4.0", "Apache-2.0"]
+    assert [license.value for license in License] == ["CC-BY-NC-4.0", "Apache-2.0"]
 
 
 @pytest.mark.parametrize("name", ["fbnetv3_b", "fbnetv3_d", "fbnetv3_g"])

@@ -45,7 +45,7 @@ def web(
     source = RANDOM if given is not model and not pretrained else None
     report = write_web(given, output, samples=sample or [], runtime=runtime, source=source)
     if as_json:
-        print_json(asdict(report))
+        print_json({"licence" if name == "license" else name: value for name, value in asdict(report).items()})
         return
     if source is not None:
         say("weights are random: good for timing, not for classifying")
@@ -54,6 +54,6 @@ def web(
         f"(model {report.model_size / 1e6:.1f}, ONNX Runtime Web {report.runtime_version} "
         f"{report.runtime_size / 1e6:.1f})"
     )
-    if report.licence is not None:
-        say(f"licence of the weights: {report.licence}")
+    if report.license is not None:
+        say(f"licence of the weights: {report.license}")
     say(f"look at it: {program()} serve-demo {in_shell(report.folder)}")

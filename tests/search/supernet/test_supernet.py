@@ -398,5 +398,5 @@ def test_what_supernets_refuse() -> None:
         assert refusal(lambda shape=shape: net(torch.zeros(shape))) == f"choices: images have shape {shape}; {takes}"  # type: ignore[misc]
     net.set_gradient_checkpointing(False)
     assert refusal(net.set_gradient_checkpointing) == "supernets know no gradient checkpointing; leave it out"
-    said = "dropout is 1.0; it must be a number at least 0 and below 1"
-    assert refusal(lambda: Supernet(CHOICES, dropout=1.0)) == said
+    said = "drop_rate is 1.0; it must be a number at least 0 and below 1"
+    assert refusal(lambda: Supernet(CHOICES, drop_rate=1.0)) == said

@@ -1,0 +1,29 @@
+# The public names: read by type checkers, and by lazy_loader, which imports each on first use.
+
+from .backends.executorch_pte import (
+    ExecuTorchReport as ExecuTorchReport,
+    export_executorch as export_executorch,
+)
+from .backends.openvino_ir import (
+    OpenVINOReport as OpenVINOReport,
+    export_openvino as export_openvino,
+)
+from .backends.ort_mobile import (
+    MobileReport as MobileReport,
+    export_mobile as export_mobile,
+)
+from .onnx.export import (
+    ExportReport as ExportReport,
+    export_onnx as export_onnx,
+)
+from .quantization.quantize import (
+    QuantizationReport as QuantizationReport,
+    Target as Target,
+    quantize as quantize,
+)
+from .web import (
+    WebReport as WebReport,
+    write_web as write_web,
+)
+
+__all__: list[str]
