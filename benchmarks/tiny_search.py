@@ -4,8 +4,8 @@ python benchmarks/tiny_search.py run --folder runs/tiny      # trains on two cor
 python benchmarks/tiny_search.py tables --parts 3            # from the recorded results, in half a minute
 
 Every search has the same number of trainings under the same bound, and every one's best is trained again with three
-other seeds and tested on the test images. ``run`` writes into benchmarks/tiny_search/ what the tables are made from,
-and the report of the first joint search.
+other seeds and tested on the test images. ``run`` writes the data of the tables to benchmarks/tiny_search/, and the
+report of the first joint search to FOLDER/report.html.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def run(folder: Path, only: str) -> None:
         if found.outcomes[trial.number].failure is None
     ]
     record(TINY, curves, NetworkCosts(TINY)).save(RESULTS / "curves.safetensors")
-    write_report(SearchResult.read(folder / "joint-0"), RESULTS / "report.html")
+    write_report(SearchResult.read(folder / "joint-0"), folder / "report.html")
     tables()
 
 
