@@ -1,4 +1,4 @@
-"""Classifying images with a network, or with a model file on the runtime that its ending names."""
+"""Classify images with a network, or with a model file on the runtime that its suffix selects."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .runtimes.base import OpenModel
 
 ENDINGS = (".safetensors", ".onnx", ".ort", ".xml", ".pte")
-"""Endings of the files that :meth:`Classifier.open` opens."""
+"""Suffixes of the files that :meth:`Classifier.open` opens."""
 
 Floats = npt.NDArray[np.float32]
 
@@ -36,26 +36,26 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Classifier:
-    """A model file opened for use: ``logits`` maps a batch (images, channels, height, width) to (images, classes)."""
+    """A model ready for use: ``logits`` maps images (batch, channels, height, width) to (batch, classes), float32."""
 
     description: Description
     logits: Callable[[Floats], Floats]
 
     @classmethod
     def open(cls, path: str | Path, *, threads: int | None = None, bfloat16: bool = False) -> Classifier:
-        """The classifier in ``path``; the ending says which runtime computes it.
+        """Open the classifier in ``path``. The suffix selects the runtime.
 
         ``.safetensors``: PyTorch; ``.onnx`` and ``.ort``: ONNX Runtime; ``.xml``, with its ``.bin`` beside it:
-        OpenVINO; ``.pte``: ExecuTorch. ``logits`` takes any number of images, and raises :class:`ZooError` for images
-        of a shape that the file does not take.
+        OpenVINO; ``.pte``: ExecuTorch. ``logits`` accepts any number of images and raises :class:`ZooError` for images
+        of the wrong shape.
 
         Args:
             path: the file.
-            threads: how many compute; by default what the runtime chooses. On PyTorch and ExecuTorch the number holds
-                for everything that the process computes with them.
-            bfloat16: compute in bfloat16, less exactly, and faster where the processor can; on OpenVINO only.
+            threads: number of threads (default: the runtime's choice). PyTorch and ExecuTorch apply it to the whole
+                process.
+            bfloat16: compute in bfloat16: less exact, and faster on processors that support it. OpenVINO only.
 
-        Raises :class:`ZooError` for a file that is missing, damaged or not ours.
+        Raises :class:`ZooError` for a file that is missing, damaged or not of this project.
         """
         if threads is not None:
             check_whole("threads", threads, at_most=1024)
@@ -65,7 +65,7 @@ class Classifier:
 
     @classmethod
     def of(cls, model: FBNet) -> Classifier:
-        """The classifier that ``model``, in evaluation mode, is."""
+        """A classifier that runs ``model``, which must be in evaluation mode."""
         import torch
 
         kind = next(model.parameters()).dtype
@@ -78,7 +78,7 @@ class Classifier:
         return cls(model.description, logits)
 
     def __call__(self, images: Sequence[Image.Image], *, top: int = 5) -> list[list[Prediction]]:
-        """For each image the ``top`` most probable classes, the most probable first."""
+        """The ``top`` most probable classes of each image, most probable first."""
         check_whole("top", top)
         if not images:
             return []
@@ -97,8 +97,8 @@ def _refuse_non_finite(logits: npt.NDArray[np.float64], description: Description
     wrong = ~np.isfinite(logits).all(1)
     if wrong.any():
         image = f"image {int(wrong.argmax()) + 1} of {len(logits)}"
-        told = f"{description.arch.name} answers NaN or infinity for {image}"
-        raise ZooError(f"{told}; its weights are damaged, or too large for how it computes: take another file")
+        fault = f"{description.arch.name} answers NaN or infinity for {image}"
+        raise ZooError(f"{fault}; its weights are damaged, or too large for how it computes: take another file")
 
 
 def _open(path: Path, threads: int | None, bfloat16: bool) -> OpenModel | Classifier:

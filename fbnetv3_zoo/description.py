@@ -1,6 +1,6 @@
-"""What a model file says of itself besides its weights: the network, its preprocessing, its class names.
+"""The metadata of a model file: network, preprocessing, class names.
 
-Safetensors and ONNX files carry the same text entries, so that either alone restores a working classifier.
+Safetensors and ONNX files contain the same entries, so that either alone restores a working classifier.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ FORMAT, VERSION = "fbnetv3_zoo", "1"
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """The text of a model file.
+    """The metadata of a model file.
 
-    ``class_names`` has one name a class, or is None where nobody named them. ``weights`` is the name of the published
-    set that the weights are or began as, ``license`` that set's SPDX identifier; None where nobody told.
+    ``class_names`` has one name per class; None if unknown. ``weights`` is the name of the published weights that these
+    are or were trained from, ``license`` the SPDX identifier of their license; None if unknown.
     """
 
     arch: Arch
@@ -35,10 +35,10 @@ class Description:
     def __post_init__(self) -> None:
         names, classes = self.class_names, self.arch.num_classes
         if names is not None and len(names) != classes:
-            raise ZooError(f"class_names has {len(names)} names; {self.arch.name} tells {classes} classes apart")
+            raise ZooError(f"class_names has {len(names)} names; {self.arch.name} has {classes} classes")
 
     def to_metadata(self) -> dict[str, str]:
-        """The entries to write into a file."""
+        """The metadata entries to write into a file."""
         origin = {"weights": self.weights, "licence": self.license}
         return {
             "format": FORMAT,
@@ -51,14 +51,14 @@ class Description:
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str]) -> Description | None:
-        """The description among a file's entries; None where the file is not of this project.
+        """The description in a file's metadata; None if the file is not of this project.
 
-        Raises :class:`ZooError` for a damaged description, or one of a newer format.
+        Raises :class:`ZooError` for a damaged description and for one of a newer format.
         """
         if metadata.get("format") != FORMAT:
             return None
-        if (found := metadata.get("format_version")) != VERSION:
-            raise ZooError(f"has format version {shown(found)}; this release reads {VERSION!r}, upgrade fbnetv3-zoo")
+        if (version := metadata.get("format_version")) != VERSION:
+            raise ZooError(f"has format version {shown(version)}; this release reads {VERSION!r}, upgrade fbnetv3-zoo")
         try:
             arch = Arch.from_json(metadata["arch"])
             preprocess = from_plain(Preprocess, parse_json(metadata["preprocess"], "preprocess"), "preprocess")
@@ -70,12 +70,12 @@ class Description:
             raise ZooError(f"damaged description ({error})") from None
 
     def name_of(self, index: int) -> str:
-        """The name of class ``index``, or the number itself."""
+        """The name of class ``index``, or the number as text if names are unknown."""
         return str(index) if self.class_names is None else self.class_names[index]
 
 
 def other_kind(metadata: Mapping[str, str]) -> str | None:
-    """What a file of this project is that holds no classifier, and what takes it; None where it does not say."""
+    """What a file of this project that is no classifier is, and which command reads it; None if unknown."""
     return _OTHER_KINDS.get(metadata.get("format", "").partition(" ")[0])
 
 

@@ -14,11 +14,10 @@ E = TypeVar("E", bound=Enum)
 
 
 class ZooError(ValueError):
-    """Wrong input: one line that says what is wrong, where, and how to mend it.
+    """Wrong input: one line that says what is wrong, where, and how to fix it.
 
-    The command line prints the line and exits with code 2; a library user catches it as ``ValueError``. Of a message
-    that grew long, as a file holds long values, the beginning and the end are kept; of addresses, what is no secret.
-    What a terminal would obey is written out.
+    The command line prints it and exits with code 2; a library user catches it as ``ValueError``. Long messages are cut
+    in the middle, secrets are removed from addresses, and control characters are escaped.
     """
 
     def __init__(self, message: str) -> None:
@@ -27,22 +26,22 @@ class ZooError(ValueError):
 
 
 class Interrupted(Exception):  # noqa: N818 - nothing has gone wrong
-    """A run was ended by SIGTERM, after a checkpoint; the message says where. The command exits with code 143."""
+    """A run was ended by SIGTERM, after a checkpoint that the message names. The command exits with code 143."""
 
 
 _ADDRESS = re.compile(r"\b([a-z][a-z0-9+.-]*://)([^\s'\"<>]*)", re.IGNORECASE)
 
 
 def without_secrets(text: str) -> str:
-    """``text`` with only scheme, host, port and path of every address in it.
+    """``text`` with every address reduced to scheme, host, port and path.
 
-    Users and passwords, queries (signed links carry their signature there) and fragments are for nobody else to see.
+    Users, passwords, queries (which contain the signature of signed links) and fragments are removed.
     """
     return _ADDRESS.sub(lambda found: found[1] + _place(found[2]), text) if "://" in text else text
 
 
 def _place(rest: str) -> str:
-    """Host, port and path of an address without its scheme; of an odd one, nothing that may be a password."""
+    """Host, port and path of an address without its scheme; anything that may be a password is left out."""
     rest, query = re.match(r"([^?#]*)(.*)", rest, re.DOTALL).groups()  # type: ignore[union-attr]
     end = query[-1] if query.endswith((":", ";", ",", ")")) else ""  # of the sentence around it
     host, slash, path = rest.partition("/")
@@ -55,10 +54,9 @@ _HOST = re.compile(r"([^:@]*|\[[0-9a-f:]+\]?)(:\d*)?[;:,.)]*", re.IGNORECASE)
 
 
 def printable(text: str) -> str:
-    r"""``text`` as it may be shown: what a terminal would obey, or no encoding has, is written out (``\x1b``).
+    r"""``text`` with control characters, invisible ones and lone surrogates escaped (``\x1b``).
 
-    For every name that comes from outside: of files, classes, categories, tensors. A space stays a space, all other
-    white space and invisible signs are written out too.
+    For every name from outside: of files, classes, categories, tensors. Spaces are kept; other white space is escaped.
     """
     if text.isprintable():
         return text
@@ -66,32 +64,31 @@ def printable(text: str) -> str:
 
 
 SHOWN = 5
-"""How many of a kind are named where there are more."""
+"""Number of names that :func:`first_few` lists."""
 
 
 def first_few(names: Sequence[object]) -> str:
-    """The first :data:`SHOWN` names, as they may be shown, and how many more there are."""
+    """The first :data:`SHOWN` names, made printable, and the number of the others."""
     more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
     return ", ".join(printable(str(name)) for name in names[:SHOWN]) + more
 
 
 def counted(number: int, what: str) -> str:
-    """So many of a thing: "1 candidate", "2,000 candidates"."""
+    """A number of things: "1 candidate", "2,000 candidates"."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
-def in_short(told: object) -> str:
-    """What another program or a library says of a file, for an error's line.
+def in_short(message: object) -> str:
+    """The first line of a message from a library or another program, to be quoted in an error.
 
-    It is the first line that says something, without what a hostile file may have put into it; the name of an exception
-    that says nothing.
+    Unprintable characters are removed, at most 300 characters kept. An exception without a message gives its name.
     """
-    lines = ("".join(filter(str.isprintable, line)).strip() for line in str(told).splitlines())
-    return next(filter(None, lines), "" if isinstance(told, str) else type(told).__name__)[:300]
+    lines = ("".join(filter(str.isprintable, line)).strip() for line in str(message).splitlines())
+    return next(filter(None, lines), "" if isinstance(message, str) else type(message).__name__)[:300]
 
 
 def shown(value: object) -> str:
-    """``value`` as Python writes it, for an error's line: of a long one the beginning."""
+    """The ``repr`` of ``value``, made printable and cut to 200 characters, to be quoted in an error."""
     try:
         text = printable(repr(value))
     except RecursionError:
@@ -100,22 +97,22 @@ def shown(value: object) -> str:
 
 
 LARGEST = 1_000_000
-"""Upper bound of every count and number without a tighter one: products of a few of them still fit 64 bits."""
+"""Default upper bound of counts and numbers: products of a few of them still fit 64 bits."""
 
 
-def check_whole(place: str, value: object, *, at_least: int = 1, at_most: int = LARGEST) -> None:
-    """Raise unless ``value`` is an int (bools excluded) from ``at_least`` to ``at_most``."""
+def check_whole(name: str, value: object, *, at_least: int = 1, at_most: int = LARGEST) -> None:
+    """Raise :class:`ZooError` unless ``value`` is an int (bools excluded) from ``at_least`` to ``at_most``."""
     if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
-        raise ZooError(f"{place} is {shown(value)}; it must be a whole number of at least {at_least}")
+        raise ZooError(f"{name} is {shown(value)}; it must be a whole number of at least {at_least}")
     if value > at_most:
-        raise ZooError(f"{place} is {_short(value)}; it must be a whole number of at most {at_most}")
+        raise ZooError(f"{name} is {_short(value)}; it must be a whole number of at most {at_most}")
 
 
 def check_number(
-    place: str, value: object, *, above: float = -math.inf, at_least: float = -math.inf, below: float = LARGEST,
+    name: str, value: object, *, above: float = -math.inf, at_least: float = -math.inf, below: float = LARGEST,
     at_most: float = math.inf,
 ) -> None:  # fmt: skip
-    """Raise unless ``value`` is a number within the bounds: ``above`` and ``below`` exclude theirs."""
+    """Raise :class:`ZooError` unless ``value`` is a number within the bounds; ``above`` and ``below`` are exclusive."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if number and above < value < below and at_least <= value <= at_most:  # type: ignore[operator]
         return
@@ -124,7 +121,7 @@ def check_number(
     bounds += [f"below {below:g}"] if below < LARGEST else []
     bounds += [f"at most {at_most:g}"] if at_most < math.inf else []
     limit = f" and below {LARGEST}" if number and value >= LARGEST else ""  # type: ignore[operator]
-    raise ZooError(f"{place} is {_short(value)}; it must be a number {' and '.join(bounds)}".rstrip() + limit)
+    raise ZooError(f"{name} is {_short(value)}; it must be a number {' and '.join(bounds)}".rstrip() + limit)
 
 
 def _short(value: object) -> str:
@@ -133,31 +130,31 @@ def _short(value: object) -> str:
     )
 
 
-def check_flag(place: str, value: object) -> None:
-    """Raise unless ``value`` is True or False."""
+def check_flag(name: str, value: object) -> None:
+    """Raise :class:`ZooError` unless ``value`` is True or False."""
     if not isinstance(value, bool):
-        raise ZooError(f"{place} is {shown(value)}; it must be True or False")
+        raise ZooError(f"{name} is {shown(value)}; it must be True or False")
 
 
-def check_type(place: str, value: object, kind: type | UnionType, remedy: str) -> None:
-    """Raise unless ``value`` is an instance of ``kind``; ``remedy`` completes "it must be ..."."""
+def check_type(name: str, value: object, kind: type | UnionType, remedy: str) -> None:
+    """Raise :class:`ZooError` unless ``value`` is an instance of ``kind``; ``remedy`` completes "it must be ..."."""
     if not isinstance(value, kind):
-        raise ZooError(f"{place} is {shown(value)}; it must be {remedy}")
+        raise ZooError(f"{name} is {shown(value)}; it must be {remedy}")
 
 
-def parse_enum(place: str, value: object, kind: type[E]) -> E:
-    """The member of ``kind`` with this value, given as text; an unknown one names the members."""
+def parse_enum(name: str, value: object, kind: type[E]) -> E:
+    """The member of ``kind`` with this value. Raises :class:`ZooError`, which lists the members, if there is none."""
     for member in kind:
         if member.value == value or member is value:
             return member
-    raise ZooError(f"{place} is {shown(value)}; choose from {', '.join(str(m.value) for m in kind)}")
+    raise ZooError(f"{name} is {shown(value)}; choose from {', '.join(str(m.value) for m in kind)}")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """``" (did you mean 'x'?)"`` for the known word nearest to ``word``, or nothing when none is near."""
+    """``" (did you mean 'x'?)"`` for the known word closest to ``word``; "" if none is close."""
     if len(word) > 200:
         return ""
     known = list(known)
     cased = [name for name in known if name.lower() == word.lower()]
-    found = cased or difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f" (did you mean {found[0]!r}?)" if found else ""
+    matches = cased or difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f" (did you mean {matches[0]!r}?)" if matches else ""

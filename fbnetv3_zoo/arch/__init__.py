@@ -1,4 +1,4 @@
-"""A network as one value: its rows, what they settle to, what it costs, and how long it takes. No torch in here."""
+"""A network as one value: its rows, its blocks, its cost and latency. Imports no torch."""
 
 from .arch import Arch, Block, settle
 from .rows import Activation, Conv, Gate, InvertedResidual, PoolingHead, Row, Skip, SqueezeExcite, round_width

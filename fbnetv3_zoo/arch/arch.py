@@ -1,6 +1,6 @@
-"""A network as one frozen, validated value: an :class:`Arch` is a table of rows, as the papers print them.
+"""A network as one frozen, validated value: an :class:`Arch` is a table of rows, as printed in the papers.
 
-Everything else (module, cost, export, search) is derived from this value. No torch in here.
+Everything else (module, cost, export, search) is derived from it. Imports no torch.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .rows import Conv, InvertedResidual, PoolingHead, Row, Skip, round_width
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One block of a row, every width settled: what module and cost are built from.
+    """One block of a row with all its widths computed; modules and costs are built from blocks.
 
     ``reduction`` is the stride of the block's output relative to the image. ``expanded_channels`` and ``groups``
     belong to the k x k convolution; ``se_channels`` is 0 without squeeze-excite.
@@ -40,12 +40,12 @@ class Block:
 
     @property
     def expands(self) -> bool:
-        """Whether a 1x1 expansion comes first."""
+        """Whether the block begins with a 1x1 expansion."""
         return isinstance(self.row, PoolingHead) or self.expanded_channels != self.in_channels
 
     @property
     def keeps_shape(self) -> bool:
-        """Whether output and input shapes agree (the condition for a residual add, or for an identity skip)."""
+        """Whether input and output shapes agree, as a residual add or an identity skip needs."""
         centred = 2 * self.padding == self.kernel_size - 1
         return self.stride == 1 and self.in_channels == self.out_channels and centred
 
@@ -54,8 +54,9 @@ class Block:
 class Arch:
     """A whole network: stages of rows, then global average pool, dropout and a linear classifier with bias.
 
-    ``resolution`` is the image side in pixels that the network was made for; ``width_divisor`` what expanded and
-    squeeze-excite widths are rounded to. Raises :class:`ZooError`, naming the row, for a value that cannot be built.
+    ``resolution`` is the side in pixels of the images that the network was designed for; expanded and squeeze-excite
+    widths are rounded to multiples of ``width_divisor``. Raises :class:`ZooError`, naming the row, for values that
+    cannot be built.
     """
 
     name: str
@@ -67,8 +68,8 @@ class Arch:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{,199}", self.name):
-            told = "use letters, digits, '.', '_' and '-', as in a file name, 200 at most"
-            raise ZooError(f"Arch.name is {shown(self.name)}; {told}")
+            rule = "use letters, digits, '.', '_' and '-', as in a file name, 200 at most"
+            raise ZooError(f"Arch.name is {shown(self.name)}; {rule}")
         for field in ("resolution", "width_divisor", "in_channels", "num_classes"):
             check_whole(f"{self.name}: {field}", getattr(self, field))
         self._check_stages()
@@ -98,22 +99,22 @@ class Arch:
         check_size(self.name, blocks, resolution=self.resolution, num_classes=self.num_classes)
 
     def to_json(self) -> str:
-        """This network as JSON text; :meth:`from_json` gives an equal value back."""
+        """This network as JSON, for :meth:`from_json`."""
         return to_json(self)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Arch:
-        """The network in ``text``. Raises :class:`ZooError` with the place of what is wrong."""
+        """The network in the JSON ``text``. Raises :class:`ZooError` naming the key that is wrong."""
         return from_json(cls, text)
 
     @cached_property
     def blocks(self) -> tuple[Block, ...]:
-        """All blocks in order, widths settled."""
+        """All blocks in order."""
         return settle(self.stages, in_channels=self.in_channels, width_divisor=self.width_divisor)
 
     @cached_property
     def min_resolution(self) -> int:
-        """Smallest image side in pixels that every convolution can process."""
+        """Smallest image side, in pixels, that every convolution can process."""
         need = 1
         for block in reversed(self.blocks):
             need = max(1, (need - 1) * block.stride + block.kernel_size - 2 * block.padding)
@@ -121,16 +122,16 @@ class Arch:
 
     @property
     def trunk_depth(self) -> int:
-        """Number of stages before the head; the head is a last stage of PoolingHead and 1x1 Conv rows only."""
+        """Number of stages before the head, which is a last stage of only PoolingHead and 1x1 Conv rows."""
         head = all(isinstance(r, PoolingHead) or (isinstance(r, Conv) and r.kernel_size == 1) for r in self.stages[-1])
         return len(self.stages) - head
 
     def scaled(self, *, width: float = 1.0, depth: float = 1.0, resolution: float = 1.0) -> Arch:
-        """Compound scaling (EfficientNet, arXiv 1905.11946; FBNetV3 made A, F and G by it).
+        """Compound scaling (EfficientNet, arXiv 1905.11946), from which FBNetV3 A, F and G result.
 
-        ``width`` multiplies every row's ``out_channels`` (rounded by :func:`round_width`), ``depth`` the number of
-        blocks of each run of equal width within a stage (rounded up; stem and head keep theirs), ``resolution`` the
-        image side (rounded to a multiple of 8).
+        ``width`` multiplies the ``out_channels`` of every row (rounded by :func:`round_width`), ``depth`` the number of
+        blocks in each run of equal width within a stage (rounded up; not in stem and head), ``resolution`` the image
+        side (rounded to a multiple of 8).
         """
         for field, factor in (("width", width), ("depth", depth), ("resolution", resolution)):
             check_number(f"scaled: {field}", factor, above=0)
@@ -159,7 +160,7 @@ class Arch:
         return replace(self, name=f"{self.name}_small", resolution=resolution, stages=stages)
 
     def with_symmetric_padding(self) -> Arch:
-        """The same network with padding ``kernel_size // 2`` everywhere: maps are ceil(side / stride), weights fit."""
+        """This network with padding ``kernel_size // 2``: maps are ceil(side / stride), weights still fit."""
         stages = tuple(
             tuple(replace(r, depthwise_padding=None) if isinstance(r, InvertedResidual) else r for r in stage)
             for stage in self.stages
@@ -183,18 +184,18 @@ def _unstrided(row: Row) -> Row:
 
 MOST_BLOCKS = 1000
 WIDEST = 1 << 17
-"""Upper bound of every width inside a network, in channels."""
+"""Largest width inside a network, in channels."""
 
 LARGEST_KERNEL = 127
 MOST_WEIGHTS, MOST_ELEMENTS = 1 << 31, 1 << 33
-"""Upper bounds of a network's weights, and of the elements of any of its maps for one image.
+"""Most weights of a network, and most elements of one of its feature maps for one image.
 
-FBNetV3-20G has 105 million weights and maps of 3 million elements; four times as wide or deep or large it still fits.
+FBNetV3-20G has 105 million weights and maps of 3 million elements; it may be four times as wide, deep or large.
 """
 
 
 def settle(stages: Sequence[Sequence[Row]], *, in_channels: int, width_divisor: int = 8) -> tuple[Block, ...]:
-    """The blocks of ``stages`` in order, every width settled, for a map of ``in_channels``.
+    """Compute the blocks of ``stages``, in order, for an input of ``in_channels`` channels.
 
     Raises :class:`ZooError` for more than :data:`MOST_BLOCKS`.
     """
@@ -241,23 +242,23 @@ def _settle_block(stage: int, index: int, row: Row, channels: int, reduction: in
 
 
 def check_size(name: str, blocks: Sequence[Block], *, resolution: int, num_classes: int) -> None:
-    """Raise unless a network of ``blocks`` and a classifier can be built and computed for an image of that side."""
+    """Raise :class:`ZooError` if ``blocks`` and a classifier are too large for images of ``resolution`` pixels."""
     weights, side = blocks[-1].out_channels * num_classes, resolution
     for block in blocks:
-        place = f"{name}: stage {block.stage}, block {block.index}"
+        where = f"{name}: stage {block.stage}, block {block.index}"
         if block.kernel_size > LARGEST_KERNEL:
-            raise ZooError(f"{place}: kernel_size is {block.kernel_size}; it must be at most {LARGEST_KERNEL}")
+            raise ZooError(f"{where}: kernel_size is {block.kernel_size}; it must be at most {LARGEST_KERNEL}")
         before, side = side, max(1, (side + 2 * block.padding - block.kernel_size) // block.stride + 1)
         weights += _weights(block)
         widest = max(block.in_channels, block.expanded_channels)
         if (elements := max(widest * before**2, block.out_channels * side**2)) > MOST_ELEMENTS:
-            raise ZooError(f"{place}: its maps have {elements} elements; at most {MOST_ELEMENTS} can be computed")
+            raise ZooError(f"{where}: its maps have {elements} elements; at most {MOST_ELEMENTS} can be computed")
     if weights > MOST_WEIGHTS:
         raise ZooError(f"{name}: has about {weights} weights; at most {MOST_WEIGHTS} can be built")
 
 
 def _weights(block: Block) -> int:
-    """Weights of the convolutions of ``block``."""
+    """Number of convolution weights of ``block``."""
     size, before, after = block.kernel_size**2, block.in_channels, block.out_channels
     if isinstance(block.row, Conv):
         return size * before * after
@@ -270,22 +271,22 @@ def _weights(block: Block) -> int:
 
 
 def _check_groups(name: str, block: Block) -> None:
-    place = f"{name}: stage {block.stage}, block {block.index}"
+    where = f"{name}: stage {block.stage}, block {block.index}"
     row = block.row
     for what in ("in_channels", "expanded_channels", "out_channels", "se_channels"):
         if (width := getattr(block, what)) > WIDEST:
-            raise ZooError(f"{place}: {what} is {width}; it must be at most {WIDEST}")
+            raise ZooError(f"{where}: {what} is {width}; it must be at most {WIDEST}")
     if not isinstance(row, InvertedResidual):
         return
     if block.expanded_channels % block.groups:
         raise ZooError(
-            f"{place}: expanded width {block.expanded_channels} is not divisible by its {block.groups} groups; "
+            f"{where}: expanded width {block.expanded_channels} is not divisible by its {block.groups} groups; "
             f"change channels_per_group ({row.channels_per_group}) or expansion ({row.expansion:g})"
         )
     for what in ("in_channels", "expanded_channels", "out_channels"):
         if getattr(block, what) % row.groups_1x1:
             raise ZooError(
-                f"{place}: {what} {getattr(block, what)} is not divisible by groups_1x1 = {row.groups_1x1}; "
+                f"{where}: {what} {getattr(block, what)} is not divisible by groups_1x1 = {row.groups_1x1}; "
                 f"change one of them"
             )
 

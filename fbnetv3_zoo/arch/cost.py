@@ -1,7 +1,7 @@
-"""Exact cost of networks from their values alone: multiply-accumulates, weights, parameters, activation memory.
+"""Exact cost of networks, computed from their values: multiply-accumulates, weights, parameters, activation memory.
 
-The formulas are written over arrays of shape (networks, blocks), so that one network and a pool of many thousands are
-counted by the same lines. No torch in here.
+The formulas work on arrays of shape (networks, blocks), so that one network and a pool of many thousands share them.
+Imports no torch.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ COLUMNS = (
 class Table:
     """A pool of networks as integers.
 
-    ``columns[name]`` has shape (networks, blocks) for every name of :data:`COLUMNS`; networks with fewer blocks end in
+    ``columns[name]`` has shape (networks, blocks) for every name in :data:`COLUMNS`; shorter networks are padded with
     identity blocks. ``resolution`` (pixels), ``features`` (classifier input width) and ``classes``: shape (networks,).
     """
 
@@ -42,9 +42,9 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class PoolCost:
-    """Costs of a pool. Totals have shape (networks,); ``block_macs``, ``block_parameters`` and ``sizes``: one a block.
+    """Costs of a pool. Totals have shape (networks,); the rest (networks, blocks).
 
-    ``sizes`` is the side in pixels of each block's output map. The fields' meanings are those of :class:`Cost`.
+    ``sizes`` is the side in pixels of each block's output; see :class:`Cost` for the rest.
     """
 
     macs: Ints
@@ -58,7 +58,7 @@ class PoolCost:
 
 @dataclass(frozen=True, slots=True)
 class BlockCost:
-    """One block's line in the table of :class:`Cost`: output width, output side in pixels, MACs, parameters."""
+    """Cost of one block: side of its output in pixels, multiply-accumulates, parameters."""
 
     block: Block
     size: int
@@ -71,9 +71,9 @@ class Cost:
     """Cost of one network for one image of ``resolution`` x ``resolution`` pixels.
 
     ``macs``: multiply-accumulates of every convolution and the classifier, plus one per element entering a global
-    average pool (as in the published records). ``conv_weights``: weights of those convolutions, no bias, no norm.
-    ``parameters``: all learnable tensors. ``peak_activation``: the most elements held at once when maps are computed
-    one convolution after the other (its input, its output, and the block's input where a residual add waits for it).
+    average pool (as in the published records). ``conv_weights``: weights of convolutions and classifier, without
+    biases and norms. ``parameters``: elements of all learnable tensors. ``peak_activation``: most elements alive at
+    once when convolutions run one after another (input, output, and the block's input if a residual add needs it).
     """
 
     resolution: int
@@ -85,7 +85,7 @@ class Cost:
 
 
 def cost_of(arch: Arch, *, resolution: int | None = None) -> Cost:
-    """Cost of ``arch`` at ``resolution`` pixels (default: the network's own)."""
+    """Cost of ``arch`` at ``resolution`` pixels (default: its own). Raises :class:`ZooError` if that is too small."""
     side = arch.resolution if resolution is None else resolution
     check_whole("resolution", side)
     if side < arch.min_resolution:
@@ -105,7 +105,7 @@ def cost_of(arch: Arch, *, resolution: int | None = None) -> Cost:
 
 
 def tabulate(archs: Sequence[Arch], *, resolution: int | None = None) -> Table:
-    """The table of ``archs``, each at its own resolution unless one is given."""
+    """The table of ``archs``, each at its own resolution unless ``resolution`` is given."""
     if not archs:
         raise ZooError("archs is empty; give at least one network")
     depth = max(len(arch.blocks) for arch in archs)
@@ -122,9 +122,9 @@ def tabulate(archs: Sequence[Arch], *, resolution: int | None = None) -> Table:
 
 
 def tabulate_blocks(blocks: Sequence[Block], resolution: Ints) -> Table:
-    """A table of networks of one block each, on maps of ``resolution`` pixels, shape (blocks,), without a classifier.
+    """A table with one network per block, without a classifier; ``resolution``: side of each input, shape (blocks,).
 
-    Their ``block_macs`` and ``block_parameters`` are those of the same blocks inside any network.
+    ``block_macs`` and ``block_parameters`` are the same as inside a network.
     """
     rows = np.array([_integers(block) for block in blocks], dtype=np.int64).reshape(len(blocks), 1, len(COLUMNS))
     none = np.zeros(len(blocks), dtype=np.int64)
@@ -192,7 +192,7 @@ def pool_cost(table: Table) -> PoolCost:
 
 
 def map_sizes(table: Table) -> tuple[Ints, Ints]:
-    """Side in pixels of every block's input and output map."""
+    """Side in pixels of every block's input and output, each of shape (networks, blocks)."""
     c = table.columns
     sizes = np.empty((c["kernel"].shape[0], c["kernel"].shape[1] + 1), dtype=np.int64)
     sizes[:, 0] = table.resolution

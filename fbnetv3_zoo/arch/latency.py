@@ -1,7 +1,7 @@
-"""Latency of networks from a look-up table of their blocks, as FBNet V1 does it (arXiv 1812.03443, section 3.3).
+"""Latency of networks from a lookup table of blocks, as in FBNet V1 (arXiv 1812.03443, section 3.3).
 
-The table is measured once on a device (:mod:`fbnetv3_zoo.export.onnx.latency`); a network's latency is then the sum
-over its blocks, and a whole pool is estimated at once. No torch in here.
+The table is measured once on a device (:mod:`fbnetv3_zoo.export.onnx.latency`); the latency of a network is the sum
+over its blocks, computed for a whole pool at once. Imports no torch.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from .rows import Activation
 Doubles = npt.NDArray[np.float64]
 _FORMAT = "fbnetv3_zoo.latency_table"
 LARGEST_FILE = 64 << 20
-"""Bytes; 170 a block: the paper's space has 25,000."""
+"""Largest file in bytes; a block takes 170, and the paper's space has 25,000."""
 
 MOST_BLOCKS = 200_000
 
 
 class BlockKey(NamedTuple):
-    """What determines a block's computation: columns of :class:`fbnetv3_zoo.arch.cost.Table`, and the input's side.
+    """Everything that determines a block's computation: columns of :class:`~fbnetv3_zoo.arch.cost.Table`, input side.
 
-    A classifier is a block too, of ``in_channels`` features and ``out`` classes; it ``pools`` where the network has no
-    pooling head.
+    A classifier is a block as well, of ``in_channels`` features and ``out`` classes; it ``pools`` unless the network
+    has a pooling head.
     """
 
     in_channels: int = 0
@@ -58,19 +58,19 @@ class BlockKey(NamedTuple):
 
     @property
     def side_out(self) -> int:
-        """Side in pixels of the output map."""
+        """Side of the output in pixels."""
         if self.pools or self.classifier:
             return 1
         return (self.side + 2 * self.padding - self.kernel) // self.stride + 1
 
     @property
     def text(self) -> str:
-        """Such as ``in_channels=24 mid=96 out=40 kernel=5 ... side=112``: what is not 0."""
+        """The fields that are not 0, as in ``in_channels=24 mid=96 out=40 kernel=5 ... side=112``."""
         return " ".join(f"{name}={value}" for name, value in self._asdict().items() if value)
 
     @classmethod
     def parse(cls, text: str) -> BlockKey:
-        """The key of which :attr:`text` is ``text``."""
+        """The key whose :attr:`text` is ``text``. Raises :class:`ZooError` if there is none."""
         pairs = [pair.partition("=") for pair in text.split()]
         values = {
             name: int(value) for name, _, value in pairs if name in cls._fields and re.fullmatch("[0-9]{1,7}", value)
@@ -95,20 +95,20 @@ class BlockKey(NamedTuple):
 
 
 def distinct_blocks(table: Table) -> tuple[BlockKey, ...]:
-    """All blocks that the networks of ``table`` compute, each once, sorted; their classifiers too."""
+    """The distinct blocks of the networks in ``table``, classifiers included, sorted."""
     columns, idle = _columns(table)
     return tuple(sorted(_distinct([columns[name][~idle] for name in BlockKey._fields])))
 
 
 def network_blocks(table: Table) -> list[tuple[BlockKey, ...]]:
-    """The blocks of every network of ``table``, in order, the classifier last."""
+    """The blocks of every network in ``table``, in order, the classifier last."""
     columns, idle = _columns(table)
     rows = np.stack([columns[name] for name in BlockKey._fields], axis=2)
     return [tuple(BlockKey(*row) for row in rows[n][~idle[n]].tolist()) for n in range(len(rows))]
 
 
 def _columns(table: Table) -> tuple[dict[str, Ints], npt.NDArray[np.bool_]]:
-    """Every field of :class:`BlockKey` as an array (networks, blocks + 1), and which blocks compute nothing."""
+    """Every field of :class:`BlockKey` as an array (networks, blocks + 1), and a mask of idle blocks."""
     c = table.columns
     side_in, side_out = map_sizes(table)
     zero = np.zeros_like(table.features)
@@ -122,7 +122,7 @@ def _columns(table: Table) -> tuple[dict[str, Ints], npt.NDArray[np.bool_]]:
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """Where and how blocks were measured: ``rounds`` runs each, of which the lower quartile counts."""
+    """How blocks were measured: the lower quartile of ``rounds`` runs each."""
 
     processor: str
     runtime: str
@@ -141,11 +141,11 @@ class Conditions:
 
 @dataclass(frozen=True, slots=True)
 class LatencyCheck:
-    """Estimates against whole ``networks`` measured under the same conditions.
+    """Estimates compared with ``networks`` whole networks measured under the same conditions.
 
-    ``bias`` is the mean relative error of plain sums over blocks, ``error`` the mean absolute one, ``scaled_error`` the
-    same after scaling by the ratio found on the other networks; ``kendall`` is the rank correlation (nan for equal
-    ones). ``shortest`` and ``longest``: measured milliseconds.
+    ``bias`` is the mean relative error of plain sums over blocks, ``error`` the mean absolute relative error,
+    ``scaled_error`` the same after scaling by the ratio of the other networks; ``kendall`` is the rank correlation (NaN
+    if all are equal). ``shortest`` and ``longest`` are measured milliseconds.
     """
 
     networks: int
@@ -169,10 +169,10 @@ class LatencyCheck:
 
 @dataclass(frozen=True)
 class LatencyTable:
-    """Milliseconds of single blocks on one device, for one image; call it for the latency of networks.
+    """Milliseconds of single blocks on one device for one image; call the table to estimate networks.
 
-    All blocks have the same ``activation``. ``call`` is what ONNX Runtime needs to do nothing; ``scale`` multiplies all
-    estimates and is 1 unless whole networks were measured.
+    All blocks have the same ``activation``. ``call`` is the overhead of a call to ONNX Runtime; ``scale`` multiplies
+    all estimates and is 1 unless whole networks were measured.
     """
 
     conditions: Conditions
@@ -191,7 +191,7 @@ class LatencyTable:
         check_number("LatencyTable.scale", self.scale, above=0)
 
     def __call__(self, table: Table) -> Doubles:
-        """Estimated milliseconds of every network of ``table``, shape (networks,).
+        """Estimated milliseconds of every network in ``table``, shape (networks,).
 
         Raises :class:`ZooError` for blocks that were not measured.
         """
@@ -199,7 +199,7 @@ class LatencyTable:
         return estimates
 
     def _looked_up(self, columns: Mapping[str, Ints], idle: npt.NDArray[np.bool_]) -> Doubles:
-        """Milliseconds of blocks, 0 where they are ``idle``."""
+        """Milliseconds of blocks, 0 for those that are ``idle``."""
         where = self._find(columns)
         missing = (where < 0) & ~idle
         if missing.any():
@@ -211,7 +211,7 @@ class LatencyTable:
         return np.where(idle, 0.0, self._milliseconds[where])
 
     def of_blocks(self, table: Table) -> Doubles:
-        """Estimated milliseconds of the blocks of ``table`` alone, shape (networks, blocks); without call, classifier.
+        """Estimated milliseconds of the blocks in ``table``, shape (networks, blocks), without call and classifier.
 
         Raises :class:`ZooError` for blocks that were not measured.
         """
@@ -219,15 +219,15 @@ class LatencyTable:
         return self.scale * self._looked_up({name: of[:, :-1] for name, of in columns.items()}, idle[:, :-1])
 
     def of_classifiers(self, table: Table) -> Doubles:
-        """Estimated milliseconds of the classifiers of ``table`` alone, shape (networks,)."""
+        """Estimated milliseconds of the classifiers in ``table``, shape (networks,)."""
         columns, idle = _columns(table)
         return self.scale * self._looked_up({name: of[:, -1:] for name, of in columns.items()}, idle[:, -1:])[:, 0]
 
     def lacks(self, blocks: Sequence[BlockKey]) -> list[BlockKey]:
-        """Those of ``blocks`` that were not measured, in order."""
+        """The ``blocks`` that were not measured, in order."""
         return [key for key in blocks if key not in self.blocks]
 
-    # Looking up many blocks: by a hash of their columns, then column by column, so that a hash cannot deceive.
+    # Many blocks are looked up by a hash of their columns, then compared column by column.
 
     @cached_property
     def _rows(self) -> Ints:
@@ -247,21 +247,21 @@ class LatencyTable:
         return np.array([self.blocks[BlockKey(*row)] for row in self._rows.tolist()] or [0.0])
 
     def _find(self, columns: Mapping[str, Ints]) -> Ints:
-        """Where the blocks stand in :attr:`_milliseconds`; -1 for those not there."""
-        found = np.full(columns["side"].shape, -1)
+        """Positions of the blocks in :attr:`_milliseconds`; -1 for those that are missing."""
+        nowhere = np.full(columns["side"].shape, -1)
         if not self.blocks:
-            return found
+            return nowhere
         where = np.searchsorted(self._hashes, _hash([columns[name] for name in BlockKey._fields]))
         where = np.minimum(where, len(self._hashes) - 1)
         same = np.ones(where.shape, dtype=np.bool_)
         for name in BlockKey._fields:
             same &= self._known[name][where] == columns[name]
-        return np.where(same, where, found)
+        return np.where(same, where, nowhere)
 
     # Files
 
     def to_json(self) -> str:
-        """This table as JSON text, a line a block; :meth:`from_json` gives an equal value back."""
+        """This table as JSON, one line per block, for :meth:`from_json`."""
         head = {"format": _FORMAT, "version": 1, "conditions": to_plain(self.conditions)}
         head |= {"activation": self.activation.value, "call": self.call, "scale": self.scale}
         if self.check is not None:
@@ -270,7 +270,7 @@ class LatencyTable:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> LatencyTable:
-        """The table in ``text``. Raises :class:`ZooError` with the place of what is wrong."""
+        """The table in the JSON ``text``. Raises :class:`ZooError` naming the key that is wrong."""
         data = parse_json(text, "latency table")
         if not isinstance(data, dict) or data.pop("format", None) != _FORMAT:
             raise ZooError(f'latency table lacks "format": "{_FORMAT}"; `fbnetv3 search lut` writes such files')
@@ -286,13 +286,13 @@ class LatencyTable:
         return cls(head.conditions, head.activation, keys, head.call, head.scale, head.check)
 
     def save(self, path: str | Path) -> None:
-        """Write the file ``path``, whole or not at all."""
+        """Write the table to ``path`` atomically."""
         with replacing(path) as temporary:
             temporary.write_text(self.to_json() + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> LatencyTable:
-        """The table in the file ``path``."""
+        """The table in the file ``path``. Raises :class:`ZooError` if it cannot be read."""
         data = read_file(path, "a latency table", at_most=LARGEST_FILE)
         try:
             return cls.from_json(data)
@@ -302,7 +302,7 @@ class LatencyTable:
 
 @dataclass(frozen=True)
 class _Head:
-    """What a file says besides its blocks."""
+    """The fields of a file other than its blocks."""
 
     conditions: Conditions
     activation: Activation
@@ -315,7 +315,7 @@ _FACTORS = np.random.default_rng(0).integers(1, 2**63, len(BlockKey._fields), dt
 
 
 def _hash(columns: Sequence[Ints]) -> npt.NDArray[np.uint64]:
-    """One number a block; different blocks may share one, though hardly ever."""
+    """A hash of each block; collisions are possible but rare."""
     total = np.zeros(columns[0].shape, dtype=np.uint64)
     for column, factor in zip(columns, _FACTORS, strict=True):
         total += column.astype(np.uint64) * factor
@@ -323,7 +323,7 @@ def _hash(columns: Sequence[Ints]) -> npt.NDArray[np.uint64]:
 
 
 def _distinct(columns: Sequence[Ints]) -> set[BlockKey]:
-    """The blocks of ``columns``, each of shape (blocks,), once each."""
+    """The distinct blocks in ``columns``, each of shape (blocks,)."""
     _, first, inverse = np.unique(_hash(columns), return_index=True, return_inverse=True)
     if not all((column[first][inverse] == column).all() for column in columns):  # two blocks with one hash
         first = np.arange(len(columns[0]))

@@ -1,4 +1,4 @@
-"""The rows a network is made of: frozen values that refuse what cannot be built.
+"""The rows of a network: frozen values that raise :class:`ZooError` for what cannot be built.
 
 Block rules: FBNet (arXiv 1812.03443), FBNetV2 (2004.05565), FBNetV3 (2006.02049), and the published model records.
 """
@@ -21,7 +21,7 @@ class Activation(Enum):
 
 
 class Gate(Enum):
-    """Function that turns squeeze-excite's output into a factor per channel."""
+    """Function that maps the output of squeeze-excite to a factor per channel."""
 
     HARD_SIGMOID = "hard_sigmoid"
     SIGMOID = "sigmoid"
@@ -30,8 +30,7 @@ class Gate(Enum):
 def round_width(width: float, divisor: int) -> int:
     """``width`` rounded to a multiple of ``divisor`` (the facts' "round8", divisor 8).
 
-    Unchanged when divisible; else the nearest multiple (halves up, at least ``divisor``), one multiple more when that
-    falls below 0.95 x ``width``.
+    The nearest multiple (halves up, at least ``divisor``), or the next one if that is below 0.95 x ``width``.
     """
     if width % divisor == 0:
         return int(width)
@@ -40,7 +39,7 @@ def round_width(width: float, divisor: int) -> int:
 
 
 LEAST_EXPANSION = 0.001
-"""Smallest expansion: widths are divided by it."""
+"""Smallest expansion; widths are divided by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +96,13 @@ class Conv:
 
 @dataclass(frozen=True, slots=True)
 class InvertedResidual:
-    """1x1 expansion, depthwise k x k, optional squeeze-excite, 1x1 projection, residual add where shapes agree.
+    """1x1 expansion, depthwise k x k, optional squeeze-excite, 1x1 projection, residual add if shapes agree.
 
-    The expansion is absent where the expanded width equals the input width. ``depthwise_padding`` overrides
-    ``kernel_size // 2`` in the row's first block only. ``groups_1x1`` groups both 1x1 convolutions and shuffles
-    channels before the depthwise one. ``channels_per_group`` above 1 makes the "depthwise" convolution a grouped one
-    with ``expanded // channels_per_group`` groups (FBNetV3-20G). Without ``depthwise_norm`` the k x k convolution has
-    neither norm nor activation (the published detectors).
+    There is no expansion if the expanded width equals the input width. ``depthwise_padding`` replaces
+    ``kernel_size // 2`` in the first block of the row. ``groups_1x1`` is the number of groups of both 1x1 convolutions;
+    channels are shuffled before the depthwise one. ``channels_per_group`` above 1 makes the k x k convolution a grouped
+    one with ``expanded // channels_per_group`` groups (FBNetV3-20G). Without ``depthwise_norm`` it has neither norm nor
+    activation (the published detectors).
     """
 
     kernel_size: int
@@ -142,7 +141,7 @@ class InvertedResidual:
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """Identity; where widths or stride differ, a 1x1 convolution (no bias), norm and ReLU."""
+    """Identity, or a 1x1 convolution (no bias), norm and ReLU if width or stride change."""
 
     out_channels: int
     stride: int = 1

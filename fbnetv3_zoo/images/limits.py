@@ -1,6 +1,6 @@
-"""What decoding an image would take, told by its header: memory, and where a small file can ask for much, time.
+"""Estimate from its header the memory, and for some formats the time, that decoding an image would take.
 
-A file of a few bytes may claim any size; decoders allocate what is claimed, some of them while the file is opened.
+A file of a few bytes may claim any size; decoders allocate what it claims, some of them as soon as the file is opened.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ if TYPE_CHECKING:
 MAX_PIXELS = 178_956_970
 """Largest image that is decoded, in pixels: 1/4 GiB of 24-bit pixels, twice Pillow's own warning limit."""
 MAX_MEMORY = 870_000_000
-"""Most bytes that may be taken to decode an image, turn it upright and make it RGB.
+"""Most bytes that decoding an image, turning it upright and converting it to RGB may take.
 
-Enough for a photograph of 108 megapixels taken upright, and for 174 megapixels of grey.
+Enough for an upright photograph of 108 megapixels, and for 174 megapixels of grey.
 """
 
 _MAX_SCAN_PIXELS = 2_000_000_000  # of progressive JPEG, over all its passes; about two seconds
 _MAX_SAMPLES = {"zip": 650_000_000, "bmp_rle": 10_000_000, "ppm": 2_000_000, "ppm_plain": 4_000_000}
-"""Bytes that are unpacked in about two seconds, by Pillow's name of the decoder: the last three are Python."""
-_MAX_TILES = 100_000  # each a call from Python
-_WEBP = 13.5  # bytes by pixel: two canvases with alpha, the frame once more, what is unpacked of it
+"""Bytes that Pillow's decoders of these names unpack in about two seconds; the last three are Python code."""
+_MAX_TILES = 100_000  # each is a call from Python
+_WEBP = 13.5  # bytes per pixel: two canvases with alpha, the frame once more, its unpacked data
 _MAX_ICON = 4096 * 4096
 _GRID = 4096  # tiles of a JPEG 2000 file; some kilobytes each are allocated before any is read
 
 
 class _Frame(NamedTuple):
-    """What a JPEG file says before its first pass."""
+    """The header of a JPEG file before its first pass."""
 
     several_passes: bool
     progressive: bool
-    coefficients: float  # by pixel
-    begins: int  # where the first pass does
+    coefficients: float  # per pixel
+    begins: int  # offset of the first pass
 
 
 def check_before_opening(file: BinaryIO) -> None:
-    """Raise :class:`ZooError` for a file that takes too much as soon as Pillow opens it; it is left at its start."""
+    """Raise :class:`ZooError` if Pillow would take too much just to open ``file``, which is rewound."""
     head = file.read(64)
     file.seek(0)
     for matches, check in _EARLY:
@@ -50,7 +50,7 @@ def check_before_opening(file: BinaryIO) -> None:
 
 
 def check_before_decoding(image: Image.Image, file: BinaryIO, *, turned: bool) -> None:
-    """Raise :class:`ZooError` where ``image``, opened from ``file``, takes too much; ``turned``: it lies otherwise."""
+    """Raise :class:`ZooError` if decoding ``image`` takes too much; ``turned``: it is not upright."""
     stored = _stored(image.mode)
     beside = _BESIDE.get(image.format or "", _nothing)(image, file)
     _check_memory(
@@ -71,7 +71,7 @@ def _check_memory(size: tuple[int, int], by_pixel: float, kind: str) -> None:
 
 
 def _converted(image: Image.Image) -> int:
-    """Bytes by pixel that ``pixels.py`` takes beside the image."""
+    """Bytes per pixel that ``pixels.py`` needs besides the image."""
     if image.mode == "RGB" and not image.has_transparency_data:
         return 0
     return 6 if image.mode == "F" or image.mode.startswith("I") else 4
@@ -93,7 +93,7 @@ def _check_time(image: Image.Image) -> None:
 
 
 def _stored(mode: str) -> int:
-    """Bytes that Pillow takes by pixel."""
+    """Bytes per pixel in Pillow."""
     return 1 if mode in ("1", "L", "P") else 2 if mode.startswith("I;16") else 4
 
 
@@ -102,7 +102,7 @@ def _nothing(image: Image.Image, file: BinaryIO) -> float:
 
 
 def _beside_jpeg(image: Image.Image, file: BinaryIO) -> float:
-    """All coefficients where the picture comes in several passes."""
+    """All coefficients, if the picture comes in several passes."""
     at = file.tell()
     try:
         frame = _jpeg_frame(file)
@@ -120,7 +120,7 @@ def _beside_jpeg(image: Image.Image, file: BinaryIO) -> float:
 
 
 def _jpeg_frame(file: BinaryIO) -> _Frame | None:
-    """None where the file ends, or is none of Pillow's, before the first pass."""
+    """The header; None if the file ends, or is unknown to Pillow, before the first pass."""
     file.seek(2)
     progressive, components, coefficients = False, 0, 3.0
     while True:
@@ -147,20 +147,20 @@ def _jpeg_frame(file: BinaryIO) -> _Frame | None:
 
 
 def _coefficients(body: bytes, components: int) -> float:
-    """By pixel, over all components: those of colour are often kept at half the size."""
+    """Coefficients per pixel over all components; colour is often stored at half the size."""
     factors = [(value >> 4, value & 15) for value in body[1 : 3 * components : 3]]
     across, down = max((a for a, _ in factors), default=1), max((b for _, b in factors), default=1)
     return sum(a * b for a, b in factors) / max(1, across * down) or 3.0
 
 
 def _passes(file: BinaryIO, begins: int) -> int:
-    """How often a pass begins from there on."""
+    """Number of passes from offset ``begins`` on."""
     file.seek(begins)
-    found, last = 1, b""
+    count, last = 1, b""
     while part := file.read(1 << 20):
-        found += (last + part).count(b"\xff\xda")
+        count += (last + part).count(b"\xff\xda")
         last = part[-1:] if part.endswith(b"\xff") else b""
-    return found
+    return count
 
 
 def _beside_webp(image: Image.Image, file: BinaryIO) -> float:
@@ -168,17 +168,17 @@ def _beside_webp(image: Image.Image, file: BinaryIO) -> float:
 
 
 def _beside_jpeg2000(image: Image.Image, file: BinaryIO) -> float:
-    """Every sample as a whole number of 32 bits, and as it is unpacked."""
+    """Every sample as a 32-bit integer, and unpacked."""
     return 5.5 * len(image.getbands())
 
 
 def _beside_gif(image: Image.Image, file: BinaryIO) -> float:
-    """What the frame leaves behind is prepared with it."""
+    """The background that the frame leaves behind is prepared as well."""
     return 1.0
 
 
 def _beside_tiff(image: Any, file: BinaryIO) -> float:
-    """A strip or tile as it is unpacked, which may be the whole picture or, by what it claims, more."""
+    """An unpacked strip or tile, which may be the whole picture or, as claimed by the file, larger."""
     if image.tile and image.tile[0][0] == "raw":
         return 0.0
     tags = image.tag_v2
@@ -219,9 +219,9 @@ def _check_icon(head: bytes, file: BinaryIO) -> None:
     entries = [file.read(16) for _ in range(min(count, 1024))]
     for entry in entries:
         file.seek(int.from_bytes(entry[12:16], "little"))
-        found = file.read(26)
-        order, spans = ("big", (16, 20)) if found.startswith(b"\x89PNG") else ("little", (4, 8))
-        width, height = (int.from_bytes(found[at : at + 4], order) for at in spans)  # type: ignore[arg-type]
+        header = file.read(26)
+        order, spans = ("big", (16, 20)) if header.startswith(b"\x89PNG") else ("little", (4, 8))
+        width, height = (int.from_bytes(header[at : at + 4], order) for at in spans)  # type: ignore[arg-type]
         if width * height > _MAX_ICON or count > len(entries):
             raise ZooError(f"an icon of {width} x {height} pixels; save it as PNG")
 

@@ -1,11 +1,10 @@
-"""One reading of pixels: a decoded image of any kind as 8-bit grey or RGB, the same for classifiers and detectors.
+"""Convert a decoded image of any mode to 8-bit grey or RGB, the same way for classifiers and detectors.
 
-- 16-bit greys fill the range: 65,535 is white. 8-bit ones are as they are.
-- 32-bit whole numbers and floating ones have no full scale of their own, so their values decide: from 0 to 1 (floating
-  ones only), to 255 or to 65,535, whichever is the first that holds them all, is black to white; anything else is
-  stretched from its least to its greatest value. What is no number is black.
-- Transparency lies over white.
-- Palettes, CMYK, YCbCr, HSV and LAB become RGB. A TIFF that counts from white is turned round.
+- 16-bit grey is scaled: 65,535 becomes white. 8-bit grey is unchanged.
+- 32-bit integers and floats have no fixed scale: black to white is 0 to 1 (floats only), 0 to 255 or 0 to 65,535,
+  whichever is the first range that contains all values; otherwise the minimum to the maximum. NaN becomes black.
+- Transparent images are composited over white.
+- Palettes, CMYK, YCbCr, HSV and LAB become RGB. A TIFF in which 0 is white is inverted.
 """
 
 from __future__ import annotations
@@ -22,16 +21,16 @@ if TYPE_CHECKING:
     Numbers = npt.NDArray[np.generic]
     Bytes = npt.NDArray[np.uint8]
 
-_STRIP = 1 << 20  # pixels that are converted at a time where that takes more memory than the image itself
+_STRIP = 1 << 20  # pixels converted at a time, if that takes more memory than the image itself
 _SCALES = (1.0, 255.0, 65535.0)
 _HALF_LEVEL = 0.5 / 255
-_PHOTOMETRIC, _SAMPLE_FORMAT = 262, 339  # TIFF's tags: 0 where white is 0; 1 where samples have no sign
+_PHOTOMETRIC, _SAMPLE_FORMAT = 262, 339  # TIFF tags: 0 if 0 is white; 1 if samples are unsigned
 
 
 def to_eight_bits(image: Image.Image, mode: Literal["L", "RGB"]) -> Image.Image:
-    """``image`` in ``mode``, as the head of this module says; itself where it is so already.
+    """``image`` converted to ``mode`` as described above; ``image`` itself if it is in that mode already.
 
-    Raises :class:`ZooError` for a mode that nothing is known of.
+    Raises :class:`ZooError` for an unknown mode.
     """
     if image.mode == mode and not _has_transparency(image):
         return image
@@ -53,7 +52,7 @@ def _has_transparency(image: Image.Image) -> bool:
 
 
 def _over_white(image: Image.Image) -> Image.Image:
-    """``image`` laid over white, as RGB, strip by strip: three images of four bands would be alive at once."""
+    """``image`` composited over white, as RGB; strip by strip, as it takes three images of four bands."""
     from PIL import Image
 
     picture = Image.new("RGB", image.size)
@@ -69,7 +68,7 @@ def _strips(image: Image.Image) -> list[tuple[int, int]]:
 
 
 def _scaled(image: Image.Image) -> Image.Image:
-    """Greys of more than 8 bits as 8; a colour that stands for transparency becomes white."""
+    """Grey of more than 8 bits as 8 bits; the value that marks transparency becomes white."""
     import numpy as np
     from PIL import Image
 
@@ -106,7 +105,7 @@ def _natural(low: float, high: float, mode: str) -> tuple[float, float]:
 
 
 def _numbers(image: Image.Image, top: int, bottom: int) -> Numbers:
-    """Some rows of ``image``; 32-bit whole numbers without sign where its TIFF says so, which Pillow has none of."""
+    """Rows of ``image``; 32-bit integers are unsigned if its TIFF says so, for which Pillow has no mode."""
     import numpy as np
 
     values = np.asarray(image.crop((0, top, image.width, bottom)))
@@ -116,12 +115,12 @@ def _numbers(image: Image.Image, top: int, bottom: int) -> Numbers:
 
 
 def _tag(image: Image.Image, number: int) -> Any:
-    """What the TIFF that ``image`` was read from says; -1 where it is none."""
+    """The value of a tag of the TIFF that ``image`` was read from; -1 if it is no TIFF."""
     tags = getattr(image, "tag_v2", None)
     if tags is None:
         return -1
-    found = tags.get(number, 1)
-    return found[0] if isinstance(found, tuple) and found else found
+    value = tags.get(number, 1)
+    return value[0] if isinstance(value, tuple) and value else value
 
 
 def _levels(values: Numbers, black: float, white: float) -> Bytes:
@@ -139,8 +138,8 @@ def _from_lab(image: Image.Image) -> Image.Image:
 
     try:
         transform = ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
-        found = ImageCms.applyTransform(image, transform)
+        converted = ImageCms.applyTransform(image, transform)
     except (ImageCms.PyCMSError, ImportError):
         raise ZooError("images of mode LAB cannot be converted here; save it as RGB") from None
-    assert found is not None
-    return found
+    assert converted is not None
+    return converted

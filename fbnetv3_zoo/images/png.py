@@ -1,6 +1,6 @@
-"""PNG files without the texts and colour profiles in them, which can be large or damaged where the pixels are whole.
+"""PNG files without their texts and colour profiles, which can be large or damaged while the pixels are intact.
 
-Pillow refuses a file for a text or profile of more than 1 MiB, and its limit is one for the whole process.
+Pillow refuses a file with a text or profile of more than 1 MiB, and its limit applies to the whole process.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from ..errors import ZooError
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 METADATA = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
-"""Kinds of chunk that say nothing of the pixels."""
+"""Types of chunk that do not affect the pixels."""
 
-_LARGE = 1 << 20  # bytes from which a chunk of any kind but those of the picture is left out before it is read
+_LARGE = 1 << 20  # bytes; a larger chunk that is not part of the picture is skipped without being read
 _PICTURE = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf", b"fdAT")
 _MOST_CHUNKS = 200_000
 _XMP = b"XML:com.adobe.xmp"
@@ -32,9 +32,9 @@ class _Chunk(NamedTuple):
 
 
 def without_metadata(file: BinaryIO, *, all_of_it: bool = False) -> BinaryIO:
-    """The PNG ``file`` from its beginning without large metadata, or without any; itself where it has none.
+    """The PNG ``file`` from its start without large metadata, or without any; ``file`` itself if it has none.
 
-    The orientation that XMP tells of is kept. Raises :class:`ZooError` for a file of more chunks than a picture needs.
+    The orientation in XMP is kept. Raises :class:`ZooError` for a file of more chunks than a picture needs.
     """
     file.seek(0)
     chunks = list(_chunks(file))
@@ -53,7 +53,7 @@ def _is_left_out(chunk: _Chunk, *, all_of_it: bool) -> bool:
 
 
 def _chunks(file: BinaryIO) -> Iterator[_Chunk]:
-    """All whole chunks, in order, up to the last one."""
+    """All complete chunks in order, up to the last one."""
     at = file.seek(len(SIGNATURE))
     for _ in range(_MOST_CHUNKS):
         head = file.read(8)
@@ -68,24 +68,24 @@ def _chunks(file: BinaryIO) -> Iterator[_Chunk]:
 
 
 def _orientation(file: BinaryIO, chunk: _Chunk) -> bytes:
-    """A small XMP chunk with what a large one says of how the picture lies; nothing where it does not."""
+    """A small XMP chunk with the orientation given in a large one; empty if it gives none."""
     file.seek(chunk.start + 8)
     data = file.read(min(chunk.end - chunk.start - 12, _MOST_XMP))
     keyword, _, rest = data.partition(b"\0")
     if keyword != _XMP or rest.count(b"\0") < 2:
         return b""
-    text = rest[2:].split(b"\0", 2)[-1]  # behind two flags, a language and a translated keyword
+    text = rest[2:].split(b"\0", 2)[-1]  # after two flags, a language and a translated keyword
     if rest[0]:
         text = _inflated(text)
-    found = _ORIENTATION.search(text)
-    if found is None:
+    match = _ORIENTATION.search(text)
+    if match is None:
         return b""
-    body = b"iTXt" + _XMP + b"\0\0\0\0\0" + b'tiff:Orientation="' + found[1] + b'"'
+    body = b"iTXt" + _XMP + b"\0\0\0\0\0" + b'tiff:Orientation="' + match[1] + b'"'
     return (len(body) - 4).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
 
 
 def _inflated(data: bytes) -> bytes:
-    """The beginning of what ``data`` holds."""
+    """The first bytes of the decompressed ``data``."""
     try:
         return zlib.decompressobj().decompress(data, _MOST_XMP)
     except zlib.error:
@@ -93,7 +93,7 @@ def _inflated(data: bytes) -> bytes:
 
 
 class _Part(NamedTuple):
-    """A span of the file from ``start``, or ``text`` in its place; it begins ``at`` this place of the whole."""
+    """A span of the file from ``start``, or ``text`` instead; ``at`` is its offset in the spliced file."""
 
     at: int
     end: int
@@ -102,13 +102,17 @@ class _Part(NamedTuple):
 
 
 class _Spliced(io.RawIOBase):
-    """A file without some spans of it, and with ``added`` at one place of it. For reading only."""
+    """A file without some of its spans and with ``added`` inserted at ``position``. Read-only."""
 
-    def __init__(self, file: BinaryIO, left_out: list[_Chunk], added: bytes, place: int) -> None:
+    def __init__(self, file: BinaryIO, left_out: list[_Chunk], added: bytes, position: int) -> None:
         super().__init__()
         self._file, self._at = file, 0
-        self._parts = [_Part(0, place, 0), _Part(place, place + len(added), 0, added)]
-        edges = [place, *(edge for chunk in left_out for edge in (chunk.start, chunk.end)), file.seek(0, io.SEEK_END)]
+        self._parts = [_Part(0, position, 0), _Part(position, position + len(added), 0, added)]
+        edges = [
+            position,
+            *(edge for chunk in left_out for edge in (chunk.start, chunk.end)),
+            file.seek(0, io.SEEK_END),
+        ]
         for start, end in zip(edges[0::2], edges[1::2], strict=True):
             if start < end:
                 self._parts.append(_Part(self._parts[-1].end, self._parts[-1].end + end - start, start))

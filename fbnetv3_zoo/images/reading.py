@@ -1,7 +1,7 @@
-"""Opening image files: every image that is read, of a data set or named by a user, goes through here.
+"""Open image files: every image, from a data set or named by a user, is read here.
 
-Files may be damaged or hostile: what decoding takes is bounded beforehand (``limits.py``), whatever Pillow raises
-becomes one :class:`ZooError` that names the file, and of an animation only the first picture is read.
+Files may be damaged or hostile: memory and time are checked before decoding (``limits.py``), and whatever Pillow raises
+becomes a :class:`ZooError` that names the file. Only the first frame of an animation is read.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
     from PIL import Image
 
 FORMATS = ("BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-"""Kinds of file that are read, whatever the file is called; Pillow knows others, some by calling other programs."""
+"""Formats that are read, whatever the suffix. Pillow knows others, some through external programs."""
 
 MAX_BYTES = 1 << 30
-"""Largest image file that is read: no image within the limits of pixels and memory needs more."""
+"""Largest image file, in bytes: no image within the limits of pixels and memory needs more."""
 
 LeastSize: TypeAlias = Callable[[tuple[int, int]], tuple[int, int]]
-"""From an upright image's width and height to the least width and height that its reader has use for."""
+"""Maps width and height of an upright image to the smallest width and height that its reader can use."""
 
 T = TypeVar("T")
 
-_ORIENTATION = 0x0112  # the EXIF tag; above 4 the image lies on its side
+_ORIENTATION = 0x0112  # the EXIF tag; above 4 the image is turned by 90 degrees
 _TURNED = range(2, 9)  # all orientations but upright
-_TAIL = 4096  # bytes at the end of a file in which its end mark is looked for
+_TAIL = 4096  # bytes at the end of a file that are searched for its end marker
 _ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
 
 
@@ -54,32 +54,32 @@ def read_image(path: str | Path) -> Image.Image:
 
 
 def open_image_file(path: str | Path) -> BinaryIO:
-    """The file at ``path`` for reading, by a handle: Pillow would map it, and a file that shrinks would kill us.
+    """Open the file at ``path``. Pillow gets the handle: it would map a path, and crash if the file shrinks.
 
     Raises :class:`ZooError` unless it is a regular file (reading a pipe could wait for ever) of at most
     :data:`MAX_BYTES`.
     """
     shown = printable(str(path))
     try:
-        found = os.stat(path)
-        if not stat.S_ISREG(found.st_mode):
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
             raise ZooError(f"{shown}: is not a regular file; remove it")
-        if found.st_size > MAX_BYTES:
-            raise ZooError(f"{shown}: {found.st_size:,} bytes are over the limit of {MAX_BYTES:,}; shrink it")
+        if status.st_size > MAX_BYTES:
+            raise ZooError(f"{shown}: {status.st_size:,} bytes are over the limit of {MAX_BYTES:,}; shrink it")
         return open(path, "rb")
     except ZooError:
         raise
     except OSError as error:
         raise ZooError(f"{shown}: cannot be read ({reason_of(error)})") from None
-    except ValueError as error:  # a NUL, or text that is no name on this system
+    except ValueError as error:  # a NUL, or text that cannot be a name on this system
         raise ZooError(f"{shown}: cannot be a path ({error})") from None
 
 
 def decode_image(file: BinaryIO, name: str, *, at_least: LeastSize | None = None) -> Image.Image:
-    """The image in ``file`` as :func:`read_image` gives it; errors begin with ``name``.
+    """The image in ``file``, as :func:`read_image` returns it; errors begin with ``name``.
 
-    With ``at_least`` a JPEG may come smaller, by a whole factor up to 8 and never below that size: it is then decoded
-    from fewer coefficients, in a fraction of the time.
+    With ``at_least`` a JPEG may be decoded smaller, by a factor of 2, 4 or 8 but not below that size, which takes a
+    fraction of the time.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's warning limit is half of ours
@@ -87,10 +87,10 @@ def decode_image(file: BinaryIO, name: str, *, at_least: LeastSize | None = None
 
 
 def size_of_image(file: BinaryIO, name: str) -> tuple[int, int]:
-    """Upright width and height by the header of the image in ``file``; errors begin with ``name``.
+    """Width and height of the upright image in ``file``, from its header; errors begin with ``name``.
 
-    What :func:`decode_image` would refuse by the header is refused. A file without the mark that ends its kind is
-    decoded to see whether it is cut off. Pillow warns of much; call it where warnings are ignored.
+    Raises :class:`ZooError` as :func:`decode_image` does, as far as the header shows. A file without an end marker is
+    decoded to find out whether it is truncated. Call it with warnings ignored: Pillow emits many.
     """
     size, whole = _guarded(_looked_at, file, name)
     if not whole:
@@ -100,7 +100,7 @@ def size_of_image(file: BinaryIO, name: str) -> tuple[int, int]:
 
 
 def _guarded(read: Callable[[BinaryIO], T], file: BinaryIO, name: str) -> T:
-    """What ``read`` makes of ``file``; whatever goes wrong is one error that begins with ``name``."""
+    """``read(file)``; any failure becomes a :class:`ZooError` that begins with ``name``."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -111,10 +111,10 @@ def _guarded(read: Callable[[BinaryIO], T], file: BinaryIO, name: str) -> T:
     except Image.DecompressionBombError:
         raise ZooError(f"{printable(name)}: over the limit of {MAX_PIXELS:,} pixels; shrink it") from None
     except UnidentifiedImageError:
-        told = f"none of {', '.join(FORMATS)}"
+        reason = f"none of {', '.join(FORMATS)}"
     except Exception as error:  # Pillow's decoders raise many kinds for a damaged file
-        told = in_short(error) or type(error).__name__
-    raise ZooError(f"{printable(name)}: cannot be read as an image ({told})")
+        reason = in_short(error) or type(error).__name__
+    raise ZooError(f"{printable(name)}: cannot be read as an image ({reason})")
 
 
 def _is_png(file: BinaryIO) -> bool:
@@ -124,7 +124,7 @@ def _is_png(file: BinaryIO) -> bool:
 
 
 def _read_png(read: Callable[[BinaryIO], T], file: BinaryIO) -> T:
-    """Without texts and profiles where they, not the pixels, are what cannot be read."""
+    """Read a PNG file, without its texts and profiles if those are what cannot be read."""
     from PIL import Image
 
     try:
@@ -166,7 +166,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _looked_at(file: BinaryIO) -> tuple[tuple[int, int], bool]:
-    """Upright width and height, and whether the file ends as it should."""
+    """Upright width and height, and whether the file is complete."""
     from PIL import Image
 
     with Image.open(file, formats=FORMATS) as image:
@@ -177,7 +177,7 @@ def _looked_at(file: BinaryIO) -> tuple[tuple[int, int], bool]:
 
 
 def _ends_well(image: Any, file: BinaryIO) -> bool:
-    """Whether the end of the file is there, as far as can be told without decoding it."""
+    """Whether the end of the file is present, as far as can be seen without decoding it."""
     size = file.seek(0, os.SEEK_END)
     if image.format == "TIFF":
         tags = image.tag_v2
@@ -198,7 +198,7 @@ def _orientation_before_loading(image: Image.Image) -> object:
 
 
 def _orientation(image: Image.Image) -> object:
-    """What EXIF says of how the image lies; 1, upright, where there is no EXIF or it is damaged."""
+    """The EXIF orientation; 1, upright, if there is no EXIF or it is damaged."""
     try:
         return image.getexif().get(_ORIENTATION, 1)
     except Exception:  # the parser raises many kinds, and the picture may be whole all the same

@@ -1,6 +1,6 @@
-"""The kinds of block as modules, each built from a settled :class:`~fbnetv3_zoo.arch.Block`.
+"""The blocks of a network as modules, each built from a :class:`~fbnetv3_zoo.arch.Block`.
 
-All maps have shape (batch, channels, height, width).
+Feature maps have shape (batch, channels, height, width).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..arch import Activation, Block, Conv, Gate, InvertedResidual, PoolingHead
 
 
 def is_graph(images: Tensor) -> bool:
-    """Whether a graph is being made (compiled, exported, traced) rather than images computed."""
+    """Whether a graph is being recorded (compiled, exported, traced) rather than computed."""
     if isinstance(images, Proxy) or torch.compiler.is_compiling():
         return True
     traced: bool = is_tracing()  # type: ignore[no-untyped-call]
@@ -26,9 +26,9 @@ def is_graph(images: Tensor) -> bool:
 
 
 def laid_out(images: Tensor) -> Tensor:
-    """``images`` in the memory layout in which convolutions are fastest: channels-last on a CPU, elsewhere as they are.
+    """``images`` in the memory layout that makes convolutions fastest: channels-last on a CPU, unchanged elsewhere.
 
-    Under tracing and compilation the graph is left alone.
+    Nothing is changed while a graph is recorded.
     """
     if is_graph(images) or images.device.type != "cpu":
         return images
@@ -36,9 +36,9 @@ def laid_out(images: Tensor) -> Tensor:
 
 
 class Hardswish(nn.Hardswish):
-    """Hard swish, in place unless a gradient may be wanted: autograd would copy the input first, and gain nothing.
+    """Hard swish, in place unless gradients are enabled: autograd would copy the input first.
 
-    In a graph the mode decides: it must be the same graph whether or not gradients were on when it was made.
+    While a graph is recorded, training mode decides, so that the graph does not depend on whether gradients were on.
     """
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
@@ -57,10 +57,10 @@ _GATES: dict[Gate, Callable[[], nn.Module]] = {Gate.HARD_SIGMOID: nn.Hardsigmoid
 
 
 class Conv2d(nn.Conv2d):
-    """Convolution that begins as the family does: Kaiming normal, fan out, bias 0. Initialised once, not twice."""
+    """Convolution with the family's initialisation: Kaiming normal, fan out, bias 0."""
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw the initial weights; on the meta device there are none, and the time is saved."""
+        """Draw the initial weights, unless they are on the meta device."""
         if self.weight.is_meta:
             return
         nn.init.kaiming_normal_(self.weight, mode="fan_out", generator=generator)
@@ -69,9 +69,9 @@ class Conv2d(nn.Conv2d):
 
 
 class ClassifierHead(nn.Linear):
-    """Linear layer that begins as the convolutions do, but never with larger weights than for 1000 classes.
+    """Linear layer initialised like the convolutions, but never with larger weights than for 1000 classes.
 
-    Kaiming's fan-out rule alone gives ten classes weights so large that training begins at a loss of 9 nats.
+    Kaiming's fan-out rule alone gives ten classes weights so large that training starts at a loss of 9 nats.
     """
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
@@ -81,7 +81,7 @@ class ClassifierHead(nn.Linear):
 
 
 class ConvNormAct(nn.Sequential):
-    """Convolution, unless ``norm`` is False batch norm (eps 1e-5, momentum 0.1), unless ``activation`` is None that."""
+    """Convolution, batch norm (eps 1e-5, momentum 0.1) if ``norm``, and ``activation`` unless it is None."""
 
     def __init__(
         self, in_channels: int, out_channels: int, *, kernel_size: int = 1, stride: int = 1, padding: int = 0,
@@ -96,7 +96,7 @@ class ConvNormAct(nn.Sequential):
 
 
 class SqueezeExcitation(nn.Module):
-    """Multiplies each channel by a gate computed from all channels' averages (arXiv 1709.01507)."""
+    """Multiplies each channel by a gate computed from the averages of all channels (arXiv 1709.01507)."""
 
     def __init__(self, channels: int, squeezed: int, *, activation: Activation, gate: Gate) -> None:
         super().__init__()
@@ -112,9 +112,9 @@ class SqueezeExcitation(nn.Module):
 
 
 class InvertedResidualBlock(nn.Sequential):
-    """Expansion, depthwise convolution, optional squeeze-excite, projection, residual add where shapes agree.
+    """Expansion, depthwise convolution, optional squeeze-excite, projection, residual add if shapes agree.
 
-    ``drop_path_rate`` is the probability that stochastic depth leaves the branch out, per image, in training.
+    ``drop_path_rate`` is the probability that stochastic depth drops the branch of an image in training.
     """
 
     def __init__(self, block: Block, row: InvertedResidual, *, drop_path_rate: float = 0.0) -> None:

@@ -1,4 +1,4 @@
-"""The network as a module, built from an :class:`~fbnetv3_zoo.arch.Arch`: logits, features, feature maps."""
+"""A network as a module, built from an :class:`~fbnetv3_zoo.arch.Arch`: logits, features, feature maps."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class FBNet(nn.Module):
             self.reset_parameters(generator)
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Give every parameter and buffer its initial value."""
+        """Reset every parameter and buffer to its initial value."""
         for module in self.modules():
             if isinstance(module, (Conv2d, ClassifierHead)):
                 module.reset_parameters(generator)
@@ -141,7 +141,7 @@ class FBNet(nn.Module):
 
     @property
     def description(self) -> Description:
-        """What a file of this network says of it."""
+        """The metadata of this network's files."""
         return Description(self.arch, self.preprocess, self.class_names, self.weights, self.license)
 
     @property
@@ -232,7 +232,7 @@ def _build_stages(arch: Arch, drop_path_rate: float) -> list[nn.Sequential]:
 
 
 def _checkpointed(block: nn.Module, x: Tensor) -> Tensor:
-    """``block(x)``, recomputed in the backward pass without counting into the norms' running statistics again."""
+    """``block(x)``, recomputed in the backward pass without updating the norms' running statistics again."""
     y: Tensor = checkpoint(block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _still_statistics(block)))
     return y
 
@@ -240,7 +240,7 @@ def _checkpointed(block: nn.Module, x: Tensor) -> Tensor:
 @contextmanager
 def _still_statistics(module: nn.Module) -> Iterator[None]:
     norms = [(m, dict(m.named_buffers())) for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
-    for norm, buffers in norms:  # the copies take the second count (autograd saves them: they cannot be left out)
+    for norm, buffers in norms:  # the copies take the second update (autograd saves them: they cannot be omitted)
         norm._buffers.update({name: buffer.clone() for name, buffer in buffers.items()})
     try:
         yield

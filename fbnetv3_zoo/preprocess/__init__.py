@@ -1,4 +1,4 @@
-"""From an image to the input of a network."""
+"""From images to the input of a network."""
 
 from .preprocess import (
     FORMATS,

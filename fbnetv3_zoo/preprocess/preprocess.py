@@ -1,7 +1,7 @@
-"""From an image to what a network takes: one implementation for PyTorch, ONNX Runtime and evaluation.
+"""From images to the input of a network: one implementation for PyTorch, ONNX Runtime and evaluation.
 
-A client of ONNX Runtime needs Pillow and NumPy only: torch is imported where tensors are asked for. Values are frozen
-and travel with the weights.
+With ONNX Runtime only Pillow and NumPy are needed: torch is imported only for tensors. A :class:`Preprocess` is a
+frozen value that is stored with the weights.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Interpolation(Enum):
-    """Filter used to resize, with antialiasing (Pillow's)."""
+    """Resampling filter, with antialiasing (Pillow's)."""
 
     NEAREST = "nearest"
     BILINEAR = "bilinear"
@@ -43,10 +43,11 @@ class Interpolation(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Preprocess:
-    """Resize the shorter side to ``resize`` pixels, centre-crop ``resolution``, scale to [0, 1], normalise.
+    """Resize the shorter side to ``resize`` pixels, centre-crop to ``resolution``, scale to [0, 1], normalise.
 
-    Calling it on Pillow images or torch tensors gives a float32 tensor, :meth:`array` without torch a NumPy array, of
-    (channels, resolution, resolution) for an image; channels (1: grey, 3: RGB) is the length of ``mean`` and ``std``.
+    Call it on Pillow images or torch tensors to get a float32 tensor; :meth:`array` returns a NumPy array without
+    torch. Both have shape (channels, resolution, resolution) for one image. The number of channels (1: grey, 3: RGB) is
+    the length of ``mean`` and ``std``.
     """
 
     resize: int
@@ -69,9 +70,9 @@ class Preprocess:
 
     @classmethod
     def for_arch(cls, arch: Arch) -> Preprocess:
-        """ImageNet's statistics at the network's resolution; the published resize where there is one, else none.
+        """The default for ``arch``: ImageNet's mean and std, the network's resolution, the published resize if any.
 
-        With one input channel, mean and std are the average of the three.
+        For a number of channels other than 3, mean and std are the averages of ImageNet's.
         """
         published = PUBLISHED.get(arch.name)
         fits = published is not None and published.resolution == arch.resolution
@@ -79,26 +80,27 @@ class Preprocess:
         return cls(resize=resize, resolution=arch.resolution).for_channels(arch.in_channels)
 
     def at_resolution(self, side: int) -> Preprocess:
-        """The same for images of ``side`` pixels; they are resized to as much more as before."""
+        """This preprocessing at a resolution of ``side`` pixels; ``resize`` is scaled in proportion."""
         return replace(self, resize=round(self.resize * side / self.resolution), resolution=side)
 
     def for_channels(self, channels: int) -> Preprocess:
-        """The same for ``channels`` channels; where that is another number, each takes the average mean and std."""
+        """This preprocessing for ``channels`` channels; if the number changes, each gets the average mean and std."""
         if channels == len(self.mean):
             return self
         mean, std = (sum(values) / len(values) for values in (self.mean, self.std))
         return replace(self, mean=(mean,) * channels, std=(std,) * channels)
 
     def __call__(self, images: Image.Image | Tensor | Sequence[Image.Image] | Sequence[Tensor]) -> Tensor:
-        """The float32 tensor that a network takes: (channels, resolution, resolution) for one image, else a batch.
+        """The network's input, float32: (channels, resolution, resolution) for one image, otherwise a batch of those.
 
         Args:
             images: a Pillow image of any mode; a tensor (channels, height, width), uint8 from 0 to 255 or floating
-                from 0 to 1; a batch of such tensors (images, channels, height, width); or a list or tuple of Pillow
-                images or of tensors, each of its own size. One channel is repeated for a network that takes three,
-                three become grey for one that takes one. The answer is on the tensors' device.
+                from 0 to 1; a batch of such tensors (batch, channels, height, width); or a list or tuple of Pillow
+                images or of tensors, of any sizes. Grey is repeated for a network of three channels, RGB converted to
+                grey for a network of one. The result is on the device of the tensors.
 
-        A uint8 tensor and the Pillow image with the same pixels give the same numbers to about a grey level.
+        A uint8 tensor and a Pillow image with the same pixels agree within about one grey level. Raises
+        :class:`ZooError` for anything else.
         """
         import torch
 
@@ -117,11 +119,11 @@ class Preprocess:
         return torch.stack(prepared)
 
     def array(self, image: Image.Image) -> Floats:
-        """The float32 array that a network takes, shape (channels, resolution, resolution), of an image of any mode."""
+        """The network's input for an image of any mode: float32, shape (channels, resolution, resolution)."""
         return self.normalise(self.crop(image))
 
     def normalise(self, image: Image.Image) -> Floats:
-        """The array of an 8-bit image that :meth:`crop` or :meth:`convert` gave, shape (channels, height, width)."""
+        """The normalised 8-bit image from :meth:`crop` or :meth:`convert`: float32, (channels, height, width)."""
         import numpy as np
 
         array = np.asarray(image, dtype=np.float32) / 255.0
@@ -130,7 +132,7 @@ class Preprocess:
         return np.ascontiguousarray((channels - mean) / std, dtype=np.float32)
 
     def crop(self, image: Image.Image) -> Image.Image:
-        """The 8-bit image that the network sees: converted, resized, cropped."""
+        """The 8-bit image that the network sees: converted, resized and cropped."""
         from PIL import Image
 
         image = self.convert(image)
@@ -140,11 +142,11 @@ class Preprocess:
         return image.crop((left, top, left + self.resolution, top + self.resolution))
 
     def check_size(self, width: int, height: int) -> None:
-        """Raise :class:`ZooError` for an image of so many pixels that is too thin: resized, it would be too large."""
+        """Raise :class:`ZooError` for an image so narrow that it would be too large when resized."""
         self._frame(width, height)
 
     def _frame(self, width: int, height: int) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Width and height to resize an image of this size to, and left and top of the crop from it."""
+        """Width and height after resizing, and left and top of the crop."""
         short = min(width, height)
         if short == 0:
             raise ZooError(f"an image of {width} x {height} pixels is empty")
@@ -156,7 +158,7 @@ class Preprocess:
         return size, (round((size[0] - self.resolution) / 2), round((size[1] - self.resolution) / 2))
 
     def _one(self, image: object, dims: tuple[int, ...]) -> Tensor:
-        """The network's tensor of a Pillow image or of a tensor with so many dimensions."""
+        """The network's input for a Pillow image or for a tensor with one of the numbers of dimensions ``dims``."""
         import torch
         from PIL import Image
 
@@ -170,7 +172,7 @@ class Preprocess:
         levels = tensors.levels(pixels).reshape(-1, *pixels.shape[-3:])
         if len(self.mean) < levels.shape[1]:
             levels = tensors.grey(levels, whole=whole)
-        # Width before height, as in Pillow (13 turns it round for some upright images). What is cropped off goes first.
+        # Width before height, as in Pillow (13 swaps them for some upright images). Crop before the second resize.
         levels = tensors.resize(levels, 3, width, mode, whole=whole)[..., left : left + side]
         levels = tensors.resize(levels, 2, height, mode, whole=whole)[..., top : top + side, :]
         mean, std = (levels.new_tensor(values)[:, None, None] for values in (self.mean, self.std))
@@ -178,14 +180,14 @@ class Preprocess:
         return ((levels / 255 - mean) / std).reshape(*pixels.shape[:-3], len(self.mean), side, side).contiguous()
 
     def convert(self, image: Image.Image) -> Image.Image:
-        """``image`` as 8-bit grey or RGB, whichever the network takes, as ``pixels.py`` reads images of any kind."""
+        """``image`` as 8-bit grey or RGB, whichever the network takes; see ``images/pixels.py``."""
         if len(self.mean) not in (1, 3):
             raise ZooError(f"this network takes {len(self.mean)} channels; image files can only fill 1 or 3")
         return to_eight_bits(image, "L" if len(self.mean) == 1 else "RGB")
 
 
 def stack(preprocess: Preprocess, images: Sequence[Image.Image]) -> Floats:
-    """The batch (images, channels, resolution, resolution) of preprocessed images."""
+    """The preprocessed images as a batch (batch, channels, resolution, resolution)."""
     import numpy as np
 
     return np.stack([preprocess.array(image) for image in images])

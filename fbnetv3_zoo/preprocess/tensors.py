@@ -1,7 +1,7 @@
-"""The steps of :class:`~fbnetv3_zoo.preprocess.preprocess.Preprocess` on tensors, so that they give what Pillow gives.
+"""The steps of :class:`~fbnetv3_zoo.preprocess.preprocess.Preprocess` on tensors, with the same results as Pillow.
 
-In between, images are float32 batches (images, channels, height, width) of levels from 0 to 255. ``whole`` says that
-they come from uint8: every step then gives whole levels, as Pillow's do.
+Images are float32 batches (batch, channels, height, width) of grey levels from 0 to 255. ``whole`` means that they were
+uint8: every step then rounds to whole levels, as Pillow does.
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ from ..errors import ZooError
 
 HALF_LEVEL = 0.5 / 255
 LUMA = (19595, 38470, 7471)
-"""Weights of red, green and blue in grey (0.299, 0.587, 0.114), in 65536ths: what Pillow computes with."""
+"""Weights of red, green and blue in grey (0.299, 0.587, 0.114) in 65536ths, as in Pillow."""
 
 
 def checked(image: object, dims: tuple[int, ...], channels: int) -> Tensor:
-    """``image``, if it is a tensor with one of so many dimensions whose channels can fill a network's ``channels``."""
+    """``image``, a tensor with one of the numbers of dimensions ``dims`` that fits a network of ``channels`` channels.
+
+    Raises :class:`ZooError` for anything else.
+    """
     if isinstance(image, (str, Path)):
         raise ZooError(f"{str(image)!r} is a path; give read_image(path)")
     if isinstance(image, np.ndarray):
@@ -53,7 +56,7 @@ def _check_channels(shape: tuple[int, ...], fits: tuple[int, ...]) -> None:
 
 
 def levels(image: Tensor) -> Tensor:
-    """The pixels of a uint8 tensor (0 to 255) or a floating one (0 to 1) as float32 levels."""
+    """The pixels of a uint8 tensor (0 to 255) or a floating one (0 to 1) as float32 grey levels."""
     if image.dtype == torch.uint8:
         return image.to(torch.float32)
     if not image.is_floating_point():
@@ -63,14 +66,14 @@ def levels(image: Tensor) -> Tensor:
     low, high = (float(end) for end in image.detach().aminmax())
     if math.isnan(low):
         raise ZooError("a tensor with nan; give numbers from 0 to 1")
-    if low < -HALF_LEVEL or high > 1 + HALF_LEVEL:  # less is rounding errors of the caller's, and clamped
+    if low < -HALF_LEVEL or high > 1 + HALF_LEVEL:  # less is rounding error, and clamped
         remedy = "divide by 255" if low >= 0 and 2 < high < 256 else "scale or clamp it, and do not normalise it yet"
         raise ZooError(f"a floating tensor from {low:.4g} to {high:.4g}, not from 0 to 1; {remedy}")
     return image.clamp(0, 1) * 255
 
 
 def grey(levels: Tensor, *, whole: bool) -> Tensor:
-    """One channel, of images with red, green and blue."""
+    """RGB images as one channel of grey."""
     weights = levels.new_tensor(LUMA)[:, None, None] / 65536
     return _settle((levels * weights).sum(1, keepdim=True), whole)
 
@@ -86,8 +89,8 @@ def resize(levels: Tensor, axis: int, length: int, mode: str, *, whole: bool) ->
 
 
 def _nearest(old: int, new: int) -> Tensor:
-    """The pixel out of ``old`` for each of ``new``. "nearest-exact" takes others where a centre falls on an edge."""
-    step = old / new  # Pillow adds it up, with the rounding errors that decide those cases
+    """Index of the old pixel for each new one. "nearest-exact" differs if a centre falls on an edge."""
+    step = old / new  # Pillow accumulates it, and rounding errors decide those cases
     return torch.tensor([min(int(centre), old - 1) for centre in accumulate(repeat(step, new - 1), initial=step / 2)])
 
 

@@ -1,4 +1,4 @@
-"""The named recipes, each value with its source; what no source states is this project's choice and says so."""
+"""The named recipes, with the source of each value, which may be this project's own choice."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ OWN = "this project's choice"
 
 @dataclass(frozen=True, slots=True)
 class RecipePreset:
-    """A recipe with what it is for and where its values come from."""
+    """A recipe with its purpose and the sources of its values."""
 
     recipe: Recipe
     purpose: str
     sources: Mapping[str, str]
 
     def source_of(self, field: str) -> str:
-        """Where the value of ``field`` (a dotted name of :meth:`Recipe.values`) comes from."""
+        """Source of the value of ``field``, a dotted name of :meth:`Recipe.values`."""
         return self.sources.get(field, OWN)
 
 
@@ -44,7 +44,7 @@ _SEARCHED = {
     ),
 }
 
-# The searched values of B to E stand in an appendix that is not public: the larger network gets more regularisation.
+# The searched values of B to E are in an unpublished appendix. Here, larger networks get more regularisation.
 _B = Recipe(
     epochs=400,
     batch_size=1024,
@@ -155,5 +155,8 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType({name: named.recipe for name, n
 
 
 def find_recipe(source: str | Path | Recipe) -> Recipe:
-    """The recipe that ``source`` stands for: a value, a name of :data:`RECIPES`, or the path of a JSON file."""
+    """The recipe given by ``source``: a :class:`Recipe`, a name in :data:`RECIPES`, or the path of a JSON file.
+
+    Raises :class:`ZooError` for an unknown name and for a file that cannot be read.
+    """
     return find(Recipe, source, RECIPES, what="recipe", rest=f"known are {', '.join(RECIPES)}")

@@ -1,4 +1,4 @@
-"""Every training choice as one frozen value. No torch in here. The named ones stand in ``presets.py``."""
+"""Every training choice as one frozen value; named recipes are in ``presets.py``. Imports no torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..utils.serialization import from_json, to_json
 
 @dataclass(frozen=True, slots=True)
 class SGD:
-    """Stochastic gradient descent with momentum, Nesterov's form unless ``nesterov`` is False."""
+    """Stochastic gradient descent with momentum, in Nesterov's form unless ``nesterov`` is False."""
 
     momentum: float = 0.9
     nesterov: bool = True
@@ -25,9 +25,9 @@ class SGD:
 
 @dataclass(frozen=True, slots=True)
 class RMSProp:
-    """RMSProp as TensorFlow has it: ``epsilon`` inside the root, the mean square begins at 1, momentum over steps.
+    """RMSProp as in TensorFlow: ``epsilon`` inside the root, mean square initialised to 1, momentum of steps.
 
-    ``smoothing`` is the factor per step of the mean square.
+    ``smoothing`` is the decay of the mean square per step.
     """
 
     momentum: float = 0.9
@@ -55,12 +55,12 @@ class AdamW:
 
 
 Optimizer: TypeAlias = SGD | RMSProp | AdamW
-"""How gradients become steps; learning rate and weight decay belong to the recipe."""
+"""The optimizer; learning rate and weight decay are fields of the recipe."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExponentialDecay:
-    """After the warm-up the learning rate is multiplied by ``factor`` after every epoch."""
+    """After warm-up, the learning rate is multiplied by ``factor`` after every epoch."""
 
     factor: float = 0.9875
 
@@ -70,7 +70,7 @@ class ExponentialDecay:
 
 @dataclass(frozen=True, slots=True)
 class CosineDecay:
-    """After the warm-up the learning rate falls along half a cosine, every step, to ``final`` times the peak."""
+    """After warm-up, the learning rate falls along half a cosine, step by step, to ``final`` times the peak."""
 
     final: float = 0.0
 
@@ -79,11 +79,11 @@ class CosineDecay:
 
 
 Schedule: TypeAlias = ExponentialDecay | CosineDecay
-"""How the learning rate falls after the warm-up."""
+"""How the learning rate falls after warm-up."""
 
 
 class PolicyData(Enum):
-    """What an AutoAugment policy was found on."""
+    """The data on which an AutoAugment policy was found."""
 
     IMAGENET = "imagenet"
     CIFAR10 = "cifar10"
@@ -101,7 +101,7 @@ class AutoAugment:
 
 @dataclass(frozen=True, slots=True)
 class RandAugment:
-    """So many ``operations`` an image drawn at random, of ``magnitude`` 0 to 30 (arXiv 1909.13719)."""
+    """A number of random ``operations`` per image, of ``magnitude`` 0 to 30 (arXiv 1909.13719)."""
 
     operations: int = 2
     magnitude: int = 9
@@ -113,14 +113,14 @@ class RandAugment:
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """What training images go through before the network sees them, in this order.
+    """Augmentation of training images, in this order.
 
-    ``crop_area``: the smallest share of the image's area that a random resized crop takes (aspect 3:4 to 4:3; 1.0: the
-    crop of evaluation instead). ``flip``: probability of mirroring. ``shift``: random rotation (8 degrees), shift (8 %)
-    and zoom (10 %), for images whose content fills the frame. ``policy``: AutoAugment or RandAugment. ``erasing``:
-    probability that a random rectangle is made grey. ``mixup`` and ``cutmix``: the parameter of the Beta distribution
-    from which the share of a second image is drawn, once a batch (0: off; where both are on, one or the other by an
-    even chance). ``repeats``: how often each image of an epoch is taken, augmented anew; the epoch keeps its length.
+    ``crop_area``: smallest share of the image's area in a random resized crop (aspect ratio 3:4 to 4:3; 1.0: the crop
+    of evaluation instead). ``flip``: probability of a horizontal flip. ``shift``: random rotation (8 degrees),
+    translation (8 %) and zoom (10 %), for images whose content fills the frame. ``policy``: AutoAugment or RandAugment.
+    ``erasing``: probability of random erasing, with grey. ``mixup`` and ``cutmix``: parameter of the Beta distribution
+    of the share of a second image, drawn once per batch (0: off; if both are on, either with equal chance).
+    ``repeats``: number of times each image of an epoch is used, augmented anew; the epoch keeps its length.
     """
 
     crop_area: float = 1.0
@@ -148,11 +148,11 @@ class Augmentation:
 
 @dataclass(frozen=True, slots=True)
 class Distillation:
-    """How the loss is made where there is a teacher.
+    """The loss with a teacher.
 
-    Loss = ``weight`` x divergence from the teacher's answers + (1 - ``weight``) x cross entropy with the labels
-    (+ ``feature_weight`` x distance of the last maps). The divergence is Kullback and Leibler's of the softmaxes of
-    logits / ``temperature``, times temperature squared.
+    Loss = ``weight`` x divergence from the teacher + (1 - ``weight``) x cross entropy with the labels
+    (+ ``feature_weight`` x distance of the last feature maps). The divergence is the Kullback-Leibler divergence of the
+    softmaxes of logits / ``temperature``, times ``temperature`` squared.
     """
 
     weight: float = 0.8
@@ -169,15 +169,15 @@ class Distillation:
 class Recipe:
     """How a network is trained.
 
-    ``batch_size`` counts the images of one optimizer step over all processes; where there are fewer to train on, a run
-    takes the recipe :meth:`for_images`. ``learning_rate`` is the peak: the rate
-    rises linearly from 0 over ``warmup_epochs``, then falls as ``schedule`` says. ``weight_decay`` leaves out norms and
-    biases; it is added to the gradient (L2), with AdamW decoupled. Gradients longer than ``clip_norm`` together are
-    shortened to it (0: never). ``ema_decay`` is the factor per step of the moving average over parameters and buffers
-    (0: no average); with ``ema_warmup`` it begins lower, at (1 + steps) / (10 + steps). ``stochastic_depth`` is the
-    probability of the last block's branch to be left out. ``distillation`` matters where there is a teacher.
-    ``weight_levels`` trains for int8: maps are rounded to 8 bits, weights to whole numbers from minus this to this, as
-    the int8 form will have them (0: nothing is rounded; 127; 63 for x86 without VNNI).
+    ``batch_size`` is the number of images of one optimizer step over all processes; with fewer training images a run
+    uses the recipe :meth:`for_images`. ``learning_rate`` is the peak: the rate rises linearly from 0 over
+    ``warmup_epochs``, then follows ``schedule``. ``weight_decay`` does not apply to norms and biases; it is added to
+    the gradient (L2), or decoupled with AdamW. Gradients are clipped to a total norm of ``clip_norm`` (0: never).
+    ``ema_decay`` is the decay per step of the moving average of parameters and buffers (0: no average); with
+    ``ema_warmup`` it is at most (1 + steps) / (10 + steps). ``dropout`` is the ``drop_rate`` of the network,
+    ``stochastic_depth`` its ``drop_path_rate``. ``distillation`` applies if there is a teacher. ``weight_levels``
+    trains for int8: activations are rounded to 8 bits, weights to integers of at most this magnitude, as in the int8
+    model (0: no rounding; 127; 63 for x86 without VNNI).
     """
 
     epochs: int
@@ -200,7 +200,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_whole("Recipe.epochs", self.epochs)
-        check_whole("Recipe.batch_size", self.batch_size, at_least=2)  # batch norm has no statistics of one image
+        check_whole("Recipe.batch_size", self.batch_size, at_least=2)  # batch norm needs two images
         check_type("Recipe.optimizer", self.optimizer, Optimizer, "SGD, RMSProp or AdamW")
         check_number("Recipe.learning_rate", self.learning_rate, above=0)
         check_type("Recipe.augmentation", self.augmentation, Augmentation, "an Augmentation")
@@ -216,7 +216,7 @@ class Recipe:
         check_whole("Recipe.seed", self.seed, at_least=0, at_most=2**32 - 1)
 
     def learning_rate_at(self, epoch: int, progress: float) -> float:
-        """The learning rate in ``epoch`` (from 0) for the step that completes ``progress`` in (0, 1] of it."""
+        """The learning rate in ``epoch`` (from 0) of the step that completes the share ``progress`` in (0, 1] of it."""
         if epoch < self.warmup_epochs:
             return self.learning_rate * (epoch + progress) / self.warmup_epochs
         if isinstance(self.schedule, ExponentialDecay):
@@ -226,9 +226,9 @@ class Recipe:
         return self.learning_rate * (final + (1 - final) * (1 + math.cos(math.pi * min(1.0, passed))) / 2)
 
     def for_batch_size(self, batch_size: int) -> Recipe:
-        """This recipe with other batches: what counts by the step is scaled so that an epoch does as much as before.
+        """This recipe with another batch size: values per step are scaled so that an epoch has the same effect.
 
-        The learning rate grows in proportion (arXiv 1706.02677), with AdamW by the square root (2205.10287); the decay
+        The learning rate is scaled linearly (arXiv 1706.02677), with AdamW by the square root (2205.10287); the decay
         of the moving average is raised to the power of the ratio (2307.13813).
         """
         check_whole("batch_size", batch_size, at_least=2)
@@ -237,30 +237,30 @@ class Recipe:
         return replace(self, batch_size=batch_size, learning_rate=rate, ema_decay=self.ema_decay**ratio)
 
     def for_images(self, count: int) -> Recipe:
-        """This recipe for so many images to train on: with batches of all of them where one of its own has more."""
+        """This recipe for ``count`` training images: the batch size is reduced to ``count`` if it is larger."""
         return self if count >= self.batch_size or count < 2 else self.for_batch_size(count)
 
     def values(self) -> dict[str, Any]:
-        """Every single choice by its dotted name, ``optimizer.momentum`` and so on, defaults included."""
+        """All values by dotted name, such as ``optimizer.momentum``, defaults included."""
         return dict(_values(self, ""))
 
     def to_json(self) -> str:
-        """This recipe as JSON text; :meth:`from_json` gives an equal value back."""
+        """This recipe as JSON, for :meth:`from_json`."""
         return to_json(self)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Recipe:
-        """The recipe in ``text``. Raises :class:`ZooError` with the place of what is wrong."""
+        """The recipe in the JSON ``text``. Raises :class:`ZooError` naming the key that is wrong."""
         return from_json(cls, text)
 
 
 def _values(value: Any, prefix: str) -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
+    pairs: list[tuple[str, Any]] = []
     for field in fields(value):
         item, name = getattr(value, field.name), f"{prefix}{field.name}"
         if is_dataclass(item):
-            found.append((name, type(item).__name__))
-            found += _values(item, f"{name}.")
+            pairs.append((name, type(item).__name__))
+            pairs += _values(item, f"{name}.")
         else:
-            found.append((name, item.value if isinstance(item, Enum) else item))
-    return found
+            pairs.append((name, item.value if isinstance(item, Enum) else item))
+    return pairs

@@ -1,4 +1,4 @@
-"""The network inside an ONNX file that takes images as they come (`fbnetv3 export onnx --preprocessing`)."""
+"""The network inside an ONNX file with built-in preprocessing (`fbnetv3 export onnx --preprocessing`)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from ..errors import ZooError
 from ..utils.onnx_io import parse_graph
 
 FRONT, BACK = "preprocess.", "softmax."
-"""What the names of the nodes and constants around the network begin with."""
+"""Prefixes of the names of nodes and constants around the network."""
 
 
 def network_inside(data: bytes, path: Path) -> bytes:
-    """The network alone of the ONNX file ``data``, which ``path`` held: prepared images in, logits out, any number.
+    """The network of an ONNX file without its preprocessing and softmax: preprocessed images in, logits out.
 
-    Images that this package prepares are within one grey level of those that the file itself prepares. Raises
-    :class:`ZooError` for a file that was not exported so.
+    ``data`` is the content of the file ``path``; the batch size is free. This package's preprocessing agrees with that
+    in the file within one grey level. Raises :class:`ZooError` for a file without built-in preprocessing.
     """
     from onnx import TensorProto, helper, numpy_helper
 

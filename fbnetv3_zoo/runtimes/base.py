@@ -1,4 +1,4 @@
-"""What opening a model file gives, whatever the runtime, and the checks that all runtimes share."""
+"""An opened model file, whatever its runtime, and the checks that all runtimes share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..errors import ZooError, in_short
 Floats = npt.NDArray[np.float32]
 Logits = Callable[[Floats], Floats]
 Sizes = tuple[int | None, ...]
-"""Batch, channels, height and width that a file takes; None: any."""
+"""Batch, channels, height and width that a file accepts; None: any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +32,11 @@ class OpenModel:
 
 
 MOST_IMAGES, MOST_NUMBERS = 4096, 1 << 30
-"""Upper bounds of the batch that a file may insist on, and of the numbers in it."""
+"""Largest fixed batch that a file may have, and the most numbers in it."""
 
 
 def check_shape(sizes: Sequence[int]) -> None:
-    """Raise unless a network of ours may insist on a batch of these ``sizes``."""
+    """Raise :class:`ZooError` unless a file may have a fixed batch of these ``sizes``."""
     if sizes and sizes[0] > MOST_IMAGES and len(sizes) == 4:
         raise ZooError(f"it takes {sizes[0]} images at a time; at most {MOST_IMAGES} can be")
     if math.prod(sizes) > MOST_NUMBERS:
@@ -44,7 +44,10 @@ def check_shape(sizes: Sequence[int]) -> None:
 
 
 def described(metadata: Mapping[str, str], path: Path, form: str) -> Description:
-    """The description among the entries of ``path``; ``form`` is the command of ``fbnetv3 export`` that writes one."""
+    """The description in the metadata of ``path``; ``form`` is the command of ``fbnetv3 export`` that writes one.
+
+    Raises :class:`ZooError` if it is missing or damaged.
+    """
     try:
         description = Description.from_metadata(metadata)
     except ZooError as error:
@@ -55,9 +58,9 @@ def described(metadata: Mapping[str, str], path: Path, form: str) -> Description
     return description
 
 
-def unreadable(path: Path, kind: str, told: object) -> ZooError:
-    """The error for a file that its runtime refuses, with the first line of what it ``told``."""
-    return ZooError(f"{path}: cannot be read as {kind} ({in_short(told)})")
+def unreadable(path: Path, kind: str, reason: object) -> ZooError:
+    """The error for a file that its runtime refuses, with the first line of its ``reason``."""
+    return ZooError(f"{path}: cannot be read as {kind} ({in_short(reason)})")
 
 
 def missing_extra(path: Path | str, name: str, extra: str) -> ZooError:
@@ -68,14 +71,14 @@ def missing_extra(path: Path | str, name: str, extra: str) -> ZooError:
 def checked(
     path: Path, description: Description, sizes: Sequence[object], run: Logits, *, up_to: bool = False
 ) -> OpenModel:
-    """``run`` for any number of images, behind a check of what it is given.
+    """Wrap ``run`` so that it accepts any number of images and checks its input.
 
     Args:
         path: the file, for errors.
-        description: what the file says of itself; ``sizes`` that cannot be its are a :class:`ZooError`.
-        sizes: batch, channels, height and width that ``run`` takes; what is no whole number stands for any.
+        description: the file's description. Raises :class:`ZooError` if ``sizes`` contradict it.
+        sizes: batch, channels, height and width that ``run`` accepts; anything but a whole number means any.
         run: computes the logits of a batch.
-        up_to: whether a fixed batch is the largest one; else exactly so many images are given at a time.
+        up_to: whether a fixed batch size is a maximum; otherwise every batch is padded to exactly that size.
     """
     takes = tuple(size if isinstance(size, int) and size > 0 else None for size in sizes)
     side = description.preprocess.resolution
@@ -92,12 +95,12 @@ def checked(
         _check_images(path, images, (None, *takes[1:]))
         parts = [images] if batch is None else [images[n : n + batch] for n in range(0, len(images), batch)]
         answers = [_answer(path, part, run, 0 if up_to else batch or 0) for part in parts if len(part)]
-        found = np.concatenate(answers) if answers else np.zeros((0, classes), np.float32)
-        if found.shape != (len(images), classes):
+        logits_of_all = np.concatenate(answers) if answers else np.zeros((0, classes), np.float32)
+        if logits_of_all.shape != (len(images), classes):
             raise ZooError(
-                f"{path}: answers {found.shape} for {len(images)} images of {classes} classes; export it again"
+                f"{path}: answers {logits_of_all.shape} for {len(images)} images of {classes} classes; export it again"
             )
-        return found
+        return logits_of_all
 
     return OpenModel(description, logits)
 
@@ -126,19 +129,19 @@ def _shown(sizes: Sequence[int | None]) -> str:
 
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
-    """What native code writes to this process's standard output and error goes nowhere, by whichever way it does."""
+    """Discard everything written to standard output and error, by native code as well."""
     for stream in filter(None, (sys.stdout, sys.stderr)):
         stream.flush()
-    kept = [(descriptor, os.dup(descriptor)) for descriptor in (1, 2) if _is_open(descriptor)]
+    saved = [(descriptor, os.dup(descriptor)) for descriptor in (1, 2) if _is_open(descriptor)]
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
-        for descriptor, _ in kept:
+        for descriptor, _ in saved:
             os.dup2(nowhere, descriptor)
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             yield
     finally:
         os.close(nowhere)
-        for descriptor, copy in kept:
+        for descriptor, copy in saved:
             os.dup2(copy, descriptor)
             os.close(copy)
 

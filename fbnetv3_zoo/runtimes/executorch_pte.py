@@ -1,7 +1,7 @@
 """ExecuTorch programs (``.pte``).
 
-The runtime trusts what it is given: a damaged program can end the process. Ours therefore carry a digest, and a file
-that is not exactly what was written is never handed over.
+The runtime does not validate its input: a damaged program can crash the process. Our programs therefore contain a
+digest, and a file that does not match it is never passed to the runtime.
 """
 
 from __future__ import annotations
@@ -25,22 +25,21 @@ if TYPE_CHECKING:
 
 KIND = "ExecuTorch program"
 ENTRIES = "fbnetv3_zoo"
-"""The method of a program that returns the entries of its description, as JSON."""
+"""Method of a program that returns its metadata as JSON."""
 
 SEAL = "fbnetv3_zoo_seal"
-"""The method that returns the seal: :data:`SEAL_MARK` and a digest of the whole file with zeros in its place."""
+"""Method that returns the seal: :data:`SEAL_MARK` and the digest of the whole file with zeros in its place."""
 
 SEAL_MARK = "fbnetv3_zoo blake3 "
 FREE_BATCH = "free_batch"
-"""Entry that is "true" where a program takes up to so many images, "false" where it takes exactly so many."""
+"""Metadata entry: "true" if the batch size of a program is a maximum, "false" if it is exact."""
 
 _SEAL = re.compile(re.escape(SEAL_MARK.encode()) + rb"([0-9a-f]{64})")
 _IDENTIFIER, _HEADER = b"ET12", b"eh00"
 
 
 def open_executorch(path: Path, *, threads: int | None = None) -> OpenModel:
-    """The model in ``path``, computed by ``threads`` threads (default: ExecuTorch's choice; the number holds for all
-    programs of this process).
+    """The model in ``path``, run by ``threads`` threads (default: ExecuTorch's choice; applies to the whole process).
 
     Raises :class:`~fbnetv3_zoo.errors.ZooError` for a file that is missing, damaged or not of this project.
     """
@@ -51,9 +50,9 @@ def open_executorch(path: Path, *, threads: int | None = None) -> OpenModel:
     program = _loaded(path, data, threads)
     with silence():
         program.load_method("forward")
-        told = program.load_method(ENTRIES).execute([])[0]
+        text = program.load_method(ENTRIES).execute([])[0]
     try:
-        entries = entries_in(told)
+        entries = entries_in(text)
     except ZooError as error:
         raise unreadable(path, KIND, error) from None
     description = described(entries, path, "executorch")
@@ -70,7 +69,7 @@ def open_executorch(path: Path, *, threads: int | None = None) -> OpenModel:
 
 
 def entries_in(text: object) -> dict[str, str]:
-    """The entries of a description that a program tells of as JSON."""
+    """The metadata of a program, from its JSON ``text``. Raises :class:`ZooError` for anything but a map of texts."""
     entries = parse_json(text if isinstance(text, str) else "", "its description")
     if not isinstance(entries, dict) or not all(isinstance(value, str) for value in entries.values()):
         raise ZooError("its description is no list of texts")
@@ -85,7 +84,7 @@ def prepare() -> None:
 
 
 def try_out(parts: Sequence[bytes]) -> None:
-    """Load a program's content and compute its smallest batch of zeros."""
+    """Load a program and run its smallest batch, of zeros."""
     import torch
 
     program = _loaded(Path("program.pte"), parts[0], 1)
@@ -98,7 +97,7 @@ def try_out(parts: Sequence[bytes]) -> None:
 
 
 def sealed(data: bytes) -> bytes:
-    """``data``, a program whose seal holds zeros, with its digest in their place."""
+    """The program ``data``, whose seal is empty (zeros), with its digest filled in."""
     zeros = SEAL_MARK.encode() + b"0" * 64
     if data.count(zeros) != 1:
         raise AssertionError(f"the program holds {data.count(zeros)} empty seals")
@@ -106,7 +105,7 @@ def sealed(data: bytes) -> bytes:
 
 
 def check_whole_program(path: Path, data: bytes) -> None:
-    """Raise unless ``data``, the contents of ``path``, are a program of this project, to the last bit."""
+    """Raise :class:`ZooError` unless ``data``, the content of ``path``, is an undamaged program of this project."""
     if len(data) < 40 or data[4:8] != _IDENTIFIER:
         raise unreadable(path, KIND, "it does not begin as one")
     if data[8:12] == _HEADER:
@@ -137,7 +136,7 @@ def _loaded(path: Path, data: bytes, threads: int | None) -> Program:
         with silence():
             if threads is not None:
                 portable_lib._unsafe_reset_threadpool(threads)
-            portable_lib._threadpool_get_thread_count()  # starts the threads, which tells of the processor
+            portable_lib._threadpool_get_thread_count()  # starts the threads, which prints the processor
             return Runtime.get().load_program(data)
     except Exception as error:
         raise unreadable(path, KIND, error) from None
@@ -145,7 +144,7 @@ def _loaded(path: Path, data: bytes, threads: int | None) -> Program:
 
 @contextmanager
 def quiet_import() -> Iterator[None]:
-    """Keep what the parts of ExecuTorch say of one another when they are imported from the user."""
+    """Hide the warnings and messages that importing ExecuTorch produces."""
     import warnings
 
     logger = logging.getLogger("torch.utils._pytree")

@@ -122,11 +122,11 @@ def entries_of(model: openvino.Model) -> dict[str, str]:
 
 def check_pair(path: Path, text: bytes, weights: bytes) -> None:
     """Raise where the contents of ``path`` and of its weights carry digests that are not theirs."""
-    found = _entry(DIGEST).search(text)
-    if found is not None and found[1] != digest(weights):
+    match = _entry(DIGEST).search(text)
+    if match is not None and match[1] != digest(weights):
         raise unreadable(path, KIND, f"{path.with_suffix('.bin').name} is damaged or of another model")
-    found = _entry(SEAL).search(text)
-    if found is not None and found[1] != digest(unsealed(text)):
+    match = _entry(SEAL).search(text)
+    if match is not None and match[1] != digest(unsealed(text)):
         raise unreadable(path, KIND, "it is damaged: its digest is another")
 
 

@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 KINDS = {".onnx": "ONNX", ".ort": "ORT"}
 LAID_OUT_FOR = "laid_out_for"
-"""Entry of a .ort file that says which processors its weights are laid out for: arm, amd64."""
+"""Metadata entry of a .ort file: the processors for which its weights are laid out, arm or amd64."""
 
 LOG = logging.getLogger("fbnetv3_zoo")
 FORMS = {".onnx": "onnx", ".ort": "mobile"}
 
 
 def session_options(threads: int | None = None) -> onnxruntime.SessionOptions:
-    """Options for ``threads`` threads (default: one a core), without ONNX Runtime's messages."""
+    """Session options: ``threads`` threads (default: one per core), no messages from ONNX Runtime."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -46,10 +46,10 @@ def session_options(threads: int | None = None) -> onnxruntime.SessionOptions:
 def open_onnx(
     path: Path, *, threads: int | None = None, inside: bool = False, data: bytes | None = None
 ) -> OpenModel:  # fmt: skip
-    """The model in ``path``, computed by ``threads`` threads (default: one a core).
+    """The model in ``path``, run by ``threads`` threads (default: one per core).
 
-    ``inside``: of an ``.onnx`` file that prepares images itself take the network inside; else such a file is refused.
-    ``data`` are the contents of ``path`` where they have been read already: the file is not looked at again.
+    With ``inside``, an ``.onnx`` file with built-in preprocessing gives the network inside; otherwise it is refused.
+    ``data`` is the content of ``path`` if it has been read already: the file is not opened again.
 
     Raises :class:`~fbnetv3_zoo.errors.ZooError` for a file that is missing, damaged or not of this project.
     """
@@ -81,7 +81,7 @@ def open_onnx(
 
 
 def _look(path: Path, kind: str, data: bytes) -> None:
-    """Raise where ``data`` need not be tried out, as it can be no network of ours."""
+    """Raise :class:`ZooError` if ``data`` cannot be one of our networks, before it is tried out."""
     if path.suffix == ".onnx":
         try:
             check_graph(parse_graph(data))
@@ -94,12 +94,12 @@ def _look(path: Path, kind: str, data: bytes) -> None:
 def _session(data: bytes, threads: int | None) -> onnxruntime.InferenceSession:
     import onnxruntime
 
-    with contextlib.redirect_stdout(io.StringIO()):  # it tells of a second attempt, which fails as the first did
+    with contextlib.redirect_stdout(io.StringIO()):  # it reports a second attempt, which fails as the first did
         return onnxruntime.InferenceSession(data, session_options(threads), providers=["CPUExecutionProvider"])
 
 
 def _tell_of_layout(path: Path, entries: Mapping[str, str]) -> None:
-    """Say that a file is slow here, where its weights are laid out for processors of another kind."""
+    """Warn if the weights of the file are laid out for another kind of processor, which makes it slow here."""
     intended, here = entries.get(LAID_OUT_FOR), platform.machine().lower()
     if intended == "arm" and here in ("x86_64", "amd64", "i686"):
         advice = "open the .onnx file here, or export it again with --platform amd64"
@@ -112,7 +112,7 @@ def prepare() -> None:
 
 
 def try_out(parts: Sequence[bytes]) -> None:
-    """Open a file's content and compute its smallest batch of zeros."""
+    """Open a file's content and run its smallest batch, of zeros."""
     session = _session(parts[0], 1)
     zeros = {value.name: _zeros(value.type, value.shape) for value in session.get_inputs()}
     session.run(None, zeros)

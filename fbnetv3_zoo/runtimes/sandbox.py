@@ -1,7 +1,7 @@
-"""Trying a model file out in a process that may die, before this one opens the same bytes.
+"""Try a model file out in a process that may crash, before this process opens the same bytes.
 
-What went well is remembered by its digest: in this process, and by an empty file in the cache folder, which counts
-where that folder is this user's alone.
+Files that passed are remembered by digest: in this process, and as an empty file in the cache folder, which is trusted
+only if nobody else can write there.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from . import sandbox_process as probe
 from .base import missing_extra, unreadable
 
 LARGEST_MODEL = 1 << 31
-"""Upper bound of a model file, in bytes."""
+"""Largest model file, in bytes."""
 
 _PACKAGES = {".onnx": "onnxruntime", ".ort": "onnxruntime", ".xml": "openvino", ".pte": "executorch"}
 _NAMES = {"openvino": "OpenVINO", "executorch": "ExecuTorch", "onnxruntime": "ONNX Runtime"}
-_SECONDS = 60  # beside a second for 5 MB: also enough on a slow disk
+_SECONDS = 60  # plus a second for 5 MB: enough on a slow disk, too
 _good: set[str] = set()
 _own: set[str] = set()
 
 
 def known(suffix: str, parts: Sequence[bytes]) -> bool:
-    """Whether a file of these ``parts`` was tried out already, or written by this process."""
+    """Whether a file with these ``parts`` was tried out before, or written by this process."""
     digest = _digest(suffix, parts)
     if digest not in _good and _marked(digest):
         _good.add(digest)
@@ -45,7 +45,7 @@ def written_here(suffix: str, parts: Sequence[bytes]) -> bool:
 
 
 def remember(suffix: str, parts: Sequence[bytes]) -> None:
-    """This process has just written a file of these ``parts``: it need not be tried out."""
+    """Remember that this process wrote a file with these ``parts``: it need not be tried out."""
     digest = _digest(suffix, parts)
     _good.add(digest)
     _own.add(digest)
@@ -53,9 +53,9 @@ def remember(suffix: str, parts: Sequence[bytes]) -> None:
 
 
 def try_out(path: Path, kind: str, parts: Sequence[bytes]) -> None:
-    """Open and compute the file of these ``parts`` in another process. Raises :class:`ZooError` where that ends badly.
+    """Open and run the file with these ``parts`` in another process. Raises :class:`ZooError` if that fails.
 
-    ``path`` is what errors call it; its ending says which runtime is meant, ``kind`` what it should be.
+    Errors name ``path``, whose suffix selects the runtime, and ``kind``, what the file should be.
     """
     suffix = path.suffix
     ended = _run(suffix, parts)
@@ -64,10 +64,10 @@ def try_out(path: Path, kind: str, parts: Sequence[bytes]) -> None:
         raise unreadable(path, kind, "it takes longer than a network of its size should")
     if ended.returncode == probe.MISSING:
         raise missing_extra(path, _NAMES[package], package)
-    told = in_short((ended.stderr.splitlines() or [""])[-1])
+    reason = in_short((ended.stderr.splitlines() or [""])[-1])
     if ended.returncode == probe.REFUSED:
-        memory = "bad_alloc" in told or "allocat" in told or "MemoryError" in told
-        raise unreadable(path, kind, "it needs more memory than a network of its size should" if memory else told)
+        memory = "bad_alloc" in reason or "allocat" in reason or "MemoryError" in reason
+        raise unreadable(path, kind, "it needs more memory than a network of its size should" if memory else reason)
     if ended.returncode != 0:
         raise unreadable(path, kind, f"the process that tried it ended by {_ending(ended.returncode)}")
     digest = _digest(suffix, parts)
@@ -80,7 +80,7 @@ def _ending(code: int) -> str:
 
 
 def _run(suffix: str, parts: Sequence[bytes]) -> subprocess.CompletedProcess[str] | None:
-    """How the process ended; None where it took too long."""
+    """The finished process; None if it took too long."""
     paths = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     environment = {**os.environ, **threads, "PYTHONPATH": paths, "MALLOC_ARENA_MAX": "2"}
@@ -91,14 +91,14 @@ def _run(suffix: str, parts: Sequence[bytes]) -> subprocess.CompletedProcess[str
     )
     with process:
         try:
-            _, told = process.communicate(content, timeout=_SECONDS + len(content) / 5_000_000)
+            _, output = process.communicate(content, timeout=_SECONDS + len(content) / 5_000_000)
         except subprocess.TimeoutExpired:
             process.kill()
             return None
         except BaseException:
             process.kill()
             raise
-    return subprocess.CompletedProcess(command, process.returncode, "", told.decode(errors="replace"))
+    return subprocess.CompletedProcess(command, process.returncode, "", output.decode(errors="replace"))
 
 
 def _digest(suffix: str, parts: Sequence[bytes]) -> str:
@@ -106,11 +106,11 @@ def _digest(suffix: str, parts: Sequence[bytes]) -> str:
 
     with suppress(importlib.metadata.PackageNotFoundError):
         suffix += importlib.metadata.version(_PACKAGES[suffix])
-    found = blake3.blake3(suffix.encode())
+    digest = blake3.blake3(suffix.encode())
     for part in parts:
-        found.update(struct.pack("<Q", len(part)))
-        found.update(part)
-    return found.hexdigest()
+        digest.update(struct.pack("<Q", len(part)))
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def _folder() -> Path:
@@ -118,11 +118,11 @@ def _folder() -> Path:
 
 
 def _is_own(path: Path) -> bool:
-    """Whether ``path`` is this user's, and nobody else may write there; never where a system has no users."""
+    """Whether ``path`` belongs to this user and nobody else may write to it; False on systems without users."""
     if not hasattr(os, "getuid"):
         return False
-    told = os.lstat(path)
-    return told.st_uid == os.getuid() and not told.st_mode & 0o022 and not stat.S_ISLNK(told.st_mode)
+    status = os.lstat(path)
+    return status.st_uid == os.getuid() and not status.st_mode & 0o022 and not stat.S_ISLNK(status.st_mode)
 
 
 def _marked(digest: str) -> bool:

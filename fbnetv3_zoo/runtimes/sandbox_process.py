@@ -1,11 +1,9 @@
-"""The process that opens a model file before any other does.
+"""The process that tries a model file out: ``python -m fbnetv3_zoo.runtimes.sandbox_process SUFFIX PARENT``.
 
-It is ``python -m fbnetv3_zoo.runtimes.sandbox_process SUFFIX PARENT``.
-
-Runtimes trust what they are given: a file can end their process, or take all memory there is. This one reads the file's
-parts from standard input, opens them as the runtime of SUFFIX does, computes an image, all under limits of memory and
-processor time, and ends with exit code 0; with 3 and a line on standard error where the runtime refuses. It ends when
-the process PARENT has. :mod:`fbnetv3_zoo.runtimes.sandbox` starts it.
+Runtimes do not validate their input: a file can crash the process or exhaust the memory. This process reads the parts
+of the file from standard input, opens them with the runtime for SUFFIX and runs one image, with limited memory and
+processor time. Its exit code is 0; 3, with a line on standard error, if the runtime refuses the file. It ends when the
+process PARENT does. :mod:`fbnetv3_zoo.runtimes.sandbox` starts it.
 """
 
 from __future__ import annotations
@@ -20,11 +18,11 @@ from pathlib import Path
 
 REFUSED, MISSING = 3, 4
 MODULES = {".onnx": "ort", ".ort": "ort", ".xml": "openvino_ir", ".pte": "executorch_pte"}
-_MEMORY, _SECONDS = 1 << 30, 4  # beside what grows with the file
+_MEMORY, _SECONDS = 1 << 30, 4  # plus an amount that grows with the file
 
 
 def main(suffix: str, parent: int) -> int:
-    """Try the file out; the exit code."""
+    """Try the file out and return the exit code."""
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
     runtime = importlib.import_module(f"fbnetv3_zoo.runtimes.{MODULES[suffix]}")
     try:
@@ -37,22 +35,22 @@ def main(suffix: str, parent: int) -> int:
         runtime.try_out(parts)
     except Exception as error:  # the runtimes' own exceptions share no base
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        told = lines[-1] if suffix == ".xml" else lines[0]  # OpenVINO says first where in its sources it was
-        print(ascii(told[:400]) if not told.isprintable() else told[:400], file=sys.stderr, flush=True)
-        os._exit(REFUSED)  # some runtimes crash where they are taken down
+        message = lines[-1] if suffix == ".xml" else lines[0]  # OpenVINO names the place in its sources first
+        print(ascii(message[:400]) if not message.isprintable() else message[:400], file=sys.stderr, flush=True)
+        os._exit(REFUSED)  # some runtimes crash during shutdown
     os._exit(0)
 
 
 def _parts() -> list[bytes]:
-    """What stands on standard input: parts, each after its length."""
-    found = []
+    """The parts on standard input, each preceded by its length."""
+    parts = []
     while head := sys.stdin.buffer.read(8):
-        found.append(sys.stdin.buffer.read(struct.unpack("<Q", head)[0]))
-    return found
+        parts.append(sys.stdin.buffer.read(struct.unpack("<Q", head)[0]))
+    return parts
 
 
 def _limit(size: int) -> None:
-    """Bound this process's memory and processor time for a file of ``size`` bytes, where the system can."""
+    """Limit memory and processor time for a file of ``size`` bytes, if the system supports it."""
     try:
         import resource
 

@@ -1,1 +1,1 @@
-"""Files, JSON, paths and hardware: what all parts need and no part is about."""
+"""Files, JSON, paths, hardware: helpers that all parts share."""

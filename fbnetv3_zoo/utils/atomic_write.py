@@ -1,6 +1,6 @@
-"""Writing files so that nobody ever sees half of one, or one of two; and temporary files that leave no trace.
+"""Write files atomically, one or several together, and use temporary files that are always cleaned up.
 
-Everything is written in folders of :mod:`fbnetv3_zoo.utils.temporary_folder` first.
+Everything is first written in a folder of :mod:`fbnetv3_zoo.utils.temporary_folder`.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from . import paths
 from .move_together import move_together, moved_in, sync_folder
 from .temporary_folder import NEW, marked_folder, marked_in, take_over
 
-_PATIENCE = 5.0  # seconds in which a living writer has moved its files together: it takes milliseconds
+_PATIENCE = 5.0  # seconds to wait for a living writer to move its files, which takes milliseconds
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-_LITTLE = 1 << 16  # bytes free on a disk that is as good as full
+_LITTLE = 1 << 16  # free bytes of a disk that is practically full
 _SAYS_FULL = ("No space left on device", "Disk quota exceeded", "Read-only file system")
 
 
 class WriteError(ZooError):
-    """A file cannot be written: ``path``."""
+    """The file ``path`` cannot be written."""
 
     def __init__(self, path: Path, error: OSError) -> None:
         super().__init__(f"{path}: cannot be written ({paths.reason_of(error)})")
@@ -34,10 +34,10 @@ class WriteError(ZooError):
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A path to write to, of the same name in a folder of its own; moved over ``path`` when the block ends well.
+    """A temporary path to write to, with the same name; it replaces ``path`` when the block ends without an error.
 
-    The bytes reach the disk before the move: a reader sees the old file or the whole new one, whatever happens.
-    Raises :class:`ZooError` where the file cannot be written (no permission, full disk, a folder in its place).
+    The bytes reach the disk first: a reader sees the old file or the complete new one, whatever happens. Raises
+    :class:`ZooError` if the file cannot be written (no permission, full disk, ``path`` is a folder).
     """
     path = Path(path)
     with _explained(path), _beside(path) as folder:
@@ -51,11 +51,11 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_together(*places: str | Path) -> Iterator[tuple[Path, ...]]:
-    """Paths to write several files to, as :func:`replacing` gives one: all of them are moved into place, or none.
+    """Temporary paths for several files, as with :func:`replacing`: all of them are moved to ``places``, or none.
 
-    ``places`` are in the same folder. Readers that must not see an old file beside a new one ask :func:`settled`.
+    ``places`` are in the same folder. Readers that must not see an old file beside a new one use :func:`settled`.
     """
-    targets = [Path(place) for place in places]
+    targets = [Path(target) for target in places]
     with _explained(targets[0]), _beside(*targets) as folder:
         new = tuple(folder / NEW / path.name for path in targets)
         modes = [_touched(path) for path in new]
@@ -67,10 +67,7 @@ def replacing_together(*places: str | Path) -> Iterator[tuple[Path, ...]]:
 
 @contextmanager
 def replacing_folder(path: str | Path) -> Iterator[Path]:
-    """An empty folder to write to, which takes the place of the folder ``path``, if there is one, as a whole.
-
-    What is in the old one is lost: see to it that nothing is.
-    """
+    """An empty temporary folder to write to, which replaces the folder ``path`` and all its contents."""
     path = Path(path)
     with _explained(path), _beside(path, folders=True) as folder:
         new = folder / NEW / path.name
@@ -82,52 +79,52 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
 
 
 def settled(*places: str | Path) -> tuple[Path, ...]:
-    """Where files are to be read that :func:`replacing_together` writes: at ``places``.
+    """The paths from which to read ``places`` if :func:`replacing_together` writes them; usually ``places``.
 
-    Where a writer was killed while it moved them, its work is finished first; where that may not be done, some are read
-    from where the writer left them.
+    If a writer was killed while moving files, its work is finished first; if that is not permitted, the paths are where
+    the writer left them.
     """
-    wanted = [Path(place) for place in places]
-    found = {path.name: path for path in wanted}
-    for folder in marked_in(wanted[0].parent):
-        if not found.keys() & moved_in(folder).keys() or take_over(folder, patience=_PATIENCE):
+    targets = [Path(target) for target in places]
+    current = {path.name: path for path in targets}
+    for folder in marked_in(targets[0].parent):
+        if not current.keys() & moved_in(folder).keys() or take_over(folder, patience=_PATIENCE):
             continue
-        found |= {name: path for name, path in moved_in(folder).items() if name in found}
-    return tuple(found[path.name] for path in wanted)
+        current |= {name: path for name, path in moved_in(folder).items() if name in current}
+    return tuple(current[path.name] for path in targets)
 
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """An empty folder for temporary files, in the system's place for them; removed when the block ends.
+    """An empty folder in the system's folder for temporary files; removed when the block ends.
 
-    What killed processes left there is removed first. Raises :class:`ZooError` where there is no room, also where what
-    goes wrong in the block comes of that.
+    What killed processes left there is removed first. Raises :class:`ZooError` if there is no space, also for errors in
+    the block that result from that.
     """
     try:
-        place = Path(tempfile.gettempdir())
+        parent = Path(tempfile.gettempdir())
     except OSError:
         raise ZooError("no folder for temporary files can be written; set TMPDIR to one that can") from None
-    made: Path | None = None
+    new: Path | None = None
     try:
-        with marked_folder(place, private=True) as folder:
-            made = folder / NEW
+        with marked_folder(parent, private=True) as folder:
+            new = folder / NEW
             try:
-                yield made
+                yield new
             except Exception as error:  # before the folder, and with it what fills the disk, is removed
-                if (reason := _want_of_room(error, made)) is not None:
-                    raise _no_room(place, reason) from None
+                if (reason := _want_of_room(error, new)) is not None:
+                    raise _no_room(parent, reason) from None
                 raise
     except OSError as error:
-        raise error if made is not None else _no_room(place, error) from None
+        raise error if new is not None else _no_room(parent, error) from None
 
 
-def _no_room(place: Path, error: OSError) -> ZooError:
+def _no_room(folder: Path, error: OSError) -> ZooError:
     reason = paths.reason_of(error)
-    return ZooError(f"{place}: cannot take temporary files ({reason}); make room, or set TMPDIR to another folder")
+    return ZooError(f"{folder}: cannot take temporary files ({reason}); make room, or set TMPDIR to another folder")
 
 
 def _want_of_room(error: Exception, folder: Path) -> OSError | None:
-    """Why nothing more can be written to ``folder``, where ``error`` comes of that; None where it does not."""
+    """The reason why ``folder`` cannot be written, if that caused ``error``; otherwise None."""
     chain = list(_chain(error))
     if elsewhere := [one for one in chain if isinstance(one, WriteError)]:
         if not any(one.path.is_relative_to(folder) for one in elsewhere):
@@ -136,8 +133,8 @@ def _want_of_room(error: Exception, folder: Path) -> OSError | None:
     for one in chain:
         if isinstance(one, OSError) and one.errno in _FULL and _may_be_in(folder, one.filename):
             return one
-    told = any(text in str(one) for one in chain for text in _SAYS_FULL)
-    return _full() if told or shutil.disk_usage(folder).free < _LITTLE else None
+    says_full = any(text in str(one) for one in chain for text in _SAYS_FULL)
+    return _full() if says_full or shutil.disk_usage(folder).free < _LITTLE else None
 
 
 def _may_be_in(folder: Path, name: object) -> bool:
@@ -149,7 +146,7 @@ def _full() -> OSError:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """``error`` and what it was raised from, also where that is not shown."""
+    """``error`` and its causes and contexts, suppressed ones included."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
@@ -165,7 +162,7 @@ def _explained(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _beside(*targets: Path, folders: bool = False) -> Iterator[Path]:
-    """A folder for temporary files beside ``targets``, none of which is anything that must not be replaced."""
+    """A temporary folder beside ``targets``. Raises if one of them must not be replaced."""
     parent = targets[0].parent
     parent.mkdir(parents=True, exist_ok=True)
     for target in targets:
@@ -175,7 +172,7 @@ def _beside(*targets: Path, folders: bool = False) -> Iterator[Path]:
 
 
 def _check_target(target: Path, *, folder: bool) -> None:
-    """Raise where something else is at ``target`` than a file, or a ``folder``."""
+    """Raise :class:`WriteError` if ``target`` exists and is no file, or with ``folder`` no folder."""
     if not target.exists():
         return
     if target.is_dir() != folder:
@@ -186,7 +183,7 @@ def _check_target(target: Path, *, folder: bool) -> None:
 
 
 def _touched(path: Path) -> int:
-    """Make an empty file; the permissions it has."""
+    """Create an empty file and return its permissions."""
     path.touch(exist_ok=False)
     return path.stat().st_mode & 0o777
 
@@ -195,4 +192,4 @@ def _flush(path: Path, mode: int | None = None) -> None:
     with path.open("rb+") as file:
         os.fsync(file.fileno())
     if mode is not None:
-        path.chmod(mode)  # who wrote it may have put another, private file in its place
+        path.chmod(mode)  # the writer may have replaced it by a private file

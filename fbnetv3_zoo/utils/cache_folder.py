@@ -1,4 +1,4 @@
-"""The folder in which this package keeps what would cost to get or find out again."""
+"""The cache folder: downloads, and results that are expensive to repeat."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """``FBNETV3_ZOO_CACHE`` where it is set, else the platform's place for caches. It need not be there yet."""
+    """``FBNETV3_ZOO_CACHE`` if set, otherwise the platform's cache folder. It may not exist yet."""
     if given := os.environ.get("FBNETV3_ZOO_CACHE"):
         return Path(given).expanduser()
     from platformdirs import user_cache_path

@@ -20,7 +20,7 @@ from .serialization import parse_json
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 LARGEST = 1 << 30
-"""Bytes of the largest file that is read."""
+"""Largest file, in bytes."""
 
 _UNREADABLE = (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError)
 
@@ -42,13 +42,13 @@ class ChecksummedFormat:
     others: str = ""
 
     def write(self, path: str | Path, arrays: Arrays, metadata: Mapping[str, str]) -> None:
-        """Write a whole file, or none."""
+        """Write the file atomically."""
         from safetensors.numpy import save
 
-        told = {"format": self.format, **metadata}
-        whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        entries = {"format": self.format, **metadata}
+        contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         with replacing(path) as temporary:
-            temporary.write_bytes(in_order(save(whole, {**told, "sha256": digest(whole, told)})))
+            temporary.write_bytes(in_order(save(contiguous, {**entries, "sha256": digest(contiguous, entries)})))
 
     def read(self, path: str | Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
         """Arrays and metadata. Raises :class:`ZooError` if the file is damaged, incomplete or of another kind."""
@@ -82,8 +82,8 @@ class ChecksummedFormat:
 
 def digest(arrays: Arrays, metadata: Mapping[str, str]) -> str:
     """The SHA-256 of names, types, shapes and values of ``arrays``, and of ``metadata``."""
-    found = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    state = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
-        found.update(json.dumps([name, array.dtype.str, array.shape]).encode() + array.tobytes())
-    return found.hexdigest()
+        state.update(json.dumps([name, array.dtype.str, array.shape]).encode() + array.tobytes())
+    return state.hexdigest()

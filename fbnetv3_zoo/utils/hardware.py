@@ -1,4 +1,4 @@
-"""What processor this is, as the system tells it."""
+"""The processor of this machine."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 
 
 def cpu_info() -> str:
-    """The text of /proc/cpuinfo; empty where there is none."""
+    """The text of /proc/cpuinfo; empty if there is none."""
     path = Path("/proc/cpuinfo")
     return path.read_text(errors="replace") if path.exists() else ""
 
 
 def processor_name() -> str:
-    """The processor's model name, else its kind."""
+    """The processor's model name, or its architecture if the name is unknown."""
     lines = cpu_info().splitlines()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return next(filter(None, names), platform.processor() or platform.machine())

@@ -1,4 +1,4 @@
-"""The logger for what this package does unasked. Python prints its warnings on standard error by default."""
+"""The logger for notices and side effects. By default, Python prints its warnings on standard error."""
 
 import logging
 

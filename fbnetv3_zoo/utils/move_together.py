@@ -1,8 +1,8 @@
-"""Moving several files or folders into place together: all of them or none, whoever is killed in between.
+"""Move several files or folders into place together: all of them or none, even if the process is killed.
 
-They lie in ``new`` of a folder beside their places. Before the first is moved, the moves and what they replace are
-listed in the file ``moves``. Whoever finds that some are done and others not does the rest; where that is impossible,
-the old ones, which wait in ``old``, come back. Where someone else has changed a place meanwhile, nothing more is moved.
+They are in the subfolder ``new`` of a temporary folder beside their targets. Before the first move, all moves and what
+they replace are listed in the file ``moves``. Whoever finds moves that are only partly done completes them; if that is
+impossible, the old files, kept in ``old``, are restored. If someone else has changed a target, nothing more is moved.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from pathlib import Path
 from .serialization import parse_json
 
 _NEW, _OLD, _MOVES = "new", "old", "moves"
-_LARGEST = 1 << 20  # bytes of a list of moves
+_LARGEST = 1 << 20  # bytes of the list of moves
 
 
 @dataclass(frozen=True, slots=True)
 class _Move:
-    """A move by its name; ``new`` and ``old`` tell what is moved from what it replaces (None: nothing)."""
+    """A move: ``new`` and ``old`` identify what is moved and what it replaces (None: nothing)."""
 
     name: str
     new: str
@@ -33,7 +33,7 @@ class _Move:
 
 
 class _Next(Enum):
-    """What is to be done about moves that were begun: the rest of them, undo them, nothing."""
+    """What to do about moves that were begun: complete them, undo them, nothing."""
 
     FORWARD = "forward"
     BACK = "back"
@@ -43,12 +43,12 @@ class _Next(Enum):
 def move_together(folder: Path, names: Sequence[str]) -> None:
     """Move ``new/NAME`` of ``folder`` to ``NAME`` beside ``folder``, for all ``names``.
 
-    Raises OSError, with everything as it was, where one cannot be moved.
+    Raises OSError, with everything restored, if one cannot be moved.
     """
     target = folder.parent
     (folder / _OLD).mkdir()
     for name in names:
-        with suppress(OSError, NotImplementedError):  # folders, and files on some disks, are moved aside later
+        with suppress(OSError, NotImplementedError):  # folders, and files on some file systems, are moved aside later
             os.link(target / name, folder / _OLD / name, follow_symlinks=False)
     moves = [_Move(name, _identity(folder / _NEW / name) or "", _identity(target / name)) for name in names]
     _write_down(folder, moves)
@@ -63,7 +63,7 @@ def move_together(folder: Path, names: Sequence[str]) -> None:
 
 
 def finish(folder: Path) -> None:
-    """Bring moves that were begun in ``folder`` to an end. Raises OSError where that may not be done."""
+    """Complete or undo moves that were begun in ``folder``. Raises OSError if that is not permitted."""
     what, moves = _next(folder)
     for move in moves:
         if what is _Next.FORWARD:
@@ -77,19 +77,19 @@ def finish(folder: Path) -> None:
 
 
 def moved_in(folder: Path) -> dict[str, Path]:
-    """Where the files are, by name, whose moving was begun in ``folder`` and has not ended; none usually."""
+    """The current paths, by name, of files whose moves from ``folder`` have begun but not ended; usually none."""
     what, moves = _next(folder)
-    found = {}
+    paths = {}
     for move in moves:
-        place = folder.parent / move.name
+        target = folder.parent / move.name
         waiting = folder / (_NEW if what is _Next.FORWARD else _OLD) / move.name
-        there = _identity(place) == (move.new if what is _Next.FORWARD else move.old)
-        found[move.name] = place if there or what is _Next.NOTHING else waiting
-    return found
+        there = _identity(target) == (move.new if what is _Next.FORWARD else move.old)
+        paths[move.name] = target if there or what is _Next.NOTHING else waiting
+    return paths
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the disk know the names in ``folder``."""
+    """Flush the directory ``folder`` to disk."""
     with suppress(OSError):  # not every file system can
         number = os.open(folder, os.O_RDONLY)
         try:
@@ -110,17 +110,17 @@ def _write_down(folder: Path, moves: Sequence[_Move]) -> None:
 
 
 def _read(folder: Path) -> list[_Move]:
-    """The moves that were begun in ``folder``; none where the list cannot be read."""
+    """The moves listed in ``folder``; none if the list cannot be read."""
     try:
         with (folder / _MOVES).open("rb") as file:
-            told = parse_json(file.read(_LARGEST), str(folder / _MOVES))
-        return [_Move(os.fsdecode(bytes.fromhex(one["name"])), one["new"], one["old"]) for one in told]
+            entries = parse_json(file.read(_LARGEST), str(folder / _MOVES))
+        return [_Move(os.fsdecode(bytes.fromhex(one["name"])), one["new"], one["old"]) for one in entries]
     except (OSError, ValueError, TypeError, KeyError):
         return []
 
 
 def _next(folder: Path) -> tuple[_Next, list[_Move]]:
-    """How the moves of ``folder`` stand."""
+    """The moves listed in ``folder``, and what to do about them."""
     moves = _read(folder)
     now = {move: _identity(folder.parent / move.name) for move in moves}
     done = [move for move in moves if now[move] == move.new]
@@ -128,35 +128,35 @@ def _next(folder: Path) -> tuple[_Next, list[_Move]]:
         return _Next.NOTHING, moves
     rest = [move for move in moves if move not in done]
     if not all(now[move] == move.old or _is_aside(folder, move, now[move]) for move in rest):
-        return _Next.NOTHING, moves  # someone has put something else there
+        return _Next.NOTHING, moves  # someone else has changed a target
     if all(_identity(folder / _NEW / move.name) == move.new for move in rest):
         return _Next.FORWARD, moves
     return _Next.BACK, moves
 
 
 def _is_aside(folder: Path, move: _Move, now: str | None) -> bool:
-    """Whether the old one was moved away, and nothing is in its place yet."""
+    """Whether the old file was moved away and nothing has replaced it yet."""
     return now is None and move.old is not None and _identity(folder / _OLD / move.name) == move.old
 
 
 def _forward(folder: Path, move: _Move) -> None:
-    place, old, new = folder.parent / move.name, folder / _OLD / move.name, folder / _NEW / move.name
-    if _identity(place) == move.new:
+    target, old, new = folder.parent / move.name, folder / _OLD / move.name, folder / _NEW / move.name
+    if _identity(target) == move.new:
         return
-    if move.old is not None and not os.path.lexists(old) and place.is_dir() == new.is_dir():
-        place.rename(old)
-    os.replace(new, place)
+    if move.old is not None and not os.path.lexists(old) and target.is_dir() == new.is_dir():
+        target.rename(old)
+    os.replace(new, target)
 
 
 def _back(folder: Path, move: _Move) -> None:
-    place, old = folder.parent / move.name, folder / _OLD / move.name
-    if _identity(place) == move.new:
+    target, old = folder.parent / move.name, folder / _OLD / move.name
+    if _identity(target) == move.new:
         if move.old is None:
-            _discard(place)
-        elif place.is_dir():
-            place.rename(folder / _NEW / move.name)
-    if _identity(old) == move.old and _identity(place) != move.old:
-        os.replace(old, place)
+            _discard(target)
+        elif target.is_dir():
+            target.rename(folder / _NEW / move.name)
+    if _identity(old) == move.old and _identity(target) != move.old:
+        os.replace(old, target)
 
 
 def _discard(path: Path) -> None:
@@ -167,10 +167,10 @@ def _discard(path: Path) -> None:
 
 
 def _identity(path: Path) -> str | None:
-    """What tells a file or folder from others that may take its place; None where there is none."""
+    """Text that identifies this very file or folder; None if there is none."""
     try:
-        found = path.lstat()
+        status = path.lstat()
     except (FileNotFoundError, NotADirectoryError):
         return None
-    told = (found.st_ino,) if stat.S_ISDIR(found.st_mode) else (found.st_ino, found.st_size, found.st_mtime_ns)
-    return " ".join(map(str, told))
+    signs = (status.st_ino,) if stat.S_ISDIR(status.st_mode) else (status.st_ino, status.st_size, status.st_mtime_ns)
+    return " ".join(map(str, signs))

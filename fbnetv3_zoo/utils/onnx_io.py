@@ -1,4 +1,4 @@
-"""What torch's exporter gives, as an ONNX file that onnx has checked; for networks and for detectors."""
+"""Read and write ONNX files, checked by onnx; for networks and detectors."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 def write_graph(proto: Any, path: Path, metadata: Mapping[str, str]) -> None:
-    """Write ``proto``, an ``onnx.ModelProto``, with ``metadata`` to ``path``; what onnx's checker refuses is raised.
+    """Write the ``onnx.ModelProto`` ``proto`` with ``metadata`` to ``path``. Raises the errors of onnx's checker.
 
-    It declares the lowest version of the format that has its operators, so that older runtimes take it, too.
+    The file declares the lowest version of the format that has its operators, so that older runtimes accept it.
     """
     import onnx
 
@@ -33,7 +33,7 @@ def write_graph(proto: Any, path: Path, metadata: Mapping[str, str]) -> None:
 
 
 def read_graph(path: str | Path) -> onnx.ModelProto:
-    """The graph in the ONNX file at ``path``. Raises :class:`ZooError` for what is missing, damaged or no ONNX file."""
+    """The graph in the ONNX file at ``path``. Raises :class:`ZooError` if it is missing, damaged or no ONNX file."""
     import onnx
 
     data = read_file(path, "an ONNX file", at_most=LARGEST)
@@ -47,7 +47,7 @@ def read_graph(path: str | Path) -> onnx.ModelProto:
 
 
 LARGEST = (1 << 31) - 1
-"""Bytes of the largest ONNX file: protobuf's limit."""
+"""Largest ONNX file in bytes: protobuf's limit."""
 
 _MOST_NODES = 50_000
 _DOMAINS = ("", "ai.onnx", "com.microsoft")
@@ -55,7 +55,7 @@ _REFUSED = ("Sequence", "Optional", "SplitToSequence", "ConcatFromSequence", "St
 
 
 def parse_graph(data: bytes) -> onnx.ModelProto:
-    """The graph in ``data``. Raises :class:`ZooError` for what is no ONNX file; nothing but its form is looked at."""
+    """The graph in ``data``, parsed but not checked. Raises :class:`ZooError` if it is no ONNX file."""
     import onnx
 
     try:
@@ -69,7 +69,7 @@ def parse_graph(data: bytes) -> onnx.ModelProto:
 
 
 def _check_text(message: Any) -> None:
-    """Raise unless every text in ``message`` is UTF-8; protobuf gives others as bytes."""
+    """Raise :class:`ZooError` unless every text in ``message`` is UTF-8; protobuf returns others as bytes."""
     for field, value in message.ListFields():
         if field.type == field.TYPE_MESSAGE:
             for part in [value] if hasattr(value, "ListFields") else value:
@@ -81,10 +81,10 @@ def _check_text(message: Any) -> None:
 
 
 def check_graph(model: onnx.ModelProto) -> None:
-    """Raise :class:`ZooError` for what no network needs, and what may take endless time or memory to open.
+    """Raise :class:`ZooError` for anything that no network needs and that may take unlimited time or memory to open.
 
-    That is: parts that are outside the file or run as often as they like, functions, operators of other makers,
-    weights that are declared larger than what is there, batches of a size that no machine holds.
+    That is: external data, control flow, functions, operators of unknown domains, weights declared larger than their
+    data, and huge batches.
     """
     graph = model.graph
     if model.functions or graph.sparse_initializer or len(graph.node) > _MOST_NODES:
@@ -115,7 +115,7 @@ _LARGEST_SIDE, _MOST, _MOST_IMAGES = 1 << 20, 1 << 30, 4096
 
 
 def _check_tensor(tensor: onnx.TensorProto) -> None:
-    """Raise unless ``tensor`` is in the file, whole."""
+    """Raise :class:`ZooError` unless the data of ``tensor`` are completely in the file."""
     if tensor.data_location or tensor.external_data:
         raise ZooError(f"its weights {printable(tensor.name)[:80]} are outside the file")
     held = 2 * len(tensor.raw_data) + sum(
@@ -134,7 +134,7 @@ def entries_of(model: onnx.ModelProto) -> dict[str, str]:
 
 @contextlib.contextmanager
 def quiet_exporter() -> Iterator[None]:
-    """Keep the exporter's chatter, which is about its own internals, from the user."""
+    """Hide the exporter's messages, which are about its internals."""
     level = logging.getLogger("torch.onnx").level
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:

@@ -1,4 +1,4 @@
-"""Looking at paths and reading files that come from outside: one line for whatever is wrong with them."""
+"""Check paths and read files from outside; any problem is a :class:`ZooError` of one line."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ from pathlib import Path
 from ..errors import ZooError, printable
 
 LARGEST_TEXT = 16 << 20
-"""Upper bound, in bytes, of JSON and other text files that a person or a command of ours writes."""
+"""Largest JSON or other text file, in bytes."""
 
 
 def reason_of(error: OSError) -> str:
-    """What the system says, without the path: "Permission denied"."""
+    """The system's message without the path, such as "Permission denied"."""
     return printable(error.strerror or str(error) or type(error).__name__)
 
 
 def is_file(path: str | Path) -> bool:
-    """Whether ``path`` is a regular file. Raises :class:`ZooError` where that cannot be told (no permission)."""
+    """Whether ``path`` is a regular file. Raises :class:`ZooError` if it cannot be accessed."""
     return stat.S_ISREG(_mode(path))
 
 
 def is_folder(path: str | Path) -> bool:
-    """Whether ``path`` is a folder. Raises :class:`ZooError` where that cannot be told (no permission)."""
+    """Whether ``path`` is a folder. Raises :class:`ZooError` if it cannot be accessed."""
     return stat.S_ISDIR(_mode(path))
 
 
 def exists(path: str | Path) -> bool:
-    """Whether there is anything at ``path``. Raises :class:`ZooError` where that cannot be told (no permission)."""
+    """Whether ``path`` exists. Raises :class:`ZooError` if it cannot be accessed."""
     return _mode(path) != 0
 
 
 def check_outside(output: str | Path, folder: str | Path | None) -> None:
-    """Raise :class:`ZooError` where ``output`` lies in the data's ``folder``, or is it, through links as well.
+    """Raise :class:`ZooError` if ``output`` is the data's ``folder`` or in it, links resolved.
 
-    What is written there would be taken for a class of the data afterwards.
+    A later run would take it for a class of the data.
     """
     if folder is None:
         return
     real = Path(os.path.realpath(output))
-    for place in (real, *real.parents):
+    for parent in (real, *real.parents):
         try:
-            inside = os.path.samefile(place, folder)
+            inside = os.path.samefile(parent, folder)
         except (OSError, ValueError):
             continue
         if inside:
@@ -71,8 +71,8 @@ def read_file(path: str | Path, what: str, *, at_most: int = LARGEST_TEXT) -> by
     try:
         with Path(path).open("rb") as file:
             size = os.fstat(file.fileno()).st_size
-            data = file.read(size + 1) if size <= at_most else b""  # takes as much memory as there are bytes
-            if len(data) > size:  # it grows, or tells no size, as files of /proc do
+            data = file.read(size + 1) if size <= at_most else b""  # allocates no more than the file has
+            if len(data) > size:  # it grows, or has no size, like files in /proc
                 data += file.read(at_most + 1 - len(data))
     except OSError as error:
         raise ZooError(f"{path}: cannot be read ({reason_of(error)})") from None
@@ -82,7 +82,7 @@ def read_file(path: str | Path, what: str, *, at_most: int = LARGEST_TEXT) -> by
 
 
 def make_folder(path: str | Path) -> None:
-    """Make the folder ``path`` and those above it where they are missing; raise :class:`ZooError` where that fails."""
+    """Create the folder ``path`` and its parents if missing. Raises :class:`ZooError` if that fails."""
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -90,9 +90,9 @@ def make_folder(path: str | Path) -> None:
 
 
 def read_lines(path: str | Path, what: str) -> list[str]:
-    """The lines of a UTF-8 text file, without white space around them and without a byte order mark.
+    """The lines of a UTF-8 text file, stripped, without a byte order mark and trailing blank lines.
 
-    Blank lines at the end are none. Accents come composed (NFC). Raises :class:`ZooError` as :func:`read_file` does.
+    Text is normalised to NFC. Raises :class:`ZooError` as :func:`read_file` does.
     """
     try:
         text = read_file(path, what).decode("utf-8-sig")
@@ -102,10 +102,7 @@ def read_lines(path: str | Path, what: str) -> list[str]:
 
 
 def check_place(path: str | Path) -> None:
-    """Raise :class:`ZooError` where no file can be written at ``path``, before the work that is to fill it.
-
-    Nothing is made or changed.
-    """
+    """Raise :class:`ZooError` if no file can be written to ``path``; called before the work. Changes nothing."""
     if is_folder(path):
         raise ZooError(f"{path}: is a folder; name a file")
     if exists(path) and not is_file(path):
@@ -115,9 +112,9 @@ def check_place(path: str | Path) -> None:
 
 
 def check_folder(path: str | Path, *, replaced: bool = False) -> None:
-    """Raise :class:`ZooError` where no files can be written to the folder ``path``, or it cannot be made.
+    """Raise :class:`ZooError` if the folder ``path`` cannot be created or written to. Changes nothing.
 
-    ``replaced``: another one is to take its place. Nothing is made or changed.
+    ``replaced``: the folder will be replaced as a whole.
     """
     if exists(path) and not is_folder(path):
         raise ZooError(f"{path}: cannot be made a folder (File exists)")
@@ -127,23 +124,23 @@ def check_folder(path: str | Path, *, replaced: bool = False) -> None:
 
 
 def _no_room_in(folder: Path) -> str | None:
-    """Why nothing can be put into ``folder``, which may be still to make; None where it can."""
-    place = next((place for place in (folder, *folder.parents) if exists(place)), Path())
-    if not is_folder(place):
+    """Why ``folder``, which need not exist yet, cannot be written to; None if it can."""
+    nearest = next((nearest for nearest in (folder, *folder.parents) if exists(nearest)), Path())
+    if not is_folder(nearest):
         return os.strerror(errno.ENOTDIR)
-    if os.access(place, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+    if os.access(nearest, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
         return None
-    sealed = hasattr(os, "statvfs") and os.statvfs(place).f_flag & os.ST_RDONLY
+    sealed = hasattr(os, "statvfs") and os.statvfs(nearest).f_flag & os.ST_RDONLY
     return os.strerror(errno.EROFS if sealed else errno.EACCES)
 
 
 def _mode(path: str | Path) -> int:
-    """What ``path`` is (``st_mode``); 0 where there is nothing."""
+    """The ``st_mode`` of ``path``; 0 if it does not exist."""
     try:
         return Path(path).stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
         return 0
-    except OSError as error:  # no permission, a name that is too long, links in a circle
+    except OSError as error:  # no permission, a name that is too long, a loop of links
         raise ZooError(f"{path}: cannot be read ({reason_of(error)})") from None
-    except ValueError as error:  # a NUL, or text that is no name on this system
+    except ValueError as error:  # a NUL, or text that cannot be a name on this system
         raise ZooError(f"{printable(str(path))}: cannot be a path ({error})") from None

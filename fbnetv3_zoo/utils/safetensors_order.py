@@ -1,16 +1,16 @@
-"""Files that are the same, byte for byte, whenever and wherever the same is written."""
+"""Reproducible safetensors files: the same contents give the same bytes."""
 
 from __future__ import annotations
 
 import json
 
-_ALIGNED = 8  # bytes: where safetensors begins its data, so that it can be used as it lies
+_ALIGNED = 8  # bytes: safetensors aligns its data, so that it can be mapped
 
 
 def in_order(data: bytes) -> bytes:
-    """``data``, a safetensors file as its library writes it, with the metadata in the order of their names.
+    """The safetensors file ``data`` with its metadata sorted by name.
 
-    The library takes the order of a hash table, another one every time.
+    The library writes them in the order of a hash table, which varies.
     """
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])

@@ -1,6 +1,6 @@
-"""Frozen dataclasses to and from plain JSON data, so that every value of the package is written and read one way.
+"""Frozen dataclasses to and from plain JSON data; all values of the package are written and read this way.
 
-A union of dataclasses is told apart by an ``"op"`` key holding the class name in snake case. A field is stored under
+A member of a union of dataclasses has an ``"op"`` key with the class name in snake case. A field is stored under
 its name, or under the ``"key"`` of its metadata.
 """
 
@@ -24,14 +24,14 @@ T = TypeVar("T")
 
 
 def to_json(value: object) -> str:
-    """JSON text of ``value``, naming its kind (``fbnetv3_zoo.arch``, ``fbnetv3_zoo.recipe``) and version."""
+    """JSON text of ``value`` with its format (``fbnetv3_zoo.arch``, ``fbnetv3_zoo.recipe``) and version."""
     return json_text({"format": f"fbnetv3_zoo.{_tag(type(value))}", "version": 1, **to_plain(value)}, indent=1)
 
 
 def from_json(kind: type[T], text: str | bytes, *, at_most: int = 1 << 19) -> T:
-    """The ``kind`` that :func:`to_json` wrote, in at most so many bytes.
+    """The ``kind`` in ``text``, written by :func:`to_json`, of at most ``at_most`` bytes.
 
-    Raises :class:`ZooError` with the place of what is wrong.
+    Raises :class:`ZooError` naming the key that is wrong.
     """
     name = _tag(kind)
     if len(text) > at_most:
@@ -45,7 +45,7 @@ def from_json(kind: type[T], text: str | bytes, *, at_most: int = 1 << 19) -> T:
 
 
 def read_json(kind: type[T], path: Path) -> T:
-    """The ``kind`` in a file that :func:`to_json` filled. Raises :class:`ZooError` naming the file."""
+    """The ``kind`` in a JSON file written by :func:`to_json`. Raises :class:`ZooError` naming the file."""
     data = read_file(path, f"a JSON file of format fbnetv3_zoo.{_tag(kind)}")
     try:
         return from_json(kind, data)
@@ -54,11 +54,10 @@ def read_json(kind: type[T], path: Path) -> T:
 
 
 def json_text(data: object, *, indent: int | None = None) -> str:
-    r"""JSON text of plain ``data`` for any reader; whatever JSON has no kind for, such as paths, is written as text.
+    r"""JSON text of plain ``data`` that any reader accepts; paths and other types are written as text.
 
-    A float that is no number (nan, infinite) is written as null: JSON has no such numbers, and most readers refuse
-    Python's spelling of them. They refuse lone surrogates too, which Python has for the bytes of a file's name that are
-    no UTF-8: those are written out (``\udcff``).
+    NaN and infinite floats become null, as JSON has no such numbers. Lone surrogates, which stand for bytes of file
+    names that are not UTF-8, are escaped (``\udcff``), as most readers refuse them.
     """
     return json.dumps(_for_all(data), indent=indent, allow_nan=False)
 
@@ -76,22 +75,21 @@ def _for_all(data: Any) -> Any:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def parse_json(text: str | bytes, place: str) -> Any:
-    """The data that JSON ``text`` holds: every JSON text from outside is read here.
+def parse_json(text: str | bytes, name: str) -> Any:
+    """Parse JSON ``text``; every JSON text from outside is read here.
 
-    What Python would take although JSON has no such thing, or later code could not work with, is refused: NaN and
-    infinities, numbers beyond 64 bits, lone surrogates. A byte order mark is dropped. ``place`` begins every error, a
-    :class:`ZooError`.
+    Stricter than Python: NaN, infinities, numbers beyond 64 bits and lone surrogates raise :class:`ZooError`, as
+    invalid text does; errors begin with ``name``. A byte order mark is ignored.
     """
     try:
         text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
         data = json.loads(text, parse_constant=_no_number, parse_float=_finite, parse_int=_whole)
     except RecursionError:
-        raise ZooError(f"{place} cannot be read: nested too deeply") from None
+        raise ZooError(f"{name} cannot be read: nested too deeply") from None
     except ValueError as error:
-        raise ZooError(f"{place} cannot be read: {printable(str(error))}") from None
+        raise ZooError(f"{name} cannot be read: {printable(str(error))}") from None
     if _SURROGATE.search(text) and (wrong := _lone_surrogate(data)) is not None:
-        raise ZooError(f"{place} cannot be read: {printable(wrong)[:80]!r} is no Unicode text")
+        raise ZooError(f"{name} cannot be read: {printable(wrong)[:80]!r} is no Unicode text")
     return data
 
 
@@ -115,7 +113,7 @@ def _whole(digits: str) -> int:
 
 
 def _lone_surrogate(data: Any) -> str | None:
-    """The first text in ``data`` that cannot be written as UTF-8."""
+    """The first text in ``data`` that cannot be encoded as UTF-8; None if there is none."""
     waiting = [data]
     while waiting:
         item = waiting.pop()
@@ -131,10 +129,10 @@ def _lone_surrogate(data: Any) -> str | None:
 
 
 def find(kind: type[T], source: object, known: Mapping[str, T], *, what: str, rest: str) -> T:
-    """The ``kind`` that ``source`` stands for: a value, a name that is ``known``, or the path of a JSON file.
+    """The ``kind`` given by ``source``: a value, a ``known`` name, or the path of a JSON file.
 
-    Raises :class:`ZooError` for an unknown name (it names ``what`` was asked for and ends in ``rest``) and for a file
-    that cannot be read.
+    Raises :class:`ZooError` for an unknown name (the message says ``what`` is unknown and ends with ``rest``) and for a
+    file that cannot be read.
     """
     if isinstance(source, kind):
         return source
@@ -147,10 +145,10 @@ def find(kind: type[T], source: object, known: Mapping[str, T], *, what: str, re
 
 
 def to_plain(value: object) -> Any:
-    """``value`` as dicts, lists, strings, numbers, booleans and None; fields at their defaults are left out."""
+    """``value`` as dicts, lists, strings, numbers, booleans and None; fields with default values are omitted."""
     if is_dataclass(value):
-        kept = {_key(f): getattr(value, f.name) for f in fields(value) if getattr(value, f.name) != f.default}
-        return {name: _tagged(item) for name, item in kept.items()}
+        values = {_key(f): getattr(value, f.name) for f in fields(value) if getattr(value, f.name) != f.default}
+        return {name: _tagged(item) for name, item in values.items()}
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, (tuple, list)):
@@ -164,9 +162,9 @@ def _key(field: Field[Any]) -> str:
     return key
 
 
-def from_plain(kind: type[T], data: object, place: str) -> T:
-    """A ``kind`` built from what :func:`to_plain` gave. ``place`` begins every error message."""
-    built: T = _build(kind, data, place)
+def from_plain(kind: type[T], data: object, where: str) -> T:
+    """A ``kind`` built from the output of :func:`to_plain`. Errors begin with ``where``."""
+    built: T = _build(kind, data, where)
     return built
 
 
@@ -181,29 +179,29 @@ def _tag(kind: type) -> str:
     return name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", kind.__name__).lower()
 
 
-def _build(hint: Any, data: Any, place: str) -> Any:
+def _build(hint: Any, data: Any, where: str) -> Any:
     origin = get_origin(hint)
     if origin is tuple:
         if not isinstance(data, list):
-            raise ZooError(f"{place} is {shown(data)}; it must be a list")
-        return _build_tuple(get_args(hint), data, place)
+            raise ZooError(f"{where} is {shown(data)}; it must be a list")
+        return _build_tuple(get_args(hint), data, where)
     if origin in (Union, UnionType):
-        return _build_union(get_args(hint), data, place)
+        return _build_union(get_args(hint), data, where)
     if hint is Any:
         return data
     if origin is Literal:
         if data not in get_args(hint):
-            raise ZooError(f"{place} is {shown(data)}; choose from {', '.join(map(str, get_args(hint)))}")
+            raise ZooError(f"{where} is {shown(data)}; choose from {', '.join(map(str, get_args(hint)))}")
         return data
     if isinstance(hint, type) and issubclass(hint, Enum):
-        return parse_enum(place, data, hint)
+        return parse_enum(where, data, hint)
     if is_dataclass(hint):
-        return _build_dataclass(hint, data, place)
+        return _build_dataclass(hint, data, where)
     if hint is float and data is None:
-        return math.nan  # as json_text() writes it
+        return math.nan  # as written by json_text()
     if hint in _PLAIN and not (isinstance(data, _PLAIN[hint][0]) and isinstance(data, bool) == (hint is bool)):
-        raise ZooError(f"{place} is {shown(data)}; it must be {_PLAIN[hint][1]}")
-    return data  # which numbers: the dataclass checks them itself
+        raise ZooError(f"{where} is {shown(data)}; it must be {_PLAIN[hint][1]}")
+    return data  # the range is checked by the dataclass
 
 
 _PLAIN: dict[type, tuple[Any, str]] = {
@@ -217,47 +215,47 @@ _PLAIN: dict[type, tuple[Any, str]] = {
 _LONGEST = 2_000_000  # items of a list; subsets of a data set have the longest
 
 
-def _build_tuple(hints: tuple[Any, ...], data: list[Any], place: str) -> tuple[Any, ...]:
+def _build_tuple(hints: tuple[Any, ...], data: list[Any], where: str) -> tuple[Any, ...]:
     if len(data) > _LONGEST:
-        raise ZooError(f"{place} has {len(data)} items; it may have at most {_LONGEST}")
+        raise ZooError(f"{where} has {len(data)} items; it may have at most {_LONGEST}")
     if hints[-1] is Ellipsis:
-        return tuple(_build(hints[0], item, f"{place}[{n}]") for n, item in enumerate(data))
+        return tuple(_build(hints[0], item, f"{where}[{n}]") for n, item in enumerate(data))
     if len(hints) != len(data):
-        raise ZooError(f"{place} has {len(data)} items; it must have {len(hints)}")
-    return tuple(_build(hint, item, f"{place}[{n}]") for n, (hint, item) in enumerate(zip(hints, data, strict=True)))
+        raise ZooError(f"{where} has {len(data)} items; it must have {len(hints)}")
+    return tuple(_build(hint, item, f"{where}[{n}]") for n, (hint, item) in enumerate(zip(hints, data, strict=True)))
 
 
-def _build_union(hints: tuple[Any, ...], data: Any, place: str) -> Any:
+def _build_union(hints: tuple[Any, ...], data: Any, where: str) -> Any:
     if data is None and type(None) in hints:
         return None
     kinds = {_tag(hint): hint for hint in hints if isinstance(hint, type) and is_dataclass(hint)}
     if not kinds:
         hint = next(hint for hint in hints if hint is not type(None))
-        return _build(hint, data, place)
+        return _build(hint, data, where)
     op = data.get("op") if isinstance(data, dict) else None
     op = op if op is None or isinstance(op, str) else shown(op)
     if len(kinds) > 1 and op not in kinds:
-        raise ZooError(f"{place}.op is {shown(op)}; choose from {', '.join(kinds)}")
-    return _build(kinds[op] if op in kinds else next(iter(kinds.values())), data, place)
+        raise ZooError(f"{where}.op is {shown(op)}; choose from {', '.join(kinds)}")
+    return _build(kinds[op] if op in kinds else next(iter(kinds.values())), data, where)
 
 
 _hints = cache(get_type_hints)  # a network has a hundred rows of four kinds
 
 
-def _build_dataclass(kind: Any, data: Any, place: str) -> Any:
+def _build_dataclass(kind: Any, data: Any, where: str) -> Any:
     if not isinstance(data, dict):
-        raise ZooError(f"{place} is {shown(data)}; it must be an object")
+        raise ZooError(f"{where} is {shown(data)}; it must be an object")
     data = {key: item for key, item in data.items() if key != "op"}
     known = {_key(f): f for f in fields(kind)}
     for key in data:
         if key not in known:
-            raise ZooError(f"{place} has an unknown key {shown(key)}{nearest(key, known)}")
+            raise ZooError(f"{where} has an unknown key {shown(key)}{nearest(key, known)}")
     for key, f in known.items():
         if key not in data and f.default is MISSING and f.default_factory is MISSING:
-            raise ZooError(f"{place} lacks {key!r}")
+            raise ZooError(f"{where} lacks {key!r}")
     hints = _hints(kind)
-    values = {known[key].name: _build(hints[known[key].name], item, f"{place}.{key}") for key, item in data.items()}
+    values = {known[key].name: _build(hints[known[key].name], item, f"{where}.{key}") for key, item in data.items()}
     try:
         return kind(**values)
     except ZooError as error:
-        raise ZooError(f"{place}: {error}") from None
+        raise ZooError(f"{where}: {error}") from None

@@ -1,7 +1,7 @@
-"""What other libraries would tell their makers, switched off the way each of them offers. Importing this does it.
+"""Importing this module switches off the telemetry of other libraries, each by its own switch.
 
-It counts only before the library is imported: packages whose modules import one import this first. The variables are
-inherited by worker processes; one that a user has set stays.
+It must be imported before the library: packages that use one import this first. Worker processes inherit the variables;
+those that a user has set are kept.
 """
 
 import os
@@ -16,6 +16,6 @@ _SWITCHES = {
 for _name, _value in _SWITCHES.items():
     os.environ.setdefault(_name, _value)
 
-# OpenVINO and NNCF tell their makers through this optional package, from the moment they are imported, and without it
-# nobody. Its other switches are a file in the user's home and the mark of a build server.
+# OpenVINO and NNCF send telemetry through this optional package, beginning at import, and none without it. Its other
+# switches are a file in the user's home and the environment variables of CI servers.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]

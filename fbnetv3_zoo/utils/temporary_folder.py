@@ -1,9 +1,9 @@
-"""Folders for temporary files, which cannot be taken for anything else and are locked while their writer lives.
+"""Temporary folders that cannot be mistaken for anything else and are locked while their writer is alive.
 
-Such a folder is called ``.fbnetv3-zoo-`` and 16 digits, the second half of which follows from the first. Its file
-``lock`` holds a line of this program's and is locked until the writer ends, killed or not; what is being written is in
-``new``, under its final name. What a killed writer leaves is removed by the next one in the same place, and only where
-name, line and lock agree.
+Such a folder is named ``.fbnetv3-zoo-`` plus 16 hexadecimal digits, the second half of which is derived from the first.
+Its file ``lock`` contains a signature and is locked until the writer ends, killed or not; files are written to ``new``
+under their final names. The next writer in the same parent folder removes what a killed one left, and only if name,
+signature and lock all match.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .move_together import finish
 
 try:
     import fcntl
-except ImportError:  # no POSIX system: nothing can be locked, and so nothing is ever removed for others
+except ImportError:  # not POSIX: nothing can be locked, and so nothing is removed for others
     fcntl = None  # type: ignore[assignment]
 
 LOCK, NEW = "lock", "new"
@@ -35,8 +35,8 @@ _NAME = re.compile(r"\.fbnetv3-zoo-([0-9a-f]{8})([0-9a-f]{8})")
 def marked_folder(parent: Path, *, private: bool = False) -> Iterator[Path]:
     """A new folder in ``parent``, with an empty folder ``new`` in it; removed, with all it holds, when the block ends.
 
-    What killed writers left in ``parent`` is removed first. ``private``: nobody else may look into it.
-    Raises OSError where it cannot be made.
+    What killed writers left in ``parent`` is removed first. ``private``: no other user may access it. Raises OSError
+    if it cannot be created.
     """
     clear(parent)
     folder, lock = _made(parent, 0o700 if private else 0o777)
@@ -49,13 +49,13 @@ def marked_folder(parent: Path, *, private: bool = False) -> Iterator[Path]:
 
 
 def clear(parent: Path) -> None:
-    """Finish and remove what killed writers left in ``parent``; what may not be touched is left."""
+    """Finish and remove what killed writers left in ``parent``, as far as permissions allow."""
     for folder in marked_in(parent):
         take_over(folder)
 
 
 def marked_in(parent: Path) -> list[Path]:
-    """The folders in ``parent`` that bear a name of this module's, their writers alive or not."""
+    """The folders in ``parent`` with a name of this module, whether or not their writers are alive."""
     try:
         with os.scandir(parent) as entries:
             return [parent / e.name for e in entries if _is_name(e.name) and e.is_dir(follow_symlinks=False)]
@@ -72,7 +72,7 @@ def is_abandoned(folder: Path) -> bool:
 
 
 def take_over(folder: Path, *, patience: float = 0.0) -> bool:
-    """Finish and remove ``folder`` if its writer is gone, or ends within ``patience`` seconds; whether it is gone."""
+    """Finish and remove ``folder`` if its writer ends within ``patience`` seconds. Returns whether it is gone."""
     deadline = time.monotonic() + patience
     while (lock := _abandoned(folder)) is None and time.monotonic() < deadline and folder.exists():
         time.sleep(0.005)
@@ -80,12 +80,12 @@ def take_over(folder: Path, *, patience: float = 0.0) -> bool:
         _remove(folder)
         os.close(lock)
     with suppress(OSError):
-        folder.rmdir()  # empty: its writer was killed before it made the lock, or after it removed it
+        folder.rmdir()  # empty: its writer was killed before it created the lock, or after it removed it
     return not folder.exists()
 
 
 def _made(parent: Path, mode: int) -> tuple[Path, int]:
-    """A new folder and its lock, held."""
+    """A new folder and its lock, which is held."""
     while True:
         folder = parent / _new_name()
         folder.mkdir(mode)
@@ -110,8 +110,8 @@ def _new_name() -> str:
 
 
 def _is_name(name: str) -> bool:
-    found = _NAME.fullmatch(name)
-    return found is not None and found[2] == _follows(found[1])
+    match = _NAME.fullmatch(name)
+    return match is not None and match[2] == _follows(match[1])
 
 
 def _follows(drawn: str) -> str:
@@ -119,7 +119,7 @@ def _follows(drawn: str) -> str:
 
 
 def _abandoned(folder: Path) -> int | None:
-    """The lock of ``folder``, now held by this process; None where somebody holds it, or where it is not of ours."""
+    """The lock of ``folder``, now held by this process; None if another holds it, or if it is not ours."""
     try:
         lock = os.open(folder / LOCK, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     except OSError:
@@ -134,15 +134,15 @@ def _abandoned(folder: Path) -> int | None:
 
 
 def _is_ours(folder: Path, lock: int) -> bool:
-    found = os.fstat(lock)
-    if not stat.S_ISREG(found.st_mode) or not found.st_nlink:
+    status = os.fstat(lock)
+    if not stat.S_ISREG(status.st_mode) or not status.st_nlink:
         return False
     begun = os.read(lock, len(SIGNATURE) + 1)
-    return begun == SIGNATURE or (not begun and os.listdir(folder) == [LOCK])  # killed before it wrote the line
+    return begun == SIGNATURE or (not begun and os.listdir(folder) == [LOCK])  # killed before it wrote the signature
 
 
 def _locked(lock: int) -> bool | None:
-    """Lock an open file: whether nobody else had; None where the file system has no locks."""
+    """Lock an open file. False if another process holds the lock, None if the file system has no locks."""
     if fcntl is None:
         return None
     try:
@@ -155,11 +155,11 @@ def _locked(lock: int) -> bool | None:
 
 
 def _remove(folder: Path) -> None:
-    """Remove ``folder``, whose lock is held. The lock goes last: whoever is killed here leaves what others know."""
+    """Remove ``folder``, whose lock is held. The lock is removed last, in case the process is killed."""
     try:
         finish(folder)
     except OSError:
-        return  # files that belong together are not yet in their places, and may not be moved
+        return  # files that belong together could not be moved into place
     with suppress(OSError):
         for path in folder.iterdir():
             if path.is_dir() and not path.is_symlink():

@@ -1,4 +1,4 @@
-"""The published networks as values: one file a paper, and :data:`ARCHS` with all of them by name."""
+"""The published networks as values, one module per paper; :data:`ARCHS` maps their names to them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def list_models(pattern: str = "*") -> list[str]:
 
 
 def find_arch(source: str | Path | Arch) -> Arch:
-    """The network that ``source`` stands for: a value, a published name, or the path of an arch JSON file.
+    """The network given by ``source``: an :class:`Arch`, a published name, or the path of a JSON file.
 
     Raises :class:`ZooError` for an unknown name (with the nearest known one) or an unreadable file.
     """

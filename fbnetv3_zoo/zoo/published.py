@@ -1,7 +1,7 @@
-"""What the publishers state of each network: costs, accuracy, and how it was evaluated.
+"""Published figures of each network: cost, accuracy, and how it was evaluated.
 
 Source of every figure: the official FBNet model records (project mobile-vision), where the counts of FBNet a, b and c
-are rounded to ten. Of FBNetV3-A0 and 20G no figures were published in that form.
+are rounded to ten. None are published for FBNetV3-A0 and 20G.
 """
 
 from __future__ import annotations

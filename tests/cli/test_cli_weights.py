@@ -218,7 +218,7 @@ def test_convert_names_classes(tiny_arch: Arch, tmp_path: Path) -> None:
     assert ended.err == f"error: {options[0]}: would be written over itself; give another --output\n"
     (tmp_path / "names.txt").write_text("a\nb\n")
     ended = run("weights", "convert", *options, "--output", tmp_path / "two.safetensors")
-    assert (ended.code, ended.err) == (2, "error: class_names has 2 names; tiny tells 7 classes apart\n")
+    assert (ended.code, ended.err) == (2, "error: class_names has 2 names; tiny has 7 classes\n")
     assert not (tmp_path / "two.safetensors").exists()
 
 

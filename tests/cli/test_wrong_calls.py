@@ -347,7 +347,7 @@ CALLS: list[tuple[str, Callable[[Path], object], str]] = [
     (
         "names for other classes",
         lambda _: Description(arch(), Preprocess(32, 32), ("cat", "dog")),
-        "class_names has 2 names; net tells 10 classes apart",
+        "class_names has 2 names; net has 10 classes",
     ),
     # Images
     ("no resolution", lambda _: Preprocess(32, 0), f"Preprocess.resolution is 0; {WHOLE}"),

@@ -184,7 +184,7 @@ def test_onnx_files_of_another_release(folder: Path, tmp_path: Path) -> None:
     onnx.save_model(_identity({**entries, "format_version": "2"}), path)
     assert _refusal(path) == f"{path}: has format version '2'; this release reads '1', upgrade fbnetv3-zoo"
     onnx.save_model(_identity({**entries, "class_names": '["one"]'}), path)
-    assert _refusal(path) == (f"{path}: damaged description (class_names has 1 names; tiny tells 10 classes apart)")
+    assert _refusal(path) == (f"{path}: damaged description (class_names has 1 names; tiny has 10 classes)")
 
 
 def _identity(entries: dict[str, str]) -> onnx.ModelProto:

@@ -52,7 +52,7 @@ def _python(hub: FakeHub, folder: Path, code: str) -> str:
         "    try: call()",
         "    except zoo.ZooError as error: print(error)",
         "    else: print('no error')",
-        f"store = lambda offline=False: zoo.Store(folder={str(folder / 'cache')!r}, offline=offline)",
+        f"store = lambda offline=False: zoo.WeightsCache(folder={str(folder / 'cache')!r}, offline=offline)",
         code,
     )
     done = subprocess.run(
