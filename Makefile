@@ -11,7 +11,7 @@ JOBS ?= 2
 # OpenMP threads that wait by spinning make small networks up to 25 times slower when something else wants a core.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-long lint format wheel clean
+.PHONY: demo test test-long lint format architecture wheel clean
 
 demo: $(VENV)/.base
 	$(BIN)/fbnetv3 demo
@@ -32,6 +32,9 @@ lint: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+architecture: $(VENV)/.dev
+	$(BIN)/python docs/architecture.py
 
 wheel: $(VENV)/.dev
 	rm -rf build/lib build/bdist.*
