@@ -104,7 +104,7 @@ def _refuse_non_finite(logits: npt.NDArray[np.float64], description: Description
 def _open(path: Path, threads: int | None, bfloat16: bool) -> OpenModel | Classifier:
     suffix = path.suffix
     if suffix not in ENDINGS:
-        raise ZooError(f"{path}: is no model file; give one that ends in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}")
+        raise ZooError(f"{path}: is not a model file; give one that ends in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}")
     if bfloat16 and suffix != ".xml":
         raise ZooError(f"{path}: only OpenVINO (.xml) computes in bfloat16 here; leave bfloat16 out")
     if suffix == ".xml":

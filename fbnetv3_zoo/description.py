@@ -75,7 +75,7 @@ class Description:
 
 
 def other_kind(metadata: Mapping[str, str]) -> str | None:
-    """What a file of this project that is no classifier is, and which command reads it; None if unknown."""
+    """For a file of this project other than a classifier: what it is, and which command reads it; otherwise None."""
     return _OTHER_KINDS.get(metadata.get("format", "").partition(" ")[0])
 
 

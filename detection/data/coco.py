@@ -135,7 +135,7 @@ class _Reader:
             if type(number) is not int or not isinstance(name, str) or number in found:
                 raise ZooError(f"{self.path}: categories[{n}] needs a whole number 'id' of its own and a text 'name'")
             if not is_unicode(name):
-                raise ZooError(f"{self.path}: categories[{n}] has a 'name' that is no Unicode text; write another")
+                raise ZooError(f"{self.path}: categories[{n}] has a 'name' that is not Unicode text; write another")
             if name in names:
                 self.faults.add("categories of the name of another, taken for the same", name)
             names.add(name)

@@ -60,7 +60,7 @@ class DetectorSpec:
             raise ZooError("DetectorSpec.class_names is empty; name at least one kind of object")
         for name in self.class_names:
             if not isinstance(name, str) or not is_unicode(name):
-                raise ZooError(f"DetectorSpec.class_names has {name!r}, which is no Unicode text; write another")
+                raise ZooError(f"DetectorSpec.class_names has {name!r}, which is not Unicode text; write another")
         if self.arch is not None and self.arch.in_channels != 3:
             raise ZooError(f"DetectorSpec.arch takes {self.arch.in_channels} channels; detectors see images as RGB, 3")
         if (self.mean is None) != (self.std is None):

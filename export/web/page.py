@@ -127,7 +127,7 @@ def _opened(model: str | Path | FBNet) -> Path | FBNet:
         open_onnx(Path(model))
         return Path(model)
     if Path(model).suffix != ".safetensors":
-        raise ZooError(f"{model}: is no model file for a page; give a .safetensors or .onnx file")
+        raise ZooError(f"{model}: is not a model file for a page; give a .safetensors or .onnx file")
     from fbnetv3_zoo.weights.serialization import load
 
     return load(model)

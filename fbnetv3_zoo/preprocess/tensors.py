@@ -32,7 +32,7 @@ def checked(image: object, dims: tuple[int, ...], channels: int) -> Tensor:
     if isinstance(image, np.ndarray):
         raise ZooError("a NumPy array; give Image.fromarray(array) or torch.from_numpy(array)")
     if not isinstance(image, Tensor):
-        raise ZooError(f"{type(image).__name__} is no image; give a Pillow image or a tensor")
+        raise ZooError(f"{type(image).__name__} is not an image; give a Pillow image or a tensor")
     shape = tuple(image.shape)
     if image.ndim not in dims:
         batch = " or a batch (images, channels, height, width)" if 4 in dims else ""

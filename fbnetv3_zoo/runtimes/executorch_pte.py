@@ -60,7 +60,7 @@ def open_executorch(path: Path, *, threads: int | None = None) -> OpenModel:
     def run(images: Floats) -> Floats:
         import torch
 
-        forward = program.load_method("forward")  # asked anew, as the program must outlive its method
+        forward = program.load_method("forward")  # loaded for each call, as the program must outlive its method
         logits: Floats = forward.execute([torch.from_numpy(images)])[0].numpy()
         return logits
 
@@ -72,7 +72,7 @@ def entries_in(text: object) -> dict[str, str]:
     """The metadata of a program, from its JSON ``text``. Raises :class:`ZooError` for anything but a map of texts."""
     entries = parse_json(text if isinstance(text, str) else "", "its description")
     if not isinstance(entries, dict) or not all(isinstance(value, str) for value in entries.values()):
-        raise ZooError("its description is no list of texts")
+        raise ZooError("its description is not a map of texts")
     return entries
 
 

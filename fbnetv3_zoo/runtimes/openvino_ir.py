@@ -1,4 +1,4 @@
-"""OpenVINO's intermediate representation: a ``.xml`` file with its weights in the ``.bin`` file beside it."""
+"""OpenVINO's intermediate representation: a ``.xml`` file, and its weights in a ``.bin`` file of the same name."""
 
 from __future__ import annotations
 
@@ -18,24 +18,22 @@ if TYPE_CHECKING:
 
 KIND = "OpenVINO IR"
 SECTION = "fbnetv3_zoo"
-"""Part of a model's ``rt_info`` that holds the entries of its description."""
+"""Section of a model's ``rt_info`` with its metadata."""
 
 DIGEST = "weights_blake3"
-"""Entry with the digest of the ``.bin`` file, in hexadecimal."""
+"""Metadata entry: the digest of the ``.bin`` file, in hexadecimal."""
 
 SEAL, NO_SEAL = "seal_blake3", b"0" * 64
-"""Entry with the digest of the ``.xml`` file with zeros in its place: with :data:`DIGEST`, it covers the pair."""
+"""Metadata entry: the digest of the ``.xml`` file with zeros in its place; with :data:`DIGEST` it covers both files."""
 
 _LARGEST_TEXT = 256 << 20
 
 
 def open_openvino(path: Path, *, threads: int | None = None, bfloat16: bool = False) -> OpenModel:
-    """The model in ``path`` (``.xml``, with its ``.bin`` beside it), set for one batch at a time.
+    """The model in ``path`` (``.xml``) and its ``.bin`` file, run one batch at a time.
 
-    It is computed by ``threads`` threads (default: OpenVINO's choice), in float32 unless ``bfloat16``.
-
-    Raises :class:`ZooError` for files that are missing, damaged or not of this project, and where the processor does
-    not compute in bfloat16.
+    Runs in ``threads`` threads (default: OpenVINO's choice), in float32 unless ``bfloat16``. Raises :class:`ZooError`
+    for files that are missing, damaged or not of this project, and if the processor does not support bfloat16.
     """
     text, weights = read_pair(path)
     model = _parsed(path, text, weights)
@@ -54,9 +52,9 @@ def open_openvino(path: Path, *, threads: int | None = None, bfloat16: bool = Fa
 
 
 def read_pair(path: Path) -> tuple[bytes, bytes]:
-    """The contents of ``path``, a ``.xml`` file, and of the ``.bin`` beside it: whole, and tried out.
+    """The contents of the ``.xml`` file ``path`` and of its ``.bin`` file, checked and tried out.
 
-    Raises :class:`ZooError` where they are missing, damaged, not of the same model, or end or exhaust a process.
+    Raises :class:`ZooError` if they are missing, damaged or of different models, or if opening them crashes a process.
     """
     check_file(path, "a model file")
     file, beside = settled(path, path.with_suffix(".bin"))
@@ -68,7 +66,7 @@ def read_pair(path: Path) -> tuple[bytes, bytes]:
     try:
         text.decode()
     except UnicodeDecodeError:
-        raise unreadable(path, KIND, "it is no UTF-8 text") from None
+        raise unreadable(path, KIND, "it is not UTF-8 text") from None
     weights = read_file(beside, "a model file", at_most=trial.LARGEST_MODEL)
     check_pair(path, text, weights)
     if not trial.known(".xml", (text, weights)):
@@ -82,7 +80,7 @@ def _parsed(path: Path, text: bytes, weights: bytes) -> openvino.Model:
     except ImportError:
         raise missing_extra(path, "OpenVINO", "openvino") from None
     try:
-        with silence():  # where it is damaged, the readers for other formats are tried, and talk
+        with silence():  # if it is damaged, readers for other formats are tried, and print messages
             return openvino.Core().read_model(text, weights)
     except Exception as error:
         raise unreadable(path, KIND, _reason(error)) from None
@@ -92,11 +90,11 @@ def prepare() -> None:
     """Import what :func:`try_out` needs."""
     import openvino
 
-    openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")  # loads what computes on this processor
+    openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")  # loads the plugin for this processor
 
 
 def try_out(parts: Sequence[bytes]) -> None:
-    """Open a pair's contents and compute the smallest batch of zeros."""
+    """Open the contents of both files and run the smallest batch, of zeros."""
     import numpy as np
     import openvino
 
@@ -114,14 +112,14 @@ def try_out(parts: Sequence[bytes]) -> None:
 
 
 def entries_of(model: openvino.Model) -> dict[str, str]:
-    """The entries of the description in ``model``; none where it is not of this project."""
+    """The metadata in ``model``; empty if it is not of this project."""
     if not model.has_rt_info([SECTION]):
         return {}
     return {key: str(value) for key, value in model.get_rt_info([SECTION]).value.items()}
 
 
 def check_pair(path: Path, text: bytes, weights: bytes) -> None:
-    """Raise where the contents of ``path`` and of its weights carry digests that are not theirs."""
+    """Raise :class:`ZooError` if the digests in ``text`` are not those of ``text`` and ``weights``."""
     match = _entry(DIGEST).search(text)
     if match is not None and match[1] != digest(weights):
         raise unreadable(path, KIND, f"{path.with_suffix('.bin').name} is damaged or of another model")
@@ -131,19 +129,19 @@ def check_pair(path: Path, text: bytes, weights: bytes) -> None:
 
 
 def unsealed(text: bytes) -> bytes:
-    """``text``, the contents of a ``.xml`` file, with zeros for its seal."""
+    """``text``, the content of a ``.xml`` file, with zeros instead of its seal."""
     return _entry(SEAL).sub(lambda found: found[0].replace(found[1], NO_SEAL), text)
 
 
 def sealed(text: bytes) -> bytes:
-    """``text``, whose seal holds zeros, with its digest in their place."""
+    """``text``, whose seal is empty (zeros), with its digest filled in."""
     if len(_entry(SEAL).findall(text)) != 1:
         raise AssertionError("the model holds no empty seal, or several")
     return _entry(SEAL).sub(lambda found: found[0].replace(NO_SEAL, digest(text)), text)
 
 
 def _entry(name: str) -> re.Pattern[bytes]:
-    """What finds the digest that is the entry ``name`` in a ``.xml`` file."""
+    """A pattern for the digest in the metadata entry ``name`` of a ``.xml`` file."""
     return re.compile(rb"<" + name.encode() + rb'\s+value="([0-9a-f]{64})"')
 
 
@@ -177,6 +175,6 @@ def _compiled(model: openvino.Model, path: Path, threads: int | None, bfloat16: 
 
 
 def _reason(error: Exception) -> str:
-    """The line in which OpenVINO says what is wrong: the last one, after those that say where in its sources."""
+    """The last line of OpenVINO's message, which says what is wrong; others name places in its sources."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

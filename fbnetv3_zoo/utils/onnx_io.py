@@ -77,7 +77,7 @@ def _check_text(message: Any) -> None:
         elif field.type == field.TYPE_STRING:
             texts = [value] if isinstance(value, str | bytes) else value
             if any(isinstance(text, bytes) for text in texts):
-                raise ZooError(f"its {field.name} is no UTF-8 text")
+                raise ZooError(f"its {field.name} is not UTF-8 text")
 
 
 def check_graph(model: onnx.ModelProto) -> None:

@@ -49,7 +49,7 @@ def check_outside(output: str | Path, folder: str | Path | None) -> None:
         except (OSError, ValueError):
             continue
         if inside:
-            raise ZooError(f"{output}: lies in the folder of the data, {folder}; give one outside of it")
+            raise ZooError(f"{output}: is in the data folder, {folder}; give one outside of it")
 
 
 def check_file(path: str | Path, what: str) -> None:
@@ -97,7 +97,7 @@ def read_lines(path: str | Path, what: str) -> list[str]:
     try:
         text = read_file(path, what).decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise ZooError(f"{path}: cannot be read (is no UTF-8 text)") from None
+        raise ZooError(f"{path}: cannot be read (is not UTF-8 text)") from None
     return [line.strip() for line in re.split(r"\r\n|\r|\n", unicodedata.normalize("NFC", text).rstrip())]
 
 

@@ -89,7 +89,7 @@ def parse_json(text: str | bytes, name: str) -> Any:
     except ValueError as error:
         raise ZooError(f"{name} cannot be read: {printable(str(error))}") from None
     if _SURROGATE.search(text) and (wrong := _lone_surrogate(data)) is not None:
-        raise ZooError(f"{name} cannot be read: {printable(wrong)[:80]!r} is no Unicode text")
+        raise ZooError(f"{name} cannot be read: {printable(wrong)[:80]!r} is not Unicode text")
     return data
 
 

@@ -386,11 +386,15 @@ CALLS: list[tuple[str, Callable[[Path], object], str]] = [
         lambda _: Preprocess(8, 8)(np.zeros((8, 8, 3), np.uint8)),
         "a NumPy array; give Image.fromarray(array) or torch.from_numpy(array)",
     ),
-    ("nothing for an image", lambda _: Preprocess(8, 8)(None), "NoneType is no image; give a Pillow image or a tensor"),
+    (
+        "nothing for an image",
+        lambda _: Preprocess(8, 8)(None),
+        "NoneType is not an image; give a Pillow image or a tensor",
+    ),
     (
         "list in a list of images",
         lambda _: Preprocess(8, 8)([[torch.zeros(3, 8, 8)]]),
-        "images[0]: list is no image; give a Pillow image or a tensor",
+        "images[0]: list is not an image; give a Pillow image or a tensor",
     ),
     ("no images", lambda _: Preprocess(8, 8)([]), "an empty list; give at least one image"),
     (
@@ -709,7 +713,7 @@ CALLS: list[tuple[str, Callable[[Path], object], str]] = [
     (
         "open something else",
         lambda here: Classifier.open(here / "notes.txt"),
-        "{here}/notes.txt: is no model file; give one that ends in .safetensors, .onnx, .ort, .xml or .pte",
+        "{here}/notes.txt: is not a model file; give one that ends in .safetensors, .onnx, .ort, .xml or .pte",
     ),
 ]
 
@@ -936,7 +940,7 @@ COMMANDS: list[tuple[str, str, str]] = [
     (
         "validate a folder",
         "validate {here}/folder",
-        "{here}/folder: is no model file; give one that ends in .safetensors, .onnx, .ort, .xml or .pte",
+        "{here}/folder: is not a model file; give one that ends in .safetensors, .onnx, .ort, .xml or .pte",
     ),
     (
         "validate a model of other classes",
@@ -1026,7 +1030,7 @@ COMMANDS: list[tuple[str, str, str]] = [
     (
         "classify with a text file",
         "classify {here}/image.png --model {here}/notes.txt",
-        "{here}/notes.txt: is no model file; give one that ends in .safetensors, .onnx, .ort, .xml or .pte",
+        "{here}/notes.txt: is not a model file; give one that ends in .safetensors, .onnx, .ort, .xml or .pte",
     ),
     (
         "classify a folder",

@@ -89,7 +89,7 @@ def test_names_that_are_no_text(folder: Path, tmp_path: Path, name: bytes) -> No
     """Protobuf hands them out as bytes."""
     content = (folder / "net.onnx").read_bytes()
     (tmp_path / "net.onnx").write_bytes(content.replace(name, b"\xff" + name[1:]))
-    assert re.search(r"its (op_type|name|input|value) is no UTF-8 text", _refusal(tmp_path / "net.onnx"))
+    assert re.search(r"its (op_type|name|input|value) is not UTF-8 text", _refusal(tmp_path / "net.onnx"))
 
 
 def test_a_word_of_a_sealed_pair(folder: Path, tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_a_pair_that_is_no_text(folder: Path, tmp_path: Path) -> None:
     text = re.sub(rb"<(weights|seal)_blake3[^>]*>", b"", (folder / "net.xml").read_bytes())
     (tmp_path / "net.bin").write_bytes((folder / "net.bin").read_bytes())
     (tmp_path / "net.xml").write_bytes(text.replace(b"hard_s", b"\xffard_s"))
-    assert _refusal(tmp_path / "net.xml") == "OpenVINO IR (it is no UTF-8 text)"
+    assert _refusal(tmp_path / "net.xml") == "OpenVINO IR (it is not UTF-8 text)"
 
 
 def test_damaged_mobile_files(folder: Path, tmp_path: Path) -> None:

@@ -243,7 +243,7 @@ def test_a_name_that_is_no_unicode_opens_its_file(tmp_path: Path) -> None:
 def test_a_category_that_is_no_unicode_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, lambda told: told["categories"][1].update(name="\ud800"))
     assert refusal(lambda: read_coco(path, tmp_path)) == (
-        f"{path}: categories[1] has a 'name' that is no Unicode text; write another"
+        f"{path}: categories[1] has a 'name' that is not Unicode text; write another"
     )
 
 

@@ -264,7 +264,7 @@ def test_settings_are_checked(fields: dict[str, object], complaint: str) -> None
 def test_a_description_is_checked() -> None:
     with pytest.raises(ZooError, match="takes 1 channels; detectors see images as RGB, 3"):
         DetectorSpec(("a",), arch=replace(ARCH, in_channels=1))
-    with pytest.raises(ZooError, match="which is no Unicode text; write another"):
+    with pytest.raises(ZooError, match="which is not Unicode text; write another"):
         DetectorSpec(("a", "\ud800"), arch=ARCH)
     with pytest.raises(ZooError, match="give both mean and std"):
         DetectorSpec(("a",), arch=ARCH, mean=(0.0, 0.0, 0.0))

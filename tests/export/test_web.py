@@ -195,7 +195,7 @@ def test_wrong_input_leaves_nothing(network: FBNet, model: Path, home: Path, tmp
     for arguments, options, complaint in (
         ((tmp_path / "absent.onnx", out), {}, f"{tmp_path}/absent.onnx: no such file"),
         ((tmp_path / "bad.onnx", out), {}, f"{tmp_path}/bad.onnx: cannot be read as ONNX ("),
-        ((tmp_path / "bad.txt", out), {}, f"{tmp_path}/bad.txt: is no model file for a page; give a"),
+        ((tmp_path / "bad.txt", out), {}, f"{tmp_path}/bad.txt: is not a model file for a page; give a"),
         ((model, out), {"samples": [tmp_path / "absent.png"]}, f"{tmp_path}/absent.png: no such file"),
         ((model, out), {"samples": [tmp_path / "notes.png"]}, f"{tmp_path}/notes.png: cannot be read as an image"),
         ((model, out), {"samples": [tmp_path / "scan.tiff"]},

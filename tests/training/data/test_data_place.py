@@ -30,21 +30,21 @@ def test_outputs_inside_the_data_are_refused_before_anything_is_written(tmp_path
         ):
             ended = run(*command, *data, "--output", output)
             assert (ended.code, ended.out) == (2, ""), ended
-            assert ended.err == f"error: {output}: lies in the folder of the data, {root}; give one outside of it\n"
+            assert ended.err == f"error: {output}: is in the data folder, {root}; give one outside of it\n"
     ended = run("subset", tmp_path / "other", "--classes", 2, "--held-out", 2, "--output", root / "subset.json")
-    assert ended.err.startswith(f"error: {root}/subset.json: lies in the folder of the data, {tmp_path}/other; ")
+    assert ended.err.startswith(f"error: {root}/subset.json: is in the data folder, {tmp_path}/other; ")
     ended = run(
         "detect", "train", "--annotations", root / "a.json", "--validation", root / "a.json", "--images", root,
         "--output", root / "run",
     )  # fmt: skip
-    assert ended.err.startswith(f"error: {root}/run: lies in the folder of the data, {root}; ")
+    assert ended.err.startswith(f"error: {root}/run: is in the data folder, {root}; ")
     assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_the_library_refuses_it_too(tiny_arch: Arch, tmp_path: Path) -> None:
     root = labelled(tmp_path / "photos", "train", "val")
     said = refusal(lambda: train(tiny_arch, find_dataset(root), PLAIN, root / "train" / "run"))
-    assert said == f"{root}/train/run: lies in the folder of the data, {root}; give one outside of it"
+    assert said == f"{root}/train/run: is in the data folder, {root}; give one outside of it"
     assert not (root / "train" / "run").exists()
 
 

@@ -111,7 +111,7 @@ def test_classes_have_names(tmp_path: Path) -> None:
         f"'train.tar/0005', 'val.tar/0002'"
     )
     listed.write_bytes(b"caf\xe9\nbar\n")
-    assert refusal(lambda: shards(tmp_path)) == f"{listed}: cannot be read (is no UTF-8 text)"
+    assert refusal(lambda: shards(tmp_path)) == f"{listed}: cannot be read (is not UTF-8 text)"
 
 
 def test_a_least_size_reaches_the_decoder(tmp_path: Path) -> None:
