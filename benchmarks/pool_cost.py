@@ -21,7 +21,7 @@ import torch
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.arch.cost import Table, cost_of, pool_cost, tabulate
 from fbnetv3_zoo.models.fbnet import FBNet
-from fbnetv3_zoo.search.space import PAPER, Codes, NetworkCosts, tabulate_codes
+from fbnetv3_zoo.search.space import PAPER, Codes, NetworkCosts
 from fbnetv3_zoo.zoo import ARCHS
 
 NETWORKS, SHOWN = 20_000, 2_000
@@ -76,7 +76,7 @@ def by_fvcore(code: Codes) -> tuple[int, int]:
 def against_fvcore(codes: Codes, rounds: int) -> None:
     """``rounds`` networks; each is followed by the pool, so that both meet the same machine."""
     model, whole = NetworkCosts(PAPER), points()
-    extra, times, ratios = pooled(tabulate_codes(PAPER, codes[:rounds])), [], []
+    extra, times, ratios = pooled(PAPER.tabulate(codes[:rounds])), [], []
     by_fvcore(codes[0])
     for n, code in enumerate(codes[:rounds]):
         started = time.perf_counter()

@@ -140,9 +140,8 @@ def check_rows(plan: SearchPlan, trials: Sequence[Trial], outcomes: Mapping[int,
 
 def check_points(place: str, plan: SearchPlan, codes: Sequence[Code]) -> None:
     """Raise unless ``codes`` are points of the plan's space."""
-    sizes = [len(dimension) for dimension in plan.space.dimensions]
     for code in codes:
-        if len(code) != len(sizes) or not all(0 <= n < size for n, size in zip(code, sizes, strict=True)):
+        if not plan.space.is_point(code):
             raise ZooError(f"{place} has {shown(code)}, which is no point of the space")
 
 

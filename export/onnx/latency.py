@@ -56,7 +56,7 @@ def measure_blocks(
 
     Args:
         blocks: see :func:`fbnetv3_zoo.arch.latency.distinct_blocks` and
-            :func:`fbnetv3_zoo.search.space.latency_keys.space_blocks`.
+            :meth:`fbnetv3_zoo.search.space.SearchSpace.blocks`.
         activation: of all blocks.
         threads: threads of ONNX Runtime.
         rounds: runs of each block, of which the lower quartile counts.

@@ -1,6 +1,7 @@
 """Search spaces: dimensions, the points they span, and what a point costs. No torch in here."""
 
 from .arch_space import ConvChoices, Networks, PoolingChoices, ResidualChoices, choices
+from .base import Codes, SearchSpace
 from .costs import (
     Bound,
     Constraint,
@@ -9,14 +10,13 @@ from .costs import (
     NetworkCosts,
     check_constraint,
     parse_constraint,
-    tabulate_codes,
     violation,
 )
 from .dimension import Choice, Dimension, Levels, Options, Part, Range, Value, listed
 from .presets import PAPER, PAPER_RECIPE, SPACES, TINY
 from .recipe_space import Recipes, Setting
 from .sampling import NoCosts, Pool, all_points, changed, descend, distinct, draw_pool, feasible_points, outside
-from .space import Candidate, Codes, Floats, Space, find_space
+from .space import Candidate, Floats, Space, find_space
 
 __all__ = [
     "Bound",
@@ -43,6 +43,7 @@ __all__ = [
     "Recipes",
     "ResidualChoices",
     "SPACES",
+    "SearchSpace",
     "Setting",
     "Space",
     "TINY",
@@ -59,6 +60,5 @@ __all__ = [
     "listed",
     "outside",
     "parse_constraint",
-    "tabulate_codes",
     "violation",
 ]

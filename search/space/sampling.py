@@ -9,8 +9,9 @@ import numpy as np
 
 from fbnetv3_zoo.errors import ZooError
 
+from .base import Codes
 from .costs import Constraint, CostModel, Costs, Doubles, check_constraint, violation
-from .space import Codes, Space
+from .space import Space
 
 ENUMERABLE = 100_000
 """A space of up to so many points is taken whole instead of being sampled."""

@@ -1,31 +1,29 @@
-"""A search space as one value: its dimensions, its points, and what a point stands for.
-
-A point is a row of whole numbers, one a dimension: which of the dimension's values it takes. Many points are an array
-of shape (points, dimensions), here called codes.
-"""
+"""A joint search space as one value: its dimensions, its points, and the network and recipe of a point."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.errors import ZooError, check_whole, nearest
+from fbnetv3_zoo.arch import Activation, Arch
+from fbnetv3_zoo.arch.cost import Table
+from fbnetv3_zoo.arch.latency import BlockKey, distinct_blocks
+from fbnetv3_zoo.errors import ZooError, nearest
 from fbnetv3_zoo.recipes import Recipe
-from fbnetv3_zoo.utils.serialization import find, from_json, to_json
+from fbnetv3_zoo.utils.serialization import find
 
 from .arch_space import Networks, Values
+from .base import Codes, SearchSpace
+from .block_choices import block_choices, combinations
 from .dimension import Choice, Dimension, Part, Value
 from .recipe_space import Recipes
+from .tabulation import tabulate_networks
 
-Codes = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
 
@@ -53,7 +51,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Space:
+class Space(SearchSpace):
     """What is searched: networks or one fixed ``model``, recipes, and ``others``: dimensions of a table or a function.
 
     ``model`` is a published name, the path of an arch JSON file, or ``torchvision:NAME``. ``held`` dimensions keep one
@@ -93,34 +91,17 @@ class Space:
         found = [replace(d, options=Choice((held[d.name],))) if d.name in held else d for d in self._all]
         return tuple(sorted(found, key=lambda d: d.part != "architecture"))
 
-    @cached_property
-    def sizes(self) -> npt.NDArray[np.int64]:
-        """Number of values of every dimension."""
-        return np.array([len(dimension) for dimension in self.dimensions])
-
-    def count(self, part: Part | None = None) -> int:
-        """Number of points, or of those of one part alone; points of rows of one block may give the same network."""
-        return math.prod(len(d) for d in self.dimensions if part in (None, d.part))
+    def _describe_size(self) -> str:
+        return (
+            f"{self.count('architecture'):.4g} architectures x {self.count('recipe'):.4g} recipes (points, every "
+            "value\nof every dimension counted; rows of one block have values without effect)"
+        )
 
     def width(self, part: Part | None = None) -> int:
         """Columns of the encoding, all or those of one part; the architecture's come first."""
         return sum(d.width for d in self.dimensions if part in (None, d.part))
 
     # Points
-
-    def check(self, codes: Codes) -> Codes:
-        """``codes`` as an array (points, dimensions); raises for numbers that no dimension has."""
-        codes = np.atleast_2d(np.asarray(codes, np.int64))
-        if codes.ndim != 2 or codes.shape[1] != len(self.dimensions):
-            raise ZooError(f"codes have shape {codes.shape}; space {self.name} has {len(self.dimensions)} dimensions")
-        wrong = np.argwhere((codes < 0) | (codes >= self.sizes))
-        if len(wrong):
-            row, column = wrong[0]
-            raise ZooError(
-                f"codes[{row}, {column}] is {codes[row, column]}; {self.dimensions[column].name} has "
-                f"{self.sizes[column]} values, counted from 0"
-            )
-        return codes
 
     def encode(self, codes: Codes) -> Floats:
         """What a predictor sees, shape (points, :meth:`width`): choices one-hot, numbers from 0 to 1."""
@@ -144,19 +125,6 @@ class Space:
             start += dimension.width
         return out
 
-    def sample(self, number: int, rng: np.random.Generator, *, method: Literal["sobol", "uniform"] = "sobol") -> Codes:
-        """So many points: of a scrambled Sobol sequence (the paper: Niederreiter's, a relative), or independent."""
-        check_whole("sample: number", number)
-        if method == "uniform":
-            drawn: Codes = rng.integers(0, self.sizes, size=(number, len(self.sizes)))
-            return drawn
-        from scipy.stats import qmc
-
-        engine = qmc.Sobol(len(self.sizes), scramble=True, rng=rng)
-        points = engine.random_base2(max(1, math.ceil(math.log2(number))))[:number]
-        codes: Codes = np.minimum((points * self.sizes).astype(np.int64), self.sizes - 1)
-        return codes
-
     def mutate(self, codes: Codes, rng: np.random.Generator, rate: float | npt.NDArray[np.float64]) -> Codes:
         """Copies in which every dimension takes another value with probability ``rate`` (a number, or one a point).
 
@@ -176,10 +144,6 @@ class Space:
 
     # What points stand for
 
-    def values(self, code: Sequence[int] | Codes) -> dict[str, Value]:
-        """The value of every dimension at the point ``code``."""
-        return {d.name: d.options.values[int(i)] for d, i in zip(self.dimensions, code, strict=True)}
-
     def code(self, values: Values) -> Codes:
         """The point with these values, shape (dimensions,). Raises for a value that is missing or not of the space."""
         if missing := [d.name for d in self.dimensions if d.name not in values]:
@@ -197,29 +161,45 @@ class Space:
         recipe = self.recipes.recipe(values) if self.recipes else None
         return Candidate(name, values, arch, recipe, self.model)
 
-    def outside(self, arch: Arch) -> list[str]:
-        """The reasons why ``arch`` is no network of this space; none where it is one.
+    # Networks
 
-        The padding of strided convolutions, in which A and B differ from the space's networks, is not looked at.
-        """
+    @property
+    def activation(self) -> Activation:
+        """The activation of all blocks."""
+        return self._networks.activation
+
+    @property
+    def _networks(self) -> Networks:
         if self.networks is None:
             raise ZooError(f"space {self.name}: searches no networks")
-        values, reasons = self.networks.values_of(arch)
+        return self.networks
+
+    def at_resolution(self, resolution: int) -> Space:
+        """This space with images of one size, in pixels."""
+        return self.hold({"resolution": resolution})
+
+    def tabulate(self, codes: Codes) -> Table:
+        """The table of the networks at ``codes``, without building any."""
+        columns = {d.name: d.numbers[codes[:, n]] for n, d in enumerate(self.dimensions) if d.part == "architecture"}
+        return tabulate_networks(self._networks, columns, len(codes))
+
+    def blocks(self) -> tuple[BlockKey, ...]:
+        """Every block of every network at every resolution, each once, sorted; the classifiers too."""
+        found: set[BlockKey] = set()
+        for chosen in block_choices(self._networks):
+            found |= set(distinct_blocks(self.tabulate(combinations(self.dimensions, chosen))))
+        return tuple(sorted(found))
+
+    def locate(self, arch: Arch) -> tuple[dict[str, Value], list[str]]:
+        """The values that give ``arch``, and the reasons why it lies outside this space; none if it lies inside.
+
+        The padding of strided convolutions, in which A and B differ from the space's networks, is ignored.
+        """
+        values, reasons = self._networks.values_of(arch)
         for held in self.held:
             if held.name in values and values[held.name] != held.value:
                 reasons.append(f"{held.name} is {values[held.name]}; the space holds it at {held.value}")
-        return reasons
-
-    def contains(self, arch: Arch) -> bool:
-        """Whether ``arch`` is a network of this space; :meth:`outside` says why not."""
-        return not self.outside(arch)
-
-    def arch_values(self, arch: Arch) -> dict[str, Value]:
-        """The values that give ``arch``. Raises with the reasons where it lies outside."""
-        if reasons := self.outside(arch):
-            raise ZooError(f"{arch.name} is no network of space {self.name}: {'; '.join(reasons)}")
-        values, _ = self.networks.values_of(arch) if self.networks else ({}, [])
-        return values
+        return values, reasons
 
     # Sub-spaces
 
@@ -253,17 +233,6 @@ class Space:
         if self.recipes is None:
             raise ZooError(f"space {self.name}: has no recipes, so no epochs to change")
         return replace(self, recipes=replace(self.recipes, base=replace(self.recipes.base, epochs=epochs)))
-
-    # Files
-
-    def to_json(self) -> str:
-        """This space as JSON text; :meth:`from_json` gives an equal value back."""
-        return to_json(self)
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> Space:
-        """The space in ``text``. Raises :class:`ZooError` with the place of what is wrong."""
-        return from_json(cls, text)
 
 
 def find_space(source: str | Path | Space) -> Space:

@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from fbnetv3_zoo.errors import ZooError
 
-from ..space import Bound
+from ..space import Bound, Codes
 from .expected_cost import CostTables
-from .space import Codes, LayerSpace
+from .space import LayerSpace
 
 Doubles = npt.NDArray[np.float64]
 Code = tuple[int, ...]

@@ -17,12 +17,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fbnetv3_zoo.arch import Block
-from fbnetv3_zoo.arch.cost import Table, pool_cost, tabulate_blocks
+from fbnetv3_zoo.arch.cost import pool_cost
 from fbnetv3_zoo.arch.latency import LatencyTable
 from fbnetv3_zoo.errors import ZooError, nearest
 
-from .space import Codes, LayerSpace
+from ..space import Codes
+from .space import LayerSpace
 
 Doubles = npt.NDArray[np.float64]
 COSTS = ("macs", "parameters", "latency_ms")
@@ -51,7 +51,7 @@ class CostTables:
             return _of_latency(space, latency)
         layers = []
         for number in range(len(space.layers)):
-            counted = pool_cost(layer_table(space, number))
+            counted = pool_cost(space.tabulate_layer(number))
             counts = counted.block_macs if cost == "macs" else counted.block_parameters
             layers.append(_reshaped(space, number, counts[:, 0].astype(np.float64)))
         features, area = _last_maps(space)
@@ -95,17 +95,6 @@ class ExpectedCost:
         return total + torch.einsum("or,o,r->", self._classifier, before, sides)
 
 
-def layer_table(space: LayerSpace, number: int) -> Table:
-    """All blocks of layer ``number`` (from 0) at all resolutions, each a network of its own.
-
-    Their order is that of an array of shape (candidates, input widths, expansions, output widths, resolutions).
-    """
-    blocks = [space.block(number, *at) for at in np.ndindex(*space.shape(number))]
-    sides = space.sides[number]
-    repeated: list[Block] = [block for block in blocks for _ in sides]
-    return tabulate_blocks(repeated, np.tile(np.array(sides, np.int64), len(blocks)))
-
-
 def _last_maps(space: LayerSpace) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Widths and areas of the map ahead of the classifier, shapes (widths, 1) and (1, resolutions)."""
     return np.array(space.layers[-1].widths)[:, None], np.array(space.sides[-1])[None] ** 2
@@ -120,20 +109,11 @@ def _of_latency(space: LayerSpace, latency: LatencyTable | None) -> CostTables:
         raise ZooError("latency_ms needs a table of measured blocks; make one with `fbnetv3 search lut` and give it")
     check_activation(space, latency)
     layers = tuple(
-        _reshaped(space, number, latency.of_blocks(layer_table(space, number))[:, 0])
+        _reshaped(space, number, latency.of_blocks(space.tabulate_layer(number))[:, 0])
         for number in range(len(space.layers))
     )
-    last = latency.of_classifiers(classifier_table(space)).reshape(-1, len(space.resolutions))
+    last = latency.of_classifiers(space.tabulate_classifiers()).reshape(-1, len(space.resolutions))
     return CostTables(space, "latency_ms", layers, last, latency.scale * latency.call)
-
-
-def classifier_table(space: LayerSpace) -> Table:
-    """The last layer's blocks at all its widths and resolutions, with their classifiers."""
-    number, sides = len(space.layers) - 1, space.sides[-2]
-    blocks = [space.block(number, 0, 0, 0, width) for width in range(len(space.layers[-1].widths)) for _ in sides]
-    table = tabulate_blocks(blocks, np.tile(np.array(sides, np.int64), len(blocks) // len(sides)))
-    features = np.array([block.out_channels for block in blocks], np.int64)
-    return Table(table.columns, table.resolution, features, np.full(len(blocks), space.num_classes))
 
 
 def check_activation(space: LayerSpace, latency: LatencyTable) -> None:

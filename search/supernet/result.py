@@ -126,5 +126,5 @@ def _check_points(plan: SupernetPlan, epochs: Sequence[SupernetEpoch], drawn: Se
         if [len(values) for values in epoch.probabilities] != sizes:
             raise ZooError(f"epoch {epoch.epoch} has not one probability for each value of the space")
     for code in (*(epoch.code for epoch in epochs), *(one.code for one in drawn)):
-        if len(code) != len(sizes) or not all(0 <= n < size for n, size in zip(code, sizes, strict=True)):
+        if not plan.space.is_point(code):
             raise ZooError(f"{shown(code)} is no point of the space")

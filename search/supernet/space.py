@@ -6,20 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise, product
-from math import prod
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from fbnetv3_zoo.arch import Activation, Arch, Block, Conv, InvertedResidual, PoolingHead, Row, Skip, settle
-from fbnetv3_zoo.arch.cost import map_sizes, tabulate
+from fbnetv3_zoo.arch.cost import Table, map_sizes, tabulate, tabulate_blocks
+from fbnetv3_zoo.arch.latency import BlockKey, distinct_blocks
 from fbnetv3_zoo.errors import ZooError, check_number, check_whole
-from fbnetv3_zoo.utils.serialization import from_json, to_json
 
-from ..space import Choice, Dimension, Levels, Value, listed
-
-Codes = npt.NDArray[np.int64]
+from ..space import Choice, Codes, Dimension, Levels, SearchSpace, Value, listed
 
 
 @dataclass(frozen=True)
@@ -89,7 +85,7 @@ class LayerDimensions(NamedTuple):
 
 
 @dataclass(frozen=True)
-class LayerSpace:
+class LayerSpace(SearchSpace):
     """All networks of a supernet, as one value.
 
     ``resolutions``: image sides in pixels, in rising order. ``stages`` are grouped as in :class:`Arch`. A point is a
@@ -179,11 +175,6 @@ class LayerSpace:
         """For every layer, where its choices stand among the dimensions."""
         return self._choices[1]
 
-    @property
-    def size(self) -> int:
-        """Number of points."""
-        return prod(len(d) for d in self.dimensions)
-
     def shape(self, number: int) -> tuple[int, int, int, int]:
         """Of layer ``number`` (from 0): how many candidates, input widths, expansions, output widths there are."""
         layer = self.layers[number]
@@ -200,9 +191,7 @@ class LayerSpace:
     def arch(self, code: Sequence[int] | Codes, name: str) -> Arch:
         """The network at the point ``code``. Raises :class:`ZooError` where it is no point of this space."""
         code = [int(n) for n in code]
-        if len(code) != len(self.dimensions) or any(
-            not 0 <= n < len(d) for n, d in zip(code, self.dimensions, strict=True)
-        ):
+        if not self.is_point(code):
             raise ZooError(f"space {self.name}: {code} is no point of it; it has {len(self.dimensions)} dimensions")
         rows = iter(
             layer.row(*(0 if at is None else code[at] for at in where))
@@ -213,53 +202,88 @@ class LayerSpace:
         return Arch(name, side, stages, self.width_divisor, self.in_channels, self.num_classes)
 
     def code(self, arch: Arch) -> tuple[int, ...]:
-        """The point that gives ``arch``. Raises :class:`ZooError` with what lies outside."""
-        place = f"{arch.name} is no network of space {self.name}"
-        code = [0] * len(self.dimensions)
+        """The point that gives ``arch``. Raises :class:`ZooError` with the reasons if it lies outside."""
+        values = self.arch_values(arch)
+        return tuple(dimension.index(values[dimension.name]) for dimension in self.dimensions)
+
+    def locate(self, arch: Arch) -> tuple[dict[str, Value], list[str]]:
+        """The values that give ``arch``, and the reasons why it lies outside this space; none if it lies inside."""
+        code, reasons = [0] * len(self.dimensions), []
         if arch.resolution not in self.resolutions:
-            raise ZooError(f"{place}: resolution is {arch.resolution}, not among {listed(self.resolutions)}")
-        if len(self.resolutions) > 1:
+            reasons.append(f"resolution is {arch.resolution}, not among {listed(self.resolutions)}")
+        elif len(self.resolutions) > 1:
             code[0] = self.resolutions.index(arch.resolution)
         for field in ("width_divisor", "in_channels", "num_classes"):
             if getattr(arch, field) != getattr(self, field):
-                raise ZooError(f"{place}: {field} is {getattr(arch, field)}, not {getattr(self, field)}")
+                reasons.append(f"{field} is {getattr(arch, field)}, not {getattr(self, field)}")
         lengths = [sum(block.stage == number for block in arch.blocks) for number in range(len(arch.stages))]
         if lengths != [len(stage) for stage in self.stages]:
-            raise ZooError(f"{place}: its stages have {lengths} blocks")
+            return {}, [*reasons, f"its stages have {lengths} blocks"]
         for number, (layer, where, block) in enumerate(
             zip(self.layers, self.places, arch.blocks, strict=True), start=1
         ):
             row = block.row if isinstance(block.row, PoolingHead) else replace(block.row, repeats=1)
             found = _find(layer, row)
             if found is None:
-                kind = label_of(row, activation=True)
-                raise ZooError(f"{place}: layer {number} is {kind} of {row.out_channels} channels")
-            for at, n in zip(where, found, strict=True):
+                reasons.append(f"layer {number} is {label_of(row, activation=True)} of {row.out_channels} channels")
+            for at, n in zip(where, found or (), strict=found is not None):
                 if at is not None:
                     code[at] = n
-        return tuple(code)
+        return self.values(code), reasons
 
-    def values(self, code: Sequence[int] | Codes) -> dict[str, Value]:
-        """What is chosen at ``code``, by dimension."""
-        return {d.name: d.options.values[int(n)] for d, n in zip(self.dimensions, code, strict=True)}
+    def _sample_uniform(self, number: int, rng: np.random.Generator) -> Codes:
+        drawn = [rng.integers(len(d), size=number) for d in self.dimensions]
+        return np.stack(drawn, axis=1).astype(np.int64) if drawn else np.zeros((number, 0), np.int64)
 
-    def sample(self, count: int, rng: np.random.Generator) -> Codes:
-        """So many points, every value of every dimension as likely, shape (count, dimensions)."""
-        drawn = [rng.integers(len(d), size=count) for d in self.dimensions]
-        return np.stack(drawn, axis=1).astype(np.int64) if drawn else np.zeros((count, 0), np.int64)
+    def _describe_size(self) -> str:
+        return f"{self.count():.4g} points of {len(self.layers)} layers"
+
+    @property
+    def activation(self) -> Activation:
+        """The activation of all blocks. Raises :class:`ZooError` if there are several."""
+        if len(self.activations) != 1:
+            names = ", ".join(sorted(activation.value for activation in self.activations)) or "none"
+            raise ZooError(f"space {self.name}: its blocks have the activations {names}; a latency table has one")
+        return next(iter(self.activations))
+
+    def at_resolution(self, resolution: int) -> LayerSpace:
+        """This space with images of one size, in pixels."""
+        if resolution not in self.resolutions:
+            known = listed(self.resolutions)
+            raise ZooError(f"space {self.name}: resolution {resolution} is not among {known}")
+        return replace(self, resolutions=(resolution,))
+
+    def tabulate(self, codes: Codes) -> Table:
+        """The table of the networks at ``codes``."""
+        return tabulate([self.arch(code, "network") for code in codes])
+
+    def tabulate_layer(self, number: int) -> Table:
+        """All blocks of layer ``number`` (from 0) at all resolutions, each a network of its own.
+
+        Their order is that of an array of shape (candidates, input widths, expansions, output widths, resolutions).
+        """
+        blocks = [self.block(number, *at) for at in np.ndindex(*self.shape(number))]
+        sides = self.sides[number]
+        repeated = [block for block in blocks for _ in sides]
+        return tabulate_blocks(repeated, np.tile(np.array(sides, np.int64), len(blocks)))
+
+    def tabulate_classifiers(self) -> Table:
+        """The last layer's blocks at all its widths and resolutions, with their classifiers."""
+        number, sides = len(self.layers) - 1, self.sides[-2]
+        blocks = [self.block(number, 0, 0, 0, width) for width in range(len(self.layers[-1].widths)) for _ in sides]
+        table = tabulate_blocks(blocks, np.tile(np.array(sides, np.int64), len(blocks) // len(sides)))
+        features = np.array([block.out_channels for block in blocks], np.int64)
+        return Table(table.columns, table.resolution, features, np.full(len(blocks), self.num_classes))
+
+    def blocks(self) -> tuple[BlockKey, ...]:
+        """Every block of every network at every resolution, each once, sorted; the classifiers too."""
+        tables = [self.tabulate_layer(number) for number in range(len(self.layers))]
+        found = {key for table in tables for key in distinct_blocks(table) if not key.classifier}
+        return tuple(sorted(found | {key for key in distinct_blocks(self.tabulate_classifiers()) if key.classifier}))
 
     def fitted(self, *, num_classes: int, in_channels: int) -> LayerSpace:
         """The same for other images."""
         return replace(self, num_classes=num_classes, in_channels=in_channels)
-
-    def to_json(self) -> str:
-        """This space as JSON text; :meth:`from_json` gives an equal value back."""
-        return to_json(self)
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> LayerSpace:
-        """The space in ``text``. Raises :class:`ZooError` with the place of what is wrong."""
-        return from_json(cls, text)
 
 
 def label_of(row: Row, *, expansion: bool = True, activation: bool = False) -> str:

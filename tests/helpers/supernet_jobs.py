@@ -30,7 +30,6 @@ from fbnetv3_zoo.arch.latency import Conditions, LatencyTable
 from fbnetv3_zoo.errors import Interrupted
 from fbnetv3_zoo.recipes import SGD, Augmentation, Recipe
 from fbnetv3_zoo.search.space import parse_constraint
-from fbnetv3_zoo.search.supernet.latency_keys import layer_blocks
 from fbnetv3_zoo.search.supernet.plan import Sum, SupernetPlan
 from fbnetv3_zoo.search.supernet.result import SupernetEpoch, SupernetResult
 from fbnetv3_zoo.search.supernet.run import SupernetCallback, search_supernet
@@ -63,7 +62,7 @@ RESULTS = ("mixed-macs-160k.arch.json", "plan.json", "metrics.jsonl", "found.jso
 
 def measured(space: LayerSpace, seed: int = 0) -> LatencyTable:
     """A table of made-up milliseconds for all blocks of ``space``."""
-    keys = [key for key in layer_blocks(space) if key.out]
+    keys = [key for key in space.blocks() if key.out]
     drawn = np.random.default_rng(seed).uniform(0.01, 0.1, len(keys)).tolist()
     here = Conditions("a processor", "onnxruntime 1.0", 1, 12)
     return LatencyTable(here, HSWISH, dict(zip(keys, drawn, strict=True)), call=0.02, scale=1.25)

@@ -45,6 +45,6 @@ def record_of(plan: SupernetPlan, *, last: Sequence[Sequence[float]] = (), data:
             likeliest=150_600.0 - 1000 * n, code=code, probabilities=of, seconds=30.0,
         ))  # fmt: skip
     found = SampledNetwork(code, -1.25, 111_100.0, 0.456)
-    others = [tuple(other) for other in space.sample(2, rng).tolist()]
+    others = [tuple(other) for other in space.sample(2, rng, method="uniform").tolist()]
     drawn = tuple(SampledNetwork(other, -3.5 - n, 99_000.0 + n * 1000, 0.123) for n, other in enumerate(others))
     return SupernetResult(Path("somewhere"), plan, data, tuple(epochs), found, drawn)

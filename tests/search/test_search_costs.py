@@ -19,7 +19,6 @@ from fbnetv3_zoo.search.space import (
     Space,
     check_constraint,
     parse_constraint,
-    tabulate_codes,
     violation,
 )
 
@@ -46,7 +45,7 @@ def test_a_pool_of_points_costs_what_its_networks_do(space: Space) -> None:
     codes = drawn(space, 300)
     archs = [space.candidate(code).arch for code in codes]
     built = tabulate([arch for arch in archs if arch is not None])
-    table = tabulate_codes(space, codes)
+    table = space.tabulate(codes)
     ours, theirs = pool_cost(table), pool_cost(built)
     for name in TOTALS:
         assert getattr(ours, name).tolist() == getattr(theirs, name).tolist()
@@ -62,7 +61,7 @@ def test_costs_by_name(space: Space) -> None:
     model = NetworkCosts(space)
     costs = model(codes)
     assert tuple(costs) == model.names == ("macs", "parameters", "peak_activation")
-    whole = pool_cost(tabulate_codes(space, codes))
+    whole = pool_cost(space.tabulate(codes))
     for name in model.names:
         assert costs[name].dtype == np.float64
         assert costs[name].tolist() == getattr(whole, name).tolist()
@@ -86,7 +85,7 @@ def test_fvcore_counts_all_but_the_pools(space: Space, number: int) -> None:
     from fvcore.nn import FlopCountAnalysis
 
     codes = space.sample(number, np.random.default_rng(1), method="uniform")
-    table, costs = tabulate_codes(space, codes), NetworkCosts(space)(codes)
+    table, costs = space.tabulate(codes), NetworkCosts(space)(codes)
     pooled = pooled_elements(table)
     for n, code in enumerate(codes):
         arch = space.candidate(code).arch
@@ -111,7 +110,7 @@ def test_spaces_without_networks_have_no_costs() -> None:
     expected = "space paper_recipe: searches no networks"
     assert refusal(lambda: NetworkCosts(PAPER_RECIPE)) == f"{expected}, so there is no cost to bound"
     codes = PAPER_RECIPE.sample(2, np.random.default_rng(0))
-    assert refusal(lambda: tabulate_codes(PAPER_RECIPE, codes)) == expected
+    assert refusal(lambda: PAPER_RECIPE.tabulate(codes)) == expected
 
 
 # Bounds

@@ -28,9 +28,7 @@ from fbnetv3_zoo.search.space import (
     ResidualChoices,
     Space,
     choices,
-    tabulate_codes,
 )
-from fbnetv3_zoo.search.space.latency_keys import space_blocks
 
 SMALL = Space(
     "small",
@@ -50,27 +48,27 @@ def test_all_blocks_of_a_small_space() -> None:
     """Those of every one of its networks."""
     codes = np.array(list(product(*(range(len(d)) for d in SMALL.dimensions))))
     assert len(codes) == SMALL.count() > 1000
-    assert space_blocks(SMALL) == distinct_blocks(tabulate_codes(SMALL, codes))
+    assert SMALL.blocks() == distinct_blocks(SMALL.tabulate(codes))
 
 
 def test_all_blocks_of_a_space_of_single_networks() -> None:
     space = SMALL.hold({d.name: d.options.values[0] for d in SMALL.dimensions})
-    assert space_blocks(space) == distinct_blocks(tabulate_codes(space, np.zeros((1, len(space.dimensions)), np.int64)))
+    assert space.blocks() == distinct_blocks(space.tabulate(np.zeros((1, len(space.dimensions)), np.int64)))
 
 
 @pytest.mark.parametrize("space", [TINY, PAPER.hold({"resolution": 224})], ids=lambda space: space.name)
 def test_all_blocks_of_shipped_spaces(space: Space) -> None:
     """Many networks have no other blocks, and together hardly fewer."""
-    found = space_blocks(space)
-    drawn = distinct_blocks(tabulate_codes(space, space.sample(4000, np.random.default_rng(0), method="uniform")))
+    found = space.blocks()
+    drawn = distinct_blocks(space.tabulate(space.sample(4000, np.random.default_rng(0), method="uniform")))
     assert set(drawn) <= set(found)
     assert len(drawn) > 0.98 * len(found)
     assert len(found) == {"tiny": 670, "paper": 3596}[space.name]
 
 
 def test_a_space_without_networks() -> None:
-    expected = "space paper_recipe: searches no networks, so it has no blocks to measure"
-    assert refusal(lambda: space_blocks(PAPER_RECIPE)) == expected
+    expected = "space paper_recipe: searches no networks"
+    assert refusal(lambda: PAPER_RECIPE.blocks()) == expected
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,7 +88,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert lines[3].startswith(f"{file} (")
     lut(space, file, resolution=32, check=0, rounds=3, as_json=True)  # adds the rest of one resolution
     everything, told = LatencyTable.load(file), json.loads(capsys.readouterr().out)
-    wanted = space_blocks(SMALL.hold({"resolution": 32}))
+    wanted = SMALL.at_resolution(32).blocks()
     assert not everything.lacks(wanted)
     assert everything.blocks.items() >= table.blocks.items()
     assert told.pop("seconds") >= 0
@@ -103,7 +101,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_costs_of_a_space_with_a_table() -> None:
-    blocks = space_blocks(SMALL)
+    blocks = SMALL.blocks()
     table = LatencyTable(conditions_here(), SMALL.networks.activation, dict.fromkeys(blocks, 0.5), call=0.25)  # type: ignore[union-attr]
     codes = SMALL.sample(64, np.random.default_rng(0), method="uniform")
     costs = NetworkCosts(SMALL, latency=table)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,8 +18,7 @@ from .spaces import find_any_space
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fbnetv3_zoo.search.space import Codes, Space
-    from fbnetv3_zoo.search.supernet.space import LayerSpace
+    from fbnetv3_zoo.search.space import SearchSpace
 
     from ...arch import Activation
     from ...arch.cost import Table
@@ -49,10 +48,12 @@ def lut(
     """
     from fbnetv3_zoo.export.onnx.latency import check_latency
 
-    searched = _find(space, resolution)
+    searched = find_any_space(space)
+    if resolution is not None:
+        searched = searched.at_resolution(resolution)
     wanted, whole = _what(searched, networks=networks, check=check, seed=seed)
     started = time.monotonic()
-    table, measured = _measure(wanted, _activation(searched), output, threads=threads, rounds=rounds)
+    table, measured = _measure(wanted, searched.activation, output, threads=threads, rounds=rounds)
     if whole is not None:
         table = check_latency(table, whole, path=output)
     seconds = time.monotonic() - started
@@ -68,38 +69,11 @@ def lut(
     say(written(output))
 
 
-def _find(source: str, resolution: int | None) -> Space | LayerSpace:
-    """The space of that name or file, at one resolution where that is given."""
-    from fbnetv3_zoo.search.space import Space
-
-    space = find_any_space(source)
-    if resolution is None:
-        return space
-    if isinstance(space, Space):
-        return space.hold({"resolution": resolution})
-    if resolution not in space.resolutions:
-        known = ", ".join(map(str, space.resolutions))
-        raise ZooError(f"space {space.name}: --resolution is {resolution}; choose from {known}")
-    return replace(space, resolutions=(resolution,))
-
-
-def _activation(space: Space | LayerSpace) -> Activation:
-    from fbnetv3_zoo.search.space import Space
-    from fbnetv3_zoo.search.supernet.latency_keys import activation_of
-
-    if not isinstance(space, Space):
-        return activation_of(space)
-    assert space.networks is not None  # else there were no blocks
-    return space.networks.activation
-
-
 def _what(
-    space: Space | LayerSpace, *, networks: int | None, check: int, seed: int
+    space: SearchSpace, *, networks: int | None, check: int, seed: int
 ) -> tuple[tuple[BlockKey, ...], Table | None]:
     """The blocks to measure, and the networks to measure whole."""
     import numpy as np
-
-    from fbnetv3_zoo.search.space import Space
 
     from ...arch.latency import distinct_blocks
 
@@ -109,27 +83,9 @@ def _what(
     if networks is not None:
         check_whole("--networks", networks, at_least=max(1, check))
     count, rng = max(networks or 0, check, 1), np.random.default_rng(seed)
-    codes = space.sample(count, rng, method="uniform") if isinstance(space, Space) else space.sample(count, rng)
-    blocks = _all_blocks(space) if networks is None else distinct_blocks(_tabulated(space, codes))
-    return blocks, _tabulated(space, codes[:check]) if check else None
-
-
-def _all_blocks(space: Space | LayerSpace) -> tuple[BlockKey, ...]:
-    from fbnetv3_zoo.search.space import Space
-    from fbnetv3_zoo.search.space.latency_keys import space_blocks
-    from fbnetv3_zoo.search.supernet.latency_keys import layer_blocks
-
-    return space_blocks(space) if isinstance(space, Space) else layer_blocks(space)
-
-
-def _tabulated(space: Space | LayerSpace, codes: Codes) -> Table:
-    from fbnetv3_zoo.search.space import Space, tabulate_codes
-
-    from ...arch.cost import tabulate
-
-    if isinstance(space, Space):
-        return tabulate_codes(space, codes)
-    return tabulate([space.arch(code, "drawn") for code in codes])
+    codes = space.sample(count, rng, method="uniform")
+    blocks = space.blocks() if networks is None else distinct_blocks(space.tabulate(codes))
+    return blocks, space.tabulate(codes[:check]) if check else None
 
 
 def _measure(

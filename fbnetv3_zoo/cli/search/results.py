@@ -12,7 +12,7 @@ import typer
 from ...utils.paths import check_folder, check_place, exists
 from ..common import Json, output_file, output_folder, print_json, written
 from ..output import say, say_text
-from .spaces import find_any_space, print_dimensions, whether_inside
+from .spaces import find_any_space
 
 if TYPE_CHECKING:
     from fbnetv3_zoo.search import SearchResult
@@ -89,29 +89,16 @@ def space(
 
     Example: fbnetv3 search space paper --contains fbnetv3_c
     """
-    from fbnetv3_zoo.search import Space
-
     from ...zoo import find_arch
 
     found = find_any_space(name)
     if contains is not None:
-        if not isinstance(found, Space):
-            say(whether_inside(found, contains))
-            return
-        reasons = found.outside(find_arch(contains))
+        values, reasons = found.locate(find_arch(contains))
         say(f"{contains} is {'no ' if reasons else 'a '}network of space {found.name}")
-        for reason in reasons:
-            say(f"  {reason}")
+        for line in reasons or [f"{dimension}: {value}" for dimension, value in values.items()]:
+            say(f"  {line}")
         return
-    if as_json:
-        say_text(found.to_json())
-        return
-    print_dimensions(found.dimensions)
-    if not isinstance(found, Space):
-        say(f"{found.size:.4g} points of {len(found.layers)} layers")
-        return
-    say(f"{found.count('architecture'):.4g} architectures x {found.count('recipe'):.4g} recipes (points, every value")
-    say("of every dimension counted; rows of one block have values without effect)")
+    say_text(found.to_json() if as_json else found.describe())
 
 
 def plan(name: Annotated[str, typer.Argument(help="A plan: paper, paper_recipe or tiny.")]) -> None:

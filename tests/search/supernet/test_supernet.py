@@ -54,7 +54,7 @@ def supernet(space: LayerSpace) -> Supernet:
         nn.init.uniform_(norm.weight, 0.5, 1.5, generator=generator)
         norm.momentum = 0.5
     with torch.no_grad():
-        for code in space.sample(4, np.random.default_rng(0)).tolist():
+        for code in space.sample(4, np.random.default_rng(0), method="uniform").tolist():
             net.train().code = tuple(code)
             net(images_for(space, 8))
     for norm in norms:
@@ -124,7 +124,7 @@ def test_every_point_answers_as_its_network(name: str, monkeypatch: pytest.Monke
     net, images, found = shared(name), images_for(SPACES[name]), []
     for kind in (Conv2d, ClassifierHead):  # drawing the weights that copies replace takes a quarter of the time
         monkeypatch.setattr(kind, "reset_parameters", lambda self: None)
-    for code in map(tuple, SPACES[name].sample(200, np.random.default_rng(0)).tolist()):
+    for code in map(tuple, SPACES[name].sample(200, np.random.default_rng(0), method="uniform").tolist()):
         found.append(differences(net, net.network(code), code, images))
     assert np.shape(found) == (200, 1 + len(net.layers))
     assert (np.array(found) <= 1e-6).all()
@@ -133,7 +133,7 @@ def test_every_point_answers_as_its_network(name: str, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("name", ["tiny_dnas", "tiny_dmasking"])
 def test_the_comparison_sees_every_parameter(name: str) -> None:
     net, images = shared(name), images_for(SPACES[name])
-    code = tuple(SPACES[name].sample(1, np.random.default_rng(1))[0].tolist())
+    code = tuple(SPACES[name].sample(1, np.random.default_rng(1), method="uniform")[0].tolist())
     network = net.network(code)
     for place, parameter in network.named_parameters():
         held = parameter.detach().clone()
@@ -183,7 +183,7 @@ def check_training(net: Supernet, code: tuple[int, ...], *, tolerance: float) ->
 @pytest.mark.parametrize("space", [TINY_DNAS, TINY_DMASKING, ONE_SIDE], ids=["tiny_dnas", "tiny_dmasking", "one_side"])
 def test_points_are_trained_as_their_networks(space: LayerSpace) -> None:
     net = supernet(space)
-    for code in space.sample(5, np.random.default_rng(3)).tolist():
+    for code in space.sample(5, np.random.default_rng(3), method="uniform").tolist():
         check_training(net, tuple(code), tolerance=1e-10)
 
 

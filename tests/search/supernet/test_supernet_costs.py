@@ -23,9 +23,7 @@ from fbnetv3_zoo.search.supernet.expected_cost import (
     COSTS,
     CostTables,
     ExpectedCost,
-    classifier_table,
     effective_shapes,
-    layer_table,
 )
 from fbnetv3_zoo.search.supernet.presets import LAYER_SPACES, TINY_DMASKING, TINY_DNAS, V1, V2
 from fbnetv3_zoo.search.supernet.space import Codes, Layer, LayerSpace, fixed
@@ -49,7 +47,7 @@ small = pytest.mark.parametrize("space", [SMALL, FLAT], ids=lambda space: space.
 @cache
 def measured(space: LayerSpace) -> LatencyTable:
     """A table of made-up milliseconds for all blocks of ``space``."""
-    parts = [layer_table(space, number) for number in range(len(space.layers))] + [classifier_table(space)]
+    parts = [space.tabulate_layer(number) for number in range(len(space.layers))] + [space.tabulate_classifiers()]
     keys = sorted({key for part in parts for key in distinct_blocks(part) if key.out})
     drawn = np.random.default_rng(0).random(len(keys)).tolist()
     activation = Activation.RELU if space is V1 else SWISH
@@ -96,7 +94,7 @@ def true_costs(space: LayerSpace, codes: Codes, cost: str) -> Doubles:
 @every
 @pytest.mark.parametrize("cost", ["macs", "parameters"])
 def test_a_point_costs_exactly_what_its_network_does(space: LayerSpace, cost: str) -> None:
-    codes, tables = space.sample(200, np.random.default_rng(1)), tables_of(space, cost)
+    codes, tables = space.sample(200, np.random.default_rng(1), method="uniform"), tables_of(space, cost)
     expected, exact = ExpectedCost(tables), true_costs(space, codes, cost).tolist()
     assert tables.of_codes(codes).tolist() == exact
     assert [float(expected(one_hot(space, code))) for code in codes] == exact
@@ -105,7 +103,7 @@ def test_a_point_costs_exactly_what_its_network_does(space: LayerSpace, cost: st
 
 @of_one_activation
 def test_a_point_takes_as_long_as_its_network(space: LayerSpace) -> None:
-    codes, tables = space.sample(200, np.random.default_rng(2)), tables_of(space, "latency_ms")
+    codes, tables = space.sample(200, np.random.default_rng(2), method="uniform"), tables_of(space, "latency_ms")
     exact = true_costs(space, codes, "latency_ms")
     np.testing.assert_allclose(tables.of_codes(codes), exact, rtol=1e-12)
     expected = [float(ExpectedCost(tables)(one_hot(space, code))) for code in codes]
@@ -116,7 +114,7 @@ def test_a_point_takes_as_long_as_its_network(space: LayerSpace) -> None:
 @pytest.mark.parametrize("cost", COSTS)
 def test_the_expected_cost_is_the_mean_over_all_networks(space: LayerSpace, cost: str) -> None:
     codes = all_codes(space)
-    assert len(codes) == space.size == {"small": 288, "flat": 36}[space.name]
+    assert len(codes) == space.count() == {"small": 288, "flat": 36}[space.name]
     exact = true_costs(space, codes, cost)
     for seed in range(5):
         probabilities = soft(space, seed)
@@ -180,7 +178,7 @@ def test_blocks_that_were_not_measured(missing: Callable[[BlockKey], bool]) -> N
 
 @pytest.mark.parametrize("space", [V1, V2, TINY_DNAS, TINY_DMASKING, FLAT], ids=lambda space: space.name)
 def test_shapes_of_points_are_those_of_their_networks(space: LayerSpace) -> None:
-    for code in space.sample(20, np.random.default_rng(4)):
+    for code in space.sample(20, np.random.default_rng(4), method="uniform"):
         blocks = cost_of(space.arch(code, "network")).blocks
         assert effective_shapes(space, one_hot(space, code)) == [(b.block.out_channels, b.size) for b in blocks]
 

@@ -34,7 +34,7 @@ def space_of(*layers: Layer, **fields: Any) -> LayerSpace:
 def test_fbnets_space() -> None:
     searched = [layer for layer in V1.layers if len(layer.candidates) > 1]
     assert [len(layer.candidates) for layer in searched] == [9] * 22
-    assert V1.size == V1_A.size == 9**22
+    assert V1.count() == V1_A.count() == 9**22
     assert [d.name for d in V1.dimensions] == [f"layer{n}.candidate" for n in range(2, 24)]
     labels = ("k3_e1", "k3_e1_g2", "k3_e3", "k3_e6", "k5_e1", "k5_e1_g2", "k5_e3", "k5_e6", "skip")
     assert {d.options.values for d in V1.dimensions} == {labels}
@@ -58,7 +58,7 @@ SIZE_OF_V2 = (
 
 
 def test_the_space_of_masks() -> None:
-    assert V2.size == SIZE_OF_V2
+    assert V2.count() == SIZE_OF_V2
     names = [d.name for d in V2.dimensions]
     assert names[:4] == ["resolution", "layer1.channels", "layer2.candidate", "layer2.channels"]
     assert names[-1] == "layer27.channels"
@@ -71,7 +71,7 @@ def test_the_space_of_masks() -> None:
 @every
 def test_networks_and_their_points(space: LayerSpace) -> None:
     """Where the identity is taken, its layer's expansion counts for nothing, and the first one stands for all."""
-    codes = space.sample(50, np.random.default_rng(1))
+    codes = space.sample(50, np.random.default_rng(1), method="uniform")
     assert codes.shape == (50, len(space.dimensions))
     assert (codes < [len(d) for d in space.dimensions]).all()
     for code in codes.tolist():
@@ -85,7 +85,7 @@ def test_networks_and_their_points(space: LayerSpace) -> None:
 
 @every
 def test_values_of_a_point_are_those_of_its_network(space: LayerSpace) -> None:
-    for code in space.sample(10, np.random.default_rng(2)):
+    for code in space.sample(10, np.random.default_rng(2), method="uniform"):
         arch, values = space.arch(code, "drawn"), space.values(code)
         assert list(values) == [d.name for d in space.dimensions]
         assert arch.resolution == values.get("resolution", space.resolutions[0])
@@ -129,8 +129,8 @@ def test_spaces_for_other_images() -> None:
 
 def test_a_space_of_one_network() -> None:
     space = space_of(*fixed(BLOCK))
-    assert (space.size, space.dimensions) == (1, ())
-    assert space.sample(3, np.random.default_rng(0)).shape == (3, 0)
+    assert (space.count(), space.dimensions) == (1, ())
+    assert space.sample(3, np.random.default_rng(0), method="uniform").shape == (3, 0)
     assert space.code(space.arch((), "only")) == ()
 
 

@@ -1,41 +1,35 @@
-"""All blocks that the networks of a space can have: what a latency table for the space has to hold."""
+"""The choices that determine a block of a space's networks: what a latency table for the space has to hold."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 
-from fbnetv3_zoo.arch.latency import BlockKey, distinct_blocks
-from fbnetv3_zoo.errors import ZooError
-
-from .costs import tabulate_codes
+from .arch_space import Networks
+from .base import Codes
 from .dimension import Dimension
-from .space import Codes, Space
 
 _FIRST = ("kernel_first", "expansion_first", "channels")
 _REST = ("kernel_rest", "expansion_rest", "channels")
 
 
-def space_blocks(space: Space) -> tuple[BlockKey, ...]:
-    """Every block of every network of ``space`` at every resolution, each once, sorted; the classifiers too.
+def block_choices(networks: Networks) -> Iterator[set[str]]:
+    """The dimensions that determine the first block of a row, and then those of its other blocks; row by row.
 
     A block is determined by the resolution, the channels of the row before, and the choices of its own row.
     """
-    if space.networks is None:
-        raise ZooError(f"space {space.name}: searches no networks, so it has no blocks to measure")
-    found: set[BlockKey] = set()
     before: list[str] = []
-    for names in space.networks.names:
+    for names in networks.names:
         for choices in (_FIRST, _REST):
             own = [names[short] for short in choices if short in names]
-            codes = _all_of(space, {"resolution", *own, *(before if choices is _FIRST else [])})
-            found |= set(distinct_blocks(tabulate_codes(space, codes)))
+            yield {"resolution", *own, *(before if choices is _FIRST else [])}
         before = [names["channels"]]
-    return tuple(sorted(found))
 
 
-def _all_of(space: Space, chosen: set[str]) -> Codes:
+def combinations(dimensions: Sequence[Dimension], chosen: set[str]) -> Codes:
     """Points with every combination of the ``chosen`` dimensions, and one value of all others."""
-    numbers = [np.arange(len(d)) if d.name in chosen else _deepest(d) for d in space.dimensions]
+    numbers = [np.arange(len(d)) if d.name in chosen else _deepest(d) for d in dimensions]
     varied = [n for n, options in enumerate(numbers) if len(options) > 1]
     grid = np.meshgrid(*(numbers[n] for n in varied), indexing="ij")
     codes = np.repeat([[options[0] for options in numbers]], grid[0].size if varied else 1, axis=0)
