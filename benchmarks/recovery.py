@@ -73,10 +73,10 @@ def search(truth: Truth, constraint: Constraint, seed: int, kind: PredictorKind 
     predictor = stage2.predictor()
     assert predictor is not None
     found = evolve(
-        lambda codes: predictor.predict(codes).mean, PAPER, COSTS, [constraint], seeds=stage2.best(BATCH),
+        lambda codes: predictor.predict(codes).mean, PAPER, COSTS, [constraint], seeds=stage2.state.best(BATCH),
         evolving=EvolutionConfig(evaluations=4000), seed=seed,
     )  # fmt: skip
-    return np.concatenate([stage2.scored()[1], truth(found[0].codes[:BATCH])])
+    return np.concatenate([stage2.state.scored()[1], truth(found[0].codes[:BATCH])])
 
 
 def main() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,31 +13,21 @@ from fbnetv3_zoo.utils.atomic_write import replacing_together
 
 from .evaluation.trial import Outcome, Trial
 from .journal import Journal
-from .notes import EvolvedPoints, Notes, StatisticFit, StoppingEpoch, Winner, check_rows
+from .notes import Notes, Winner, check_rows
 from .plan import SearchPlan
 from .space import Candidate
-from .stages.iterative import IterativeSearch
+from .stages.state import SearchState
 
 ENCODER, REPORT = "encoder.safetensors", "report.html"
 
 
 @dataclass(frozen=True)
-class SearchResult:
-    """A search as its journal has it. ``stop`` and ``evolved`` are None until their stage is done.
-
-    ``encoder`` says how well it tells each statistic (None: no pretraining). ``evolved`` has one entry a constraint.
-    """
+class SearchResult(Notes):
+    """A search as its journal has it: the notes, all trials, and outcomes by their trial's number."""
 
     folder: Path
-    plan: SearchPlan
-    origin: Mapping[str, Any]
     trials: tuple[Trial, ...]
     outcomes: Mapping[int, Outcome]
-    pool: int | None
-    encoder: Mapping[str, StatisticFit] | None
-    stop: StoppingEpoch | None
-    evolved: Sequence[EvolvedPoints] | None
-    winners: tuple[Winner, ...]
 
     @classmethod
     def read(cls, folder: str | Path) -> SearchResult:
@@ -49,14 +38,11 @@ class SearchResult:
                 raise ZooError(f"{folder}: its search has not begun; start it again with `fbnetv3 search run`")
             trials, outcomes = journal.trials(), journal.outcomes()
         try:
-            told = Notes.parse(notes)
-            check_rows(told.plan, trials, outcomes)
+            parsed = Notes.parse(notes)
+            check_rows(parsed.plan, trials, outcomes)
         except ZooError as error:
             raise ZooError(f"{folder}: its journal is damaged ({error}); give another folder") from None
-        return cls(
-            Path(folder), told.plan, told.origin, trials, outcomes, told.pool, told.encoder, told.stop, told.evolved,
-            told.winners,
-        )  # fmt: skip
+        return cls(**vars(parsed), folder=Path(folder), trials=trials, outcomes=outcomes)
 
     @property
     def done(self) -> bool:
@@ -76,16 +62,16 @@ class SearchResult:
         """The epoch whose scores stage 2 goes by."""
         return self.stop.epoch if self.stop else self.plan.rounds.epochs
 
-    def scored(self, *, rounds: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Codes and scores at :attr:`stop_epoch` of the first ``rounds`` rounds (default: all of stage 2)."""
-        last = self.plan.rounds.rounds if rounds is None else rounds
-        stage = IterativeSearch(
-            self.plan.space, np.zeros((2, len(self.plan.space.dimensions)), np.int64), self.plan.rounds
-        )
-        stage.stop_epoch = self.stop_epoch
-        stage.trials = [trial for trial in self.trials if trial.round <= last]
-        stage.outcomes = dict(self.outcomes)
-        return stage.scored()
+    def state(self, *, rounds: int | None = None) -> SearchState:
+        """The first ``rounds`` rounds (default: all of stage 2, without the finalists)."""
+        config = self.plan.rounds
+        last = config.rounds if rounds is None else rounds
+        trials = tuple(trial for trial in self.trials if trial.round <= last)
+        return SearchState(self.plan.space, config.predictor, self.plan.seed, self.stop_epoch, trials, self.outcomes)
+
+    def scored(self) -> tuple[np.ndarray, np.ndarray]:
+        """Codes and scores of stage 2."""
+        return self.state().scored()
 
     def candidate(self, winner: Winner) -> Candidate:
         """What ``winner`` stands for, under the name of its files."""

@@ -11,7 +11,7 @@ from fbnetv3_zoo.utils.paths import exists
 from .evaluation.config import EvaluatorConfig
 from .evaluation.tabular import Recording, record
 from .notes import Winner
-from .predictors import Predictor, fit
+from .predictors import Predictor
 from .predictors.mlp import Encoder
 from .result import ENCODER, SearchResult
 from .run import Search
@@ -30,22 +30,18 @@ def search_of(found: SearchResult) -> Search:
 
 def predictor_of(found: SearchResult) -> Predictor:
     """The predictor fitted on everything that stage 2 has measured."""
-    codes, scores = found.scored()
-    if len(codes) < 2:
-        raise ZooError(f"{found.folder}: has {len(codes)} scored candidates; a predictor needs at least 2")
     path = found.folder / ENCODER
-    encoder = Encoder.load(path) if exists(path) else None
-    last = found.plan.rounds.rounds  # the finalists come after it
-    seed = found.plan.seed + max(trial.round for trial in found.trials if trial.round <= last)
-    return fit(found.plan.rounds.predictor, found.plan.space, codes, scores, encoder=encoder, seed=seed)
+    predictor = found.state().fit(Encoder.load(path) if exists(path) else None)
+    if predictor is None:
+        raise ZooError(f"{found.folder}: has {len(found.scored()[0])} scored candidates; a predictor needs at least 2")
+    return predictor
 
 
 def evolve_again(found: SearchResult, constraints: Sequence[Constraint]) -> list[Winner]:
     """The best predicted point under each of ``constraints``: stage 3 alone. Nothing is trained."""
     search, predictor = search_of(found), predictor_of(found)
-    codes, scores = found.scored()
     winners = []
-    for evolved in search.evolve(predictor, constraints, codes[(-scores).argsort(kind="stable")]):
+    for evolved in search.evolve(predictor, constraints, found.state().best(len(found.trials))):
         costs = {name: float(values[0]) for name, values in search.costs(evolved.codes[:1]).items()}
         code = tuple(evolved.codes[0].tolist())
         winners.append(Winner(evolved.constraint, code, float(evolved.scores[0]), None, costs))

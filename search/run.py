@@ -228,7 +228,7 @@ class _Run:
                 told = {"epoch": self.iterations.stop_epoch, "correlations": self.iterations.correlations}
                 self.journal.note("stop", told)
         if self.iterations.predictor() is None:
-            number, outcomes = len(self.iterations.scored()[0]), self.journal.outcomes().values()
+            number, outcomes = len(self.iterations.state.scored()[0]), self.journal.outcomes().values()
             reason = next(outcome.reason for outcome in outcomes if outcome.failure)
             raise ZooError(
                 f"{self.journal.folder}: {number} of {len(outcomes)} candidates could be scored, and 2 are needed; "
@@ -241,7 +241,7 @@ class _Run:
         predictor = self.iterations.predictor()
         assert predictor is not None
         evolved = self.search.evolve(
-            predictor, self.plan.constraints, self.iterations.best(len(self.iterations.trials))
+            predictor, self.plan.constraints, self.iterations.state.best(len(self.iterations.trials))
         )
         self.journal.note("evolved", [_evolved_to_plain(found) for found in evolved])
         return evolved
@@ -261,7 +261,7 @@ class _Run:
     def _finalists(self, evolved: Evolved) -> Codes:
         """The best measured point that meets the constraint, then the best predicted ones."""
         number = self.plan.finalists
-        known = self.iterations.best(len(self.iterations.trials))
+        known = self.iterations.state.best(len(self.iterations.trials))
         fitting = known[outside(self.search.costs, evolved.constraint, known) == 0][: min(1, number - 1)]
         return distinct(np.concatenate([fitting, evolved.codes]))[:number]
 

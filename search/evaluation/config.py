@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +71,7 @@ class EvaluatorConfig:
         if self.table:
             from .tabular import RecordedCurves
 
-            return RecordedCurves(self._recording(space))
+            return RecordedCurves(self._recording.within(space))
         from .training import TrainingEvaluator, check_model
 
         if space.model:
@@ -89,21 +90,18 @@ class EvaluatorConfig:
         if self.table and space.networks is None:
             from .tabular import RecordedCosts
 
-            return RecordedCosts(self._recording(space))
-        if not self.latency:
-            return None
-        from fbnetv3_zoo.arch.latency import LatencyTable
-
-        return NetworkCosts(space, latency=LatencyTable.load(self.latency))
+            return RecordedCosts(self._recording.within(space))
+        return measured_costs(space, self.latency) if self.latency else None
 
     def points(self, space: Space) -> Codes | None:
         """The only points there are: those of the recording; None where every point can be scored."""
-        return self._recording(space).codes if self.table else None
+        return self._recording.within(space).codes if self.table else None
 
-    def _recording(self, space: Space) -> Recording:
+    @cached_property
+    def _recording(self) -> Recording:
         from .tabular import Recording
 
-        return Recording.load(self.table).within(space)
+        return Recording.load(self.table)
 
     def to_plain(self) -> dict[str, Any]:
         """Plain data, for the journal."""
@@ -114,3 +112,10 @@ class EvaluatorConfig:
     def from_plain(cls, data: Mapping[str, Any]) -> EvaluatorConfig:
         """What :meth:`to_plain` gave."""
         return from_plain(cls, dict(data), "origin")
+
+
+def measured_costs(space: Space, latency: str | Path) -> NetworkCosts:
+    """The costs of the networks of ``space``, with those of the latency table in the file ``latency``."""
+    from fbnetv3_zoo.arch.latency import LatencyTable
+
+    return NetworkCosts(space, latency=LatencyTable.load(latency))

@@ -94,15 +94,13 @@ class Predictions:
 
 def ahead(record: SearchResult, scored: ScoredPoints, encoder: Encoder | None) -> Predictions:
     """Every round from the second on, as the predictor that chose it saw it: fitted on the rounds before."""
-    kind, space, seed = record.plan.rounds.predictor, record.plan.space, record.plan.seed
     parts: list[tuple[Doubles, ...]] = []
     for number in sorted(set(scored.rounds.tolist()) - {1}):
-        codes, scores = record.scored(rounds=number - 1)
+        before = record.state(rounds=number - 1)
         inside = scored.rounds == number
-        if len(codes) >= 2:
-            predictor = fit(kind, space, codes, scores, encoder=encoder, seed=seed + number - 1)
+        if (predictor := before.fit(encoder)) is not None:
             measured = scored.scores[inside]
-            mean = np.full(len(measured), scores.mean())
+            mean = np.full(len(measured), before.scored()[1].mean())
             parts.append((predictor.predict(scored.codes[inside]).mean, measured, mean, scored.rounds[inside]))
     return Predictions(*(np.concatenate(column) for column in zip(*parts, strict=True))) if parts else _no_predictions()
 

@@ -13,7 +13,7 @@ from fbnetv3_zoo.errors import ZooError, counted
 from fbnetv3_zoo.report.page import Figure, name, write_page
 
 from ..evaluation.config import EvaluatorConfig
-from ..predictors import Predictor, fit
+from ..predictors import Predictor
 from ..predictors.mlp import Encoder
 from ..result import ENCODER, SearchResult
 from ..space import CostModel, NetworkCosts
@@ -74,11 +74,7 @@ class _Subject:
     @cached_property
     def predictor(self) -> Predictor | None:
         """Fitted on all of stage 2, as stage 3 uses it."""
-        plan, scored = self.record.plan, self.scored
-        if len(scored.codes) < 2:
-            return None
-        seed = plan.seed + int(scored.rounds.max())
-        return fit(plan.rounds.predictor, plan.space, scored.codes, scored.scores, encoder=self.encoder[0], seed=seed)
+        return self.record.state().fit(self.encoder[0])
 
     @cached_property
     def crossed(self) -> analysis.Predictions:

@@ -10,11 +10,12 @@ import numpy.typing as npt
 
 from fbnetv3_zoo.errors import ZooError, check_number, check_whole
 
-from ..evaluation.trial import Failure, Outcome, Trial
-from ..predictors import MLP, Predictor, PredictorKind, fit
+from ..evaluation.trial import Outcome, Trial
+from ..predictors import MLP, Predictor, PredictorKind
 from ..predictors.mlp import Encoder
 from ..space import Codes, Space
 from .acquisition import AcquisitionConfig, choose
+from .state import SearchState
 
 Doubles = npt.NDArray[np.float64]
 
@@ -56,10 +57,9 @@ class IterativeSearch:
         self.encoder, self.seed = encoder, seed
         self.trials: list[Trial] = []
         self.outcomes: dict[int, Outcome] = {}
-        self.round = 0
         self.stop_epoch = rounds.epochs
         self.correlations: tuple[float, ...] = ()
-        self._fitted: tuple[int, Predictor] | None = None
+        self._fitted: tuple[int, Predictor | None] | None = None
 
     def ask(self) -> list[Trial]:
         """The next round's trials; none when all rounds are done or the pool is used up."""
@@ -82,7 +82,6 @@ class IterativeSearch:
         """Go on with ``trials`` as the next round, instead of asking: those of a journal."""
         if len(self.outcomes) < len(self.trials):
             raise ZooError(f"round {self.round}: {len(self.trials) - len(self.outcomes)} outcomes have not been told")
-        self.round += bool(trials)
         self.trials += trials
         return list(trials)
 
@@ -94,40 +93,23 @@ class IterativeSearch:
         if self.round == 1:
             self._choose_epoch()
 
+    @property
+    def state(self) -> SearchState:
+        """Trials and outcomes so far."""
+        return SearchState(
+            self.space, self.rounds.predictor, self.seed, self.stop_epoch, tuple(self.trials), self.outcomes
+        )
+
+    @property
+    def round(self) -> int:
+        """The last round that was asked for; 0 before the first."""
+        return self.state.round
+
     def predictor(self) -> Predictor | None:
-        """The predictor fitted on all outcomes so far; None where fewer than two can be used."""
-        codes, scores = self.scored()
-        if len(codes) < 2:
-            return None
+        """The predictor fitted on all outcomes so far; None if fewer than two can be used."""
         if self._fitted is None or self._fitted[0] != len(self.outcomes):
-            kind, seed = self.rounds.predictor, self.seed + self.round
-            fitted = fit(kind, self.space, codes, scores, encoder=self.encoder, seed=seed)
-            self._fitted = len(self.outcomes), fitted
+            self._fitted = len(self.outcomes), self.state.fit(self.encoder)
         return self._fitted[1]
-
-    def scored(self) -> tuple[Codes, Doubles]:
-        """Codes (points, dimensions) and scores at :attr:`stop_epoch` of what has been scored, in order of number.
-
-        A curve that was not finite counts as the worst score seen; other failures say nothing of the candidate.
-        """
-        codes, scores = [], []
-        for trial in self.trials:
-            outcome = self.outcomes.get(trial.number)
-            if outcome is None or outcome.failure not in (None, Failure.NOT_FINITE):
-                continue
-            codes.append(trial.code)
-            scores.append(np.nan if outcome.failure else outcome.curve[min(self.stop_epoch, trial.epochs) - 1])
-        found = np.array(scores, np.float64)
-        if np.isfinite(found).any():
-            found = np.where(np.isnan(found), np.nanmin(found), found)
-        else:
-            codes, found = [], found[:0]
-        return np.array(codes, np.int64).reshape(-1, len(self.space.dimensions)), found
-
-    def best(self, number: int) -> Codes:
-        """The codes of the best scores so far, best first."""
-        codes, scores = self.scored()
-        return codes[np.argsort(-scores, kind="stable")[:number]]
 
     def _choose_epoch(self) -> None:
         told = [self.outcomes[trial.number] for trial in self.trials]  # in an order that does not depend on arrival

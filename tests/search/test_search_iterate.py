@@ -73,7 +73,7 @@ def test_training_stops_at_the_first_epoch_that_ranks_like_the_last() -> None:
     later = stage.ask()
     assert {trial.epochs for trial in later} == {first}
     stage.tell([outcome(trial) for trial in later])
-    codes, scores = stage.scored()
+    codes, scores = stage.state.scored()
     assert codes.tolist() == [list(trial.code) for trial in stage.trials]
     assert scores.tolist() == [outcome(trial).curve[first - 1] for trial in stage.trials]
 
@@ -96,14 +96,14 @@ def test_what_failures_count_as() -> None:
     trials = stage.ask()
     kinds = dict(enumerate(Failure, 2))
     stage.tell([outcome(trial, kinds.get(trial.number)) for trial in trials])
-    codes, scores = stage.scored()
+    codes, scores = stage.state.scored()
     kept = [n for n in range(8) if kinds.get(n) in (None, Failure.NOT_FINITE)]
     assert codes.tolist() == [list(trials[n].code) for n in kept]
     assert Failure.NOT_FINITE in kinds.values()
     worst = min(outcome(trials[n]).curve[stage.stop_epoch - 1] for n in kept if n not in kinds)
     assert [score for n, score in zip(kept, scores, strict=True) if n in kinds] == [worst]
     assert np.isfinite(scores).all()
-    assert stage.best(1).tolist() == [codes[scores.argmax()].tolist()]
+    assert stage.state.best(1).tolist() == [codes[scores.argmax()].tolist()]
 
 
 def test_nothing_but_failures_gives_no_predictor_and_random_rounds() -> None:
@@ -113,8 +113,8 @@ def test_nothing_but_failures_gives_no_predictor_and_random_rounds() -> None:
         asked += trials
         stage.tell([outcome(trial, Failure.NOT_FINITE) for trial in trials])
     assert stage.predictor() is None
-    assert [len(part) for part in stage.scored()] == [0, 0]
-    assert stage.best(3).shape == (0, 3)
+    assert [len(part) for part in stage.state.scored()] == [0, 0]
+    assert stage.state.best(3).shape == (0, 3)
     assert len({trial.code for trial in asked}) == 18
 
 

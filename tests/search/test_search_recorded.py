@@ -265,4 +265,4 @@ def test_a_search_over_a_recording_finds_its_best_point(tmp_path: Path) -> None:
     while trials := search.ask():
         curves = [evaluator(SPACE.candidate(trial.code), trial.epochs) for trial in trials]
         search.tell([Outcome(trial.number, tuple(curve)) for trial, curve in zip(trials, curves, strict=True)])
-    assert search.best(1).tolist() == [[2, 1, 1]]
+    assert search.state.best(1).tolist() == [[2, 1, 1]]

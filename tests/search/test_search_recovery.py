@@ -36,7 +36,7 @@ def test_search_reaches_the_best_thousandth_within_240_evaluations() -> None:
     predictor = stage2.predictor()
     assert predictor is not None
     found = evolve(
-        lambda codes: predictor.predict(codes).mean, PAPER, COSTS, [WITHIN], seeds=stage2.best(48),
+        lambda codes: predictor.predict(codes).mean, PAPER, COSTS, [WITHIN], seeds=stage2.state.best(48),
         evolving=EvolutionConfig(evaluations=1500), seed=3,
     )[0]  # fmt: skip
     assert [len(codes) for codes in asked] == [48] * 4

@@ -22,8 +22,10 @@ from fbnetv3_zoo.search.evaluation.trial import Evaluator, Failure, Limits, Outc
 from fbnetv3_zoo.search.executors import InProcess, LocalPool
 from fbnetv3_zoo.search.journal import LOCK, Journal
 from fbnetv3_zoo.search.plan import PLANS, SearchPlan, find_plan
-from fbnetv3_zoo.search.predictors import MLP, Trees
+from fbnetv3_zoo.search.predictors import MLP, Trees, fit
+from fbnetv3_zoo.search.report.page import _Subject
 from fbnetv3_zoo.search.result import SearchResult
+from fbnetv3_zoo.search.reuse import predictor_of
 from fbnetv3_zoo.search.run import SearchCallback, run_search
 from fbnetv3_zoo.search.space import (
     TINY,
@@ -174,6 +176,33 @@ def test_a_pool_that_is_used_up_early_and_finals_that_are_interrupted(tmp_path: 
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / str(at), given=small, observers=[Halt(at)])
         assert content(run(tmp_path / str(at), given=small, resume=True)) == content(expected)
+
+
+@dataclass
+class OneRoundFails:
+    """Scores the first candidates and none of the later ones."""
+
+    scored: int
+
+    def __call__(self, candidate: Candidate, epochs: int) -> Sequence[float]:
+        if int(candidate.name.rpartition("-")[2]) >= self.scored:
+            raise ValueError("out of order")
+        return Curves()(candidate, epochs)
+
+
+def test_a_round_of_failures_leaves_one_predictor_for_everything(tmp_path: Path) -> None:
+    """Stage 3, a later evolution and the report fit the same one, seeded by the last round, which failed."""
+    small = plan(rounds=IterativeConfig(4, rounds=2, batch=6, predictor=QUICK))
+    record = run(tmp_path / "search", OneRoundFails(6), given=small)
+    assert {trial.round for trial in record.trials if record.outcomes[trial.number].failure is None} == {1}
+    assert record.state().round == 2
+    codes, scores = record.scored()
+    expected = fit(QUICK, SPACE, codes, scores, seed=small.seed + 2).predict(SPACE.check(codes))
+    for predictor in (record.state().fit(None), predictor_of(record), _Subject(record, Weight()).predictor):
+        assert predictor is not None
+        np.testing.assert_array_equal(predictor.predict(codes).members, expected.members)
+    for winner in record.winners:
+        assert winner.predicted == predictor_of(record).predict(np.array([winner.code])).mean[0]
 
 
 ODD_ROWS: dict[str, tuple[Callable[[Journal, int], object], str]] = {

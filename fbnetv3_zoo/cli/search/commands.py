@@ -193,29 +193,29 @@ def files_of(record: SearchResult) -> list[Path]:
     return [path for path in (*paths, record.folder / "report.html") if exists(path)]
 
 
-def plan_of(options: dict[str, Any]) -> SearchPlan:
-    """The plan that the options of a command describe."""
+def plan_of(options: Mapping[str, Any]) -> SearchPlan:
+    """The plan that a command's options describe; what is not given stays as in the plan that they name."""
     from fbnetv3_zoo.search import find_plan, find_space, parse_constraint
 
     from ...recipes import find_recipe
 
-    plan = find_plan(options["plan"])
-    space = find_space(options["space"]) if options["space"] else plan.space
-    if options["model"]:
-        space = space.recipe_only(options["model"])
+    given = {name: value for name, value in options.items() if value is not None}
+    plan = find_plan(given["plan"])
+    space = find_space(given["space"]) if given.get("space") else plan.space
+    if given.get("model"):
+        space = space.recipe_only(given["model"])
         plan = replace(plan, constraints=((),), within=())
-    if options["recipe"]:
-        space = space.with_recipe(find_recipe(options["recipe"]))
-    rounds = {field: options[field] for field in ("rounds", "batch", "epochs") if options[field] is not None}
-    if options["epochs"] is not None:
-        space = space.with_epochs(options["epochs"])
-    changes: dict[str, Any] = {"space": space, "rounds": replace(plan.rounds, **rounds)}
-    if options["within"] is not None:
-        changes["within"] = parse_constraint(options["within"])
-    if options["constraint"]:
-        changes["constraints"] = tuple(parse_constraint(text) for text in options["constraint"])
-    kept = ("name", "pool", "finalists", "seed")
-    return replace(plan, **changes, **{field: options[field] for field in kept if options[field] is not None})
+    if given.get("recipe"):
+        space = space.with_recipe(find_recipe(given["recipe"]))
+    if "epochs" in given:
+        space = space.with_epochs(given["epochs"])
+    rounds = {field: given[field] for field in ("rounds", "batch", "epochs") if field in given}
+    changes = {field: given[field] for field in ("name", "pool", "finalists", "seed") if field in given}
+    if "within" in given:
+        changes["within"] = parse_constraint(given["within"])
+    if given.get("constraint"):
+        changes["constraints"] = tuple(parse_constraint(text) for text in given["constraint"])
+    return replace(plan, space=space, rounds=replace(plan.rounds, **rounds), **changes)
 
 
 @app.command()
@@ -235,12 +235,11 @@ def pretrain(
     """
     options = dict(locals())
     from fbnetv3_zoo.search import Search
-    from fbnetv3_zoo.search.evaluation.config import EvaluatorConfig
+    from fbnetv3_zoo.search.evaluation.config import measured_costs
 
     output = target_of(output, Path("encoder.safetensors"))
-    unset = ("model", "recipe", "constraint", "rounds", "batch", "epochs", "name", "finalists")
-    chosen = plan_of({**options, **dict.fromkeys(unset)})
-    search = Search(chosen, costs=EvaluatorConfig(data="digits", latency=latency or "").absolute.costs(chosen.space))
+    chosen = plan_of(options)
+    search = Search(chosen, costs=measured_costs(chosen.space, latency) if latency else None)
     points = search.pool()
     encoder = search.encoder(points)
     if encoder is None:

@@ -102,9 +102,11 @@ def test_rows_that_repeat_are_blocks_of_their_own() -> None:
     arch = Arch("two", 32, ((STEM,), (row, row)))
     assert space.code(arch) == (0,)
     assert space.arch((0,), "two").blocks[1].row == one
-    said = "two is no network of space mine: layer 2 is k5_e3_hard_swish of 16 channels"
+    reasons = [f"layer {n} is k5_e3_hard_swish of 16 channels" for n in (2, 3)]
     changed = replace(row, kernel_size=5, depthwise_padding=1)
-    assert refusal(lambda: space.code(replace(arch, stages=((STEM,), (changed, row))))) == said
+    assert refusal(lambda: space.code(replace(arch, stages=((STEM,), (changed, row))))) == (
+        f"two is no network of space mine: {'; '.join(reasons)}"
+    )
 
 
 def test_labels() -> None:
