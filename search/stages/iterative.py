@@ -37,7 +37,7 @@ class IterativeConfig:
 
     def __post_init__(self) -> None:
         for field in ("epochs", "rounds"):
-            check_whole(f"Rounds.{field}", getattr(self, field))
+            check_whole(f"IterativeConfig.{field}", getattr(self, field))
         check_whole("IterativeConfig.batch", self.batch, at_least=2)
         check_number("IterativeConfig.correlation", self.correlation, at_least=0, at_most=1)
 
