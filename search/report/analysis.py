@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from ..evaluation.tabular import RecordedCosts
 from ..evaluation.trial import Failure
 from ..predictors import Predictor, fit
 from ..predictors.mlp import Encoder
@@ -215,10 +216,11 @@ def effects(record: SearchResult, predictor: Predictor, costs: CostModel | None)
 
 
 def base_points(record: SearchResult, costs: CostModel | None, number: int) -> Codes:
-    """So many random points; of networks whose costs are known, those within the plan's bounds."""
+    """Random points; of networks whose costs are computed, not looked up in a recording, within the plan's bounds."""
     plan, rng = record.plan, np.random.default_rng([record.plan.seed, 6])
-    if costs is not None and plan.space.networks is not None and plan.within:
-        return draw_pool(plan.space, costs, plan.within, number, rng).codes
+    computed = None if isinstance(costs, RecordedCosts) else costs
+    if computed is not None and plan.space.networks is not None and plan.within:
+        return draw_pool(plan.space, computed, plan.within, number, rng).codes
     return plan.space.sample(number, rng, method="uniform")
 
 

@@ -189,7 +189,10 @@ def _plan(record: SupernetResult) -> dict[str, object]:
     return {
         "Plan": name(plan.name),
         "Space": Markup("{}: {}, {}, {:.3g} networks").format(
-            name(space.name), counted(len(space.layers), "layer"), counted(len(space.dimensions), "choice"), space.count()
+            name(space.name),
+            counted(len(space.layers), "layer"),
+            counted(len(space.dimensions), "choice"),
+            space.count(),
         ),
         "Cost": _cost_name(record),
         "Loss of the choices": _shown(plan.loss),

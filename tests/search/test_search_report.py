@@ -19,8 +19,9 @@ from page_reader import Reader
 from scipy.stats import spearmanr, t
 
 from fbnetv3_zoo.arch import Arch
+from fbnetv3_zoo.search.evaluation.tabular import RecordedCosts, Recording
 from fbnetv3_zoo.search.evaluation.trial import Limits, Outcome, Trial
-from fbnetv3_zoo.search.plan import SearchPlan
+from fbnetv3_zoo.search.plan import SearchPlan, find_plan
 from fbnetv3_zoo.search.predictors import MLP, PredictedScores, fit
 from fbnetv3_zoo.search.predictors.mlp import Encoder
 from fbnetv3_zoo.search.report import analysis, write_report
@@ -272,6 +273,13 @@ def test_effects_are_of_points_within_the_bounds(tmp_path: Path) -> None:
     points = analysis.base_points(record, NetworkCosts(TINY), 50)
     assert points.shape == (50, len(TINY.dimensions))
     assert NetworkCosts(TINY)(points)["macs"].max() <= 500_000
+
+
+def test_points_of_a_recording_do_not_limit_the_effects(tmp_path: Path) -> None:
+    record = replace(_recording(TINY, tmp_path), plan=find_plan("tiny"))
+    codes = TINY.sample(4, np.random.default_rng(0))
+    recorded = RecordedCosts(Recording(TINY, codes, np.ones((4, 1, 1)), NetworkCosts(TINY)(codes)))
+    assert len(analysis.base_points(record, recorded, 20)) == 20
 
 
 def test_the_front_is_what_nothing_surpasses() -> None:
