@@ -137,7 +137,7 @@ def trade_offs(record: SearchResult, scored: ScoredPoints, costs: CostModel | No
 def _trade_off(
     record: SearchResult, scored: ScoredPoints, costs: CostModel, what: str, family: Mapping[str, tuple[float, float]]
 ) -> Figure:
-    evolved = record.evolved or []
+    evolved = record.evolved or ()
     codes = np.array([code for one in evolved for code in one.codes], np.int64)
     scores = np.array([value for one in evolved for value in one.scores], np.float64)
     predicted = (costs(codes)[what] if len(codes) else np.zeros(0), scores)

@@ -210,7 +210,7 @@ def plan_of(options: Mapping[str, Any]) -> SearchPlan:
     if "epochs" in given:
         space = space.with_epochs(given["epochs"])
     rounds = {field: given[field] for field in ("rounds", "batch", "epochs") if field in given}
-    changes = {field: given[field] for field in ("name", "pool", "finalists", "seed") if field in given}
+    changes: dict[str, Any] = {field: given[field] for field in ("name", "pool", "finalists", "seed") if field in given}
     if "within" in given:
         changes["within"] = parse_constraint(given["within"])
     if given.get("constraint"):
