@@ -14,11 +14,12 @@ from PIL import Image
 
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.images import read_image
+from fbnetv3_zoo.utils.serialization import is_unicode
 
 from .faults import Faults, in_brief
 from .image_folder import ImageFolder
 from .image_headers import orientation_of, sizes_of, turned_back
-from .json_entries import Entries, is_unicode
+from .json_entries import Entries
 
 T = TypeVar("T")
 _LISTS = ("images", "annotations", "categories")

@@ -111,8 +111,3 @@ class Entries:
 
 
 _DECODER = json.JSONDecoder()
-
-
-def is_unicode(text: str) -> bool:
-    """Whether ``text`` can be written in UTF-8: JSON may hold halves of signs."""
-    return not any("\ud800" <= sign <= "\udfff" for sign in text)

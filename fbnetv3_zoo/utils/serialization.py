@@ -96,6 +96,11 @@ def parse_json(text: str | bytes, name: str) -> Any:
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 
 
+def is_unicode(text: str) -> bool:
+    """Whether ``text`` can be encoded as UTF-8; JSON can contain lone surrogates, which cannot."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def _no_number(name: str) -> Any:
     raise ValueError(f"{name} is not a number of JSON")
 
@@ -118,7 +123,7 @@ def _lone_surrogate(data: Any) -> str | None:
     while waiting:
         item = waiting.pop()
         if isinstance(item, str):
-            if any("\ud800" <= sign <= "\udfff" for sign in item):
+            if not is_unicode(item):
                 return item
         elif isinstance(item, list):
             waiting.extend(item)
