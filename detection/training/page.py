@@ -6,8 +6,6 @@ import base64
 import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
@@ -81,21 +79,21 @@ def _png(image: Image.Image) -> bytes:
 
 
 def _curves(run: DetectionRun) -> list[Figure]:
-    epochs = [asdict(epoch) for epoch in run.epochs]
-
-    def draw(axes: Any, *, fields: Mapping[str, str], unit: str) -> None:
-        for field, label in fields.items():
-            axes.plot([epoch["epoch"] for epoch in epochs], [epoch[field] for epoch in epochs], marker=".", label=label)
-        axes.set(xlabel="epoch", ylabel=unit)
-        whole_numbers(axes.xaxis)
-        axes.legend()
-
-    precision = partial(draw, fields={"ap50": "AP50", "ap": "AP"}, unit="average precision")
-    loss = partial(draw, fields={"train_loss": "training"}, unit="sum of four losses")
+    precision = chart("Precision by epoch", _curve, run, {"ap50": "AP50", "ap": "AP"}, "average precision")
+    loss = chart("Loss by epoch", _curve, run, {"train_loss": "training"}, "sum of four losses")
     return [
-        (chart("Precision by epoch", precision), "Precision", "on the validation images, of the averaged weights"),
-        (chart("Loss by epoch", loss), "Loss", "while training"),
+        (precision, "Precision", "on the validation images, of the averaged weights"),
+        (loss, "Loss", "while training"),
     ]
+
+
+def _curve(axes: Any, run: DetectionRun, fields: Mapping[str, str], unit: str) -> None:
+    numbers = [epoch.epoch for epoch in run.epochs]
+    for field, label in fields.items():
+        axes.plot(numbers, [getattr(epoch, field) for epoch in run.epochs], marker=".", label=label)
+    axes.set(xlabel="epoch", ylabel=unit)
+    whole_numbers(axes.xaxis)
+    axes.legend()
 
 
 def _by_size(precision: AveragePrecision) -> list[tuple[str, str]]:

@@ -82,8 +82,10 @@ def style(name: str = "") -> Iterator[None]:
         yield
 
 
-def chart(title: str, draw: Callable[[Any], None], *, size: tuple[float, float] = (4.4, 3.2)) -> Markup:
-    """What ``draw`` draws on matplotlib's axes, as an SVG element named ``title``; ``size`` in inches.
+def chart(
+    title: str, draw: Callable[..., None], *values: object, size: tuple[float, float] = (4.4, 3.2)
+) -> Markup:  # fmt: skip
+    """What ``draw(axes, *values)`` draws on matplotlib's axes, as an SVG element named ``title``; ``size`` in inches.
 
     Whatever text it has is shown as it is, formulas too.
     """
@@ -92,7 +94,7 @@ def chart(title: str, draw: Callable[[Any], None], *, size: tuple[float, float] 
 
     with style(title):
         figure = Figure(figsize=size, facecolor="none")
-        draw(figure.subplots(subplot_kw={"facecolor": "none"}))
+        draw(figure.subplots(subplot_kw={"facecolor": "none"}), *values)
         written = io.StringIO()
         canvas: Any = FigureCanvasSVG(figure)  # savefig would draw it twice
         canvas.print_svg(written, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))

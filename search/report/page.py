@@ -8,8 +8,10 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from markupsafe import Markup
 
 from fbnetv3_zoo.errors import ZooError, counted
+from fbnetv3_zoo.report.charts import chart
 from fbnetv3_zoo.report.page import Figure, name, write_page
 
 from ..evaluation.config import EvaluatorConfig
@@ -159,7 +161,7 @@ def _rounds(subject: _Subject) -> dict[str, object]:
         f"{counted(len(scored.scores), 'candidate')} by score after {record.stop_epoch} epochs. Round 1 is drawn at "
         "random, later rounds are chosen by the predictor. Boxes span the middle half, with the median."
     )
-    return {"figure": (charts.rounds("scores by round", scored), "Scores by round.", caption), "rows": rows}
+    return {"figure": (chart("scores by round", charts.rounds, scored), "Scores by round.", caption), "rows": rows}
 
 
 def _predictor(subject: _Subject) -> dict[str, object]:
@@ -172,10 +174,10 @@ def _predictor(subject: _Subject) -> dict[str, object]:
             "which had seen the rounds before. They were chosen for high predictions: a narrow range, in which ranks "
             "are hard to tell."
         )
-        figures.append((charts.scatter("predicted ahead", before), "Predicted ahead.", caption))
+        figures.append((chart("predicted ahead", charts.scatter, before), "Predicted ahead.", caption))
     if len(crossed):
         caption = f"All {len(crossed)} candidates, each predicted by a predictor fitted on the other four fifths."
-        figures.append((charts.scatter("cross-validated", crossed), "Cross-validated.", caption))
+        figures.append((chart("cross-validated", charts.scatter, crossed), "Cross-validated.", caption))
     statistics = [(name(what), f"{one.r2:.4f}", f"{one.kendall:.4f}") for what, one in (record.encoder or {}).items()]
     quality = _quality(before, crossed)
     return {"figures": figures, "quality": quality, "statistics": statistics, "pool": record.pool or 0}
@@ -203,8 +205,12 @@ def _efficiency(subject: _Subject) -> list[Figure]:
         f"parts; {one.tested} others are predicted. {compared}"
     )
     return [
-        (charts.efficiency("error by candidates", curves, of="mse"), "Error by candidates.", caption),
-        (charts.efficiency("rank correlation by candidates", curves, of="kendall"), "Rank correlation.", "The same."),
+        (chart("error by candidates", charts.efficiency, curves, "mse"), "Error by candidates.", caption),
+        (
+            chart("rank correlation by candidates", charts.efficiency, curves, "kendall"),
+            "Rank correlation.",
+            "The same.",
+        ),
     ]
 
 
@@ -224,8 +230,9 @@ def _stop(record: SearchResult) -> dict[str, object]:
         f"({correlations[epoch - 1]:.3f}), {reached} {threshold:g}; later rounds train so long."
     )
     return {"figures": [
-        (charts.correlation("rank correlation by epoch", correlations, epoch, threshold), "Rank correlation.", caption),
-        (charts.learning_curves("learning curves", np.array(curves), epoch), "Learning curves.",
+        (chart("rank correlation by epoch", charts.correlation, correlations, epoch, threshold), "Rank correlation.",
+         caption),
+        (chart("learning curves", charts.learning_curves, np.array(curves), epoch), "Learning curves.",
          "The same candidates, coloured by their last score from low (blue) to high (orange)."),
     ]}  # fmt: skip
 
@@ -242,7 +249,7 @@ def _evolution(record: SearchResult) -> dict[str, object]:
         f"them is trained. A line ends where nothing rose any more.{more}"
     )
     rows = [(name(what), f"{int(points[-1][0]):,}", score(points[-1][1])) for what, points in progress.items()]
-    return {"figure": (charts.evolution("evolution", progress), "Evolution.", caption), "rows": rows}
+    return {"figure": (chart("evolution", charts.evolution, progress), "Evolution.", caption), "rows": rows}
 
 
 def _dimensions(subject: _Subject) -> dict[str, object]:
@@ -275,5 +282,9 @@ def _effects(part: str, own: Sequence[analysis.Effect], largest: float) -> dict[
         "title": f"{part.capitalize()}: {counted(len(own), 'dimension')}",
         "count": len(own),
         "rows": rows,
-        "charts": [(effect.name, charts.effect(effect, low - room, high + room)) for effect in drawn],
+        "charts": [(effect.name, _effect_chart(effect, low - room, high + room)) for effect in drawn],
     }
+
+
+def _effect_chart(effect: analysis.Effect, low: float, high: float) -> Markup:
+    return chart(f"effect of {charts.label(effect.name)}", charts.effect, effect, low, high, size=(3.4, 2.2))

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from markupsafe import Markup
 
 from fbnetv3_zoo.errors import counted
+from fbnetv3_zoo.report.charts import chart
 from fbnetv3_zoo.report.page import Figure, name
 from fbnetv3_zoo.zoo.published import PUBLISHED
 
@@ -147,12 +148,12 @@ def _trade_off(
     cost = costs(scored.codes)[what]
     known = np.concatenate([cost, predicted[0], full[0]])
     marks = charts.near({letter: macs for letter, (macs, _) in family.items()}, known.min(), known.max())
-    chart = charts.pareto(
-        f"score against {charts.label(what)}", charts.label("MACs" if what == "macs" else what), scored, cost,
-        predicted=predicted, full=(full[0], full[1]), marks=marks,
+    drawn = chart(
+        f"score against {charts.label(what)}", charts.pareto, charts.label("MACs" if what == "macs" else what), scored,
+        cost, predicted, (full[0], full[1]), marks,
     )  # fmt: skip
     caption = _caption(record, len(scored.scores), len(codes), len(trained), marks)
-    return chart, Markup("Score against {}.").format(name(what)), caption
+    return drawn, Markup("Score against {}.").format(name(what)), caption
 
 
 def _caption(record: SearchResult, measured: int, predicted: int, full: int, marks: Mapping[str, float]) -> str:
@@ -171,7 +172,7 @@ def _published(family: Mapping[str, tuple[float, float]]) -> Figure:
         "What was published of FBNetV3-A to G: another task, other training, so the heights are not to be compared "
         "with those of the search; the MACs are."
     )
-    return charts.published("published networks", family), "Published networks.", caption
+    return chart("published networks", charts.published, family), "Published networks.", caption
 
 
 def _family() -> dict[str, tuple[float, float]]:

@@ -1,4 +1,4 @@
-"""The charts of a differentiable search's report: each an SVG element for its page."""
+"""The charts of a differentiable search's report."""
 
 from __future__ import annotations
 
@@ -37,67 +37,36 @@ _LETTER = 0.066  # inches, of a name at a band
 _LONGEST = 18  # letters of a name at a band
 
 
-def cost_by_epoch(record: SupernetResult) -> Markup:
+def cost_by_epoch(axes: Any, record: SupernetResult) -> None:
     """Expected cost, that of the most probable network once choices are trained; the target as a line."""
-
-    def draw(axes: Any) -> None:
-        plan, trained = record.plan, record.epochs[record.plan.choice_epoch :]
-        _line(axes, record, [epoch.cost for epoch in record.epochs], FIRST, "expected")
-        axes.plot([epoch.epoch for epoch in trained], [epoch.likeliest for epoch in trained], color=SECOND,
-                  linewidth=1.2, marker="s", markersize=2.5, label="most probable")  # fmt: skip
-        if plan.target is not None:
-            axes.axhline(plan.target.at_most, color=FAINT, linestyle="--", linewidth=1, label="target")
-        axes.set(ylabel=COSTS[plan.cost])
-        axes.set_ylim(bottom=0)
-        if plan.cost != "latency_ms":
-            amounts(axes.yaxis)
-        _by_epoch(axes, record, columns=3)
-
-    return chart("cost by epoch", draw)
+    plan, trained = record.plan, record.epochs[record.plan.choice_epoch :]
+    _line(axes, record, [epoch.cost for epoch in record.epochs], FIRST, "expected")
+    axes.plot([epoch.epoch for epoch in trained], [epoch.likeliest for epoch in trained], color=SECOND,
+              linewidth=1.2, marker="s", markersize=2.5, label="most probable")  # fmt: skip
+    if plan.target is not None:
+        axes.axhline(plan.target.at_most, color=FAINT, linestyle="--", linewidth=1, label="target")
+    axes.set(ylabel=COSTS[plan.cost])
+    axes.set_ylim(bottom=0)
+    if plan.cost != "latency_ms":
+        amounts(axes.yaxis)
+    _by_epoch(axes, record, columns=3)
 
 
-def accuracy_by_epoch(record: SupernetResult) -> Markup:
-    """The supernet's accuracy on the validation images, in percent."""
-    values = [100 * epoch.validation_top1 for epoch in record.epochs]
-    return _one_line(record, "accuracy by epoch", values, "validation accuracy (%)", top=102)
-
-
-def losses_by_epoch(record: SupernetResult) -> Markup:
+def losses_by_epoch(axes: Any, record: SupernetResult) -> None:
     """Cross entropies of the images that train the weights, and of the validation images."""
-
-    def draw(axes: Any) -> None:
-        _line(axes, record, [epoch.train_loss for epoch in record.epochs], FIRST, "training")
-        _line(axes, record, [epoch.validation_loss for epoch in record.epochs], SECOND, "validation")
-        axes.set(ylabel="cross entropy (nats)")
-        axes.set_ylim(bottom=0)
-        _by_epoch(axes, record, columns=2)
-
-    return chart("losses by epoch", draw)
+    _line(axes, record, [epoch.train_loss for epoch in record.epochs], FIRST, "training")
+    _line(axes, record, [epoch.validation_loss for epoch in record.epochs], SECOND, "validation")
+    axes.set(ylabel="cross entropy (nats)")
+    axes.set_ylim(bottom=0)
+    _by_epoch(axes, record, columns=2)
 
 
-def temperature_by_epoch(record: SupernetResult) -> Markup:
-    """The temperature of the Gumbel softmax."""
-    return _one_line(record, "temperature by epoch", [epoch.temperature for epoch in record.epochs], "temperature")
-
-
-def rate_by_epoch(record: SupernetResult) -> Markup:
-    """The learning rate of the weights at the end of each epoch."""
-    values = [epoch.learning_rate for epoch in record.epochs]
-    return _one_line(record, "learning rate by epoch", values, "learning rate of the weights")
-
-
-def _one_line(
-    record: SupernetResult, title: str, values: Sequence[float], axis: str, *, top: float | None = None
-) -> Markup:
+def figure_by_epoch(axes: Any, record: SupernetResult, values: Sequence[float], unit: str, top: float | None) -> None:
     """One figure by epoch, from 0 to ``top`` (None: as far as it goes)."""
-
-    def draw(axes: Any) -> None:
-        _line(axes, record, values, FIRST)
-        axes.set(ylabel=axis)
-        axes.set_ylim(0, top)
-        _by_epoch(axes, record)
-
-    return chart(title, draw)
+    _line(axes, record, values, FIRST)
+    axes.set(ylabel=unit)
+    axes.set_ylim(0, top)
+    _by_epoch(axes, record)
 
 
 def _line(axes: Any, record: SupernetResult, values: Sequence[float], ink: str, name: str | None = None) -> None:
@@ -124,25 +93,26 @@ def probabilities_by_epoch(record: SupernetResult, number: int) -> Markup:
 
     The band of the value of the network found is solid. Before the first epoch all values are as probable.
     """
-    dimension = record.plan.space.dimensions[number]
-
-    def draw(axes: Any) -> None:
-        epochs = [0, *(epoch.epoch for epoch in record.epochs)]
-        even = [1 / len(dimension)] * len(dimension)
-        bands = np.array([even, *(epoch.probabilities[number] for epoch in record.epochs)]).T
-        colours = [between(share) for share in shares(len(bands))]
-        areas = axes.stackplot(epochs, bands, colors=colours, edgecolor=PAPER, linewidth=0.7)
-        for n, area in enumerate(areas):
-            area.set_alpha(0.95 if n == record.found.code[number] else 0.4)
-        axes.grid(visible=False)
-        _mark_beginning(axes, record)
-        _name_bands(axes, epochs[-1], bands[:, -1], names_of(dimension))
-        axes.set(xlim=(0, epochs[-1]), ylim=(0, 1), xticks=[0, epochs[-1]], yticks=[0, 1])
-        axes.tick_params(labelsize=8)
-        _same_frame(axes, record)
-
-    svg = chart(f"probabilities of {label(dimension.name)}", draw, size=_SIZE)
+    title = f"probabilities of {label(record.plan.space.dimensions[number].name)}"
+    svg = chart(title, _bands, record, number, size=_SIZE)
     return Markup(re.sub(r'(?<= d=")[^"]+', lambda path: _short(path[0]), svg))
+
+
+def _bands(axes: Any, record: SupernetResult, number: int) -> None:
+    dimension = record.plan.space.dimensions[number]
+    epochs = [0, *(epoch.epoch for epoch in record.epochs)]
+    even = [1 / len(dimension)] * len(dimension)
+    bands = np.array([even, *(epoch.probabilities[number] for epoch in record.epochs)]).T
+    colours = [between(share) for share in shares(len(bands))]
+    areas = axes.stackplot(epochs, bands, colors=colours, edgecolor=PAPER, linewidth=0.7)
+    for n, area in enumerate(areas):
+        area.set_alpha(0.95 if n == record.found.code[number] else 0.4)
+    axes.grid(visible=False)
+    _mark_beginning(axes, record)
+    _name_bands(axes, epochs[-1], bands[:, -1], names_of(dimension))
+    axes.set(xlim=(0, epochs[-1]), ylim=(0, 1), xticks=[0, epochs[-1]], yticks=[0, 1])
+    axes.tick_params(labelsize=8)
+    _same_frame(axes, record)
 
 
 def _short(path: str) -> str:

@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from fbnetv3_zoo.arch.cost import cost_of
 from fbnetv3_zoo.errors import counted
+from fbnetv3_zoo.report.charts import chart
 from fbnetv3_zoo.report.page import Figure, name, write_page
 from fbnetv3_zoo.utils.serialization import to_plain
 
@@ -100,7 +101,7 @@ def _cost(record: SupernetResult) -> dict[str, object]:
     ]
     if plan.target is not None:
         rows.append((Markup("target: {}").format(bounds((plan.target,))), amount(plan.target.at_most)))
-    figure = (charts.cost_by_epoch(record), "Cost by epoch.", caption)
+    figure = (chart("cost by epoch", charts.cost_by_epoch, record), "Cost by epoch.", caption)
     return {"name": _cost_name(record), "figure": figure, "rows": rows}
 
 
@@ -114,12 +115,20 @@ def _accuracy(record: SupernetResult) -> list[Figure]:
         "that the two are not to be compared."
     )
     temperature = "Of the Gumbel softmax: the lower, the closer a training step comes to a single network."
+    rate = "Of the weights, at the end of each epoch."
+    epochs = record.epochs
+
+    def drawn(title: str, values: Sequence[float], unit: str, top: float | None = None) -> Markup:
+        return chart(f"{title} by epoch", charts.figure_by_epoch, record, values, unit, top)
+
     return [
-        (charts.accuracy_by_epoch(record), "Accuracy.", accuracy),
-        (charts.losses_by_epoch(record), "Losses.", losses),
-        (charts.temperature_by_epoch(record), "Temperature.", temperature),
-        (charts.rate_by_epoch(record), "Learning rate.", "Of the weights, at the end of each epoch."),
-    ]
+        (drawn("accuracy", [100 * epoch.validation_top1 for epoch in epochs], "validation accuracy (%)", 102),
+         "Accuracy.", accuracy),
+        (chart("losses by epoch", charts.losses_by_epoch, record), "Losses.", losses),
+        (drawn("temperature", [epoch.temperature for epoch in epochs], "temperature"), "Temperature.", temperature),
+        (drawn("learning rate", [epoch.learning_rate for epoch in epochs], "learning rate of the weights"),
+         "Learning rate.", rate),
+    ]  # fmt: skip
 
 
 def _bands(record: SupernetResult) -> dict[str, list[dict[str, object]]]:
