@@ -1,4 +1,4 @@
-"""Looking after the cache: what state each of its files is in, and removing what is of no use."""
+"""The state of each file in the cache, and removal of those that are of no use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .registry import RECORDS
 
 
 class FileState(Enum):
-    """What a file of the cache is."""
+    """State of a file in the cache."""
 
     WHOLE = "whole"
     DAMAGED = "damaged"
@@ -23,7 +23,7 @@ class FileState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class CachedFile:
-    """A file of the cache; ``name`` is that of the weights."""
+    """A file in the cache; ``name`` is that of the weights, ``size`` in bytes."""
 
     path: Path
     name: str
@@ -32,10 +32,10 @@ class CachedFile:
 
 
 def survey(store: WeightsCache) -> list[CachedFile]:
-    """Every file of the cache, read through, by name.
+    """Every file in the cache, verified, sorted by name.
 
-    Superseded are the files made from another source than the one now published or locked, and older twins. What only
-    looks like a file of the cache, because no such weights were ever got here, is left out.
+    Superseded files were converted from another source than the one now published or locked, or are older duplicates.
+    Files of weights that were never fetched to this folder are left out: they are the user's.
     """
     found, seen = [], set()
     for kept in filter(lambda kept: store.has_got(kept.name), store.kept()):
@@ -51,9 +51,9 @@ def survey(store: WeightsCache) -> list[CachedFile]:
 
 
 def prune(store: WeightsCache, *, everything: bool = False, dry_run: bool = False) -> list[CachedFile]:
-    """Remove from the cache what is damaged, superseded or half-written (or ``everything``); what was removed.
+    """Remove damaged, superseded and half-written files, or ``everything``. Returns the files that were removed.
 
-    The lock file stays. Weights that another process is getting at the moment are left to it.
+    The lock file is kept, and so are weights that another process is fetching.
     """
     found = [entry for entry in survey(store) if everything or entry.state is not FileState.WHOLE]
     return found if dry_run else [entry for entry in found if _removed(entry, store)]

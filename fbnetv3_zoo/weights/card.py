@@ -1,4 +1,4 @@
-"""The model card of a network: what the Hugging Face Hub, and people, read first."""
+"""The model card of a network, for the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _PAPERS = {
 
 
 def model_card(model: FBNet, *, license: str | None = None) -> str:
-    """The card of a network of the user's own; ``license`` is an SPDX identifier."""
+    """The card of a user's network; ``license`` is an SPDX identifier."""
     head = _front_matter(license, datasets=[])
     return "\n".join([head, *_body(model.description, model.arch.name), "", "## Use", "", *_use_of_file()])
 
 
 def record_card(record: WeightsEntry) -> str:
-    """The card of published weights. Imports torchvision for the names of the classes."""
+    """The card of published weights. Imports torchvision for the class names."""
     head = _front_matter(record.license.value if record.license else None, datasets=["imagenet-1k"])
     description = Description(record.arch, record.preprocess, record.class_names)
     lines = [head, *_body(description, record.name), "", "## Weights", ""]

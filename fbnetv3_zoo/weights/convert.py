@@ -1,7 +1,7 @@
 """State dicts of other implementations, renamed to this project's parameter names. Always strict.
 
-The names are derived from an :class:`~fbnetv3_zoo.arch.Arch` block by block, so that every network converts, not only
-those with a published file.
+The names are derived from an :class:`~fbnetv3_zoo.arch.Arch` block by block, so that any network can be converted, not
+only those with published weights.
 """
 
 from __future__ import annotations
@@ -26,38 +26,38 @@ _AVERAGED = ("model_ema", "state_dict_ema", "ema_state_dict", "model_ema_state_d
 _PLAIN = ("state_dict", "model", "model_state_dict", "model_state", "module", "network", "net", "params", "weights")
 _PREFIXES = ("module.", "_orig_mod.", "model.")
 _LONGEST_NAME = 200
-_UNUSED = frozenset({"n_averaged"})  # torch.optim.swa_utils keeps its counter beside the weights
+_UNUSED = frozenset({"n_averaged"})  # torch.optim.swa_utils stores its counter with the weights
 
 
 def from_official(arch: Arch, state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The official FBNet layout (project mobile-vision) under this project's names.
+    """A state dict in the official FBNet layout (project mobile-vision), with this project's names.
 
     ``state_dict`` maps names such as ``backbone.stages.xif1_0.dw.conv.weight`` to tensors, with or without the prefix
-    ``module.``; or it is the whole checkpoint, of which :func:`unwrap` takes the averaged weights.
-    Raises :class:`ZooError` naming every missing and left-over key, and tensors of the wrong shape or kind.
+    ``module.``; or it is a whole checkpoint, see :func:`unwrap`. Raises :class:`ZooError` naming missing and left-over
+    keys, and tensors of the wrong shape or type.
     """
     return _renamed(arch, unwrap(state_dict), Layout.OFFICIAL)
 
 
 def from_timm(arch: Arch, state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The layout of timm (``conv_stem.weight``, ``blocks.0.0.conv_dw.weight`` ...) under this project's names.
+    """A state dict in timm's layout (``conv_stem.weight``, ``blocks.0.0.conv_dw.weight`` ...), with our names.
 
-    timm's networks pad symmetrically and have no bias in the stem: ``arch`` is that form of a network, as
-    ``find_record("fbnetv3_b", "ra2_in1k").arch`` or ``timm_form(ARCHS["fbnetv3_b"])``. Raises as
+    timm's networks have symmetric padding and no bias in the stem: pass that form as ``arch``, such as
+    ``find_record("fbnetv3_b", "ra2_in1k").arch`` or ``timm_form(ARCHS["fbnetv3_b"])``. Raises :class:`ZooError` as
     :func:`from_official` does.
     """
     return _renamed(arch, unwrap(state_dict), Layout.TIMM)
 
 
 def from_own(arch: Arch, state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
-    """This project's own layout, unwrapped and checked as the others are."""
+    """A state dict in this project's layout, unwrapped and checked like the others."""
     return _renamed(arch, unwrap(state_dict), Layout.OWN)
 
 
 def convert(arch: Arch, state_dict: Mapping[str, Any]) -> tuple[Arch, dict[str, Tensor]]:
-    """A state dict in any layout, found by its keys, and the network that it fits.
+    """A state dict in any layout, which is recognised by its keys, with our names, and the network that it fits.
 
-    That is ``arch``, in timm's form for timm's layout, with the classes and input channels of the tensors.
+    The network is ``arch``, in timm's form for timm's layout, with the classes and input channels of the tensors.
     """
     given = unwrap(state_dict)
     layout = find_layout(given)
@@ -72,7 +72,7 @@ def convert(arch: Arch, state_dict: Mapping[str, Any]) -> tuple[Arch, dict[str, 
 
 
 def find_layout(state_dict: Mapping[str, Any]) -> Layout:
-    """Whose names the keys of an unwrapped state dict are."""
+    """The layout of an unwrapped state dict. Raises :class:`ZooError` if it is unknown."""
     if any(key.startswith("backbone.stages.") for key in state_dict):
         return Layout.OFFICIAL
     if any(key.startswith("blocks.") for key in state_dict):
@@ -84,11 +84,11 @@ def find_layout(state_dict: Mapping[str, Any]) -> Layout:
 
 
 def unwrap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The state dict in ``checkpoint``, without the prefixes that wrappers of modules leave in its keys.
+    """The state dict in ``checkpoint``, without the prefixes of wrapped modules.
 
-    A checkpoint is a state dict, or a dict that has one under a usual key: ``model_ema``, ``state_dict_ema`` ...
-    (averaged weights: taken first, where they are present and not empty), ``state_dict``, ``model``,
-    ``model_state_dict`` ...
+    A checkpoint is a state dict, or a dict that contains one under a usual key: ``model_ema``, ``state_dict_ema`` ...
+    (averaged weights, which are preferred), ``state_dict``, ``model``, ``model_state_dict`` ... Raises
+    :class:`ZooError` if there is none.
     """
     inner: Any = checkpoint
     for key in (*_AVERAGED, *_PLAIN):
@@ -116,9 +116,9 @@ def _renamed(arch: Arch, given: Mapping[str, Tensor], layout: Layout) -> dict[st
 def rename(
     given: Mapping[str, Tensor], names: Mapping[str, str], wanted: Mapping[str, Tensor], what: str
 ) -> dict[str, Tensor]:
-    """``given`` under our names: ``names`` maps theirs to ours, ``wanted`` has a tensor of the right kind for each.
+    """``given`` with our names: ``names`` maps theirs to ours, ``wanted`` has a tensor of the right shape for each.
 
-    Raises :class:`ZooError` with every missing and left-over key, and tensors of the wrong shape or kind.
+    Raises :class:`ZooError` naming missing and left-over keys, and tensors of the wrong shape or type.
     """
     wrong = [
         f"{theirs} {fault}" for theirs, ours in names.items() if (fault := _fault(given.get(theirs), wanted[ours]))
@@ -131,13 +131,13 @@ def rename(
 
 
 def _wanted(arch: Arch) -> dict[str, Tensor]:
-    """What the network's own state dict is to be, without memory."""
+    """The network's state dict on the meta device."""
     with torch.device("meta"):
         return FBNet(arch).state_dict()
 
 
 def _fault(given: Tensor | None, wanted: Tensor) -> str:
-    """What keeps ``given`` from being ``wanted``; a linear layer may be written as a 1 x 1 convolution."""
+    """Why ``given`` does not fit ``wanted``, "" if it does; a linear layer may be stored as a 1 x 1 convolution."""
     if given is None:
         return ""
     if given.layout is not torch.strided or given.is_quantized or given.is_meta or given.is_nested:
@@ -158,7 +158,7 @@ def _some(what: str, entries: list[str], limit: int = 3) -> str:
 
 
 def _names(arch: Arch, layout: Layout) -> Names:
-    """Pairs (their name, our name) of every parameter and buffer."""
+    """Pairs (their name, our name) of all parameters and buffers."""
     if layout is Layout.OWN:
         yield from ((name, name) for name in _wanted(arch))
         return
@@ -194,7 +194,7 @@ def official_block(block: Block, before: str) -> Names:
 
 
 def _timm_places(arch: Arch) -> dict[Block, str]:
-    """Where timm has each block: its stages are ours, less the stem, with stage 4 split where its width changes."""
+    """The name of each block in timm, whose stages are ours without the stem; a change of width splits stage 4."""
     places, counts = {}, Counter[int]()
     width = next((block.out_channels for block in arch.blocks if block.stage == 4), 0)
     for block in arch.blocks:

@@ -1,4 +1,4 @@
-"""Hugging Face Hub: getting a repository's weight file, and uploading one. All through huggingface_hub."""
+"""Download from and upload to the Hugging Face Hub, through huggingface_hub."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ FILE_NAME = "model.safetensors"
 def contents_of(address: str, *, offline: bool = False) -> bytes:
     """The weight file of the repository at ``hf-hub:owner/name`` or ``hf-hub:owner/name@revision``.
 
-    It is read once, from the hub's cache, and those bytes are checked against the digest under which the cache keeps
-    them, where it is a SHA-256. Raises :class:`ZooError` where the file cannot be had.
+    It is read once from the cache of huggingface_hub, and its bytes are checked against the SHA-256 in the cache, if
+    there is one. Raises :class:`ZooError` if the file is unavailable.
     """
     found = re.fullmatch(r"hf-hub:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", address)
     if not found:
@@ -36,7 +36,7 @@ def contents_of(address: str, *, offline: bool = False) -> bytes:
 
 
 def upload(folder: str | Path, repository: str, *, private: bool, token: str | None, message: str) -> str:
-    """Put the files of ``folder`` into the repository ``owner/name``, made where need be; the commit's address."""
+    """Upload the files in ``folder`` to ``owner/name``, which is created if missing. Returns the commit's address."""
     from huggingface_hub import HfApi
 
     try:
@@ -58,7 +58,7 @@ def _download(repository: str, revision: str | None, address: str, *, offline: b
 
 
 def _whole_contents(path: Path) -> bytes | None:
-    """The contents; None where they have not the SHA-256 that they are kept under (small files: another digest)."""
+    """The contents; None if they do not match the SHA-256 in the file's name (small files have another digest)."""
     kept_as = path.resolve().name
     data = read_file(path, "a weight file", at_most=LARGEST_FILE)
     return data if not re.fullmatch(r"[0-9a-f]{64}", kept_as) or sha256(data).hexdigest() == kept_as else None

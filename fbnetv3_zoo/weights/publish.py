@@ -1,4 +1,4 @@
-"""A network as a repository of the Hugging Face Hub: weights and a model card."""
+"""Publish a network as a repository of the Hugging Face Hub: weights and a model card."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from .serialization import save
 
 
 def save_pretrained(model: FBNet, folder: str | Path, *, license: str | None = None) -> None:
-    """Write ``model`` into ``folder`` as a repository: ``model.safetensors`` and a model card, ``README.md``.
+    """Write ``model`` to ``folder`` as a repository: ``model.safetensors`` and a model card, ``README.md``.
 
-    ``load("hf-hub:owner/name")`` reads it once it is uploaded. ``license`` is the SPDX identifier that the card states.
+    Once uploaded, ``load("hf-hub:owner/name")`` reads it. ``license`` is the SPDX identifier for the card. Raises
+    :class:`ZooError` if the files cannot be written.
     """
     card = model_card(model, license=license)
     with replacing_together(Path(folder, hub.FILE_NAME), Path(folder, "README.md")) as (weights, readme):
@@ -26,9 +27,9 @@ def push_to_hub(
     model: FBNet, repository: str, *, license: str | None = None, private: bool = False, token: str | None = None,
     message: str = "Add the model",
 ) -> str:  # fmt: skip
-    """Upload what :func:`save_pretrained` writes to the repository ``owner/name``, made where need be.
+    """Upload ``model`` to the repository ``owner/name``, which is created if missing; see :func:`save_pretrained`.
 
-    Returns the commit's address. Raises :class:`ZooError` where the hub refuses.
+    Returns the commit's address. Raises :class:`ZooError` if the Hub refuses.
     """
     with scratch() as folder:
         save_pretrained(model, folder, license=license)

@@ -1,6 +1,6 @@
-"""What weights are published: for each set its network, addresses, licence, preprocessing and accuracy.
+"""The published weights: network, addresses, license, preprocessing and accuracy of each set.
 
-Sources: the official FBNet model records (project mobile-vision) and timm's. A record is a value: nothing here touches
+Sources: the official FBNet model records (project mobile-vision) and timm's. Records are values: nothing here accesses
 the network or imports torch.
 """
 
@@ -29,14 +29,14 @@ class Layout(Enum):
 
 
 class License(Enum):
-    """Licence of a set of weights, by its SPDX identifier."""
+    """License of a set of weights, by its SPDX identifier."""
 
     CC_BY_NC = "CC-BY-NC-4.0"
     APACHE = "Apache-2.0"
 
     @property
     def terms(self) -> str:
-        """What the licence asks of a user, in a few words."""
+        """The terms of the license in a few words."""
         return {
             License.CC_BY_NC: "name the authors, no commercial use",
             License.APACHE: "any use, keep the notices",
@@ -44,7 +44,7 @@ class License(Enum):
 
 
 class Evidence(Enum):
-    """Where an accuracy comes from."""
+    """Source of an accuracy."""
 
     PAPER = "paper"
     PUBLISHER = "publisher's record"
@@ -67,10 +67,10 @@ class Accuracy:
 
 @dataclass(frozen=True, slots=True)
 class WeightsSource:
-    """A place that a file can be had from.
+    """A source of a file.
 
-    ``address`` is an HTTP(S) address, ``hf-hub:owner/name`` or the path of a local file. ``sha256`` is the file's
-    SHA-256 in hexadecimal, as many leading digits as are published ("" for none).
+    ``address`` is an HTTP(S) address, ``hf-hub:owner/name`` or a path. ``sha256`` is the file's SHA-256 in hexadecimal,
+    or the leading digits that are published ("" for none).
     """
 
     address: str
@@ -78,7 +78,7 @@ class WeightsSource:
 
     @property
     def file_name(self) -> str:
-        """The name of the file at the address."""
+        """The name of the file."""
         if self.address.startswith("hf-hub:"):
             return "model.safetensors"
         return (
@@ -90,8 +90,8 @@ class WeightsSource:
 class WeightsEntry:
     """One published set of weights.
 
-    ``arch`` is the network that they belong to, with what its publisher changed; ``sources`` are tried in turn;
-    ``note`` says what a user should know besides.
+    ``arch`` is the network that they fit, with the changes of its publisher; ``sources`` are tried in order; ``note``
+    is further information for users.
     """
 
     tag: str
@@ -106,16 +106,16 @@ class WeightsEntry:
 
     @property
     def name(self) -> str:
-        """The network's name and the tag, such as ``fbnetv3_e.fb_in1k``."""
+        """Name of the network and tag, such as ``fbnetv3_e.fb_in1k``."""
         return f"{self.arch.name}.{self.tag}"
 
     def key(self, source: WeightsSource) -> str:
-        """What a lock file or a mirror calls the file at ``source``."""
+        """The name of the file at ``source`` in lock files and mirrors."""
         return f"{self.name}/{source.file_name}"
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
-        """The 1000 ImageNet names (torchvision's list, BSD-3-Clause); None for other classes. Imports torchvision."""
+        """The 1000 ImageNet class names (torchvision's list, BSD-3-Clause), or None. Imports torchvision."""
         if not self.imagenet_classes:
             return None
         from torchvision.models import MobileNet_V2_Weights
@@ -162,7 +162,7 @@ _TIMM_CROP = 0.95
 
 
 def timm_form(arch: Arch) -> Arch:
-    """``arch`` as timm builds it: symmetric padding everywhere, no bias in the stem."""
+    """``arch`` in timm's form: symmetric padding, no bias in the stem."""
     (stem, *rest), *stages = arch.with_symmetric_padding().stages
     if isinstance(stem, Conv):
         stem = replace(stem, bias=False)
@@ -211,7 +211,7 @@ RECORDS: Mapping[str, WeightsEntry] = MappingProxyType({record.name: record for 
 
 
 def list_weights(pattern: str = "*") -> list[str]:
-    """Names of the published weights that match ``pattern`` (shell wildcards; a network's name finds all of its)."""
+    """Names of the published weights that match ``pattern``: shell wildcards, or the name of a network."""
     return [name for name, record in RECORDS.items() if fnmatchcase(name, pattern) or record.arch.name == pattern]
 
 
@@ -220,9 +220,9 @@ list_pretrained = list_weights
 
 
 def find_record(model: str, tag: str | None = None) -> WeightsEntry:
-    """The record named ``model`` (``fbnetv3_e.fb_in1k``), or that of ``tag`` (default: the first) for a network's name.
+    """The record named ``model`` (``fbnetv3_e.fb_in1k``); for a network's name, that of ``tag`` (default: the first).
 
-    Raises :class:`ZooError` naming what there is.
+    Raises :class:`ZooError`, which names those that exist, for an unknown one.
     """
     if tag is None and model in RECORDS:
         return RECORDS[model]
@@ -241,5 +241,5 @@ def find_record(model: str, tag: str | None = None) -> WeightsEntry:
 
 
 def find_network(source: str | Path | Arch) -> Arch:
-    """As :func:`fbnetv3_zoo.zoo.find_arch`; and the name of published weights stands for the network in their form."""
+    """As :func:`fbnetv3_zoo.zoo.find_arch`; the name of published weights gives the network in their form."""
     return RECORDS[source].arch if isinstance(source, str) and source in RECORDS else find_arch(source)

@@ -1,9 +1,9 @@
 """The process that reads one pickled checkpoint: ``python -m fbnetv3_zoo.weights.unpickle PARENT``.
 
-The checkpoint is its standard input, a file. It writes the checkpoint's state dict as safetensors to its standard
-output, a file too, names unchanged, or ends with exit code 3 and one line on standard error.
-:mod:`fbnetv3_zoo.weights.torch_checkpoint` starts it; nothing else unpickles. It runs under limits of memory, processor
-time and file size, reads with ``weights_only=True``, and ends when the process PARENT has.
+Standard input is the checkpoint, standard output becomes a safetensors file with its state dict, names unchanged. If
+that fails, the exit code is 3, with one line on standard error. Memory, processor time and file size are limited,
+``weights_only=True``, and the process ends when the process PARENT does.
+:mod:`fbnetv3_zoo.weights.torch_checkpoint` starts it; nothing else unpickles.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MEMORY, _SECONDS = 512 << 20, 60  # beside what grows with the file
 
 
 class _Unused:
-    """Stands in for what training scripts keep beside the weights: takes whatever its pickle gives it, and drops it."""
+    """Stands in for other objects in checkpoints of training scripts; ignores whatever is unpickled into it."""
 
     def __new__(cls, *_: object) -> _Unused:
         return super().__new__(cls)
@@ -63,11 +63,11 @@ _UNUSED_MAPPINGS = (
     *("lightning.fabric.utilities.data.AttributeDict", "lightning_fabric.utilities.data.AttributeDict"),
     "pytorch_lightning.utilities.parsing.AttributeDict",
 )
-"""What may stand in a checkpoint beside its tensors, by its name there. None of it is imported, made or used."""
+"""Classes that a checkpoint may contain besides tensors. None of them is imported or created."""
 
 
 def main(source: IO[bytes], target: IO[bytes], parent: int) -> int:
-    """Read ``source`` and write ``target``; the exit code. What was refused is said in one line on standard error."""
+    """Read ``source``, write ``target`` and return the exit code; an error is one line on standard error."""
     try:
         threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
         _read(source, target)
@@ -107,7 +107,7 @@ def _read(source: IO[bytes], target: IO[bytes]) -> None:
 
 
 def _is_archive(source: IO[bytes]) -> bool:
-    """Whether ``source`` is a zip file; if not, it is of torch.save's older format. Raises for all else."""
+    """Whether ``source`` is a zip file rather than of torch.save's older format. Raises if neither."""
     start = source.read(512)
     if start.startswith(_ZIP_MAGIC):
         return True
@@ -156,7 +156,7 @@ def _end_with_parent(parent: int) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """One short line that says why ``error`` was raised."""
+    """The reason of ``error`` in one short line."""
     text = str(error)
     if isinstance(error, ZooError):
         return text
@@ -169,7 +169,7 @@ def _reason(error: Exception) -> str:
 
 
 def _own_output() -> IO[bytes]:
-    """The file that standard output is; whatever else is printed here goes to standard error."""
+    """The file behind standard output; everything printed afterwards goes to standard error."""
     own = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     return own

@@ -1,4 +1,4 @@
-"""Addresses of files: as they may be shown and stored, and what tells one file from another."""
+"""Addresses of files: what identifies the file, and its name."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ _SIGNED = re.compile(
     r"|(access_|auth_|id_|private_|security_)?token|api_?key|sig|s[etvrp]|spr|sip|sk[a-z]{1,3})",
     re.IGNORECASE,
 )
-"""Query parameters that say who may have a file, and until when, but never which file it is."""
+"""Query parameters that grant access to a file but do not identify it."""
 
 
 def identity_of(address: str) -> str:
-    """What of an HTTP(S) address says which file it is: not user, password and signature, which change, nor fragment.
+    """The part of an HTTP(S) address that identifies the file: without user, password, signature and fragment.
 
-    A link that is signed anew every day finds the file that is kept; addresses that differ in the rest of their query
-    are different files.
+    A link that is signed anew every day finds the cached file; other query parameters identify different files.
     """
     try:
         parts = urlsplit(address)
@@ -31,5 +30,5 @@ def identity_of(address: str) -> str:
 
 
 def file_name_of(address: str) -> str:
-    """The name of the file at an address; empty where its path names none."""
+    """The file name in an address; empty if its path has none."""
     return re.sub(r"^https?://[^/?#]*|[?#].*$", "", address, flags=re.DOTALL).rstrip("/").rpartition("/")[2]
