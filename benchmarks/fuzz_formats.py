@@ -168,7 +168,7 @@ def coco(folder: Path) -> Form:
     from PIL import Image
 
     from fbnetv3_zoo.detection.data.coco import open_image, read_coco
-    from fbnetv3_zoo.detection.data.fitting import to_judge_by, to_train_on
+    from fbnetv3_zoo.detection.data.fitting import evaluation_data, training_data
     from fbnetv3_zoo.detection.models.faster_rcnn import RCNNSettings
     from fbnetv3_zoo.detection.training.evaluate import check_objects
 
@@ -189,8 +189,8 @@ def coco(folder: Path) -> Form:
         found = read_coco(path, folder)
         if not all(fault.isprintable() for fault in found.faults):
             raise AssertionError(f"cannot be shown: {found.faults}")
-        training = to_train_on(found, RCNNSettings(min_size=64, max_size=64), mirror=True)
-        check_objects(to_judge_by(found, RCNNSettings(min_size=64, max_size=64)))
+        training = training_data(found, RCNNSettings(min_size=64, max_size=64), mirror=True)
+        check_objects(evaluation_data(found, RCNNSettings(min_size=64, max_size=64)))
         for sample in training.samples:
             open_image(sample)
 

@@ -1,6 +1,6 @@
-"""Detectors: any network of the zoo as the backbone of Faster R-CNN, and the published FBNetV3 detectors.
+"""Detection: any network of the zoo as the backbone of Faster R-CNN, and the published FBNetV3 detectors.
 
-Public names are listed in ``__init__.pyi`` and resolve on first use: importing the package imports no torch.
+Public names are listed in ``__init__.pyi`` and are imported on first use; importing the package does not import torch.
 """
 
 import lazy_loader

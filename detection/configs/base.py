@@ -1,6 +1,6 @@
-"""What all LazyConfig files share: data, solver, settings of ``tools/lazyconfig_train_net.py``, and of Faster R-CNN.
+"""Shared by all LazyConfig files: data, solver, Faster R-CNN and the settings of ``tools/lazyconfig_train_net.py``.
 
-The values and their sources are those of base.yaml, and where that is silent, of detectron2's defaults.
+Values and their sources are those of base.yaml, otherwise detectron2's defaults.
 """
 
 import detectron2.data.transforms as T
@@ -77,7 +77,7 @@ train = DictConfig(
     }
 )
 
-# base_c4.py and base_fpn.py add backbone, heads, and what depends on the number of maps.
+# base_c4.py and base_fpn.py add the backbone, the heads, and what depends on the number of maps.
 model = L(AveragedRCNN)(
     proposal_generator=L(RPN)(
         anchor_generator=L(DefaultAnchorGenerator)(aspect_ratios=[0.5, 1.0, 2.0], offset=0.0),

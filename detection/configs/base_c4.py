@@ -1,6 +1,6 @@
-"""Faster R-CNN on the trunk's map of stride 16; the values and their sources are those of base_c4.yaml.
+"""Faster R-CNN on the trunk's map of stride 16; values and their sources are those of base_c4.yaml.
 
-The network is named once, in ``model.backbone.name``; ``pretrained`` and ``norm`` stand there for all of it, too.
+``name``, ``pretrained`` and ``norm`` in ``model.backbone`` apply to all parts of the network.
 """
 
 from detectron2.config import LazyCall as L

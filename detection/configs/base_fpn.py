@@ -1,6 +1,6 @@
-"""Faster R-CNN on a feature pyramid; the values and their sources are those of base_fpn.yaml.
+"""Faster R-CNN on a feature pyramid; values and their sources are those of base_fpn.yaml.
 
-The network is ``model.backbone.bottom_up.name``.
+The network is set in ``model.backbone.bottom_up.name``.
 """
 
 from detectron2.config import LazyCall as L

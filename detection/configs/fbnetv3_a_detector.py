@@ -1,4 +1,4 @@
-"""The published detector A (22.99 box AP at 224/320): trained from train.init_checkpoint, or from nothing."""
+"""The published detector A (22.99 box AP at 224/320), trained from train.init_checkpoint or from scratch."""
 
 from .base_c4 import dataloader, lr_multiplier, model, optimizer, train  # noqa: F401
 

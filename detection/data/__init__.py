@@ -1,1 +1,1 @@
-"""Images with boxes in COCO's format, read and checked."""
+"""Images with boxes in COCO format, read and checked."""

@@ -1,4 +1,4 @@
-"""What is wrong with a data set, counted by kind, with the first places of each."""
+"""Faults of a dataset, counted by kind, with the first occurrences of each."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from fbnetv3_zoo.utils.log import LOG
 
 
 class Faults:
-    """Collects faults; places may have any text in them."""
+    """Collects faults; their locations may contain any text."""
 
     def __init__(self) -> None:
         self._count: Counter[str] = Counter()
         self._where: dict[str, list[str]] = {}
 
     def add(self, kind: str, where: str) -> None:
-        """One more of ``kind``, such as "images that are not there, left out"."""
+        """Count a fault of ``kind``, such as "images that do not exist, left out"."""
         self._count[kind] += 1
         if len(shown := self._where.setdefault(kind, [])) < SHOWN:
             shown.append(in_brief(where))
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """A line for every kind: how often, and where first."""
+        """One line per kind: the count and the first occurrences."""
         lines = []
         for kind, number in self._count.items():
             more = f" and {number - SHOWN} more" if number > SHOWN else ""
@@ -33,21 +33,21 @@ class Faults:
 
 
 class Unreadable(Faults):
-    """Images that could not be read although their headers could: each is told of when it is met, and counted, once."""
+    """Images that could not be read although their headers could; each is logged and counted once."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._told: set[tuple[Path, str]] = set()
+        self._logged: set[tuple[Path, str]] = set()
 
-    def lose(self, path: Path, what: str, error: ZooError) -> None:
-        """``what`` became of the image: "replaced by others in training"."""
-        if (path, what) not in self._told:
-            self._told.add((path, what))
-            self.add(f"images that could not be read, {what}", path.name)
-            LOG.warning("%s; it is %s", error, what)
+    def record(self, path: Path, consequence: str, error: ZooError) -> None:
+        """``consequence`` for the image: "replaced by others in training"."""
+        if (path, consequence) not in self._logged:
+            self._logged.add((path, consequence))
+            self.add(f"images that could not be read, {consequence}", path.name)
+            LOG.warning("%s; it is %s", error, consequence)
 
 
 def in_brief(name: object) -> str:
-    """A name from outside as it may be shown in a line with others."""
+    """An untrusted name as printable text of at most 100 characters."""
     text = printable(str(name))
     return text if len(text) <= 100 else f"{text[:97]}..."

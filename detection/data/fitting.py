@@ -1,4 +1,4 @@
-"""What a detector can take: boxes and images looked at as they will be when it sees them, mirrored and scaled."""
+"""Leaves out images and boxes that a detector cannot take once they are mirrored and scaled."""
 
 from __future__ import annotations
 
@@ -20,52 +20,52 @@ from .coco import AnnotatedImage, CocoData
 from .faults import Faults
 
 LEAST_SIDE = 0.01
-"""Pixels of the scaled image; torchvision's detectors give no box that is thinner."""
+"""In pixels of the scaled image; torchvision's detectors return no thinner box."""
 
 
 def check_scalable(model: FasterRCNN, width: int, height: int) -> None:
-    """Raise :class:`ZooError` where an image of so many pixels is too thin to be scaled for the detector."""
+    """Raise :class:`ZooError` if an image of this size is too thin to be scaled for the detector."""
     shortest, longest = model.transform.min_size[-1], model.transform.max_size
     if 0 in scaled_size(width, height, shortest, longest):
         raise ZooError(
-            f"an image of {width} x {height} pixels is too thin for this detector: where its longer side has {longest} "
-            f"pixels, the shorter has none; crop it"
+            f"an image of {width} x {height} pixels is too thin for this detector: scaled to {longest} pixels on its "
+            f"longer side, nothing is left of the shorter; crop it"
         )
 
 
 def scaled_size(width: int, height: int, shortest: int, longest: int) -> tuple[int, int]:
-    """Width and height to which torchvision scales an image for ``min_size`` and ``max_size``; 0 where it fails."""
+    """Width and height to which torchvision scales an image for ``min_size`` and ``max_size``; 0 if it cannot."""
     factor = min(shortest / min(width, height), longest / max(width, height))
     return math.floor(float(width) * factor), math.floor(float(height) * factor)
 
 
 def mirrored(boxes: Tensor, width: int) -> Tensor:
-    """Boxes (objects, 4) in an image of this width that is mirrored left to right."""
+    """Boxes (objects, 4) in an image of this width mirrored left to right."""
     return torch.stack((width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]), 1)
 
 
-def to_train_on(data: CocoData, settings: RCNNSettings, *, mirror: bool) -> CocoData:
-    """The images of ``data`` with an object to learn from, crowds and what the detector cannot take left out.
+def training_data(data: CocoData, settings: RCNNSettings, *, mirror: bool) -> CocoData:
+    """The images of ``data`` with at least one object to train on, without crowds and what the detector cannot take.
 
-    ``mirror``: images are mirrored by chance. ``faults`` tells what was left out besides crowds.
+    ``mirror``: images are randomly mirrored in training. What is left out, except crowds, is added to ``faults``.
     """
     samples, faults = [], Faults()
     for sample in _scalable(data.samples, settings, faults):
-        one = sample.only(~sample.crowd)
-        boxes = torch.from_numpy(one.boxes)
-        fine = _thick(boxes, one, settings)
+        sample = sample.only(~sample.crowd)
+        boxes = torch.from_numpy(sample.boxes)
+        usable = _thick(boxes, sample, settings)
         if mirror:
-            fine &= _thick(mirrored(boxes, one.width), one, settings)
-        for index in np.flatnonzero(~fine):
-            name = one.names[index] if one.names else f"object {index}"
-            faults.add("boxes too thin to learn from when scaled, left out", f"{name} of {one.path.name}")
-        if fine.any():
-            samples.append(one.only(fine))
+            usable &= _thick(mirrored(boxes, sample.width), sample, settings)
+        for index in np.flatnonzero(~usable):
+            name = sample.names[index] if sample.names else f"object {index}"
+            faults.add("boxes too thin to learn from when scaled, left out", f"{name} of {sample.path.name}")
+        if usable.any():
+            samples.append(sample.only(usable))
     return replace(data, samples=tuple(samples), faults=(*data.faults, *faults.lines))
 
 
-def to_judge_by(data: CocoData, settings: RCNNSettings) -> CocoData:
-    """``data`` without the images that the detector cannot take, which ``faults`` tells of."""
+def evaluation_data(data: CocoData, settings: RCNNSettings) -> CocoData:
+    """``data`` without the images that the detector cannot take, which are added to ``faults``."""
     faults = Faults()
     samples = tuple(_scalable(data.samples, settings, faults))
     return replace(data, samples=samples, faults=(*data.faults, *faults.lines))
@@ -85,8 +85,8 @@ def _scaled_size(sample: AnnotatedImage, settings: RCNNSettings) -> tuple[int, i
 
 
 def _thick(boxes: Tensor, sample: AnnotatedImage, settings: RCNNSettings) -> npt.NDArray[np.bool_]:
-    """Which of ``boxes`` have sides of :data:`LEAST_SIDE` when the detector sees them, rounded as it rounds."""
+    """Which of ``boxes`` have sides of at least :data:`LEAST_SIDE` when scaled and rounded as the detector does."""
     width, height = _scaled_size(sample, settings)
-    seen = resize_boxes(boxes, [sample.height, sample.width], [height, width])
-    found: npt.NDArray[np.bool_] = (seen[:, 2:] - seen[:, :2] >= LEAST_SIDE).all(1).numpy()
-    return found
+    scaled = resize_boxes(boxes, [sample.height, sample.width], [height, width])
+    thick: npt.NDArray[np.bool_] = (scaled[:, 2:] - scaled[:, :2] >= LEAST_SIDE).all(1).numpy()
+    return thick

@@ -1,4 +1,4 @@
-"""The images of a data set whose names come from outside: files inside one folder, whatever the names say."""
+"""The image files of a dataset with untrusted names, confined to one folder."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from fbnetv3_zoo.utils.paths import is_file
 
 
 class ImageFolder:
-    """The one place where the names in annotations become files.
+    """Turns the file names of annotations into paths.
 
-    A name is relative and stays inside ``folder``, by ``..`` and by links too: annotations from elsewhere must not
-    choose which files of this machine are read and shown. The folder itself may be a link. With ``follow_links`` what
-    is inside may be links that lead elsewhere.
+    A name is relative and stays inside ``folder``, even by ``..`` and links: downloaded annotations must not choose
+    which files of this machine are read and shown. The folder itself may be a link. With ``follow_links``, links inside
+    the folder may lead elsewhere.
     """
 
     def __init__(self, folder: str | Path, *, follow_links: bool = False) -> None:
@@ -36,15 +36,15 @@ class ImageFolder:
         return not self._within(path.parent)
 
     def file(self, name: str) -> Path | None:
-        """The file that ``name`` stands for; None where there is none that may be read."""
+        """The path of the file ``name``; None if there is no readable one."""
         path = self.folder / name
         try:
             return path if is_file(path) else None
-        except ZooError:  # a name that the system cannot have, or may not look at
+        except ZooError:  # a name that is invalid on this system, or a folder that may not be read
             return None
 
     def _is_within(self, path: Path) -> bool:
         try:
             return Path(os.path.realpath(path)).is_relative_to(self._root)
-        except ValueError:  # a NUL: there is no such file anywhere
+        except ValueError:  # a NUL character: no such file can exist
             return True

@@ -1,4 +1,4 @@
-"""What the headers of image files say, read before anything is trained on them."""
+"""Sizes and orientations from the headers of image files, read before training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.images import FORMATS, open_image_file, size_of_image
 
 _THREADS = 8
-"""Reading headers is waiting for the disk."""
+"""Reading headers is bound by the disk."""
 _ORIENTATION = 0x0112  # the EXIF tag
 _BACK = {
     2: Transpose.FLIP_LEFT_RIGHT,
@@ -28,24 +28,24 @@ _BACK = {
 
 
 def sizes_of(paths: Iterable[Path]) -> list[tuple[int, int] | ZooError]:
-    """Width and height of images turned upright, by their headers; or what keeps one from being read, such as a cut."""
+    """Width and height of the upright images, from their headers; an error for each that cannot be read."""
     with ThreadPoolExecutor(_THREADS) as pool, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's, of large images; set here, as threads share it
+        warnings.simplefilter("ignore")  # Pillow's about large images; set here because threads share the filter
         return [*pool.map(_size, paths)]
 
 
 def orientation_of(path: Path) -> int:
-    """The EXIF orientation of an image: 1 for upright, and where it is not told."""
+    """The EXIF orientation of an image; 1 (upright) if it has none."""
     try:
         with open_image_file(path) as file, Image.open(file, formats=FORMATS) as image:
-            told = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # Pillow's parsers raise many kinds; reading the whole image says what is wrong
+            orientation = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # Pillow's parsers raise many kinds; reading the whole image will say what is wrong
         return 1
-    return told if told in _BACK else 1
+    return orientation if orientation in _BACK else 1
 
 
-def turned_back(image: Image.Image, orientation: int) -> Image.Image:
-    """An upright image as it is stored in a file of this orientation."""
+def as_stored(image: Image.Image, orientation: int) -> Image.Image:
+    """Undo the rotation of an upright image to how a file of this orientation stores it."""
     return image.transpose(_BACK[orientation]) if orientation in _BACK else image
 
 

@@ -1,4 +1,4 @@
-"""The lists in a file of COCO's format, entry by entry: what is not used is never built, however large the file is."""
+"""Reads the lists in a COCO file entry by entry: unused parts are never parsed, however large the file."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from fbnetv3_zoo.errors import ZooError, printable
 from fbnetv3_zoo.utils.paths import read_file
 
 LARGEST_FILE = 2 << 30
-"""Upper bound of a file in bytes, some four times the annotations of COCO's training images."""
+"""Maximum size of a file in bytes, some four times that of the annotations of COCO's training images."""
 LARGEST_ENTRY = 16 << 20
-"""Upper bound of one entry in characters."""
+"""Maximum length of an entry in characters."""
 _SPACE = re.compile(r"[ \t\n\r]*")
 _TEXT = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _WORD = re.compile(r'[^\s,:"\[\]{}]+')
@@ -23,14 +23,14 @@ _DEEPEST = 500
 
 
 class Entries:
-    """The lists of ``names`` in the object that the JSON file ``path`` holds, read one entry at a time.
+    """The lists ``names`` of the object in the JSON file ``path``, read one entry at a time.
 
-    What lies between is skipped, not checked. Raises :class:`ZooError` where the file cannot be read, is too large
-    (:data:`LARGEST_FILE`) or no JSON object, and where it lacks a list or has it twice.
+    Everything else is skipped unchecked. Raises :class:`ZooError` if the file cannot be read, is too large
+    (:data:`LARGEST_FILE`) or not a JSON object, or if it lacks a list or has it twice.
     """
 
     def __init__(self, path: Path, names: tuple[str, ...]) -> None:
-        self._path, data = path, read_file(path, "a file of COCO's format", at_most=LARGEST_FILE)
+        self._path, data = path, read_file(path, "a file in COCO format", at_most=LARGEST_FILE)
         try:
             self._text = data.decode("utf-8-sig")
             self._starts = self._find(names)
@@ -38,10 +38,10 @@ class Entries:
             raise self._refusal(error) from None
         for name in names:
             if self._text[self._starts.get(name, 0) : self._starts.get(name, 0) + 1] != "[":
-                raise ZooError(f"{path}: has no list {name!r}; give a file of COCO's format for boxes")
+                raise ZooError(f"{path}: has no list {name!r}; give box annotations in COCO format")
 
     def __getitem__(self, name: str) -> Iterator[Any]:
-        """The entries of a list, in their order."""
+        """The entries of a list in order."""
         try:
             at = self._after(self._starts[name] + 1)
             if self._text[at : at + 1] == "]":
@@ -57,31 +57,31 @@ class Entries:
             raise self._refusal(error) from None
 
     def _find(self, names: tuple[str, ...]) -> dict[str, int]:
-        """Where the values of ``names`` begin."""
-        found: dict[str, int] = {}
+        """The positions at which the values of ``names`` begin."""
+        starts: dict[str, int] = {}
         sign, at = self._sign(0, "{")
         if self._text[at : at + 1] == "}":
-            return found
+            return starts
         while sign != "}":
             match = _TEXT.match(self._text, at)
             if match is None:
                 raise ValueError(f"no name at character {at}")
             key, (_, at) = json.loads(match[0]), self._sign(match.end(), ":")
-            if key in names and found.setdefault(key, at) != at:
+            if key in names and starts.setdefault(key, at) != at:
                 raise ValueError(f"has {key!r} twice")
             sign, at = self._sign(self._end(at), ",}")
         if at < len(self._text):
-            raise ValueError(f"goes on after its end, at character {at}")
-        return found
+            raise ValueError(f"trailing text at character {at}")
+        return starts
 
     def _after(self, at: int) -> int:
-        """The first place from ``at`` on that is no white space."""
+        """The first position from ``at`` on that is not white space."""
         match = _SPACE.match(self._text, at)
         assert match is not None
         return match.end()
 
     def _sign(self, at: int, allowed: str) -> tuple[str, int]:
-        """The sign, one of ``allowed``, that comes next, and where what follows it begins."""
+        """The next character, which must be one of ``allowed``, and the position of what follows it."""
         at = self._after(at)
         sign = self._text[at : at + 1]
         if not sign or sign not in allowed:
@@ -89,7 +89,7 @@ class Entries:
         return sign, self._after(at + 1)
 
     def _end(self, at: int) -> int:
-        """Where the value that begins at ``at`` ends."""
+        """The end of the value that begins at ``at``."""
         if (first := self._text[at : at + 1]) not in ("{", "["):
             match = (_TEXT if first == '"' else _WORD).match(self._text, at)
             if match is None:
@@ -107,7 +107,7 @@ class Entries:
 
     def _refusal(self, error: Exception) -> ZooError:
         reason = "nested too deeply" if isinstance(error, RecursionError) else printable(str(error))
-        return ZooError(f"{self._path}: is no JSON ({reason})")
+        return ZooError(f"{self._path}: is not valid JSON ({reason})")
 
 
 _DECODER = json.JSONDecoder()

@@ -1,1 +1,1 @@
-"""detectron2's side: backbones, heads and configurations for its unmodified tools."""
+"""Backbones, heads and configurations for detectron2's unmodified tools."""

@@ -1,4 +1,4 @@
-"""The moving average of a network's weights, kept as buffers inside the network that it follows."""
+"""The moving average of a network's weights, stored as buffers of that network."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from fbnetv3_zoo.errors import check_number
 
 
 class BufferedAverage(nn.Module):
-    """Moving average of a module's parameters and stored buffers.
+    """Moving average of a module's parameters and persistent buffers.
 
-    All is kept as buffers: a checkpoint of a module that holds its average contains it, while optimizers and counts of
-    parameters do not see it. A buffer bears the tensor's name with slashes for dots. State without an average, or with
-    one that does not fit, may be loaded: the average then begins anew.
+    The average is stored as buffers: checkpoints of a module that holds its average contain it, while optimizers and
+    parameter counts ignore it. Buffers are named as their tensors, with slashes for dots. A state dict without an
+    average, or with an incomplete one, can be loaded: the average then starts over.
 
     Args:
-        module: what to follow. It is not kept, and must not hold this average yet.
-        decay: factor of an update, above 0 and below 1.
+        module: the module to average. No reference is kept, and it must not hold this average yet.
+        decay: factor of the old average in an update, above 0 and below 1.
     """
 
     updates: Tensor
@@ -34,14 +34,14 @@ class BufferedAverage(nn.Module):
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         for name, tensor in module.state_dict().items():
             self.register_buffer(name.replace(".", "/"), tensor.clone())
-        self.register_load_state_dict_pre_hook(_begin_anew_without)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_start_over_without)  # type: ignore[no-untyped-call]
 
     def extra_repr(self) -> str:  # noqa: D102
         return f"decay={self.decay}"
 
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
-        """Take in the values of ``module`` by 1 - decay; the first ones, and whole numbers always, as they are."""
+        """Average in the values of ``module`` with weight 1 - decay; the first values and integers are copied."""
         first, state = not self.updates, module.state_dict()
         averaged, current = [], []
         for name, average in self._tensors():
@@ -55,27 +55,27 @@ class BufferedAverage(nn.Module):
         self.updates += 1
 
     def values(self) -> dict[str, Tensor]:
-        """The averaged tensors by their names in the module; none before the first update."""
+        """The averaged tensors by their names in the module; empty before the first update."""
         return dict(self._tensors()) if self.updates else {}
 
     @contextmanager
     def standing_in_for(self, module: nn.Module) -> Iterator[None]:
-        """Inside, ``module`` computes with the averaged tensors; before the first update, with its own.
+        """In this context ``module`` uses the averaged tensors; before the first update, its own.
 
-        What :func:`torch.func.functional_call` does, except that the module may be traced.
+        Like :func:`torch.func.functional_call`, but works while the module is traced.
         """
-        modules, kept = dict(module.named_modules()), []
+        modules, replaced = dict(module.named_modules()), []
         try:
             for name, tensor in self.values().items():
                 path, _, leaf = name.rpartition(".")
                 owner = modules[path]
-                place = owner._parameters if leaf in owner._parameters else owner._buffers
-                kept.append((place, leaf, place[leaf]))
-                place[leaf] = tensor
+                tensors = owner._parameters if leaf in owner._parameters else owner._buffers
+                replaced.append((tensors, leaf, tensors[leaf]))
+                tensors[leaf] = tensor
             yield
         finally:
-            for place, leaf, own in kept:
-                place[leaf] = own
+            for tensors, leaf, original in replaced:
+                tensors[leaf] = original
 
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:
         for name, tensor in self.named_buffers():
@@ -83,8 +83,8 @@ class BufferedAverage(nn.Module):
                 yield name.replace("/", "."), tensor
 
 
-def _begin_anew_without(average: BufferedAverage, state: dict[str, Any], prefix: str, *_: object) -> None:
-    """Before loading: where ``state`` has no whole average, give it the present one, not yet begun."""
+def _start_over_without(average: BufferedAverage, state: dict[str, Any], prefix: str, *_: object) -> None:
+    """Before loading: if ``state`` has no complete average, add the current one with its updates reset."""
     own = {prefix + name: tensor for name, tensor in average.state_dict().items()}
     if not own.keys() <= state.keys():
         state.update({**own, f"{prefix}updates": torch.zeros_like(average.updates)})

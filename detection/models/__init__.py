@@ -1,1 +1,1 @@
-"""Detectors as values and modules, their checkpoints and files."""
+"""Detectors as values and modules, and loading and saving them."""

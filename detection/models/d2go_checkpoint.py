@@ -26,28 +26,28 @@ _LAYERS = {
 
 
 def load_published(model: FasterRCNN, detector: str, path: str | Path) -> None:
-    """Give ``model``, built by ``faster_rcnn_c4(detector, ...)``, the weights of a checkpoint of the public zoo.
+    """Load a checkpoint of the public zoo into ``model``, built by ``faster_rcnn_c4(detector, ...)``.
 
     The file is a dict with ``model`` (``.pth``, read by another process under limits) or a ``.safetensors`` file. It
-    must fit exactly. What differs between the two libraries is brought over: the published networks see BGR images,
-    count the background last, and order the anchors of a place by size first, torchvision's by shape first. Raises
-    :class:`ZooError` for a file that cannot be read or does not fit; the model is then as it was.
+    must match exactly. Differences between the two libraries are converted: the published networks take BGR images,
+    have the background as the last class, and order the anchors at a pixel by size first, torchvision by shape first.
+    Raises :class:`ZooError` if the file cannot be read or does not match; the model is then unchanged.
     """
-    found = find_detector(detector)
+    names = dict(published_names(find_detector(detector)))
     tensors, _ = read_any(path)
-    given = {name: tensor for name, tensor in tensors.items() if not name.startswith(_UNUSED)}
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(_UNUSED)}
     try:
-        renamed = rename(given, dict(published_names(found)), model.state_dict(), f"{detector} in the public layout")
+        renamed = rename(tensors, names, model.state_dict(), f"{detector} in the public layout")
     except KeyError as error:
         raise ZooError(f"model has no {error.args[0]}; build it with faster_rcnn_c4({detector!r}, ...)") from None
     except ZooError as error:
         raise ZooError(f"{path}: {error}") from None
     sizes, shapes = _anchors(model)
-    model.load_state_dict(_brought_over(renamed, sizes, shapes))
+    model.load_state_dict(_to_torchvision(renamed, sizes, shapes))
 
 
 def published_names(detector: Detector) -> Iterator[tuple[str, str]]:
-    """Pairs (public name, name in the torchvision model) of every tensor of a published detector."""
+    """Pairs (public name, name in the torchvision model) for every tensor of a published detector."""
     for block in detector.trunk_blocks:
         before = f"backbone.body.trunk{block.stage}.fbnetv2_{block.stage}_{block.index}"
         for theirs, ours in official_block(block, before):
@@ -68,16 +68,16 @@ def _anchors(model: FasterRCNN) -> tuple[int, int]:
     return len(generator.sizes[0]), len(generator.aspect_ratios[0])
 
 
-def _brought_over(tensors: Mapping[str, Tensor], sizes: int, shapes: int) -> dict[str, Tensor]:
-    """``tensors`` for RGB images, the background first, and anchors in torchvision's order."""
-    made = dict(tensors)
+def _to_torchvision(tensors: Mapping[str, Tensor], sizes: int, shapes: int) -> dict[str, Tensor]:
+    """``tensors`` for RGB images, with the background first and anchors in torchvision's order."""
+    converted = dict(tensors)
     stem = "backbone.trunk.stages.0.0.conv.weight"
-    made[stem] = made[stem].flip(1)
+    converted[stem] = converted[stem].flip(1)
     order = torch.arange(sizes * shapes).reshape(sizes, shapes).T.flatten()
     for tensor in ("weight", "bias"):
-        logits, deltas = made[f"rpn.head.logits.{tensor}"], made[f"rpn.head.deltas.{tensor}"]
-        made[f"rpn.head.logits.{tensor}"] = logits[order]
-        made[f"rpn.head.deltas.{tensor}"] = deltas.reshape(-1, 4, *deltas.shape[1:])[order].flatten(0, 1)
+        logits, deltas = converted[f"rpn.head.logits.{tensor}"], converted[f"rpn.head.deltas.{tensor}"]
+        converted[f"rpn.head.logits.{tensor}"] = logits[order]
+        converted[f"rpn.head.deltas.{tensor}"] = deltas.reshape(-1, 4, *deltas.shape[1:])[order].flatten(0, 1)
         scores = f"roi_heads.box_predictor.logits.{tensor}"
-        made[scores] = made[scores].roll(1, 0)
-    return made
+        converted[scores] = converted[scores].roll(1, 0)
+    return converted

@@ -1,4 +1,4 @@
-"""A detector's network as one value: a trunk up to stride 16, the RPN's feature, the head that is run on every region.
+"""A detector's network as one value: a trunk up to stride 16, the RPN's feature layers, and the box head.
 
 No torch in here.
 """
@@ -14,9 +14,9 @@ from fbnetv3_zoo.errors import ZooError
 
 @dataclass(frozen=True)
 class Detector:
-    """The network of a Faster R-CNN with conv4 backbone (C4): shared ``trunk``, ``box_head`` for every region.
+    """The network of a Faster R-CNN with a conv4 backbone (C4): a shared ``trunk`` and a ``box_head`` run per region.
 
-    ``trunk`` has stages of rows, as an :class:`Arch` has. The RPN's feature is the trunk's last row again, at stride 1.
+    ``trunk`` has stages of rows, as in :class:`Arch`. The RPN repeats the trunk's last row at stride 1.
     """
 
     name: str
@@ -31,12 +31,12 @@ class Detector:
 
     @cached_property
     def trunk_blocks(self) -> tuple[Block, ...]:
-        """The trunk's blocks, every width settled; the stem is stage 0's first."""
+        """The trunk's blocks with every width settled; the stem is the first of stage 0."""
         return settle(self.trunk, in_channels=self.in_channels, width_divisor=self.width_divisor)
 
     @property
     def out_channels(self) -> int:
-        """Channels of the trunk's last map, which RPN and box head take."""
+        """Channels of the trunk's last map, the input of RPN and box head."""
         return self.trunk_blocks[-1].out_channels
 
     @property
@@ -55,28 +55,28 @@ class Detector:
 
     @cached_property
     def box_blocks(self) -> tuple[Block, ...]:
-        """The blocks of the box head, for a map of :attr:`out_channels`."""
+        """The blocks of the box head, whose input has :attr:`out_channels` channels."""
         return settle((self.box_head,), in_channels=self.out_channels, width_divisor=self.width_divisor)
 
 
 def split(arch: Arch, *, stride: int = 16) -> Detector:
-    """``arch`` cut after ``stride``: before it the trunk, after it the box head, without the classifier's own head.
+    """Split ``arch`` after ``stride`` into trunk and box head, without the classifier head.
 
-    Padding is made symmetric, so that the trunk's map is ceil(side / stride); the weights fit all the same. Raises
-    :class:`ZooError` where the network has no rows on one of the two sides.
+    Padding is made symmetric, so that the trunk's map is ceil(side / stride); the weights still fit. Raises
+    :class:`ZooError` if the network has no rows on one side of the split.
     """
     symmetric = arch.with_symmetric_padding()
     stages = symmetric.stages[: symmetric.trunk_depth]
     trunk: list[tuple[Row, ...]] = []
-    rest: list[Row] = []
+    box_head: list[Row] = []
     reduction = 1
     for stage in stages:
-        kept: list[Row] = []
+        rows: list[Row] = []
         for row in stage:
             reduction *= 1 if isinstance(row, PoolingHead) else row.stride
-            (kept if reduction <= stride else rest).append(row)
-        if kept:
-            trunk.append(tuple(kept))
-    if not trunk or not rest:
+            (rows if reduction <= stride else box_head).append(row)
+        if rows:
+            trunk.append(tuple(rows))
+    if not trunk or not box_head:
         raise ZooError(f"{arch.name}: cannot be split at stride {stride}; its maps reach stride {reduction}")
-    return Detector(arch.name, tuple(trunk), tuple(rest), arch.width_divisor, arch.in_channels)
+    return Detector(arch.name, tuple(trunk), tuple(box_head), arch.width_divisor, arch.in_channels)

@@ -1,7 +1,7 @@
 """Detectors on torchvision alone: Faster R-CNN with a conv4 backbone (C4) or a feature pyramid (FPN), Mask R-CNN.
 
-torchvision's conventions hold: a model takes a list of RGB images (3, height, width) in [0, 1] of any sizes and, in
-training, targets with boxes (x0, y0, x1, y1) in pixels and labels from 1 on; label 0 is the background.
+torchvision's conventions apply: a model takes a list of RGB images (3, height, width) in [0, 1] of any size and, in
+training, targets with boxes (x0, y0, x1, y1) in pixels and labels starting at 1; label 0 is the background.
 """
 
 from __future__ import annotations
@@ -32,8 +32,7 @@ _PYRAMID = (4, 8, 16, 32)
 _PUBLISHED_MEAN = (123.675 / 255, 116.28 / 255, 103.53 / 255)
 _PUBLISHED_STD = (1 / 255, 1 / 255, 1 / 255)
 
-
-# What a file may ask for: far above what is of use, far below what fills a machine.
+# Limits for settings read from a file: far more than is useful, far less than would exhaust memory.
 _MOST = {
     "min_size": 10_000, "max_size": 10_000, "proposals": 100_000, "proposals_in_training": 100_000,
     "regions_in_training": 100_000, "pooled": 64, "detections": 100_000,
@@ -43,14 +42,14 @@ _MOST_ANCHORS = 100
 
 @dataclass(frozen=True)
 class RCNNSettings:
-    """What is not the network of a detector.
+    """The settings of a detector besides its network: image size, anchors, proposals, detections.
 
-    Images are scaled so that the shorter side has ``min_size`` pixels, the longer at most ``max_size``. Anchors have
-    the areas of squares of ``anchor_sizes`` pixels in every one of ``aspect_ratios`` (height / width). ``proposals``
-    are kept after suppression when the model is used, ``proposals_in_training`` when it is trained; each is pooled to
-    ``pooled`` x ``pooled``, and ``regions_in_training`` of an image are drawn to learn from. Anchors, pooling and
-    training are those of the published detectors, 75 proposals those of the paper (FBNetV3, section 5.3). Of what is
-    found, the ``detections`` best with a score above ``score_threshold`` are given. docs/detection.md has a table.
+    Images are scaled so that the shorter side has ``min_size`` pixels and the longer at most ``max_size``. Anchors have
+    the area of a square of each of ``anchor_sizes`` pixels, in each of ``aspect_ratios`` (height / width).
+    ``proposals`` are kept after non-maximum suppression in inference, ``proposals_in_training`` in training; each is
+    pooled to ``pooled`` x ``pooled``, and ``regions_in_training`` are sampled per image for the loss. Anchors, pooling
+    and training follow the published detectors, the 75 proposals the paper (FBNetV3, section 5.3). A detector returns
+    at most ``detections`` boxes, the best with a score above ``score_threshold``. docs/detection.md has a table.
     """
 
     FORMAT: ClassVar[str] = "settings"
@@ -73,9 +72,7 @@ class RCNNSettings:
             values = getattr(self, field)
             check_type(f"RCNNSettings.{field}", values, tuple, "a tuple of numbers")
             if not 1 <= len(values) <= _MOST_ANCHORS:
-                raise ZooError(
-                    f"Settings: give at least one of anchor_sizes and one of aspect_ratios, and at most {_MOST_ANCHORS}"
-                )
+                raise ZooError(f"RCNNSettings.{field} has {len(values)} values; give 1 to {_MOST_ANCHORS}")
             for number, value in enumerate(values):
                 check_number(f"RCNNSettings.{field}[{number}]", value, at_least=0.01, at_most=largest)
         check_number("RCNNSettings.score_threshold", self.score_threshold, at_least=0, at_most=1)
@@ -93,7 +90,7 @@ class RCNNSettings:
 
 
 class Backbone(nn.Module):
-    """A trunk as torchvision wants it: an ordered dict of maps, and the channels they share."""
+    """A trunk with torchvision's backbone interface: an ordered dict of maps and their number of channels."""
 
     def __init__(self, trunk: Trunk, pyramid: FeaturePyramidNetwork | None = None) -> None:
         super().__init__()
@@ -114,20 +111,20 @@ def faster_rcnn_c4(
     model: str | Path | Arch | FBNet, *, num_classes: int, pretrained: bool | str | Path = False, freeze_at: int = 0,
     fixed_norms: bool = False, settings: RCNNSettings = RCNNSettings(),
 ) -> FasterRCNN:  # fmt: skip
-    """Faster R-CNN whose trunk ends at stride 16; what comes after it in the network is run on every region.
+    """Faster R-CNN whose trunk ends at stride 16; the rest of the network is run on every region.
 
     Args:
-        model: a network as of :func:`fbnetv3_zoo.create`, padded symmetrically; one with its weights
-            (:class:`fbnetv3_zoo.FBNet`); or a published detector (``"fbnetv3_a_detector"``; a family of its own, see
+        model: a network as in :func:`fbnetv3_zoo.create`, padded symmetrically; one with its weights
+            (:class:`fbnetv3_zoo.FBNet`); or a published detector (``"fbnetv3_a_detector"``; a separate family, see
             :data:`fbnetv3_zoo.detection.DETECTORS`).
-        num_classes: kinds of objects, without the background.
-        pretrained: ImageNet weights for trunk and box head, as of :func:`fbnetv3_zoo.create`. A published detector
-            takes its checkpoint by :func:`fbnetv3_zoo.detection.load_published`.
-        freeze_at: so many of the trunk's first stages keep their weights and statistics; needs ``pretrained``.
-        fixed_norms: batch norms of trunk and box head keep theirs; needs ``pretrained``. Otherwise they learn.
+        num_classes: number of classes, without the background.
+        pretrained: ImageNet weights for trunk and box head, as in :func:`fbnetv3_zoo.create`. The checkpoint of a
+            published detector is loaded by :func:`fbnetv3_zoo.detection.load_published`.
+        freeze_at: number of the trunk's first stages whose weights and statistics are frozen; needs ``pretrained``.
+        fixed_norms: freeze the batch norms of trunk and box head; needs ``pretrained``.
         settings: sizes, anchors, numbers of proposals.
 
-    Returns the model in training mode. Raises :class:`ZooError` for what does not fit.
+    Returns the model in training mode. Raises :class:`ZooError` if the arguments contradict each other.
     """
     check_whole("num_classes", num_classes)
     published = isinstance(model, str) and model in DETECTORS
@@ -163,8 +160,8 @@ def faster_rcnn_fpn(
 ) -> FasterRCNN:  # fmt: skip
     """Faster R-CNN on a feature pyramid of 256 channels over strides 4 to 32 (arXiv 1612.03144), and a fifth map.
 
-    The arguments are those of :func:`faster_rcnn_c4`, published detectors apart. Of ``settings``, anchors and pooling
-    are torchvision's own for pyramids (one size a map: 32, 64, 128, 256, 512; 7 x 7) and not read.
+    The arguments are those of :func:`faster_rcnn_c4`; published detectors are not supported. Anchors and pooling in
+    ``settings`` are ignored in favour of torchvision's for pyramids (one size per map: 32, 64, 128, 256, 512; 7 x 7).
     """
     backbone, colours = _pyramid(model, pretrained, freeze_at, fixed_norms)
     return FasterRCNN(backbone, 1 + num_classes, **_pyramid_parts(backbone), **colours, **settings._rcnn())
@@ -174,7 +171,7 @@ def mask_rcnn_fpn(
     model: str | Path | Arch | FBNet, *, num_classes: int, pretrained: bool | str | Path = False, freeze_at: int = 0,
     fixed_norms: bool = False, settings: RCNNSettings = RCNNSettings(proposals=1000),
 ) -> MaskRCNN:  # fmt: skip
-    """Mask R-CNN (arXiv 1703.06870) on the pyramid of :func:`faster_rcnn_fpn`; targets have masks too."""
+    """Mask R-CNN (arXiv 1703.06870) on the pyramid of :func:`faster_rcnn_fpn`; targets also need masks."""
     backbone, colours = _pyramid(model, pretrained, freeze_at, fixed_norms)
     return MaskRCNN(
         backbone, 1 + num_classes, mask_roi_pool=_pool(backbone.trunk, 14, sampling_ratio=2),
@@ -183,9 +180,9 @@ def mask_rcnn_fpn(
 
 
 def use_true_strides(pool: MultiScaleRoIAlign) -> None:
-    """Let ``pool`` take each map by the stride in its name.
+    """Set the strides of ``pool`` from the names of its maps.
 
-    torchvision infers the strides from the first image that it sees, for ever: wrongly where that is a very flat one.
+    torchvision infers them once, from the first image, and gets them wrong if that image is very flat.
     """
     strides = [int(name.removeprefix("stride")) for name in pool.featmap_names]
     levels = [int(math.log2(stride)) for stride in strides]
@@ -208,7 +205,7 @@ def _pyramid(
 ) -> tuple[Backbone, dict[str, Any]]:
     _check_frozen(model, pretrained, freeze_at, fixed_norms, published=False)
     if isinstance(model, str) and model in DETECTORS:
-        raise ZooError(f"{model} has no map of stride 32; faster_rcnn_c4 builds it")
+        raise ZooError(f"{model} has no map of stride 32; use faster_rcnn_c4")
     source = _source(model, pretrained)
     arch = source.arch.with_symmetric_padding()
     blocks = [block for block in arch.blocks if block.stage < arch.trunk_depth]
@@ -233,15 +230,14 @@ def _check_frozen(
     model: object, pretrained: bool | str | Path, freeze_at: int, fixed_norms: bool, published: bool
 ) -> None:
     if isinstance(model, FBNet) and pretrained is not False:
-        raise ZooError(f"{model.arch.name} is given with its weights; leave pretrained out")
+        raise ZooError(f"{model.arch.name} already has its weights; leave out pretrained")
     if published and pretrained is not False:
-        raise ZooError(f"{model}: a published detector's weights are a checkpoint of the whole; use load_published()")
-    if pretrained is False and not isinstance(model, FBNet) and (freeze_at or fixed_norms):
-        what = f"freeze_at={freeze_at}" if freeze_at else "fixed_norms"
         raise ZooError(
-            f"{what} keeps weights and statistics as they are, and without pretrained weights they are random: "
-            f"give pretrained, or leave it out"
+            f"{model}: a published detector has no ImageNet weights; load its checkpoint by load_published()"
         )
+    if pretrained is False and not isinstance(model, FBNet) and (freeze_at or fixed_norms):
+        option = f"freeze_at={freeze_at}" if freeze_at else "fixed_norms"
+        raise ZooError(f"{option} would freeze random weights and statistics; give pretrained, or leave it out")
 
 
 def _colours(source: FBNet | None) -> dict[str, Any]:

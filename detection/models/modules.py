@@ -1,4 +1,4 @@
-"""A detector's parts as modules: trunk, RPN head, box head and predictor.
+"""The parts of a detector as modules: trunk, RPN head, box head and predictor.
 
 Maps have shape (batch, channels, height, width).
 """
@@ -18,7 +18,7 @@ from fbnetv3_zoo.models.fbnet import FBNet
 
 
 def build_stages(blocks: Sequence[Block]) -> nn.Sequential:
-    """The modules of ``blocks``, stage by stage, under the names that they have in :class:`fbnetv3_zoo.FBNet`."""
+    """The modules of ``blocks``, stage by stage, named as in :class:`fbnetv3_zoo.FBNet`."""
     stages: list[list[nn.Module]] = [[] for _ in range(blocks[-1].stage + 1)]
     for block in blocks:
         stages[block.stage].append(build_block(block))
@@ -26,11 +26,11 @@ def build_stages(blocks: Sequence[Block]) -> nn.Sequential:
 
 
 class Trunk(nn.Module):
-    """Blocks as a backbone: images in, the last map of each wanted stride out.
+    """Blocks as a backbone, which returns the last map of each of ``strides``.
 
     Args:
-        blocks: what to build; padding must be symmetric, so that maps are ceil(side / stride).
-        strides: which maps; ``"stride16"`` is the name of that of stride 16.
+        blocks: the blocks to build; padding must be symmetric, so that maps are ceil(side / stride).
+        strides: strides of the maps to return; the map of stride 16 is named ``"stride16"``.
     """
 
     def __init__(self, blocks: Sequence[Block], strides: Sequence[int]) -> None:
@@ -38,29 +38,29 @@ class Trunk(nn.Module):
         last = {block.reduction: number for number, block in enumerate(blocks)}
         if missing := [stride for stride in strides if stride not in last]:
             raise ZooError(f"no map has stride {missing[0]}; there are {', '.join(map(str, last))}")
-        if uncentred := [block for block in blocks if 2 * block.padding != block.kernel_size - 1]:
-            block = uncentred[0]
+        if asymmetric := [block for block in blocks if 2 * block.padding != block.kernel_size - 1]:
+            block = asymmetric[0]
             raise ZooError(
                 f"stage {block.stage}, block {block.index} pads {block.kernel_size} x {block.kernel_size} by "
                 f"{block.padding}; a backbone needs arch.with_symmetric_padding()"
             )
         self.stages = build_stages(blocks)
         self.channels = {f"stride{stride}": blocks[last[stride]].out_channels for stride in strides}
-        self._wanted = {last[stride]: f"stride{stride}" for stride in strides}
+        self._outputs = {last[stride]: f"stride{stride}" for stride in strides}
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """The wanted maps by name, in order of stride."""
+        """The maps by name, in order of stride."""
         x, maps = laid_out(images), {}
         blocks = (block for stage in self.stages for block in stage)  # type: ignore[attr-defined]
         for number, block in enumerate(blocks):
             x = block(x)
-            if name := self._wanted.get(number):
+            if name := self._outputs.get(number):
                 maps[name] = x
         return maps
 
 
 class RegionHead(nn.Module):
-    """The RPN's head: feature blocks, then 1x1 logits and box deltas for every anchor (normal, std 0.01)."""
+    """RPN head: feature blocks, then 1x1 convolutions to logits and box deltas per anchor (normal init, std 0.01)."""
 
     def __init__(self, blocks: Sequence[Block], anchors: int) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class RegionHead(nn.Module):
 class BoxHead(nn.Module):
     """Blocks on the pooled map of every region, then the average over its pixels: (regions, channels).
 
-    Pooling gives maps channels-first; on a CPU the blocks take a third to a fifth less time channels-last (measured).
+    Pooled maps are channels-first; on a CPU the blocks take a fifth to a third less time channels-last (measured).
     """
 
     def __init__(self, blocks: Sequence[Block]) -> None:
@@ -94,9 +94,9 @@ class BoxHead(nn.Module):
 
 
 class BoxPredictor(nn.Module):
-    """Logits (regions, 1 + classes), background first, and a box a class (regions, 4 x (1 + classes)).
+    """Logits (regions, 1 + classes), background first, and box deltas per class (regions, 4 x (1 + classes)).
 
-    The background's box is never read: it has no weights, and is given as zeros.
+    The background's deltas are never read: they have no weights and are zeros.
     """
 
     def __init__(self, in_channels: int, num_classes: int) -> None:
@@ -111,15 +111,15 @@ class BoxPredictor(nn.Module):
 
 
 def take_weights(parts: Sequence[nn.Sequential], source: FBNet, *, after: int = 0) -> None:
-    """Give the blocks of ``parts``, in order, the weights and statistics of those of ``source`` from ``after`` on."""
-    given = [block for stage in source.stages.children() for block in stage.children()][after:]
-    own = [block for part in parts for stage in part.children() for block in stage.children()]
-    for block, like in zip(own, given, strict=False):
-        block.load_state_dict(like.state_dict())
+    """Copy weights and statistics from the blocks of ``source``, from ``after`` on, to those of ``parts`` in order."""
+    sources = [block for stage in source.stages.children() for block in stage.children()][after:]
+    targets = [block for part in parts for stage in part.children() for block in stage.children()]
+    for target, block in zip(targets, sources, strict=False):
+        target.load_state_dict(block.state_dict())
 
 
 def freeze_stages(trunk: Trunk, number: int) -> None:
-    """Keep the first ``number`` stages of ``trunk`` as they are: no gradients, statistics fixed."""
+    """Freeze the weights and statistics of the first ``number`` stages of ``trunk``."""
     check_whole("freeze_at", number, at_least=0, at_most=len(trunk.stages))
     for index in range(number):
         freeze_norms(trunk.stages[index])
@@ -127,7 +127,7 @@ def freeze_stages(trunk: Trunk, number: int) -> None:
 
 
 def freeze_norms(module: nn.Module) -> None:
-    """Replace every batch norm below ``module`` by one with fixed statistics and scale."""
+    """Replace every batch norm in ``module`` by one with fixed statistics and scale."""
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d):
             setattr(module, name, _frozen(child))

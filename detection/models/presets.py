@@ -1,8 +1,8 @@
-"""The published FBNetV3 detectors A to G as values: a family of its own, not the ImageNet networks with another head.
+"""The published FBNetV3 detectors A to G as values: a separate family, not the ImageNet networks with another head.
 
-Source: the records of the public detection zoo (project d2go, Apache-2.0) and Table 5 of FBNetV3 (arXiv 2006.02049).
-Their blocks differ from the ImageNet networks': ReLU, squeeze-excite as wide as a quarter of the expanded width with a
-sigmoid gate, and a depthwise convolution without norm or activation. No torch in here.
+Source: the definitions in the public detection zoo (project d2go, Apache-2.0) and Table 5 of FBNetV3 (arXiv
+2006.02049). Their blocks differ from the ImageNet networks': ReLU, squeeze-excite with a quarter of the expanded width
+and a sigmoid gate, and a depthwise convolution without norm or activation. No torch in here.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ DETECTORS: Mapping[str, Detector] = MappingProxyType({d.name: d for d in (
 
 
 def find_detector(name: str) -> Detector:
-    """The published detector of this name. Raises :class:`ZooError` for an unknown one, with the nearest known."""
+    """The published detector of this name. Raises :class:`ZooError` for an unknown name, and suggests the nearest."""
     if name not in DETECTORS:
         raise ZooError(f"unknown detector {name!r}{nearest(name, DETECTORS)}; there are {', '.join(DETECTORS)}")
     return DETECTORS[name]

@@ -1,4 +1,4 @@
-"""A detector in one safetensors file that restores it whole, and what that file says of itself."""
+"""Saving and loading a detector as one safetensors file, with its description in the metadata."""
 
 from __future__ import annotations
 
@@ -35,9 +35,8 @@ class DetectorKind(Enum):
 class DetectorSpec:
     """What a detector is built from: a network (or ``published``, the name of a detector), classes and settings.
 
-    ``mean`` and ``std`` are the colours' that the network expects of images in [0, 1]; None: the network's own.
-    ``weights`` is the name of the published set that the network's weights are or began as, ``license`` that set's SPDX
-    identifier; None where nobody told.
+    ``mean`` and ``std`` normalize the colours of images in [0, 1]; None for the network's own. ``weights`` names the
+    published weights that training started from, ``license`` is their SPDX identifier; None if unknown.
     """
 
     class_names: tuple[str, ...]
@@ -56,12 +55,12 @@ class DetectorSpec:
         if self.published and self.published not in DETECTORS:
             raise ZooError(f"unknown detector {self.published!r}{nearest(self.published, DETECTORS)}")
         if not self.class_names:
-            raise ZooError("DetectorSpec.class_names is empty; name at least one kind of object")
+            raise ZooError("DetectorSpec.class_names is empty; name at least one class")
         for name in self.class_names:
             if not isinstance(name, str) or not is_unicode(name):
-                raise ZooError(f"DetectorSpec.class_names has {name!r}, which is not Unicode text; write another")
+                raise ZooError(f"DetectorSpec.class_names has {name!r}, which is not valid Unicode text; rename it")
         if self.arch is not None and self.arch.in_channels != 3:
-            raise ZooError(f"DetectorSpec.arch takes {self.arch.in_channels} channels; detectors see images as RGB, 3")
+            raise ZooError(f"DetectorSpec.arch takes {self.arch.in_channels} channels; detectors need 3 (RGB)")
         if (self.mean is None) != (self.std is None):
             raise ZooError("DetectorSpec: give both mean and std of the colours, or neither")
         for name, values, least in (("mean", self.mean, -LARGEST), ("std", self.std, 1e-6)):
@@ -72,18 +71,18 @@ class DetectorSpec:
 
     @property
     def network(self) -> str:
-        """The name of the network, or of the published detector."""
+        """Name of the network or of the published detector."""
         return self.published if self.arch is None else self.arch.name
 
     def with_weights_of(self, source: FBNet) -> DetectorSpec:
-        """This detector on the network ``source``, with the colours that it expects, and told where it comes from."""
+        """This detector on the network ``source``, with its mean, std and origin."""
         mean, std = tuple(source.preprocess.mean), tuple(source.preprocess.std)
         return replace(self, arch=source.arch, mean=mean, std=std, weights=source.weights, license=source.license)
 
     def build(self, *, source: FBNet | None = None, freeze_at: int = 0, fixed_norms: bool = False) -> FasterRCNN:
-        """The detector, in training mode, with the weights of ``source`` in its trunk (and C4's box head)."""
-        maker = faster_rcnn_c4 if self.kind is DetectorKind.C4 else faster_rcnn_fpn
-        model = maker(
+        """The detector in training mode, with the weights of ``source`` in its trunk (and in the box head of C4)."""
+        builder = faster_rcnn_c4 if self.kind is DetectorKind.C4 else faster_rcnn_fpn
+        model = builder(
             source or self.arch or self.published, num_classes=len(self.class_names), freeze_at=freeze_at,
             fixed_norms=fixed_norms, settings=self.settings,
         )  # fmt: skip
@@ -93,22 +92,22 @@ class DetectorSpec:
 
 
 def save_detector(model: FasterRCNN, spec: DetectorSpec, path: str | Path) -> None:
-    """Write ``model``, built from ``spec``, to ``path`` (``.safetensors``), all that :func:`load_detector` needs.
+    """Write ``model``, built from ``spec``, to ``path`` (``.safetensors``), for :func:`load_detector`.
 
-    The model may be compiled or wrapped (DataParallel, an average of weights), have frozen norms, and be of half
-    precision; the file restores the plain one. Raises :class:`ZooError` for what :func:`load_detector` would refuse.
+    The model may be compiled, wrapped (DataParallel, an average of weights), in half precision or have frozen norms;
+    the file restores the plain model. Raises :class:`ZooError` if :func:`load_detector` would refuse the file.
     """
     if Path(path).suffix != ".safetensors":
-        raise ZooError(f"{path}: weights are saved as .safetensors; change the ending")
+        raise ZooError(f"{path}: weights are saved as .safetensors; change the extension")
     tensors = effective_state(unwrapped(model))
-    check_tensors(spec, tensors, f"{path}: not written, as it could not be loaded again")
+    check_tensors(spec, tensors, f"{path}: not written, since it could not be loaded again")
     write_tensors(path, tensors, {"format": FORMAT, "detector": to_json(spec)})
 
 
 def load_detector(path: str | Path) -> tuple[FasterRCNN, DetectorSpec]:
-    """The detector stored at ``path``, in evaluation mode and single precision, and what it was built from.
+    """The detector stored at ``path``, in evaluation mode and single precision, and its spec.
 
-    Raises :class:`ZooError` for a missing or damaged file, and one that holds no detector.
+    Raises :class:`ZooError` if the file is missing, damaged or not a detector.
     """
     tensors, metadata = read_tensors(path)
     spec = parse_spec(metadata, str(path))
@@ -118,23 +117,23 @@ def load_detector(path: str | Path) -> tuple[FasterRCNN, DetectorSpec]:
     return model.eval(), spec
 
 
-def check_tensors(spec: DetectorSpec, tensors: Mapping[str, Tensor], place: str) -> None:
-    """Raise :class:`ZooError`, which begins with ``place``, unless ``tensors`` make a detector of ``spec``.
+def check_tensors(spec: DetectorSpec, tensors: Mapping[str, Tensor], context: str) -> None:
+    """Raise :class:`ZooError`, which begins with ``context``, unless ``tensors`` are those of a detector of ``spec``.
 
-    The detector takes no memory for that, however large the file says it is.
+    The check allocates no memory for the detector, however large the file says it is.
     """
     try:
         with torch.device("meta"):
-            wanted = spec.build().state_dict()
+            expected = spec.build().state_dict()
     except ZooError as error:
-        raise ZooError(f"{place}: {error}") from None
-    wrong = [name for name in wanted.keys() & tensors.keys() if not _alike(wanted[name], tensors[name])]
-    if wanted.keys() != tensors.keys() or wrong:
-        differing = ", ".join(sorted(wrong or wanted.keys() ^ tensors.keys())[:3])
-        raise ZooError(f"{place}: its tensors are not those of the detector that it describes ({differing})")
+        raise ZooError(f"{context}: {error}") from None
+    wrong = [name for name in expected.keys() & tensors.keys() if not _alike(expected[name], tensors[name])]
+    if expected.keys() != tensors.keys() or wrong:
+        differing = ", ".join(sorted(wrong or expected.keys() ^ tensors.keys())[:3])
+        raise ZooError(f"{context}: its tensors do not match the detector it describes ({differing})")
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise ZooError(f"{place}: its weights hold numbers that are none ({name}); train it again")
+            raise ZooError(f"{context}: its weights have NaN or infinite values ({name}); train it again")
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:
@@ -142,12 +141,12 @@ def _alike(one: Tensor, other: Tensor) -> bool:
 
 
 def parse_spec(metadata: Mapping[str, str], name: str) -> DetectorSpec:
-    """What a detector's file says of it, by its metadata; errors begin with ``name``."""
+    """The spec in the metadata of a detector's file; errors begin with ``name``."""
     if metadata.get("format") != FORMAT:
-        raise ZooError(f"{name}: holds no detector; give a file of `fbnetv3 detect train`")
+        raise ZooError(f"{name}: not a detector; give a file written by `fbnetv3 detect train`")
     try:
         return from_json(DetectorSpec, metadata["detector"])
     except KeyError:
-        raise ZooError(f"{name}: holds a damaged description; fetch or save it again") from None
+        raise ZooError(f"{name}: has no description; download or save it again") from None
     except ZooError as error:
         raise ZooError(f"{name}: {error}") from None

@@ -1,1 +1,1 @@
-"""Detectors as ONNX files."""
+"""Exporting detectors to ONNX."""

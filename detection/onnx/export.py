@@ -1,4 +1,4 @@
-"""Detectors as ONNX files, whole or in parts, compared with PyTorch on ONNX Runtime before anyone gets to see them."""
+"""Exports detectors to ONNX, whole or in parts, and compares ONNX Runtime with PyTorch before a file is written."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ PART_TOLERANCE = 1e-4
 
 @dataclass(frozen=True, slots=True)
 class DetectorExportReport:
-    """What was written and how far it is from the PyTorch detector.
+    """The exported file and its difference from the PyTorch detector.
 
-    ``detections`` counts, image by image, what both found: same label, boxes within 0.1 pixels, scores within 1e-3.
-    ``box_difference`` (pixels) and ``score_difference`` are the largest among them. ``borderline`` counts what one
-    alone found because its score is within 1e-3 of the last that the other lets through. ``file_size`` is in bytes.
+    ``detections`` counts per image the detections that match: same label, boxes within 0.1 pixels, scores within 1e-3.
+    ``box_difference`` (pixels) and ``score_difference`` are the largest among them. ``borderline`` counts unmatched
+    detections whose score is at most 1e-3 above the other side's cut-off. ``file_size`` is in bytes.
     """
 
     path: Path
@@ -53,15 +53,15 @@ class DetectorExportReport:
 
     @property
     def images(self) -> int:
-        """How many images were compared."""
+        """Number of images compared."""
         return len(self.detections)
 
 
 @dataclass(frozen=True, slots=True)
 class PartReport:
-    """The file of a part, names of what goes in and comes out, and its largest difference from PyTorch.
+    """The file of a part, the names of its inputs and outputs, and its largest difference from PyTorch.
 
-    ``difference`` is relative: a share of the largest absolute value of the same output.
+    ``difference`` is relative to the largest absolute value of the same output.
     """
 
     path: Path
@@ -73,37 +73,38 @@ class PartReport:
 def export_detector(
     model: FasterRCNN, spec: DetectorSpec, path: str | Path, *, images: Sequence[Tensor]
 ) -> DetectorExportReport:
-    """Write a whole detector as one ONNX file: resizing, colours, proposals and suppression are inside.
+    """Write a whole detector as one ONNX file, including resizing, normalization, proposals and suppression.
 
     Input ``image``: float32 RGB in [0, 1], shape (3, height, width), of any size. Outputs: ``boxes`` (detections, 4) as
-    x0, y0, x1, y1 in pixels of that image, ``labels`` (detections) as int64 from 1 on, ``scores`` (detections), best
-    first. Metadata, in JSON: ``class_names``, ``mean``, ``std`` and ``detector``, the whole ``spec``.
+    x0, y0, x1, y1 in pixels of that image, ``labels`` (detections) as int64 starting at 1, ``scores`` (detections),
+    best first. Metadata, in JSON: ``class_names``, ``mean``, ``std`` and ``detector``, the whole ``spec``.
 
     The file is checked by onnx, then run on ONNX Runtime and compared with PyTorch on ``images``, both on the CPU (see
-    :class:`DetectorExportReport`). Where a detection has no counterpart, :class:`ZooError` is raised, and no file left.
+    :class:`DetectorExportReport`). If a detection has no match, raises :class:`ZooError` and leaves no file.
 
     Args:
-        model: a detector of this package; it is left as it is.
-        spec: what it was built from, as of :func:`fbnetv3_zoo.detection.models.serialization.load_detector`.
+        model: a detector of this package; it is not modified.
+        spec: what it was built from, as returned by
+            :func:`fbnetv3_zoo.detection.models.serialization.load_detector`.
         path: file to write, ending in ``.onnx``.
-        images: what to compare on, shaped like the input; the detector must find something in one of them at least.
+        images: images to compare on, shaped like the input; the detector must find something in at least one.
     """
     path = Path(path)
     if path.suffix != ".onnx":
-        raise ZooError(f"{path}: ONNX files end in .onnx; change the ending")
+        raise ZooError(f"{path}: ONNX files end in .onnx; change the extension")
     detector = _detached(model, spec)
     _check_images(images, detector.transform.max_size)
     expected = [_on_torch(detector, image) for image in images]
     if not any(len(one.scores) for one in expected):
         raise ZooError(
-            f"{path}: the detector finds nothing in the images given ({len(images)}), so that there is nothing to "
-            f"compare; give images that hold its objects, or lower its score_threshold"
+            f"{path}: the detector finds nothing in the {len(images)} images, so there is nothing to compare; give "
+            f"images with objects of its classes, or lower its score_threshold"
         )
     with replacing(path) as temporary:
         _write(_whole(detector), temporary, _metadata(detector, spec))
         agreements = _compare(detector, expected, _on_onnx(temporary, images), path)
         size = temporary.stat().st_size
-    boxes, scores = (np.concatenate(found) for found in zip(*((a.boxes, a.scores) for a in agreements), strict=True))
+    boxes, scores = (np.concatenate(each) for each in zip(*((a.boxes, a.scores) for a in agreements), strict=True))
     return DetectorExportReport(
         path=path,
         detections=tuple(len(one.boxes) for one in agreements),
@@ -115,19 +116,19 @@ def export_detector(
 
 
 def export_parts(model: FasterRCNN, spec: DetectorSpec, folder: str | Path) -> dict[str, PartReport]:
-    """Write the networks inside a detector as three ONNX files in ``folder``, for a pipeline of one's own.
+    """Write the networks inside a detector as three ONNX files in ``folder``, for a custom pipeline.
 
-    - ``trunk.onnx``: ``images`` (batch, 3, height, width), with mean and std of the metadata already applied, to maps
-      (batch, channels, height, width), one for each stride: ``stride16`` or those of the pyramid.
+    - ``trunk.onnx``: ``images`` (batch, 3, height, width), normalized by mean and std of the metadata, to maps (batch,
+      channels, height, width), one per stride: ``stride16`` or those of the pyramid.
     - ``rpn_head.onnx``: those maps to ``logits_...`` (batch, anchors, height, width) and ``deltas_...`` (batch, 4 x
       anchors, height, width) of each.
     - ``box_head.onnx``: ``regions`` (regions, channels, pooled, pooled) to ``logits`` (regions, 1 + classes),
       background first, and ``deltas`` (regions, 4 x (1 + classes)).
 
-    Batch and regions may be any, an image's sides too, from 32 pixels on. Every file is checked by onnx, then compared
-    with PyTorch on normally distributed input of other sizes than it was made with; where an output differs by more
-    than 1e-4 of its largest value, :class:`ZooError` is raised, and no file of the three left. Returns a report for
-    ``"trunk"``, ``"rpn_head"`` and ``"box_head"``.
+    Batch, regions and an image's sides (of at least 32 pixels) are dynamic. Every file is checked by onnx, then
+    compared with PyTorch on normally distributed input of other sizes than it was exported with. If an output differs
+    by more than 1e-4 of its largest value, raises :class:`ZooError` and leaves none of the files. Returns a report
+    for each of ``"trunk"``, ``"rpn_head"`` and ``"box_head"``.
     """
     detector, reports = _detached(model, spec), {}
     parts = _parts(detector)
@@ -141,9 +142,9 @@ def export_parts(model: FasterRCNN, spec: DetectorSpec, folder: str | Path) -> d
 
 @dataclass(frozen=True)
 class _Graph:
-    """What to export: the inputs' axes are whole numbers where fixed, names where free.
+    """A module to export and the axes of its inputs: a number if fixed, a name if dynamic.
 
-    The first axis of every output is ``counted``; sides have ``least`` pixels or more.
+    The first axis of every output is ``counted``; the other dynamic axes have a size of at least ``least``.
     """
 
     module: nn.Module
@@ -157,21 +158,21 @@ class _Graph:
         return tuple(self.axes)
 
     def example(self, *, more: int = 0) -> tuple[Tensor, ...]:
-        """Normally distributed inputs, whose free axes all differ; ``more`` makes these longer."""
-        free = sorted({axis for shape in self.axes.values() for axis in shape if isinstance(axis, str)})
-        sides = {axis: 2 + more + 2 * self.least + 3 * n for n, axis in enumerate(free)}
+        """Normally distributed inputs whose dynamic axes all differ in size; ``more`` makes them longer."""
+        dynamic = sorted({axis for shape in self.axes.values() for axis in shape if isinstance(axis, str)})
+        sides = {axis: 2 + more + 2 * self.least + 3 * n for n, axis in enumerate(dynamic)}
         length = {**sides, self.counted: 2 + more}
         generator = torch.Generator().manual_seed(more)
         shapes = [[a if isinstance(a, int) else length[a] for a in shape] for shape in self.axes.values()]
         return tuple(torch.randn(shape, generator=generator) for shape in shapes)
 
-    def free(self, kind: Callable[[str], Any]) -> dict[str, Any]:
-        """Every input's free axes by number, each as ``kind`` of its name."""
+    def dynamic_axes(self, kind: Callable[[str], Any]) -> dict[str, Any]:
+        """The dynamic axes of each input by number, with ``kind`` applied to their names."""
         shapes = self.axes.values()
         return {"inputs": tuple({n: kind(a) for n, a in enumerate(one) if isinstance(a, str)} for one in shapes)}
 
     def dim(self, axis: str) -> Dim:
-        """A free axis as torch.export wants it."""
+        """A dynamic axis for torch.export."""
         return Dim(axis) if axis == self.counted else Dim(axis, min=self.least)
 
 
@@ -184,12 +185,12 @@ def _parts(detector: FasterRCNN) -> dict[str, _Graph]:
     with torch.no_grad():
         names = tuple(detector.backbone(torch.zeros(1, 3, 64, 64)))
     maps = {name: ("batch", channels, f"height_{name}", f"width_{name}") for name in names}
-    found = tuple(f"{kind}_{name}" for kind in ("logits", "deltas") for name in names)
+    outputs = tuple(f"{kind}_{name}" for kind in ("logits", "deltas") for name in names)
     regions = {"regions": ("regions", channels, *heads.box_roi_pool.output_size)}
     images = {"images": ("batch", 3, "height", "width")}
     return {
         "trunk": _Graph(_Maps(detector.backbone), images, names, "batch", least=32),
-        "rpn_head": _Graph(_RegionHead(detector.rpn.head), maps, found, "batch"),
+        "rpn_head": _Graph(_RegionHead(detector.rpn.head), maps, outputs, "batch"),
         "box_head": _Graph(BoxOutputs(heads.box_head, heads.box_predictor), regions, ("logits", "deltas"), "regions"),
     }
 
@@ -214,13 +215,13 @@ class _RegionHead(nn.Module):
 
 
 def _detached(model: FasterRCNN, spec: DetectorSpec) -> FasterRCNN:
-    """A copy on the CPU in evaluation mode, which pools from each map by its true stride."""
+    """A copy on the CPU in evaluation mode that pools from each map by its true stride."""
     if not isinstance(model, FasterRCNN) or isinstance(model, MaskRCNN):
-        raise ZooError(f"model is a {type(model).__name__}; give a FasterRCNN, as load_detector() does")
+        raise ZooError(f"model is a {type(model).__name__}; give a FasterRCNN, as from load_detector()")
     if (dtype := next(model.parameters()).dtype) is not torch.float32:
         raise ZooError(f"the detector's weights are {dtype}; export needs torch.float32, call model.float() first")
     if (classes := _classes(model)) != len(spec.class_names):
-        raise ZooError(f"spec: names {len(spec.class_names)} classes, the detector has {classes}")
+        raise ZooError(f"spec has {len(spec.class_names)} class names, but the detector has {classes} classes")
     detector = copy.deepcopy(model).cpu().eval()
     use_true_strides(detector.roi_heads.box_roi_pool)
     return detector
@@ -233,7 +234,7 @@ def _classes(detector: FasterRCNN) -> int:
 
 def _check_images(images: Sequence[Tensor], longest: int) -> None:
     if len(images) == 0:
-        raise ZooError("images is empty; give images that hold objects of the detector's classes")
+        raise ZooError("images is empty; give images with objects of the detector's classes")
     for number, image in enumerate(images):
         if not isinstance(image, Tensor):
             raise ZooError(f"images[{number}] is a {type(image).__name__}; give tensors")
@@ -257,7 +258,7 @@ def _metadata(detector: FasterRCNN, spec: DetectorSpec) -> dict[str, str]:
 
 
 def _folded(module: nn.Module) -> nn.Module:
-    """A copy whose norms, fixed or not, have become part of the convolutions before them."""
+    """A copy with its norms, fixed or not, folded into the convolutions before them."""
     module = copy.deepcopy(module)
     for unit in module.modules():
         if isinstance(unit, ConvNormAct) and hasattr(unit, "norm"):
@@ -271,12 +272,12 @@ def _folded(module: nn.Module) -> nn.Module:
 def _write(graph: _Graph, path: Path, metadata: Mapping[str, str]) -> None:
     with quiet_exporter():
         program = torch.export.export(
-            _folded(graph.module), graph.example(), dynamic_shapes=graph.free(graph.dim), strict=False,
+            _folded(graph.module), graph.example(), dynamic_shapes=graph.dynamic_axes(graph.dim), strict=False,
             prefer_deferred_runtime_asserts_over_guards=True,
         )  # fmt: skip
         exported = torch.onnx.export(
             program, dynamo=True, opset_version=OPSET, input_names=graph.inputs, output_names=graph.outputs,
-            dynamic_shapes=graph.free(str), optimize=True, verbose=False, custom_translation_table=TRANSLATIONS,
+            dynamic_shapes=graph.dynamic_axes(str), optimize=True, verbose=False, custom_translation_table=TRANSLATIONS,
         )  # fmt: skip
     if exported is None:
         raise AssertionError("torch.onnx.export returned nothing")
@@ -288,8 +289,8 @@ def _write(graph: _Graph, path: Path, metadata: Mapping[str, str]) -> None:
 
 def _on_torch(detector: FasterRCNN, image: Tensor) -> Detections:
     with torch.inference_mode():
-        (found,) = detector([image.cpu()])
-    return Detections(*(found[key].numpy() for key in ("boxes", "scores", "labels")))
+        (output,) = detector([image.cpu()])
+    return Detections(*(output[key].numpy() for key in ("boxes", "scores", "labels")))
 
 
 def _on_onnx(path: Path, images: Sequence[Tensor]) -> list[Detections]:
@@ -302,28 +303,28 @@ def _on_onnx(path: Path, images: Sequence[Tensor]) -> list[Detections]:
 
 @dataclass(frozen=True)
 class _Agreement:
-    """Differences of boxes and scores of the detections that two sides share, and how many they do not."""
+    """Box and score differences of the matching detections of one image, and the numbers of unmatched ones."""
 
     boxes: npt.NDArray[np.float32]
     scores: npt.NDArray[np.float32]
     borderline: int
-    lost: int
+    unmatched: int
 
 
 def _compare(
-    detector: FasterRCNN, expected: Sequence[Detections], found: Sequence[Detections], path: Path
+    detector: FasterRCNN, expected: Sequence[Detections], actual: Sequence[Detections], path: Path
 ) -> list[_Agreement]:
     heads = detector.roi_heads
-    agreements = [_agreement(one, other, heads) for one, other in zip(expected, found, strict=True)]
-    for number, one in enumerate(agreements):
-        if one.lost:
+    agreements = [_agreement(one, other, heads) for one, other in zip(expected, actual, strict=True)]
+    for number, agreement in enumerate(agreements):
+        if agreement.unmatched:
             raise ZooError(
-                f"{path}: ONNX Runtime differs from PyTorch in images[{number}]: {len(one.boxes)} detections agree, "
-                f"{one.lost} have no counterpart within {BOX_TOLERANCE} pixels and {SCORE_TOLERANCE}; the file was "
-                f"not kept"
+                f"{path}: not written, ONNX Runtime differs from PyTorch in images[{number}]: {len(agreement.boxes)} "
+                f"detections match, {agreement.unmatched} have no match within {BOX_TOLERANCE} pixels and "
+                f"{SCORE_TOLERANCE}"
             )
-    if not any(len(one.boxes) for one in agreements):
-        raise ZooError(f"{path}: every detection is on the verge of the score_threshold; give images with clear ones")
+    if not any(len(agreement.boxes) for agreement in agreements):
+        raise ZooError(f"{path}: every score is too close to the score_threshold; give images with clear objects")
     return agreements
 
 
@@ -341,10 +342,10 @@ def _agreement(one: Detections, other: Detections, heads: nn.Module) -> _Agreeme
     return _Agreement(boxes[rows, columns], scores[rows, columns], borderline, len(above) - borderline)
 
 
-def _least(found: Detections, heads: Any) -> float:
+def _least(detections: Detections, heads: Any) -> float:
     """The score that a further detection would have needed."""
-    full = len(found.scores) == heads.detections_per_img
-    return float(found.scores.min()) if full else float(heads.score_thresh)
+    full = len(detections.scores) == heads.detections_per_img
+    return float(detections.scores.min()) if full else float(heads.score_thresh)
 
 
 def _difference(graph: _Graph, temporary: Path, path: Path) -> float:
@@ -354,13 +355,13 @@ def _difference(graph: _Graph, temporary: Path, path: Path) -> float:
     inputs, largest = graph.example(more=2), 0.0
     with torch.inference_mode():
         expected = graph.module(*inputs)
-    found = session.run(graph.outputs, {name: x.numpy() for name, x in zip(graph.inputs, inputs, strict=True)})
-    for one, other, name in zip(expected, found, graph.outputs, strict=True):
+    actual = session.run(graph.outputs, {name: x.numpy() for name, x in zip(graph.inputs, inputs, strict=True)})
+    for one, other, name in zip(expected, actual, graph.outputs, strict=True):
         difference = float(np.abs(one.numpy() - other).max() / one.abs().max().clamp(min=1e-6))
         if not difference <= PART_TOLERANCE:
             raise ZooError(
-                f"{path}: ONNX Runtime differs from PyTorch by {difference:.2g} of the largest value of {name}; the "
-                f"file was not kept"
+                f"{path}: not written, ONNX Runtime differs from PyTorch by {difference:.2g} of the largest value of "
+                f"{name}"
             )
         largest = max(largest, difference)
     return largest

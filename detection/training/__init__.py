@@ -1,1 +1,1 @@
-"""Training and evaluating detectors, and showing what they find."""
+"""Training and evaluating detectors, and drawing their detections."""

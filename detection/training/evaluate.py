@@ -1,4 +1,4 @@
-"""How good a detector is on a data set: COCO's average precision, computed by pycocotools."""
+"""COCO average precision of a detector on a dataset, computed by pycocotools."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..data.coco import CocoData
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """What a detector found in one image: boxes (found, 4) as x0, y0, x1, y1 in pixels, scores in [0, 1], labels."""
+    """Detections in one image: boxes (detections, 4) as x0, y0, x1, y1 in pixels, scores in [0, 1], labels."""
 
     boxes: npt.NDArray[np.float32]
     scores: npt.NDArray[np.float32]
@@ -27,11 +27,11 @@ class Detections:
 
 @dataclass(frozen=True)
 class AveragePrecision:
-    """COCO's figures, in [0, 1]; nan for a size or class of which there is no object to find.
+    """COCO's figures in [0, 1]; nan for a size or class without objects.
 
-    ``ap`` is the mean over overlaps from 0.5 to 0.95, ``ap50`` and ``ap75`` at one. ``small`` (boxes below 32 x 32
-    pixels), ``medium`` and ``large`` (from 96 x 96 on) are the mean for objects of that size, ``classes`` has each
-    class by name.
+    ``ap`` is the mean over IoU thresholds from 0.5 to 0.95, ``ap50`` and ``ap75`` are at one. ``small`` (boxes below
+    32 x 32 pixels), ``medium`` and ``large`` (from 96 x 96 on) are ``ap`` for objects of that size, ``classes`` is
+    ``ap`` by class name.
     """
 
     ap: float
@@ -43,28 +43,28 @@ class AveragePrecision:
     classes: dict[str, float]
 
 
-def average_precision(data: CocoData, found: Sequence[Detections]) -> AveragePrecision:
-    """The precision of ``found``, one entry for every image of ``data`` in its order.
+def average_precision(data: CocoData, detections: Sequence[Detections]) -> AveragePrecision:
+    """The average precision of ``detections``, one entry per image of ``data``, in the same order.
 
-    Raises :class:`ZooError` where the numbers differ, there is nothing to find (:func:`check_objects`), or pycocotools
-    is not installed.
+    Raises :class:`ZooError` if the numbers differ, there are no objects (:func:`check_objects`), or pycocotools is not
+    installed.
     """
     check_objects(data)
-    if len(found) != len(data):
-        raise ZooError(f"{data.name}: has {len(data)} images, and {len(found)} answers were given")
+    if len(detections) != len(data):
+        raise ZooError(f"{data.name}: has {len(data)} images but detections were given for {len(detections)}")
     try:
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
     except ImportError:
         raise ZooError("pycocotools is not installed; pip install 'fbnetv3-zoo[detection]'") from None
-    with contextlib.redirect_stdout(io.StringIO()):  # it tells of every step
-        truth, answers = COCO(), COCO()
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints every step
+        truth, results = COCO(), COCO()
         truth.dataset = _dataset(data, _truth(data))
-        answers.dataset = _dataset(data, _answers(data, found))
+        results.dataset = _dataset(data, _results(data, detections))
         truth.createIndex()
-        answers.createIndex()
-        evaluation = COCOeval(truth, answers, "bbox")
-        labels = evaluation.params.catIds = _labels_to_find(data)  # of the others it would only say that there are none
+        results.createIndex()
+        evaluation = COCOeval(truth, results, "bbox")
+        labels = evaluation.params.catIds = _present_labels(data)  # classes without objects have no precision
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -76,16 +76,16 @@ def average_precision(data: CocoData, found: Sequence[Detections]) -> AveragePre
 
 
 def check_objects(data: CocoData) -> None:
-    """Raise :class:`ZooError` where ``data`` has no object to find, so that there is no precision to measure."""
-    if not _labels_to_find(data):
-        among = " that is not a crowd" if any(len(sample.boxes) for sample in data.samples) else ""
-        raise ZooError(f"{data.name}: its images have no object{among}: there is nothing to find and to measure by")
+    """Raise :class:`ZooError` if ``data`` has no object, so that precision cannot be measured."""
+    if not _present_labels(data):
+        crowds = " except crowds" if any(len(sample.boxes) for sample in data.samples) else ""
+        raise ZooError(f"{data.name}: has no objects{crowds}, so precision cannot be measured; annotate some")
 
 
-def _labels_to_find(data: CocoData) -> list[int]:
-    """The labels that objects have, crowds apart."""
-    found = [sample.labels[~sample.crowd] for sample in data.samples]
-    return [int(label) for label in np.unique(np.concatenate([*found, np.zeros(0, np.int64)]))]
+def _present_labels(data: CocoData) -> list[int]:
+    """The labels of all objects except crowds, in ascending order."""
+    labels = [sample.labels[~sample.crowd] for sample in data.samples]
+    return [int(label) for label in np.unique(np.concatenate([*labels, np.zeros(0, np.int64)]))]
 
 
 def _figure(value: float) -> float:
@@ -103,12 +103,12 @@ def _dataset(data: CocoData, annotations: list[dict[str, Any]]) -> dict[str, Any
             {"id": n, "width": s.width, "height": s.height} for n, s in zip(_ids(data), data.samples, strict=True)
         ],
         "categories": [{"id": n} for n in range(1, 1 + len(data.class_names))],
-        "annotations": [{"id": n, **one} for n, one in enumerate(annotations, start=1)],
+        "annotations": [{"id": n, **annotation} for n, annotation in enumerate(annotations, start=1)],
     }
 
 
 def _ids(data: CocoData) -> list[int]:
-    """Numbers for the images, small ones in the order of theirs: it decides between equal scores."""
+    """Consecutive ids for the images in the order of their own ids, which decides between equal scores."""
     ordered = sorted(range(len(data)), key=lambda n: data.samples[n].image_id)
     return [int(rank) for rank in np.argsort(ordered)]
 
@@ -121,11 +121,11 @@ def _truth(data: CocoData) -> list[dict[str, Any]]:
     ]
 
 
-def _answers(data: CocoData, found: Sequence[Detections]) -> list[dict[str, Any]]:
+def _results(data: CocoData, detections: Sequence[Detections]) -> list[dict[str, Any]]:
     return [
         {**_box(n, box, label), "score": float(score)}
-        for n, one in zip(_ids(data), found, strict=True)
-        for box, score, label in zip(one.boxes, one.scores, one.labels, strict=True)
+        for n, image in zip(_ids(data), detections, strict=True)
+        for box, score, label in zip(image.boxes, image.scores, image.labels, strict=True)
     ]
 
 

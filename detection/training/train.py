@@ -35,7 +35,7 @@ from fbnetv3_zoo.utils.log import LOG
 
 from ..data.coco import AnnotatedImage, CocoData, open_image
 from ..data.faults import Unreadable
-from ..data.fitting import check_scalable, mirrored, to_judge_by, to_train_on
+from ..data.fitting import check_scalable, evaluation_data, mirrored, training_data
 from ..models.serialization import DetectorSpec, save_detector
 from .evaluate import AveragePrecision, Detections, average_precision, check_objects
 
@@ -95,7 +95,7 @@ def train_detector(
     Args:
         spec: what to build; its classes must be those of the data.
         data: images to train on; those without a box that is no crowd are left out, as is what the detector cannot
-            take (:func:`~fbnetv3_zoo.detection.data.fitting.to_train_on`).
+            take (:func:`~fbnetv3_zoo.detection.data.fitting.training_data`).
         validation: images to judge by after every epoch, with an object at least. One that cannot be read when its turn
             comes counts as if nothing was found in it.
         recipe: how to train. Of its augmentation, mirroring (``flip``) is applied; what else changes images, and what
@@ -147,7 +147,7 @@ def find_objects(
         try:
             pixels = read_pixels(sample)
         except ZooError as error:
-            unreadable.lose(sample.path, "counted as if nothing was found in it", error)
+            unreadable.record(sample.path, "counted as if nothing was found in it", error)
             answers.append(none)
         else:
             answers += detect(model, [pixels], device=device)
@@ -167,7 +167,7 @@ def read_pixels(sample: AnnotatedImage) -> Tensor:
 
 def _fitted(spec: DetectorSpec, data: CocoData, validation: CocoData, *, mirror: bool) -> tuple[CocoData, CocoData]:
     """Both without what the detector cannot take; what was left out is told at once."""
-    fitted = to_train_on(data, spec.settings, mirror=mirror), to_judge_by(validation, spec.settings)
+    fitted = training_data(data, spec.settings, mirror=mirror), evaluation_data(validation, spec.settings)
     for before, after in zip((data, validation), fitted, strict=True):
         for fault in after.faults[len(before.faults) :]:
             LOG.warning("%s: %s", after.name, fault)
@@ -320,7 +320,7 @@ class _Run:
                 if further + 1 == len(self.samples):
                     raise
                 path = self.samples[(index + further) % len(self.samples)].path
-                self.unreadable.lose(path, "replaced by another in training", error)
+                self.unreadable.record(path, "replaced by another in training", error)
                 bad.append(printable(str(path)))
         raise AssertionError("a run has samples")
 

@@ -63,7 +63,7 @@ def export_executorch(
     """
     path = Path(path)
     if path.suffix != ".pte":
-        raise ZooError(f"{path}: ExecuTorch programs end in .pte; change the ending")
+        raise ZooError(f"{path}: ExecuTorch programs end in .pte; change the extension")
     check_whole("max_batch", max_batch, at_most=1024)
     if (dtype := next(model.parameters()).dtype) is not torch.float32:
         raise ZooError(f"the network's weights are {dtype}; export needs torch.float32, call model.float() first")

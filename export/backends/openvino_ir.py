@@ -61,7 +61,7 @@ def export_openvino(
     """
     path = Path(path)
     if path.suffix != ".xml":
-        raise ZooError(f"{path}: OpenVINO files end in .xml; change the ending")
+        raise ZooError(f"{path}: OpenVINO files end in .xml; change the extension")
     with scratch() as folder:
         made = source_graph(source, folder, align=BLOCK)
         model = _converted(made, path)

@@ -116,7 +116,7 @@ def export_mobile(
     """
     path = Path(path)
     if path.suffix != ".ort":
-        raise ZooError(f"{path}: ONNX Runtime's mobile files end in .ort; change the ending")
+        raise ZooError(f"{path}: ONNX Runtime's mobile files end in .ort; change the extension")
     style, platform = parse_enum("style", style, Style), parse_enum("platform", platform, Platform)
     check_flag("type_reduction", type_reduction)
     if batch is not None:

@@ -86,7 +86,7 @@ def export_onnx(
         batch_sizes: numbers of photographs to compare with.
     """
     if Path(path).suffix != ".onnx":
-        raise ZooError(f"{path}: ONNX files end in .onnx; change the ending")
+        raise ZooError(f"{path}: ONNX files end in .onnx; change the extension")
     if opset not in OPSETS:
         raise ZooError(f"opset is {opset!r}; choose from {OPSETS.start} to {OPSETS.stop - 1}")
     side = model.preprocess.resolution if resolution is None else resolution

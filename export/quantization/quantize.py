@@ -122,7 +122,7 @@ def quantize(
     """
     source, output = Path(source), Path(output)
     if output.suffix not in (".onnx", ".xml"):
-        raise ZooError(f"{output}: int8 files end in .onnx (ONNX Runtime) or .xml (OpenVINO); change the ending")
+        raise ZooError(f"{output}: int8 files end in .onnx (ONNX Runtime) or .xml (OpenVINO); change the extension")
     if output.resolve() == source.resolve():
         raise ZooError(f"{output}: is the float file itself; give the int8 file another name")
     check_number("agreement", agreement, at_least=0, at_most=1)

@@ -37,7 +37,7 @@ def save(model: nn.Module, path: str | Path) -> None:
     restore, before anything is written.
     """
     if Path(path).suffix != ".safetensors":
-        raise ZooError(f"{path}: weights are saved as .safetensors; change the ending")
+        raise ZooError(f"{path}: weights are saved as .safetensors; change the extension")
     network = unwrapped(model)
     if not isinstance(network, FBNet):
         raise ZooError(f"{path}: a {type(network).__name__} is no network of this project; save one that create() made")

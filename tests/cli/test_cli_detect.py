@@ -203,7 +203,7 @@ def test_export_compares_with_pytorch(folder: Path, tmp_path: Path) -> None:
     ended = subprocess.run(code, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert [tuple(line.split()[:2]) for line in ended.stdout.splitlines()] == rows
     wrong = run("detect", "export", model, image, "--output", tmp_path / "boxes.pt")
-    assert wrong.err == f"error: {tmp_path / 'boxes.pt'}: ONNX files end in .onnx; change the ending\n"
+    assert wrong.err == f"error: {tmp_path / 'boxes.pt'}: ONNX files end in .onnx; change the extension\n"
 
 
 def test_every_field_of_the_settings_is_told() -> None:

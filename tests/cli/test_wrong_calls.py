@@ -342,7 +342,7 @@ CALLS: list[tuple[str, Callable[[Path], object], str]] = [
     (
         "save as something else",
         lambda here: save(create(arch()), here / "net.pt"),
-        "{here}/net.pt: weights are saved as .safetensors; change the ending",
+        "{here}/net.pt: weights are saved as .safetensors; change the extension",
     ),
     (
         "names for other classes",
@@ -703,7 +703,7 @@ CALLS: list[tuple[str, Callable[[Path], object], str]] = [
     (
         "export to something else",
         lambda here: export_onnx(create(arch()), here / "net.pb"),
-        "{here}/net.pb: ONNX files end in .onnx; change the ending",
+        "{here}/net.pb: ONNX files end in .onnx; change the extension",
     ),
     (
         "export to an old opset",
@@ -960,7 +960,7 @@ COMMANDS: list[tuple[str, str, str]] = [
     (
         "export to something else",
         "export onnx {here}/net.json --output {here}/net.txt",
-        "{here}/net.txt: ONNX files end in .onnx; change the ending",
+        "{here}/net.txt: ONNX files end in .onnx; change the extension",
     ),
     (
         "export to an old opset",
@@ -980,7 +980,7 @@ COMMANDS: list[tuple[str, str, str]] = [
     (
         "int8 to something else",
         "export int8 {here}/garbage.onnx --images {here}/folder --output {here}/net.tflite",
-        "{here}/net.tflite: int8 files end in .onnx (ONNX Runtime) or .xml (OpenVINO); change the ending",
+        "{here}/net.tflite: int8 files end in .onnx (ONNX Runtime) or .xml (OpenVINO); change the extension",
     ),
     (
         "int8 without images",

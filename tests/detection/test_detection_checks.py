@@ -19,7 +19,7 @@ from refusals import refusal
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from fbnetv3_zoo.detection.data.coco import AnnotatedImage, CocoData, open_image, read_coco
-from fbnetv3_zoo.detection.data.fitting import scaled_size, to_judge_by, to_train_on
+from fbnetv3_zoo.detection.data.fitting import evaluation_data, scaled_size, training_data
 from fbnetv3_zoo.detection.data.json_entries import LARGEST_FILE
 from fbnetv3_zoo.detection.training.evaluate import Detections, average_precision
 from fbnetv3_zoo.detection.training.train import DetectionCallback, DetectionEpoch, train_detector
@@ -91,7 +91,7 @@ def test_boxes_have_an_area_wherever_training_rounds(mirror: bool, settings: Any
             for n, (at, size) in enumerate(zip(places, thin, strict=True))
         ]
 
-    data = to_train_on(read(tmp_path, change), settings, mirror=mirror)
+    data = training_data(read(tmp_path, change), settings, mirror=mirror)
     assert 0 < sum(len(sample.boxes) for sample in data.samples) < 4000
     transform = GeneralizedRCNNTransform(settings.min_size, settings.max_size, [0.0] * 3, [1.0] * 3)
     for sample in data.samples:
@@ -185,7 +185,7 @@ def test_an_image_too_thin_to_be_scaled_is_left_out(tmp_path: Path) -> None:
 
     data = read(tmp_path, change)
     assert data.faults == ()
-    for fitted in (to_train_on(data, SETTINGS, mirror=True), to_judge_by(data, SETTINGS)):
+    for fitted in (training_data(data, SETTINGS, mirror=True), evaluation_data(data, SETTINGS)):
         assert fitted.faults == ("1 images too thin for the detector's size, left out (2.png: 3 x 700)",)
         assert len(fitted) == 3
 

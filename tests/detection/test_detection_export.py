@@ -414,7 +414,7 @@ def test_detections_are_matched(
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"path": "net.pt"}, "net.pt: ONNX files end in .onnx; change the ending"),
+        ({"path": "net.pt"}, "net.pt: ONNX files end in .onnx; change the extension"),
         ({"images": []}, "images is empty; give images that hold objects of the detector's classes"),
         ({"images": [np.zeros((3, 9, 9))]}, "images[0] is a ndarray; give tensors"),
         (

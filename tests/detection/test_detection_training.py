@@ -215,7 +215,7 @@ def test_damaged_files_are_refused(run: DetectionRun, tmp_path: Path) -> None:
     with pytest.raises(ZooError, match="not written, as it could not be loaded again: its tensors are not those"):
         save_detector(model, two, tmp_path / "unsaved.safetensors")
     assert not (tmp_path / "unsaved.safetensors").exists()
-    with pytest.raises(ZooError, match=r"model.pt: weights are saved as .safetensors; change the ending"):
+    with pytest.raises(ZooError, match=r"model.pt: weights are saved as .safetensors; change the extension"):
         save_detector(model, spec, "model.pt")
 
 

@@ -258,8 +258,8 @@ def test_a_small_difference_is_found(exported: Exported, tmp_path: Path, monkeyp
 @pytest.mark.parametrize(
     ("name", "options", "complaint"),
     [
-        ("net.pt", {}, "{path}: ONNX files end in .onnx; change the ending"),
-        ("net", {}, "{path}: ONNX files end in .onnx; change the ending"),
+        ("net.pt", {}, "{path}: ONNX files end in .onnx; change the extension"),
+        ("net", {}, "{path}: ONNX files end in .onnx; change the extension"),
         ("net.onnx", {"opset": 17}, "opset is 17; choose from 18 to 23"),
         ("net.onnx", {"opset": 24}, "opset is 24; choose from 18 to 23"),
         ("net.onnx", {"align": 0}, "align is 0; it must be a whole number of at least 1"),

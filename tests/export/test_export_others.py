@@ -237,7 +237,7 @@ def test_a_full_disk_for_temporary_files_is_said(
 
 
 def test_wrong_calls(model: FBNet, graph: Path, tmp_path: Path) -> None:
-    end = "; change the ending"
+    end = "; change the extension"
     wrong: dict[str, Callable[[], object]] = {
         f"net.onnx: ONNX Runtime's mobile files end in .ort{end}": lambda: export_mobile(graph, Path("net.onnx")),
         f"net: OpenVINO files end in .xml{end}": lambda: export_openvino(graph, "net"),

@@ -510,7 +510,7 @@ def test_calls_that_do_not_fit(source: Path, tmp_path: Path) -> None:
     batch = np.zeros((8, 1, 32, 32), np.float32)
     layers = sorted(layer.name for layer in layers_of(onnx.load(source)))
     assert told(output=tmp_path / "int8.tflite") == (
-        f"{tmp_path}/int8.tflite: int8 files end in .onnx (ONNX Runtime) or .xml (OpenVINO); change the ending"
+        f"{tmp_path}/int8.tflite: int8 files end in .onnx (ONNX Runtime) or .xml (OpenVINO); change the extension"
     )
     assert told(output=source) == f"{source}: is the float file itself; give the int8 file another name"
     assert told(keep=["nope"]) == f"{source}: has no layer 'nope' to keep in float; one is {layers[0]!r}"

@@ -219,7 +219,7 @@ def test_wrong_places_are_refused(model: FBNet, tmp_path: Path) -> None:
     assert refusal(lambda: load(tmp_path)) == f"{tmp_path}: is a folder, not a weight file"
     wrong = tmp_path / "net.pth"
     assert refusal(lambda: load(wrong)) == f"{wrong}: weights are read from .safetensors files only"
-    assert refusal(lambda: save(model, wrong)) == f"{wrong}: weights are saved as .safetensors; change the ending"
+    assert refusal(lambda: save(model, wrong)) == f"{wrong}: weights are saved as .safetensors; change the extension"
     (tmp_path / "folder.safetensors").mkdir()
     folder = tmp_path / "folder.safetensors"
     assert refusal(lambda: save(model, folder)) == f"{folder}: cannot be written (Is a directory)"

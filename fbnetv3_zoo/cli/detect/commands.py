@@ -75,7 +75,7 @@ def train(
     """
     options = dict(locals())
     from fbnetv3_zoo.detection.data.coco import read_coco
-    from fbnetv3_zoo.detection.data.fitting import to_judge_by, to_train_on
+    from fbnetv3_zoo.detection.data.fitting import evaluation_data, training_data
     from fbnetv3_zoo.detection.training.train import train_detector
 
     from ...factory import create
@@ -89,8 +89,8 @@ def train(
     data = read_coco(annotations, images or annotations.parent, follow_links=follow_links)
     judged = read_coco(validation, validation_images or validation.parent, follow_links=follow_links)
     spec = _spec(model, kind, settings, data)
-    data = to_train_on(data, spec.settings, mirror=chosen.augmentation.flip > 0)
-    judged = to_judge_by(judged, spec.settings)
+    data = training_data(data, spec.settings, mirror=chosen.augmentation.flip > 0)
+    judged = evaluation_data(judged, spec.settings)
     for file, one in ((annotations, data), (validation, judged)):
         _tell_faults(file, one)
     if pretrained and weights is not None:
@@ -129,7 +129,7 @@ def validate(
     """
     from fbnetv3_zoo.detection.data.coco import read_coco
     from fbnetv3_zoo.detection.data.faults import Unreadable
-    from fbnetv3_zoo.detection.data.fitting import to_judge_by
+    from fbnetv3_zoo.detection.data.fitting import evaluation_data
     from fbnetv3_zoo.detection.models.serialization import load_detector
     from fbnetv3_zoo.detection.training.evaluate import average_precision, check_objects
     from fbnetv3_zoo.detection.training.train import find_objects
@@ -140,7 +140,7 @@ def validate(
     data, place = read_coco(annotations, images or annotations.parent, follow_links=follow_links), usable(device)
     if data.class_names != spec.class_names:
         raise ZooError(f"{annotations}: {_differing(data.class_names, spec.class_names, str(model))}")
-    data = to_judge_by(data, spec.settings)
+    data = evaluation_data(data, spec.settings)
     _tell_faults(annotations, data)
     check_objects(data)
     unreadable = Unreadable()
