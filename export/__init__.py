@@ -1,4 +1,5 @@
-"""From a trained network to a file that runs without PyTorch.
+"""Export: from a trained network to files that run without PyTorch.
+
 
 Public names are listed in ``__init__.pyi`` and resolve on first use: importing the package imports no torch.
 """

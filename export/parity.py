@@ -1,4 +1,4 @@
-"""Whether model files answer as the network they were made from: on PyTorch, ONNX Runtime, OpenVINO, ExecuTorch."""
+"""Compares the logits of model files on ONNX Runtime, OpenVINO and ExecuTorch with those of their network."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 TOLERANCE = 1e-4
-"""Largest difference of a logit that a float32 file may have, as a part of the largest logit."""
+"""Largest allowed logit difference of a float32 file, relative to the largest logit."""
 
 PHOTOGRAPHS = 10
 BATCHES = (1, 2, 7)
@@ -29,14 +29,14 @@ BATCHES = (1, 2, 7)
 
 @dataclass(frozen=True, slots=True)
 class FileParity:
-    """How far one file is from the reference.
+    """Comparison of one file with the reference.
 
     Attributes:
         path: the file.
-        images: how many images both answered.
+        images: number of images compared.
         difference: the largest absolute difference of a logit.
         scale: the largest absolute logit of the reference.
-        disagree: positions of the images whose most probable class is another.
+        disagree: indices of the images whose top class differs.
     """
 
     path: Path
@@ -47,12 +47,12 @@ class FileParity:
 
     @property
     def relative(self) -> float:
-        """:attr:`difference` as a part of :attr:`scale`."""
+        """:attr:`difference` as a fraction of :attr:`scale`."""
         return self.difference / self.scale if self.scale else self.difference
 
     @property
     def agreement(self) -> float:
-        """The part of the images, 0 to 1, whose most probable class is the same."""
+        """Fraction of the images, 0 to 1, with the same top class."""
         return 1 - len(self.disagree) / self.images
 
     def __str__(self) -> str:
@@ -63,17 +63,17 @@ class FileParity:
         return f"{text}, not for {', '.join(map(str, self.disagree))}" if self.disagree else text
 
     def check(self, tolerance: float = TOLERANCE) -> None:
-        """Raise :class:`ZooError` where :attr:`relative` is over ``tolerance``."""
+        """Raise :class:`ZooError` if :attr:`relative` exceeds ``tolerance``."""
         if not self.relative <= tolerance:
             raise ZooError(
-                f"{self.path}: differs from the network by {self.difference:.2g} at logits up to {self.scale:.2g}; "
-                f"at most {tolerance:g} of that is allowed"
+                f"{self.path}: logits differ from the network's by {self.difference:.2g} at a scale of "
+                f"{self.scale:.2g}, more than {tolerance:g} of it"
             )
 
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """What :func:`parity` found: the name of the reference, and each file, in the order given."""
+    """Result of :func:`parity`: the name of the reference, and the comparison of each file, in the order given."""
 
     reference: str
     files: tuple[FileParity, ...]
@@ -88,50 +88,49 @@ def parity(
 ) -> Parity:  # fmt: skip
     """Compare model files with ``reference`` on images.
 
-    Every file prepares the images as it says itself; the reference is given the same numbers. The files get them in
-    batches of ``batches`` in turn, the reference all one by one, so that what depends on a batch is found, too.
+    Images are preprocessed as each file describes; the reference gets the same tensors. The files get them in batches
+    of the sizes ``batches`` in turn, the reference one by one, which also reveals errors that depend on the batch.
 
     Args:
-        reference: a network (a copy of it computes, in evaluation mode), or a file of any kind that
+        reference: a network (a copy of it is evaluated), or a file of any kind that
             :meth:`~fbnetv3_zoo.classify.Classifier.open` takes.
         paths: the files.
-        images: default: some real photographs (noise for networks whose channels are neither 1 nor 3).
-        batches: sizes of the batches.
-        threads: how many threads compute the files (default: the runtimes' choice).
-        bfloat16: compute OpenVINO's files in bfloat16.
+        images: images to compare on (default: some photographs; noise for networks without 1 or 3 channels).
+        batches: batch sizes.
+        threads: number of threads for the files (default: chosen by the runtime).
+        bfloat16: run OpenVINO files in bfloat16.
 
-    Raises :class:`ZooError` for files that cannot be read, and where the reference's logits are not finite.
+    Raises :class:`ZooError` if a file cannot be read or the reference's logits are not finite.
     """
     if images is not None and not images:
         raise ZooError("images is empty; give at least one, or None for photographs")
-    name, expected = _opened(reference)
+    name, network = _opened(reference)
     files = []
     for path in map(Path, paths):
         classifier = Classifier.open(path, threads=threads, bfloat16=bfloat16 and path.suffix == ".xml")
         prepared = _prepared(classifier.description.preprocess, images)
-        wanted = _in_batches(expected, prepared, [1])
-        files.append(_compared(path, wanted, _in_batches(classifier, prepared, batches)))
+        files.append(_compared(path, _in_batches(network, prepared, [1]), _in_batches(classifier, prepared, batches)))
     return Parity(name, tuple(files))
 
 
-def _compared(path: Path, wanted: Floats, found: Floats) -> FileParity:
-    if not np.isfinite(wanted).all():
+def _compared(path: Path, expected: Floats, actual: Floats) -> FileParity:
+    if not np.isfinite(expected).all():
         raise ZooError("the network's own logits are not finite; its weights are damaged")
-    if found.shape != wanted.shape:
-        raise ZooError(f"{path}: answers {found.shape[1]} classes, the network {wanted.shape[1]}")
-    difference = np.abs(found.astype(np.float64) - wanted).max()
-    other = np.flatnonzero(found.argmax(1) != wanted.argmax(1))
+    if actual.shape != expected.shape:
+        raise ZooError(f"{path}: has {actual.shape[1]} classes, but the network has {expected.shape[1]}")
+    difference = np.abs(actual.astype(np.float64) - expected).max()
+    disagree = np.flatnonzero(actual.argmax(1) != expected.argmax(1))
     return FileParity(
         path=path,
-        images=len(wanted),
+        images=len(expected),
         difference=float("inf") if np.isnan(difference) else float(difference),
-        scale=float(np.abs(wanted).max()),
-        disagree=tuple(other.tolist()),
+        scale=float(np.abs(expected).max()),
+        disagree=tuple(disagree.tolist()),
     )
 
 
 def _opened(reference: FBNet | str | Path) -> tuple[str, Classifier]:
-    """The reference's name, and itself, ready to answer."""
+    """The name of the reference and its classifier."""
     if isinstance(reference, FBNet):
         return "PyTorch", Classifier.of(copy.deepcopy(reference).cpu().eval())
     return str(reference), Classifier.open(reference)
@@ -145,9 +144,9 @@ def _prepared(preprocess: Preprocess, images: Sequence[Image.Image] | None) -> F
 
 
 def _in_batches(classifier: Classifier, images: Floats, batches: Sequence[int]) -> Floats:
-    answers, start, turn = [], 0, 0
+    logits, start = [], 0
     while start < len(images):
-        size = batches[turn % len(batches)]
-        answers.append(classifier.logits(images[start : start + size]))
-        start, turn = start + size, turn + 1
-    return np.concatenate(answers)
+        size = batches[len(logits) % len(batches)]
+        logits.append(classifier.logits(images[start : start + size]))
+        start += size
+    return np.concatenate(logits)

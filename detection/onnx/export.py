@@ -319,9 +319,9 @@ def _compare(
     for number, agreement in enumerate(agreements):
         if agreement.unmatched:
             raise ZooError(
-                f"{path}: not written, ONNX Runtime differs from PyTorch in images[{number}]: {len(agreement.boxes)} "
-                f"detections match, {agreement.unmatched} have no match within {BOX_TOLERANCE} pixels and "
-                f"{SCORE_TOLERANCE}"
+                f"{path}: ONNX Runtime differs from PyTorch in images[{number}]: {len(agreement.boxes)} detections "
+                f"match, {agreement.unmatched} have no match within {BOX_TOLERANCE} pixels and {SCORE_TOLERANCE}; "
+                f"nothing was written"
             )
     if not any(len(agreement.boxes) for agreement in agreements):
         raise ZooError(f"{path}: every score is too close to the score_threshold; give images with clear objects")
@@ -360,8 +360,8 @@ def _difference(graph: _Graph, temporary: Path, path: Path) -> float:
         difference = float(np.abs(one.numpy() - other).max() / one.abs().max().clamp(min=1e-6))
         if not difference <= PART_TOLERANCE:
             raise ZooError(
-                f"{path}: not written, ONNX Runtime differs from PyTorch by {difference:.2g} of the largest value of "
-                f"{name}"
+                f"{path}: ONNX Runtime differs from PyTorch by {difference:.2g} of the largest value of {name}; "
+                f"nothing was written"
             )
         largest = max(largest, difference)
     return largest

@@ -1,1 +1,1 @@
-"""Files for other runtimes: ONNX Runtime Mobile, OpenVINO, ExecuTorch."""
+"""Exporters to other runtimes: ONNX Runtime Mobile, OpenVINO, ExecuTorch."""

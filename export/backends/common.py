@@ -1,4 +1,4 @@
-"""What the exporters to other runtimes start from: an ONNX file of ours, or a network of which one is made first."""
+"""Shared by the exporters to other runtimes: the ONNX file they convert, and the comparison with it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ONNXSource:
-    """An ONNX file with the entries of its metadata, and the network where that was given; ``name`` is for errors."""
+    """An ONNX file with its metadata and, if given, its network; ``name`` is what errors call it."""
 
     name: str
     graph: Path
@@ -28,9 +28,9 @@ class ONNXSource:
 
 
 def source_graph(source: FBNet | str | Path, folder: Path, *, align: int = 1) -> ONNXSource:
-    """``source`` as an ONNX file: itself, checked, or one written to ``folder`` with maps of a multiple of ``align``.
+    """``source`` as an ONNX file: a checked file, or a network exported to ``folder`` with maps padded to ``align``.
 
-    Raises :class:`ZooError` for a file that is not of this project.
+    Raises :class:`ZooError` if the file was not written by this project.
     """
     import onnx
 
@@ -48,7 +48,7 @@ def source_graph(source: FBNet | str | Path, folder: Path, *, align: int = 1) ->
     else:
         name, model, graph = str(source), None, Path(source)
         if graph.suffix != ".onnx":
-            raise ZooError(f"{name}: give a network or an .onnx file of `fbnetv3 export onnx`")
+            raise ZooError(f"{name}: give a network or an .onnx file written by `fbnetv3 export onnx`")
         open_onnx(graph)
     entries = entries_of(onnx.load(graph, load_external_data=False))
     return ONNXSource(name, graph, entries, model)
@@ -58,9 +58,9 @@ def compared(
     source: ONNXSource, draft: Path, path: Path, *, images: Sequence[Image.Image] | None = None,
     tolerance: float | None = None,
 ) -> dict[str, FileParity]:  # fmt: skip
-    """How far ``draft``, which is to become ``path``, is from PyTorch (where the network is given) and from ONNX.
+    """Comparison of ``draft``, which will become ``path``, with ONNX Runtime and, if there is a network, PyTorch.
 
-    Raises :class:`ZooError` where a logit differs by more than ``tolerance`` (1e-4 where None) of the largest one.
+    Raises :class:`ZooError` if a logit differs by more than ``tolerance`` (default: 1e-4) of the largest one.
     """
     references: dict[str, FBNet | Path] = {"ONNX Runtime": source.graph}
     if source.model is not None:
@@ -71,11 +71,11 @@ def compared(
 def checked_parity(
     reference: FBNet | Path, draft: Path, path: Path, images: Sequence[Image.Image] | None, tolerance: float | None
 ) -> FileParity:
-    """:func:`parity` of one file, under the name that it will have; over ``tolerance``, :class:`ZooError`."""
+    """:func:`parity` of ``draft``, under the name ``path``. Raises :class:`ZooError` if it exceeds ``tolerance``."""
     try:
-        (found,) = parity(reference, [draft], images=images).files
-        found = replace(found, path=path)
-        found.check(TOLERANCE if tolerance is None else tolerance)
+        (comparison,) = parity(reference, [draft], images=images).files
+        comparison = replace(comparison, path=path)
+        comparison.check(TOLERANCE if tolerance is None else tolerance)
     except ZooError as error:
-        raise ZooError(f"{str(error).replace(str(draft), str(path))}; the file was not kept") from None
-    return found
+        raise ZooError(f"{str(error).replace(str(draft), str(path))}; nothing was written") from None
+    return comparison

@@ -1,4 +1,4 @@
-"""ExecuTorch programs (``.pte``), whose operators XNNPACK computes."""
+"""Exports ExecuTorch programs (``.pte``) that run on XNNPACK."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ExecuTorchReport:
-    """What was written, its size in bytes, and how far its answers are from PyTorch's.
+    """The exported program, its size in bytes, and its difference from PyTorch.
 
-    ``delegated`` counts the operators that XNNPACK computes, in ``parts`` pieces; ``portable`` names those that
-    ExecuTorch's own, slow operators compute, with how often. Up to ``max_batch`` images go in at a time.
+    ``delegated`` counts the operators that run on XNNPACK, in ``parts`` subgraphs; ``portable`` counts those that run
+    on ExecuTorch's own, slow kernels, by name. A batch has up to ``max_batch`` images.
     """
 
     path: Path
@@ -48,17 +48,16 @@ class ExecuTorchReport:
 def export_executorch(
     model: FBNet, path: str | Path, *, max_batch: int = 8, images: Sequence[Image.Image] | None = None
 ) -> ExecuTorchReport:
-    """Write ``model`` as an ExecuTorch program, whose operators XNNPACK computes in float32.
+    """Write ``model`` as an ExecuTorch program that runs on XNNPACK in float32.
 
-    The method ``forward`` takes (batch, channels, side, side) and gives the logits; ``fbnetv3_zoo`` gives the
-    description as JSON. The program is compared, on ExecuTorch, with PyTorch; where a logit differs by more than 1e-4
-    of the largest one, :class:`ZooError` is raised and no file is left.
+    The method ``forward`` maps images (batch, channels, side, side) to logits; ``fbnetv3_zoo`` returns the description
+    as JSON. The program is run on ExecuTorch and compared with PyTorch. If a logit differs by more than 1e-4 of the
+    largest one, raises :class:`ZooError` and leaves no file.
 
     Args:
-        model: the network; its training state is left as it was.
+        model: the network; it is not modified.
         path: file to write, ending in ``.pte``.
-        max_batch: how many images go in at a time: any number up to it. With 1 the batch is fixed. Memory for the
-            images and logits of so many is set aside.
+        max_batch: maximum batch size, for which memory is reserved; with 1 the batch size is fixed.
         images: images to compare on (default: photographs).
     """
     path = Path(path)
@@ -67,12 +66,12 @@ def export_executorch(
     check_whole("max_batch", max_batch, at_most=1024)
     if (dtype := next(model.parameters()).dtype) is not torch.float32:
         raise ZooError(f"the network's weights are {dtype}; export needs torch.float32, call model.float() first")
-    with scratch() as folder:  # ExecuTorch, too, writes temporary files
+    with scratch() as folder:  # ExecuTorch writes temporary files, too
         lowered = _lowered(model, path, max_batch)
         draft = folder / path.name
         draft.write_bytes(lowered.data)
         trial.remember(".pte", (lowered.data,))
-        found = checked_parity(model, draft, path, images, None)
+        comparison = checked_parity(model, draft, path, images, None)
     with replacing(path) as temporary:
         temporary.write_bytes(lowered.data)
     return ExecuTorchReport(
@@ -82,7 +81,7 @@ def export_executorch(
         parts=lowered.parts,
         portable=lowered.portable,
         file_size=len(lowered.data),
-        parity={"PyTorch": found},
+        parity={"PyTorch": comparison},
     )
 
 
@@ -116,9 +115,9 @@ def _lowered(model: FBNet, path: Path, max_batch: int) -> _Lowered:
 
 
 def _captured(model: FBNet, max_batch: int) -> ExportedProgram:
-    """``model`` as operators that XNNPACK has, for any batch up to ``max_batch``."""
+    """``model`` in operators supported by XNNPACK, for any batch size up to ``max_batch``."""
     module, side = copy.deepcopy(model).cpu().eval(), model.preprocess.resolution
-    example = torch.zeros(max_batch, model.arch.in_channels, side, side)  # fewer would set a lower bound of their own
+    example = torch.zeros(max_batch, model.arch.in_channels, side, side)  # a smaller example would lower the bound
     axes = {0: torch.export.Dim("batch", min=1, max=max_batch)} if max_batch > 1 else {}
     captured = torch.export.export(module, (example,), dynamic_shapes={"images": axes})
     simpler: ExportedProgram = captured.run_decompositions({torch.ops.aten.hardsigmoid.default: _hard_sigmoid})
@@ -126,19 +125,19 @@ def _captured(model: FBNet, max_batch: int) -> ExportedProgram:
 
 
 def _hard_sigmoid(x: torch.Tensor) -> torch.Tensor:
-    """Torch's own rule has whole numbers in it, which ExecuTorch turns into floats anew at every call."""
+    """Torch's own decomposition has integer constants, which ExecuTorch would convert to float at every call."""
     return torch.clamp(x + 3.0, 0.0, 6.0) / 6.0
 
 
 def _delegation(graph: torch.fx.GraphModule) -> tuple[int, int, dict[str, int]]:
-    """Operators that are delegated, pieces they are in, and the other operators with their numbers."""
+    """The number of delegated operators, the number of their subgraphs, and the counts of the other operators."""
     parts: list[Any] = [part for part in graph.children() if hasattr(part, "original_module")]
     inside = [name for part in parts for name in _operators(part.original_module.graph)]
     return len(inside), len(parts), dict(Counter(_operators(graph.graph)))
 
 
 def _operators(graph: torch.fx.Graph) -> list[str]:
-    """The operators of a graph by name, as in "mean.dim", without what only hands values on."""
+    """The names of a graph's operators, such as "mean.dim", without those that only pass values on."""
     names = (getattr(node.target, "__name__", str(node.target)) for node in graph.nodes if node.op == "call_function")
     short = (name.removeprefix("aten.").removesuffix(".default") for name in names)
     return [name for name in short if not name.startswith(("getitem", "executorch_call_delegate", "sym_size"))]

@@ -1,4 +1,4 @@
-"""OpenVINO's intermediate representation of our ONNX files: ``.xml`` with the weights in ``.bin``."""
+"""Exports OpenVINO's intermediate representation: ``.xml`` with the weights in ``.bin``."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from PIL import Image
 
 HALF_TOLERANCE = 1e-2
-"""Largest difference of a logit where weights are float16, as a part of the largest logit."""
+"""Largest allowed logit difference with float16 weights, relative to the largest logit."""
 
 
 @dataclass(frozen=True, slots=True)
 class OpenVINOReport:
-    """What was written: both files, their sizes in bytes, and how far the answers are from each reference's.
+    """The exported files, their sizes in bytes, and their difference from each reference.
 
-    ``inputs`` and ``outputs`` map names to shapes, in which "batch" and so on stand for any size.
+    ``inputs`` and ``outputs`` map names to shapes, in which a name such as "batch" is a dynamic size.
     """
 
     path: Path
@@ -47,27 +47,27 @@ class OpenVINOReport:
 def export_openvino(
     source: FBNet | str | Path, path: str | Path, *, half: bool = False, images: Sequence[Image.Image] | None = None
 ) -> OpenVINOReport:
-    """Write ``source`` for OpenVINO: ``path``, which ends in ``.xml``, and its weights in the ``.bin`` beside it.
+    """Write ``source`` for OpenVINO to ``path`` (``.xml``), with its weights in the ``.bin`` beside it.
 
-    The description travels in the model's ``rt_info``, with a digest of the weights. The files are compared, on
-    OpenVINO, with what they were made of; where a logit differs by more than 1e-4 of the largest one (1e-2 with
-    ``half``), :class:`ZooError` is raised and nothing is left.
+    The model's ``rt_info`` has the description and a digest of the weights. The files are run on OpenVINO and compared
+    with their source. If a logit differs by more than 1e-4 of the largest one (1e-2 with ``half``), raises
+    :class:`ZooError` and leaves no file.
 
     Args:
-        source: a network, or an ``.onnx`` file of this project.
-        path: file to write.
-        half: store the weights as float16, in half the space; OpenVINO computes in float32 all the same.
+        source: a network, or an ``.onnx`` file written by this project.
+        path: file to write, ending in ``.xml``.
+        half: store the weights as float16, in half the space; OpenVINO still computes in float32.
         images: images to compare on (default: photographs).
     """
     path = Path(path)
     if path.suffix != ".xml":
         raise ZooError(f"{path}: OpenVINO files end in .xml; change the extension")
     with scratch() as folder:
-        made = source_graph(source, folder, align=BLOCK)
-        model = _converted(made, path)
+        onnx_source = source_graph(source, folder, align=BLOCK)
+        model = _converted(onnx_source, path)
         draft = folder / path.name
-        write_model(model, draft, made.entries, half=half)
-        parities = compared(made, draft, path, images=images, tolerance=HALF_TOLERANCE if half else None)
+        write_model(model, draft, onnx_source.entries, half=half)
+        parities = compared(onnx_source, draft, path, images=images, tolerance=HALF_TOLERANCE if half else None)
         weights = path.with_suffix(".bin")
         keep_pair(draft, path)
     return OpenVINOReport(
@@ -85,7 +85,7 @@ def export_openvino(
 def write_model(model: openvino.Model, path: Path, entries: Mapping[str, str], *, half: bool = False) -> None:
     """Write ``model`` to ``path`` (``.xml``) and the ``.bin`` beside it, with ``entries`` and the weights' digest.
 
-    ``model`` gets the entries, too. Neither file is moved into place at once: write to a folder of your own first.
+    ``entries`` are also added to ``model``. The files are not written atomically: write to a temporary folder first.
     """
     import openvino
 
@@ -105,20 +105,20 @@ def write_model(model: openvino.Model, path: Path, entries: Mapping[str, str], *
     trial.remember(".xml", (text, path.with_suffix(".bin").read_bytes()))
 
 
-def _converted(made: ONNXSource, path: Path) -> openvino.Model:
+def _converted(source: ONNXSource, path: Path) -> openvino.Model:
     try:
         import openvino
     except ImportError:
         raise missing_extra(path, "OpenVINO", "openvino") from None
     try:
         with silence():
-            return openvino.convert_model(made.graph)
+            return openvino.convert_model(source.graph)
     except Exception as error:  # OpenVINO raises many kinds
-        raise ZooError(f"{made.name}: cannot be converted for OpenVINO ({in_short(error)})") from None
+        raise ZooError(f"{source.name}: cannot be converted for OpenVINO ({in_short(error)})") from None
 
 
 def keep_pair(draft: Path, path: Path) -> None:
-    """Copy both files of a model into place: both of them, or none."""
+    """Copy both files of a model into place, or neither."""
     with replacing_together(path, path.with_suffix(".bin")) as temporary:
         for file in temporary:
             shutil.copyfile(draft.with_suffix(file.suffix), file)

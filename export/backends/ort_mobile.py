@@ -1,4 +1,4 @@
-"""ONNX Runtime's mobile format: ``.ort`` files, which its small builds read, with the operators that they need."""
+"""Exports ONNX Runtime's mobile format: ``.ort`` files for its minimal builds, with a list of required operators."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .common import compared, source_graph
 if TYPE_CHECKING:
     from PIL import Image
 
-_FOUND = re.compile(
+_RESULT = re.compile(
     r"(?P<partitions>\d+) partitions with a total of (?P<nodes>\d+)/(?P<all>\d+) nodes can be handled by the"
     r"|Unsupported ops: (?P<operators>\S+)"
     r"|Model should perform well with (?P<name>.+) (?P<form>as is|if modified to have fixed input shapes): "
@@ -37,8 +37,8 @@ _FOUND = re.compile(
 class Style(Enum):
     """When the graph is optimised.
 
-    FIXED: now, for the CPU. RUNTIME: partly when the file is opened, which leaves more nodes to NNAPI and Core ML; the
-    session needs the option ``session.enable_saved_runtime_optimizations`` = 1 for the rest.
+    FIXED: now, for the CPU. RUNTIME: partly when the file is loaded, which leaves more nodes to NNAPI and Core ML; this
+    needs the session option ``session.enable_saved_runtime_optimizations`` = 1.
     """
 
     FIXED = "fixed"
@@ -46,9 +46,7 @@ class Style(Enum):
 
 
 class Platform(Enum):
-    """What the file is for. AMD64 lays weights out for this machine's processor: measured to run there, no promise
-    elsewhere.
-    """
+    """Target platform. AMD64 stores weights in the layout of this machine's processor; other ones may not run it."""
 
     ARM = "arm"
     AMD64 = "amd64"
@@ -56,9 +54,9 @@ class Platform(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Usability:
-    """What onnxruntime's check says of one accelerator: ``nodes`` of ``all_nodes`` run on it, in ``partitions`` pieces.
+    """Result of onnxruntime's check for one accelerator: ``nodes`` of ``all_nodes`` run on it, in ``partitions``.
 
-    ``suits`` is its verdict, "no", "maybe" or "yes", ``fixed_shapes`` whether that is for a file with a fixed batch
+    ``suits`` is the verdict, "no", "maybe" or "yes"; ``fixed_shapes`` says whether it is for a file with a fixed batch
     (``python -m onnxruntime.tools.make_dynamic_shape_fixed``). ``unsupported`` names the operators that do not run.
     """
 
@@ -75,15 +73,15 @@ class Usability:
         fixed = " with a fixed batch" if self.fixed_shapes else ""
         return (
             f"{self.accelerator}{fixed}: {self.suits} ({self.nodes} of {self.all_nodes} nodes in "
-            f"{self.partitions} piece{'s' if self.partitions != 1 else ''}{lacking})"
+            f"{self.partitions} partition{'s' if self.partitions != 1 else ''}{lacking})"
         )
 
 
 @dataclass(frozen=True, slots=True)
 class MobileReport:
-    """What was written: the file, its operators' file, sizes in bytes, and how far its answers are from each reference.
+    """The exported file, the list of its operators, its size in bytes, and its difference from each reference.
 
-    ``usability`` is onnxruntime's own check of the ONNX file. The CPU runs every file whole.
+    ``usability`` is the result of onnxruntime's own check for accelerators. The CPU runs every file completely.
     """
 
     path: Path
@@ -99,19 +97,19 @@ def export_mobile(
     source: FBNet | str | Path, path: str | Path, *, style: Style = Style.FIXED, platform: Platform = Platform.ARM,
     type_reduction: bool = False, batch: int | None = None, images: Sequence[Image.Image] | None = None,
 ) -> MobileReport:  # fmt: skip
-    """Write ``source`` in ONNX Runtime's mobile format, and beside it ``NAME.required_operators.config``.
+    """Write ``source`` in ONNX Runtime's mobile format, and ``NAME.required_operators.config`` beside it.
 
-    That file lists the operators used: ``--include_ops_by_config`` builds an ONNX Runtime with these alone. The
-    description travels in the file. It is compared, on ONNX Runtime, with what it was made of; where a logit differs by
-    more than 1e-4 of the largest one, :class:`ZooError` is raised and nothing is left.
+    That file lists the operators used, for building ONNX Runtime with these alone (``--include_ops_by_config``). The
+    mobile file includes the description. It is run on ONNX Runtime and compared with its source. If a logit differs by
+    more than 1e-4 of the largest one, raises :class:`ZooError` and leaves no file.
 
     Args:
-        source: a network, or an ``.onnx`` file of this project.
+        source: a network, or an ``.onnx`` file written by this project.
         path: file to write, ending in ``.ort``.
         style: when the graph is optimised.
-        platform: what it is for.
-        type_reduction: list the types of the operators, too, so that the build is smaller still.
-        batch: how many images the file takes at a time (default: any number); accelerators need a fixed one.
+        platform: target platform.
+        type_reduction: also list the types of the operators, for an even smaller build.
+        batch: fixed batch size (default: dynamic); accelerators need a fixed one.
         images: images to compare on (default: photographs).
     """
     path = Path(path)
@@ -123,12 +121,12 @@ def export_mobile(
         check_whole("batch", batch, at_most=1024)
     operators = path.with_suffix(".required_operators.config")
     with scratch() as folder:
-        made = source_graph(source, folder, align=BLOCK if platform is Platform.AMD64 else 1)
-        given = _copied(made.graph, folder / "given", batch, platform)
-        usability = check_usability(given, made.name)
-        draft, config = _converted(given, folder / "made", style, platform, type_reduction, made.name)
+        onnx_source = source_graph(source, folder, align=BLOCK if platform is Platform.AMD64 else 1)
+        graph = _copied(onnx_source.graph, folder / "graph", batch, platform)
+        usability = check_usability(graph, onnx_source.name)
+        draft, config = _converted(graph, folder / "mobile", style, platform, type_reduction, onnx_source.name)
         trial.remember(".ort", (draft.read_bytes(),))
-        parities = compared(made, draft, path, images=images)
+        parities = compared(onnx_source, draft, path, images=images)
         lines = [line for line in config.read_text().splitlines() if not line.startswith("#")]
         with replacing_together(path, operators) as (file, listed):
             shutil.copyfile(draft, file)
@@ -137,32 +135,32 @@ def export_mobile(
 
 
 def check_usability(graph: Path, name: str | None = None) -> tuple[Usability, ...]:
-    """What onnxruntime's check for mobile use finds in an ONNX file: for each accelerator, in the better form.
+    """Result of onnxruntime's mobile usability check of an ONNX file, for each accelerator with the better shapes.
 
     Errors call the file ``name``.
     """
-    told = _tool("check_onnx_model_mobile_usability", graph.resolve(), name=name or str(graph))
-    found: dict[str, Usability] = {}
+    output = _tool("check_onnx_model_mobile_usability", graph.resolve(), name=name or str(graph))
+    usability: dict[str, Usability] = {}
     counts = (0, 0, 0)
     lacking: tuple[str, ...] = ()
-    for match in _FOUND.finditer(told):
+    for match in _RESULT.finditer(output):
         if match["partitions"]:
             counts, lacking = (int(match["nodes"]), int(match["all"]), int(match["partitions"])), ()
         elif match["operators"]:
             lacking = tuple(name.removeprefix("ai.onnx:") for name in match["operators"].split(","))
         else:
-            nodes, every, pieces = counts
+            nodes, all_nodes, partitions = counts
             accelerator, fixed = match["name"], match["form"] != "as is"
-            better = Usability(accelerator, nodes, every, pieces, lacking, fixed, match["verdict"].lower())
-            if accelerator not in found or nodes > found[accelerator].nodes:
-                found[accelerator] = better
-    return tuple(found.values())
+            result = Usability(accelerator, nodes, all_nodes, partitions, lacking, fixed, match["verdict"].lower())
+            if accelerator not in usability or nodes > usability[accelerator].nodes:
+                usability[accelerator] = result
+    return tuple(usability.values())
 
 
 def _copied(graph: Path, folder: Path, batch: int | None, platform: Platform) -> Path:
-    """A copy of ``graph`` in a ``folder`` of its own, as the tools put files beside what they read.
+    """A copy of ``graph`` in a ``folder`` of its own, since the tools write beside what they read.
 
-    It says what processors it will be laid out for.
+    Its metadata names the platform whose layout it will have.
     """
     import onnx
 
@@ -178,18 +176,18 @@ def _copied(graph: Path, folder: Path, batch: int | None, platform: Platform) ->
 
 
 def _converted(
-    graph: Path, made: Path, style: Style, platform: Platform, type_reduction: bool, name: str
+    graph: Path, folder: Path, style: Style, platform: Platform, type_reduction: bool, name: str
 ) -> tuple[Path, Path]:
-    """The converted file and its operators' file, in the folder ``made``."""
+    """The converted file and the list of its operators, in ``folder``."""
     options = ["--optimization_style", style.name.title(), "--target_platform", platform.value]
     options += ["--enable_type_reduction"] if type_reduction else []
-    _tool("convert_onnx_models_to_ort", *options, "--output_dir", made, graph, name=name)
-    (converted,), (config,) = made.glob("*.ort"), made.glob("*.config")
+    _tool("convert_onnx_models_to_ort", *options, "--output_dir", folder, graph, name=name)
+    (converted,), (config,) = folder.glob("*.ort"), folder.glob("*.config")
     return converted, config
 
 
 def _tool(tool: str, *arguments: str | Path, name: str) -> str:
-    """What ``python -m onnxruntime.tools.TOOL`` says, which would set up logging if it were run in this process."""
+    """Output of ``python -m onnxruntime.tools.TOOL``, which would configure logging if run in this process."""
     command = [sys.executable, "-m", f"onnxruntime.tools.{tool}", *map(str, arguments)]
     with scratch() as folder:
         ended = subprocess.run(
@@ -197,6 +195,6 @@ def _tool(tool: str, *arguments: str | Path, name: str) -> str:
             errors="replace",
         )  # fmt: skip
         if ended.returncode != 0:
-            last = (ended.stderr.strip().splitlines() or ["it said nothing"])[-1]
+            last = (ended.stderr.strip().splitlines() or ["no message"])[-1]
             raise ZooError(f"{name}: onnxruntime.tools.{tool} failed ({in_short(last)})")
     return ended.stdout + ended.stderr

@@ -1,4 +1,4 @@
-"""Measuring models on the runtimes of this machine, each in a process of its own, in turn."""
+"""Benchmarks of models on the runtimes of this machine, each in a process of its own, in turn."""
 
 from .artifacts import ModelOptions
 from .backends import BenchmarkConfig, Route

@@ -1,4 +1,4 @@
-"""The routes on which a model can be run, and the plan of a measurement."""
+"""The routes on which a model can be run, and the configuration of a benchmark."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Literal
 from fbnetv3_zoo.errors import ZooError, check_flag, check_whole, nearest
 
 Form = Literal["weights", "graph", "int8 graph", "intermediate", "int8 intermediate", "program"]
-"""A kind of file: ``.safetensors``, ``.onnx`` (``.ort``), ``.xml``, ``.pte``; two of them also in int8."""
+"""A kind of file: ``.safetensors``, ``.onnx`` (``.ort``), ``.xml`` or ``.pte``; two of them also in int8."""
 
 
 class Route(Enum):
-    """A runtime, with the precision that it computes in where that is not float32."""
+    """A runtime, with its precision unless that is float32."""
 
     EAGER = "eager"
     COMPILED = "compiled"
@@ -29,17 +29,17 @@ class Route(Enum):
 
     @property
     def form(self) -> Form:
-        """The kind of file that it runs."""
+        """The kind of file it runs."""
         return _FORMS[self]
 
     @property
     def single(self) -> bool:
-        """Whether it computes in float32, so that its speed compares with a float32 matrix product's."""
+        """Whether it computes in float32, so that its speed is comparable to a float32 matrix product's."""
         return self not in (Route.ONNXRUNTIME_INT8, Route.OPENVINO_BF16, Route.OPENVINO_INT8)
 
     @property
-    def tells_operators(self) -> bool:
-        """Whether its runtime says how long each operator took."""
+    def profiles_operators(self) -> bool:
+        """Whether its runtime reports the time of each operator."""
         return self.value.startswith(("onnxruntime", "openvino"))
 
 
@@ -56,12 +56,12 @@ _FORMS: dict[Route, Form] = {
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """Number of cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def find_routes(text: str) -> tuple[Route, ...]:
-    """The routes that ``text`` names, separated by commas; ``all`` of them."""
+    """The routes in the comma-separated ``text``; ``all`` for every route."""
     if text == "all":
         return tuple(Route)
     return _once("--routes", [find_route(name.strip()) for name in text.split(",")])
@@ -75,21 +75,21 @@ def find_route(name: str) -> Route:
     return known[name]
 
 
-def find_numbers(place: str, text: str) -> tuple[int, ...]:
-    """The whole numbers from 1 in ``text``, separated by commas, in ascending order."""
+def find_numbers(option: str, text: str) -> tuple[int, ...]:
+    """The positive integers in the comma-separated ``text``, in ascending order."""
     words = [word.strip() for word in text.split(",")]
     for word in words:
         if not (word.isascii() and word.isdigit() and 0 < int(word) <= 1024):
-            raise ZooError(f"{place} has {word!r}; give whole numbers from 1 to 1024, separated by commas")
-    return tuple(sorted(_once(place, [int(word) for word in words])))
+            raise ZooError(f"{option} has {word!r}; give whole numbers from 1 to 1024, separated by commas")
+    return tuple(sorted(_once(option, [int(word) for word in words])))
 
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkConfig:
-    """What is measured: each of ``routes`` at each number of ``threads`` with each size of ``batches``.
+    """What to measure: each of ``routes`` with each number of ``threads`` and each batch size in ``batches``.
 
-    ``rounds`` counts the timed calls of each; ratios are to ``baseline``. With ``operators``, the time by kind of
-    operator is measured, too; without ``peak``, shares of the speed of a matrix product are not known.
+    ``rounds`` is the number of timed calls of each; ratios are relative to ``baseline``. With ``operators``, times by
+    kind of operator are measured, too; with ``peak``, also the speed of a matrix product to compare with.
     """
 
     routes: tuple[Route, ...] = tuple(Route)
@@ -101,31 +101,31 @@ class BenchmarkConfig:
     peak: bool = True
 
     def __post_init__(self) -> None:
-        for place, values in (("routes", self.routes), ("batches", self.batches), ("threads", self.threads)):
+        for field, values in (("routes", self.routes), ("batches", self.batches), ("threads", self.threads)):
             if not values:
-                raise ZooError(f"BenchmarkConfig.{place} is empty; name at least one")
+                raise ZooError(f"BenchmarkConfig.{field} is empty; give at least one")
         if self.baseline not in self.routes:
             names = ", ".join(route.value for route in self.routes)
             raise ZooError(f"the baseline {self.baseline.value} is not measured; choose from {names}")
-        for place, numbers in (("batches", self.batches), ("threads", self.threads)):
+        for field, numbers in (("batches", self.batches), ("threads", self.threads)):
             for number in numbers:
-                check_whole(f"BenchmarkConfig.{place}", number, at_most=1024)
+                check_whole(f"BenchmarkConfig.{field}", number, at_most=1024)
         check_whole("BenchmarkConfig.rounds", self.rounds, at_least=3)
         check_flag("BenchmarkConfig.operators", self.operators)
         check_flag("BenchmarkConfig.peak", self.peak)
 
 
 def check_tools(route: Route) -> None:
-    """Raise where ``route`` needs a program that this machine lacks."""
+    """Raise :class:`ZooError` if ``route`` needs a program that this machine lacks."""
     if route is Route.COMPILED:
-        named = os.environ.get("CXX")
-        if not any(shutil.which(name) for name in ([named] if named else ("g++", "clang++", "c++", "cl"))):
+        compiler = os.environ.get("CXX")
+        if not any(shutil.which(name) for name in ([compiler] if compiler else ("g++", "clang++", "c++", "cl"))):
             raise ZooError("torch.compile needs a C++ compiler; install g++ or clang, or set CXX")
 
 
-def _once(place: str, values: Sequence[Route] | Sequence[int]) -> tuple:  # type: ignore[type-arg]
+def _once(option: str, values: Sequence[Route] | Sequence[int]) -> tuple:  # type: ignore[type-arg]
     for n, value in enumerate(values):
         if value in values[:n]:
             shown = value.value if isinstance(value, Route) else value
-            raise ZooError(f"{place} names {shown} twice; name it once")
+            raise ZooError(f"{option} has {shown} twice; give it once")
     return tuple(values)

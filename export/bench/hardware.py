@@ -1,4 +1,4 @@
-"""What machine this is: its processor, what that can do, the releases of what runs on it, how fast it multiplies."""
+"""This machine: its processor and instruction sets, the versions of the runtimes, and its peak matrix speed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .worker_process import BenchWorker, OpenRequest, WorkerError
 
 RUNTIMES = ("fbnetv3-zoo", "torch", "onnxruntime", "openvino", "nncf", "executorch", "timm", "numpy")
 SIDE, PRODUCTS = 1536, 10
-"""Of the product by which the peak is found, and how often it is taken."""
+"""Side of the matrices whose product measures the peak, and how often it is computed."""
 
 # fmt: off
 _INSTRUCTIONS = {
@@ -29,7 +29,7 @@ _INSTRUCTIONS = {
 
 
 def machine_here() -> Machine:
-    """This machine, and the runtimes that are installed."""
+    """This machine and its installed runtimes."""
     return Machine(
         processor=processor_name(),
         instructions=instructions(cpu_info()),
@@ -41,14 +41,14 @@ def machine_here() -> Machine:
 
 
 def instructions(info: str) -> tuple[str, ...]:
-    """The instruction sets that matter for networks, named in the text of /proc/cpuinfo."""
-    found = re.search(r"^(?:flags|Features)\s*:(.*)$", info, re.MULTILINE)
-    flags = set(found[1].split()) if found else set()
+    """The instruction sets that matter for networks, from the text of /proc/cpuinfo."""
+    match = re.search(r"^(?:flags|Features)\s*:(.*)$", info, re.MULTILINE)
+    flags = set(match[1].split()) if match else set()
     return tuple(name for flag, name in _INSTRUCTIONS.items() if flag in flags)
 
 
 def peak_of(threads: int) -> Peak | None:
-    """The best of some products of two square matrices, by PyTorch; None where that failed."""
+    """The best speed of several PyTorch products of two square matrices; None if they failed."""
     try:
         worker = BenchWorker(OpenRequest("", "product", threads))
     except WorkerError:
@@ -64,17 +64,17 @@ def peak_of(threads: int) -> Peak | None:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for name in RUNTIMES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def _memory() -> int | None:
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):  # not on every system
+    except (AttributeError, OSError, ValueError):  # not available on every system
         return None

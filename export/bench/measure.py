@@ -1,4 +1,4 @@
-"""The measurement: every model on every route in a process of its own, all in turn, so that drift hits all alike."""
+"""The measurement: each model on each route in a process of its own, all in turn, so that drift affects all alike."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class BenchProgress:
-    """What is done at a moment: ``number`` of ``of`` rounds at one batch; ``pid`` is the process whose turn it was.
+    """Progress of a benchmark: ``number`` of ``of`` rounds at one batch size; ``pid`` is the process timed last.
 
-    While files are made and models loaded, ``batch`` and ``number`` are 0.
+    While files are written and models loaded, ``batch`` and ``number`` are 0.
     """
 
     model: str
@@ -42,40 +42,40 @@ class BenchProgress:
 OnTurn = Callable[[BenchProgress], None]
 
 
-def _nobody(turn: BenchProgress) -> None:
-    """Who is told where nobody asks."""
+def _ignore(turn: BenchProgress) -> None:
+    """The default callback."""
 
 
 def benchmark(
-    models: Sequence[str], plan: BenchmarkConfig, wanted: ModelOptions | None = None, *, against: Sequence[str] = (),
-    on_turn: OnTurn = _nobody,
+    models: Sequence[str], plan: BenchmarkConfig, options: ModelOptions | None = None, *, against: Sequence[str] = (),
+    on_turn: OnTurn = _ignore,
 ) -> Benchmark:  # fmt: skip
     """Measure ``models`` by ``plan``.
 
-    The thread counts follow one another; for each, all processes live at the same time, and are asked for one batch
-    in turn, round by round, each round beginning with another one. Time counts inside the process, around the call.
-    A process that dies, and a route that is not possible here, are told of and end nothing. KeyboardInterrupt ends
-    the measurement; what was measured is returned.
+    Thread counts are measured one after the other. For each, all processes run at the same time and compute one batch
+    in turn, round by round, with a different one first in each round. The call is timed inside the process. A process
+    that dies and a route that is unavailable here are reported, and the measurement continues. On KeyboardInterrupt,
+    what has been measured so far is returned.
 
     Args:
         models: published names, JSON files of networks, or model files.
         plan: routes, batches, threads, rounds.
-        wanted: weights and resolution of names, images to calibrate int8 with (default: random weights, each model's
-            own resolution, parts of two photographs).
-        against: names of timm's networks to measure beside, on ONNX Runtime.
-        on_turn: is told of every turn.
+        options: weights and resolution of published names, calibration images for int8 (default: random weights, each
+            model's own resolution, crops of two photographs).
+        against: names of timm networks to compare with, on ONNX Runtime.
+        on_turn: called after every turn.
 
-    Raises :class:`ZooError` for models that cannot be had, and where nothing can be measured.
+    Raises :class:`ZooError` if a model is unavailable or nothing can be measured.
     """
     _check_once([*models, *against])
-    wanted = replace(wanted or ModelOptions(), largest=max(plan.batches))
-    if wanted.images is not None and not is_folder(wanted.images):
-        raise ZooError(f"{wanted.images}: no such folder; give a folder of images")
+    options = replace(options or ModelOptions(), largest=max(plan.batches))
+    if options.images is not None and not is_folder(options.images):
+        raise ZooError(f"{options.images}: no such folder; give a folder of images")
     with scratch() as folder:
-        candidates = [find_candidate(model, _subfolder(folder, n), wanted) for n, model in enumerate(models)]
+        candidates = [find_candidate(model, _subfolder(folder, n), options) for n, model in enumerate(models)]
         rivals = [find_rival(name) for name in against]
         if rivals and Route.ONNXRUNTIME not in plan.routes:
-            raise ZooError("--against: networks of others are measured on onnxruntime; add it to --routes")
+            raise ZooError("--against: timm networks are measured on onnxruntime; add it to --routes")
         for n, rival in enumerate(rivals, len(candidates)):
             candidates.append(BenchModel(rival.subject, 3, _subfolder(folder, n), rival=rival))
         bench = _Bench(candidates, plan, on_turn)
@@ -83,12 +83,12 @@ def benchmark(
             bench.run()
         except KeyboardInterrupt:
             bench.interrupted = True
-        return check_measured(bench.found())
+        return check_measured(bench.result())
 
 
 def _check_once(names: Sequence[str]) -> None:
     if twice := [name for n, name in enumerate(names) if name in names[:n]]:
-        raise ZooError(f"{twice[0]}: is named twice; name every model once")
+        raise ZooError(f"{twice[0]}: is given twice; name each model once")
 
 
 def _subfolder(folder: Path, number: int) -> Path:
@@ -105,7 +105,7 @@ def rotated(items: Sequence[T], number: int) -> list[T]:
 
 @dataclass
 class _Series:
-    """The times of one row while they are measured."""
+    """The measured times of one row."""
 
     candidate: BenchModel
     route: Route
@@ -119,7 +119,7 @@ class _Series:
 
 @dataclass(frozen=True)
 class _Runner:
-    """A worker and what it runs."""
+    """A worker with its model and route."""
 
     candidate: BenchModel
     route: Route
@@ -127,7 +127,7 @@ class _Runner:
 
 
 class _Bench:
-    """A measurement on its way, so that what there is can be told at any moment."""
+    """A measurement in progress, whose result so far is available at any moment."""
 
     def __init__(self, candidates: Sequence[BenchModel], plan: BenchmarkConfig, on_turn: OnTurn) -> None:
         self._candidates, self._plan, self._on_turn = candidates, plan, on_turn
@@ -149,10 +149,10 @@ class _Bench:
                     self._measure(runners, threads, batch)
         if self._plan.operators:
             for candidate, route in possible:
-                self._tell_operators(candidate, route)
+                self._measure_operators(candidate, route)
 
-    def found(self) -> Benchmark:
-        """What has been measured until now."""
+    def result(self) -> Benchmark:
+        """What has been measured so far."""
         rows = tuple(self._row(series) for series in self._series)
         return Benchmark(
             machine_here(), self._plan.baseline, self._plan.rounds,
@@ -162,14 +162,14 @@ class _Bench:
         )  # fmt: skip
 
     def _prepare(self) -> list[tuple[BenchModel, Route]]:
-        """What can be measured here; its files are written."""
+        """Write the files, and return what can be measured here."""
         possible = []
         for candidate in self._candidates:
             for route in candidate.routes(self._plan.routes):
                 self._on_turn(BenchProgress(candidate.subject.name, route))
                 try:
-                    candidate.order(route, 1)
-                except Exception as error:  # exporters have many kinds, and one that fails ends nothing
+                    candidate.request(route, 1)
+                except Exception as error:  # exporters raise many kinds; the others are still measured
                     self._absent.append(UnavailableRoute(candidate.subject.name, route, candidate.reason(error)))
                 else:
                     possible.append((candidate, route))
@@ -178,12 +178,12 @@ class _Bench:
     def _started(
         self, possible: Sequence[tuple[BenchModel, Route]], threads: int, stack: ExitStack
     ) -> Iterator[_Runner]:
-        """The workers, started one after another, so that each has the machine while it loads."""
+        """The workers, started one by one, so that each has the machine to itself while loading."""
         for candidate, route in possible:
             name = candidate.subject.name
             self._on_turn(BenchProgress(name, route, threads))
             try:
-                worker = BenchWorker(candidate.order(route, threads))
+                worker = BenchWorker(candidate.request(route, threads))
             except WorkerError as failed:
                 if not any((absent.model, absent.route) == (name, route) for absent in self._absent):
                     self._absent.append(UnavailableRoute(name, route, candidate.reason(failed)))
@@ -193,22 +193,22 @@ class _Bench:
             yield _Runner(candidate, route, worker)
 
     def _measure(self, runners: list[_Runner], threads: int, batch: int) -> None:
-        """All rounds at one batch. Who dies is taken from ``runners``; who fails otherwise sits this batch out."""
+        """Run all rounds at one batch size. Dead workers are removed from ``runners``; others that fail skip it."""
         active: list[tuple[_Runner, _Series]] = []
         for runner in tuple(runners):
             series = _Series(runner.candidate, runner.route, threads, batch)
             self._series.append(series)
             self._on_turn(self._turn(runner, series, 0))
-            if self._asked(runner, series, runners, first=True):
+            if self._timed(runner, series, runners, first=True):
                 active.append((runner, series))
         for number in range(self._plan.rounds):
             for runner, series in rotated(active, number):
-                if not self._asked(runner, series, runners):
+                if not self._timed(runner, series, runners):
                     active = [pair for pair in active if pair[0] is not runner]
                 self._on_turn(self._turn(runner, series, number + 1))
 
-    def _asked(self, runner: _Runner, series: _Series, runners: list[_Runner], *, first: bool = False) -> bool:
-        """Whether ``runner`` did as it was asked; what it answered is in ``series``."""
+    def _timed(self, runner: _Runner, series: _Series, runners: list[_Runner], *, first: bool = False) -> bool:
+        """Time one call of ``runner`` and add it to ``series``; returns whether it succeeded."""
         try:
             answer = runner.worker.begin(series.batch) if first else runner.worker.turn()
         except WorkerError as failed:
@@ -228,11 +228,11 @@ class _Bench:
         return BenchProgress(name, runner.route, series.threads, series.batch, number, self._plan.rounds, worker.pid)
 
     def _row(self, series: _Series) -> Row:
-        place = (series.candidate, self._plan.baseline, series.threads, series.batch)
-        alike = [other for other in self._series if (other.candidate, other.route, other.threads, other.batch) == place]
+        key = (series.candidate, self._plan.baseline, series.threads, series.batch)
+        baselines = [one for one in self._series if (one.candidate, one.route, one.threads, one.batch) == key]
         peaks = {peak.threads: peak.gflops for peak in self._peaks} if series.route.single else {}
         figures = figures_of(
-            series.times_ms, batch=series.batch, baseline_ms=alike[0].times_ms if alike else (),
+            series.times_ms, batch=series.batch, baseline_ms=baselines[0].times_ms if baselines else (),
             macs=series.candidate.subject.macs, gflops=peaks.get(series.threads),
         )  # fmt: skip
         return Row(
@@ -240,14 +240,14 @@ class _Bench:
             series.first_ms, series.memory, series.problem,
         )  # fmt: skip
 
-    def _tell_operators(self, candidate: BenchModel, route: Route) -> None:
-        if not route.tells_operators:
+    def _measure_operators(self, candidate: BenchModel, route: Route) -> None:
+        if not route.profiles_operators:
             return
         threads, batch = self._plan.threads[0], self._plan.batches[0]
         self._on_turn(BenchProgress(candidate.subject.name, route, threads))
-        order: OpenRequest = candidate.order(route, threads)
+        request: OpenRequest = candidate.request(route, threads)
         try:
-            kinds = operators_of(order, batch)
+            kinds = operators_of(request, batch)
         except ZooError as error:
             self._absent.append(
                 UnavailableRoute(candidate.subject.name, route, f"operators: {candidate.reason(error)}")

@@ -1,4 +1,4 @@
-"""Where the time of a call goes, by kind of operator, as ONNX Runtime and OpenVINO tell it."""
+"""The time of a call by kind of operator, from the profiles of ONNX Runtime and OpenVINO."""
 
 from __future__ import annotations
 
@@ -23,49 +23,49 @@ from .worker_process import OpenRequest
 
 WARM_UP, CALLS = 5, 20
 Times = Iterable[tuple[str, str, float]]
-"""Kind, code, microseconds of every operator of all calls."""
+"""Kind, implementation and microseconds of every operator of all calls."""
 
 
-def operators_of(order: OpenRequest, batch: int) -> tuple[OperatorKind, ...]:
-    """The kinds of operators in a call with ``batch`` images, the longest first; measured in a process of its own.
+def operators_of(request: OpenRequest, batch: int) -> tuple[OperatorKind, ...]:
+    """The kinds of operators in a call with ``batch`` images, slowest first; measured in a separate process.
 
-    Raises :class:`ZooError` where the runtime refuses, or ends the process.
+    Raises :class:`ZooError` if the runtime fails or crashes.
     """
     code = (
         "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
         "from fbnetv3_zoo.export.bench import operators; operators.main()"
     )
-    command = [sys.executable, "-c", code, json.dumps(sys.path), json.dumps(asdict(order)), str(batch)]
+    command = [sys.executable, "-c", code, json.dumps(sys.path), json.dumps(asdict(request)), str(batch)]
     with scratch() as folder:
         path = folder / "operators.json"
         done = subprocess.run([*command, str(path)], capture_output=True, text=True, start_new_session=True)
         if not path.exists():
             raise ZooError(f"its process ended (exit code {done.returncode})")
-        told = json.loads(path.read_text())
-    if isinstance(told, str):
-        raise ZooError(told)
-    return tuple(OperatorKind(**one) for one in told)
+        result = json.loads(path.read_text())
+    if isinstance(result, str):
+        raise ZooError(result)
+    return tuple(OperatorKind(**kind) for kind in result)
 
 
 def main() -> None:
-    """Measure what the arguments say, and write what was found to a file; a text is what went wrong."""
-    _, order, batch, path = sys.argv[1:]
+    """Measure as the arguments say, and write the result, or an error as text, to a file."""
+    _, request, batch, path = sys.argv[1:]
     try:
-        found: Any = [asdict(one) for one in _measured(OpenRequest(**json.loads(order)), int(batch))]
-    except Exception as error:  # the runtimes' own kinds
-        found = in_short(error)
-    Path(path).write_text(json.dumps(found))
+        result: Any = [asdict(kind) for kind in _measured(OpenRequest(**json.loads(request)), int(batch))]
+    except Exception as error:  # runtimes raise many kinds
+        result = in_short(error)
+    Path(path).write_text(json.dumps(result))
 
 
-def _measured(order: OpenRequest, batch: int) -> tuple[OperatorKind, ...]:
-    shape = (batch, order.channels, order.side, order.side)
+def _measured(request: OpenRequest, batch: int) -> tuple[OperatorKind, ...]:
+    shape = (batch, request.channels, request.side, request.side)
     images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-    times = _intermediate(order, images) if order.path.endswith(".xml") else _graph(order, images)
+    times = _intermediate(request, images) if request.path.endswith(".xml") else _graph(request, images)
     return by_kind(times, calls=CALLS)
 
 
 def by_kind(times: Times, *, calls: int) -> tuple[OperatorKind, ...]:
-    """``times`` of so many calls added up by kind and code, for one call."""
+    """``times`` of ``calls`` calls, summed by kind and implementation, per call."""
     spent: dict[tuple[str, str], float] = defaultdict(float)
     count: dict[tuple[str, str], int] = defaultdict(int)
     for kind, how, microseconds in times:
@@ -75,14 +75,14 @@ def by_kind(times: Times, *, calls: int) -> tuple[OperatorKind, ...]:
     return tuple(OperatorKind(*key, count[key] / calls, spent[key] / calls / 1e3) for key in order)
 
 
-def _graph(order: OpenRequest, images: Any) -> Times:
+def _graph(request: OpenRequest, images: Any) -> Times:
     import onnxruntime
 
-    options = session_options(order.threads)
+    options = session_options(request.threads)
     options.enable_profiling = True
     with scratch() as folder:
         options.profile_file_prefix = str(folder / "operators")
-        session = onnxruntime.InferenceSession(order.path, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(request.path, options, providers=["CPUExecutionProvider"])
         for _ in range(WARM_UP + CALLS):
             session.run(None, {session.get_inputs()[0].name: images})
         events = json.loads(Path(session.end_profiling()).read_bytes())
@@ -90,32 +90,32 @@ def _graph(order: OpenRequest, images: Any) -> Times:
 
 
 def _kernels(events: list[dict[str, Any]]) -> Times:
-    """The operators of all calls but the first ones, from the events of ONNX Runtime's profile."""
+    """The operators of all calls after the warm-up, from the events of ONNX Runtime's profile."""
     calls = sorted(event["ts"] for event in events if event["name"] == "model_run")
     if len(calls) < WARM_UP + CALLS:
-        raise ZooError("ONNX Runtime's profile lacks calls; it holds a million events at most")
+        raise ZooError("ONNX Runtime's profile lacks calls; it has at most a million events")
     for event in events:
         if event["name"].endswith("_kernel_time") and event["ts"] >= calls[WARM_UP]:
             yield event["args"]["op_name"], _first_type(event["args"]), float(event["dur"])
 
 
-def _first_type(told: dict[str, Any]) -> str:
+def _first_type(arguments: dict[str, Any]) -> str:
     """The type of an operator's first input, such as ``float`` or ``uint8``."""
-    types = told.get("input_type_shape") or [{}]
+    types = arguments.get("input_type_shape") or [{}]
     return next(iter(types[0]), "")
 
 
-def _intermediate(order: OpenRequest, images: Any) -> Times:
+def _intermediate(request: OpenRequest, images: Any) -> Times:
     import openvino
 
-    settings = {**cpu_settings(order.threads, bfloat16=order.how == "bfloat16"), "PERF_COUNT": True}
+    settings = {**cpu_settings(request.threads, bfloat16=request.how == "bfloat16"), "PERF_COUNT": True}
     core = openvino.Core()
-    request = core.compile_model(core.read_model(order.path), "CPU", settings).create_infer_request()
+    inference = core.compile_model(core.read_model(request.path), "CPU", settings).create_infer_request()
     times = []
     for number in range(WARM_UP + CALLS):
-        request.infer([images])
+        inference.infer([images])
         if number >= WARM_UP:
             times += [
-                (one.node_type, one.exec_type, one.real_time.total_seconds() * 1e6) for one in request.profiling_info
+                (one.node_type, one.exec_type, one.real_time.total_seconds() * 1e6) for one in inference.profiling_info
             ]
     return [(kind, how, spent) for kind, how, spent in times if spent]

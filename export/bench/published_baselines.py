@@ -1,8 +1,8 @@
-"""What was published of networks of others: accuracy, of which weights, at which size, by whom and when.
+"""Published accuracies of other networks: of which weights, at which size, by whom and when.
 
-One row a network, as timm names it. The figure is that of weights trained on ImageNet-1k alone where there are such,
-the most accurate that its publisher gives at the size that the row says: a size that these weights were trained or are
-tested at. Where others were pretrained on more or distilled from a larger network, the row says so.
+One row per network, named as in timm. The accuracy is that of weights trained on ImageNet-1k alone, if there are any:
+the best that the publisher gives at the row's size, at which these weights were trained or are tested. Rows of weights
+that were pretrained on more data or distilled from a larger network say so.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from .results import Subject
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """A network of timm's at ``resolution`` pixels.
+    """A timm network at ``resolution`` pixels.
 
-    ``top1``: percent of ImageNet's validation set (None: not in our table), as stated in ``source``, which has a date.
-    ``weights``: timm's tag of the weights that it is of ("": timm has none), ``license`` theirs as timm states it.
-    ``extra_data``: what they saw besides ImageNet-1k; ``distilled``: they learned from a larger network's answers.
+    ``top1``: percent on ImageNet's validation set (None: not in our table), as stated in ``source``, which has a date.
+    ``weights``: timm's tag of these weights ("": none in timm), ``license``: their licence as stated by timm.
+    ``extra_data``: training data besides ImageNet-1k; ``distilled``: whether they were distilled from a larger network.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Baseline:
 
     @property
     def subject(self) -> Subject:
-        """It among what is measured."""
+        """The network as a subject of the benchmark."""
         return Subject(
             self.name, self.resolution, None, self.top1, rival=True,
             source=f"{self.weights}: {self.source}" if self.weights else self.source,

@@ -1,4 +1,4 @@
-"""Networks of others to compare with, built by timm with random weights, as they are deployed: branches merged."""
+"""Networks to compare with, built by timm with random weights and reparameterized for inference."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _BRANCHES = frozenset((
     "conv_kxk", "conv_scale", "conv_1x1", "large_conv", "small_conv", "fusion_conv", "primary_rpr_conv",
     "cheap_rpr_conv", "dw_conv_list",
 ))  # fmt: skip
-"""What timm's blocks call the branches of training, which are gone once a block is merged."""
+"""timm's names of training-time branches, which are gone once a block is reparameterized."""
 
 
 def find_rival(name: str) -> Baseline:
-    """The network that timm calls ``name``. Raises :class:`ZooError` where timm is missing or knows none."""
+    """The timm network ``name``. Raises :class:`ZooError` if timm is missing or has no such network."""
     try:
         import timm
     except ImportError:
@@ -32,12 +32,12 @@ def find_rival(name: str) -> Baseline:
         raise ZooError(f"--against {name}: timm has no network of that name{nearest(name, known)}")
     if name in RIVALS:
         return RIVALS[name]
-    given = timm.get_pretrained_cfg(name)
-    return Baseline(name, 224 if given is None else given.input_size[-1])
+    config = timm.get_pretrained_cfg(name)
+    return Baseline(name, 224 if config is None else config.input_size[-1])
 
 
 def export_rival(rival: Baseline, path: Path) -> Path:
-    """Write the network, :func:`merged`, as an ONNX file for any batch, as PyTorch's exporter gives it."""
+    """Write the :func:`merged` network as an ONNX file for any batch size, by PyTorch's exporter."""
     import timm
     import torch
 
@@ -51,24 +51,24 @@ def export_rival(rival: Baseline, path: Path) -> Path:
                 network, (images,), path, dynamo=True, input_names=["images"], opset_version=18,
                 dynamic_shapes=({0: torch.export.Dim("batch")},), optimize=True, external_data=False, verbose=False,
             )  # fmt: skip
-    except Exception as error:  # the exporter's own kinds
+    except Exception as error:  # the exporter raises many kinds
         raise ZooError(f"cannot be exported to ONNX ({str(error).splitlines()[0]})") from None
     return path
 
 
 def merged(network: nn.Module) -> nn.Module:
-    """A copy of ``network``, a timm network in evaluation mode, without the branches that only training needs.
+    """A copy of ``network``, a timm network in evaluation mode, with training-time branches merged.
 
-    It answers the same. Raises :class:`ZooError` where some are left, as then its time would be that of training.
+    Its outputs are the same. Raises :class:`ZooError` if branches are left, which would distort its time.
     """
     from timm.utils.model import reparameterize_model
 
     plain: nn.Module = reparameterize_model(network)
-    if left := sorted(_BRANCHES & _parts(plain)):
+    if left := sorted(_BRANCHES & _module_names(plain)):
         raise ZooError(f"its training branches ({left[0]}) cannot be merged by this timm; pip install --upgrade timm")
     return plain
 
 
-def _parts(network: nn.Module) -> set[str]:
-    """The names of all parts at any depth."""
+def _module_names(network: nn.Module) -> set[str]:
+    """The names of all modules with parameters, at any depth."""
     return {part for name, _ in network.named_parameters() for part in name.split(".")}

@@ -1,13 +1,13 @@
-"""The process that times one model on one route: this file, run by an interpreter of its own (:mod:`.crew` starts it).
+"""The process that times one model on one route: this file as a script, started by :mod:`.worker_process`.
 
-It takes orders as lines of JSON from its standard input, answers each with a line, and ends when there are no more:
-also where the process that gave them was killed. It imports only what its route needs, so that the memory
-it tells of is the route's.
+It reads requests as lines of JSON from standard input, answers each with a line, and exits at the end of input, also
+if the process that sent them was killed. It imports only what its route needs, so that the memory it reports is the
+route's.
 
-Runtimes keep the settings that they have alone in a program: their threads spin between operators, and for a while
-after a call, which would take the cores from the process whose turn is next. Forbidding it would make calls on several
-threads slower than they are in use (measured on two threads, FBNetV3-A and B: PyTorch by half, ONNX Runtime by a
-third). Instead a worker answers only when its threads have come to rest.
+Runtimes keep their default settings: their threads spin between operators and for a while after a call, which would
+take the cores from the process whose turn is next. Disabling that would make calls on several threads slower than they
+are in use (measured on two threads, FBNetV3-A and B: PyTorch by half, ONNX Runtime by a third). Instead, a worker
+answers only when its threads are idle.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from typing import IO, Any
 
 WARM_UP = 2
 BRIEF = 0.1
-"""Seconds; a shorter call is made twice a turn, and the second one counts: what the other processes left in the caches
-is not part of it."""
+"""In seconds; shorter calls are made twice per turn, and the second is timed, with the caches refilled after the other
+processes."""
 
 REST, AWAKE, PATIENCE = 0.001, 0.2, 1.0
-"""Seconds, a part, seconds: threads rest when they were busy for less than AWAKE of REST; PATIENCE is the limit."""
+"""Threads are idle if they used less than the fraction AWAKE of REST seconds; wait for that for PATIENCE seconds."""
 
 Work = Callable[[int], Callable[[], object]]
-"""From the size of a batch to the call that is timed."""
+"""From a batch size to the call that is timed."""
 
 
 def main() -> None:
-    """Serve until standard input ends. The first argument is the :class:`~.crew.Order` as JSON."""
-    order = json.loads(sys.argv[1])
-    sys.path[:] = order["modules"]
+    """Serve until standard input ends. The first argument is a :class:`~.worker_process.OpenRequest` as JSON."""
+    request = json.loads(sys.argv[1])
+    sys.path[:] = request["modules"]
     answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what a runtime prints must not come between the answers
+    os.dup2(2, 1)  # what a runtime prints must not mix with the answers
     try:
         started = time.perf_counter()
-        work = _open(order)
+        work = _open(request)
     except Exception as error:
-        _answer(answers, problem=_told(error))
+        _answer(answers, problem=_summary(error))
         return
     _answer(answers, seconds=time.perf_counter() - started)
     call: Callable[[], object] = _nothing
@@ -55,31 +55,31 @@ def main() -> None:
                 first = _timed(call)
                 last = min(_timed(call) for _ in range(WARM_UP))
                 twice = last < BRIEF
-                _come_to_rest()
-                _answer(answers, seconds=first, memory=_most_resident())
+                _wait_until_idle()
+                _answer(answers, seconds=first, memory=_peak_memory())
                 continue
             if twice:
                 call()
             seconds = _timed(call)
-            _come_to_rest()
-            _answer(answers, seconds=seconds, memory=_most_resident())
+            _wait_until_idle()
+            _answer(answers, seconds=seconds, memory=_peak_memory())
         except Exception as error:
-            _answer(answers, problem=_told(error))
+            _answer(answers, problem=_summary(error))
 
 
 def _answer(answers: IO[str], **values: Any) -> None:
     answers.write(json.dumps(values) + "\n")
 
 
-def _told(error: Exception) -> str:
-    """The first line that says something; the class, too, where the error is not one that this project raises."""
+def _summary(error: Exception) -> str:
+    """The first non-empty line, after the name of the class unless the error is this project's own."""
     lines = ("".join(filter(str.isprintable, line)).strip() for line in str(error).splitlines())
     line = next(filter(None, lines), "")[:300]
     return line if type(error).__name__ == "ZooError" else f"{type(error).__name__}: {line}".removesuffix(": ")
 
 
 def _nothing() -> None:
-    """What is called before a batch was named."""
+    """The call before any batch size is given."""
 
 
 def _timed(call: Callable[[], object]) -> float:
@@ -88,7 +88,7 @@ def _timed(call: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def _come_to_rest() -> None:
+def _wait_until_idle() -> None:
     until = time.perf_counter() + PATIENCE
     while time.perf_counter() < until:
         before = time.process_time()
@@ -97,63 +97,63 @@ def _come_to_rest() -> None:
             return
 
 
-def _most_resident() -> int | None:
+def _peak_memory() -> int | None:
     """The high-water mark of this process's resident memory, in bytes.
 
-    Linux's getrusage would count what the process that started this one had.
+    Linux's getrusage would include the memory of the process that started this one.
     """
     try:
         with open("/proc/self/status") as file:
-            found = re.search(r"^VmHWM:\s+(\d+) kB", file.read(), re.MULTILINE)
-        return int(found[1]) * 1024 if found else None
+            match = re.search(r"^VmHWM:\s+(\d+) kB", file.read(), re.MULTILINE)
+        return int(match[1]) * 1024 if match else None
     except OSError:
         pass
     try:
         import resource
     except ImportError:  # Windows
         return None
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _open(order: dict[str, Any]) -> Work:
-    opener = {"product": _product, "compiled": _compiled, "graph": _graph}.get(order["how"], _classifier)
-    return opener(order)
+def _open(request: dict[str, Any]) -> Work:
+    opener = {"product": _product, "compiled": _compiled, "graph": _graph}.get(request["how"], _classifier)
+    return opener(request)
 
 
-def _images(order: dict[str, Any], batch: int) -> Any:
+def _images(request: dict[str, Any], batch: int) -> Any:
     import numpy as np
 
-    shape = (batch, order["channels"], order["side"], order["side"])
+    shape = (batch, request["channels"], request["side"], request["side"])
     return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
 
 
-def _classifier(order: dict[str, Any]) -> Work:
+def _classifier(request: dict[str, Any]) -> Work:
     from fbnetv3_zoo.classify import Classifier
 
-    threads, bfloat16 = order["threads"], order["how"] == "bfloat16"
-    logits = Classifier.open(order["path"], threads=threads, bfloat16=bfloat16).logits
+    threads, bfloat16 = request["threads"], request["how"] == "bfloat16"
+    logits = Classifier.open(request["path"], threads=threads, bfloat16=bfloat16).logits
 
     def work(batch: int) -> Callable[[], object]:
-        images = _images(order, batch)
+        images = _images(request, batch)
         return lambda: logits(images)
 
     return work
 
 
-def _compiled(order: dict[str, Any]) -> Work:
-    """The network compiled anew for each size of batch, as for whoever knows the size."""
+def _compiled(request: dict[str, Any]) -> Work:
+    """The network compiled for each batch size, as by a user who knows the size."""
     import torch
 
     from fbnetv3_zoo.weights.serialization import load
 
-    torch.set_num_threads(order["threads"])
-    network = load(order["path"]).eval()
+    torch.set_num_threads(request["threads"])
+    network = load(request["path"]).eval()
 
     def work(batch: int) -> Callable[[], object]:
         torch.compiler.reset()
         compiled = torch.compile(network, fullgraph=True, dynamic=False)
-        images = torch.from_numpy(_images(order, batch))
+        images = torch.from_numpy(_images(request, batch))
 
         def call() -> object:
             with torch.inference_mode():
@@ -164,28 +164,28 @@ def _compiled(order: dict[str, Any]) -> Work:
     return work
 
 
-def _graph(order: dict[str, Any]) -> Work:
-    """An ONNX file of others, which says nothing of itself: opened as ``Classifier.open`` opens ours."""
+def _graph(request: dict[str, Any]) -> Work:
+    """An ONNX file without a description, opened with the settings of ``Classifier.open``."""
     import onnxruntime
 
     from fbnetv3_zoo.runtimes.ort import session_options
 
-    options = session_options(order["threads"])
-    session = onnxruntime.InferenceSession(order["path"], options, providers=["CPUExecutionProvider"])
+    options = session_options(request["threads"])
+    session = onnxruntime.InferenceSession(request["path"], options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
 
     def work(batch: int) -> Callable[[], object]:
-        images = _images(order, batch)
+        images = _images(request, batch)
         return lambda: session.run(None, {name: images})
 
     return work
 
 
-def _product(order: dict[str, Any]) -> Work:
+def _product(request: dict[str, Any]) -> Work:
     """A product of two square float32 matrices; the batch is their side."""
     import torch
 
-    torch.set_num_threads(order["threads"])
+    torch.set_num_threads(request["threads"])
 
     def work(side: int) -> Callable[[], object]:
         a, b = torch.rand(side, side), torch.rand(side, side)

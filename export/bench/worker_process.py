@@ -1,4 +1,4 @@
-"""The other end of :mod:`fbnetv3_zoo.export.bench.worker`: starting such a process, asking it, ending it."""
+"""Starts, queries and ends the processes of :mod:`fbnetv3_zoo.export.bench.worker`."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from typing import Any, Literal
 
 FILE = Path(__file__).with_name("worker.py")
 PATIENCE = 2.0
-"""Seconds that a worker has to end by itself."""
+"""Seconds for a worker to exit by itself."""
 
 How = Literal["plain", "bfloat16", "compiled", "graph", "product"]
-"""``graph``: an ONNX file without a description; ``product``: no model, but a matrix product."""
+"""``graph``: an ONNX file without a description; ``product``: a matrix product instead of a model."""
 
 
 @dataclass(frozen=True, slots=True)
 class OpenRequest:
-    """What a worker opens: the file at ``path``, for images of ``channels`` x ``side`` x ``side``."""
+    """The file for a worker to open, and the shape of its images, ``channels`` x ``side`` x ``side``."""
 
     path: str
     how: How
@@ -34,14 +34,14 @@ class OpenRequest:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What a worker says: how many seconds it took, and the most memory it has had so far, in bytes."""
+    """A worker's answer: the time in seconds, and its peak memory so far in bytes."""
 
     seconds: float
     memory: int | None = None
 
 
 class WorkerError(Exception):
-    """A worker could not do as it was asked; the message says why. ``dead`` says that it does nothing any more."""
+    """A request to a worker failed, for the reason in the message; ``dead`` if the process has ended."""
 
     def __init__(self, reason: str, *, dead: bool) -> None:
         super().__init__(reason)
@@ -49,33 +49,33 @@ class WorkerError(Exception):
 
 
 class BenchWorker:
-    """A process that is asked in turn with others. It shares nothing with them, not even the terminal's Ctrl-C."""
+    """A process that takes turns with others. It shares nothing with them, not even the terminal's Ctrl-C."""
 
-    def __init__(self, order: OpenRequest) -> None:
-        """Start it. Raises :class:`WorkerError` where it cannot open its file; it has ended then."""
-        told = json.dumps({**asdict(order), "modules": sys.path})
+    def __init__(self, request: OpenRequest) -> None:
+        """Start it. Raises :class:`WorkerError` if it cannot open its file; the process has then ended."""
+        argument = json.dumps({**asdict(request), "modules": sys.path})
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by end()
         self._process = subprocess.Popen(
-            [sys.executable, str(FILE), told], env=_environment(order.threads), text=True, start_new_session=True,
+            [sys.executable, str(FILE), argument], env=_environment(request.threads), text=True, start_new_session=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
         )  # fmt: skip
         self.pid = self._process.pid
         try:
-            self.seconds = self._hear().seconds
+            self.seconds = self._receive().seconds
         except BaseException:
             self.end()
             raise
 
     def begin(self, batch: int) -> Measurement:
-        """Have it warm up with ``batch`` images; how long the first call took. Raises :class:`WorkerError`."""
-        return self._ask(batch=batch)
+        """Warm up with ``batch`` images; returns the time of the first call. Raises :class:`WorkerError`."""
+        return self._request(batch=batch)
 
     def turn(self) -> Measurement:
-        """Have it compute one batch, and come to rest. Raises :class:`WorkerError`."""
-        return self._ask(turn=True)
+        """Time one batch, and wait until the threads are idle. Raises :class:`WorkerError`."""
+        return self._request(turn=True)
 
     def end(self) -> None:
-        """End it, at once where it does not end by itself."""
+        """End the process; kill it if it does not exit by itself."""
         for pipe in (self._process.stdin, self._process.stdout):
             with suppress(OSError):
                 pipe.close()  # type: ignore[union-attr]
@@ -87,44 +87,44 @@ class BenchWorker:
         self._errors.close()
 
     def _kill(self) -> None:
-        """End it and what it has started, such as a compiler."""
+        """Kill the process and its children, such as a compiler."""
         if hasattr(os, "killpg"):
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
         self._process.kill()
 
-    def _ask(self, **message: Any) -> Measurement:
+    def _request(self, **message: Any) -> Measurement:
         assert self._process.stdin is not None
-        with suppress(OSError):  # it has died, and so has nothing to say
+        with suppress(OSError):  # the process has died, which _receive reports
             self._process.stdin.write(json.dumps(message) + "\n")
             self._process.stdin.flush()
-        return self._hear()
+        return self._receive()
 
-    def _hear(self) -> Measurement:
+    def _receive(self) -> Measurement:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise WorkerError(self._last_words(), dead=True)
-        told = json.loads(line)
-        if "problem" in told:
-            raise WorkerError(told["problem"], dead=False)
-        return Measurement(**told)
+            raise WorkerError(self._cause_of_death(), dead=True)
+        answer = json.loads(line)
+        if "problem" in answer:
+            raise WorkerError(answer["problem"], dead=False)
+        return Measurement(**answer)
 
-    def _last_words(self) -> str:
-        """Why it is no more: the signal that killed it, or how it ended and the last that it printed."""
+    def _cause_of_death(self) -> str:
+        """Why the process ended: the signal that killed it, or its exit code and the last line it printed."""
         code = self._process.wait()
         if code < 0:
             name = signal.Signals(-code).name
-            return f"its process was killed ({name}{', perhaps for want of memory' if name == 'SIGKILL' else ''})"
+            return f"its process was killed ({name}{', perhaps out of memory' if name == 'SIGKILL' else ''})"
         self._errors.seek(0)
         lines = [line.strip() for line in self._errors.read().decode(errors="replace").splitlines()]
-        said = "".join(filter(str.isprintable, next(filter(None, reversed(lines)), "")))[:200]
-        return f"its process ended (exit code {code}{f': {said}' if said else ''})"
+        message = "".join(filter(str.isprintable, next(filter(None, reversed(lines)), "")))[:200]
+        return f"its process ended (exit code {code}{f': {message}' if message else ''})"
 
 
 def _environment(threads: int) -> dict[str, str]:
-    """This process's, with the number of threads; how threads wait is left to the runtimes (see worker.py)."""
-    left_out = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-    kept = {name: value for name, value in os.environ.items() if name not in left_out}
+    """This process's environment with the number of threads; runtimes decide how threads wait (see worker.py)."""
+    waiting = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+    inherited = {name: value for name, value in os.environ.items() if name not in waiting}
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    return {**kept, **dict.fromkeys(names, str(threads))}
+    return {**inherited, **dict.fromkeys(names, str(threads))}

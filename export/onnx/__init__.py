@@ -1,1 +1,1 @@
-"""ONNX files of networks and blocks, in the form that runs fastest."""
+"""ONNX files of networks and blocks, optimised for speed."""

@@ -1,7 +1,7 @@
-"""ONNX graphs of single blocks and whole networks, written directly, with random weights: for timing.
+"""ONNX graphs of single blocks and whole networks with random weights, for timing.
 
-They hold the operators that :func:`fbnetv3_zoo.export.export_onnx` writes, norms folded into convolutions, and take
-milliseconds to make instead of seconds. Maps have the widths of the network; they are not widened.
+They have the operators that :func:`fbnetv3_zoo.export.export_onnx` writes, with norms folded into convolutions, but are
+built in milliseconds instead of seconds. Maps are not padded.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _OPERATORS = {Activation.RELU: "Relu", Activation.HARD_SWISH: "HardSwish"}
 
 
 class Graph:
-    """A graph that grows: methods add nodes behind the map ``x`` and return the name of the new map."""
+    """A graph under construction: methods add nodes after the map ``x`` and return the name of the new map."""
 
     def __init__(self, activation: Activation, *, seed: int = 0) -> None:
         self._activation, self._rng = activation, np.random.default_rng(seed)
@@ -60,11 +60,11 @@ class Graph:
         return self._residual(x, key)
 
     def entry(self, channels: int) -> str:
-        """A map of ``channels`` made of an image with one channel, at little cost."""
+        """A cheap convolution from an image with one channel to a map of ``channels``."""
         return self._conv(INPUT, 1, channels)
 
     def exit(self, x: str) -> str:
-        """One number a channel, at little cost."""
+        """A cheap reduction of a map to one number per channel."""
         return self._average(x)
 
     def _residual(self, x: str, key: BlockKey) -> str:
@@ -107,7 +107,7 @@ class Graph:
     def _conv(
         self, x: str, channels: int, out: int, *, groups: int = 1, key: BlockKey | None = None, bias: bool = True
     ) -> str:
-        """1x1, or with kernel, stride and padding of ``key``; its norm has become a bias."""
+        """A convolution, 1x1 or with kernel, stride and padding of ``key``, with the norm folded into a bias."""
         kernel, stride, padding = (key.kernel, key.stride, key.padding) if key else (1, 1, 0)
         groups = key.groups if key and key.dense else groups
         weights = [self._drawn(out, channels // groups, kernel, kernel)] + ([self._drawn(out)] if bias else [])
@@ -117,7 +117,7 @@ class Graph:
         )  # fmt: skip
 
     def _drawn(self, *shape: int) -> str:
-        """Random weights that keep a signal's size."""
+        """Random weights that preserve the scale of the signal."""
         fan_in = float(np.prod(shape[1:])) if len(shape) > 1 else 100.0
         return self._constant(self._rng.standard_normal(shape, dtype=np.float32) * np.float32(fan_in**-0.5))
 
@@ -131,7 +131,7 @@ class Graph:
 
 
 def network_graph(blocks: Sequence[BlockKey], activation: Activation) -> onnx.ModelProto:
-    """The network of these blocks in a row."""
+    """The network of these blocks in sequence."""
     graph, x = Graph(activation), INPUT
     for key in blocks:
         x = graph.block(x, key)
@@ -145,14 +145,14 @@ def block_graph(key: BlockKey, activation: Activation) -> onnx.ModelProto:
 
 
 def framed_graph(key: BlockKey, activation: Activation) -> onnx.ModelProto:
-    """The block between an entry and an exit, as far as it :func:`enters` or :func:`leaves` through one."""
+    """The block between an entry and an exit layer, if it :func:`enters` and :func:`leaves` through them."""
     graph = Graph(activation)
     x = graph.block(graph.entry(key.in_channels) if enters(key) else INPUT, key)
     return graph.model(1 if enters(key) else key.in_channels, key.side, graph.exit(x) if leaves(key) else x)
 
 
 def frame_graph(channels: int, side: int, activation: Activation) -> onnx.ModelProto:
-    """Entry and exit with nothing between."""
+    """The entry and exit layers without a block."""
     graph = Graph(activation)
     return graph.model(1, side, graph.exit(graph.entry(channels)))
 
@@ -164,10 +164,10 @@ def empty_graph() -> onnx.ModelProto:
 
 
 def enters(key: BlockKey) -> bool:
-    """Whether a map comes in, in whatever layout a runtime keeps maps: no image, no vector of features."""
+    """Whether the block's input is a map in the runtime's layout, not an image or a feature vector."""
     return key.in_channels > 4 and not (key.classifier and not key.pools)
 
 
 def leaves(key: BlockKey) -> bool:
-    """Whether a map comes out."""
+    """Whether the block's output is a map."""
     return not (key.pools or key.classifier)

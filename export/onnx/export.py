@@ -1,4 +1,4 @@
-"""ONNX files in the form that runs fastest, compared with PyTorch on ONNX Runtime before anyone gets to see them."""
+"""Exports networks to ONNX graphs optimised for speed, and compares ONNX Runtime with PyTorch before writing a file."""
 
 from __future__ import annotations
 
@@ -37,12 +37,11 @@ OPSETS = range(18, 24)
 
 @dataclass(frozen=True, slots=True)
 class ExportReport:
-    """What was written and how far it is from the PyTorch network.
+    """The exported file and its difference from the PyTorch network.
 
-    ``inputs`` and ``outputs`` map names to shapes, in which a name such as ``"batch"`` stands for any size.
-    ``differences`` maps each compared batch size to the largest absolute difference of a logit (of a probability,
-    where the graph ends in them), on photographs; ``scale`` is the largest absolute value among them. ``file_size`` is
-    in bytes.
+    ``inputs`` and ``outputs`` map names to shapes, in which a name such as ``"batch"`` is a dynamic size.
+    ``differences`` maps each compared batch size to the largest absolute difference of a logit (or of a probability, if
+    these are the output) on photographs; ``scale`` is PyTorch's largest absolute output. ``file_size`` is in bytes.
     """
 
     path: Path
@@ -65,25 +64,25 @@ def export_onnx(
 ) -> ExportReport:  # fmt: skip
     """Write ``model`` as an ONNX file: input ``images`` (batch, channels, height, width), output ``logits``.
 
-    The file carries the network's description (class names, mean, std, sizes), licence and digest of its weights and
-    how it was made, as metadata. Norms are part of the convolutions, hard swish is one operator, averages are global
-    pools. It is checked by onnx, then run on ONNX Runtime with photographs and compared with PyTorch: where a logit
-    differs by more than 1e-4 of the largest one, and by more than float32 itself loses in this network,
-    :class:`ZooError` is raised and no file is left.
+    The file's metadata has the network's description (class names, mean, std, sizes), the licence and digest of its
+    weights, and the versions that wrote it. Norms are folded into convolutions, hard swish is one operator, averages
+    are global pools. The file is checked by onnx, then run on ONNX Runtime with photographs and compared with PyTorch.
+    If a logit differs by more than 1e-4 of the largest one, and by more than the rounding of float32 in this network,
+    raises :class:`ZooError` and leaves no file.
 
     Args:
-        model: the network; its training state is left as it was.
+        model: the network; its training mode is restored afterwards.
         path: file to write, ending in ``.onnx``.
         opset: ONNX operator set, 18 to 23.
-        resolution: side of the images in pixels (default: what ``model.preprocess`` crops); the file's preprocessing
-            resizes and crops to it.
-        any_size: let height and width be any, from ``model.arch.min_resolution`` up; ``resolution`` is then what the
-            file's preprocessing gives.
+        resolution: side of the images in pixels (default: that of ``model.preprocess``), to which the described
+            preprocessing resizes and crops.
+        any_size: make height and width dynamic, from ``model.arch.min_resolution`` up; ``resolution`` then only applies
+            to the described preprocessing.
         preprocessing: take one ``image``, uint8 (height, width, channels) of any size, resize, crop and normalise it in
-            the graph, and answer ``probabilities`` (classes,).
-        align: maps inside are widened by zero channels to a multiple of it, which spares AVX-512 code reordering
-            and makes the file about 2 % larger; 1 leaves them as they are (smaller processors gain nothing).
-        batch_sizes: numbers of photographs to compare with.
+            the graph, and return ``probabilities`` (classes,).
+        align: pad the channels of internal maps with zeros to a multiple of this, which saves AVX-512 code from
+            reordering and makes the file about 2 % larger; 1 for no padding (smaller processors gain nothing).
+        batch_sizes: batch sizes to compare with.
     """
     if Path(path).suffix != ".onnx":
         raise ZooError(f"{path}: ONNX files end in .onnx; change the extension")
@@ -93,7 +92,7 @@ def export_onnx(
     check_whole("resolution", side, at_least=model.arch.min_resolution)
     check_whole("align", align)
     if not batch_sizes:
-        raise ZooError("batch_sizes is empty; name at least one batch to compare")
+        raise ZooError("batch_sizes is empty; give at least one batch size to compare")
     for size in batch_sizes:
         check_whole("batch_sizes", size)
     if (dtype := next(model.parameters()).dtype) is not torch.float32:
@@ -112,7 +111,7 @@ def export_onnx(
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """What a file is to be like."""
+    """The form of the file to write."""
 
     opset: int
     preprocess: Preprocess
@@ -167,7 +166,7 @@ def _metadata(model: FBNet, form: _Form) -> dict[str, str]:
 
 
 def weights_digest(model: FBNet) -> str:
-    """SHA-256 over the names and values of the network's parameters and buffers, in the order of their names."""
+    """SHA-256 over the names and values of the network's parameters and buffers, sorted by name."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
@@ -190,13 +189,13 @@ def _compare(model: FBNet, path: Path, form: _Form, batch_sizes: Sequence[int]) 
     if far and not max(differences.values()) <= 2 * _own_rounding(model, form, differences):
         raise ZooError(
             f"ONNX Runtime differs from PyTorch by {max(differences.values()):.2g} at logits up to "
-            f"{scale:.2g}; the file was not kept"
+            f"{scale:.2g}; nothing was written"
         )
     return differences, scale
 
 
 def _own_rounding(model: FBNet, form: _Form, sizes: Iterable[int]) -> float:
-    """How far the network's own float32 logits are from those in float64: a file's may be as far off, the other way."""
+    """Difference of the network's logits between float32 and float64; a file may be off by as much the other way."""
     images = torch.from_numpy(_inputs(model, form.preprocess, max(sizes)))
     exact, place = copy.deepcopy(model).cpu().double(), next(model.parameters()).device
     with torch.inference_mode():
@@ -204,7 +203,7 @@ def _own_rounding(model: FBNet, form: _Form, sizes: Iterable[int]) -> float:
 
 
 def _answers(model: FBNet, session: onnxruntime.InferenceSession, form: _Form, count: int) -> tuple[Floats, Floats]:
-    """What PyTorch and ONNX Runtime answer to ``count`` photographs."""
+    """Outputs of PyTorch and ONNX Runtime for ``count`` photographs."""
     images = _inputs(model, form.preprocess, count)
     with torch.inference_mode():
         logits = model(torch.from_numpy(images).to(next(model.parameters()).device)).cpu()
@@ -219,7 +218,7 @@ def _answers(model: FBNet, session: onnxruntime.InferenceSession, form: _Form, c
 
 
 def _inputs(model: FBNet, preprocess: Preprocess, count: int) -> Floats:
-    """Photographs as the network takes them; noise for a network that takes no image of three channels or one."""
+    """Preprocessed photographs; noise for a network without 1 or 3 channels."""
     if model.arch.in_channels in (1, 3) and len(preprocess.mean) == model.arch.in_channels:
         return stack(preprocess, _already_resized(preprocess, count))
     side = preprocess.resolution
@@ -227,7 +226,7 @@ def _inputs(model: FBNet, preprocess: Preprocess, count: int) -> Floats:
 
 
 def _already_resized(preprocess: Preprocess, count: int) -> list[Image.Image]:
-    """Photographs with a shorter side of ``preprocess.resize``, so that no resampling is part of the comparison."""
+    """Photographs with a shorter side of ``preprocess.resize``, so that the comparison involves no resampling."""
     whole = replace(preprocess, resolution=preprocess.resize)
     return [whole.crop(photo) for photo in photographs(count)]
 

@@ -1,9 +1,9 @@
 """Measuring blocks and whole networks on ONNX Runtime, for a :class:`~fbnetv3_zoo.arch.latency.LatencyTable`.
 
-A block alone is not timed as it is in a network: its weights stay in the caches from run to run, and the runtime
-brings its maps into the layout that it computes in, and back. Therefore many blocks are run in turn, as many as a
-network has or more, and every block stands between an entry and an exit that leave its maps in that layout; what these
-cost, measured with nothing between, is taken off.
+A block run alone is not as fast as in a network: its weights stay in the caches between runs, and the runtime converts
+its maps to its own layout and back. Therefore at least as many blocks as in a network are run in turn, and every block
+is framed by an entry and an exit layer that keep its maps in that layout; their own cost, measured without a block, is
+subtracted.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ SAVE_EVERY = 5.0  # seconds
 
 
 def conditions_here(*, threads: int = 1, rounds: int = 12) -> Conditions:
-    """What a measurement on this machine is made under."""
+    """The conditions of a measurement on this machine."""
     return Conditions(processor_name(), f"onnxruntime {onnxruntime.__version__}", threads, rounds)
 
 
@@ -49,20 +49,19 @@ def measure_blocks(
     table: LatencyTable | None = None, path: Path | None = None,
     on_progress: Callable[[int], None] = lambda done: None,
 ) -> LatencyTable:  # fmt: skip
-    """A table with the latency of ``blocks``, one image at a time: those of ``table``, and what it lacks measured.
+    """``table`` extended by the latencies of all ``blocks`` that it lacks, measured with one image at a time.
 
-    With one thread, the processor time of that thread counts, so that other programs disturb less; with more, the time
-    that passes.
+    With one thread, that thread's CPU time is measured, which other programs disturb less; with more, wall-clock time.
 
     Args:
         blocks: see :func:`fbnetv3_zoo.arch.latency.distinct_blocks` and
             :meth:`fbnetv3_zoo.search.space.SearchSpace.blocks`.
-        activation: of all blocks.
+        activation: activation of all blocks.
         threads: threads of ONNX Runtime.
-        rounds: runs of each block, of which the lower quartile counts.
-        table: an earlier table, of the same conditions and activation, else :class:`ZooError`.
-        path: file that the table is written to every few seconds, so that an interrupted measurement can go on.
-        on_progress: is told how many of the missing blocks have been measured.
+        rounds: runs of each block; the lower quartile counts.
+        table: an earlier table. Raises :class:`ZooError` if its conditions or activation differ.
+        path: file to which the table is saved every few seconds, so that an interrupted measurement can continue.
+        on_progress: called with the number of missing blocks measured so far.
     """
     here = conditions_here(threads=threads, rounds=rounds)
     if table is None:
@@ -71,7 +70,7 @@ def measure_blocks(
     wanted, found = table.lacks(blocks), dict(table.blocks)
     if not wanted:
         if path is not None:
-            clear(path.parent)  # of a writer that was killed once the table was in place
+            clear(path.parent)  # what a writer left that was killed after saving the table
         return table
     timer = Timer(threads, rounds)
     frames = _measured_frames(wanted, activation, timer)
@@ -91,10 +90,10 @@ def measure_blocks(
 
 
 def check_latency(table: LatencyTable, networks: Table, *, path: Path | None = None) -> LatencyTable:
-    """``table`` with its ``check`` and ``scale``, found by measuring ``networks`` (at least 3) whole."""
+    """``table`` with ``check`` and ``scale`` from measuring at least 3 whole ``networks``."""
     blocks = network_blocks(networks)
     if len(blocks) < 3:
-        raise ZooError(f"check of a latency table: {len(blocks)} networks given; give at least 3")
+        raise ZooError(f"checking a latency table needs at least 3 networks; {len(blocks)} were given")
     check_same(table, conditions_here(threads=table.conditions.threads), table.activation)
     sums = replace(table, scale=1.0)(networks)
     timer = Timer(table.conditions.threads, table.conditions.rounds)
@@ -106,7 +105,7 @@ def check_latency(table: LatencyTable, networks: Table, *, path: Path | None = N
 
 
 def compare(sums: Doubles, whole: Doubles) -> LatencyCheck:
-    """Sums over blocks against whole networks, milliseconds, each of shape (networks,)."""
+    """Compare sums over blocks with whole networks, both in milliseconds and of shape (networks,)."""
     from scipy.stats import kendalltau
 
     errors = sums / whole - 1
@@ -124,12 +123,12 @@ def compare(sums: Doubles, whole: Doubles) -> LatencyCheck:
 
 
 def _scale(sums: Doubles, whole: Doubles) -> float:
-    """The factor on ``sums`` after which their relative errors are 0 in the middle."""
+    """The factor for ``sums`` that makes the median of their relative errors 0."""
     return float(np.median(whole / sums))
 
 
 def check_same(table: LatencyTable, here: Conditions, activation: Activation) -> None:
-    """Raise where ``table`` was measured elsewhere, otherwise, or for another activation."""
+    """Raise :class:`ZooError` if ``table`` was measured under other conditions, or for another activation."""
     there = replace(table.conditions, rounds=here.rounds)
     if there != here:
         raise ZooError(f"latency table of {there}: this is {here}; measure into another file")
@@ -141,7 +140,7 @@ def check_same(table: LatencyTable, here: Conditions, activation: Activation) ->
 
 
 class Timer:
-    """Times graphs of :mod:`fbnetv3_zoo.export.onnx.block_graphs`, several in turn, on sessions of their own."""
+    """Times graphs of :mod:`fbnetv3_zoo.export.onnx.block_graphs` in turn, each in a session of its own."""
 
     def __init__(self, threads: int, rounds: int) -> None:
         check_whole("threads", threads)
@@ -152,11 +151,11 @@ class Timer:
         self._options.intra_op_num_threads = threads
         self._options.inter_op_num_threads = 1
         self._options.log_severity_level = 3
-        if threads > 1:  # the threads of a waiting session must not take the cores of the one that is timed
+        if threads > 1:  # waiting sessions must not spin on the cores of the one that is timed
             self._options.add_session_config_entry("session.force_spinning_stop", "1")
 
     def __call__(self, graphs: Sequence[onnx.ModelProto]) -> Doubles:
-        """Milliseconds of one run of each: the lower quartile over the rounds."""
+        """Milliseconds per run of each graph: the lower quartile over the rounds."""
         opened = [self._open(graph) for graph in graphs]
         times = np.zeros((WARM_UP + self._rounds, len(opened)))
         for row in times:
@@ -178,7 +177,7 @@ class Timer:
 def _measured(
     wanted: Sequence[BlockKey], activation: Activation, timer: Timer, frames: Mapping[Frame, float]
 ) -> Iterator[dict[BlockKey, float]]:
-    """The latencies of ``wanted``, some blocks at a time, mixed so that each time they are as different as may be."""
+    """The latencies of ``wanted``, measured in shuffled groups, so that the blocks of a group differ."""
     for keys in _parts(wanted, TOGETHER):
         times = timer([framed_graph(key, activation) for key in keys])
         yield {
@@ -187,7 +186,7 @@ def _measured(
 
 
 def _measured_frames(wanted: Sequence[BlockKey], activation: Activation, timer: Timer) -> dict[Frame, float]:
-    """What all frames of ``wanted`` cost, among some of these blocks: with the caches as they find them later."""
+    """The latency of all frames of ``wanted``, interleaved with some of these blocks to fill the caches as usual."""
     frames = {frame for key in wanted for frame in _frames(key)} | {NOTHING}
     others = [framed_graph(key, activation) for key in next(_parts(wanted, TOGETHER // 2), [])]
     found: dict[Frame, float] = {}
@@ -206,12 +205,12 @@ def _parts(items: Sequence[T], size: int) -> Iterator[list[T]]:
 
 
 def _frames(key: BlockKey) -> tuple[Frame, Frame]:
-    """The maps through which the block is entered and left."""
+    """The frames before and after the block."""
     entered = (key.in_channels, key.side) if enters(key) else NOTHING
     return entered, (key.out, key.side_out) if leaves(key) else NOTHING
 
 
 def _framing(key: BlockKey, frames: Mapping[Frame, float]) -> float:
-    """Half of both frames, as each also holds half a call: over blocks in a row, all frames and all calls are off."""
+    """Half the latency of both frames: each includes half a call, so that frames and calls cancel over a network."""
     entered, left = _frames(key)
     return (frames[entered] + frames[left]) / 2

@@ -1,6 +1,6 @@
-"""The form of a graph in which runtimes are fast: what torch's exporter writes, rewritten node by node.
+"""Rewrites of the graphs of torch's exporter that make them faster.
 
-Every form here was chosen by measuring (docs/export.md). The numbers that a graph computes stay the same.
+Every rewrite was chosen by measuring (docs/export.md). The results of a graph stay the same.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from onnx import numpy_helper
 Floats = npt.NDArray[np.float32]
 
 BLOCK = 16
-"""Channels that AVX-512 code computes together; maps of other widths are padded anew at every squeeze-excite."""
+"""Channels per AVX-512 vector; maps of other widths are padded again at every squeeze-excite."""
 
 _CHANNELWISE = {"Add", "GlobalAveragePool", "HardSigmoid", "HardSwish", "Mul", "Relu", "Sigmoid"}
 _UNSPOKEN = {("dilations", (1, 1), b""), ("auto_pad", (), b"NOTSET")}
 
 
 def pool_globally(graph: onnx.GraphProto) -> None:
-    """Averages over height and width become GlobalAveragePool, which runtimes compute without leaving their layout."""
+    """Replace averages over height and width by GlobalAveragePool, which runtimes compute in their own layout."""
     for node in graph.node:
         if node.op_type == "ReduceMean" and attribute(node, "keepdims", 1) == 1:
             node.op_type = "GlobalAveragePool"
@@ -31,9 +31,9 @@ def pool_globally(graph: onnx.GraphProto) -> None:
 
 
 def strip_history(graph: onnx.GraphProto) -> None:
-    """Take out what torch's exporter notes about where nodes came from: a tenth of a small file, with local paths.
+    """Remove the origins of nodes noted by torch's exporter: a tenth of a small file, including local paths.
 
-    Attributes that say what holds without them go, too.
+    Attributes with default values are removed, too.
     """
     del graph.metadata_props[:], graph.value_info[:]
     for part in (*graph.node, *graph.input, *graph.output, *graph.initializer):
@@ -46,9 +46,9 @@ def strip_history(graph: onnx.GraphProto) -> None:
 
 
 def align_channels(graph: onnx.GraphProto, multiple: int = BLOCK) -> None:
-    """Widen maps of ``multiple`` or more channels to a multiple of it, by channels whose weights are zero.
+    """Pad maps of at least ``multiple`` channels to a multiple of it, by channels with zero weights.
 
-    Maps that a reshape, a grouped convolution or the graph's end depends on keep their width.
+    Maps read by a reshape or a grouped convolution, and the outputs of the graph, keep their width.
     """
     widths = _Widths(graph)
     widths.align(multiple)
@@ -60,7 +60,7 @@ def align_channels(graph: onnx.GraphProto, multiple: int = BLOCK) -> None:
 
 
 class _Widths:
-    """Which maps of a graph have the same width of necessity, and what that width is and becomes."""
+    """Groups the maps of a graph that must have the same width, with their current and padded widths."""
 
     def __init__(self, graph: onnx.GraphProto) -> None:
         self._graph = graph
@@ -84,7 +84,7 @@ class _Widths:
         }
 
     def widened(self, conv: onnx.NodeProto) -> Iterator[onnx.TensorProto]:
-        """Give ``conv`` weights of its own, which are yielded: equal ones are shared between nodes before."""
+        """Give ``conv`` padded weights of its own and yield them; before, nodes may share equal weights."""
         weight = numpy_helper.to_array(self._weights[conv.input[1]])
         out, inner = self._aligned[self._find(conv.output[0])], weight.shape[1]
         if attribute(conv, "group", 1) == 1:
@@ -131,12 +131,12 @@ def _padded(array: Floats, shape: tuple[int, ...]) -> Floats:
 
 
 def attribute(node: onnx.NodeProto, name: str, default: int) -> int:
-    """The whole number that ``node`` has for ``name``."""
+    """The integer attribute ``name`` of ``node``."""
     return next((entry.i for entry in node.attribute if entry.name == name), default)
 
 
 def consumers(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
-    """For each tensor the nodes that read it."""
+    """The nodes that read each tensor."""
     found: dict[str, list[onnx.NodeProto]] = defaultdict(list)
     for node in graph.node:
         for name in node.input:

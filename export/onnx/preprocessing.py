@@ -1,4 +1,4 @@
-"""Preprocessing and softmax as part of a graph, so that a client needs neither Python nor this package."""
+"""Preprocessing and softmax inside the graph, so that clients need neither Python nor this package."""
 
 from __future__ import annotations
 
@@ -19,14 +19,17 @@ Array = npt.NDArray[np.float32] | npt.NDArray[np.int64]
 
 
 def take_images(model: onnx.ModelProto, preprocess: Preprocess) -> None:
-    """Put ``preprocess`` before ``model`` and softmax behind it.
+    """Add ``preprocess`` before ``model`` and softmax after it.
 
     Input ``images`` becomes ``image``, uint8 of shape (height, width, channels), of any size; output ``logits`` becomes
     ``probabilities``, shape (classes,). The resize is ONNX's, antialiased: within one grey level of Pillow's, and
     equal in about 99 pixels of 100.
     """
     if len(preprocess.mean) not in (1, 3):
-        raise ZooError(f"preprocessing in the graph takes grey or RGB images; this network has {len(preprocess.mean)}")
+        raise ZooError(
+            f"preprocessing in the graph needs 1 or 3 channels, but this network has {len(preprocess.mean)}; export "
+            f"without it"
+        )
     graph, front = model.graph, _Nodes("preprocess")
     (images,), (logits,) = graph.input, graph.output
     _resized_and_cropped(front, preprocess, images.name)
@@ -44,7 +47,7 @@ def take_images(model: onnx.ModelProto, preprocess: Preprocess) -> None:
 
 
 class _Nodes:
-    """Nodes and constants, the names of which begin alike."""
+    """Nodes and constants with a common name prefix."""
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
@@ -65,7 +68,7 @@ class _Nodes:
 
 
 def _resized_and_cropped(front: _Nodes, preprocess: Preprocess, output: str) -> None:
-    """The nodes from ``image`` to the tensor ``output`` that a network takes, one by one as ``Preprocess`` does it."""
+    """Add the nodes from ``image`` to the network's input ``output``, step by step as in ``Preprocess``."""
     side, channels, add, constant = preprocess.resolution, len(preprocess.mean), front.add, front.constant
     add("Shape", [IMAGE], "shape", start=0, end=2)
     add("ReduceMin", ["shape"], "short", keepdims=0)

@@ -1,1 +1,1 @@
-"""int8 by static quantization."""
+"""Static int8 quantisation."""

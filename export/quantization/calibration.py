@@ -1,4 +1,4 @@
-"""Calibration: the images, and for every map of a graph the range that is quantised with the least error."""
+"""Calibration: reading images, and finding the range of each map that is quantised with the least error."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _CLIPPINGS = np.linspace(0.3, 1.0, 71)
 
 
 def read_calibration(folder: str | Path, *, most: int = 256) -> list[Image.Image]:
-    """The images in ``folder`` and the folders below it, at most ``most``, evenly taken in the order of their names.
+    """The images in ``folder`` and its subfolders, at most ``most``, evenly spaced in the order of their names.
 
-    Raises :class:`ZooError` for a folder that is missing or holds fewer than 8 images, and for one that cannot be read.
+    Raises :class:`ZooError` if the folder is missing or has fewer than 8 images, or if an image cannot be read.
     """
     folder = Path(folder)
     if not is_folder(folder):
@@ -40,15 +40,15 @@ def read_calibration(folder: str | Path, *, most: int = 256) -> list[Image.Image
 
 
 def check_enough(count: int, place: str, *, at_least: int = LEAST_IMAGES) -> None:
-    """Raise unless ``count`` images, found in ``place``, are enough to calibrate with."""
+    """Raise :class:`ZooError` unless the ``count`` images in ``place`` are enough for calibration."""
     if count < at_least:
         found = {0: "no images", 1: "one image"}.get(count, f"{count} images")
-        raise ZooError(f"{place}: {found}; quantising needs at least {at_least}, of the kind that the network will see")
+        raise ZooError(f"{place}: {found}; give at least {at_least} images like those the network will be used on")
 
 
 @dataclass(frozen=True, slots=True)
 class ValueRange:
-    """Least and greatest value of a map that is told apart from what lies beyond."""
+    """The quantised range of a map; values outside are clipped."""
 
     low: float
     high: float
@@ -57,10 +57,10 @@ class ValueRange:
 def find_ranges(
     model: onnx.ModelProto, images: Floats, names: Sequence[str], *, clip: bool = True
 ) -> dict[str, ValueRange]:
-    """For each tensor in ``names`` the range to quantise, found by running ``model`` on ``images``.
+    """The range to quantise for each tensor in ``names``, found by running ``model`` on ``images``.
 
-    With ``clip``, the range for which 8 bits lose least of the values' squares: rare large values may be cut off. Else
-    the whole range seen. Raises :class:`ZooError` where values are not finite.
+    With ``clip`` it is the range with the least squared error in 8 bits, which may clip rare large values, else the
+    range from the least to the greatest value. Raises :class:`ZooError` if values are not finite.
     """
     seen = {name: _Seen() for name in names}
     for name, values in map_values(model, images, names):
@@ -88,11 +88,11 @@ def map_values(model: onnx.ModelProto, images: Floats, names: Sequence[str]) -> 
 
 
 _MOST = 2.0**100
-"""The largest value of a map that is counted: twice as far, and beyond, float32 has to reach."""
+"""The largest allowed value of a map; float32 must be able to represent multiples of it."""
 
 
 class _Seen:
-    """The values of a map, counted in bins from -reach to reach, which doubles when a value lies beyond."""
+    """A histogram of a map's values with bins from -reach to reach, which doubles to include larger values."""
 
     def __init__(self) -> None:
         self.low = self.high = 0.0
@@ -103,7 +103,7 @@ class _Seen:
         if not np.isfinite(high - low):
             raise ZooError("the network's maps are not finite on these images; its weights are damaged")
         if (most := max(-low, high)) > _MOST:
-            raise ZooError(f"the network's maps reach {most:.2g} on these images, too much for int8; keep it in float")
+            raise ZooError(f"the network's maps reach {most:.2g} on these images, too large for int8; keep it in float")
         self.low, self.high = min(self.low, low), max(self.high, high)
         while max(-self.low, self.high) > self._reach:
             self._reach *= 2
@@ -114,7 +114,7 @@ class _Seen:
         self._counts += np.bincount(np.minimum(bins, _BINS - 1), minlength=_BINS)
 
     def least_error(self) -> ValueRange:
-        """The part of the whole range, around 0, with the least sum of squared errors of rounding and cutting off."""
+        """The range, scaled down towards 0, with the least sum of squared errors of rounding and clipping."""
         (filled,) = self._counts.nonzero()
         centres, counts = (filled + 0.5) * (2 * self._reach / _BINS) - self._reach, self._counts[filled]
         best = np.inf, ValueRange(self.low, self.high)

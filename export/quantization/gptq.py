@@ -1,7 +1,7 @@
-"""Rounding of weights that keeps a layer's answers: the error of one weight is made up for by those that come after it.
+"""Rounding of weights that preserves a layer's outputs: later weights compensate for the error of earlier ones.
 
-The method is GPTQ's (arXiv 2210.17323, section 3): for a row of weights w that meets inputs x, the rounded row v is
-chosen, weight by weight, for little E[((w - v) x)^2]. It needs the second moments E[x x^T] of what the layer takes in.
+The method is GPTQ (arXiv 2210.17323, section 3): for a row of weights w and inputs x, the rounded row v is chosen
+weight by weight to keep E[((w - v) x)^2] small. It needs the second moments E[x x^T] of the layer's inputs.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ Doubles = npt.NDArray[np.float64]
 Whole = npt.NDArray[np.int8]
 
 IMAGES, POSITIONS = 64, 1024
-"""Images that count in the moments, and positions of a map drawn from a batch of them."""
+"""Images used for the moments, and positions of a map sampled from a batch of them."""
 
 FEW = 4
-"""Channels that an output sees, up to which an eighth of the positions tells as much: there are few moments."""
+"""Up to this many input channels per output there are few moments, so that an eighth of the positions suffices."""
 
 _DAMPING, _BLOCK = 0.01, 64
 
@@ -33,9 +33,9 @@ _DAMPING, _BLOCK = 0.01, 64
 def input_moments(
     model: onnx.ModelProto, layers: Sequence[onnx.NodeProto], images: Floats, *, seed: int = 0
 ) -> dict[str, Doubles]:
-    """For each of ``layers`` (Conv or Gemm) the second moments of its inputs, by the layer's name.
+    """The second moments of the inputs of each of ``layers`` (Conv or Gemm), by layer name.
 
-    The shape is (groups, n, n), n being the inputs that one output sees: channels in its group x kernel area.
+    The shape is (groups, n, n), where n is the number of inputs per output: channels of its group x kernel area.
     """
     shapes = {weight.name: tuple(weight.dims) for weight in model.graph.initializer}
     readers: dict[str, list[onnx.NodeProto]] = {}
@@ -51,7 +51,7 @@ def input_moments(
 
 
 def _patches(layer: onnx.NodeProto, values: Floats, shape: Sequence[int], rng: np.random.Generator) -> Floats:
-    """Inputs of one output at some positions: (groups, positions, inputs)."""
+    """The inputs of one output at sampled positions: (groups, positions, inputs)."""
     if layer.op_type == "Gemm":
         return values[None]
     groups, kernel = attribute(layer, "group", 1), tuple(shape[2:])
@@ -73,12 +73,12 @@ def _has(node: onnx.NodeProto, name: str) -> bool:
 
 
 def rounded(weight: Doubles, moments: Doubles, levels: int) -> Whole:
-    """``weight`` (groups, outputs, inputs), in units of its steps, as whole numbers from -levels to levels.
+    """``weight`` (groups, outputs, inputs), in units of its steps, rounded to integers from -levels to levels.
 
-    ``moments`` (groups, inputs, inputs) are those of the inputs.
+    ``moments`` (groups, inputs, inputs) are the second moments of the inputs.
     """
     upper = _factor(moments)
-    left = np.ascontiguousarray(weight.swapaxes(1, 2), np.float64)  # what one input meets lies together
+    left = np.ascontiguousarray(weight.swapaxes(1, 2), np.float64)  # the weights of an input are contiguous
     found = np.zeros(left.shape, np.int8)
     for start in range(0, weight.shape[2], _BLOCK):
         block = slice(start, min(start + _BLOCK, weight.shape[2]))
@@ -94,7 +94,7 @@ def rounded(weight: Doubles, moments: Doubles, levels: int) -> Whole:
 
 
 def _factor(moments: Doubles) -> Doubles:
-    """The upper Cholesky factor of the inverse of ``moments``, made regular."""
+    """The upper Cholesky factor of the inverse of ``moments``, damped to be invertible."""
     inputs = moments.shape[1]
     mean = np.einsum("gnn->g", moments) / inputs
     damping = np.where(mean > 0, _DAMPING * mean, 1.0)[:, None, None]

@@ -1,8 +1,8 @@
-"""int8 for OpenVINO, by NNCF: the convolutions that gain from it take int8 maps, all else stays in float.
+"""int8 for OpenVINO by NNCF: the convolutions that gain from it run in int8, all else stays in float.
 
-What is quantised was chosen by measuring (docs/export.md): 1x1 convolutions of whole maps, the wide one behind the
-last pool and the classifier. Depthwise and squeeze-excite convolutions gain nothing, and with everything on int8 the
-network is hardly faster than in float: every hard swish between int8 maps costs what its convolution gains.
+The choice was made by measuring (docs/export.md): 1x1 convolutions of whole maps, the wide one after the last pool, and
+the classifier. Depthwise and squeeze-excite convolutions gain nothing, and with everything in int8 the network is
+hardly faster than in float: every hard swish between int8 maps costs what its convolution gains.
 
 The files take one image at a time.
 """
@@ -39,12 +39,12 @@ _LEFT_IN_FLOAT = ("Add", "HSigmoid", "HSwish", "HardSigmoid", "Multiply", "Reduc
 
 @dataclass(frozen=True, slots=True)
 class Intermediate:
-    """An int8 model as OpenVINO has it."""
+    """An int8 OpenVINO model."""
 
     model: openvino.Model
 
     def logits(self, *, threads: int | None = None) -> Logits:
-        """What it computes, from images (images, channels, height, width) to logits."""
+        """A function from images (images, channels, height, width) to logits."""
         import openvino
 
         request = openvino.Core().compile_model(self.model, "CPU", cpu_settings(threads)).create_infer_request()
@@ -55,7 +55,7 @@ class Intermediate:
         return logits
 
     def save(self, path: Path, entries: Mapping[str, str]) -> int:
-        """Write ``path`` and the ``.bin`` beside it; returns their size in bytes."""
+        """Write ``path`` and its ``.bin``; returns their total size in bytes."""
         with scratch() as folder:
             draft = folder / path.name
             write_model(self.model, draft, entries)
@@ -64,18 +64,19 @@ class Intermediate:
 
 
 class IntermediateBuild:
-    """Makes int8 models of one float graph for OpenVINO.
+    """Builds int8 models for OpenVINO from a float graph.
 
-    NNCF rounds each weight to the nearest whole number. It is given weights that are whole numbers of steps already,
-    rounded for the layer's answers: on EfficientNet-Lite0 logits then are half as far from float's.
+    NNCF rounds each weight to the nearest integer. It is given weights that are already multiples of their step,
+    rounded to preserve the layers' outputs: on EfficientNet-Lite0 this halves the distance of the logits from float.
 
     Args:
-        graph: float graph, named for errors ``name``.
+        name: what errors call the graph.
+        graph: float graph.
         images: calibration images, shape (images, channels, height, width).
-        weights: the int8 weights of the layers, by the layers' names.
-        weight_levels: fewer than 127 where the processor adds products in 16 bits.
+        weights: the int8 weights by layer name.
+        weight_levels: fewer than 127 if the processor adds products in 16 bits.
 
-    ``unworthy`` are the layers that stay in float whatever is asked.
+    ``unworthy`` are the layers that always stay in float.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class IntermediateBuild:
         self.unworthy = _unworthy(graph)
 
     def __call__(self, keep: frozenset[str]) -> Intermediate:
-        """The int8 model in which the layers ``keep`` stay in float, too."""
+        """The int8 model with the layers ``keep`` in float, too."""
         import nncf
 
         batches = [image[None] for image in self._images]
@@ -114,7 +115,7 @@ class IntermediateBuild:
         return Intermediate(model)
 
     def _read(self, left: frozenset[str]) -> openvino.Model:
-        """The float graph as OpenVINO has it, in which the weights of all layers but those ``left`` are rounded."""
+        """The float graph as an OpenVINO model, with the weights of all layers except ``left`` rounded."""
         import openvino
 
         rounded = onnx.ModelProto()
@@ -125,7 +126,7 @@ class IntermediateBuild:
                 constant.CopyFrom(numpy_helper.from_array(self._weights[layer].floats, constant.name))
         with silence():
             model = openvino.Core().read_model(rounded.SerializeToString())
-        # one image at a time: OpenVINO (2026.4) answers wrongly on int8 where a batch is smaller than the last one
+        # one image at a time: OpenVINO (2026.4) gives wrong int8 results if a batch is smaller than the previous one
         model.reshape([1, *self._images.shape[1:]])
         return model
 
@@ -135,19 +136,19 @@ class IntermediateBuild:
 
         return AdvancedQuantizationParameters(
             overflow_fix=OverflowFix.ENABLE if self._overflows else OverflowFix.DISABLE,
-            # the default, means of an image's extremes, cuts off so much that answers change
+            # the default, means of each image's extremes, clips so much that results change
             activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
         )
 
 
 def _names(model: openvino.Model, layers: frozenset[str]) -> list[str]:
-    """What OpenVINO calls ``layers``: their own name, with a suffix where a bias became an addition."""
+    """OpenVINO's names of ``layers``: their own, with a suffix if the bias became an addition."""
     found = (operation.get_friendly_name() for operation in model.get_ops())
     return [name for name in found if name.removesuffix("/WithoutBiases") in layers]
 
 
 def _unworthy(graph: onnx.ModelProto) -> frozenset[str]:
-    """Names of the layers that are left in float because int8 would not make them faster."""
+    """Names of the layers that int8 would not make faster."""
     readers, layers = consumers(graph.graph), layers_of(graph)
     convolutions = [layer for layer in layers if layer.op_type == "Conv"]
     grouped = {layer.name for layer in convolutions if attribute(layer, "group", 1) > 1}
@@ -164,13 +165,13 @@ def _read_by(layer: onnx.NodeProto, readers: Mapping[str, list[onnx.NodeProto]],
 
 
 def _leads_to(layer: onnx.NodeProto, gate: onnx.NodeProto, readers: Mapping[str, list[onnx.NodeProto]]) -> bool:
-    """Whether ``gate`` reads what ``layer`` answers, at once or behind an activation."""
+    """Whether ``gate`` reads the output of ``layer``, directly or through an activation."""
     return any(node.output[0] == gate.input[0] for node in readers[layer.output[0]])
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep NNCF's bars and messages from the user."""
+    """Hide NNCF's progress bars and messages."""
     import warnings
 
     logger = logging.getLogger("nncf")

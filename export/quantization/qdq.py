@@ -1,9 +1,9 @@
-"""The int8 form of a graph: QuantizeLinear and DequantizeLinear around what is to be computed on whole numbers.
+"""The int8 form of a graph: QuantizeLinear and DequantizeLinear around everything to be computed in integers.
 
-Hard swish is the difficulty: no runtime of ours computes it on int8, and in float, between int8 convolutions, it takes
-as long as they do. Here it becomes an addition and a multiplication of int8 maps: x / 6 + 1/2, quantised to 255 levels
-from 0 to 1, saturates exactly where hard sigmoid does, so that the gate costs no more than a change of scale (the same
-uint8 map x is read once with its scale and once with a sixth of it). Measurements: docs/export.md.
+The difficulty is hard swish: none of the runtimes computes it in int8, and in float, between int8 convolutions, it
+takes as long as they do. Here it becomes an addition and a multiplication of int8 maps: x / 6 + 1/2, quantised to 255
+levels from 0 to 1, saturates exactly where hard sigmoid does, so that the gate costs no more than a change of scale
+(the same uint8 map x is read with its scale and with a sixth of it). Measurements: docs/export.md.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _RESHAPING = ("Reshape", "Flatten", "Squeeze")
 
 
 class Activations(Enum):
-    """Type of quantised maps: where its least value lies, which stands for the range's lower end."""
+    """Integer type of quantised maps; its least value represents the lower end of the range."""
 
     UINT8 = "uint8"
     INT8 = "int8"
@@ -49,7 +49,7 @@ class Activations(Enum):
 
 @dataclass(frozen=True, slots=True)
 class QDQSettings:
-    """Type of the maps; weights become, channel by channel, whole numbers from -weight_levels to weight_levels."""
+    """Integer type of the maps; weights are integers from -weight_levels to weight_levels, with a step per channel."""
 
     activations: Activations = Activations.UINT8
     weight_levels: int = 127
@@ -57,7 +57,7 @@ class QDQSettings:
 
 @dataclass(frozen=True, slots=True)
 class WholeWeight:
-    """A layer's int8 weights, the float step of each output channel, and the axis on which those lie."""
+    """A layer's int8 weights, the float step of each output channel, and the axis of the output channels."""
 
     whole: Array
     steps: Floats
@@ -65,14 +65,14 @@ class WholeWeight:
 
     @property
     def floats(self) -> Floats:
-        """The weights that these whole numbers stand for."""
+        """The weights as floats."""
         scaled: Floats = np.moveaxis(self.whole, self.axis, -1).astype(np.float32) * self.steps
         return np.ascontiguousarray(np.moveaxis(scaled, -1, self.axis))
 
 
 @dataclass(frozen=True, slots=True)
 class _Quantised:
-    """A quantised map: the names of the tensor, its scale and its zero point, and the values of the last two."""
+    """A quantised map: the names of the tensor, scale and zero point, and the values of the last two."""
 
     tensor: str
     scale: str
@@ -92,14 +92,14 @@ def quantised(
     model: onnx.ModelProto, ranges: Mapping[str, ValueRange], weights: Mapping[str, WholeWeight], settings: QDQSettings,
     *, keep: Collection[str] = (),
 ) -> onnx.ModelProto:  # fmt: skip
-    """The int8 form of ``model``, whose norms are folded and which has one input and one output.
+    """The int8 form of ``model``, which has folded norms, one input and one output.
 
     Args:
         model: float graph.
-        ranges: of all :func:`observed` tensors.
-        weights: of the layers, by their names (:func:`whole_weights`).
-        settings: how whole numbers are used.
-        keep: names of convolutions and linear layers that stay in float, with what is computed from them.
+        ranges: the ranges of all :func:`observed` tensors.
+        weights: the int8 weights by layer name (:func:`whole_weights`).
+        settings: integer types and levels.
+        keep: names of convolutions and linear layers that stay in float, with their outputs.
     """
     graph = _Writer(model.graph, ranges, weights, frozenset(keep), settings).graph()
     made = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
@@ -108,7 +108,7 @@ def quantised(
 
 
 def layers_of(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """The convolutions and linear layers with fixed weights."""
+    """The convolutions and linear layers with constant weights."""
     fixed = {weight.name for weight in model.graph.initializer}
     return [node for node in model.graph.node if node.op_type in WEIGHTED and node.input[1] in fixed]
 
@@ -116,10 +116,10 @@ def layers_of(model: onnx.ModelProto) -> list[onnx.NodeProto]:
 def whole_weights(
     model: onnx.ModelProto, settings: QDQSettings, *, moments: Mapping[str, Doubles] | None = None
 ) -> dict[str, WholeWeight]:
-    """The int8 weights of all layers, by the layers' names.
+    """The int8 weights of all layers by layer name.
 
-    With ``moments`` of their inputs (:func:`fbnetv3_zoo.export.quantization.gptq.input_moments`) they are rounded so
-    that a layer's answers keep, else each to the nearest whole number.
+    With the ``moments`` of their inputs (:func:`fbnetv3_zoo.export.quantization.gptq.input_moments`) they are rounded
+    to preserve the layers' outputs, else each to the nearest integer.
     """
     weights = {weight.name: numpy_helper.to_array(weight) for weight in model.graph.initializer}
     found = {}
@@ -142,7 +142,7 @@ def whole_weights(
 
 
 def logits_of(model: onnx.ModelProto, *, threads: int | None = None) -> Logits:
-    """What ``model`` computes, on ONNX Runtime: from images (batch, channels, height, width) to logits."""
+    """A function that runs ``model`` on ONNX Runtime, from images (batch, channels, height, width) to logits."""
     options = session_options(threads)
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
@@ -155,7 +155,7 @@ def logits_of(model: onnx.ModelProto, *, threads: int | None = None) -> Logits:
 
 
 def _holding(weight: WholeWeight, bias: Floats, step: np.float32) -> WholeWeight:
-    """``weight`` with steps so large that ``bias`` is no more than 2^30 of them: else a dead channel loses its bias."""
+    """``weight`` with steps large enough for ``bias`` to be at most 2^30 of them, or dead channels would lose it."""
     steps = np.maximum(weight.steps, np.abs(bias) / (step * np.float32(2**30)))
     if np.array_equal(steps, weight.steps):
         return weight
@@ -212,19 +212,19 @@ class _Writer:
             self._copy(node, [self._float(name) if name in self._quantised else name for name in node.input])
 
     def _range(self, name: str) -> ValueRange:
-        """What of a convolution's answer matters: behind hard swish or hard sigmoid nothing beyond -3, or 3."""
+        """The relevant range of a convolution's output: -3 to 3 before hard sigmoid, from -3 before hard swish."""
         found, kinds = self._ranges[name], {node.op_type for node in self._readers[name]}
         if kinds == {"HardSigmoid"}:
             return ValueRange(-3.0, 3.0)
         return ValueRange(max(found.low, -3.0), found.high) if kinds == {"HardSwish"} else found
 
     def _activated(self, name: str) -> bool:
-        """Whether the answer is quantised behind its activation, which the runtime then computes by saturating."""
+        """Whether the output is quantised after its activation, which the runtime then computes by saturation."""
         readers = self._readers[name]
         return len(readers) == 1 and readers[0].op_type in _CLIPPING
 
     def _stays_whole(self, node: onnx.NodeProto) -> bool:
-        """Whether a node between int8 maps is computed on them."""
+        """Whether a node between int8 maps is computed in int8."""
         if node.op_type in _CLIPPING:
             return node.input[0] in self._pending or self._is_quantised(node.input[0])
         return node.op_type in _ELEMENTWISE and all(self._is_quantised(name) for name in node.input)
@@ -242,14 +242,14 @@ class _Writer:
         inputs = [self._float(node.input[0]), self._dequantised(weight.whole, steps, weight.axis, gemm=gemm)]
         if len(node.input) > 2:
             whole = np.round(bias / (found.step * weight.steps).astype(np.float64)).astype(np.int32)
-            # the step of a bias follows from the others: a runtime computes it once, and the file needs not hold it
+            # the step of a bias follows from the others: the runtime computes it once, so the file need not store it
             inputs.append(self._dequantised(whole, self._emit("Mul", [steps, found.scale]), 0, gemm=gemm))
         return inputs
 
     def _float_inputs(self, node: onnx.NodeProto) -> list[str]:
-        """What a layer that stays in float takes: whole numbers as floats, and weights with their step multiplied in.
+        """The inputs of a layer that stays in float: integers cast to float, and weights multiplied by their step.
 
-        A DequantizeLinear here would make ONNX Runtime (1.32) quantise the layer by itself, one step for all channels.
+        With a DequantizeLinear, ONNX Runtime (1.32) would quantise the layer itself, with one step for all channels.
         """
         found = self._quantised[node.input[0]]
         levels = self._emit("Cast", [found.tensor])
@@ -258,7 +258,7 @@ class _Writer:
         return [centred, self._constant(self._weights[node.input[1]] * found.step), *node.input[2:]]
 
     def _gate(self, name: str, output: str | None = None) -> str:
-        """``output``: hard sigmoid of the quantised ``name``, that is x / 6 + 1/2, saturated."""
+        """Add the hard sigmoid of the quantised ``name``, a saturated x / 6 + 1/2; returns the name of the output."""
         found = self._quantised[name]
         sixth = self._constant(np.array(found.step / np.float32(6), np.float32))
         x = self._emit("DequantizeLinear", [found.tensor, sixth, found.zero])
@@ -276,33 +276,33 @@ class _Writer:
         self._quantised[name] = _Quantised(whole, scale, zero, step, int(level))
 
     def _float(self, name: str) -> str:
-        """``name`` for a node that computes in float: its own dequantising node, which the runtime takes into it."""
+        """``name`` in float: by a DequantizeLinear node for this reader alone, which the runtime fuses into it."""
         if (found := self._quantised.get(name)) is None:
             return name
         return self._emit("DequantizeLinear", [found.tensor, found.scale, found.zero])
 
     def _dequantised(self, whole: Array, steps: str, axis: int, *, gemm: bool) -> str:
-        """Constants of a layer, a step a channel, as floats."""
+        """A layer's integer constants, with a step per channel, dequantised to float."""
         inputs = [self._constant(whole), steps]
-        if gemm:  # which ONNX Runtime takes for int8 only with zeros written out; elsewhere a missing one means 0
+        if gemm:  # ONNX Runtime needs explicit zero points to run it in int8; elsewhere they default to 0
             inputs.append(self._constant(np.zeros(whole.shape[axis], whole.dtype)))
         dequantised = self._emit("DequantizeLinear", inputs)
         self._nodes[-1].attribute.append(helper.make_attribute("axis", axis))
         return dequantised
 
     def _whole(self, level: int) -> Array:
-        """``level``, from 0 to 255, in the type of maps."""
+        """``level``, from 0 to 255, in the integer type of the maps."""
         return np.array(level + self._settings.activations.least, np.dtype(self._settings.activations.value))
 
     def _constant(self, array: Array) -> str:
-        """The name of a constant; equal ones are the same."""
+        """The name of a constant; equal constants share one."""
         key = str(array.dtype), array.shape, array.tobytes()
         if key not in self._constants:
             self._constants[key] = numpy_helper.from_array(array, f"c{len(self._constants)}")
         return self._constants[key].name
 
     def _emit(self, kind: str, inputs: list[str], output: str | None = None) -> str:
-        """A node without a name, as there are thousands; short names of tensors, too, keep the file small."""
+        """Add a node; without node names and with short tensor names, files stay small."""
         output = f"t{len(self._nodes)}" if output is None else output
         self._nodes.append(helper.make_node(kind, inputs, [output]))
         return output

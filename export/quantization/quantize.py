@@ -1,4 +1,4 @@
-"""int8: static quantisation of a float ONNX file, for ONNX Runtime or for OpenVINO, checked on images and timed."""
+"""Static int8 quantisation of a float ONNX file for ONNX Runtime or OpenVINO, evaluated on images and timed."""
 
 from __future__ import annotations
 
@@ -34,24 +34,24 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float32]
 ROUNDS = 25
 RANKED_ON = 8
-"""Calibration images on which layers are ranked by what int8 costs."""
+"""Number of calibration images for ranking layers by sensitivity."""
 
 
 class Target(Enum):
-    """The processors that an int8 file is for; what differs is how far whole numbers may go."""
+    """The processors for which an int8 file is written; they differ in the range of integers."""
 
     AVX2 = "avx2"
-    """x86 without VNNI: weights of 7 bits, because two products are added in 16 bits, which 8 bits would overflow."""
+    """x86 without VNNI: 7-bit weights, since two products are added in 16 bits, which 8 bits would overflow."""
 
     VNNI = "vnni"
-    """x86 with AVX-512 VNNI or AVX-VNNI: weights of 8 bits."""
+    """x86 with AVX-512 VNNI or AVX-VNNI: 8-bit weights."""
 
     ARM64 = "arm64"
-    """64-bit ARM: weights and maps are signed."""
+    """64-bit ARM: signed weights and maps."""
 
     @classmethod
     def here(cls) -> Target:
-        """The one for this machine."""
+        """The target for this machine."""
         if platform.machine().lower() in ("arm64", "aarch64"):
             return cls.ARM64
         flags = cpu_info()
@@ -59,22 +59,22 @@ class Target(Enum):
 
     @property
     def activations(self) -> Activations:
-        """Type of the maps."""
+        """Integer type of the maps."""
         return Activations.INT8 if self is Target.ARM64 else Activations.UINT8
 
     @property
     def weight_levels(self) -> int:
-        """Weights are whole numbers from minus this to this."""
+        """The largest absolute value of an integer weight."""
         return 63 if self is Target.AVX2 else 127
 
 
 @dataclass(frozen=True, slots=True)
 class QuantizationReport:
-    """What quantising cost and brought, on the same images, on this machine.
+    """Accuracy, size and speed of an int8 file compared with float, on the same images and this machine.
 
-    ``agreement`` is the part of ``images`` test images to which int8 and float give the same class first; the two
-    accuracies are None where no labels were given. ``float_layers`` stayed in float. ``size_ratio`` and ``time_ratio``
-    are int8 over float (one image, one thread, runs in turn: median of the ratios, and their quartiles).
+    ``agreement`` is the fraction of ``images`` test images with the same top class in int8 and float; the accuracies
+    are None if no labels were given. ``float_layers`` stayed in float. ``size_ratio`` and ``time_ratio`` are int8 over
+    float (one image, one thread, alternating runs: median of the ratios, and their quartiles).
     """
 
     path: Path
@@ -97,39 +97,39 @@ def quantize(
     target: Target | None = None, clip: bool = True, keep: Collection[str] = (), agreement: float = 0.99,
     most_float: int = 16, test: Sequence[Image.Image] | Floats | None = None, labels: Sequence[int] | None = None,
 ) -> QuantizationReport:  # fmt: skip
-    """Write the int8 form of the float file ``source``; the ending of ``output`` says for which runtime.
+    """Quantise the float file ``source`` to int8; the extension of ``output`` selects the runtime.
 
-    ``.onnx`` is for ONNX Runtime: everything on int8 maps, hard swish too (:mod:`fbnetv3_zoo.export.quantization.qdq`).
-    ``.xml`` (with ``.bin``) is for OpenVINO, by NNCF: convolutions that are worth it on int8, the rest in float.
+    ``.onnx`` is for ONNX Runtime: all maps in int8, including hard swish (:mod:`fbnetv3_zoo.export.quantization.qdq`).
+    ``.xml`` (with ``.bin``) is for OpenVINO, by NNCF: convolutions that gain from it in int8, the rest in float.
 
     Args:
-        source: a ``.onnx`` file of :func:`fbnetv3_zoo.export.export_onnx`, without preprocessing inside; or any other
-            of one input and one output whose norms are folded, with images given as arrays.
+        source: an ``.onnx`` file of :func:`fbnetv3_zoo.export.export_onnx` without preprocessing in the graph; or any
+            other with one input, one output and folded norms, with images given as arrays.
         output: file to write.
-        images: calibration images of the kind that the network will see, or a folder of them; at least 8, better 100.
-            An array holds them as the network takes them, shape (images, channels, height, width).
+        images: calibration images like those the network will be used on, or a folder of them; at least 8, better 100.
+            An array has them preprocessed, in shape (images, channels, height, width).
         target: processors to write for (default: this machine's).
-        clip: cut off rare large values of maps where that makes the error smaller (for ONNX Runtime; NNCF's ways of
-            doing so cost more than they gain).
+        clip: clip rare large values of maps if that makes the error smaller (for ONNX Runtime; NNCF's ways of doing so
+            cost more than they gain).
         keep: names of convolutions to leave in float.
-        agreement: part of the calibration images to which int8 must give the same class first as float. While it does
-            not, the layers that cost most are left in float.
-        most_float: number of layers that may be left in float so.
-        test: images to compare on, as above (default: the calibration images).
+        agreement: required fraction of calibration images with the same top class in int8 and float. If it is not
+            reached, the most sensitive layers are left in float.
+        most_float: maximum number of layers to leave in float for that.
+        test: images to compare on, given like ``images`` (default: the calibration images).
         labels: classes of the test images, for accuracies.
 
-    Raises :class:`ZooError` for files that do not fit, too few images, a missing extra. No file is left then.
+    Raises :class:`ZooError` for unsuitable files, too few images or a missing extra, and then leaves no file.
     """
     source, output = Path(source), Path(output)
     if output.suffix not in (".onnx", ".xml"):
         raise ZooError(f"{output}: int8 files end in .onnx (ONNX Runtime) or .xml (OpenVINO); change the extension")
     if output.resolve() == source.resolve():
-        raise ZooError(f"{output}: is the float file itself; give the int8 file another name")
+        raise ZooError(f"{output}: is the float file itself; give another name for the int8 file")
     check_number("agreement", agreement, at_least=0, at_most=1)
     check_whole("most_float", most_float, at_least=0)
     count = 0 if test is None else len(test)
     if labels is not None and (count == 0 or len(labels) != count):
-        raise ZooError(f"labels has {len(labels)} entries for {count} test images; give one an image")
+        raise ZooError(f"labels has {len(labels)} entries for {count} test images; give one per image")
     model = _read_float(source, keep)
     batch = _prepared(model, source, read_calibration(images) if isinstance(images, (str, Path)) else images)
     compared = _prepared(model, source, test, at_least=1) if test is not None and count else batch
@@ -175,13 +175,13 @@ def quantize(
 
 
 class Int8Model(Protocol):
-    """An int8 model that is not written yet."""
+    """An int8 model in memory."""
 
     def logits(self, *, threads: int | None = None) -> Logits:
-        """What it computes, from images (images, channels, height, width) to logits."""
+        """A function from images (images, channels, height, width) to logits."""
 
     def save(self, path: Path, entries: Mapping[str, str]) -> int:
-        """Write it with ``entries`` as metadata; returns the bytes written."""
+        """Write it with ``entries`` as metadata; returns the size in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +202,7 @@ class _Graph:
 
 
 class _Calibrated:
-    """All that int8 graphs for ONNX Runtime are made of, found when the first is wanted."""
+    """What int8 graphs for ONNX Runtime are built from, computed on first use."""
 
     def __init__(self, model: onnx.ModelProto, images: Floats, settings: QDQSettings, *, clip: bool) -> None:
         self._model, self._images, self._settings, self._clip = model, images, settings, clip
@@ -220,7 +220,7 @@ class _Calibrated:
 
     @cached_property
     def weights(self) -> dict[str, WholeWeight]:
-        """The int8 weights of the layers, by the layers' names."""
+        """The int8 weights by layer name."""
         moments = input_moments(self._model, layers_of(self._model), self._images)
         return whole_weights(self._model, self._settings, moments=moments)
 
@@ -228,19 +228,20 @@ class _Calibrated:
 def _read_float(source: Path, keep: Collection[str]) -> onnx.ModelProto:
     model = read_graph(source)
     if len(model.graph.input) != 1 or len(model.graph.output) != 1:
-        raise ZooError(f"{source}: has several inputs or outputs; only networks with one of each are quantised")
+        raise ZooError(f"{source}: has several inputs or outputs; give a network with one of each")
     if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
-        raise ZooError(f"{source}: is on int8 already; give the float file that it was made from")
+        raise ZooError(f"{source}: is already quantised; give the float file")
     takes = model.graph.input[0].type.tensor_type
     axes = takes.shape.dim
     if takes.elem_type != onnx.TensorProto.FLOAT or len(axes) != 4:
-        raise ZooError(f"{source}: takes no batches of float images; export it without preprocessing inside")
+        raise ZooError(f"{source}: does not take batches of float images; export it without preprocessing")
     if axes[0].dim_value:
         raise ZooError(f"{source}: takes batches of {axes[0].dim_value} only; export it for batches of any size")
     layers = {layer.name for layer in layers_of(model)}
     if unknown := sorted(set(keep) - layers):
         raise ZooError(
-            f"{source}: has no layer {unknown[0]!r} to keep in float; one is {min(layers, default='none')!r}"
+            f"{source}: has no layer {unknown[0]!r} to keep in float; layers have names like "
+            f"{min(layers, default='none')!r}"
         )
     return model
 
@@ -248,7 +249,7 @@ def _read_float(source: Path, keep: Collection[str]) -> onnx.ModelProto:
 def _prepared(
     model: onnx.ModelProto, source: Path, images: Sequence[Image.Image] | Floats, *, at_least: int = LEAST_IMAGES
 ) -> Floats:
-    """``images`` as the network takes them."""
+    """``images``, preprocessed for the network."""
     check_enough(len(images), "images", at_least=at_least)
     if isinstance(images, np.ndarray):
         takes = [axis.dim_value or axis.dim_param for axis in model.graph.input[0].type.tensor_type.shape.dim]
@@ -257,14 +258,14 @@ def _prepared(
         )
         if not fits or images.dtype != np.float32:
             shown = ", ".join(map(str, takes))
-            raise ZooError(f"images are {images.dtype} of shape {images.shape}; {source} takes float32, ({shown})")
+            raise ZooError(f"images are {images.dtype} of shape {images.shape}; give float32, ({shown}) for {source}")
         return images
     try:
         description = Description.from_metadata(entries_of(model))
     except ZooError as error:
         raise ZooError(f"{source}: {error}") from None
     if description is None:
-        raise ZooError(f"{source}: does not describe its preprocessing; give the images as an array, prepared")
+        raise ZooError(f"{source}: does not describe its preprocessing; give preprocessed images as an array")
     return stack(description.preprocess, images)
 
 
@@ -272,9 +273,9 @@ def _good_enough(
     build: Callable[[frozenset[str]], Int8Model], batch: Floats, expected: Floats, keep: frozenset[str], *,
     agreement: float, most_float: int, order: Callable[[], Sequence[str]],
 ) -> tuple[Int8Model, frozenset[str]]:  # fmt: skip
-    """The first candidate that agrees with float as wanted, leaving more and more layers in float.
+    """The first candidate with the required agreement, as more and more layers are left in float.
 
-    Else the one whose logits are nearest to float's, which tells more of few images than their classes do.
+    Otherwise the one with logits nearest to float, since these say more about few images than their classes do.
     """
     best, floating = build(keep), keep
     found = best.logits()(batch)
@@ -300,7 +301,7 @@ def _agreement(found: Floats, expected: Floats) -> float:
 
 
 def _time_ratios(candidate: Int8Model, model: onnx.ModelProto, image: Floats) -> list[float]:
-    """Time of ``candidate`` over time of the float graph on ONNX Runtime, with one thread each, in turn."""
+    """Ratios of the times of ``candidate`` and of the float graph on ONNX Runtime, on one thread, alternating."""
     int8, floats = candidate.logits(threads=1), logits_of(model, threads=1)
     times = []
     for _ in range(ROUNDS + 3):

@@ -1,4 +1,4 @@
-"""A page that runs a classifier in the browser."""
+"""A web page that runs a classifier in the browser."""
 
 from .page import SITE, WebReport, write_web
 

@@ -1,4 +1,4 @@
-"""The folder of a web page: written whole or not at all, and known from other folders by its ``model.json``."""
+"""The folder of a web page, written as a whole or not at all, and identified by its ``model.json``."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from fbnetv3_zoo.utils.serialization import parse_json
 
 FORMAT, VERSION = "fbnetv3_zoo.web", 1
 CARD = "model.json"
-"""The file that says what a page shows."""
+"""The file that describes a page."""
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """What ``model.json`` in ``folder`` says. Raises :class:`ZooError` where ``folder`` is not a page of ours."""
+    """The contents of ``model.json`` in ``folder``. Raises :class:`ZooError` if ``folder`` is not a page of ours."""
     if not is_folder(folder):
         raise ZooError(f"{folder}: {'is a file' if exists(folder) else 'no such folder'}; {_REMEDY}")
     try:
@@ -27,9 +27,9 @@ def read_card(folder: Path) -> dict[str, Any]:
         card = None
     files = card.get("files") if isinstance(card, dict) and card.get("format") == FORMAT else None
     if not isinstance(files, list) or not all(isinstance(name, str) for name in files):
-        raise ZooError(f"{folder}: holds no page; {_REMEDY}")
+        raise ZooError(f"{folder}: has no page; {_REMEDY}")
     if card.get("format_version") != VERSION:
-        raise ZooError(f"{folder}: holds a page of another release; write it again with `fbnetv3 export web`")
+        raise ZooError(f"{folder}: has a page of another release; write it again with `fbnetv3 export web`")
     return dict(card)
 
 
@@ -37,7 +37,7 @@ _REMEDY = "write one with `fbnetv3 export web MODEL --out FOLDER`"
 
 
 def check_free(folder: Path) -> None:
-    """Raise :class:`ZooError` unless ``folder`` is absent, empty, or holds a page of ours and nothing besides."""
+    """Raise :class:`ZooError` unless ``folder`` is missing, empty, or has a page of ours and nothing else."""
     settled(folder)
     try:
         present = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
@@ -50,16 +50,16 @@ def check_free(folder: Path) -> None:
     try:
         own = set(read_card(folder)["files"])
     except ZooError:
-        raise ZooError(f"{folder}: holds something else than a page of this command; give another folder") from None
+        raise ZooError(f"{folder}: has other files than a page of this command; give another folder") from None
     if others := [name for name in present if name not in own]:
-        raise ZooError(f"{folder}: holds {others[0]}, which is not of the page; move it, or give another folder")
+        raise ZooError(f"{folder}: has {others[0]}, which is not part of the page; move it, or give another folder")
 
 
 @contextmanager
 def replacing_page(folder: Path) -> Iterator[Path]:
-    """A temporary folder for a page, which takes the place of ``folder`` when the block ends well.
+    """A temporary folder for a page, which replaces ``folder`` if the block succeeds.
 
-    Raises :class:`ZooError` where ``folder`` holds anything else, and where nothing can be written.
+    Raises :class:`ZooError` if ``folder`` has anything else, or cannot be written.
     """
     check_free(folder)
     folder = folder.resolve()

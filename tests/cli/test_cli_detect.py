@@ -121,7 +121,7 @@ def test_wrong_input_is_one_line(folder: Path, tmp_path: Path) -> None:
     differ = f"lacks disc, square, triangle and has cat, unlike the boxes that {model} was trained on"
     expected = f"error: {other}: {differ}; give the same categories"
     assert strange.err.splitlines()[-1] == expected
-    assert train(folder, tmp_path / "run", "--freeze-at", "2").err.startswith("error: freeze_at=2 keeps weights")
+    assert train(folder, tmp_path / "run", "--freeze-at", "2").err.startswith("error: freeze_at=2 would freeze random")
 
 
 def test_an_image_that_cannot_be_scaled_drops_no_other(folder: Path, tmp_path: Path) -> None:
@@ -130,8 +130,8 @@ def test_an_image_that_cannot_be_scaled_drops_no_other(folder: Path, tmp_path: P
     ended = run("detect", "predict", thin, image, "--model", model, "--threshold", "0.01", "--output", tmp_path / "out")
     assert (ended.code, ended.err) == (
         2,
-        f"error: {thin}: an image of 3 x 700 pixels is too thin for this detector: where its longer side has 64 "
-        "pixels, the shorter has none; crop it\n",
+        f"error: {thin}: an image of 3 x 700 pixels is too thin for this detector: scaled to 64 pixels on its "
+        "longer side, nothing is left of the shorter; crop it\n",
     )
     assert f"{image} -> {tmp_path / 'out' / '0000.png'}\n" in ended.out
 
@@ -159,7 +159,7 @@ def test_what_cannot_be_measured_is_a_dash_and_null(folder: Path, tmp_path: Path
     assert "  square    -" in words.splitlines()
     nothing = changed(folder, tmp_path / "nothing", lambda told: told.update(annotations=[]))
     ended = run("detect", "validate", model, "--annotations", nothing)
-    expected = "error: shapes: its images have no object: there is nothing to find and to measure by\n"
+    expected = "error: shapes: has no objects, so precision cannot be measured; annotate some\n"
     assert (ended.code, ended.out, ended.err) == (2, "", expected)
 
 
@@ -180,7 +180,7 @@ def test_faults_are_told_before_training_and_in_the_report(folder: Path, tmp_pat
     told = f"{tmp_path / 'val' / 'shapes.json'}: 1 {outside}"
     assert told in ended.err.splitlines()
     assert ended.err.index(told) < ended.err.index("epoch ")
-    assert "1 images of another size than annotated, left out (0001.png: 64 x 64, annotated 63 x 64)" in ended.err
+    assert "1 images whose size differs from their annotation, left out (0001.png: 64 x 64, anno" in ended.err
     assert "\x1b[31m" not in ended.out
     report = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "&lt;b&gt;disc\\x1b[31m&lt;/b&gt;" in report

@@ -1005,7 +1005,7 @@ COMMANDS: list[tuple[str, str, str]] = [
     (
         "page over other files",
         "export web {here}/garbage.onnx --out {here}/used",
-        "{here}/used: holds something else than a page of this command; give another folder",
+        "{here}/used: has other files than a page of this command; give another folder",
     ),
     (
         "page with a sample that is none",
@@ -1020,7 +1020,7 @@ COMMANDS: list[tuple[str, str, str]] = [
     (
         "serve a folder without a page",
         "serve-demo {here}/folder --port 0",
-        "{here}/folder: holds no page; write one with `fbnetv3 export web MODEL --out FOLDER`",
+        "{here}/folder: has no page; write one with `fbnetv3 export web MODEL --out FOLDER`",
     ),
     (
         "classify with garbage",

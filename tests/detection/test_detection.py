@@ -233,28 +233,27 @@ def test_pretrained_weights_are_taken_and_frozen(tmp_path: Path) -> None:
 def test_wrong_calls() -> None:
     arch = tiny()
     assert refusal(lambda: faster_rcnn_c4(arch, num_classes=3, freeze_at=1)) == (
-        "freeze_at=1 keeps weights and statistics as they are, and without pretrained weights they are random: "
-        "give pretrained, or leave it out"
+        "freeze_at=1 would freeze random weights and statistics; give pretrained, or leave it out"
     )
-    assert refusal(lambda: faster_rcnn_fpn(arch, num_classes=3, fixed_norms=True)).startswith("fixed_norms keeps")
+    assert refusal(lambda: faster_rcnn_fpn(arch, num_classes=3, fixed_norms=True)).startswith(
+        "fixed_norms would freeze random"
+    )
     assert (
         refusal(lambda: faster_rcnn_c4(arch, num_classes=0))
         == "num_classes is 0; it must be a whole number of at least 1"
     )
     assert refusal(lambda: faster_rcnn_fpn("fbnetv3_a_detector", num_classes=3)) == (
-        "fbnetv3_a_detector has no map of stride 32; faster_rcnn_c4 builds it"
+        "fbnetv3_a_detector has no map of stride 32; use faster_rcnn_c4"
     )
     assert refusal(lambda: faster_rcnn_c4("fbnetv3_a_detector", num_classes=3, pretrained=True)) == (
-        "fbnetv3_a_detector: a published detector's weights are a checkpoint of the whole; use load_published()"
+        "fbnetv3_a_detector: a published detector has no ImageNet weights; load its checkpoint by load_published()"
     )
     assert refusal(lambda: split_(arch, stride=64)) == "tiny: cannot be split at stride 64; its maps reach stride 32"
     assert refusal(lambda: Trunk(arch.blocks[:5], (16,))) == "no map has stride 16; there are 2, 4, 8"
     assert refusal(lambda: Trunk(arch.blocks[:7], (16,))) == (
         "stage 3, block 0 pads 5 x 5 by 1; a backbone needs arch.with_symmetric_padding()"
     )
-    assert refusal(lambda: RCNNSettings(anchor_sizes=())) == (
-        "Settings: give at least one of anchor_sizes and one of aspect_ratios, and at most 100"
-    )
+    assert refusal(lambda: RCNNSettings(anchor_sizes=())) == "RCNNSettings.anchor_sizes has 0 values; give 1 to 100"
 
 
 def test_strides_do_not_depend_on_the_first_image() -> None:

@@ -137,8 +137,8 @@ def test_images_of_another_size_or_damaged_are_left_out_at_once(tmp_path: Path) 
 
     data = read(tmp_path, change)
     assert [sample.path.name for sample in data.samples] == ["0.png", "2.png"]
-    other, damaged, boxes = sorted(data.faults, key=lambda fault: "another" not in fault)
-    assert other == "1 images of another size than annotated, left out (3.png: 96 x 64, annotated 64 x 96)"
+    other, damaged, boxes = sorted(data.faults, key=lambda fault: "size differs" not in fault)
+    assert other == "1 images whose size differs from their annotation, left out (3.png: 96 x 64, annotated 64 x 96)"
     assert damaged.startswith("1 images that cannot be read, left out (1.png: ")
     assert boxes.startswith("2 boxes of images that are left out or not listed, left out (annotation 1, annotation 3)")
 
@@ -161,7 +161,7 @@ def test_images_are_as_their_annotations_are(tmp_path: Path) -> None:
     write(tmp_path)
     stored = [np.asarray(Image.open(tmp_path / f"{n}.png")) for n in range(4)]
     data = read(tmp_path, as_stored)
-    expected = "images that EXIF says to turn but that are annotated as stored, not turned"
+    expected = "images with an EXIF rotation but annotated as stored, not rotated"
     assert data.faults == (f"2 {expected} (1.png, 3.png)",)
     for sample, pixels in zip(data.samples, stored, strict=True):
         assert np.array_equal(np.asarray(open_image(sample)), pixels)
@@ -229,7 +229,7 @@ def test_names_that_a_terminal_would_obey_or_no_file_can_have(tmp_path: Path) ->
     data = read(tmp_path, change)
     assert [sample.path.name for sample in data.samples] == ["0.png"]
     assert all(fault.isprintable() for fault in data.faults)
-    assert data.faults[0].startswith("4 images that are not there, left out (\\x1b[31m.png, \\x00, nnnn")
+    assert data.faults[0].startswith("4 images that do not exist, left out (\\x1b[31m.png, \\x00, nnnn")
     assert "1 boxes of categories that are not listed, left out (annotation \\x1b]0;title\\x07 of 0.png)" in data.faults
 
 
@@ -243,7 +243,7 @@ def test_a_name_that_is_no_unicode_opens_its_file(tmp_path: Path) -> None:
 def test_a_category_that_is_no_unicode_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, lambda told: told["categories"][1].update(name="\ud800"))
     assert refusal(lambda: read_coco(path, tmp_path)) == (
-        f"{path}: categories[1] has a 'name' that is not Unicode text; write another"
+        f"{path}: categories[1] has a 'name' that is not valid Unicode text; rename it"
     )
 
 
@@ -258,7 +258,7 @@ def test_a_category_that_is_no_unicode_is_refused(tmp_path: Path) -> None:
         ('{"images": [], "images": []}', "has 'images' twice"),
         ('{"images": [1', "ends too early"),
         ('{"images": [] "a": 1}', "no , or } at character 14"),
-        ('{"images": []} {}', "goes on after its end, at character 15"),
+        ('{"images": []} {}', "trailing text at character 15"),
         ('{"annotations": [], "images": [], "categories": [' + "[" * 200_000 + "]" * 200_000 + "]}", "nested too"),
         ('{"a": ' + "9" * 5000 + ', "categories": [' + "9" * 5000 + '], "annotations": [], "images": []}', "Exceeds"),
         ('{"annotations": [], "images": [], "categories": [{"id": 1 "name": "a"}]}', "Expecting ',' delimiter"),
@@ -301,7 +301,7 @@ def test_a_class_listed_twice_is_one(tmp_path: Path) -> None:
 
     data = read(tmp_path, change)
     assert (data.class_names, data.category_ids) == (SPEC.class_names, (1, 2, 3))
-    assert data.faults == ("1 categories of the name of another, taken for the same (disc)",)
+    assert data.faults == ("1 categories with the name of another, merged (disc)",)
     found = average_precision(data, found_right(data))
     assert (found.ap, found.classes["disc"]) == (pytest.approx(1), pytest.approx(1))
     assert math.isnan(found.classes["square"])
@@ -311,8 +311,8 @@ def test_nothing_to_find_is_refused_before_anything_is_done(tmp_path: Path) -> N
     data = read(tmp_path / "train")
     empty = read(tmp_path / "empty", lambda told: told.update(annotations=[]))
     crowds = read(tmp_path / "crowds", lambda told: [entry.update(iscrowd=1) for entry in told["annotations"]])
-    for judged, among in ((empty, ""), (crowds, " that is not a crowd")):
-        expected = f"boxes: its images have no object{among}: there is nothing to find and to measure by"
+    for judged, but in ((empty, ""), (crowds, " except crowds")):
+        expected = f"boxes: has no objects{but}, so precision cannot be measured; annotate some"
         assert refusal(lambda judged=judged: average_precision(judged, found_right(judged))) == expected
         assert refusal(lambda judged=judged: train_detector(SPEC, data, judged, RECIPE, tmp_path / "run")) == expected
     assert not (tmp_path / "run").exists()

@@ -62,14 +62,14 @@ def test_faults_are_told_of_and_end_nothing(tmp_path: Path) -> None:
     data = read_coco(write(tmp_path, annotations, images=images), tmp_path)
     assert data.samples[0].boxes.tolist() == [[50, 30, 60, 40], [50, 30, 60, 40]]
     assert data.faults == (
-        "1 images that are not there, left out (gone.png)",
+        "1 images that do not exist, left out (gone.png)",
         "1 images without a size, left out (b.png)",
         "7 boxes that are not four finite numbers with an area, left out (annotation 10 of a.png, annotation 11 of "
         "a.png, annotation 12 of a.png, annotation 13 of a.png, annotation 14 of a.png and 2 more)",
         "3 boxes of images that are left out or not listed, left out (annotation 30, annotation 31, annotation [13])",
         "1 boxes of categories that are not listed, left out (annotation 32 of a.png)",
         "1 boxes outside their image, left out (annotation 40 of a.png)",
-        "1 boxes that reached beyond their image, cut (annotation 41 of a.png)",
+        "1 boxes that extended beyond their image, clipped (annotation 41 of a.png)",
     )
 
 
@@ -77,24 +77,24 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
     path = write(tmp_path, [])
     assert refusal(lambda: read_coco(tmp_path / "none.json", tmp_path)) == (f"{tmp_path / 'none.json'}: no such file")
     assert refusal(lambda: read_coco(path, tmp_path / "elsewhere")) == (
-        f"{path}: lists no image that is in {tmp_path / 'elsewhere'}; "
-        "2 images that are not there, left out (a.png, b.png)"
+        f"{path}: none of its images is usable in {tmp_path / 'elsewhere'}; "
+        "2 images that do not exist, left out (a.png, b.png)"
     )
     for kinds, message in (
-        ([], "has no categories; there is nothing to find in its images"),
-        ([{"id": "1", "name": "cat"}], "categories[0] needs a whole number 'id' of its own and a text 'name'"),
-        ([*KINDS, KINDS[0]], "categories[2] needs a whole number 'id' of its own and a text 'name'"),
-        ({}, "has no list 'categories'; give a file of COCO's format for boxes"),
+        ([], "has no categories; give annotations with at least one category"),
+        ([{"id": "1", "name": "cat"}], "categories[0] needs a unique whole number 'id' and a text 'name'"),
+        ([*KINDS, KINDS[0]], "categories[2] needs a unique whole number 'id' and a text 'name'"),
+        ({}, "has no list 'categories'; give box annotations in COCO format"),
     ):
         assert (
             refusal(lambda kinds=kinds: read_coco(write(tmp_path, [], kinds=kinds), tmp_path)) == f"{path}: {message}"
         )
     same = [{"id": 1, "file_name": "a.png", "width": 60, "height": 40}] * 2
     assert refusal(lambda: read_coco(write(tmp_path, [], images=same), tmp_path)) == (
-        f"{path}: images[1] needs a whole number 'id' of its own and a text 'file_name'"
+        f"{path}: images[1] needs a unique whole number 'id' and a text 'file_name'"
     )
     path.write_text("{")
-    assert refusal(lambda: read_coco(path, tmp_path)).startswith(f"{path}: is no JSON (")
+    assert refusal(lambda: read_coco(path, tmp_path)).startswith(f"{path}: is not valid JSON (")
 
 
 def some(seed: int, tmp_path: Path) -> tuple[Path, CocoData, list[Detections]]:
@@ -155,4 +155,4 @@ def test_right_answers_wrong_answers_and_none(tmp_path: Path) -> None:
     assert average_precision(data, wrong).ap < 0.2
     nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
     assert average_precision(data, [nothing, nothing]).ap50 == 0
-    assert refusal(lambda: average_precision(data, [nothing])) == "boxes: has 2 images, and 1 answers were given"
+    assert refusal(lambda: average_precision(data, [nothing])) == "boxes: has 2 images but detections were given for 1"

@@ -345,8 +345,8 @@ def test_a_file_that_differs_is_not_kept(
         path.write_bytes(older)
     told = refusal(lambda: export_detector(model, c4.spec, path, images=crops(3, seed=2)))
     assert re.fullmatch(
-        rf"{path}: ONNX Runtime differs from PyTorch in images\[0\]: \d+ detections agree, \d+ have no counterpart "
-        r"within 0\.1 pixels and 0\.001; the file was not kept",
+        rf"{path}: ONNX Runtime differs from PyTorch in images\[0\]: \d+ detections match, \d+ have no match "
+        r"within 0\.1 pixels and 0\.001; nothing was written",
         told,
     )
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == ({"net.onnx": older} if older else {})
@@ -356,8 +356,8 @@ def test_nothing_found_is_no_evidence(c4: Exported, tmp_path: Path) -> None:
     model = copy.deepcopy(c4.model)
     model.roi_heads.score_thresh = 1.0
     assert refusal(lambda: export_detector(model, c4.spec, tmp_path / "net.onnx", images=crops(2, seed=2))) == (
-        f"{tmp_path}/net.onnx: the detector finds nothing in the images given (2), so that there is nothing to "
-        "compare; give images that hold its objects, or lower its score_threshold"
+        f"{tmp_path}/net.onnx: the detector finds nothing in the 2 images, so there is nothing to compare; give "
+        "images with objects of its classes, or lower its score_threshold"
     )
     assert list(tmp_path.iterdir()) == []
 
@@ -370,7 +370,7 @@ def test_the_verge_of_the_threshold_is_no_evidence(
     monkeypatch.setattr(to_onnx, "_on_torch", lambda detector, image: one)
     monkeypatch.setattr(to_onnx, "_on_onnx", lambda path, images: [nothing])
     assert refusal(lambda: export_detector(c4.model, c4.spec, tmp_path / "net.onnx", images=crops(1, seed=2))) == (
-        f"{tmp_path}/net.onnx: every detection is on the verge of the score_threshold; give images with clear ones"
+        f"{tmp_path}/net.onnx: every score is too close to the score_threshold; give images with clear objects"
     )
 
 
@@ -408,14 +408,14 @@ def test_detections_are_matched(
     heads = SimpleNamespace(score_thresh=0.2, detections_per_img=3)
     for pair in ((one, other), (other, one)):
         found = to_onnx._agreement(detections(*pair[0]), detections(*pair[1]), heads)
-        assert (len(found.boxes), found.borderline, found.lost) == (agree, borderline, lost)
+        assert (len(found.boxes), found.borderline, found.unmatched) == (agree, borderline, lost)
 
 
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
         ({"path": "net.pt"}, "net.pt: ONNX files end in .onnx; change the extension"),
-        ({"images": []}, "images is empty; give images that hold objects of the detector's classes"),
+        ({"images": []}, "images is empty; give images with objects of the detector's classes"),
         ({"images": [np.zeros((3, 9, 9))]}, "images[0] is a ndarray; give tensors"),
         (
             {"images": [torch.zeros(3, 64, 64), torch.zeros(1, 64, 64)]},
@@ -428,8 +428,8 @@ def test_detections_are_matched(
             "torch.float32",
         ),
         ({"images": [torch.zeros(3, 161, 1)]}, "images[0] has 161 x 1 pixels; scaled to 160, nothing is left of it"),
-        ({"spec": SPECS["published"]}, "spec: names 4 classes, the detector has 3"),
-        ({"model": nn.Linear(1, 1)}, "model is a Linear; give a FasterRCNN, as load_detector() does"),
+        ({"spec": SPECS["published"]}, "spec has 4 class names, but the detector has 3 classes"),
+        ({"model": nn.Linear(1, 1)}, "model is a Linear; give a FasterRCNN, as from load_detector()"),
     ],
 )
 def test_what_cannot_be_exported(change: dict[str, object], complaint: str, tmp_path: Path) -> None:
@@ -450,7 +450,7 @@ def test_other_models_are_refused(tmp_path: Path) -> None:
     spec, images = SPECS["fpn"], crops(1, seed=2)
     masks, double = mask_rcnn_fpn(narrow(), num_classes=3), SPECS["c4"].build().double()
     assert refusal(lambda: export_detector(masks, spec, tmp_path / "net.onnx", images=images)) == (
-        "model is a MaskRCNN; give a FasterRCNN, as load_detector() does"
+        "model is a MaskRCNN; give a FasterRCNN, as from load_detector()"
     )
     assert refusal(lambda: export_parts(double, SPECS["c4"], tmp_path)) == (
         "the detector's weights are torch.float64; export needs torch.float32, call model.float() first"
@@ -530,7 +530,7 @@ def check_that_all_or_none_are_kept(
     told = refusal(lambda: export_parts(other, spec, folder / "new"))
     assert re.fullmatch(
         rf"{folder}/new/box_head\.onnx: ONNX Runtime differs from PyTorch by 0\.001 of the largest value of logits; "
-        r"the file was not kept",
+        r"nothing was written",
         told,
     )
     assert list((folder / "new").iterdir()) == []

@@ -125,7 +125,7 @@ def test_what_its_parts_promise(data: Path) -> None:
     assert [line for line in lines if line.startswith("map")] == ["map stride16 True 0 {}"] * 3
     assert "pyramid 32" in lines
     assert [line for line in lines if line.startswith("answers")] == ["answers [(64, 90), (81, 64)]"] * 2
-    keeps = "keeps weights and statistics as they are, and without weights they are random: give"
+    keeps = "would freeze random weights and statistics; give"
     remedy = (
         "MODEL.FBNETV3.PRETRAINED or MODEL.WEIGHTS (LazyConfig: model.backbone.pretrained or train.init_checkpoint), "
         "or set freeze_at 0 and norm BN"
@@ -135,10 +135,10 @@ def test_what_its_parts_promise(data: Path) -> None:
         f"refused norm FrozenBN {keeps} {remedy}",
         "refused norm is 'GN'; choose from BN, SyncBN, FrozenBN",
         "refused unknown model 'fbnetv3_h' (did you mean 'fbnetv3_g'?); `fbnetv3 list` shows all",
-        "refused fbnetv3_a_detector has no ImageNet weights: leave MODEL.FBNETV3.PRETRAINED empty (LazyConfig: "
+        "refused fbnetv3_a_detector has no ImageNet weights; leave MODEL.FBNETV3.PRETRAINED empty (LazyConfig: "
         "model.backbone.pretrained) and give MODEL.WEIGHTS (train.init_checkpoint)",
-        "refused fbnetv3_a_detector has no map of stride 32; it is for C4, with the map of stride 16",
-        "refused MODEL.PIXEL_MEAN has 1 channels, fbnetv3_a takes 3",
+        "refused fbnetv3_a_detector has no map of stride 32; use it for C4, with stride 16",
+        "refused MODEL.PIXEL_MEAN has 1 channels; give 3 for fbnetv3_a",
         "refused FBNetV3BoxHead of fbnetv3_a takes 120 channels, not 256; use it with build_fbnetv3_backbone and "
         "MODEL.ROI_HEADS.IN_FEATURES [stride16]",
         "refused ema_decay is 1.0; it must be a number above 0 and below 1",

@@ -152,9 +152,9 @@ def test_lazy_files_say_what_yaml_files_say(data: Path) -> None:
     assert [*lines] == [
         f"one name {6_631_588 - 73 * 5 * 241}",  # fbnetv3_e with 80 classes, less 73
         "kept True",
-        "refused freeze_at 2 keeps weights and statistics as they are, and without weights they are random: give "
-        "MODEL.FBNETV3.PRETRAINED or MODEL.WEIGHTS (LazyConfig: model.backbone.pretrained or train.init_checkpoint), "
-        "or set freeze_at 0 and norm BN",
+        "refused freeze_at 2 would freeze random weights and statistics; give MODEL.FBNETV3.PRETRAINED or "
+        "MODEL.WEIGHTS (LazyConfig: model.backbone.pretrained or train.init_checkpoint), or set freeze_at 0 and norm "
+        "BN",
     ]
 
 

@@ -296,7 +296,7 @@ def test_files_on_the_routes_that_they_have(tiny_arch: Arch, tmp_path: Path) -> 
     found = benchmark([str(tmp_path / "model.onnx")], plan)
     (row,) = found.rows
     assert (row.route, len(row.times_ms)) == (Route.ONNXRUNTIME, 3)
-    reason = "cannot be made of a .onnx file; give a .safetensors file"
+    reason = "cannot be converted from a .onnx file; give a .safetensors file"
     assert found.absent == (UnavailableRoute(str(tmp_path / "model.onnx"), Route.EAGER, reason),)
 
 
@@ -317,7 +317,7 @@ def test_int8(here: Path) -> None:
     shares = {row.route: row.figures.peak_share for row in found.rows if row.figures}
     assert shares[Route.ONNXRUNTIME] is not None
     assert shares[Route.ONNXRUNTIME_INT8] is None
-    reason = "cannot be made of a .onnx file; give a .safetensors file"
+    reason = "cannot be converted from a .onnx file; give a .safetensors file"
     assert found.absent == (UnavailableRoute(path, Route.ONNXRUNTIME, reason),)
 
 
@@ -380,7 +380,7 @@ def test_a_process_that_is_killed(here: Path) -> None:
 
     found = _two(here, rounds=5, batches=(1, 2), on_turn=kill)
     killed, other, other_next = found.rows
-    assert killed.problem == "its process was killed (SIGKILL, perhaps for want of memory)"
+    assert killed.problem == "its process was killed (SIGKILL, perhaps out of memory)"
     assert len(killed.times_ms) == 2
     assert killed.figures is not None
     assert killed.figures.ratio == 1.0
@@ -519,22 +519,22 @@ ROUTES = "eager, compiled, onnxruntime, onnxruntime-int8, openvino, openvino-bf1
     ("options", "complaint"),
     [
         (["--routes", "onnx"], f"unknown route 'onnx' (did you mean 'onnxruntime'?); choose from {ROUTES}"),
-        (["--routes", "eager,eager"], "--routes names eager twice; name it once"),
+        (["--routes", "eager,eager"], "--routes has eager twice; give it once"),
         (["--baseline", "eager", "--routes", "onnxruntime"],
          "the baseline eager is not measured; choose from onnxruntime"),
         (["--batches", "1,0"], "--batches has '0'; give whole numbers from 1 to 1024, separated by commas"),
         (["--batches", "1,,2"], "--batches has ''; give whole numbers from 1 to 1024, separated by commas"),
-        (["--batches", "2,2"], "--batches names 2 twice; name it once"),
+        (["--batches", "2,2"], "--batches has 2 twice; give it once"),
         (["--threads", "many"], "--threads has 'many'; give whole numbers from 1 to 1024, separated by commas"),
         (["--rounds", "2"], "BenchmarkConfig.rounds is 2; it must be a whole number of at least 3"),
         (["--resolution", "0"], "resolution is 0; it must be a whole number of at least 1"),
         (["--against", "mobilenetv9"],
          "--against mobilenetv9: timm has no network of that name (did you mean 'mobilenetv3_rw'?)"),
         (["--against", "resnet50", "--routes", "eager"],
-         "--against: networks of others are measured on onnxruntime; add it to --routes"),
+         "--against: timm networks are measured on onnxruntime; add it to --routes"),
         (["--images", "{here}/absent"], "{here}/absent: no such folder; give a folder of images"),
         (["{here}/absent.onnx"], "{here}/absent.onnx: no such file"),
-        (["{here}/tiny.json"], "{here}/tiny.json: is named twice; name every model once"),
+        (["{here}/tiny.json"], "{here}/tiny.json: is given twice; name each model once"),
         (["fbnetv3_h"],
          "unknown model 'fbnetv3_h' (did you mean 'fbnetv3_g'?); `fbnetv3 list` shows all"),
         (["--output", "{here}/tiny.json"], "{here}/tiny.json: cannot be made a folder (File exists)"),
@@ -549,7 +549,7 @@ def test_what_it_refuses(options: list[str], complaint: str, here: Path) -> None
 def test_files_have_weights_and_a_size(tiny_arch: Arch, tmp_path: Path) -> None:
     path = str(tmp_path / "model.onnx")
     export_onnx(create(tiny_arch), path)
-    expected = f"{path}: is a file, which has weights; leave out --pretrained"
+    expected = f"{path}: is a file with its own weights; leave out --pretrained"
     assert refusal(lambda: find_candidate(path, tmp_path, ModelOptions(pretrained=True))) == expected
     expected = f"{path}: is for 32 pixels; leave out --resolution, or give a .safetensors file"
     assert refusal(lambda: find_candidate(path, tmp_path, ModelOptions(resolution=48))) == expected

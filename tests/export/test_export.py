@@ -160,7 +160,7 @@ def test_a_file_may_be_off_as_far_as_float32_itself(
     monkeypatch.setattr(to_onnx, "_own_rounding", lambda model, form, sizes: difference / 1.9)
     assert export_onnx(exported.model, tmp_path / "net.onnx").path.exists()
     monkeypatch.setattr(to_onnx, "_own_rounding", lambda model, form, sizes: difference / 2.1)
-    assert _refusal(exported.model, tmp_path / "other.onnx").endswith("; the file was not kept")
+    assert _refusal(exported.model, tmp_path / "other.onnx").endswith("; nothing was written")
 
 
 def test_the_graph_is_what_runtimes_like(exported: Exported) -> None:
@@ -236,7 +236,7 @@ def test_a_file_that_differs_is_not_kept(
     difference, scale = exported.report.max_difference, exported.report.scale
     assert _refusal(exported.model, path) == (
         f"{path}: ONNX Runtime differs from PyTorch by {difference:.2g} at logits up to {scale:.2g}; "
-        "the file was not kept"
+        "nothing was written"
     )
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == ({"net.onnx": older} if older else {})
 
@@ -265,7 +265,7 @@ def test_a_small_difference_is_found(exported: Exported, tmp_path: Path, monkeyp
         ("net.onnx", {"align": 0}, "align is 0; it must be a whole number of at least 1"),
         ("net.onnx", {"resolution": 0}, "resolution is 0; it must be a whole number of at least 1"),
         ("net.onnx", {"resolution": 32.0}, "resolution is 32.0; it must be a whole number of at least 1"),
-        ("net.onnx", {"batch_sizes": ()}, "batch_sizes is empty; name at least one batch to compare"),
+        ("net.onnx", {"batch_sizes": ()}, "batch_sizes is empty; give at least one batch size to compare"),
         ("net.onnx", {"batch_sizes": (1, 0)}, "batch_sizes is 0; it must be a whole number of at least 1"),
     ],
 )

@@ -132,7 +132,7 @@ def test_a_fixed_batch_suits_accelerators(graph: Path, tmp_path: Path) -> None:
     nodes = apple.all_nodes
     assert nodes >= len(onnx.load(graph).graph.node)
     assert (apple.nodes, apple.partitions, apple.unsupported, apple.suits) == (nodes, 1, (), "yes")
-    assert str(apple) == f"CoreML MLProgram: yes ({nodes} of {nodes} nodes in 1 piece)"
+    assert str(apple) == f"CoreML MLProgram: yes ({nodes} of {nodes} nodes in 1 partition)"
     android = free.usability[0]
     assert (android.suits, "HardSigmoid" in android.unsupported) == ("no", True)
     assert str(android).startswith(f"NNAPI with a fixed batch: no ({android.nodes} of {nodes} nodes in ")
@@ -158,8 +158,8 @@ def test_a_file_that_differs_is_not_kept(
     monkeypatch.setattr(sources, "TOLERANCE", -1)
     path = tmp_path / f"net{suffix}"
     told = _refusal(lambda: EXPORTERS[suffix](model, path))
-    assert told.startswith(f"{path}: differs from the network by ")
-    assert told.endswith("at most -1 of that is allowed; the file was not kept")
+    assert told.startswith(f"{path}: logits differ from the network's by ")
+    assert told.endswith("more than -1 of it; nothing was written")
     left = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     assert left == dict.fromkeys(LEFT[suffix], b"an older file")
 
@@ -295,8 +295,8 @@ def test_parity_finds_what_differs(model: FBNet, graph: Path, tmp_path: Path) ->
         assert file.agreement == 1 - len(changed) / 12
         told = _refusal(file.check)
         assert told == (
-            f"{file.path}: differs from the network by 0.5 at logits up to {file.scale:.2g}; "
-            "at most 0.0001 of that is allowed"
+            f"{file.path}: logits differ from the network's by 0.5 at a scale of {file.scale:.2g}, more than 0.0001 of "
+            "it"
         )
     back = parity(tmp_path / "net.safetensors", [graph], images=images)
     assert back.reference == str(tmp_path / "net.safetensors")
@@ -321,7 +321,7 @@ def test_numbers_that_are_none(model: FBNet, graph: Path) -> None:
     told = "the network's own logits are not finite; its weights are damaged"
     assert _refusal(lambda: parity(broken, [graph])) == told
     nothing = FileParity(Path("a.ort"), 1, float("inf"), 1.0, ())
-    assert "differs from the network by inf" in _refusal(nothing.check)
+    assert "differ from the network's by inf" in _refusal(nothing.check)
 
 
 @pytest.mark.parametrize(

@@ -386,7 +386,7 @@ def test_a_table_is_checked_against_whole_networks(tmp_path: Path) -> None:
     np.testing.assert_allclose(checked(pool), checked.scale * doubled(pool) / 3)
     loaded = LatencyTable.load(tmp_path / "table.json")
     assert (loaded.blocks, loaded.scale, loaded.call) == (checked.blocks, checked.scale, checked.call)
-    few = "check of a latency table: 2 networks given; give at least 3"
+    few = "checking a latency table needs at least 3 networks; 2 were given"
     assert refusal(lambda: check_latency(table, tabulate([everything()] * 2))) == few
 
 

@@ -398,7 +398,7 @@ def test_maps_too_large_for_whole_numbers(value: float) -> None:
     model = _chain(helper.make_node("Relu", ["images"], ["logits"]), weights={}, shape="nchw")
     images = np.zeros((8, 1, 4, 4), np.float32)
     images[3, 0, 1, 1] = value
-    told = f"the network's maps reach {abs(value):.2g} on these images, too much for int8; keep it in float"
+    told = f"the network's maps reach {abs(value):.2g} on these images, too large for int8; keep it in float"
     with pytest.raises(ZooError) as caught:
         find_ranges(model, images, ["images"])
     assert str(caught.value) == told
@@ -448,7 +448,7 @@ def test_a_folder_of_images(source: Path, pictures: Path, tmp_path: Path) -> Non
 
 
 def test_folders_that_do_not_do(source: Path, pictures: Path, tmp_path: Path) -> None:
-    output, least = tmp_path / "int8.onnx", "quantising needs at least 8, of the kind that the network will see"
+    output, least = tmp_path / "int8.onnx", "give at least 8 images like those the network will be used on"
     empty = tmp_path / "empty"
     empty.mkdir()
     assert _refusal(source, output, empty) == f"{empty}: no images; {least}"
@@ -475,13 +475,13 @@ def test_files_that_cannot_be_quantised(source: Path, model: onnx.ModelProto, tm
     assert _refusal(tmp_path / "absent.onnx", output, SHOWN) == f"{tmp_path}/absent.onnx: no such file"
     assert _refusal(tmp_path, output, SHOWN) == f"{tmp_path}: is a folder, not an ONNX file"
     done = quantize(source, tmp_path / "done.onnx", SHOWN, agreement=0).path
-    assert _refusal(done, output, SHOWN) == f"{done}: is on int8 already; give the float file that it was made from"
+    assert _refusal(done, output, SHOWN) == f"{done}: is already quantised; give the float file"
     bare = onnx.ModelProto()
     bare.CopyFrom(model)
     del bare.metadata_props[:]
     onnx.save_model(bare, tmp_path / "bare.onnx")
     assert _refusal(tmp_path / "bare.onnx", output, SHOWN) == (
-        f"{tmp_path}/bare.onnx: does not describe its preprocessing; give the images as an array, prepared"
+        f"{tmp_path}/bare.onnx: does not describe its preprocessing; give preprocessed images as an array"
     )
     bare.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
     onnx.save_model(bare, tmp_path / "one.onnx")
@@ -498,7 +498,7 @@ def test_files_that_cannot_be_quantised(source: Path, model: onnx.ModelProto, tm
 
 def test_preprocessing_inside_is_refused(tiny_arch: Arch, tmp_path: Path) -> None:
     path = export_onnx(settled(tiny_arch), tmp_path / "net.onnx", preprocessing=True, batch_sizes=[1]).path
-    told = f"{path}: takes no batches of float images; export it without preprocessing inside"
+    told = f"{path}: does not take batches of float images; export it without preprocessing"
     assert _refusal(path, tmp_path / "int8.onnx", SHOWN) == told
 
 
@@ -512,16 +512,16 @@ def test_calls_that_do_not_fit(source: Path, tmp_path: Path) -> None:
     assert told(output=tmp_path / "int8.tflite") == (
         f"{tmp_path}/int8.tflite: int8 files end in .onnx (ONNX Runtime) or .xml (OpenVINO); change the extension"
     )
-    assert told(output=source) == f"{source}: is the float file itself; give the int8 file another name"
-    assert told(keep=["nope"]) == f"{source}: has no layer 'nope' to keep in float; one is {layers[0]!r}"
-    labels = "labels has 3 entries for {} test images; give one an image"
+    assert told(output=source) == f"{source}: is the float file itself; give another name for the int8 file"
+    assert (
+        told(keep=["nope"]) == f"{source}: has no layer 'nope' to keep in float; layers have names like {layers[0]!r}"
+    )
+    labels = "labels has 3 entries for {} test images; give one per image"
     assert told(labels=[1, 2, 3]) == labels.format(0)
     assert told(labels=[1, 2, 3], test=SHOWN[:2]) == labels.format(2)
     assert told(labels=[1, 2, 3], test=batch) == labels.format(8)
-    assert told(images=SHOWN[:7]) == (
-        "images: 7 images; quantising needs at least 8, of the kind that the network will see"
-    )
-    shape = f"{source} takes float32, (batch, 1, 32, 32)"
+    assert told(images=SHOWN[:7]) == ("images: 7 images; give at least 8 images like those the network will be used on")
+    shape = f"give float32, (batch, 1, 32, 32) for {source}"
     assert told(images=batch[:, :, :31]) == f"images are float32 of shape (8, 1, 31, 32); {shape}"
     assert told(images=batch[:, 0]) == f"images are float32 of shape (8, 32, 32); {shape}"
     assert told(images=batch.astype(np.float64)) == f"images are float64 of shape (8, 1, 32, 32); {shape}"

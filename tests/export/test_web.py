@@ -177,11 +177,11 @@ def test_anything_else_is_left_alone(model: Path, page: Written, tmp_path: Path)
     mixed = shutil.copytree(page.report.folder, tmp_path / "mixed")
     (mixed / "samples" / "mine.png").write_bytes(b"")
     before = files(tmp_path)
-    something = "holds something else than a page of this command; give another folder"
+    something = "has other files than a page of this command; give another folder"
     assert refusal(model, tmp_path / "thesis") == f"{tmp_path}/thesis: {something}"
     assert refusal(model, tmp_path / "other") == f"{tmp_path}/other: {something}"
     assert refusal(model, tmp_path / "file") == f"{tmp_path}/file: is a file; give a folder"
-    own = "holds samples/mine.png, which is not of the page; move it, or give another folder"
+    own = "has samples/mine.png, which is not part of the page; move it, or give another folder"
     assert refusal(model, mixed) == f"{mixed}: {own}"
     assert files(tmp_path) == before
 
@@ -381,7 +381,7 @@ def test_a_port_that_is_taken(page: Written) -> None:
         port = taken.getsockname()[1]
         with pytest.raises(ZooError) as caught:
             page_server(page.report.folder, port=port)
-    expected = f"port {port} of 127.0.0.1 is taken; give another, or 0 for any that is free"
+    expected = f"port {port} of 127.0.0.1 is in use; give another, or 0 for any free one"
     assert str(caught.value) == expected
     with pytest.raises(ZooError, match=r"^port is 70000; it must be a whole number of at most 65535$"):
         page_server(page.report.folder, port=70_000)
@@ -389,12 +389,12 @@ def test_a_port_that_is_taken(page: Written) -> None:
 
 def test_a_folder_without_a_page(tmp_path: Path) -> None:
     remedy = "write one with `fbnetv3 export web MODEL --out FOLDER`"
-    for folder, what in ((tmp_path / "absent", "no such folder"), (tmp_path, "holds no page")):
+    for folder, what in ((tmp_path / "absent", "no such folder"), (tmp_path, "has no page")):
         with pytest.raises(ZooError) as caught:
             page_server(folder)
         assert str(caught.value) == f"{folder}: {what}; {remedy}"
     (tmp_path / "model.json").write_text('{"format": "fbnetv3_zoo.web", "format_version": 2, "files": []}')
-    with pytest.raises(ZooError, match="holds a page of another release; write it again"):
+    with pytest.raises(ZooError, match="has a page of another release; write it again"):
         page_server(tmp_path)
 
 
@@ -444,7 +444,7 @@ def test_the_command_offline(model: Path, tmp_path: Path, monkeypatch: pytest.Mo
     ended = run("export", "web", model, "--out", tmp_path / "page")
     assert (ended.code, ended.out) == (2, "")
     assert ended.err == (
-        f"error: onnxruntime-web 1.30.0 is not in {tmp_path}/cache, and FBNETV3_ZOO_OFFLINE forbids fetching it; "
+        f"error: onnxruntime-web 1.30.0 is not in {tmp_path}/cache, and FBNETV3_ZOO_OFFLINE forbids downloads; "
         "give the unpacked package or its .tgz (--runtime)\n"
     )
     assert not (tmp_path / "page").exists()

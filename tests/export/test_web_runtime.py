@@ -125,7 +125,7 @@ def test_a_damaged_cache_is_mended(tmp_path: Path) -> None:
     first = package_files(AXE, store=store)
     path = tmp_path / "npm" / "axe-core-4.14.1" / "axe.min.js"
     path.write_bytes(first["axe.min.js"][:-1])
-    with pytest.raises(ZooError, match="FBNETV3_ZOO_OFFLINE forbids fetching it; "):
+    with pytest.raises(ZooError, match="FBNETV3_ZOO_OFFLINE forbids downloads; "):
         package_files(AXE, store=WeightsCache(folder=tmp_path, offline=True))
     assert package_files(AXE, store=store) == first
     assert path.read_bytes() == first["axe.min.js"]
@@ -138,14 +138,14 @@ def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ZooError) as caught:
         package_files(AXE, store=WeightsCache(folder=tmp_path / "cache", offline=False))
     message = str(caught.value)
-    assert message.startswith("npm could not fetch axe-core 4.14.1 (")
+    assert message.startswith("npm could not download axe-core 4.14.1 (")
     assert "ECONNREFUSED" in message
     assert message.endswith(f"); check the network, or {ELSE}")
     assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file() and path.suffix != ".lock"] == []
 
 
 def test_a_version_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ZooError, match=r"^npm could not fetch axe-core 0\.0\.999 \(.+\); check the network, or "):
+    with pytest.raises(ZooError, match=r"^npm could not download axe-core 0\.0\.999 \(.+\); check the network, or "):
         package_files(
             PinnedPackage("axe-core", "0.0.999", AXE.files), store=WeightsCache(folder=tmp_path, offline=False)
         )
@@ -155,7 +155,7 @@ def test_offline(tmp_path: Path) -> None:
     with pytest.raises(ZooError) as caught:
         package_files(RUNTIME, store=WeightsCache(folder=tmp_path, offline=True))
     assert str(caught.value) == (
-        f"onnxruntime-web 1.30.0 is not in {tmp_path}, and FBNETV3_ZOO_OFFLINE forbids fetching it; {ELSE}"
+        f"onnxruntime-web 1.30.0 is not in {tmp_path}, and FBNETV3_ZOO_OFFLINE forbids downloads; {ELSE}"
     )
 
 
@@ -173,7 +173,7 @@ def test_no_npm_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ZooError) as caught:
         package_files(RUNTIME, store=WeightsCache(folder=tmp_path, offline=False))
     assert str(caught.value) == (
-        f'onnxruntime-web 1.30.0 is fetched with npm, which is not installed; pip install "fbnetv3-zoo[web]", or {ELSE}'
+        f'onnxruntime-web 1.30.0 is downloaded by npm, which is not installed; pip install "fbnetv3-zoo[web]", or {ELSE}'
     )
 
 
@@ -191,7 +191,7 @@ def test_archives_made_to_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     header[124:136] = b"\xff" * 8 + (-512 & 0xFFFFFFFF).to_bytes(4, "big")  # a negative size leads back to here
     header[148:156] = b"%06o\0 " % (sum(header[:148]) + 8 * 32 + sum(header[156:512]))
     path.write_bytes(gzip.compress(bytes(header) + b"\0" * 2048))
-    assert refusal(path).startswith(f"{path}: cannot be read as a .tgz (a file of -512 bytes, which are not there)")
+    assert refusal(path).startswith(f"{path}: cannot be read as a .tgz (a file of -512 bytes exceeds the archive)")
     monkeypatch.setattr(web_runtime, "LARGEST_ARCHIVE", 1 << 20)
     path.write_bytes(gzip.compress(b"\0" * (1 << 21)))
     assert refusal(path).startswith(f"{path}: unpacks to more than 1,048,576 by")
