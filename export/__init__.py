@@ -1,6 +1,5 @@
 """Export: from a trained network to files that run without PyTorch.
 
-
 Public names are listed in ``__init__.pyi`` and resolve on first use: importing the package imports no torch.
 """
 

@@ -1,4 +1,4 @@
-"""Training: data, recipes carried out with exact resume on one machine or many, distillation, evaluation."""
+"""Training on one machine or many, with exact resume; datasets, distillation, evaluation."""
 
 from ..errors import Interrupted
 from .callbacks import Callback, Epoch, Run, Step

@@ -1,4 +1,4 @@
-"""What one training image goes through, from file to 8-bit pixels, and what a batch of them goes through."""
+"""Augmentation of training images, from file to 8-bit pixels, and mixing of batches."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _POLICIES = {PolicyData.IMAGENET: v2.AutoAugmentPolicy.IMAGENET, PolicyData.CIFA
 
 
 class Augmenter:
-    """Reads an example and gives the 8-bit pixels (height, width, channels) of one training image.
+    """Reads an example and returns the 8-bit pixels (height, width, channels) of one training image.
 
-    All randomness comes from torch's global generator. Instances go to worker processes.
+    All randomness comes from torch's global generator. Instances are sent to worker processes.
     """
 
     def __init__(self, preprocess: Preprocess, augmentation: Augmentation) -> None:
@@ -35,12 +35,12 @@ class Augmenter:
         self._erase = v2.RandomErasing(augmentation.erasing, value=fill) if augmentation.erasing else None
 
     def __call__(self, example: Example) -> Tensor:
-        """The pixels as a uint8 tensor. Raises :class:`ZooError`, which names the image, where it cannot be used."""
+        """The pixels as a uint8 tensor. Raises :class:`ZooError`, which names the image, if it cannot be used."""
         random = _RandomCrop(self.augmentation.crop_area, self.preprocess.resolution)
         image = example.read(random.least) if self.augmentation.crop_area < 1 else example.read()
         try:
             cropped = self._crop(image, random) if self.augmentation.crop_area < 1 else self.preprocess.crop(image)
-        except ZooError as error:  # reading names its image
+        except ZooError as error:  # unlike errors of reading, it does not name the image
             raise ZooError(f"{printable(example.key)}: {error}") from None
         pixels = torch.from_numpy(np.array(self._change(cropped)))
         if pixels.ndim == 2:
@@ -64,7 +64,7 @@ class _RandomCrop:
         self._shares: tuple[float, float, float, float] | None = None
 
     def least(self, size: tuple[int, int]) -> tuple[int, int]:
-        """The least width and height at which the crop still has as many pixels as it is resized to."""
+        """The least width and height to decode at for the crop to have at least as many pixels as it is resized to."""
         left, top, right, bottom = self._drawn(size)
         return math.ceil(self._side / (right - left)), math.ceil(self._side / (bottom - top))
 
@@ -87,7 +87,7 @@ _LOG_WIDEST = math.log(_WIDEST)
 
 
 def _draw_box(width: int, height: int, least_area: float) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom in whole pixels, drawn as torchvision's ``RandomResizedCrop`` does (and faster)."""
+    """Left, top, right and bottom in whole pixels, sampled like torchvision's ``RandomResizedCrop``, but faster."""
     for _ in range(10):
         area = width * height * _uniform(least_area, 1.0)
         aspect = math.exp(_uniform(-_LOG_WIDEST, _LOG_WIDEST))
@@ -139,9 +139,9 @@ def _apply(steps: Sequence[Callable[[Image.Image], Image.Image]], image: Image.I
 
 
 def build_mixer(augmentation: Augmentation, num_classes: int) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """What mixes a batch (images, channels, height, width) and its labels (images,) by torch's global generator.
+    """A function that mixes a batch (images, channels, height, width) and its labels (images,).
 
-    Where the recipe mixes, the labels become shares of classes, (images, num_classes).
+    It uses torch's global generator. If the recipe mixes, labels become probabilities, (images, num_classes).
     """
     kinds = [
         kind(alpha=alpha, num_classes=num_classes)

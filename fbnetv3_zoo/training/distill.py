@@ -1,4 +1,4 @@
-"""A family trained as the paper does it: the largest network on labels, then all of them, itself included, from it."""
+"""Trains a family as in the paper: the largest network on labels, then all of them with it as their teacher."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .trainer import train
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A network of a family with the recipe for it."""
+    """A network of a family and its recipe."""
 
     arch: Arch
     recipe: Recipe
@@ -27,7 +27,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """What :func:`distil` made: the teacher's run (None where a teacher was given) and the students' by their names."""
+    """Result of :func:`distil`: the teacher's run (None if a teacher was given) and the students' runs by name."""
 
     teacher: Run | None
     students: dict[str, Run] = field(default_factory=dict)
@@ -38,18 +38,18 @@ def distil(
     resume: bool = False, execution: Execution = Execution(), observers: Sequence[Callback] = (),
     begins: Callable[[str], object] = lambda name: None,
 ) -> Family:  # fmt: skip
-    """Train ``members`` with a teacher: ``teacher``, or the largest of them, which is then trained on labels first.
+    """Train ``members`` with a teacher: ``teacher``, or the largest of them, which is then first trained on labels.
 
-    Source: FBNetV3 paper, final training. Every run has a folder of its own below ``folder``: ``teacher`` and the
-    networks' names. With ``resume`` finished runs are only measured again, and the interrupted one goes on. ``begins``
-    is told the name of every run's folder before the run. The other arguments are those of
-    :func:`fbnetv3_zoo.training.train`; raises :class:`ZooError` as it does.
+    Source: FBNetV3 paper, final training. Every run has its own folder in ``folder``: ``teacher`` and the networks'
+    names. With ``resume``, finished runs are only evaluated again, and an interrupted one continues. ``begins`` is
+    called with the name of each run's folder before the run. Other arguments and errors are those of
+    :func:`fbnetv3_zoo.training.train`.
     """
     folder, names = Path(folder), [member.arch.name for member in members]
     if not members:
-        raise ZooError("there are no networks to distil; name at least one")
+        raise ZooError("there are no networks to distil; give at least one")
     if repeated := sorted({name for name in names if names.count(name) > 1} | ({"teacher"} & set(names))):
-        raise ZooError(f"two runs would share the folder {folder / repeated[0]}; give the networks names of their own")
+        raise ZooError(f"two runs would share the folder {folder / repeated[0]}; give the networks different names")
 
     def run(member: Member, name: str, teacher: TeacherSource | None) -> Run:
         begins(name)

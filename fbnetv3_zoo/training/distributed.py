@@ -1,4 +1,4 @@
-"""The processes of one run: alone by default, several when started by ``torchrun``."""
+"""The processes of a run: one by default, several if started by ``torchrun``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """This process among those of a run: number ``rank`` (from 0) of ``size``, computing on ``device``."""
+    """This process among those of a run: its ``rank`` (from 0), their number ``size``, and its ``device``."""
 
     rank: int = 0
     size: int = 1
@@ -28,11 +28,11 @@ class World:
 
     @property
     def leads(self) -> bool:
-        """Whether this is the process that writes files and speaks."""
+        """Whether this is the process that writes files and messages."""
         return self.rank == 0
 
     def total(self, values: Tensor) -> Tensor:
-        """The sum of all processes' ``values`` (equal shapes), which are left alone."""
+        """The sum of all processes' ``values`` (equal shapes), which are not modified."""
         if self.size == 1:
             return values
         summed = values.to(self.device, copy=True)
@@ -56,7 +56,7 @@ class World:
         return box[0]
 
     def share_buffers(self, module: nn.Module) -> None:
-        """Give ``module`` the leading process's buffers: running statistics differ where norms are not synchronised."""
+        """Copy the leading process's buffers to ``module``: running statistics differ without synchronised norms."""
         if self.size > 1:
             for buffer in module.buffers():
                 dist.broadcast(buffer, src=0)
@@ -64,49 +64,49 @@ class World:
 
 @contextmanager
 def join(device: str = "cpu") -> Iterator[World]:
-    """The world of this process: what ``torchrun`` has set up, or this process alone.
+    """The world of this process: as set up by ``torchrun``, or this process alone.
 
-    Processes meet over NCCL where ``device`` is ``cuda`` (each takes the GPU of its local rank), else over gloo. Raises
-    :class:`ZooError` for a device that cannot be used.
+    Processes communicate over NCCL if ``device`` is ``cuda`` (each uses the GPU of its local rank), else over gloo.
+    Raises :class:`ZooError` if the device cannot be used.
     """
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         yield World(device=usable(device))
         return
-    place = usable(f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device == "cuda" else device)
-    joined_before = dist.is_initialized()
-    if not joined_before:
-        _meet("nccl" if place.type == "cuda" else "gloo")
+    own = usable(f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device == "cuda" else device)
+    initialized = dist.is_initialized()
+    if not initialized:
+        _init_process_group("nccl" if own.type == "cuda" else "gloo")
     try:
-        yield World(dist.get_rank(), dist.get_world_size(), place)
+        yield World(dist.get_rank(), dist.get_world_size(), own)
     finally:
-        if not joined_before:
+        if not initialized:
             dist.destroy_process_group()
 
 
-def _meet(backend: str) -> None:
-    """Join the other processes. Torchrun keeps its store over restarts, and what has ended left addresses in it."""
+def _init_process_group(backend: str) -> None:
+    """Join the other processes. torchrun keeps its store over restarts, with addresses of processes that have ended."""
     store, rank, size = next(rendezvous("env://"))
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    apart = dist.PrefixStore(f"attempt {attempt}", store)  # type: ignore[attr-defined]
-    dist.init_process_group(backend, store=apart, rank=rank, world_size=size)
+    own_store = dist.PrefixStore(f"attempt {attempt}", store)  # type: ignore[attr-defined]
+    dist.init_process_group(backend, store=own_store, rank=rank, world_size=size)
 
 
-def usable(device: str) -> torch.device:
-    """``device`` as torch has it; raises :class:`ZooError` where nothing can be computed on it."""
+def usable(name: str) -> torch.device:
+    """The torch device ``name``. Raises :class:`ZooError` if nothing can be computed on it."""
     try:
-        place = torch.device(device)
-        torch.zeros(1, device=place).item()
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
-        absent = isinstance(error, (NotImplementedError, ImportError))  # of which torch speaks in operators and modules
-        reason = "this build of PyTorch has none" if absent else str(error).splitlines()[0]
-        raise ZooError(f"device {device!r} cannot be used ({reason}); here there is {', '.join(_devices())}") from None
-    if place.type == "cuda":
-        torch.cuda.set_device(place)
-    return place
+        absent = isinstance(error, (NotImplementedError, ImportError))  # torch's own message is about operators then
+        reason = "this build of PyTorch does not support it" if absent else str(error).splitlines()[0]
+        raise ZooError(f"device {name!r} cannot be used ({reason}); choose from {', '.join(_devices())}") from None
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return device
 
 
 def _devices() -> list[str]:
-    """The devices of this machine that torch computes on."""
+    """The devices of this machine supported by torch."""
     cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
     mps = ["mps"] if torch.backends.mps.is_available() else []
     return ["cpu", *(f"cuda:{n}" for n in range(cuda)), *mps]

@@ -1,4 +1,4 @@
-"""Evaluating what turns batches of arrays into logits, a module or an ONNX Runtime session, image by image."""
+"""Evaluation of anything that maps batches of images to logits, such as a module or an ONNX Runtime session."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _ALONE = World()
 
 @dataclass(frozen=True, slots=True)
 class ClassAccuracy:
-    """How many ``images`` of the class ``name`` were answered right."""
+    """The numbers of ``images`` of the class ``name``, and of those classified correctly (``right``)."""
 
     name: str
     images: int
@@ -40,23 +40,23 @@ class ClassAccuracy:
 
     @property
     def fraction(self) -> float | None:
-        """The share answered right, in [0, 1]; None where the class has no images."""
+        """Accuracy in [0, 1]; None if the class has no images."""
         return self.right / self.images if self.images else None
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 95 % Wilson score interval of :attr:`fraction`; without images, from 0 to 1."""
+        """The 95 % Wilson score interval of :attr:`fraction`; from 0 to 1 without images."""
         return _wilson(self.right, self.images)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evaluation:
-    """What was answered to each image that could be read, in the order of the examples; all else is derived.
+    """The result for each readable image, in the order of the examples; all other figures are derived from it.
 
-    ``labels``, ``predicted``: the true class and the one ranked first. ``ranks``: how many other classes rank as high
-    as the true one or higher (0: right); ties count against the network, and so does what is no number. ``losses``:
-    cross entropy in nats. ``probabilities``: of the class ranked first. ``positions``: index into the examples.
-    ``skipped``: keys of the images that could not be read. ``seconds``: from the first image read to the last answer.
+    ``labels``, ``predicted``: true and top class. ``ranks``: number of other classes ranked at least as high as the
+    true one (0: correct); ties and NaN count as errors. ``losses``: cross entropy in nats. ``probabilities``: those of
+    the top class. ``positions``: index into the examples. ``skipped``: keys of the unreadable images. ``seconds``:
+    duration of the whole evaluation.
     """
 
     labels: Ints
@@ -71,17 +71,17 @@ class Evaluation:
 
     @property
     def total(self) -> int:
-        """Number of images answered."""
+        """Number of evaluated images."""
         return len(self.labels)
 
     @property
     def top1(self) -> int:
-        """Number of images whose class is ranked first."""
+        """Number of images whose true class is ranked first."""
         return int((self.ranks == 0).sum())
 
     @property
     def top5(self) -> int:
-        """Number of images whose class is among the first five."""
+        """Number of images whose true class is among the first five."""
         return int((self.ranks < 5).sum())
 
     @property
@@ -106,17 +106,17 @@ class Evaluation:
 
     @property
     def loss(self) -> float:
-        """Mean cross entropy in nats; not finite where a logit was not."""
+        """Mean cross entropy in nats; not finite if a logit is not."""
         return float(self.losses.mean())
 
     @property
     def images_per_second(self) -> float:
-        """Images by second of the whole evaluation: reading, preparing and answering."""
+        """Images per second of the whole evaluation: reading, preprocessing and inference."""
         return self.total / self.seconds
 
     @property
     def per_class(self) -> tuple[ClassAccuracy, ...]:
-        """How each class fared, in the order of :attr:`class_names`."""
+        """Accuracy of each class, in the order of :attr:`class_names`."""
         classes = len(self.class_names)
         images = np.bincount(self.labels, minlength=classes).tolist()
         right = np.bincount(self.labels[self.ranks == 0], minlength=classes).tolist()
@@ -124,9 +124,9 @@ class Evaluation:
 
     @property
     def answers(self) -> Ints:
-        """Rows of true class, answered class and number of images, for every pair that occurs; the most frequent first.
+        """Rows of true class, predicted class and number of images, for every pair that occurs, most frequent first.
 
-        Their number is at most that of the images, however many classes there are.
+        There are at most as many rows as images, however many classes there are.
         """
         classes = len(self.class_names)
         pairs, counts = np.unique(self.labels * classes + self.predicted, return_counts=True)
@@ -135,25 +135,25 @@ class Evaluation:
 
     @property
     def commonest(self) -> tuple[str, float]:
-        """The class with most images and its share of all, in [0, 1]: the accuracy of always answering it."""
+        """The most frequent class and its fraction in [0, 1], which is the accuracy of always predicting it."""
         counts = np.bincount(self.labels)
         return self.class_names[int(counts.argmax())], float(counts.max() / self.total)
 
     @property
     def beats_chance(self) -> bool:
-        """Whether more is answered right than by always answering the commonest class, by the 95 % interval."""
+        """Whether the 95 % interval lies above the accuracy of always predicting the most frequent class."""
         return self.interval[0] > self.commonest[1]
 
     @property
     def wrong(self) -> Ints:
-        """Rows of this record that were answered wrong, the costliest first; a loss that is no number costs most."""
+        """Indices of the misclassified images, by decreasing loss; NaN comes first."""
         rows = np.flatnonzero(self.ranks > 0)
-        costs = np.nan_to_num(self.losses[rows], nan=math.inf, posinf=math.inf)
-        chosen: Ints = rows[np.argsort(-costs, kind="stable")].astype(np.int64)
-        return chosen
+        losses = np.nan_to_num(self.losses[rows], nan=math.inf, posinf=math.inf)
+        by_loss: Ints = rows[np.argsort(-losses, kind="stable")].astype(np.int64)
+        return by_loss
 
     def summary(self) -> dict[str, Any]:
-        """The figures as plain values for JSON; a loss that is not finite is None."""
+        """The figures as plain values for JSON; the loss is None if it is not finite."""
         return {
             "accuracy": self.fraction,
             "interval": list(self.interval),
@@ -187,37 +187,37 @@ def evaluate(
     class_names: Sequence[str] | None = None, batch_size: int = 64, workers: int = 0,
     on_bad_image: OnBadImage = OnBadImage.RAISE, world: World = _ALONE,
 ) -> Evaluation:  # fmt: skip
-    """What ``predict`` answers to ``examples``; it maps (images, channels, height, width) to logits (images, classes).
+    """Evaluate ``predict``, which maps (images, channels, height, width) to logits (images, classes), on ``examples``.
 
     Args:
         predict: called with batches of float32 arrays.
-        examples: images to answer; each is read and prepared once, in full resolution.
-        preprocess: how images are prepared.
-        class_names: one a logit (default: the numbers).
-        batch_size: most images at a time.
-        workers: processes that prepare images (0: this one).
-        on_bad_image: what to do where an image cannot be read or prepared.
-        world: the processes that share the work, each calling this function with the same arguments: process r answers
-            examples r, r + size and so on, and all get the whole record.
+        examples: labelled images; each is read and preprocessed once, in full resolution.
+        preprocess: preprocessing of the images.
+        class_names: one per logit (default: the indices).
+        batch_size: maximum batch size.
+        workers: number of processes that load images (0: this one).
+        on_bad_image: what to do if an image cannot be read or preprocessed.
+        world: the processes that share the work, each calling this function with the same arguments: process r
+            evaluates examples r, r + size and so on, and all get the whole result.
 
-    Raises :class:`ZooError`, in every process, where there are no images, none can be read, one cannot be read and
-    ``on_bad_image`` is RAISE, or the logits do not fit labels and names.
+    Raises :class:`ZooError`, in every process, if there are no images, none can be read, one cannot be read and
+    ``on_bad_image`` is RAISE, or the logits do not match labels and names.
     """
     check_whole("batch_size", batch_size)
     check_whole("workers", workers, at_least=0)
     check_type("on_bad_image", on_bad_image, OnBadImage, "an OnBadImage")
     if not len(examples):
-        raise ZooError("there are no images to evaluate on in this split")
+        raise ZooError("this split has no images to evaluate on; choose another split")
     started = time.perf_counter()
     images = _Images(examples, preprocess, range(world.rank, len(examples), world.size))
     share: _Share | str
     try:
-        share = _answer(predict, _batches(images, batch_size, workers), on_bad_image)
-    except ZooError as error:  # told to the other processes, which would wait for this one's share
-        share = str(error)  # the error itself would hold on to this frame, and so to the loader's processes
+        share = _predictions(predict, _batches(images, batch_size, workers), on_bad_image)
+    except ZooError as error:  # passed on to the other processes, which would wait for this one's share
+        share = str(error)  # the error itself would keep this frame, and so the loader's processes, alive
     shares = world.gather(share)
     seconds = max(world.gather(time.perf_counter() - started))
-    return _record(_sound(shares), class_names, seconds)
+    return _merged(_raise_errors(shares), class_names, seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +229,7 @@ class _Bad:
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """Prepared images with their positions and labels, and those that could not be prepared."""
+    """Preprocessed images with their positions and labels, and the unreadable ones."""
 
     positions: list[int]
     labels: list[int]
@@ -239,7 +239,7 @@ class _Batch:
 
 @dataclass(slots=True)
 class _Share:
-    """What one process answered, by batch. Rows: positions, labels, predicted, ranks; and losses, probabilities."""
+    """The results of one process by batch, with rows positions, labels, predicted, ranks; and losses, probabilities."""
 
     integers: list[Ints] = field(default_factory=list)
     reals: list[Doubles] = field(default_factory=list)
@@ -248,7 +248,7 @@ class _Share:
 
 
 class _Images(TorchDataset[tuple[int, int, Floats | _Bad]]):
-    """The images at ``positions``, prepared, each with position and label."""
+    """The preprocessed images at ``positions``, each with position and label."""
 
     def __init__(self, examples: Sequence[Example], preprocess: Preprocess, positions: range) -> None:
         self.examples = examples
@@ -281,14 +281,14 @@ def _batches(images: _Images, batch_size: int, workers: int) -> Iterator[_Batch]
         batch_size=batch_size,
         num_workers=workers if len(images) else 0,
         collate_fn=_collate,
-        generator=torch.Generator(),  # else the loader would draw from the caller's
+        generator=torch.Generator(),  # otherwise the loader would use the caller's
         worker_init_fn=no_orphans(),
     )
     try:
         yield from loader
     except RuntimeError as error:
         if str(error).startswith("DataLoader worker (pid"):
-            raise ZooError(f"a process that prepares images has ended ({str(error).splitlines()[0]})") from None
+            raise ZooError(f"a worker process that loads images has died ({str(error).splitlines()[0]})") from None
         raise
 
 
@@ -302,7 +302,7 @@ def _collate(items: list[tuple[int, int, Floats | _Bad]]) -> _Batch:
     )
 
 
-def _answer(predict: Predict, batches: Iterator[_Batch], on_bad_image: OnBadImage) -> _Share:
+def _predictions(predict: Predict, batches: Iterator[_Batch], on_bad_image: OnBadImage) -> _Share:
     share = _Share()
     for batch in batches:
         if batch.bad and on_bad_image is OnBadImage.RAISE:
@@ -314,37 +314,37 @@ def _answer(predict: Predict, batches: Iterator[_Batch], on_bad_image: OnBadImag
         logits = predict(batch.images.numpy()).astype(np.float64)
         share.classes = logits.shape[1]
         if labels.max() >= share.classes:
-            raise ZooError(f"an image has label {labels.max()}; the network tells {share.classes} classes apart")
-        predicted, ranks, losses, probabilities = _judge(logits, labels)
+            raise ZooError(f"an image has label {labels.max()}, but the network has {share.classes} classes")
+        predicted, ranks, losses, probabilities = _scores(logits, labels)
         share.integers.append(np.stack([np.array(batch.positions, dtype=np.int64), labels, predicted, ranks]))
         share.reals.append(np.stack([losses, probabilities]))
     return share
 
 
-def _judge(logits: Doubles, labels: Ints) -> tuple[Ints, Ints, Doubles, Doubles]:
-    """Answered class, rank of the true class, cross entropy and the answered class's probability of each row."""
+def _scores(logits: Doubles, labels: Ints) -> tuple[Ints, Ints, Doubles, Doubles]:
+    """Predicted class, rank of the true class, cross entropy, and probability of the predicted class, for each row."""
     own = np.take_along_axis(logits, labels[:, None], axis=1)
-    ranks = (~(logits < own)).sum(1) - 1  # ties count against us, and so does what is no number
-    others = np.maximum(logits, np.finfo(np.float64).min)  # above the true class, which is taken out, whatever they are
+    ranks = (~(logits < own)).sum(1) - 1  # ties and NaN count as errors
+    others = np.maximum(logits, np.finfo(np.float64).min)  # even -inf ranks above the true class, which is excluded
     np.put_along_axis(others, labels[:, None], -np.inf, axis=1)
     predicted = np.where(ranks == 0, labels, others.argmax(1))
     peak = logits.max(1, keepdims=True)
-    with np.errstate(invalid="ignore"):  # infinite logits make the loss nan, which says enough
+    with np.errstate(invalid="ignore"):  # infinite logits make the loss nan
         powers = np.exp(logits - peak)
         losses = np.log(powers.sum(1)) + (peak - own)[:, 0]
         probabilities = np.take_along_axis(powers, predicted[:, None], axis=1)[:, 0] / powers.sum(1)
     return predicted, ranks, losses, probabilities
 
 
-def _sound(shares: Sequence[_Share | str]) -> list[_Share]:
+def _raise_errors(shares: Sequence[_Share | str]) -> list[_Share]:
     for share in shares:
         if isinstance(share, str):
             raise ZooError(share)
     return [share for share in shares if isinstance(share, _Share)]
 
 
-def _record(shares: Sequence[_Share], class_names: Sequence[str] | None, seconds: float) -> Evaluation:
-    """The shares as one record in the order of the examples."""
+def _merged(shares: Sequence[_Share], class_names: Sequence[str] | None, seconds: float) -> Evaluation:
+    """The shares as one result in the order of the examples."""
     bad = sorted((bad for share in shares for bad in share.bad), key=lambda bad: bad.position)
     if not (integers := [block for share in shares for block in share.integers]):
         raise ZooError(f"none of the {len(bad)} images can be read; the first: {bad[0].reason}")
@@ -355,7 +355,7 @@ def _record(shares: Sequence[_Share], class_names: Sequence[str] | None, seconds
     classes = max(share.classes for share in shares)
     names = tuple(map(str, range(classes))) if class_names is None else tuple(class_names)
     if len(names) != classes:
-        raise ZooError(f"class_names has {len(names)} names; the network tells {classes} classes apart")
+        raise ZooError(f"class_names has {len(names)} names, but the network has {classes} classes")
     for array in (positions, labels, predicted, ranks, losses, probabilities):
         array.setflags(write=False)
     skipped = tuple(entry.key for entry in bad)

@@ -1,4 +1,4 @@
-"""How a run is carried out: what a machine can do, as against what is learned (that is the recipe)."""
+"""How a run is executed, depending on the machine; what is learned is determined by the recipe."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..errors import check_flag, check_number, check_type, check_whole
 
 
 class Precision(Enum):
-    """What the network computes in; weights, moving average and loss stay in 32 bits."""
+    """Precision of the network's computations; weights, moving average and loss stay in 32 bits."""
 
     FLOAT32 = "float32"
     BFLOAT16 = "bf16"
@@ -17,7 +17,7 @@ class Precision(Enum):
 
 
 class OnBadImage(Enum):
-    """What happens where an image cannot be read: end the run, or leave the image out and count it."""
+    """What to do if an image cannot be read: raise an error, or skip the image and count it."""
 
     RAISE = "raise"
     SKIP = "skip"
@@ -27,12 +27,12 @@ class OnBadImage(Enum):
 class Execution:
     """Where and how a run computes.
 
-    ``device``: as torch names it; under ``torchrun``, ``cuda`` is each process's own GPU. ``workers``: processes that
-    prepare images, for each process that computes (0: it does so itself). ``accumulation``: parts that a batch is
-    computed in, one after the other, each with norms of its own. ``channels_last``: the layout of the maps (None: by
-    device, the faster one). ``checkpoint_steps`` and ``checkpoint_minutes``: a checkpoint whenever so much has passed,
-    besides the one after every epoch (0: none). ``keep_checkpoints``: how many of the newest are kept.
-    ``check_images``: whether the headers of all images are looked at before the first epoch.
+    ``device``: a torch device; under ``torchrun``, ``cuda`` is each process's own GPU. ``workers``: number of processes
+    that load images for each training process (0: none, it loads them itself). ``accumulation``: number of parts in
+    which a batch is computed, each normalised on its own. ``channels_last``: memory layout of the maps (None: the
+    faster one for the device). ``checkpoint_steps`` and ``checkpoint_minutes``: intervals of checkpoints besides those
+    after every epoch (0: none). ``keep_checkpoints``: number of newest checkpoints to keep. ``check_images``: whether
+    to read the headers of all images before the first epoch.
     """
 
     device: str = "cpu"
@@ -64,6 +64,6 @@ class Execution:
         check_type("Execution.on_bad_image", self.on_bad_image, OnBadImage, "an OnBadImage")
 
     def checkpoint_due(self, steps: int, waited: float) -> bool:
-        """Whether a checkpoint is due after so many ``steps`` of the run, ``waited`` seconds after the last one."""
+        """Whether a checkpoint is due after ``steps`` steps of the run, ``waited`` seconds after the last one."""
         every, minutes = self.checkpoint_steps, self.checkpoint_minutes
         return (every > 0 and steps % every == 0) or (minutes > 0 and waited >= 60 * minutes)

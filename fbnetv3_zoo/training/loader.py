@@ -1,7 +1,7 @@
-"""Training batches whose order and contents depend on seed, epoch and position alone.
+"""Training batches whose order and contents depend only on seed, epoch and position.
 
-Neither the number of worker processes nor an interruption changes them, and as many processes as there may be take the
-same images together as one would alone.
+Neither the number of worker processes nor an interruption changes them, and several training processes together see the
+same images as one alone.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from .distributed import World
 from .execution import Execution, OnBadImage
 
 _TRIES = 50
-"""How many images in a row may be unreadable before the data as a whole is called unreadable."""
+"""Number of consecutive unreadable images after which the run fails."""
 
 
 def seed_of(*numbers: int) -> int:
-    """A 63-bit seed from so many whole numbers; another for every other choice of them."""
+    """A 63-bit seed derived from ``numbers``."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def no_orphans() -> Callable[[int], None]:
-    """What a DataLoader's workers begin with, so that none outlives this process.
+    """A ``worker_init_fn`` that keeps a DataLoader's workers from outliving this process.
 
-    torch's workers look whether their parent has changed since they began to look: a death before that goes unnoticed.
+    torch's workers notice only if their parent dies after they have started to watch it.
     """
     return partial(_end_orphan, os.getpid())
 
@@ -50,25 +50,25 @@ def _end_orphan(parent: int, worker: int) -> None:
 
 
 def fitted(recipe: Recipe, images: int, *, tell: bool = True, rate_given: bool = False) -> Recipe:
-    """``recipe`` for so many images to train on (:meth:`Recipe.for_images`), saying so where its batches change.
+    """``recipe`` adapted to ``images`` training images (:meth:`Recipe.for_images`), with a warning if it changes.
 
-    ``rate_given``: nothing is said of its learning rate, which is not the one that will be used.
+    ``rate_given``: the warning leaves out the recipe's learning rate, since another one will be used.
     """
-    found = recipe.for_images(images)
-    if tell and found != recipe:
-        batches = f"{images:,} images to train on are fewer than a batch of {recipe.batch_size:,}: "
-        batches += f"taking batches of {found.batch_size:,}"
-        rates = f", and the recipe's learning rate of {recipe.learning_rate:.4g} becomes {found.learning_rate:.4g}"
+    adapted = recipe.for_images(images)
+    if tell and adapted != recipe:
+        batches = f"{images:,} training images are fewer than a batch of {recipe.batch_size:,}: "
+        batches += f"using batches of {adapted.batch_size:,}"
+        rates = f", and the recipe's learning rate of {recipe.learning_rate:.4g} becomes {adapted.learning_rate:.4g}"
         LOG.warning("%s", batches if rate_given else batches + rates)
-    return found
+    return adapted
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Images (uint8: images, channels, height, width) with labels (int64: images).
 
-    ``bad`` has key and complaint of every image that could not be read, and was replaced by the next one; there are no
-    images where that led nowhere.
+    ``bad`` has the key and the error of every unreadable image, which is replaced by the next one; ``images`` is empty
+    if too many in a row are unreadable.
     """
 
     images: Tensor
@@ -76,15 +76,15 @@ class Batch:
     bad: tuple[tuple[str, str], ...] = ()
 
     def pin_memory(self) -> Batch:
-        """The same in page-locked memory, from which a GPU copies faster."""
+        """The batch in page-locked memory, from which a GPU copies faster."""
         return Batch(self.images.pin_memory(), self.labels.pin_memory(), self.bad)
 
 
 class TrainingBatches:
-    """The batches of a run, for this process of ``world``.
+    """The batches of a run for this process of ``world``.
 
-    Every step takes ``batch_size`` images over all processes (all images, where there are fewer), in
-    ``execution.accumulation`` parts. The images left over at the end of an epoch are not seen in it.
+    Every step takes ``batch_size`` images over all processes (or all images, if there are fewer), in
+    ``execution.accumulation`` parts. An incomplete batch at the end of an epoch is dropped.
     """
 
     def __init__(
@@ -97,9 +97,9 @@ class TrainingBatches:
         part = self.batch_size // shares
         if self.batch_size % shares or part < 2:
             raise ZooError(
-                f"batches of {self.batch_size} images cannot be divided among {world.size} processes x "
-                f"{execution.accumulation} parts, at least 2 images each; take a multiple of {shares}, "
-                f"{max(2, part) * shares} for one"
+                f"batches of {self.batch_size} images cannot be divided into {world.size} processes x "
+                f"{execution.accumulation} parts of at least 2 images; use a multiple of {shares}, such as "
+                f"{max(2, part) * shares}"
             )
         self.steps = count // self.batch_size
         self._order = _Order(count, part, self.steps, recipe, execution.accumulation, world)
@@ -110,12 +110,12 @@ class TrainingBatches:
             num_workers=execution.workers,
             persistent_workers=execution.workers > 0,
             pin_memory=world.device.type == "cuda",
-            generator=torch.Generator(),  # else the loader would draw from the caller's
+            generator=torch.Generator(),  # otherwise the loader would use the caller's
             worker_init_fn=no_orphans(),
         )
 
     def epoch(self, number: int, *, first_step: int = 0) -> Iterator[list[Batch]]:
-        """The parts of every step of epoch ``number`` (from 0) for this process, from ``first_step`` on."""
+        """The parts of each step of epoch ``number`` (from 0) for this process, starting at ``first_step``."""
         self._order.epoch, self._order.first_step = number, first_step
         parts: list[Batch] = []
         for batch in self._guarded():
@@ -133,16 +133,16 @@ class TrainingBatches:
             yield from self._loader
         except RuntimeError as error:
             if re.match(r"DataLoader worker \(pid.*", str(error)):
-                told = str(error).splitlines()[0]
-                raise ZooError(f"a process that prepares images has ended ({told}); the run can be resumed") from None
+                reason = str(error).splitlines()[0]
+                raise ZooError(f"a worker process that loads images has died ({reason}); resume the run") from None
             raise
 
 
 class _Order:
-    """Index and seed of every image of every part that this process takes in ``epoch``, from ``first_step`` on.
+    """Index and seed of every image of this process in ``epoch``, part by part, starting at ``first_step``.
 
-    The loader asks for it anew every epoch. It knows nothing of the batches: in a circle with the loader, that would
-    keep the workers from being told to end (torch waits five seconds for them).
+    The loader iterates over it once per epoch. It has no reference to the batches: a reference cycle with the loader
+    would keep the workers from being shut down (torch waits five seconds for them).
     """
 
     def __init__(self, count: int, part: int, steps: int, recipe: Recipe, accumulation: int, world: World) -> None:
@@ -167,12 +167,12 @@ class _Samples(TorchDataset[_Sample]):
     def __init__(self, examples: Sequence[Example], augmenter: Augmenter) -> None:
         self._examples, self._augmenter = examples, augmenter
 
-    def __getitem__(self, chosen: tuple[int, int]) -> _Sample:
-        index, seed = chosen
+    def __getitem__(self, index_and_seed: tuple[int, int]) -> _Sample:
+        index, seed = index_and_seed
         bad: list[tuple[str, str]] = []
         with torch.random.fork_rng(devices=[]):
             for offset in range(min(_TRIES, len(self._examples))):
-                torch.default_generator.manual_seed(seed)  # torch.manual_seed would look for GPUs, every time
+                torch.default_generator.manual_seed(seed)  # torch.manual_seed would look for GPUs every time
                 example = self._examples[(index + offset) % len(self._examples)]
                 try:
                     return self._augmenter(example), example.label, tuple(bad)

@@ -1,4 +1,4 @@
-"""Optimizers and the moving average, as a recipe says."""
+"""The optimizer and the moving average of a recipe."""
 
 from __future__ import annotations
 
@@ -16,27 +16,28 @@ Tensors: TypeAlias = tuple[Tensor, ...] | list[Tensor]
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimizer over ``model``; norms and biases (tensors of one axis) without weight decay."""
+    """The recipe's optimizer for ``model``, without weight decay for norms and biases (tensors with one axis)."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    rate, chosen = recipe.learning_rate, recipe.optimizer
-    if isinstance(chosen, SGD):
-        nesterov = chosen.nesterov and chosen.momentum > 0
-        return torch.optim.SGD(groups, lr=rate, momentum=chosen.momentum, nesterov=nesterov)
-    if isinstance(chosen, AdamW):
-        return torch.optim.AdamW(groups, lr=rate, betas=(chosen.beta1, chosen.beta2), eps=chosen.epsilon)
+    rate, settings = recipe.learning_rate, recipe.optimizer
+    if isinstance(settings, SGD):
+        nesterov = settings.nesterov and settings.momentum > 0
+        return torch.optim.SGD(groups, lr=rate, momentum=settings.momentum, nesterov=nesterov)
+    if isinstance(settings, AdamW):
+        return torch.optim.AdamW(groups, lr=rate, betas=(settings.beta1, settings.beta2), eps=settings.epsilon)
     return RMSPropTF(
-        groups, lr=rate, momentum=chosen.momentum, smoothing=chosen.smoothing, epsilon=chosen.epsilon
+        groups, lr=rate, momentum=settings.momentum, smoothing=settings.smoothing, epsilon=settings.epsilon
     )  # fmt: skip
 
 
 def build_average(model: nn.Module, recipe: Recipe) -> AveragedModel | None:
-    """The moving average of ``model``'s parameters and buffers; None where the recipe has none.
+    """The moving average of ``model``'s parameters and buffers; None if the recipe has none.
 
-    The first update copies, as every update does whole numbers; ``n_averaged`` counts them and is part of the state.
+    The first update copies all values, later ones copy integers; ``n_averaged`` counts updates and is part of the
+    state.
     """
     if recipe.ema_decay == 0:
         return None
@@ -49,16 +50,16 @@ def build_average(model: nn.Module, recipe: Recipe) -> AveragedModel | None:
 
 
 def average_decay(recipe: Recipe, updates: int) -> float:
-    """The factor of the moving average after so many updates."""
+    """The decay of the moving average after ``updates`` updates."""
     return min(recipe.ema_decay, (1 + updates) / (10 + updates)) if recipe.ema_warmup else recipe.ema_decay
 
 
 def warn_of_long_average(recipe: Recipe, steps_per_epoch: int) -> None:
-    """Log a warning where the moving average reaches further back than the run is long."""
+    """Log a warning if the moving average covers more steps than the run has."""
     steps, horizon = recipe.epochs * steps_per_epoch, 1 / (1 - recipe.ema_decay)
     if recipe.ema_decay > 0 and horizon > steps:
         LOG.warning(
-            "ema_decay %g averages over about %.0f steps, and the run has %d: the average will lag behind; "
+            "ema_decay %g averages over about %.0f steps, but the run has %d, so the average will lag behind; "
             "train longer, or set ema_decay in a recipe file to %s (`fbnetv3 recipe show NAME --json` writes one)",
             recipe.ema_decay, horizon, steps, f"at most {1 - 10 / steps:.4g}" if steps > 10 else "0, which is none",
         )  # fmt: skip

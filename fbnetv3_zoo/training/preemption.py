@@ -1,4 +1,4 @@
-"""Being told to end: a SIGTERM lets the step finish and the checkpoint be written."""
+"""Preemption: after a SIGTERM, the step is finished and a checkpoint written."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 
 
 class Termination:
-    """Notes a SIGTERM while it is entered: ``asked`` once this process has got one, ``agreed`` once all know.
+    """Records a SIGTERM in its context: ``asked`` once this process has received one, ``agreed`` once all know.
 
-    Processes that multiprocessing forks meanwhile (those that prepare images) leave the process group, so that a
-    SIGTERM to all of it does not end them before the checkpoint is written. Outside the main thread, where Python lets
-    nobody handle signals, it notes nothing.
+    Processes forked by multiprocessing in the meantime (those that load images) leave the process group, so that a
+    SIGTERM to the whole group does not end them before the checkpoint is written. Outside the main thread, where Python
+    does not allow signal handlers, nothing is recorded.
     """
 
     def __init__(self) -> None:

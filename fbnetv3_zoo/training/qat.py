@@ -1,10 +1,10 @@
-"""Training for int8: a network that rounds its weights and maps as its int8 form will, and learns to live with it.
+"""Quantisation-aware training: the network rounds its weights and maps as its int8 form will.
 
-Rounding has no slope; here its gradient is that of the identity within the range (arXiv 1308.3432), so that the weights
-go on as floats. Steps of weights are per output channel and symmetric: folding a norm into its convolution scales them
-along, and the whole numbers are those of the exported network. The place of each map is where the int8 graph of
-:mod:`fbnetv3_zoo.export` has one: what convolutions and classifier take in, what is added to a residual, and a
-convolution's answer ahead of hard swish (nothing below -3 counts there) and hard sigmoid (from -3 to 3).
+Rounding has no gradient; here that of the identity within the range is used (arXiv 1308.3432), so that the weights stay
+floats. Steps of weights are per output channel and symmetric: folding a norm into its convolution scales them, too, so
+that the integers are those of the exported network. Maps are rounded wherever the int8 graph of
+:mod:`fbnetv3_zoo.export` does it: at the inputs of convolutions and classifier, at terms of a residual sum, and at a
+convolution's output before hard swish (from -3) and hard sigmoid (from -3 to 3).
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ LEVELS = 255
 """Steps between the least and the greatest value of a map: 8 bits."""
 
 MOMENTUM = 0.1
-"""How far a step moves the ranges that evaluation uses; batch norm's."""
+"""Weight of a step's range in the running ranges used in evaluation; the same as in batch norm."""
 
 _LEAST_STEP = 1e-12
 
 
 class RoundedMap(nn.Module):
-    """A map of 8 bits between its least and its greatest value, 0 included; nothing beyond ``least`` and ``greatest``.
+    """Rounds a map to 8 bits within its range, which includes 0 and is limited to ``least`` and ``greatest``.
 
-    In training the range is the batch's own; in evaluation it is the running mean of the batches', which
-    :func:`follow_ranges` moves. The buffers ``low`` and ``high`` hold it; as long as both are 0, nothing was seen.
+    In training the range is the batch's own, in evaluation the running mean updated by :func:`follow_ranges`, in the
+    buffers ``low`` and ``high``; before the first update both are 0.
     """
 
     low: Tensor
@@ -40,32 +40,32 @@ class RoundedMap(nn.Module):
     def __init__(self, least: float = -math.inf, greatest: float = math.inf) -> None:
         super().__init__()
         self._least, self._greatest = least, greatest
-        self._seen: tuple[Tensor, Tensor] | None = None
+        self._batch_range: tuple[Tensor, Tensor] | None = None
         self.register_buffer("low", torch.zeros(()))
         self.register_buffer("high", torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         low, high = self.low, self.high
-        if self.training:  # kept, not counted: a block that is recomputed in the backward pass sees the batch again
+        if self.training:  # only stored here: a block recomputed in the backward pass gets the same batch again
             low, high = (end.float() for end in torch.aminmax(x.detach()))
             low, high = low.clamp(self._least, 0.0), high.clamp(0.0, self._greatest)
-            self._seen = low, high
+            self._batch_range = low, high
         step = ((high - low) / LEVELS).clamp(min=_LEAST_STEP)
         zero = (-low / step).round().clamp(0, LEVELS).to(torch.int32)
         return torch.fake_quantize_per_tensor_affine(x, step, zero, 0, LEVELS)
 
     def follow(self) -> None:
-        """Let the running range follow the last batch; the first one seen takes it over."""
-        if self._seen is None:
+        """Update the running range by the last batch; the first batch sets it."""
+        if self._batch_range is None:
             return
         first = self.low == self.high
-        for running, seen in zip((self.low, self.high), self._seen, strict=True):
-            running.copy_(torch.where(first, seen, running.lerp(seen, MOMENTUM)))
-        self._seen = None
+        for running, current in zip((self.low, self.high), self._batch_range, strict=True):
+            running.copy_(torch.where(first, current, running.lerp(current, MOMENTUM)))
+        self._batch_range = None
 
 
 class _Conv(nn.Conv2d):
-    """``conv`` with its own parameters, of rounded weights and on a rounded map."""
+    """``conv`` with the same parameters, but with rounded weights and a rounded input."""
 
     def __init__(self, conv: nn.Conv2d, levels: int) -> None:
         super().__init__(
@@ -81,7 +81,7 @@ class _Conv(nn.Conv2d):
 
 
 class _Linear(nn.Linear):
-    """``linear`` with its own parameters, of rounded weights; its map is rounded ahead of dropout, which scales it."""
+    """``linear`` with the same parameters, but rounded weights; its input is rounded before dropout scales it."""
 
     def __init__(self, linear: nn.Linear, levels: int) -> None:
         super().__init__(linear.in_features, linear.out_features, bias=linear.bias is not None, device="meta")
@@ -92,21 +92,21 @@ class _Linear(nn.Linear):
 
 
 def rounded_weight(weight: Tensor, levels: int) -> Tensor:
-    """``weight`` as whole numbers from -levels to levels times the step of each output channel (the first axis)."""
+    """``weight`` rounded to integers from -levels to levels, times the step of its output channel (the first axis)."""
     steps = (weight.detach().flatten(1).abs().amax(1).float() / levels).clamp(min=_LEAST_STEP)
     zeros = torch.zeros_like(steps, dtype=torch.int32)
     return torch.fake_quantize_per_channel_affine(weight, steps, zeros, 0, -levels, levels)
 
 
 def imitate_int8(network: FBNet, levels: int) -> None:
-    """Let ``network`` compute as its int8 form would, in place; parameters keep their names, ranges are buffers.
+    """Make ``network`` compute as its int8 form would, in place; parameters keep their names, ranges are buffers.
 
-    ``levels``: weights become whole numbers from minus this to this (127; 63 for x86 without VNNI).
+    ``levels``: the largest absolute value of an integer weight (127; 63 for x86 without VNNI).
     """
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
-            if (made := _imitation(child, levels)) is not None:
-                setattr(parent, name, made)
+            if (replacement := _imitation(child, levels)) is not None:
+                setattr(parent, name, replacement)
         if isinstance(parent, ConvNormAct) and not hasattr(parent, "act"):
             parent.answer = RoundedMap()
 
@@ -126,14 +126,14 @@ def _imitation(module: nn.Module, levels: int) -> nn.Module | None:
 
 
 def follow_ranges(module: nn.Module) -> None:
-    """Let all ranges in ``module`` follow the batch that was computed last; once a step."""
-    for part in module.modules():
-        if isinstance(part, RoundedMap):
-            part.follow()
+    """Update all running ranges in ``module`` by the last batch; call it once per step."""
+    for child in module.modules():
+        if isinstance(child, RoundedMap):
+            child.follow()
 
 
 def plain_state(network: nn.Module) -> dict[str, Tensor]:
-    """The state of ``network`` as that of a plain one: weights rounded where it rounds them, and no ranges."""
+    """The state dict of ``network`` for a plain network: with its rounded weights, and without ranges."""
     state: dict[str, Tensor] = network.state_dict()
     for name, module in network.named_modules():
         if isinstance(module, RoundedMap):

@@ -1,4 +1,4 @@
-"""RMSProp as TensorFlow has it, the form in which the field trains networks of this kind."""
+"""RMSProp as in TensorFlow, the variant commonly used to train networks of this kind."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch.optim import Optimizer
 
 
 class RMSPropTF(Optimizer):
-    """RMSProp that differs from :class:`torch.optim.RMSprop` in three points, as TensorFlow's does.
+    """TensorFlow's RMSProp, which differs from :class:`torch.optim.RMSprop` in three points.
 
-    ``epsilon`` is added inside the root, the mean square of the gradients begins at 1 instead of 0, and the learning
-    rate enters the momentum (so that a change of rate acts on new gradients only). For parameter p with gradient
+    ``epsilon`` is added inside the root, the mean square of the gradients starts at 1 instead of 0, and the momentum
+    includes the learning rate (so that a change of rate affects new gradients only). For a parameter p with gradient
     g (+ ``weight_decay`` x p)::
 
         s = smoothing x s + (1 - smoothing) x g^2
@@ -31,7 +31,7 @@ class RMSPropTF(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Take one step; ``closure``, where given, computes loss and gradients first."""
+        """Take one step, after calling ``closure``, if given, to compute the loss and gradients."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -59,5 +59,5 @@ class RMSPropTF(Optimizer):
         slots = self.state[parameter]
         if name not in slots:
             slots[name] = torch.full_like(parameter, initial, memory_format=torch.preserve_format)
-        found: Tensor = slots[name]
-        return found
+        slot: Tensor = slots[name]
+        return slot

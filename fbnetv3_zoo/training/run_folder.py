@@ -1,4 +1,4 @@
-"""A run by itself: no other one in its folder, no touch of its caller's random numbers."""
+"""Isolation of a run: an exclusive folder, and random generators of its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..errors import ZooError
 from .distributed import World
 
 LOCK = ".fbnetv3-zoo.lock"
-"""The file by which a run claims its folder."""
+"""The file by which a run locks its folder."""
 
 _PATIENCE = (
     15.0  # a killed run's image processes look for it every five seconds, end, and let go; a busy machine is slow
@@ -21,13 +21,13 @@ _PATIENCE = (
 
 
 def own_randomness(world: World) -> AbstractContextManager[None]:
-    """The caller's random generators are as before when this ends."""
+    """A context after which the caller's random generators are as before."""
     return torch.random.fork_rng(devices=[world.device] if world.device.type == "cuda" else [])
 
 
 @contextmanager
 def claimed(folder: Path, world: World) -> Iterator[None]:
-    """The folder, made where it is missing, with no other run writing into it."""
+    """A context in which ``folder``, created if missing, is locked against other runs."""
     if not world.leads:
         yield
         return
@@ -38,7 +38,7 @@ def claimed(folder: Path, world: World) -> Iterator[None]:
     except Timeout:
         raise ZooError(f"{folder}: another run is writing here; give another folder") from None
     except OSError as error:
-        raise ZooError(f"{folder}: cannot be made a folder ({error.strerror})") from None
+        raise ZooError(f"{folder}: cannot be created ({error.strerror})") from None
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""A network that another one learns from: any module, model name, model file or ONNX file."""
+"""The teacher of a distillation: any module, published name, model file or ONNX file."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ TeacherSource: TypeAlias = "Teacher | nn.Module | str | Path"
 
 
 class Teacher:
-    """Answers for the images that the student sees, at its own resolution and with its own normalisation.
+    """Computes logits for the student's images, at its own resolution and with its own normalisation.
 
-    Always in evaluation mode, without gradients. ``name`` is what messages call it; ``digest`` tells its weights from
-    others (a run is only resumed with the same teacher); ``class_names`` are None where it does not know them.
+    Always in evaluation mode, without gradients. ``name`` is for messages; ``digest`` identifies its weights (a run is
+    only resumed with the same teacher); ``class_names`` are None if unknown.
     """
 
     def __init__(
@@ -52,9 +52,9 @@ class Teacher:
         self._order: Tensor | None = None
 
     def __call__(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Logits (images, classes), and the last map where the teacher has one, of square images in [0, 1].
+        """Logits (images, classes) and, if the teacher has one, the last map, for square images in [0, 1].
 
-        ``pixels``: (images, channels, height, width), mixed as the student's are, before any normalisation. After
+        ``pixels``: (images, channels, height, width), mixed like the student's, before normalisation. After
         :meth:`check` the classes are in the data's order.
         """
         with torch.no_grad():
@@ -62,7 +62,7 @@ class Teacher:
         return self._in_order(logits).float(), maps
 
     def check(self, data: Dataset, *, world: World, execution: Execution) -> Evaluation:
-        """How the teacher does on the validation split. Raises :class:`ZooError` where its classes are others."""
+        """Evaluate the teacher on the validation split. Raises :class:`ZooError` if its classes differ."""
         self._order = self._order_for(data)
 
         def predict(images: Floats) -> Floats:
@@ -70,21 +70,23 @@ class Teacher:
                 logits: Floats = self._answer(torch.from_numpy(images).to(world.device))[0].float().cpu().numpy()
             if logits.shape != (len(images), len(data.class_names)):
                 shape, classes = logits.shape[1:], len(data.class_names)
-                raise ZooError(f"teacher {self.name}: answers of shape {shape}; {data.name} has {classes} classes")
+                raise ZooError(
+                    f"teacher {self.name}: has logits of shape {shape}, but {data.name} has {classes} classes"
+                )
             return logits if self._order is None else logits[:, self._order.numpy()]
 
-        found = evaluate(
+        evaluation = evaluate(
             predict, data["validation"], self.preprocess, workers=execution.workers,
             on_bad_image=execution.on_bad_image, world=world,
         )  # fmt: skip
         if world.leads:
-            LOG.info("teacher %s: validation accuracy %s", self.name, found)
-        if world.leads and found.fraction * len(data.class_names) <= 1:
-            LOG.warning("teacher %s knows no more of %s than chance would", self.name, data.name)
-        return found
+            LOG.info("teacher %s: validation accuracy %s", self.name, evaluation)
+        if world.leads and evaluation.fraction * len(data.class_names) <= 1:
+            LOG.warning("teacher %s is no better than chance on %s", self.name, data.name)
+        return evaluation
 
     def _order_for(self, data: Dataset) -> Tensor | None:
-        """The number of every class of ``data`` among the teacher's; None where they are in one order."""
+        """The teacher's index of every class of ``data``; None if the order is the same."""
         names = self.class_names
         if names is None:
             return None
@@ -99,10 +101,10 @@ class Teacher:
 
 
 def find_teacher(source: TeacherSource, *, preprocess: Preprocess, device: torch.device) -> Teacher:
-    """The teacher that ``source`` stands for, computing on ``device`` (ONNX files: on the CPU).
+    """The teacher given as ``source``, on ``device`` (ONNX files: on the CPU).
 
-    A module (which is copied); a published name, for its published weights; a ``.safetensors`` or ``.onnx`` file of
-    this project; or ``hf-hub:owner/name``. A module that does not say what images it expects gets ``preprocess``.
+    ``source`` is a module (which is copied), the name of published weights, a ``.safetensors`` or ``.onnx`` file of
+    this project, or ``hf-hub:owner/name``. A module that does not describe its preprocessing gets ``preprocess``.
     """
     if isinstance(source, Teacher):
         return source
@@ -139,7 +141,7 @@ def _module_teacher(network: nn.Module, preprocess: Preprocess, device: torch.de
 
 
 def _onnx_teacher(path: Path) -> Teacher:
-    data = read_file(path, "a model file", at_most=LARGEST_MODEL)  # once: the digest is of what is computed
+    data = read_file(path, "a model file", at_most=LARGEST_MODEL)  # read once, so that the digest is that of the model
     opened = open_onnx(path, data=data)
 
     def answer(images: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -160,7 +162,7 @@ def _digest(network: nn.Module) -> str:
 
 
 def _prepared(pixels: Tensor, preprocess: Preprocess) -> Tensor:
-    """Images in [0, 1] as the teacher takes them; unlike in evaluation nothing is cropped off."""
+    """Images in [0, 1] preprocessed for the teacher; unlike in evaluation, nothing is cropped."""
     channels, side = len(preprocess.mean), preprocess.resolution
     if pixels.shape[1] != channels:
         one = grey(pixels, whole=False) if pixels.shape[1] == 3 else pixels.mean(1, keepdim=True)
@@ -171,12 +173,12 @@ def _prepared(pixels: Tensor, preprocess: Preprocess) -> Tensor:
 
 
 def normalised(pixels: Tensor, preprocess: Preprocess, *, in_place: bool = False) -> Tensor:
-    """``(pixels - mean) / std``, channel by channel, of images (images, channels, height, width) in [0, 1]."""
+    """``(pixels - mean) / std`` per channel, of images (images, channels, height, width) in [0, 1]."""
     mean, std = (_row(pixels, values) for values in (preprocess.mean, preprocess.std))
     return (pixels.sub_(mean) if in_place else pixels - mean).div_(std)
 
 
 def _row(pixels: Tensor, values: tuple[float, ...]) -> Tensor:
-    """The channels' ``values`` for a row of pixels, in the layout of channels-last maps: along three is slow."""
+    """Per-channel ``values`` as a row of pixels in channels-last layout; broadcasting along three axes is slow."""
     row = pixels.new_tensor(values).view(1, -1, 1, 1).expand(1, -1, 1, pixels.shape[-1])
     return row.contiguous(memory_format=torch.channels_last)

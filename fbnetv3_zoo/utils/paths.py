@@ -86,7 +86,7 @@ def make_folder(path: str | Path) -> None:
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ZooError(f"{path}: cannot be made a folder ({reason_of(error)})") from None
+        raise ZooError(f"{path}: cannot be created ({reason_of(error)})") from None
 
 
 def read_lines(path: str | Path, what: str) -> list[str]:
@@ -117,9 +117,9 @@ def check_folder(path: str | Path, *, replaced: bool = False) -> None:
     ``replaced``: the folder will be replaced as a whole.
     """
     if exists(path) and not is_folder(path):
-        raise ZooError(f"{path}: cannot be made a folder (File exists)")
+        raise ZooError(f"{path}: cannot be created (File exists)")
     if reason := _no_room_in(Path(path).parent if replaced else Path(path)):
-        how = "written to" if exists(path) else "made a folder"
+        how = "written to" if exists(path) else "created"
         raise ZooError(f"{path}: cannot be {how} ({reason})")
 
 

@@ -56,13 +56,13 @@ def closed() -> Iterator[Path]:
 def test_where_nothing_can_be_written(words: list[str], closed: Path, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("mine")
-    below = ("written (Not a directory)", "made a folder (Not a directory)")
+    below = ("written (Not a directory)", "created (Not a directory)")
     assert refused(words, file / "out") in below
     assert refused(words, file / "deep" / "out") in below
     assert file.read_text() == "mine"
     with without_privileges():
         for path in (closed / "out", closed / "deep" / "out"):
-            assert refused(words, path) in ("written (Permission denied)", "made a folder (Permission denied)")
+            assert refused(words, path) in ("written (Permission denied)", "created (Permission denied)")
     assert os.listdir(closed) == []
     assert os.listdir(tmp_path) == ["file"]
 

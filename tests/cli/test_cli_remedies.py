@@ -75,7 +75,7 @@ def test_training_goes_on_from_a_model_file(option: str, here: Path, tmp_path: P
         ("validate {s}", "{s}: is a checkpoint of a run, not a model; take model.safetensors of the run's folder"),
         ("export onnx x.onnx", "x.onnx: is a file for a runtime; this command takes a .safetensors file or a name; "),
         ("info x.xml", "x.xml: is a file for a runtime; this command takes a .safetensors or arch JSON file, or a na"),
-        ("train --output {x} --device mps", "device 'mps' cannot be used (this build of PyTorch has none); here the"),
+        ("train --output {x} --device mps", "device 'mps' cannot be used (this build of PyTorch does not support it)"),
         ("export web x.pt --out {x}", "x.pt: is a checkpoint of PyTorch's; make it a file of this project: `fbnetv3 "),
     ],
 )  # fmt: skip

@@ -266,8 +266,8 @@ def test_imagenet_by_its_folders(folders: list[str], right: bool, tiny_arch: Arc
         (data / "val" / name / "image.png").hardlink_to(tmp_path / "image.png")
     ended = run("validate", tmp_path / "net.safetensors", "--data", data, "--split", "validation", "--json")
     if not right:
-        told = f"its classes are not those of {data}; class 0 is 'tench', but {folders[0]!r} in {data}"
-        told = told if len(folders) == 1000 else f"tells 1000 classes apart; {data} has {len(folders)}"
+        told = f"its classes differ from those of {data}; class 0 is 'tench', but {folders[0]!r} in {data}"
+        told = told if len(folders) == 1000 else f"has 1000 classes, but {data} has {len(folders)}"
         assert ended.err == f"error: {tmp_path}/net.safetensors: {told}\n"
         return
     rows = json.loads(ended.out)["per_class"]
@@ -291,7 +291,7 @@ def test_without_a_test_split_validation_is_measured(pets: Path, photos: Path, t
     assert succeed("validate", pets, "--data", tmp_path, "--split", "all").splitlines()[0] == "8 of 8 images (all)"
     assert succeed("validate", pets, "--data", tmp_path, "--split", "train").splitlines()[0] == "6 of 8 images (train)"
     ended = run("validate", pets, "--data", tmp_path, "--split", "test")
-    assert (ended.code, ended.err) == (2, "error: there are no images to evaluate on in this split\n")
+    assert (ended.code, ended.err) == (2, "error: this split has no images to evaluate on; choose another split\n")
 
 
 def test_a_folder_without_splits_is_measured_whole(pets: Path, tmp_path: Path) -> None:

@@ -195,5 +195,5 @@ def test_the_option_that_was_meant(given: str, meant: str, capsys: pytest.Captur
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ZooError, match=r"file: cannot be made a folder \(File exists\)"):
+    with pytest.raises(ZooError, match=r"file: cannot be created \(File exists\)"):
         make_folder(tmp_path / "file")

@@ -652,13 +652,13 @@ CALLS: list[tuple[str, Callable[[Path], object], str]] = [
     (
         "teacher of other classes",
         lambda here: train(arch(), digits(), DIGITS, here / "other", teacher=here / "letters.safetensors"),
-        "teacher {here}/letters.safetensors: its classes are not those of digits; class 0 is 'a', but '0' in digits; "
-        "train one on this data",
+        "teacher {here}/letters.safetensors: its classes differ from those of digits; class 0 is 'a', but '0' in "
+        "digits; train one on this data",
     ),
     (
         "teacher of fewer classes",
         lambda here: train(arch(), digits(), DIGITS, here / "other", teacher=here / "three.safetensors"),
-        "teacher {here}/three.safetensors: answers of shape (3,); digits has 10 classes",
+        "teacher {here}/three.safetensors: has logits of shape (3,), but digits has 10 classes",
     ),
     (
         "teacher that is none",
@@ -668,12 +668,12 @@ CALLS: list[tuple[str, Callable[[Path], object], str]] = [
     (
         "family of nobody",
         lambda here: distil([], digits(), here / "other"),
-        "there are no networks to distil; name at least one",
+        "there are no networks to distil; give at least one",
     ),
     (
         "family of twins",
         lambda here: distil([Member(arch(), DIGITS)] * 2, digits(), here / "other"),
-        "two runs would share the folder {here}/other/net; give the networks names of their own",
+        "two runs would share the folder {here}/other/net; give the networks different names",
     ),
     (
         "subset of other data",
@@ -698,7 +698,7 @@ CALLS: list[tuple[str, Callable[[Path], object], str]] = [
     (
         "evaluate on nothing",
         lambda _: evaluate(lambda images: images, [], Preprocess(32, 32)),
-        "there are no images to evaluate on in this split",
+        "this split has no images to evaluate on; choose another split",
     ),
     (
         "export to something else",
@@ -814,8 +814,8 @@ COMMANDS: list[tuple[str, str, str]] = [
     (
         "accumulation that does not divide",
         "train --output {here}/new --model {here}/net.json --accumulation 3",
-        "batches of 64 images cannot be divided among 1 processes x 3 parts, at least 2 images each; "
-        "take a multiple of 3, 63 for one",
+        "batches of 64 images cannot be divided into 1 processes x 3 parts of at least 2 images; "
+        "use a multiple of 3, such as 63",
     ),
     (
         "batches of one",
@@ -855,8 +855,8 @@ COMMANDS: list[tuple[str, str, str]] = [
     (
         "teacher of other classes",
         "train --output {here}/new --model {here}/net.json --teacher {here}/letters.safetensors",
-        "teacher {here}/letters.safetensors: its classes are not those of digits; class 0 is 'a', but '0' in digits; "
-        "train one on this data",
+        "teacher {here}/letters.safetensors: its classes differ from those of digits; class 0 is 'a', but '0' in "
+        "digits; train one on this data",
     ),
     (
         "two sets of weights",
@@ -872,7 +872,7 @@ COMMANDS: list[tuple[str, str, str]] = [
     (
         "distil twins",
         "distil --output {here}/new --models {here}/net.json,{here}/net.json",
-        "two runs would share the folder {here}/new/net; give the networks names of their own",
+        "two runs would share the folder {here}/new/net; give the networks different names",
     ),
     (
         "own recipe of a network without one",
@@ -918,12 +918,12 @@ COMMANDS: list[tuple[str, str, str]] = [
     (
         "training into a file",
         "train --output {here}/notes.txt --model {here}/net.json",
-        "{here}/notes.txt: cannot be made a folder (File exists)",
+        "{here}/notes.txt: cannot be created (File exists)",
     ),
     (
         "training below a file",
         "train --output {here}/notes.txt/run --model {here}/net.json",
-        "{here}/notes.txt/run: cannot be made a folder (Not a directory)",
+        "{here}/notes.txt/run: cannot be created (Not a directory)",
     ),
     ("demo without epochs", "demo --output {here}/new --epochs 0", f"Recipe.epochs is 0; {WHOLE}"),
     (
@@ -945,12 +945,12 @@ COMMANDS: list[tuple[str, str, str]] = [
     (
         "validate a model of other classes",
         "validate {here}/letters.safetensors",
-        "{here}/letters.safetensors: its classes are not those of digits; class 0 is 'a', but '0' in digits",
+        "{here}/letters.safetensors: its classes differ from those of digits; class 0 is 'a', but '0' in digits",
     ),
     (
         "validate a model of fewer classes",
         "validate {here}/three.safetensors",
-        "{here}/three.safetensors: tells 3 classes apart; digits has 10",
+        "{here}/three.safetensors: has 3 classes, but digits has 10",
     ),
     (
         "export garbage",
@@ -1073,13 +1073,13 @@ def test_unknown_device(here: Path) -> None:
     reason = str(caught.value).splitlines()[0]
     there = ["cpu", *(f"cuda:{n}" for n in range(torch.cuda.device_count()))]
     assert (code, out) == (2, "")
-    assert err == f"error: device 'nope' cannot be used ({reason}); here there is {', '.join(there)}\n"
+    assert err == f"error: device 'nope' cannot be used ({reason}); choose from {', '.join(there)}\n"
 
 
 def test_demo_into_a_file(here: Path) -> None:
     code, out, err = run(f"demo --output {here}/notes.txt")
     assert (code, out) == (2, "")
-    assert err == f"error: {here}/notes.txt: cannot be made a folder (File exists)\n"
+    assert err == f"error: {here}/notes.txt: cannot be created (File exists)\n"
 
 
 @pytest.mark.parametrize("number", [0, -1])

@@ -537,7 +537,7 @@ ROUTES = "eager, compiled, onnxruntime, onnxruntime-int8, openvino, openvino-bf1
         (["{here}/tiny.json"], "{here}/tiny.json: is given twice; name each model once"),
         (["fbnetv3_h"],
          "unknown model 'fbnetv3_h' (did you mean 'fbnetv3_g'?); `fbnetv3 list` shows all"),
-        (["--output", "{here}/tiny.json"], "{here}/tiny.json: cannot be made a folder (File exists)"),
+        (["--output", "{here}/tiny.json"], "{here}/tiny.json: cannot be created (File exists)"),
     ],
 )  # fmt: skip
 def test_what_it_refuses(options: list[str], complaint: str, here: Path) -> None:
@@ -556,7 +556,7 @@ def test_files_have_weights_and_a_size(tiny_arch: Arch, tmp_path: Path) -> None:
 
 
 def test_plans_that_cannot_be() -> None:
-    assert refusal(lambda: BenchmarkConfig(())) == "BenchmarkConfig.routes is empty; name at least one"
+    assert refusal(lambda: BenchmarkConfig(())) == "BenchmarkConfig.routes is empty; give at least one"
     assert (
         refusal(lambda: BenchmarkConfig(batches=(0,)))
         == "BenchmarkConfig.batches is 0; it must be a whole number of at least 1"

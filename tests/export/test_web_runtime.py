@@ -173,7 +173,8 @@ def test_no_npm_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ZooError) as caught:
         package_files(RUNTIME, store=WeightsCache(folder=tmp_path, offline=False))
     assert str(caught.value) == (
-        f'onnxruntime-web 1.30.0 is downloaded by npm, which is not installed; pip install "fbnetv3-zoo[web]", or {ELSE}'
+        "onnxruntime-web 1.30.0 is downloaded by npm, which is not installed; "
+        f'pip install "fbnetv3-zoo[web]", or {ELSE}'
     )
 
 

@@ -32,7 +32,7 @@ def test_what_only_looks_like_imagenet() -> None:
     for names in (IDS[::-1], IDS[:999], (*IDS[:999], IDS[0]), NAMES[::-1], tuple(f"m{n:08}" for n in range(1000))):
         assert not in_imagenet_order(names)
     assert refusal(lambda: _matched(NAMES, IDS[::-1])) == (
-        "net: its classes are not those of photos; class 0 is 'tench', but 'n00000999' in photos"
+        "net: its classes differ from those of photos; class 0 is 'tench', but 'n00000999' in photos"
     )
 
 
@@ -56,10 +56,10 @@ def test_names_in_another_order_or_spelling(
 
 
 def test_nothing_is_guessed() -> None:
-    told = "net: its classes are not those of photos; class 1 is 'B', but 'c' in photos"
+    told = "net: its classes differ from those of photos; class 1 is 'B', but 'c' in photos"
     assert refusal(lambda: _matched(("a", "B"), ("a", "c"))) == told
     assert "class 0 is 'A B', but 'a_b' in photos" in refusal(lambda: _matched(("A B", "a-b"), ("a_b", "a b x")))
     assert "class 0 is 'crane, bird'" in refusal(lambda: _matched(("crane, bird", "crane, machine"), ("crane", "bird")))
     assert "class 0 is 'a', but '0'" in refusal(lambda: _matched(("a", "b"), ("0", "1")))
     assert refusal(lambda: _matched(("a", "b\x1b"), ("a", "b"))).endswith("class 1 is 'b\\\\x1b', but 'b' in photos")
-    assert refusal(lambda: _matched(("a", "b"), ("a", "b", "c"))) == "net: tells 2 classes apart; photos has 3"
+    assert refusal(lambda: _matched(("a", "b"), ("a", "b", "c"))) == "net: has 2 classes, but photos has 3"

@@ -134,7 +134,7 @@ def test_as_text() -> None:
 def test_nothing_to_evaluate_on() -> None:
     with pytest.raises(ZooError) as caught:
         _measure([], [])
-    assert str(caught.value) == "there are no images to evaluate on in this split"
+    assert str(caught.value) == "this split has no images to evaluate on; choose another split"
 
 
 @pytest.mark.parametrize("batch_size", [0, -1])
@@ -238,12 +238,12 @@ def test_names_of_classes() -> None:
     examples = _pictures(3)
     assert evaluate(_answers, examples, ONE_PIXEL, class_names=["a", "b", "c"]).class_names == ("a", "b", "c")
     names = refusal(lambda: evaluate(_answers, examples, ONE_PIXEL, class_names=["a", "b"]))
-    assert names == "class_names has 2 names; the network tells 3 classes apart"
+    assert names == "class_names has 2 names, but the network has 3 classes"
 
 
 def test_labels_that_the_network_does_not_know() -> None:
     told = refusal(lambda: evaluate(lambda images: _answers(images)[:, :2], _pictures(3), ONE_PIXEL))
-    assert told == "an image has label 2; the network tells 2 classes apart"
+    assert told == "an image has label 2, but the network has 2 classes"
 
 
 def test_images_that_cannot_be_read() -> None:
@@ -296,7 +296,7 @@ def test_a_bad_image_met_by_another_process() -> None:
 def test_a_process_that_dies() -> None:
     examples = [Example(lambda: os.kill(os.getpid(), signal.SIGKILL), 0)]  # type: ignore[arg-type,return-value]
     told = refusal(lambda: evaluate(_answers, examples, ONE_PIXEL, workers=1))
-    assert re.fullmatch(r"a process that prepares images has ended \(DataLoader worker \(pid.*\) .*\)", told)
+    assert re.fullmatch(r"a worker process that loads images has died \(DataLoader worker \(pid.*\) .*\)", told)
 
 
 def test_wrong_arguments() -> None:

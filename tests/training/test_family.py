@@ -83,9 +83,9 @@ def test_a_given_teacher_is_not_trained(
 
 def test_what_is_refused(archs: tuple[Arch, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     calls, data = _trained(monkeypatch), few_digits()
-    assert refusal(lambda: distil([], data, tmp_path)) == "there are no networks to distil; name at least one"
+    assert refusal(lambda: distil([], data, tmp_path)) == "there are no networks to distil; give at least one"
     twice = [Member(archs[0], RECIPE), Member(archs[1], RECIPE), Member(archs[0], RECIPE)]
-    shared = "two runs would share the folder {}; give the networks names of their own"
+    shared = "two runs would share the folder {}; give the networks different names"
     assert refusal(lambda: distil(twice, data, tmp_path)) == shared.format(tmp_path / "small")
     taken = [Member(replace(archs[0], name="teacher"), RECIPE)]
     assert refusal(lambda: distil(taken, data, tmp_path)) == shared.format(tmp_path / "teacher")

@@ -126,7 +126,7 @@ def test_devices_that_cannot_be_used(device: str, tiny_arch: Arch, data: Dataset
     if device == "cuda" and torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     said = refusal(lambda: train(tiny_arch, data, PLAIN, tmp_path / "run", execution=Execution(device=device)))
-    assert re.fullmatch(rf"device '{device}' cannot be used \(.+\); here there is cpu(, .+)?", said)
+    assert re.fullmatch(rf"device '{device}' cannot be used \(.+\); choose from cpu(, .+)?", said)
     assert not (tmp_path / "run").exists()
 
 

@@ -273,8 +273,8 @@ def test_batches_that_cannot_be_divided(
 ) -> None:
     recipe, world = replace(PLAIN, batch_size=batch_size), World(size=size)
     assert refusal(lambda: _batches(count, recipe, world=world, accumulation=accumulation)) == (
-        f"batches of {taken} images cannot be divided among {size} processes x {accumulation} parts, at least 2 images "
-        f"each; take a multiple of {multiple}, {example} for one"
+        f"batches of {taken} images cannot be divided into {size} processes x {accumulation} parts of at least 2 "
+        f"images; use a multiple of {multiple}, such as {example}"
     )
     divisible = replace(PLAIN, batch_size=example)
     assert _batches(20, divisible, world=world, accumulation=accumulation).batch_size == example
@@ -342,7 +342,7 @@ def test_a_worker_that_dies(how: str) -> None:
     examples = [*_examples(11), Example(Ending(how), 11, key="end")]
     batches = TrainingBatches(examples, PREPROCESS, PLAIN, execution=Execution(workers=1))
     worker = r"DataLoader worker \(pid(\(s\))? \d+\) .*"
-    pattern = rf"a process that prepares images has ended \({worker}\); the run can be resumed"
+    pattern = rf"a worker process that loads images has died \({worker}\); resume the run"
     assert re.fullmatch(pattern, _told(batches))
 
 

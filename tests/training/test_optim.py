@@ -295,9 +295,9 @@ def test_the_average_leaves_the_network_alone(tiny_arch: Arch) -> None:
 @pytest.mark.parametrize(
     ("decay", "steps_per_epoch", "told"),
     [
-        (0.9998, 20, "0.9998 averages over about 5000 steps, and the run has 200: at most 0.95"),
+        (0.9998, 20, "0.9998 averages over about 5000 steps, but the run has 200: at most 0.95"),
         (0.9, 2, None),
-        (0.99, 9, "0.99 averages over about 100 steps, and the run has 90: at most 0.8889"),
+        (0.99, 9, "0.99 averages over about 100 steps, but the run has 90: at most 0.8889"),
         (0.99, 10, None),
         (0.0, 1, None),
     ],
@@ -309,7 +309,7 @@ def test_a_long_average_is_warned_of(
         warn_of_long_average(replace(RECIPE, ema_decay=decay), steps_per_epoch)
     said, _, most = (told or "").partition(": ")
     remedy = f"train longer, or set ema_decay in a recipe file to {most} (`fbnetv3 recipe show NAME --json` writes one)"
-    expected = f"ema_decay {said}: the average will lag behind; {remedy}"
+    expected = f"ema_decay {said}, so the average will lag behind; {remedy}"
     found = [(record.levelname, record.getMessage()) for record in caplog.records]
     assert found == ([("WARNING", expected)] if told else [])
 
@@ -317,6 +317,6 @@ def test_a_long_average_is_warned_of(
 def test_the_advice_for_a_very_short_run_is_no_average(caplog: pytest.LogCaptureFixture) -> None:
     warn_of_long_average(replace(RECIPE, epochs=1, ema_decay=0.95), 5)
     assert caplog.messages == [
-        "ema_decay 0.95 averages over about 20 steps, and the run has 5: the average will lag behind; train longer, or "
-        "set ema_decay in a recipe file to 0, which is none (`fbnetv3 recipe show NAME --json` writes one)"
+        "ema_decay 0.95 averages over about 20 steps, but the run has 5, so the average will lag behind; train longer, "
+        "or set ema_decay in a recipe file to 0, which is none (`fbnetv3 recipe show NAME --json` writes one)"
     ]

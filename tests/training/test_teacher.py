@@ -163,7 +163,7 @@ def test_a_published_name(
         mean, std = (torch.tensor(v)[:, None, None] for v in (expected.preprocess.mean, expected.preprocess.std))
         with torch.no_grad():
             assert torch.equal(teacher(images)[0], expected((images - mean) / std))
-    said = f"teacher {name}: tells 1000 classes apart; digits has 10; train one on this data"
+    said = f"teacher {name}: has 1000 classes, but digits has 10; train one on this data"
     assert refusal(lambda: train(tiny_arch, data, PLAIN, tmp_path / "run", teacher=name)) == said
 
 
@@ -291,17 +291,18 @@ def test_it_is_validated_before_the_first_step(
     assert events == [f"{31 + 16 * step} images, step {step}" for step in range(1, 6)]
     said = [record.getMessage() for record in caplog.records]
     assert said[0].startswith(f"teacher Recording: validation accuracy {zeros / 31:.2%} ({zeros} of 31; 95 % interval ")
-    assert said[1] == "teacher Recording knows no more of digits than chance would"
+    assert said[1] == "teacher Recording is no better than chance on digits"
 
 
 def test_its_classes_are_others(network: FBNet, tiny_arch: Arch, data: Dataset, tmp_path: Path) -> None:
     other = FBNet(tiny_arch)
     other.class_names = tuple("abcdefghij")
     assert refusal(lambda: train(tiny_arch, data, PLAIN, tmp_path, teacher=other)) == (
-        "teacher tiny: its classes are not those of digits; class 0 is 'a', but '0' in digits; train one on this data"
+        "teacher tiny: its classes differ from those of digits; class 0 is 'a', but '0' in digits; train one on this "
+        "data"
     )
     assert refusal(lambda: train(tiny_arch, data, PLAIN, tmp_path, teacher=Recording(classes=9))) == (
-        "teacher Recording: answers of shape (9,); digits has 10 classes"
+        "teacher Recording: has logits of shape (9,), but digits has 10 classes"
     )
 
 

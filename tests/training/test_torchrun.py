@@ -244,7 +244,7 @@ def test_batches_that_cannot_be_divided(server: Server, tiny_arch: Arch, tmp_pat
     recipe = replace(PLAIN, batch_size=15)
     told = server("train", size=2, **{**_job(tiny_arch, tmp_path), "recipe": recipe.to_json()})
     said = (
-        "refused: batches of 15 images cannot be divided among 2 processes x 1 parts, at least 2 images each; "
-        "take a multiple of 2, 14 for one"
+        "refused: batches of 15 images cannot be divided into 2 processes x 1 parts of at least 2 images; "
+        "use a multiple of 2, such as 14"
     )
     assert [lines[-1] for lines in told["lines"]] == [said] * 2

@@ -352,7 +352,7 @@ def test_executions_that_are_refused(data: Dataset, tmp_path: Path) -> None:
     said = refused_at_once(tmp_path, PLAN, data, execution=saving)
     assert said == "supernets know no gradient checkpointing; leave it out"
     said = refused_at_once(tmp_path, PLAN, data, execution=Execution(accumulation=10))
-    assert said.startswith("batches of 18 images cannot be divided among 1 processes x 10 parts")
+    assert said.startswith("batches of 18 images cannot be divided into 1 processes x 10 parts")
 
 
 def test_bf16(straight: SupernetResult, data: Dataset, tmp_path: Path) -> None:

@@ -263,7 +263,7 @@ def test_the_rate_is_that_of_the_batch_that_is_run(
     run = train(tiny_arch, find_dataset(photos), large, tmp_path / "large")
     assert run.epochs[0].learning_rate == pytest.approx(1.6 * 24 / 1024)
     assert caplog.messages[0] == (
-        "24 images to train on are fewer than a batch of 1,024: taking batches of 24, and the recipe's learning rate "
+        "24 training images are fewer than a batch of 1,024: using batches of 24, and the recipe's learning rate "
         "of 1.6 becomes 0.0375"
     )
     fitting = replace(large, batch_size=24, learning_rate=1.6 * 24 / 1024, ema_decay=(0.5**24) ** (24 / 1024))
