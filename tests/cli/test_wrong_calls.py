@@ -678,7 +678,7 @@ CALLS: list[tuple[str, Callable[[Path], object], str]] = [
     (
         "subset of other data",
         lambda here: find_dataset("digits", subset=here / "subset.json"),
-        "digits: has no class 'x', which the subset of others names",
+        "digits: has no class 'x', unlike the subset of others",
     ),
     (
         "missing data",

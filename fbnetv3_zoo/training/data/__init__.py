@@ -1,4 +1,4 @@
-"""Labelled images in three splits, no image in two of them, each read when it is asked for."""
+"""Datasets: labelled images in three disjoint splits, each image read on demand."""
 
 from .cifar import cifar
 from .dataset import SPLITS, Dataset, Example, Examples, Reader, Split, joined

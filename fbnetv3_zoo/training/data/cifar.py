@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 from the files they are published as, in the binary and in the Python version.
+"""CIFAR-10 and CIFAR-100 from their published files, in the binary and in the Python version.
 
 Source: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
 """
@@ -27,10 +27,11 @@ _PIXELS = 3 * 32 * 32
 
 @dataclass(frozen=True, slots=True)
 class CifarLayout:
-    """The files of one version: their names, and the folder that the published archive unpacks to.
+    """The files of one version: their names, and the folder to which the published archive unpacks.
 
-    ``label_bytes`` come before the pixels in a binary file, the label last; in the Python version there are none, and
-    ``labels`` and ``names`` are the keys. ``train_images`` and ``test_images`` count all there are.
+    In a binary file, each image is preceded by ``label_bytes`` bytes, of which the last is the label; in the Python
+    version there are none, and ``labels`` and ``names`` are keys. ``train_images`` and ``test_images`` are the total
+    numbers of images.
     """
 
     title: str
@@ -73,50 +74,50 @@ STATISTICS = {
 
 
 def find_cifar(root: Path) -> tuple[CifarLayout, Path] | None:
-    """How and where CIFAR lies in ``root`` or one folder below; None where it does not.
+    """The layout and folder of CIFAR in ``root`` or its published subfolder; None if it is not there.
 
-    Two of the first training file, the test file and the file of names are enough: the third is then missed by name.
+    Two of the first training file, the test file and the file of names are enough, so that an error can name the third.
     """
-    found: dict[str, tuple[CifarLayout, Path]] = {}
+    versions: dict[str, tuple[CifarLayout, Path]] = {}
     for layout in LAYOUTS:
-        for place in (root, root / layout.folder):
+        for folder in (root, root / layout.folder):
             files = (layout.train[0], layout.test, layout.meta)
-            if sum(is_file(place / name) for name in files) >= 2:
-                found.setdefault(layout.title, (layout, place))
-    if len(found) > 1:
-        places = " and ".join(str(place) for _, place in found.values())
-        raise ZooError(f"{root}: holds {' and '.join(found)}; name one of {places}")
-    return next(iter(found.values()), None)
+            if sum(is_file(folder / name) for name in files) >= 2:
+                versions.setdefault(layout.title, (layout, folder))
+    if len(versions) > 1:
+        folders = " and ".join(str(folder) for _, folder in versions.values())
+        raise ZooError(f"{root}: has {' and '.join(versions)}; give one of {folders}")
+    return next(iter(versions.values()), None)
 
 
 def cifar(path: str | Path, *, seed: int = 0) -> Dataset:
     """CIFAR-10 or CIFAR-100 (fine labels) in the folder ``path``, 32 x 32 RGB.
 
-    A tenth of the training images, drawn by ``seed`` class by class, are for validation; the test images are as
-    published. Raises :class:`ZooError` that names the file for one that is missing or not exactly as it should be.
+    A tenth of the training images of each class, drawn by ``seed``, is for validation; the test images are as
+    published. Raises :class:`ZooError`, which names the file, if one is missing or damaged.
     """
     check_seed(seed)
-    found = find_cifar(Path(path))
-    if found is None:
-        raise ZooError(f"{path}: holds neither CIFAR-10 nor CIFAR-100; unpack the published archive there")
-    layout, place = found
+    version = find_cifar(Path(path))
+    if version is None:
+        raise ZooError(f"{path}: has neither CIFAR-10 nor CIFAR-100; unpack the published archive there")
+    layout, folder = version
     count = layout.train_images // len(layout.train)
-    parts = [_read(place / name, layout, count) for name in layout.train]
+    parts = [_read(folder / name, layout, count) for name in layout.train]
     train = np.concatenate([pixels for pixels, _ in parts]), np.concatenate([labels for _, labels in parts])
     rest, held_out = _hold_out(train[1], seed)
     mean, std = STATISTICS[layout.title]
     splits: dict[Split, Sequence[Example]] = {
         "train": _examples("train", *train).at(rest),
         "validation": _examples("train", *train).at(held_out),
-        "test": _examples("test", *_read(place / layout.test, layout, layout.test_images)),
+        "test": _examples("test", *_read(folder / layout.test, layout, layout.test_images)),
     }
-    names = _class_names(place / layout.meta, layout)
-    return Dataset(layout.title, names, mean, std, 1.0, MappingProxyType(splits), str(place))
+    names = _class_names(folder / layout.meta, layout)
+    return Dataset(layout.title, names, mean, std, 1.0, MappingProxyType(splits), str(folder))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Pictures:
-    """Images as published: 1,024 reds, 1,024 greens, 1,024 blues, row by row."""
+    """Images as published: 1,024 values each of red, green and blue, row by row."""
 
     pixels: Bytes
 
@@ -130,7 +131,7 @@ def _examples(split: str, pixels: Bytes, labels: Integers) -> Examples:
 
 
 def _hold_out(labels: Integers, seed: int) -> tuple[Integers, Integers]:
-    """Indices to train on and to validate on, each in order."""
+    """Indices for training and validation, each in order."""
     rng = np.random.default_rng(seed)
     held_out = np.zeros(len(labels), dtype=bool)
     for label in range(int(labels.max()) + 1):
@@ -194,7 +195,7 @@ def _pickled(path: Path, *, at_most: int, most_opcodes: int) -> dict[str, object
             raise
         raise _damaged(path, str(error)) from None
     if type(value) is not dict:
-        raise _damaged(path, "holds no dict")
+        raise _damaged(path, "is not a dict")
     return value
 
 
@@ -202,14 +203,14 @@ def _contents(path: Path, *, at_most: int) -> bytes:
     try:
         size = path.stat().st_size
         if size > at_most:
-            raise _damaged(path, f"has {size:,} bytes, at most {at_most:,} are due")
+            raise _damaged(path, f"has {size:,} bytes, more than {at_most:,}")
         if not path.is_file():  # a pipe may never end
-            raise _damaged(path, "is no regular file")
+            raise _damaged(path, "is not a regular file")
         with path.open("rb") as file:
             return file.read(at_most)
     except OSError as error:
         raise unreadable(path, error) from None
 
 
-def _damaged(path: Path, what: str) -> ZooError:
-    return ZooError(f"{path}: {what}; it is damaged, unpack the published archive again")
+def _damaged(path: Path, problem: str) -> ZooError:
+    return ZooError(f"{path}: {problem}; it is damaged, unpack the published archive again")

@@ -1,4 +1,4 @@
-"""What a dataset is: examples in three splits, each image read when it is asked for."""
+"""Datasets: examples in three splits, with images read on demand."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ _PART = re.compile(r"(\d{1,12}) ([a-z ]{1,30}) [0-9a-f]{64}")
 
 
 def composed(name: str) -> str:
-    r"""``name`` with its accents composed (NFC): some systems store ``é`` as two signs.
+    r"""``name`` with composed accents (NFC), since some systems store ``é`` as two characters.
 
-    Bytes that are no UTF-8 are written out (``\udce9``): no model file could hold the name else.
+    Bytes that are not UTF-8 are escaped (``\udce9``), so that model files can store the name.
     """
     whole = name.encode("utf-8", "backslashreplace").decode()
     return whole if whole.isascii() else unicodedata.normalize("NFC", whole)
 
 
 class Reader(Protocol):
-    """Reads one image; with ``at_least`` it may come smaller, as :func:`~fbnetv3_zoo.images.reading.decode_image` says.
+    """Reads one image; ``at_least`` allows a smaller one, see :func:`~fbnetv3_zoo.images.reading.decode_image`.
 
-    Whatever keeps an image from being read is a :class:`~fbnetv3_zoo.errors.ZooError` that names it.
+    If it cannot be read, raises :class:`~fbnetv3_zoo.errors.ZooError`, which names the image.
     """
 
     def __call__(self, at_least: LeastSize | None = None) -> Image.Image:
@@ -47,7 +47,7 @@ class Reader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One image, read when asked for, with its class number; ``key`` tells it from all others of its dataset."""
+    """An image, read on demand, with its class index; ``key`` identifies it in its dataset."""
 
     read: Reader
     label: int
@@ -56,10 +56,10 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Examples by split, with what a network needs to know of them.
+    """Examples by split, with the class names and the preprocessing for a network.
 
-    ``mean`` and ``std`` (of values in [0, 1]) have one entry a channel; ``resize_ratio`` is how much larger than the
-    crop the shorter side is made for evaluation. ``root`` is the folder it lies in, None where it lies in none.
+    ``mean`` and ``std`` (of values in [0, 1]) have one entry per channel; ``resize_ratio`` is the ratio of the shorter
+    side to the crop in evaluation. ``root`` is the folder of the dataset, None if it has none.
     """
 
     name: str
@@ -74,43 +74,43 @@ class Dataset:
         return self.splits[split]
 
     def preprocess(self, side: int) -> Preprocess:
-        """From an image of this data to the input, ``side`` pixels a side, of a network that is trained on it."""
+        """The preprocessing for a network trained on this data with inputs of ``side`` x ``side`` pixels."""
         return Preprocess(round(side * self.resize_ratio), side, mean=self.mean, std=self.std)
 
     @property
     def fingerprint(self) -> str:
-        """What tells this data from other data, wherever it lies and whatever its folder is called.
+        """Identifies the data, independent of the path of its folder.
 
-        A run is only continued on the data it began with: counts and digests of the classes' names, and of the labels
-        and keys of every split in order.
+        It has counts and digests of the class names, and of the labels and keys of every split in order. A run is only
+        resumed on data with the same fingerprint.
         """
         names = hashlib.sha256(repr(self.class_names).encode(errors="surrogateescape")).hexdigest()
-        told = [f"{len(self.class_names)} classes {names}"]
-        told += [f"{len(self.splits[split])} {split} images {_digest(self.splits[split])}" for split in SPLITS]
-        return _BETWEEN.join(told)
+        parts = [f"{len(self.class_names)} classes {names}"]
+        parts += [f"{len(self.splits[split])} {split} images {_digest(self.splits[split])}" for split in SPLITS]
+        return _BETWEEN.join(parts)
 
 
 def data_difference(then: str, now: str) -> str:
-    """What differs between two fingerprints: "train images: 12 then, 13 now"; nothing where one is no fingerprint."""
+    """Difference of two fingerprints, such as "train images: 12 then, 13 now"; empty if one is not a fingerprint."""
     parts = [[_PART.fullmatch(part) for part in text.split(_BETWEEN)] for text in (then, now)]
-    told = []
+    differences = []
     for one, other in zip(*parts, strict=False):
         if one and other and one[0] != other[0]:
             counts = f"{one[1]} then, {other[1] if other[1] != one[1] else 'as many others'} now"
-            told.append(f"{other[2]}: {counts}")
-    return ", ".join(told)
+            differences.append(f"{other[2]}: {counts}")
+    return ", ".join(differences)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Names(Sequence[str]):
-    """Many names in one run of bytes; name ``n`` ends before ``ends[n]``."""
+    """Many names in one bytes object; name ``n`` ends before ``ends[n]``."""
 
     text: bytes
     ends: npt.NDArray[np.int64]
 
     @classmethod
     def of(cls, names: Iterable[str]) -> Names:
-        """These names, none of which is kept as a text of its own."""
+        """``names``, consumed one by one."""
         text, ends = bytearray(), bytearray()
         for name in names:
             text += os.fsencode(name)
@@ -131,25 +131,25 @@ class Names(Sequence[str]):
         return os.fsdecode(self.text[self.ends[n - 1] if n else 0 : self.ends[n]])
 
     def take(self, rows: Integers) -> list[str]:
-        """The names of these numbers."""
+        """The names at the indices ``rows``."""
         starts = np.where(rows > 0, self.ends[rows - 1], 0).tolist()
         return [os.fsdecode(self.text[a:b]) for a, b in zip(starts, self.ends[rows].tolist(), strict=True)]
 
 
 class ImageSource(Protocol):
-    """Where the images of :class:`Examples` come from."""
+    """The source of the images of :class:`Examples`."""
 
     def reader(self, row: int, key: str) -> Reader:
-        """What reads image ``row``, which is known as ``key``."""
+        """The reader of image ``row``, whose key is ``key``."""
         ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Examples(Sequence[Example]):
-    """Examples made when asked for, from arrays: a million take less memory than their names.
+    """Examples created on demand from arrays: a million take less memory than their names.
 
-    ``keys`` and ``labels`` tell of all images of ``origin``; ``rows`` says which of them these are, in order. A slice
-    shares them.
+    ``keys`` and ``labels`` are those of all images of ``origin``; ``rows`` selects the images of this sequence, in
+    order. Slices share the arrays.
     """
 
     keys: Names
@@ -172,9 +172,9 @@ class Examples(Sequence[Example]):
     def __iter__(self) -> Iterator[Example]:
         return map(self._example, map(int, self.rows))
 
-    def at(self, chosen: Integers) -> Examples:
-        """The examples of these indices, in their order."""
-        return replace(self, rows=self.rows[chosen])
+    def at(self, indices: Integers) -> Examples:
+        """The examples at these indices, in their order."""
+        return replace(self, rows=self.rows[indices])
 
     def _example(self, row: int) -> Example:
         key = self.keys[row]
@@ -183,7 +183,7 @@ class Examples(Sequence[Example]):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Joined(Sequence[Example]):
-    """Several sequences one after the other."""
+    """The concatenation of several sequences."""
 
     parts: tuple[Sequence[Example], ...]
 
@@ -206,12 +206,12 @@ class _Joined(Sequence[Example]):
 
 
 def joined(parts: Sequence[Sequence[Example]]) -> Sequence[Example]:
-    """The examples of all ``parts``."""
+    """The concatenation of ``parts``."""
     return parts[0] if len(parts) == 1 else _Joined(tuple(parts))
 
 
 def _digest(examples: Sequence[Example]) -> str:
-    """Digest of the labels and keys of ``examples`` in order; how a system stores accents makes no difference."""
+    """Digest of the labels and keys of ``examples`` in order, independent of how the system stores accents."""
     digest = hashlib.sha256()
     labels = labels_of(examples).astype("<i8")
     for start in range(0, len(labels), _AT_ONCE):
@@ -223,22 +223,22 @@ def _digest(examples: Sequence[Example]) -> str:
 
 
 def labels_of(examples: Sequence[Example]) -> Integers:
-    """The class number of every example."""
+    """The class index of every example."""
     if isinstance(examples, Examples):
         return examples.labels[examples.rows]
     return np.fromiter((example.label for example in examples), np.int64, len(examples))
 
 
-def keys_of(examples: Sequence[Example], chosen: Integers) -> list[str]:
-    """The keys of the examples with these indices."""
+def keys_of(examples: Sequence[Example], indices: Integers) -> list[str]:
+    """The keys of the examples at these indices."""
     if isinstance(examples, Examples):
-        return examples.keys.take(examples.rows[chosen])
-    return [examples[int(n)].key for n in chosen]
+        return examples.keys.take(examples.rows[indices])
+    return [examples[int(n)].key for n in indices]
 
 
-def take(examples: Sequence[Example], chosen: Integers, new_labels: Integers) -> Sequence[Example]:
-    """The examples of these indices, in their order; class number ``n`` becomes ``new_labels[n]``."""
+def take(examples: Sequence[Example], indices: Integers, new_labels: Integers) -> Sequence[Example]:
+    """The examples at these indices, in their order; label ``n`` becomes ``new_labels[n]``."""
     if isinstance(examples, Examples):
-        return replace(examples.at(chosen), labels=new_labels[examples.labels])
-    picked = (examples[int(n)] for n in chosen)
-    return tuple(replace(example, label=int(new_labels[example.label])) for example in picked)
+        return replace(examples.at(indices), labels=new_labels[examples.labels])
+    selected = (examples[int(n)] for n in indices)
+    return tuple(replace(example, label=int(new_labels[example.label])) for example in selected)

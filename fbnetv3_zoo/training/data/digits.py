@@ -1,4 +1,4 @@
-"""Handwritten digits, for trying things out: small, real, and already on the disk."""
+"""Handwritten digits, a small real dataset that needs no download."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .splitting import split_by_seed
 
 
 def digits(*, seed: int = 0) -> Dataset:
-    """The 1,797 handwritten digits that scikit-learn ships: 8 x 8 grey images, about 20 % each for validation and test.
+    """The 1,797 handwritten digits of scikit-learn: 8 x 8 grey images, about 20 % each for validation and test.
 
     Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository.
     """
@@ -25,19 +25,19 @@ def digits(*, seed: int = 0) -> Dataset:
     pixels = np.rint(source.images * (255 / 16)).astype(np.uint8)
     labels = source.target
     names = tuple(str(digit) for digit in range(10))
-    seen: dict[bytes, int] = {}
-    first = np.array([seen.setdefault(image.tobytes(), n) for n, image in enumerate(pixels)])
+    first_with: dict[bytes, int] = {}
+    first = np.array([first_with.setdefault(image.tobytes(), n) for n, image in enumerate(pixels)])
     parts = split_by_seed(labels, seed, image=str, classes=names, first=first)
     splits = {
-        split: tuple(Example(ArrayReader(pixels[n]), int(labels[n]), key=str(n)) for n in chosen)
-        for split, chosen in parts.items()
+        split: tuple(Example(ArrayReader(pixels[n]), int(labels[n]), key=str(n)) for n in indices)
+        for split, indices in parts.items()
     }
     return Dataset("digits", names, (0.305,), (0.376,), 1.0, MappingProxyType(splits))
 
 
 @dataclass(frozen=True, slots=True)
 class ArrayReader:
-    """The image of an array (height, width) of greys or (height, width, 3) of colours, always of full size."""
+    """Returns an array, (height, width) of grey or (height, width, 3) of RGB, as an image of full size."""
 
     pixels: npt.NDArray[np.uint8]
 

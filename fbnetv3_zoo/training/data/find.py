@@ -1,4 +1,4 @@
-"""From what a user names to a dataset."""
+"""Finding a dataset by name or path."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from .subset import Subset, load_subset
 
 
 def find_dataset(source: str | Path, *, seed: int | None = 0, subset: Subset | str | Path | None = None) -> Dataset:
-    """The dataset that ``source`` stands for: ``"digits"``, or the path of a folder.
+    """The dataset ``source``: ``"digits"``, or the path of a folder.
 
-    What the folder holds decides: the files of CIFAR (:func:`cifar`), tar files (:func:`shards`), else class folders
-    (:func:`folder`). ``seed`` splits what has no split of its own; with None all images of a folder without splits are
-    in the test split, and training images stay together (digits and CIFAR are split as by 0). With ``subset``, or the
-    path of its file, only that part is taken, and the subset's own seed splits.
+    The kind of a folder follows from its contents: the files of CIFAR (:func:`cifar`), tar files (:func:`shards`), or
+    class folders (:func:`folder`). ``seed`` splits data without splits of its own; with None, all images of a folder
+    without splits are in the test split, and no validation split is taken from the training images (digits and CIFAR
+    are split as with 0). ``subset``, or the path of its file, selects a part of the data, split by the subset's own
+    seed.
     """
     if subset is not None:
-        part = subset if isinstance(subset, Subset) else load_subset(subset)
-        return part.apply(find_dataset(source, seed=part.seed))
+        subset = subset if isinstance(subset, Subset) else load_subset(subset)
+        return subset.apply(find_dataset(source, seed=subset.seed))
     root = Path(source)
     if str(source) == "digits":
         return digits(seed=seed or 0)

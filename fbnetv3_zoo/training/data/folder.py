@@ -1,4 +1,4 @@
-"""Folders of class folders of image files, as ImageNet is kept."""
+"""Folders with a folder of image files per class, as in ImageNet."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from ...preprocess import IMAGENET_MEAN, IMAGENET_STD
 from ...utils import paths
 from .dataset import SPLITS, Dataset, Example, Examples, Integers, Names, Split, composed
 from .image_files import FolderSource, first_of_equal
-from .listing import folders_in, images_in, is_image, look_into, tell, tell_left_out
-from .splits import class_places, find_splits, tell_unlabelled
+from .listing import folders_in, images_in, is_image, look_into, warn, warn_left_out
+from .splits import class_folders, find_splits, warn_unlabelled
 from .splitting import hold_out_by_seed, split_by_seed
 
 
 def folder(path: str | Path, *, seed: int | None = 0) -> Dataset:
-    """A folder of class folders of image files.
+    """A folder with class folders of image files.
 
-    Either ``path/CLASS/IMAGE``, split at random by ``seed`` (60 % for training, 20 % each for validation and test,
-    class by class; files of equal content stay together; with None all are test images), or
-    ``path/{train,val,test}/CLASS/IMAGE``, in the usual spellings, as it is. Without a folder to validate on a fifth of
-    the training images, by seed, are for that; without a test folder, or where its images have no labels, the test
-    split is empty.
+    Either ``path/CLASS/IMAGE``, split randomly by ``seed`` (60 % for training, 20 % each for validation and test, in
+    each class; files with equal contents stay together; with None all are test images), or
+    ``path/{train,val,test}/CLASS/IMAGE``, in the usual spellings, with these splits. Without a validation folder, a
+    fifth of the training images, drawn by seed, is used instead; without a test folder, or if its images have no
+    labels, the test split is empty.
     """
     root = Path(path)
     if not paths.is_folder(root):
-        found = "is a file" if paths.exists(root) else "no such folder"
-        raise ZooError(f"{printable(str(root))}: {found}; give 'digits' or a folder of class folders")
-    names = class_places(root)
+        problem = "is a file" if paths.exists(root) else "no such folder"
+        raise ZooError(f"{printable(str(root))}: {problem}; give 'digits' or a folder of class folders")
+    names = class_folders(root)
     if runs := sorted(set(folders_in(root)) - set(names)):
-        tell(f"{printable(str(root))}: left out, as results of training: {first_few(runs)}")
+        warn(f"{printable(str(root))}: results of training left out: {first_few(runs)}")
     if places := find_splits(root, names):
         return _split_folder(root, places, seed)
     return _whole_folder(root, _enough(root, names), seed)
 
 
 def photos(root: Path, classes: Sequence[str], splits: Mapping[Split, Sequence[Example]]) -> Dataset:
-    """The dataset of photographs below ``root``, with ImageNet's statistics; a split that is not given is empty."""
+    """The dataset of photographs in ``root``, with ImageNet's statistics; missing splits are empty."""
     full = {split: splits.get(split, ()) for split in SPLITS}
     name = root.resolve().name
     return Dataset(name, tuple(classes), IMAGENET_MEAN, IMAGENET_STD, 8 / 7, MappingProxyType(full), str(root))
@@ -51,14 +51,14 @@ def photos(root: Path, classes: Sequence[str], splits: Mapping[Split, Sequence[E
 def divided(
     root: Path, splits: Mapping[Split, Examples], seed: int | None, *, first: Callable[[Examples], Integers]
 ) -> Mapping[Split, Examples]:
-    """``splits`` as given; a fifth of the training images validates where nothing else does."""
+    """``splits``, with a fifth of the training images as validation split if there is none."""
     if seed is None or "train" not in splits or "validation" in splits:
         return splits
     whole = splits["train"]
     rest, held_out = hold_out_by_seed(whole.labels, seed, first=first(whole))
-    tell(
-        f"{printable(str(root))}: has no images to validate on; {len(held_out):,} of {len(whole):,} training images, "
-        f"drawn by seed {seed}, are for that"
+    warn(
+        f"{printable(str(root))}: has no validation images; {len(held_out):,} of {len(whole):,} training images, "
+        f"drawn by seed {seed}, are used instead"
     )
     return {**splits, "train": whole.at(rest), "validation": whole.at(held_out)}
 
@@ -66,15 +66,15 @@ def divided(
 def _whole_folder(root: Path, classes: Sequence[str], seed: int | None) -> Dataset:
     left_out: Counter[str] = Counter()
     names = _class_names(root, classes)
-    found = _list(root, "", classes, names, left_out)
-    tell_left_out(root, left_out, loose=look_into(root).images)
+    examples = _list(root, "", classes, names, left_out)
+    warn_left_out(root, left_out, loose=look_into(root).images)
     if seed is None:
-        return photos(root, names, {"test": found})
+        return photos(root, names, {"test": examples})
     parts = split_by_seed(
-        found.labels, seed, image=lambda n: root / found.keys[n], classes=[root / name for name in classes],
-        first=first_of_equal(str(root), found.keys),
+        examples.labels, seed, image=lambda n: root / examples.keys[n], classes=[root / name for name in classes],
+        first=first_of_equal(str(root), examples.keys),
     )  # fmt: skip
-    splits: dict[Split, Sequence[Example]] = {split: found.at(chosen) for split, chosen in parts.items()}
+    splits: dict[Split, Sequence[Example]] = {split: examples.at(indices) for split, indices in parts.items()}
     return photos(root, names, splits)
 
 
@@ -88,30 +88,28 @@ def _split_folder(root: Path, places: Mapping[Split, str], seed: int | None) -> 
         classes = folders_in(root / place)
         unknown = [name for name in classes if composed(name) not in known]
         if split == "test" and len(unknown) == len(classes) == 1:
-            tell_unlabelled(root / place, len(images_in(root / place)))
+            warn_unlabelled(root / place, len(images_in(root / place)))
             continue
         if unknown:
             raise ZooError(_unknown(root, place, unknown, places[leading]))
         splits[split] = _list(root, f"{place}/", classes, names, left_out)
         loose += look_into(root / place).images
-    tell_left_out(root, left_out, loose=loose)
-    return photos(root, names, divided(root, splits, seed, first=lambda all_: first_of_equal(str(root), all_.keys)))
+    warn_left_out(root, left_out, loose=loose)
+    return photos(root, names, divided(root, splits, seed, first=lambda train: first_of_equal(str(root), train.keys)))
 
 
-def _unknown(root: Path, place: str, unknown: Sequence[str], leading: str) -> str:
-    """What is said of classes that only a split other than the ``leading`` one has."""
+def _unknown(root: Path, folder: str, unknown: Sequence[str], leading: str) -> str:
+    """The message about classes that are missing in the ``leading`` split."""
     if len(unknown) == 1:
-        return f"{root / place / unknown[0]}: class {unknown[0]!r} is not among those of {root / leading}"
-    return f"{root / place}: {len(unknown):,} classes are not among those of {root / leading}: {first_few(unknown)}"
+        return f"{root / folder / unknown[0]}: class {unknown[0]!r} is not among those of {root / leading}"
+    return f"{root / folder}: {len(unknown):,} classes are not among those of {root / leading}: {first_few(unknown)}"
 
 
-def _class_names(place: Path, folders: Sequence[str]) -> list[str]:
-    """The names of the classes in these folders. Raises :class:`ZooError` where two are one name in other signs."""
+def _class_names(root: Path, folders: Sequence[str]) -> list[str]:
+    """The class names of ``folders``. Raises :class:`ZooError` if two are the same name in different encodings."""
     names = list(map(composed, folders))
     if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise ZooError(
-            f"{place}: has two folders each called {first_few(twice)}, spelled with other bytes; make them one"
-        )
+        raise ZooError(f"{root}: has two folders each named {first_few(twice)}, encoded differently; merge them")
     return names
 
 
@@ -120,37 +118,37 @@ def _enough(root: Path, names: Sequence[str]) -> Sequence[str]:
         deeper = names and look_into(root / names[0]).folders
         below = f" ({printable(names[0])}); give it instead if the classes are in it" if deeper else ""
         if not names and (loose := sum(is_image(name) for name in os.listdir(root))):
-            below = f" ({loose:,} images lie directly in it); put those of each class into a folder of its own"
+            below = f" ({loose:,} images lie directly in it); put the images of each class into a folder"
         raise ZooError(f"{printable(str(root))}: needs at least 2 class folders, has {len(names)}{below}")
     return names
 
 
-def _list(root: Path, place: str, classes: Sequence[str], names: Sequence[str], left_out: Counter[str]) -> Examples:
-    """All images of the folders ``classes`` in ``root / place``, class by class; labels are places in ``names``.
+def _list(root: Path, prefix: str, classes: Sequence[str], names: Sequence[str], left_out: Counter[str]) -> Examples:
+    """All images of the folders ``classes`` in ``root / prefix``, class by class; labels are indices into ``names``.
 
-    What is left out is counted in ``left_out``.
+    Files left out are counted in ``left_out``.
     """
     counts: list[int] = []
     empty: list[Path] = []
 
     def keys() -> Iterator[str]:
         for name in classes:
-            members = images_in(root / place / name, left_out)
+            members = images_in(root / prefix / name, left_out)
             counts.append(len(members))
             if not members:
-                empty.append(root / place / name)
-            yield from (f"{place}{name}/{member}" for member in members)
+                empty.append(root / prefix / name)
+            yield from (f"{prefix}{name}/{member}" for member in members)
 
-    found = Names.of(keys())
+    all_keys = Names.of(keys())
     if empty:
-        _refuse_empty(root / place, empty, left_out)
+        _refuse_empty(root / prefix, empty, left_out)
     numbers = {name: label for label, name in enumerate(names)}
     labels = np.repeat(np.array([numbers[composed(name)] for name in classes], dtype=np.int32), counts)
-    return Examples(found, labels, np.arange(len(found)), FolderSource(str(root)))
+    return Examples(all_keys, labels, np.arange(len(all_keys)), FolderSource(str(root)))
 
 
-def _refuse_empty(place: Path, empty: Sequence[Path], left_out: Counter[str]) -> None:
-    """Raise for classes without an image that can be read."""
+def _refuse_empty(root: Path, empty: Sequence[Path], left_out: Counter[str]) -> None:
+    """Raise :class:`ZooError` for class folders without image files."""
     others = (
         f"; there are other files: {first_few([f'{n:,} {e}' for e, n in sorted(left_out.items())])}" if left_out else ""
     )
@@ -158,5 +156,5 @@ def _refuse_empty(place: Path, empty: Sequence[Path], left_out: Counter[str]) ->
         raise ZooError(f"{empty[0]}: has no image files, such as .jpg, .png or .webp{others}")
     names = first_few([path.name for path in empty])
     raise ZooError(
-        f"{place}: {len(empty):,} class folders have no image files, such as .jpg, .png or .webp: {names}{others}"
+        f"{root}: {len(empty):,} class folders have no image files, such as .jpg, .png or .webp: {names}{others}"
     )

@@ -1,8 +1,8 @@
-"""Looking at the headers of all images before a run, so that what is known beforehand is told beforehand.
+"""Reads the headers of all images before a run, so that unusable ones are reported before training starts.
 
-:func:`look_at` is for images of any kind of data, :func:`check_images` for a :class:`Dataset`. Sizes of sound images
-are remembered in the cache, where they are many, by place, size and time of their files: the next run over the same
-data opens none of them.
+:func:`look_at` is for images of any kind of data, :func:`check_images` for a :class:`Dataset`. If there are many, the
+sizes of readable images are cached by path, size and time of their files, so that the next run over the same data
+opens none of them.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ Size: TypeAlias = tuple[int, int]
 Words: TypeAlias = npt.NDArray[np.uint64]
 
 _THREADS, _AT_ONCE, _AHEAD = 8, 256, 32
-_LEAST_KEPT = 1000  # new images from which a file is worth while
-_MOST_KNOWN = 10_000_000  # images that are remembered for one place
+_LEAST_KEPT = 1000  # number of new images from which writing a cache file pays off
+_MOST_KNOWN = 10_000_000  # maximum number of cached images per dataset
 
 
 class EncodedImage(Protocol):
@@ -45,29 +45,29 @@ class EncodedImage(Protocol):
 
     @property
     def path(self) -> str:
-        """What it is called in errors."""
+        """Its name in errors."""
         ...
 
     def stamp(self) -> str:
-        """Its place, size and time: other text where it may be another image. Raises :class:`ZooError` likewise."""
+        """Its path, size and time, which change if it may be another image. Raises :class:`ZooError` if unavailable."""
         ...
 
     def open(self) -> BinaryIO:
-        """The encoded image from its beginning. Raises :class:`ZooError` where it cannot be opened."""
+        """The encoded image from its beginning. Raises :class:`ZooError` if it cannot be opened."""
         ...
 
 
 class HeaderCache:
-    """Sizes of sound images by digests of their stamps, kept in the cache for the data at ``place``."""
+    """Cached sizes of readable images, by digests of their stamps, for the data at ``path``."""
 
-    def __init__(self, place: str | Path) -> None:
-        name = hashlib.sha256(str(Path(place).absolute()).encode(errors="surrogateescape")).hexdigest()[:16]
+    def __init__(self, path: str | Path) -> None:
+        name = hashlib.sha256(str(Path(path).absolute()).encode(errors="surrogateescape")).hexdigest()[:16]
         self.file = cache_folder() / "image-sizes" / f"{name}.npy"
         self._known = _rows_in(self.file)
         self._stamps, self._sizes, self._news = array("Q"), array("Q"), 0
 
     def size_of(self, stamp: int) -> Size | None:
-        """What is known of the image with this stamp."""
+        """The cached size of the image with this stamp."""
         at = int(np.searchsorted(self._known[:, 0], np.uint64(stamp)))
         if at == len(self._known) or int(self._known[at, 0]) != stamp:
             return None
@@ -75,88 +75,88 @@ class HeaderCache:
         return packed >> 32, packed & 0xFFFFFFFF
 
     def take(self, stamp: int, size: Size, *, new: bool) -> None:
-        """Remember an image that is sound."""
+        """Add a readable image."""
         self._stamps.append(stamp)
         self._sizes.append(size[0] << 32 | size[1])
         self._news += new
 
     def keep(self) -> None:
-        """Write what has been found anew; a cache that takes nothing is no error."""
+        """Write the cache if there are enough new images; errors are ignored."""
         if self._news < _LEAST_KEPT:
             return
         rows = np.stack([np.array(self._stamps, np.uint64), np.array(self._sizes, np.uint64)], 1)
         if len(self._known) <= _MOST_KNOWN:
             rows = np.concatenate([rows, self._known])
-        _, chosen = np.unique(rows[:, 0], return_index=True)
+        _, indices = np.unique(rows[:, 0], return_index=True)
         try:
             with replacing(self.file) as temporary, temporary.open("wb") as file:
-                np.save(file, rows[chosen], allow_pickle=False)
+                np.save(file, rows[indices], allow_pickle=False)
         except ZooError:
             pass
 
 
 def _rows_in(file: Path) -> Words:
-    """Stamps, in order, and sizes; nothing where the file is missing, damaged or of another kind."""
+    """Sorted stamps and sizes; empty if the file is missing, damaged or of another kind."""
     try:
         rows = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError, MemoryError):
         rows = None
-    sound = isinstance(rows, np.ndarray) and rows.dtype == np.uint64 and rows.ndim == 2 and rows.shape[1] == 2
-    if not sound or (rows[1:, 0] <= rows[:-1, 0]).any():
+    valid = isinstance(rows, np.ndarray) and rows.dtype == np.uint64 and rows.ndim == 2 and rows.shape[1] == 2
+    if not valid or (rows[1:, 0] <= rows[:-1, 0]).any():
         return np.empty((0, 2), np.uint64)
     return cast("Words", rows)
 
 
 def look_at(
-    images: Iterable[object], place: str | Path, *, looked: Callable[[int], object] = lambda count: None
+    images: Iterable[object], path: str | Path, *, looked: Callable[[int], object] = lambda count: None
 ) -> Iterator[Size | ZooError | None]:
-    """By the header of each of ``images``, in order: its size, or why it cannot be read; None where it is no file's.
+    """The size of each of ``images`` by its header, in order, or an error if it cannot be read; None for arrays.
 
-    ``images`` are readers of a data set, such as :class:`~fbnetv3_zoo.training.data.image_files.FileReader`, or
-    any other :class:`EncodedImage`; one without a stamp is taken for an array. ``place`` is the data's folder or file,
-    for the cache of sizes. ``looked`` is called now and then with the number of images checked so far.
+    ``images`` are readers of a dataset, such as :class:`~fbnetv3_zoo.training.data.image_files.FileReader`, or any
+    other :class:`EncodedImage`; one without a stamp is taken for an array. ``path`` is the data's folder or file, for
+    the cache of sizes. ``looked`` is called from time to time with the number of images read so far.
     """
-    memory, count = HeaderCache(place), 0
+    cache, count = HeaderCache(path), 0
     with warnings.catch_warnings(), ThreadPoolExecutor(_THREADS, "image-headers") as pool:
-        warnings.simplefilter("ignore")  # once for all threads: it is not theirs to change
-        for part in _in_order(pool, lambda chosen: [_look(image, memory) for image in chosen], images):
-            for stamp, found, new in part:
-                if isinstance(found, tuple):
-                    memory.take(stamp, found, new=new)
-                yield found
+        warnings.simplefilter("ignore")  # here for all threads, which share the filter
+        for part in _in_order(pool, lambda part: [_look(image, cache) for image in part], images):
+            for stamp, size, new in part:
+                if isinstance(size, tuple):
+                    cache.take(stamp, size, new=new)
+                yield size
             looked(count := count + len(part))
-    memory.keep()
+    cache.keep()
 
 
 _Look: TypeAlias = tuple[int, Size | ZooError | None, bool]
-"""Stamp, size or why not, and whether that was not known before."""
+"""Stamp, size or error, and whether it was not in the cache."""
 
 
 def _in_order(
     pool: ThreadPoolExecutor, look: Callable[[Sequence[object]], list[_Look]], images: Iterable[object]
 ) -> Iterator[list[_Look]]:
-    """What ``look`` finds, part by part; never more than a few parts ahead of who asks."""
+    """The results of ``look``, part by part, computed only a few parts ahead."""
     left, waiting = iter(images), list[Future[list[_Look]]]()
     try:
         while True:
-            while len(waiting) < _AHEAD and (chosen := list(itertools.islice(left, _AT_ONCE))):
-                waiting.append(pool.submit(look, chosen))
+            while len(waiting) < _AHEAD and (part := list(itertools.islice(left, _AT_ONCE))):
+                waiting.append(pool.submit(look, part))
             if not waiting:
                 return
             yield waiting.pop(0).result()
     finally:
-        for part in waiting:
-            part.cancel()
+        for future in waiting:
+            future.cancel()
 
 
-def _look(image: object, memory: HeaderCache) -> _Look:
+def _look(image: object, cache: HeaderCache) -> _Look:
     if not hasattr(image, "stamp"):  # an array
         return 0, None, False
     image = cast("EncodedImage", image)
     try:
         text = image.stamp().encode(errors="surrogateescape")
         stamp = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
-        if (size := memory.size_of(stamp)) is not None:
+        if (size := cache.size_of(stamp)) is not None:
             return stamp, size, False
         with image.open() as file:
             return stamp, size_of_image(file, image.path), True
@@ -166,7 +166,7 @@ def _look(image: object, memory: HeaderCache) -> _Look:
 
 @dataclass(frozen=True, slots=True)
 class Unusable:
-    """An image that a run cannot use, by its key, and why."""
+    """The key of an image that a run cannot use, and the reason."""
 
     key: str
     reason: str
@@ -179,29 +179,29 @@ def check_images(
     *,
     looked: Callable[[int, int], object] = lambda done, of: None,
 ) -> dict[Split, list[Unusable]]:
-    """The images of ``data`` that training by ``recipe`` cannot use, by split: unreadable, too large, too thin.
+    """The images of ``data`` that training by ``recipe`` cannot use, by split: unreadable, too large or too thin.
 
-    ``looked`` is told at how many images of how many has been looked.
+    ``looked`` is called with the numbers of images read so far and in total.
     """
     total = sum(len(data[split]) for split in SPLITS)
     examples = ((split, example) for split in SPLITS for example in data[split])
-    kept, given = itertools.tee(examples)
-    sizes = look_at((example.read for _, example in given), _place(data), looked=lambda count: looked(count, total))
-    found: dict[Split, list[Unusable]] = {split: [] for split in SPLITS}
-    for (split, example), size in zip(kept, sizes, strict=True):
-        cropped = split == "train" and recipe.augmentation.crop_area < 1  # to the input's shape, whatever the image's
-        if (reason := _complaint(example, size, None if cropped else preprocess)) is not None:
-            found[split].append(Unusable(example.key, reason))
-    return found
+    entries, to_read = itertools.tee(examples)
+    sizes = look_at((example.read for _, example in to_read), _path_of(data), looked=lambda count: looked(count, total))
+    unusable: dict[Split, list[Unusable]] = {split: [] for split in SPLITS}
+    for (split, example), size in zip(entries, sizes, strict=True):
+        cropped = split == "train" and recipe.augmentation.crop_area < 1  # which gives any image the right shape
+        if (reason := _reason(example, size, None if cropped else preprocess)) is not None:
+            unusable[split].append(Unusable(example.key, reason))
+    return unusable
 
 
-def _place(data: Dataset) -> str:
-    """Where the files of ``data`` lie; its name where they are none."""
+def _path_of(data: Dataset) -> str:
+    """The folder of the files of ``data``, or its name if it has no files."""
     first = next((data[split][0].read for split in SPLITS if len(data[split])), None)
     return str(getattr(first, "root", data.name))
 
 
-def _complaint(example: Example, size: Size | ZooError | None, preprocess: Preprocess | None) -> str | None:
+def _reason(example: Example, size: Size | ZooError | None, preprocess: Preprocess | None) -> str | None:
     if isinstance(size, ZooError):
         return str(size)
     if size is None or preprocess is None:
@@ -213,31 +213,31 @@ def _complaint(example: Example, size: Size | ZooError | None, preprocess: Prepr
     return None
 
 
-def in_one_line(found: Sequence[Unusable], *, name: Callable[[Unusable], str] = lambda image: image.reason) -> str:
-    """The first :data:`SHOWN` of them, and how many more there are."""
-    more = len(found) - SHOWN
-    return "; ".join(map(name, found[:SHOWN])) + (f"; and {more:,} more" if more > 0 else "")
+def in_one_line(images: Sequence[Unusable], *, name: Callable[[Unusable], str] = lambda image: image.reason) -> str:
+    """The first :data:`SHOWN` images, and the number of others."""
+    more = len(images) - SHOWN
+    return "; ".join(map(name, images[:SHOWN])) + (f"; and {more:,} more" if more > 0 else "")
 
 
 def look_before_run(
     data: Dataset, preprocess: Preprocess, recipe: Recipe, *, execution: Execution, world: World = World(),
     looked: Callable[[int, int], object] = lambda done, of: None,
 ) -> list[Unusable]:  # fmt: skip
-    """Look at all images where ``execution`` says so; those that the run has to do without, which are logged.
+    """Check all images if ``execution.check_images``; returns those that the run has to skip, which are logged.
 
-    Raises :class:`ZooError`, in every process of ``world``, where it may not, or a split would be empty.
+    Raises :class:`ZooError`, in every process of ``world``, if they must not be skipped or a split would be empty.
     """
     if not execution.check_images:
         return []
-    found = world.share(check_images(data, preprocess, recipe, looked=looked) if world.leads else {})
-    for split, images in found.items():
+    by_split = world.share(check_images(data, preprocess, recipe, looked=looked) if world.leads else {})
+    for split, images in by_split.items():
         if images and len(images) == len(data[split]):
             raise ZooError(f"none of the {len(images):,} {split} images can be used: {in_one_line(images)}")
-    every = [image for split in found for image in found[split]]
-    if every and execution.on_bad_image is OnBadImage.RAISE:
-        count = "" if len(every) == 1 else f"{len(every):,} images cannot be used: "
-        raise ZooError(f"{count}{in_one_line(every)}; with --on-bad-image skip they are left out and counted")
-    if every and world.leads:
-        shown = in_one_line(every, name=lambda image: printable(image.key))
-        LOG.warning("%s images cannot be used and are left out: %s", f"{len(every):,}", shown)
-    return every
+    unusable = [image for split in by_split for image in by_split[split]]
+    if unusable and execution.on_bad_image is OnBadImage.RAISE:
+        count = "" if len(unusable) == 1 else f"{len(unusable):,} images cannot be used: "
+        raise ZooError(f"{count}{in_one_line(unusable)}; with --on-bad-image skip they are left out and counted")
+    if unusable and world.leads:
+        keys = in_one_line(unusable, name=lambda image: printable(image.key))
+        LOG.warning("%s images cannot be used and are left out: %s", f"{len(unusable):,}", keys)
+    return unusable

@@ -1,4 +1,4 @@
-"""What lies below a folder: the image files, and what is left out, counted by ending."""
+"""Lists the image files of a folder, and counts the files left out by extension."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ SUFFIXES = {
     "TIFF": (".tif", ".tiff"),
     "WEBP": (".webp",),
 }
-"""Usual endings of the kinds of file that Pillow may read (:data:`~fbnetv3_zoo.images.reading.FORMATS`)."""
+"""Usual extensions of the formats in :data:`~fbnetv3_zoo.images.reading.FORMATS`."""
 
 IMAGE_SUFFIXES = frozenset(suffix for kind in FORMATS for suffix in SUFFIXES.get(kind, ()))
 
-# What systems leave beside the user's files: Synology, QNAP, macOS, Windows, Linux. Hidden names are left out anyway.
+# What systems leave beside the user's files: Synology, QNAP, macOS, Windows, Linux. Hidden files are always left out.
 _DEBRIS = frozenset(
     {
         "@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "__macosx", "icon\r", "temporary items",
@@ -40,54 +40,52 @@ _DEBRIS = frozenset(
 
 
 def is_debris(name: str) -> bool:
-    """Whether a file or folder of this name is hidden, or something that systems leave behind."""
+    """Whether a file or folder of this name is hidden, or left behind by the system."""
     return name.startswith(".") or name.lower() in _DEBRIS
 
 
-def tell(text: str) -> None:
-    """Have the logger say what was decided unasked, in one process of those that ``torchrun`` starts."""
+def warn(text: str) -> None:
+    """Log a warning, in only one of the processes started by ``torchrun``."""
     if os.environ.get("RANK", "0") == "0":
         LOG.warning("%s", text)
 
 
-def tell_left_out(root: str | Path, endings: Mapping[str, int], *, loose: int = 0) -> None:
-    """Say once which files below ``root`` were left out: those of other endings, and images that lie in no class."""
+def warn_left_out(root: str | Path, extensions: Mapping[str, int], *, loose: int = 0) -> None:
+    """Log which files in ``root`` were left out: those with other extensions, and images outside class folders."""
     if loose:
-        tell(f"{printable(str(root))}: left out, as they lie in no class folder: {loose:,} images")
-    if endings:
-        told = [f"{count:,} {printable(ending)}" for ending, count in sorted(endings.items())]
-        tell(f"{printable(str(root))}: left out, as no image that can be read: {first_few(told)}")
+        warn(f"{printable(str(root))}: images outside class folders left out: {loose:,}")
+    if extensions:
+        counts = [f"{count:,} {printable(extension)}" for extension, count in sorted(extensions.items())]
+        warn(f"{printable(str(root))}: files left out that are not images: {first_few(counts)}")
 
 
 def unreadable(path: str | Path, error: OSError) -> ZooError:
-    """The error for what the system does not let us read."""
+    """The error for a file or folder that the system cannot read."""
     return ZooError(f"{printable(str(path))}: cannot be read ({error.strerror or error})")
 
 
 def folders_in(root: Path) -> list[str]:
-    """Names of the folders in ``root``, sorted; neither debris nor links to ``root`` or what it lies in.
+    """Sorted names of the folders in ``root``, without debris and links to ``root`` or its parents.
 
-    A link that leads nowhere may be a class whose disk is missing: it is refused.
+    Raises :class:`ZooError` for a broken link, which may be a class on a missing disk.
     """
     try:
         with os.scandir(root) as entries:
-            kept = [entry for entry in entries if not is_debris(entry.name)]
-            found = [entry.name for entry in kept if _is_place(entry, root)]
+            visible = [entry for entry in entries if not is_debris(entry.name)]
+            folders = [entry.name for entry in visible if _is_own_folder(entry, root)]
     except OSError as error:
         raise unreadable(root, error) from None
-    lost = [e.name for e in kept if e.is_symlink() and not is_image(e.name) and not os.path.exists(e.path)]
-    if lost:
-        raise ZooError(
-            f"{printable(str(root))}: has links that lead nowhere: {first_few(sorted(lost))}; mend or remove them"
-        )
-    return sorted(found, key=composed)
+    broken = [e.name for e in visible if e.is_symlink() and not is_image(e.name) and not os.path.exists(e.path)]
+    if broken:
+        raise ZooError(f"{printable(str(root))}: has broken links: {first_few(sorted(broken))}; repair or remove them")
+    return sorted(folders, key=composed)
 
 
 def images_in(folder: Path, left_out: Counter[str] | None = None) -> list[str]:
-    """Names of the image files below ``folder``, relative to it with ``/`` between, sorted.
+    """Sorted names of the image files in ``folder`` and its subfolders, relative to it and separated by ``/``.
 
-    Whatever is named as an image counts, readable or not; other files are counted by ending in ``left_out``, debris is
-    not. Links to folders are not followed.
+    Every file named as an image counts, readable or not. Other files, except debris, are counted by extension in
+    ``left_out``. Links to folders are not followed.
     """
     return sorted(_images_in(str(folder), "", Counter() if left_out is None else left_out), key=composed)
 
@@ -106,7 +104,7 @@ def _images_in(folder: str, prefix: str, left_out: Counter[str]) -> Iterator[str
                 elif is_image(entry.name):
                     yield prefix + entry.name
                 else:
-                    left_out[ending_of(entry.name)] += 1
+                    left_out[extension_of(entry.name)] += 1
     except OSError as error:
         raise unreadable(folder, error) from None
     for name in below:
@@ -114,25 +112,25 @@ def _images_in(folder: str, prefix: str, left_out: Counter[str]) -> Iterator[str
 
 
 def is_image(name: str) -> bool:
-    """Whether a file of this name is taken for an image."""
+    """Whether a file of this name counts as an image."""
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
-def ending_of(name: str) -> str:
-    """``.txt`` of ``notes.TXT``; what to count a file by that has none."""
-    return os.path.splitext(name)[1].lower() or "without ending"
+def extension_of(name: str) -> str:
+    """``.txt`` for ``notes.TXT``, ``without extension`` if there is none."""
+    return os.path.splitext(name)[1].lower() or "without extension"
 
 
 @dataclass(frozen=True, slots=True)
 class FolderContents:
-    """What lies directly in a folder: its folders, and how many image files."""
+    """The folders directly in a folder, and the number of images directly in it."""
 
     folders: tuple[str, ...]
     images: int
 
 
 def look_into(folder: Path) -> FolderContents:
-    """What lies directly in ``folder``."""
+    """The direct contents of ``folder``."""
     folders = tuple(folders_in(folder))
     try:
         with os.scandir(folder) as entries:
@@ -143,10 +141,10 @@ def look_into(folder: Path) -> FolderContents:
 
 
 def is_run(folder: str | Path, *, deep: int = 2) -> bool:
-    """Whether ``folder`` is what a command of ours left, or holds nothing but such folders."""
-    if any(all(os.path.lexists(os.path.join(folder, name)) for name in ours) for ours in _OURS):
+    """Whether ``folder`` was written by a command of ours, or has only such folders in it."""
+    if any(all(os.path.lexists(os.path.join(folder, name)) for name in names) for names in _RUN_FILES):
         return True
-    found = False
+    has_runs = False
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
@@ -154,26 +152,26 @@ def is_run(folder: str | Path, *, deep: int = 2) -> bool:
                     continue
                 if not deep or not _is_folder(entry) or not is_run(entry.path, deep=deep - 1):
                     return False
-                found = True
+                has_runs = True
     except OSError:
         return False
-    return found
+    return has_runs
 
 
-_OURS = (("checkpoints", "metrics.jsonl"), ("model.safetensors", "metrics.jsonl"), ("checkpoints", ".lock"),
-         ("checkpoints", ".fbnetv3-zoo.lock"), ("journal.sqlite",))  # fmt: skip
-"""Files that together tell a folder of a run, a search or a supernet search."""
+_RUN_FILES = (("checkpoints", "metrics.jsonl"), ("model.safetensors", "metrics.jsonl"), ("checkpoints", ".lock"),
+              ("checkpoints", ".fbnetv3-zoo.lock"), ("journal.sqlite",))  # fmt: skip
+"""Sets of files that identify the folder of a run, a search or a supernet search."""
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that leads in a circle
+    except OSError:  # a circular link
         return False
 
 
-def _is_place(entry: os.DirEntry[str], root: Path) -> bool:
-    """Whether ``entry`` of ``root`` is a folder, and no link back to where it lies."""
+def _is_own_folder(entry: os.DirEntry[str], root: Path) -> bool:
+    """Whether ``entry`` of ``root`` is a folder, but not a link to ``root`` or its parents."""
     if not _is_folder(entry):
         return False
     return not entry.is_symlink() or Path(entry.path).resolve() not in (root.resolve(), *root.resolve().parents)

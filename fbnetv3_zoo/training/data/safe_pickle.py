@@ -1,7 +1,7 @@
-"""Pickles of plain values and byte arrays, as CIFAR comes in, read without unpickling.
+"""Reads pickles of plain values and byte arrays, such as those of CIFAR, without unpickling.
 
-Every opcode is looked at; only those that build numbers, texts, lists, tuples, dicts and arrays of bytes are followed.
-Nothing named in a pickle is ever imported or called.
+Only opcodes that build numbers, strings, lists, tuples, dicts and byte arrays are interpreted. Nothing named in a
+pickle is ever imported or called.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from ...errors import ZooError
 
 
 def read_plain(data: bytes, *, most_opcodes: int = 1_000_000) -> object:
-    """The value in the pickle ``data``: plain, or a dict of plain values and arrays of bytes.
+    """The value in the pickle ``data``: a plain value, or a dict of plain values and byte arrays.
 
-    Raises :class:`ZooError`, without a name of the file, for any other pickle, for one of more than ``most_opcodes``,
-    and for one that would make much more of its bytes than they are.
+    Raises :class:`ZooError`, without the file's name, for any other pickle, for one of more than ``most_opcodes``, and
+    for one that expands to much more than its size.
     """
     state = _State(bytes_left=2 * len(data) + _ROOM)
     try:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
             if opcode.name not in _FOLLOW:
-                raise ZooError(f"holds what such a file has no need of ({opcode.name})")
+                raise ZooError(f"has contents that such a file does not need ({opcode.name})")
             if count >= most_opcodes:
-                raise ZooError(f"has more than {most_opcodes:,} opcodes, which such a file has no need of")
+                raise ZooError(f"has more than {most_opcodes:,} opcodes, which such a file does not need")
             _FOLLOW[opcode.name](state, argument)
         (value,) = state.stack
         if type(value) is dict:
@@ -49,7 +49,7 @@ _MOST_SIDES, _LONGEST_SIDE = 8, 1 << 40
 
 @dataclass(slots=True)
 class _State:
-    """What a pickle has built so far; ``bytes_left`` is how many it may yet make anew."""
+    """The state of the interpreter; ``bytes_left`` is the remaining allowance for new bytes objects."""
 
     bytes_left: int
     stack: list[Any] = field(default_factory=list)
@@ -63,10 +63,10 @@ class _State:
         return items
 
     def encoded(self, text: str) -> bytes:
-        """Bytes that are kept as text: made anew each time, so a short file that asks often would fill the memory."""
+        """Bytes stored as text; each call creates new ones, so that a short file could fill the memory."""
         self.bytes_left -= len(text)
         if self.bytes_left < 0:
-            raise ZooError("makes more bytes than it has, which such a file has no need of")
+            raise ZooError("expands to more bytes than it has, which such a file does not need")
         return text.encode("latin-1")
 
     def last(self, count: int) -> list[Any]:
@@ -79,14 +79,14 @@ class _State:
 
 @dataclass(frozen=True, slots=True)
 class _Named:
-    """What a pickle calls by name, and we know the meaning of."""
+    """A known global named in a pickle."""
 
     name: str
 
 
 @dataclass(slots=True)
 class _Array:
-    """An array, at first without contents."""
+    """An array, initially without contents."""
 
     state: Any = None
 
@@ -145,27 +145,27 @@ _KNOWN = {
 
 def _name(state: _State, argument: str) -> None:
     if argument not in _KNOWN:
-        raise ZooError(f"holds what such a file has no need of ({'.'.join(argument.split())[:60]!r})")
+        raise ZooError(f"has contents that such a file does not need ({'.'.join(argument.split())[:60]!r})")
     state.stack.append(_Named(_KNOWN[argument]))
 
 
 def _call(state: _State, _: Any) -> None:
-    called, arguments = state.last(2)
-    if called == _Named("array") and arguments[0] == _Named("ndarray"):
+    function, arguments = state.last(2)
+    if function == _Named("array") and arguments[0] == _Named("ndarray"):
         state.stack.append(_Array())
-    elif called == _Named("dtype") and arguments[0] in ("u1", b"u1"):
+    elif function == _Named("dtype") and arguments[0] in ("u1", b"u1"):
         state.stack.append(_Named("bytes"))
-    elif called == _Named("encode") and arguments[1] in ("latin1", "latin-1"):
+    elif function == _Named("encode") and arguments[1] in ("latin1", "latin-1"):
         state.stack.append(state.encoded(arguments[0]))
     else:
         raise TypeError
 
 
 def _build(state: _State, _: Any) -> None:
-    """Give an array its contents; a dtype has nothing more to learn."""
-    target, given = state.last(2)
+    """Set the contents of an array; the state of a dtype is ignored."""
+    target, contents = state.last(2)
     if type(target) is _Array:
-        target.state = given
+        target.state = contents
     elif target != _Named("bytes"):
         raise TypeError
     state.stack.append(target)

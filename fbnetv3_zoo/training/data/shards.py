@@ -1,4 +1,4 @@
-"""Shards: tar files of samples, as WebDataset keeps them, with every image within reach at once."""
+"""Shards: tar files of samples in WebDataset's format, with random access to every image."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from ...utils.paths import exists, read_lines
 from .dataset import Dataset, Examples, Integers, Names, Split
 from .folder import divided, photos
 from .listing import folders_in, is_debris, unreadable
-from .splits import class_places, named_splits, split_of_file, tell_unlabelled
+from .splits import class_folders, named_splits, split_of_file, warn_unlabelled
 from .splitting import split_by_seed
 from .tars import UNLABELLED, SampleFaults, samples_in
 
-_TAR = re.compile(r"[^.].*\.(tar(\.\w+)?|tgz)", re.IGNORECASE)  # compressed ones are found, too, and refused by name
+_TAR = re.compile(r"[^.].*\.(tar(\.\w+)?|tgz)", re.IGNORECASE)  # also compressed ones, for a clear error
 _MOST_OPEN = 200
 
 
 def has_shards(root: Path) -> bool:
-    """Whether ``root`` holds shards: tar files and no folders, itself or in a folder that is called as a split is."""
+    """Whether ``root``, or a folder in it named like a split, has tar files and no folders."""
     return bool(_tars(root)) or any(_tars(root / name) for name in named_splits(folders_in(root)))
 
 
 def shards(path: str | Path, *, seed: int | None = 0) -> Dataset:
-    """A folder of tar files, each sample an image (jpg, png, ...) and its class number (cls, or json).
+    """A folder of tar files, whose samples are an image (jpg, png, ...) and its class index (cls, or json).
 
-    Either in folders for splits, or in ``path``, where all names have a word for their split, in the usual spellings;
-    or, where none has, split at random by ``seed`` as :func:`~fbnetv3_zoo.training.data.folder` does, which also says
-    what is done where a split is missing. ``path/classes.txt`` has the names of the classes, one a line; without it
-    they are called by their numbers.
+    The tar files are either in folders for splits, or in ``path`` with the split in their names, in the usual
+    spellings. If no name has a split, the samples are split randomly by ``seed``, as in
+    :func:`~fbnetv3_zoo.training.data.folder`, which also describes how missing splits are handled.
+    ``path/classes.txt`` has the class names, one per line; without it, classes are named by their indices.
     """
     root = Path(path)
     names = read_names(root / "classes.txt") if exists(root / "classes.txt") else None
@@ -50,27 +50,29 @@ def shards(path: str | Path, *, seed: int | None = 0) -> Dataset:
     if len(names) < 2:
         raise ZooError(f"{root}: needs at least 2 classes, has {len(names)}")
     if None not in indexed:
-        given = {split: part for split, part in indexed.items() if split is not None}
-        return photos(root, names, divided(root, given, seed, first=lambda part: np.arange(len(part))))
+        named = {split: part for split, part in indexed.items() if split is not None}
+        return photos(root, names, divided(root, named, seed, first=lambda part: np.arange(len(part))))
     whole = indexed[None]
     if seed is None:
         return photos(root, names, {"test": whole})
     classes = [f"{root}: class {name!r}" for name in names]
     parts = split_by_seed(whole.labels, seed, image=lambda n: root / whole.keys[n], classes=classes)
-    return photos(root, names, {split: whole.at(chosen) for split, chosen in parts.items()})
+    return photos(root, names, {split: whole.at(indices) for split, indices in parts.items()})
 
 
 def _places(root: Path) -> dict[Split | None, list[str]]:
-    """The tar files of every split, relative to ``root``; of None where the seed is to split them."""
+    """The tar files of every split, relative to ``root``; the key is None if the seed splits them."""
     places: dict[Split | None, list[str]] = {}
     if tars := _tars(root):
         for name in tars:
             places.setdefault(split_of_file(root, name), []).append(name)
         if None in places and len(places) > 1:
-            told = f"{root / places[None][0]}: names" if len(places[None]) == 1 else _of_several(root, places[None])
-            raise ZooError(f"{told} no split, as others here do; put train, val or test into it")
+            lacking = (
+                f"{root / places[None][0]}: its name has" if len(places[None]) == 1 else _of_several(root, places[None])
+            )
+            raise ZooError(f"{lacking} no split, unlike others here; put train, val or test into it")
         return places
-    for name, split in named_splits(class_places(root)).items():
+    for name, split in named_splits(class_folders(root)).items():
         if split in places:
             raise ZooError(f"{root}: has two folders for the {split} split; keep one of them there")
         places[split] = [f"{name}/{tar}" for tar in _tars(root / name)]
@@ -78,50 +80,52 @@ def _places(root: Path) -> dict[Split | None, list[str]]:
 
 
 def _of_several(root: Path, names: Sequence[str]) -> str:
-    return f"{root}: {len(names):,} tar files ({first_few(names)}) name"
+    return f"{root}: the names of {len(names):,} tar files ({first_few(names)}) have"
 
 
-def _tars(place: Path) -> list[str]:
-    """Names of the tar files in a folder that has no folders in it, sorted."""
+def _tars(folder: Path) -> list[str]:
+    """Sorted names of the tar files in a folder without subfolders."""
     try:
-        tars = sorted(name for name in os.listdir(place) if _TAR.fullmatch(name) and not is_debris(name))
+        tars = sorted(name for name in os.listdir(folder) if _TAR.fullmatch(name) and not is_debris(name))
     except OSError as error:
-        raise unreadable(place, error) from None
-    return [] if tars and class_places(place) else tars
+        raise unreadable(folder, error) from None
+    return [] if tars and class_folders(folder) else tars
 
 
 def read_names(path: Path) -> list[str]:
-    """The names of classes in a text file, one a line. Raises :class:`ZooError` for a file that is none of those."""
+    """The class names in a text file, one per line. Raises :class:`ZooError` if it is not such a file."""
     names = read_lines(path, "a list of class names")
     if "" in names or len(set(names)) < max(2, len(names)):
         twice = [repr(printable(name)) for name, count in Counter(names).items() if name and count > 1]
-        told = f" ({first_few(twice)})" if twice else ""
-        raise ZooError(f"{path}: must have at least 2 names, one a line, none empty and none twice{told}")
+        repeated = f" ({first_few(twice)})" if twice else ""
+        raise ZooError(
+            f"{path}: must have at least 2 names, one per line, without blank lines and repetitions{repeated}"
+        )
     return names
 
 
 def _index_all(
     root: Path, places: Mapping[Split | None, Sequence[str]], classes: int | None
 ) -> dict[Split | None, Examples]:
-    """All images of every split. Test shards of which no sample has a label are left out."""
+    """All images of every split. Test shards without any labels are left out."""
     faults = SampleFaults(root)
-    found = {}
+    indexed = {}
     for split, tars in places.items():
         own = SampleFaults(root) if split == "test" and len(places) > 1 else faults
         examples = _index(root, tars, classes, own)
         if own is not faults and own.count(UNLABELLED) == len(examples):
-            tell_unlabelled(root / tars[0], len(examples))
+            warn_unlabelled(root / tars[0], len(examples))
             continue
         own.check() if own is not faults else None
-        found[split] = examples
+        indexed[split] = examples
     faults.check()
-    return found
+    return indexed
 
 
 def _index(root: Path, tars: Sequence[str], classes: int | None, faults: SampleFaults) -> Examples:
     """All images of the shards ``tars``, in order."""
     if not tars:
-        raise ZooError(f"{root}: has a split without a tar file")
+        raise ZooError(f"{root}: has a split folder without tar files")
     numbers: list[Integers] = []
 
     def keys() -> Iterator[str]:
@@ -131,30 +135,30 @@ def _index(root: Path, tars: Sequence[str], classes: int | None, faults: SampleF
             numbers.append(np.array(rows, dtype=np.int64).reshape(-1, 4))
             yield from (f"{tar}/{sample.name}" for sample in samples)
 
-    found = Names.of(keys())
-    if not len(found):
+    all_keys = Names.of(keys())
+    if not len(all_keys):
         faults.check()
-        raise ZooError(f"{root / tars[0]}: has no samples, nor has any other tar file of its split")
+        raise ZooError(f"{root / tars[0]}: has no samples, like all tar files of its split")
     shard, label, offset, size = np.concatenate(numbers).T
     origin = Shards(str(root), tuple(tars), shard.astype(np.int32), offset.copy(), size.copy(), OpenFiles())
-    return Examples(found, label.astype(np.int32), np.arange(len(found)), origin)
+    return Examples(all_keys, label.astype(np.int32), np.arange(len(all_keys)), origin)
 
 
 class OpenFiles:
-    """Files that stay open for reading, in each process its own."""
+    """Files kept open for reading, separately in each process."""
 
     def __init__(self) -> None:
         self._open: dict[str, int] = {}
 
     def __reduce__(self) -> tuple[type[OpenFiles], tuple[()]]:
-        return OpenFiles, ()  # what is open here is not open in another process
+        return OpenFiles, ()  # open files are not shared with other processes
 
     def __del__(self) -> None:
         for file in self._open.values():
             os.close(file)
 
     def read(self, path: str, offset: int, size: int) -> bytes:
-        """Bytes of a file; fewer than ``size`` where it ends. Raises OSError."""
+        """``size`` bytes of a file from ``offset``; fewer if it ends before. Raises OSError."""
         if path in self._open:
             return _read(self._open[path], offset, size)
         file = os.open(path, os.O_RDONLY)
@@ -176,7 +180,7 @@ def _read(file: int, offset: int, size: int) -> bytes:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shards:
-    """Where images lie: number of the shard among ``names`` (tar files below ``root``), offset and size in bytes."""
+    """The location of each image: index of its shard in ``names`` (tar files in ``root``), offset and size in bytes."""
 
     root: str
     names: tuple[str, ...]
@@ -186,14 +190,14 @@ class Shards:
     files: OpenFiles
 
     def reader(self, row: int, key: str) -> ShardReader:
-        """What reads image ``row``."""
+        """The reader of image ``row``."""
         shard = self.names[int(self.shard[row])]
         return ShardReader(self.files, self.root, shard, key, int(self.offset[row]), int(self.size[row]))
 
 
 @dataclass(frozen=True, slots=True)
 class ShardReader:
-    """The image that takes up ``size`` bytes of a shard, known as ``key``."""
+    """Reads the image ``key``, stored in ``size`` bytes of a shard."""
 
     files: OpenFiles
     root: str
@@ -203,25 +207,25 @@ class ShardReader:
     size: int
 
     def __call__(self, at_least: LeastSize | None = None) -> Image.Image:
-        """The image; :class:`ZooError` for whatever keeps it from being read."""
+        """The image. Raises :class:`ZooError` if it cannot be read."""
         self._check_size()
         data = self.read(0, self.size)
         if len(data) < self.size:
-            raise ZooError(f"{self.path}: the tar file has become shorter than when it was listed; get it again")
+            raise ZooError(f"{self.path}: the tar file is shorter than when it was indexed; get it again")
         return decode_image(io.BytesIO(data), self.path, at_least=at_least)
 
     @property
     def path(self) -> str:
-        """The image as a file below the folder of the shards."""
+        """The name of the image, as if it were a file in the folder of the shards."""
         return os.path.join(self.root, self.key)
 
     def open(self) -> BinaryIO:
-        """Its bytes as a file; :class:`ZooError` where there are too many, or the shard cannot be opened."""
+        """Its bytes as a file. Raises :class:`ZooError` if there are too many, or the shard cannot be opened."""
         self._check_size()
         return io.BufferedReader(_Span(self))
 
     def read(self, start: int, size: int) -> bytes:
-        """So many of its bytes from ``start`` on; fewer where the shard ends."""
+        """``size`` of its bytes from ``start`` on; fewer if the shard ends before."""
         try:
             return self.files.read(os.path.join(self.root, self.shard), self.offset + start, size)
         except OSError as error:
@@ -232,13 +236,13 @@ class ShardReader:
             raise ZooError(f"{self.path}: {self.size:,} bytes are over the limit of {MAX_BYTES:,}; shrink it")
 
     def stamp(self) -> str:
-        """Another text where the shard may have changed."""
-        place = os.path.join(self.root, self.shard)
+        """A text that changes if the shard may have changed."""
+        path = os.path.join(self.root, self.shard)
         try:
-            found = os.stat(place)
+            status = os.stat(path)
         except OSError as error:
             raise unreadable(self.path, error) from None
-        return f"{os.path.abspath(place)}\0{self.offset}\0{self.size}\0{found.st_mtime_ns}"
+        return f"{os.path.abspath(path)}\0{self.offset}\0{self.size}\0{status.st_mtime_ns}"
 
 
 class _Span(io.RawIOBase):

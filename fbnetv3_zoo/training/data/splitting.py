@@ -1,4 +1,4 @@
-"""Dividing labelled images into splits by a seed."""
+"""Divides labelled images into splits by a seed."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ def split_by_seed(
     labels: Integers, seed: int, *, image: Callable[[int], object], classes: Sequence[object],
     first: Integers | None = None,
 ) -> dict[Split, Integers]:  # fmt: skip
-    """Indices for each split, class by class: a fifth each for test and validation, the rest for training.
+    """Indices of each split: in each class, a fifth each for test and validation, the rest for training.
 
-    ``first`` says of each image which is the first one of equal contents (None: no two are equal); those stay together.
-    Errors name what ``image`` calls an index, and ``classes``.
+    ``first`` has for each image the index of the first one with equal contents (None: all differ); equal images stay
+    together. ``image`` (called with an index) and ``classes`` give the names for errors.
     """
     check_seed(seed)
     first = np.arange(len(labels)) if first is None else first
     _check_torn(np.flatnonzero(labels[first] != labels), first, image)
     groups = list(_by_class(labels, first))
-    if lonely := [(classes[label], len(found)) for label, found in groups if len(found) < 3]:
-        raise ZooError(_lonely(lonely))
+    if too_small := [(classes[label], len(images)) for label, images in groups if len(images) < 3]:
+        raise ZooError(_too_small(too_small))
     rng = np.random.default_rng(seed)
     parts: dict[Split, list[Integers]] = {split: [] for split in SPLITS}
-    for _, found in groups:
-        shuffled = [found[n] for n in rng.permutation(len(found))]
-        held_out = max(1, -(-len(found) // 5))
+    for _, images in groups:
+        shuffled = [images[n] for n in rng.permutation(len(images))]
+        held_out = max(1, -(-len(images) // 5))
         parts["test"].append(_flat(shuffled[:held_out]))
         parts["validation"].append(_flat(shuffled[held_out : 2 * held_out]))
         parts["train"].append(_flat(shuffled[2 * held_out :]))
@@ -37,57 +37,57 @@ def split_by_seed(
 
 
 def hold_out_by_seed(labels: Integers, seed: int, *, first: Integers) -> tuple[Integers, Integers]:
-    """Indices to train on and, a fifth of every class, to validate on; a class of one image is only trained on.
+    """Indices for training and validation, with a fifth of each class for validation; single images are for training.
 
-    ``first`` as for :func:`split_by_seed`, but copies in another class stay there.
+    ``first`` is as in :func:`split_by_seed`, but equal images in different classes are allowed.
     """
     check_seed(seed)
     rng = np.random.default_rng(seed)
     own = np.where(labels[first] == labels, first, np.arange(len(labels)))
     train, validation = [], []
-    for _, found in _by_class(labels, own):
-        shuffled = [found[n] for n in rng.permutation(len(found))]
-        held_out = min(-(-len(found) // 5), len(found) - 1)
+    for _, images in _by_class(labels, own):
+        shuffled = [images[n] for n in rng.permutation(len(images))]
+        held_out = min(-(-len(images) // 5), len(images) - 1)
         validation.append(_flat(shuffled[:held_out]))
         train.append(_flat(shuffled[held_out:]))
     return np.concatenate(train), np.concatenate(validation)
 
 
 def _check_torn(torn: Integers, first: Integers, image: Callable[[int], object]) -> None:
-    """Raise unless no image of one class is equal to one of another, as those numbered ``torn`` are."""
+    """Raise :class:`ZooError` if any images ``torn`` are equal to one of another class."""
     if len(torn):
         first_pair, *others = [f"{image(int(first[n]))} and {image(int(n))}" for n in torn[:SHOWN]]
         more = f" and {len(torn) - SHOWN:,} more" if len(torn) > SHOWN else ""
         rest = f", and so are {len(torn) - 1:,} other pairs ({'; '.join(others)}{more})" if others else ""
-        raise ZooError(f"{first_pair}: one image in two classes{rest}; remove one of the two")
+        raise ZooError(f"{first_pair}: the same image in two classes{rest}; remove one of the two")
 
 
-def _lonely(found: Sequence[tuple[object, int]]) -> str:
-    """What is said of classes with fewer different images than there are splits."""
-    needed = "at least 3 are needed, one a split"
-    if len(found) == 1:
-        return f"{found[0][0]}: has {found[0][1]} different images; {needed}"
-    told = first_few([f"{name} ({count})" for name, count in found])
-    return f"{len(found):,} classes have fewer than 3 different images; {needed}: {told}"
+def _too_small(classes: Sequence[tuple[object, int]]) -> str:
+    """The message about classes with fewer different images than there are splits."""
+    needed = "at least 3 are needed, one per split"
+    if len(classes) == 1:
+        return f"{classes[0][0]}: has {classes[0][1]} different images; {needed}"
+    counts = first_few([f"{name} ({count})" for name, count in classes])
+    return f"{len(classes):,} classes have fewer than 3 different images; {needed}: {counts}"
 
 
 def _by_class(labels: Integers, first: Integers) -> Iterator[tuple[int, list[list[int]]]]:
-    """Every class that has images, with the groups of its images that are equal."""
+    """Every class that has images, with its images in groups of equal ones."""
     order = np.argsort(labels, kind="stable")
-    for chosen in np.split(order, np.flatnonzero(np.diff(labels[order])) + 1):
-        yield int(labels[chosen[0]]), _groups(chosen, first[chosen])
+    for members in np.split(order, np.flatnonzero(np.diff(labels[order])) + 1):
+        yield int(labels[members[0]]), _groups(members, first[members])
 
 
 def check_seed(seed: object) -> None:
-    """Raise unless ``seed`` is a whole number of 32 bits."""
+    """Raise :class:`ZooError` unless ``seed`` is an unsigned 32-bit integer."""
     check_whole("seed", seed, at_least=0, at_most=2**32 - 1)
 
 
-def _groups(chosen: Integers, first: Integers) -> list[list[int]]:
-    found: dict[int, list[int]] = {}
-    for n, leader in zip(chosen.tolist(), first.tolist(), strict=True):
-        found.setdefault(leader, []).append(n)
-    return list(found.values())
+def _groups(members: Integers, first: Integers) -> list[list[int]]:
+    groups: dict[int, list[int]] = {}
+    for n, leader in zip(members.tolist(), first.tolist(), strict=True):
+        groups.setdefault(leader, []).append(n)
+    return list(groups.values())
 
 
 def _flat(groups: Iterable[list[int]]) -> Integers:

@@ -1,4 +1,4 @@
-"""A part of a dataset to search on: fewer classes, some training images held out, written down as a list."""
+"""A part of a dataset to search on: fewer classes and held-out training images, stored as a list."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from .splitting import check_seed
 
 @dataclass(frozen=True, slots=True)
 class Subset:
-    """Which classes, and which of their training images (by key) are held out of training.
+    """Classes, and the keys of the training images held out for validation.
 
-    ``data`` is the name of the dataset it was chosen from, ``seed`` what it was chosen by, and what the data was split
-    by where no split is given.
+    ``data`` is the name of the original dataset. ``seed`` is that of the choice, and of the splits of data that has
+    none of its own.
     """
 
     data: str
@@ -32,67 +32,67 @@ class Subset:
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
-        for place, values in (("class_names", self.class_names), ("held_out", self.held_out)):
+        for field, values in (("class_names", self.class_names), ("held_out", self.held_out)):
             if twice := [repr(printable(value)) for value, count in Counter(values).items() if count > 1]:
-                raise ZooError(f"Subset.{place} has {first_few(twice)} twice; remove one")
+                raise ZooError(f"Subset.{field} has {first_few(twice)} twice; remove one")
         if len(self.class_names) < 2 or not self.held_out:
             raise ZooError("Subset needs at least 2 class_names and 1 held_out image")
 
     def to_json(self) -> str:
-        """This subset as JSON text, an item a line; :meth:`from_json` gives an equal value back."""
+        """This subset as JSON text, one item per line, for :meth:`from_json`."""
         return to_json(self)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Subset:
-        """The subset in ``text``. Raises :class:`ZooError` with the place of what is wrong."""
+        """The subset in ``text``. Raises :class:`ZooError`, which says where an error is."""
         return from_json(cls, text, at_most=LARGEST_TEXT)
 
     def apply(self, data: Dataset) -> Dataset:
-        """``data`` with these classes only, numbered anew in its order.
+        """``data`` with these classes only, relabelled in its order.
 
         The held-out images are the validation split, the other training images the train split. The validation split
-        of ``data`` becomes the test split, which a search never looks at. Raises :class:`ZooError` that names
-        classes or images that ``data`` lacks.
+        of ``data`` becomes the test split, which a search never uses. Raises :class:`ZooError`, which names missing
+        classes or images.
         """
         known = set(data.class_names)
         if missing := [repr(printable(name)) for name in self.class_names if name not in known]:
-            told = f"class {missing[0]}" if len(missing) == 1 else f"classes {first_few(missing)}"
-            raise ZooError(f"{data.name}: has no {told}, which the subset of {self.data} names")
-        wanted = set(self.class_names)
-        kept = np.array([name in wanted for name in data.class_names])
-        numbers = np.where(kept, np.cumsum(kept) - 1, -1)
-        ours = np.flatnonzero(kept[labels_of(data["train"])])
-        held_out = self._held_out(data, ours)
-        unseen = np.flatnonzero(kept[labels_of(data["validation"])])
+            classes = f"class {missing[0]}" if len(missing) == 1 else f"classes {first_few(missing)}"
+            raise ZooError(f"{data.name}: has no {classes}, unlike the subset of {self.data}")
+        own_names = set(self.class_names)
+        included = np.array([name in own_names for name in data.class_names])
+        new_labels = np.where(included, np.cumsum(included) - 1, -1)
+        candidates = np.flatnonzero(included[labels_of(data["train"])])
+        held_out = self._held_out(data, candidates)
+        validation = np.flatnonzero(included[labels_of(data["validation"])])
         splits: dict[Split, Sequence[Example]] = {
-            "train": take(data["train"], ours[~held_out], numbers),
-            "validation": take(data["train"], ours[held_out], numbers),
-            "test": take(data["validation"], unseen, numbers),
+            "train": take(data["train"], candidates[~held_out], new_labels),
+            "validation": take(data["train"], candidates[held_out], new_labels),
+            "test": take(data["validation"], validation, new_labels),
         }
-        names = tuple(name for name in data.class_names if name in wanted)
+        names = tuple(name for name in data.class_names if name in own_names)
         name = f"{data.name}, {len(names)} of {len(data.class_names)} classes"
         return replace(data, name=name, class_names=names, splits=MappingProxyType(splits))
 
-    def _held_out(self, data: Dataset, ours: Integers) -> Integers:
-        """Which of the training images ``ours`` are held out."""
-        waiting = {composed(key) for key in self.held_out}
-        held_out = np.zeros(len(ours), dtype=bool)
-        for n, key in enumerate(map(composed, keys_of(data["train"], ours))):
-            if key in waiting:
+    def _held_out(self, data: Dataset, candidates: Integers) -> Integers:
+        """Mask of the training images ``candidates`` that are held out."""
+        remaining = {composed(key) for key in self.held_out}
+        held_out = np.zeros(len(candidates), dtype=bool)
+        for n, key in enumerate(map(composed, keys_of(data["train"], candidates))):
+            if key in remaining:
                 held_out[n] = True
-                waiting.remove(key)
-        if waiting:
-            missing = [repr(printable(key)) for key in self.held_out if composed(key) in waiting]
-            told = f"image {missing[0]}" if len(missing) == 1 else f"images {first_few(missing)}"
-            raise ZooError(f"{data.name}: no training {told}, which the subset of {self.data} holds out")
+                remaining.remove(key)
+        if remaining:
+            missing = [repr(printable(key)) for key in self.held_out if composed(key) in remaining]
+            images = f"image {missing[0]}" if len(missing) == 1 else f"images {first_few(missing)}"
+            raise ZooError(f"{data.name}: has no training {images}, unlike the subset of {self.data}")
         return held_out
 
 
 def choose_subset(data: Dataset, *, classes: int = 200, held_out: int = 10_000, seed: int = 0) -> Subset:
-    """Classes and held-out training images drawn by ``seed``, as many of each class as can be.
+    """Choose classes, and training images to hold out, by ``seed``; as equally many per class as possible.
 
-    Every class keeps at least one image to train on; classes of a single one are not drawn. Raises :class:`ZooError`
-    where the data has not so many.
+    Every class keeps at least one training image; classes with a single one are not chosen. Raises :class:`ZooError`
+    if the data has too few.
     """
     check_whole("classes", classes, at_least=2)
     check_whole("held_out", held_out, at_most=10**9)
@@ -103,10 +103,10 @@ def choose_subset(data: Dataset, *, classes: int = 200, held_out: int = 10_000, 
     if len(possible) < classes:
         raise ZooError(f"{data.name}: has {len(possible)} classes with 2 or more training images, not {classes}")
     rng = np.random.default_rng(seed)
-    chosen = np.sort(rng.permutation(possible)[:classes])
-    shares = _shares(counts[chosen] - 1, held_out, rng, data.name)
-    rows = [rng.permutation(np.flatnonzero(labels == c))[:share] for c, share in zip(chosen, shares, strict=True)]
-    names = tuple(data.class_names[c] for c in chosen)
+    selected = np.sort(rng.permutation(possible)[:classes])
+    shares = _shares(counts[selected] - 1, held_out, rng, data.name)
+    rows = [rng.permutation(np.flatnonzero(labels == c))[:share] for c, share in zip(selected, shares, strict=True)]
+    names = tuple(data.class_names[c] for c in selected)
     return Subset(data.name, seed, names, tuple(keys_of(data["train"], np.sort(np.concatenate(rows)))))
 
 
@@ -120,7 +120,7 @@ def load_subset(path: str | Path) -> Subset:
 
 
 def _shares(room: Integers, total: int, rng: np.random.Generator, name: str) -> Integers:
-    """``total`` divided among classes that can give so many each, as evenly as possible."""
+    """``total`` divided as evenly as possible among classes with at most ``room`` each."""
     if total > room.sum():
         raise ZooError(
             f"{name}: {len(room)} classes have {room.sum() + len(room):,} training images; "

@@ -1,7 +1,7 @@
-"""The headers of tar files, read with bounds: nothing that a file says of itself is believed before it is checked.
+"""Reads the headers of tar files with limits, so that damaged or malicious files cannot do harm.
 
-Known are the formats of V7, ustar, GNU (long names, sizes in binary) and PAX (``path`` and ``size``). Python's own
-reader is not used: a negative size in a PAX header keeps it going for ever (CVE-2025-8194), and it keeps all headers.
+Supports V7, ustar, GNU (long names, binary sizes) and PAX (``path`` and ``size``). Python's own reader is not used: a
+negative size in a PAX header makes it loop forever (CVE-2025-8194), and it keeps all headers in memory.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ BLOCK = 512
 _REGULAR, _WITHOUT_CONTENTS = (b"0", b"\0", b"7"), (b"1", b"2", b"3", b"4", b"5", b"6")
 _PAX, _PAX_GLOBAL, _LONG_NAME, _LONG_LINK, _FOLDER = b"x", b"g", b"L", b"K", b"5"
 MOST_EXTRA = 1 << 16
-"""Bytes of a PAX header or long name at most; PAX headers of usual programs take some hundred."""
+"""Maximum size of a PAX header or long name in bytes; those of usual programs have some hundred."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One file of a tar file: its name, and which bytes it takes up. ``plain``: neither link, device nor sparse."""
+    """A file in a tar file: its name, offset and size in bytes. ``plain``: neither link, device nor sparse."""
 
     name: str
     offset: int
@@ -31,9 +31,9 @@ class Entry:
 
 
 def entries_of(file: BinaryIO) -> Iterator[Entry]:
-    """The files in a tar file, folders left out; the file must end as tar files do.
+    """The files in a tar file, without folders.
 
-    Raises :class:`ZooError`, without the file's name, for whatever is not as it should be.
+    Raises :class:`ZooError`, without the file's name, if the tar file is damaged or incomplete.
     """
     end = file.seek(0, os.SEEK_END)
     if not end:
@@ -60,21 +60,21 @@ def entries_of(file: BinaryIO) -> Iterator[Entry]:
 
 def _block(file: BinaryIO, at: int, end: int) -> bytes:
     if at + BLOCK > end:
-        raise ZooError("lacks its end; get it again")
+        raise ZooError("is cut off; get it again")
     file.seek(at)
     return file.read(BLOCK)
 
 
 def _is_header(block: bytes) -> bool:
-    """Whether the checksum is right; some programs add signed bytes."""
-    told = _number(block[148:156])
+    """Whether the checksum is right; some programs sum signed bytes."""
+    checksum = _number(block[148:156])
     counted = block[:148] + b" " * 8 + block[156:]
     total = sum(counted)
-    return told == total or told == total - 256 * sum(byte > 127 for byte in counted)
+    return checksum == total or checksum == total - 256 * sum(byte > 127 for byte in counted)
 
 
 def _number(text: bytes) -> int | None:
-    """A number of a header, octal or, as GNU writes large ones, in binary; None for what is none or negative."""
+    """A number in a header, octal or, for large ones of GNU, binary; None if it is invalid or negative."""
     if text[0] == 0x80:
         return int.from_bytes(text[1:], "big")
     digits = text.partition(b"\0")[0].strip(b" ")
@@ -83,32 +83,32 @@ def _number(text: bytes) -> int | None:
 
 def _contents(file: BinaryIO, start: int, size: int, end: int) -> bytes:
     if size > MOST_EXTRA:
-        raise ZooError("has a header of absurd length")
+        raise ZooError(f"has an extended header of {size:,} bytes; it is damaged, get it again")
     if start + size > end:
-        raise ZooError("lacks its end; get it again")
+        raise ZooError("is cut off; get it again")
     file.seek(start)
     return file.read(size)
 
 
 def _extra(kind: bytes, data: bytes) -> Mapping[str, bytes]:
-    """What a header says of the next one: its ``path`` and ``size``; ``sparse`` where the file has holes."""
+    """The properties of the next file in an extended header: ``path`` and ``size``; ``sparse`` if it has holes."""
     if kind == _LONG_NAME:
         return {"path": data.rstrip(b"\0")}
     if kind == _LONG_LINK:
         return {"link": b""}
-    found = {}
+    properties = {}
     for key, value in _records(data):
         if key.startswith(b"GNU.sparse"):
-            found["sparse"] = b""
+            properties["sparse"] = b""
         elif key in (b"path", b"size"):
-            found[key.decode()] = value
-    if kind == _PAX_GLOBAL and found:
-        raise ZooError("has a PAX header that names all its files or gives them one size; it is damaged, get it again")
-    return found
+            properties[key.decode()] = value
+    if kind == _PAX_GLOBAL and properties:
+        raise ZooError("has a global PAX header with a path or size for all its files; it is damaged, get it again")
+    return properties
 
 
 def _records(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Keys and values of a PAX header: ``LENGTH KEY=VALUE`` and a line end, the length that of all of it."""
+    """Keys and values of a PAX header: lines ``LENGTH KEY=VALUE``, where the length is that of the whole line."""
     at = 0
     while at < len(data) and data[at]:
         digits, space, _ = data[at : at + 8].partition(b" ")
@@ -121,12 +121,12 @@ def _records(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _size_in(extra: Mapping[str, bytes], size: int) -> int:
-    told = extra.get("size")
-    if told is None:
+    digits = extra.get("size")
+    if digits is None:
         return size
-    if not told.isdigit() or len(told) > 19:
-        raise ZooError("has a PAX header with a size that is none; it is damaged, get it again")
-    return int(told)
+    if not digits.isdigit() or len(digits) > 19:
+        raise ZooError("has a PAX header with an invalid size; it is damaged, get it again")
+    return int(digits)
 
 
 def _name(block: bytes, extra: Mapping[str, bytes]) -> str:
@@ -140,7 +140,7 @@ def _name(block: bytes, extra: Mapping[str, bytes]) -> str:
 
 
 def _check_end(file: BinaryIO, at: int, end: int) -> None:
-    """Raise unless a tar file ends at ``at``: in blocks of zeros, and nothing more."""
+    """Raise :class:`ZooError` unless there are only zeros after ``at``."""
     file.seek(at)
     rest = file.read(min(end - at, _LONGEST_END))
     if at + len(rest) < end or rest.strip(b"\0"):
@@ -148,7 +148,7 @@ def _check_end(file: BinaryIO, at: int, end: int) -> None:
 
 
 def _more(at: int) -> ZooError:
-    return ZooError(f"has more after its end at byte {at:,}; it is damaged, or several in one: get it again")
+    return ZooError(f"has data after its end at byte {at:,}; it is damaged or several tar files in one, get it again")
 
 
 _LONGEST_END = 1 << 20

@@ -1,4 +1,4 @@
-"""What lies where in a tar file of samples, told from its headers alone."""
+"""The samples in a tar file and their offsets, from its headers alone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LONGEST_LABEL = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class ShardSample:
-    """One image in a tar file: its name there, its class number (-1: none), and the bytes it takes up."""
+    """An image in a tar file: its name there, its class index (-1: none), offset and size in bytes."""
 
     name: str
     label: int
@@ -40,41 +40,41 @@ class _Member:
 
 
 class SampleFaults:
-    """What is wrong with samples of tar files below ``root``: kept until all are looked at, then told at once."""
+    """Collects faults of samples in tar files of ``root``, to report all of them in one error."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._found: dict[str, list[tuple[str, str, str]]] = {}
+        self._faults: dict[str, list[tuple[str, str, str]]] = {}
 
     def add(self, tar: str, sample: str, one: str, many: str) -> None:
-        """Note a sample: ``one`` says what is wrong where it is the only one, ``many`` where others are like it."""
-        self._found.setdefault(many, []).append((tar, sample, one))
+        """Add a sample: ``one`` is the message if it is the only one of its kind, ``many`` if there are several."""
+        self._faults.setdefault(many, []).append((tar, sample, one))
 
     def count(self, many: str) -> int:
-        """How many samples are wrong in this way; of all ways, if there is another, it is 0."""
-        return len(self._found[many]) if list(self._found) == [many] else 0
+        """The number of faults of this kind if there is no other kind, otherwise 0."""
+        return len(self._faults[many]) if list(self._faults) == [many] else 0
 
     def check(self) -> None:
-        """Raise :class:`ZooError` where there are any: the first five of each kind, and the number."""
-        if not self._found:
+        """Raise :class:`ZooError` if there are faults, with the number and the first five of each kind."""
+        if not self._faults:
             return
-        tars = sorted({tar for found in self._found.values() for tar, _, _ in found})
-        place = self._root / tars[0] if len(tars) == 1 else self._root
-        told = []
-        for many, found in self._found.items():
-            names = [repr(printable(name if len(tars) == 1 else f"{tar}/{name}")) for tar, name, _ in found]
-            told.append(found[0][2] if len(found) == 1 else f"{len(found):,} {many}: {first_few(names)}")
-        raise ZooError(f"{place}: {'; '.join(told)}")
+        tars = sorted({tar for faults in self._faults.values() for tar, _, _ in faults})
+        path = self._root / tars[0] if len(tars) == 1 else self._root
+        messages = []
+        for many, faults in self._faults.items():
+            names = [repr(printable(name if len(tars) == 1 else f"{tar}/{name}")) for tar, name, _ in faults]
+            messages.append(faults[0][2] if len(faults) == 1 else f"{len(faults):,} {many}: {first_few(names)}")
+        raise ZooError(f"{path}: {'; '.join(messages)}")
 
 
 UNLABELLED = "samples have no label; each needs a cls or json file"
 
 
 def samples_in(root: Path, tar: str, classes: int | None, faults: SampleFaults) -> Iterator[ShardSample]:
-    """The samples of the tar file ``tar`` below ``root``: files in a row that share their name up to its first dot.
+    """The samples of the tar file ``tar`` in ``root``: consecutive files with the same name up to the first dot.
 
-    ``classes`` is how many there are, None where nobody said. What is wrong with samples goes to ``faults``; a tar file
-    that is damaged raises :class:`ZooError`.
+    ``classes`` is the number of classes, None if unknown. Faults of samples are added to ``faults``; raises
+    :class:`ZooError` if the tar file is damaged.
     """
     try:
         with FileIO(root / tar) as file:
@@ -86,19 +86,19 @@ def samples_in(root: Path, tar: str, classes: int | None, faults: SampleFaults) 
 
 
 def _samples(file: FileIO, tar: str, classes: int | None, faults: SampleFaults) -> Iterator[ShardSample]:
-    seen = set()
-    for name, members in itertools.groupby(_members(file, tar, faults), key=lambda member: member.sample):
-        found = list(members)
-        by_extension = {member.extension: member for member in found}
-        if name in seen or len(by_extension) < len(found):
-            one = f"has two samples {printable(name)!r}; give each a name of its own"
-            faults.add(tar, name, one, "samples come twice; give each a name of its own")
+    names = set()
+    for name, group in itertools.groupby(_members(file, tar, faults), key=lambda member: member.sample):
+        members = list(group)
+        by_extension = {member.extension: member for member in members}
+        if name in names or len(by_extension) < len(members):
+            one = f"has two samples {printable(name)!r}; give them different names"
+            faults.add(tar, name, one, "samples occur twice; give them different names")
             continue
-        seen.add(name)
+        names.add(name)
         images = [extension for extension in EXTENSIONS if extension in by_extension]
         if len(images) != 1:
-            told = f"{len(images)} images" if images else "no image"
-            one = f"sample {printable(name)!r} has {told}; it needs one, such as a jpg, png or webp file"
+            number = f"{len(images)} images" if images else "no image"
+            one = f"sample {printable(name)!r} has {number}; it needs one, such as a jpg, png or webp file"
             faults.add(
                 tar, name, one, "samples have no image or several; each needs one, such as a jpg, png or webp file"
             )
@@ -110,24 +110,24 @@ def _samples(file: FileIO, tar: str, classes: int | None, faults: SampleFaults) 
 
 
 def _members(file: FileIO, tar: str, faults: SampleFaults) -> Iterator[_Member]:
-    """The files in a tar file, without what is hidden or systems leave behind."""
+    """The files in a tar file, without hidden ones and those left behind by the system."""
     if file.read(6).startswith(_COMPRESSED):
-        raise ZooError("is compressed; unpack it to a plain tar file, whose images can be read where they lie")
+        raise ZooError("is compressed; decompress it to a plain tar file, which allows random access")
     for entry in entries_of(file):
         parts = [part for part in entry.name.split("/") if part not in ("", ".")]
         if not parts or any(map(is_debris, parts)):
             continue
         name = "/".join(parts)
         if not entry.plain:
-            one = f"{printable(name)!r} is a link or no ordinary file; pack the files themselves"
-            faults.add(tar, name, one, "files are links or no ordinary files; pack the files themselves")
+            one = f"{printable(name)!r} is a link or not a regular file; pack the files themselves"
+            faults.add(tar, name, one, "files are links or not regular files; pack the files themselves")
             continue
         stem, _, extension = parts[-1].partition(".")
         yield _Member("/".join([*parts[:-1], stem]), extension.lower(), entry.offset, entry.size)
 
 
 def _label(file: FileIO, by_extension: dict[str, _Member]) -> int | None:
-    """The class number of a sample: -1 where it has none, None where it is no whole number."""
+    """The class index of a sample: -1 if it has none, None if it is not a whole number."""
     if "cls" in by_extension:
         return _from_text(_contents(file, by_extension["cls"]))
     if "json" in by_extension:
@@ -136,10 +136,10 @@ def _label(file: FileIO, by_extension: dict[str, _Member]) -> int | None:
 
 
 def _wrong_label(label: int | None, classes: int | None) -> tuple[str, str] | None:
-    """What is wrong with a label: said of one sample, and of many."""
+    """The fault of a label, worded for one sample and for many; None if it is right."""
     if label is None:
-        told = "no whole number; write one from 0 on"
-        return f"a label that is {told}", f"samples have labels that are {told}"
+        fault = "not a whole number; write one from 0 on"
+        return f"a label that is {fault}", f"samples have labels that are {fault}"
     if label < 0:
         return "no label; it needs a cls or json file", UNLABELLED
     if label < (MOST_CLASSES if classes is None else classes):
@@ -151,13 +151,13 @@ def _wrong_label(label: int | None, classes: int | None) -> tuple[str, str] | No
 
 
 def _contents(file: FileIO, member: _Member) -> bytes:
-    """The start of a file in the tar file, which is all of any label."""
+    """The beginning of a file in the tar file, long enough for any label."""
     return os.pread(file.fileno(), min(member.size, _LONGEST_LABEL), member.offset)
 
 
 def _from_text(text: bytes) -> int | None:
-    found = re.fullmatch(rb"(?:\xef\xbb\xbf)?\s*(\d{1,9})\s*", text)
-    return int(found[1]) if found else None
+    match = re.fullmatch(rb"(?:\xef\xbb\xbf)?\s*(\d{1,9})\s*", text)
+    return int(match[1]) if match else None
 
 
 def _from_json(text: bytes) -> int | None:

@@ -172,7 +172,7 @@ def test_binary_files_of_another_size(change: int, what: str, tmp_path: Path) ->
     size = TESTS * 3074
     data = file.read_bytes()
     file.write_bytes((data + b"\0")[: size + change])
-    told = "has 307,399 bytes, not 307,400" if change < 0 else "has 307,401 bytes, at most 307,400 are due"
+    told = "has 307,399 bytes, not 307,400" if change < 0 else "has 307,401 bytes, more than 307,400"
     assert refusal(lambda: cifar(place)) == f"{file}: {told}; {AGAIN}"
 
 
@@ -218,10 +218,10 @@ def test_truncated_and_garbage_pickles(tmp_path: Path) -> None:
         file.write_bytes(data)
         assert refusal(lambda: cifar(place)) == f"{file}: is a damaged pickle; {AGAIN}", data[:20]
     file.write_bytes(pickle.dumps([1], 2))
-    assert refusal(lambda: cifar(place)) == f"{file}: holds no dict; {AGAIN}"
+    assert refusal(lambda: cifar(place)) == f"{file}: is not a dict; {AGAIN}"
     file.write_bytes(whole * 5)
     limit = 200 * (3072 + 1000) * 2
-    told = f"has {5 * len(whole):,} bytes, at most {limit:,} are due"
+    told = f"has {5 * len(whole):,} bytes, more than {limit:,}"
     assert refusal(lambda: cifar(place)) == f"{file}: {told}; {AGAIN}"
 
 
@@ -233,11 +233,11 @@ def test_wrong_class_names(names: Any, tmp_path: Path) -> None:
 
 
 def test_other_folders(tmp_path: Path) -> None:
-    expected = f"{tmp_path}: holds neither CIFAR-10 nor CIFAR-100; unpack the published archive there"
+    expected = f"{tmp_path}: has neither CIFAR-10 nor CIFAR-100; unpack the published archive there"
     assert refusal(lambda: cifar(tmp_path)) == expected
     one = write(tmp_path / "cifar-10-batches-py", BY_FOLDER["cifar-10-batches-py"])
     two = write(tmp_path / "cifar-100-binary", BY_FOLDER["cifar-100-binary"])
-    expected = f"{tmp_path}: holds CIFAR-10 and CIFAR-100; name one of {one} and {two}"
+    expected = f"{tmp_path}: has CIFAR-10 and CIFAR-100; give one of {one} and {two}"
     assert refusal(lambda: find_dataset(tmp_path)) == expected
     assert find_dataset(two).name == "CIFAR-100"
 
@@ -251,11 +251,11 @@ def test_pickles_that_mean_harm_are_refused(tmp_path: Path, monkeypatch: pytest.
     assert len(harmful) > 30
     for name, data in harmful.items():
         message = refusal(lambda data=data: read_plain(data))  # type: ignore[misc]
-        assert message.startswith("holds what such a file has no need of ("), (name, message)
+        assert message.startswith("has contents that such a file does not need ("), (name, message)
     assert list(marks.iterdir()) == []
     assert [path.name for path in tmp_path.iterdir()] == ["marks"]
     assert set(sys.modules) == before
-    assert refusal(lambda: read_plain(harmful["system"])) == "holds what such a file has no need of ('os.system')"
+    assert refusal(lambda: read_plain(harmful["system"])) == "has contents that such a file does not need ('os.system')"
 
 
 def test_bombs_cost_neither_memory_nor_time() -> None:
@@ -313,7 +313,7 @@ def test_small_files_cannot_ask_for_much() -> None:
     """A megabyte that would take gigabytes, or minutes: texts encoded again and again, long keys, huge shapes."""
     text = _string(b"x" * 500_000) + b"q\x00"
     encode = Ops(b"c_codecs\nencode\nh\x00X\x06\x00\x00\x00latin1\x86R" * 9_000)
-    told = "makes more bytes than it has, which such a file has no need of"
+    told = "expands to more bytes than it has, which such a file does not need"
     assert refusal(lambda: read_plain(_harmful(Ops(b"(" + text + encode + b"t")))) == told
     keys = Ops(b"}(" + text + b"N" + b"h\x00N" * 40_000 + b"u")
     assert refusal(lambda: read_plain(_harmful(keys))) == "is a damaged pickle"
@@ -323,7 +323,7 @@ def test_small_files_cannot_ask_for_much() -> None:
     empty = call("numpy.core.multiarray:_reconstruct", named("numpy:ndarray"), (0,), "b")
     array = Ops(empty + b"(" + push(1) + shape + dtype + push(False) + _string(b"") + b"tb")
     assert refusal(lambda: read_plain(stop(Ops(b"}" + push("data") + array + b"s")))) == "is a damaged pickle"
-    told = "has more than 1,000 opcodes, which such a file has no need of"
+    told = "has more than 1,000 opcodes, which such a file does not need"
     assert refusal(lambda: read_plain(_harmful(Ops(b"](" + b"N" * 1000 + b"e")), most_opcodes=1000)) == told
 
 
@@ -331,4 +331,4 @@ def test_a_pipe_in_place_of_a_file(tmp_path: Path) -> None:
     place = write(tmp_path / "x", BY_FOLDER["cifar-10-batches-bin"])
     (place / "data_batch_3.bin").unlink()
     os.mkfifo(place / "data_batch_3.bin")
-    assert refusal(lambda: cifar(place)) == f"{place}/data_batch_3.bin: is no regular file; {AGAIN}"
+    assert refusal(lambda: cifar(place)) == f"{place}/data_batch_3.bin: is not a regular file; {AGAIN}"

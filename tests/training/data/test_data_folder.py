@@ -96,7 +96,7 @@ def test_copies_stay_together(photos: Path, seed: int) -> None:
 
 def test_one_image_in_two_classes(photos: Path) -> None:
     shutil.copy(photos / "cat" / "3.jpg", photos / "dog" / "what.jpg")
-    expected = f"{photos}/cat/3.jpg and {photos}/dog/what.jpg: one image in two classes; remove one of the two"
+    expected = f"{photos}/cat/3.jpg and {photos}/dog/what.jpg: the same image in two classes; remove one of the two"
     assert _refusal(photos) == expected
 
 
@@ -104,7 +104,7 @@ def test_a_class_with_too_few_different_images(photos: Path) -> None:
     _write(photos / "owl" / "1.png")
     _write(photos / "owl" / "2.png")
     shutil.copy(photos / "owl" / "2.png", photos / "owl" / "3.png")
-    assert _refusal(photos) == f"{photos}/owl: has 2 different images; at least 3 are needed, one a split"
+    assert _refusal(photos) == f"{photos}/owl: has 2 different images; at least 3 are needed, one per split"
 
 
 def test_three_images_are_enough(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_without_a_validation_folder_a_fifth_of_the_training_images_is_held_out(
     assert not {e.read().tobytes() for e in data["train"]} & {e.read().tobytes() for e in data["validation"]}
     assert {e.key for e in folder(tmp_path, seed=1)["validation"]} != {e.key for e in data["validation"]}
     assert caplog.messages[0] == (
-        f"{tmp_path}: has no images to validate on; 4 of 22 training images, drawn by seed 0, are for that"
+        f"{tmp_path}: has no validation images; 4 of 22 training images, drawn by seed 0, are used instead"
     )
 
 
@@ -188,9 +188,7 @@ def test_empty_class(photos: Path) -> None:
 def test_one_class_or_none(tmp_path: Path) -> None:
     assert _refusal(tmp_path) == f"{tmp_path}: needs at least 2 class folders, has 0"
     _write(tmp_path / "loose.png")
-    assert _refusal(tmp_path).endswith(
-        " (1 images lie directly in it); put those of each class into a folder of its own"
-    )
+    assert _refusal(tmp_path).endswith(" (1 images lie directly in it); put the images of each class into a folder")
     _write(tmp_path / "cat" / "1.png")
     assert _refusal(tmp_path) == f"{tmp_path}: needs at least 2 class folders, has 1"
     (tmp_path / "cat" / "tabby").mkdir()
@@ -321,7 +319,9 @@ def test_files_that_must_not_be_opened_are_equal_to_none(photos: Path, monkeypat
     example = _example(photos, "dog/secret.jpg")
     assert refusal(example.read) == f"{photos}/dog/secret.jpg: cannot be read (Permission denied)"
     monkeypatch.undo()
-    expected = f"{photos}/cat/secret.jpg and {photos}/dog/secret.jpg: one image in two classes; remove one of the two"
+    expected = (
+        f"{photos}/cat/secret.jpg and {photos}/dog/secret.jpg: the same image in two classes; remove one of the two"
+    )
     assert _refusal(photos) == expected
 
 

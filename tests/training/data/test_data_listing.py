@@ -26,8 +26,8 @@ def test_other_files_are_counted_by_ending_and_told_of_once(tmp_path: Path, capl
     (root / "README.md").write_text("about the data")
     assert len(_keys(find_dataset(root))) == 10
     assert caplog.messages == [
-        f"{root}: left out, as they lie in no class folder: 1 images",
-        f"{root}: left out, as no image that can be read: 2 .heic, 1 .mp4, 1 .raw, 1 .svg, 1 .txt and 1 more",
+        f"{root}: images outside class folders left out: 1",
+        f"{root}: files left out that are not images: 2 .heic, 1 .mp4, 1 .raw, 1 .svg, 1 .txt and 1 more",
     ]
 
 
@@ -50,7 +50,7 @@ def test_links_that_lead_nowhere_are_refused(tmp_path: Path) -> None:
     (root / "fox").symlink_to(tmp_path / "gone" / "fox")
     (root / "round").symlink_to("round")
     said = refusal(lambda: find_dataset(root))
-    assert said == f"{root}: has links that lead nowhere: fox, round; mend or remove them"
+    assert said == f"{root}: has broken links: fox, round; repair or remove them"
     (root / "fox").unlink()
     (root / "round").unlink()
     assert find_dataset(root).class_names == ("cat", "dog")
@@ -67,7 +67,7 @@ def test_names_that_store_accents_otherwise_are_one(tmp_path: Path) -> None:
     assert all(example.read().size for example in one["validation"])
     images(tmp_path / "c", composed, apart, "tea")
     assert refusal(lambda: find_dataset(tmp_path / "c")) == (
-        f"{tmp_path}/c: has two folders each called {composed}, spelled with other bytes; make them one"
+        f"{tmp_path}/c: has two folders each named {composed}, encoded differently; merge them"
     )
 
 
@@ -81,8 +81,8 @@ def test_equal_images_in_two_classes_are_told_at_once(count: int, more: str, tmp
         shutil.copy(tmp_path / "cat" / f"{n}.png", tmp_path / "dog" / f"copy{n}.png")
     pairs = [f"{tmp_path}/cat/{n}.png and {tmp_path}/dog/copy{n}.png" for n in range(min(count, 5))]
     assert refusal(lambda: find_dataset(tmp_path)) == (
-        f"{pairs[0]}: one image in two classes, and so are {count - 1} other pairs ({'; '.join(pairs[1:])}{more}); "
-        "remove one of the two"
+        f"{pairs[0]}: the same image in two classes, and so are {count - 1} other pairs "
+        f"({'; '.join(pairs[1:])}{more}); remove one of the two"
     )
 
 
@@ -91,7 +91,7 @@ def test_lonely_and_empty_classes_are_told_at_once(tmp_path: Path) -> None:
     images(tmp_path, *"abcdefg", count=2)
     names = ", ".join(f"{tmp_path}/{name} (2)" for name in "abcde")
     assert refusal(lambda: find_dataset(tmp_path)) == (
-        f"7 classes have fewer than 3 different images; at least 3 are needed, one a split: {names} and 2 more"
+        f"7 classes have fewer than 3 different images; at least 3 are needed, one per split: {names} and 2 more"
     )
     for name in "uvwxyz":
         (tmp_path / name).mkdir()

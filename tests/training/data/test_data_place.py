@@ -60,7 +60,7 @@ def test_what_runs_of_ours_have_left_is_no_class(
     again = find_dataset(root)
     assert again.class_names == ("cat", "dog")
     assert again.fingerprint == data.fingerprint
-    assert caplog.messages == [f"{root}: left out, as results of training: runs"]
+    assert caplog.messages == [f"{root}: results of training left out: runs"]
 
 
 def test_a_renamed_folder_is_the_same_data_and_other_data_is_told_apart(tiny_arch: Arch, tmp_path: Path) -> None:

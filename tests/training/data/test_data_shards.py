@@ -99,7 +99,7 @@ def test_classes_have_names(tmp_path: Path) -> None:
     listed = tmp_path / "classes.txt"
     listed.write_text("tench\ngold fish\nshark\nray\n")
     assert shards(tmp_path).class_names == ("tench", "gold fish", "shark", "ray")
-    wrong = f"{listed}: must have at least 2 names, one a line, none empty and none twice"
+    wrong = f"{listed}: must have at least 2 names, one per line, without blank lines and repetitions"
     for text in ("", "one\n", "one\n\ntwo\n"):
         listed.write_text(text)
         assert refusal(lambda: shards(tmp_path)) == wrong
@@ -203,7 +203,7 @@ def test_a_shard_that_changes_under_us(tmp_path: Path) -> None:
     whole = path.read_bytes()
     os.truncate(path, 512)
     name = f"{path}/0005.png"
-    assert refusal(last.read) == f"{name}: the tar file has become shorter than when it was listed; get it again"
+    assert refusal(last.read) == f"{name}: the tar file is shorter than when it was indexed; get it again"
     path.write_bytes(bytes(len(whole)))
     assert refusal(last.read).startswith(f"{name}: cannot be read as an image (")
     path.unlink()
@@ -234,7 +234,7 @@ def _first(path: Path, files: Mapping[str, bytes]) -> str:
 
 IMAGE = picture(0)
 NEEDS = "it needs one, such as a jpg, png or webp file"
-NO_NUMBER = "sample 'a' has a label that is no whole number; write one from 0 on"
+NO_NUMBER = "sample 'a' has a label that is not a whole number; write one from 0 on"
 
 
 @pytest.mark.parametrize(
@@ -247,10 +247,10 @@ NO_NUMBER = "sample 'a' has a label that is no whole number; write one from 0 on
             f"sample 'x/a' has no label; it needs a cls or json file; sample 'y/a' has no image; {NEEDS}",
         ),
         ({"a.png": IMAGE, "a.jpg": IMAGE, "a.cls": b"0"}, f"sample 'a' has 2 images; {NEEDS}"),
-        ({"a.png": IMAGE, "a.PNG": IMAGE, "a.cls": b"0"}, "has two samples 'a'; give each a name of its own"),
+        ({"a.png": IMAGE, "a.PNG": IMAGE, "a.cls": b"0"}, "has two samples 'a'; give them different names"),
         (
             {"a.png": IMAGE, "a.cls": b"0", "b.png": IMAGE, "b.cls": b"0", "a.jpg": IMAGE, "a.json": b"0"},
-            "has two samples 'a'; give each a name of its own",
+            "has two samples 'a'; give them different names",
         ),
         ({"a.png": IMAGE, "a.cls": b"cat"}, NO_NUMBER),
         ({"a.png": IMAGE, "a.cls": b""}, NO_NUMBER),
@@ -277,7 +277,7 @@ def test_links_are_refused(kind: bytes, tmp_path: Path) -> None:
         entry = tarfile.TarInfo("a.png")
         entry.type, entry.linkname = kind, "/etc/passwd"
         archive.addfile(entry)
-    expected = f"{tmp_path}/train.tar: 'a.png' is a link or no ordinary file; pack the files themselves"
+    expected = f"{tmp_path}/train.tar: 'a.png' is a link or not a regular file; pack the files themselves"
     assert refusal(lambda: shards(tmp_path)) == expected
 
 
@@ -291,8 +291,8 @@ def _rewritten(path: Path, change: Callable[[bytes], bytes]) -> str:
     return text.removeprefix(f"{file}: ")
 
 
-COMPRESSED = "is compressed; unpack it to a plain tar file, whose images can be read where they lie"
-MORE = "it is damaged, or several in one: get it again"
+COMPRESSED = "is compressed; decompress it to a plain tar file, which allows random access"
+MORE = "it is damaged or several tar files in one, get it again"
 
 
 def test_compressed_shards_are_refused(tmp_path: Path) -> None:
@@ -314,7 +314,7 @@ def test_truncated_shards_are_refused(tmp_path: Path) -> None:
         said = _rewritten(tmp_path / str(n), lambda data, size=size: data[:size])  # type: ignore[misc]
         assert said.endswith("; get it again"), (size, said)
         told.add(said)
-    assert "lacks its end; get it again" in told
+    assert "is cut off; get it again" in told
     assert "ends within '0000.png'; get it again" in told
     assert "cannot be read as a tar file (empty file); get it again" in told
     (tmp_path / "last").mkdir()
@@ -330,18 +330,18 @@ def test_damaged_headers_are_refused(tmp_path: Path) -> None:
         "cannot be read as a tar file (bad checksum); get it again"
     )
     assert _rewritten(tmp_path / "b", lambda data: data[:second] + b"\xff" + data[second + 1 :]) == (
-        f"has more after its end at byte {second:,}; {MORE}"
+        f"has data after its end at byte {second:,}; {MORE}"
     )
     assert _rewritten(tmp_path / "c", lambda data: data[:second] + bytes(512) + data[second + 512 :]) == (
-        f"has more after its end at byte {second:,}; {MORE}"
+        f"has data after its end at byte {second:,}; {MORE}"
     )
     twice = _rewritten(tmp_path / "d", lambda data: data + data)
-    assert twice.startswith("has more after its end at byte ")
+    assert twice.startswith("has data after its end at byte ")
     assert twice.endswith(MORE)
     absurd = tarfile.TarInfo("a")
     absurd.size, absurd.type = 1 << 30, tarfile.XHDTYPE
     text = _rewritten(tmp_path / "e", lambda data: absurd.tobuf(tarfile.PAX_FORMAT) + data)
-    assert text == "has a header of absurd length"
+    assert text == "has an extended header of 1,073,741,824 bytes; it is damaged, get it again"
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -370,10 +370,11 @@ def test_folders_of_shards_that_do_not_fit(tmp_path: Path) -> None:
         return refusal(lambda: find_dataset(root)).removeprefix(str(root))
 
     assert said("train-0.tar", "other.tar") == (
-        "/other.tar: names no split, as others here do; put train, val or test into it"
+        "/other.tar: its name has no split, unlike others here; put train, val or test into it"
     )
     assert said("train-0.tar", "other.tar", "more.tar") == (
-        ": 2 tar files (more.tar, other.tar) name no split, as others here do; put train, val or test into it"
+        ": the names of 2 tar files (more.tar, other.tar) have no split, unlike others here; put train, val or test "
+        "into it"
     )
     assert said("train-val-0.tar") == "/train-val-0.tar: names two splits, train and validation; leave one in its name"
     expected = ": has two folders for the validation split; keep one of them there"
@@ -381,16 +382,16 @@ def test_folders_of_shards_that_do_not_fit(tmp_path: Path) -> None:
     root = tmp_path / "without"
     tar(root / "train" / "0.tar", samples(0, 10))
     (root / "val").mkdir()
-    assert refusal(lambda: shards(root)) == f"{root}: has a split without a tar file"
+    assert refusal(lambda: shards(root)) == f"{root}: has a split folder without tar files"
     tar(root / "val" / "0.tar", {})
-    assert refusal(lambda: shards(root)) == f"{root}/val/0.tar: has no samples, nor has any other tar file of its split"
+    assert refusal(lambda: shards(root)) == f"{root}/val/0.tar: has no samples, like all tar files of its split"
 
 
 def test_too_few_classes_or_images(tmp_path: Path) -> None:
     tar(tmp_path / "a" / "x.tar", samples(0, 10, classes=1))
     assert refusal(lambda: shards(tmp_path / "a")) == f"{tmp_path}/a: needs at least 2 classes, has 1"
     tar(tmp_path / "b" / "x.tar", samples(0, 8))
-    expected = f"{tmp_path}/b: class '2': has 2 different images; at least 3 are needed, one a split"
+    expected = f"{tmp_path}/b: class '2': has 2 different images; at least 3 are needed, one per split"
     assert refusal(lambda: shards(tmp_path / "b")) == expected
 
 

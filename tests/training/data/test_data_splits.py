@@ -64,7 +64,7 @@ def test_a_test_split_without_labels_is_left_out(place: str, tmp_path: Path, cap
     images(labelled(tmp_path, "train", "val"), place)
     assert _counts(find_dataset(tmp_path)) == [10, 10, 0]
     top = place.split("/")[0]
-    assert caplog.messages == [f"{tmp_path}/{top}: left out, as its images have no labels (5 images)"]
+    assert caplog.messages == [f"{tmp_path}/{top}: left out, since its images have no labels (5 images)"]
 
 
 def test_data_of_one_split(tmp_path: Path) -> None:
@@ -77,35 +77,32 @@ def test_what_cannot_be_told_is_refused(tmp_path: Path) -> None:
     def said(root: Path) -> str:
         return refusal(lambda: find_dataset(root)).removeprefix(str(root))
 
-    remedy = (
-        "call the splits train, val and test, or, where they are classes, give the folders in them names of their own"
-    )
+    remedy = "call the splits train, val and test, or, if they are classes, rename the folders in them"
     assert said(labelled(tmp_path / "a", "fold1", "fold2")) == (
         ": fold1, fold2 look like splits, with the same folders in each (cat, dog), but their names do not say which; "
         + remedy
     )
     assert said(labelled(tmp_path / "b", "train", "valdation")).startswith(": train, valdation look like splits, ")
     assert said(images(tmp_path / "c", "train", "test")) == (
-        ": test, train hold images, but no class folders; put the images of each split into a folder for every class, "
-        "or give folders that are classes other names"
+        ": test, train have images, but no class folders; put the images of each split into a folder per class, "
+        "or, if these are classes, rename them"
     )
     root = images(labelled(tmp_path / "d", "train"), "val")
     assert said(root) == (
-        "/val: holds 5 images, but no class folders as other splits do; sort them into folders, one for every class"
+        "/val: has 5 images, but no class folders like other splits; sort them into folders, one per class"
     )
     assert said(labelled(tmp_path / "e", "train", "val", "valid")) == (
-        ": val, valid are all called as the validation split is; keep one of them there"
+        ": val, valid are all named like the validation split; keep only one there"
     )
     assert said(images(tmp_path / "f", "bus", "car", "train/2023")) == (
-        "/train: holds folders as a split does, but bus, car beside it hold images as classes do; move one or the "
-        "other away"
+        "/train: has folders like a split, but bus, car beside it have images like classes; move one or the other away"
     )
 
 
 def test_a_folder_beside_the_splits_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     images(labelled(tmp_path, "train", "val"), "samples", "extra/cat", "extra/dog")
     assert _counts(find_dataset(tmp_path)) == [10, 10, 0]
-    assert caplog.messages == [f"{tmp_path}: left out, as no split: extra, samples"]
+    assert caplog.messages == [f"{tmp_path}: folders left out that are not splits: extra, samples"]
 
 
 def test_classes_that_only_one_split_has_are_told_at_once(tmp_path: Path) -> None:
@@ -132,8 +129,8 @@ def test_shards_without_some_split(tmp_path: Path, caplog: pytest.LogCaptureFixt
     tar(tmp_path / "a" / "test.tar", {f"{n}.png": picture(n) for n in range(4)})
     assert _counts(find_dataset(tmp_path / "a")) == [24, 6, 0]
     assert caplog.messages == [
-        f"{tmp_path}/a/test.tar: left out, as its images have no labels (4 images)",
-        f"{tmp_path}/a: has no images to validate on; 6 of 30 training images, drawn by seed 0, are for that",
+        f"{tmp_path}/a/test.tar: left out, since its images have no labels (4 images)",
+        f"{tmp_path}/a: has no validation images; 6 of 30 training images, drawn by seed 0, are used instead",
     ]
     tar(tmp_path / "b" / "validation.tar", samples(0, 30))
     assert _counts(find_dataset(tmp_path / "b")) == [0, 30, 0]

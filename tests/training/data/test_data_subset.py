@@ -181,12 +181,12 @@ def test_data_that_lacks_something() -> None:
     fewer = data_of([15] * 10)
     lost = [repr(key) for key in subset.held_out if key not in set(_keys(fewer["train"]))]
     assert len(lost) == 10
-    expected = f"mine: no training images {', '.join(lost[:5])} and 5 more, which the subset of mine holds out"
+    expected = f"mine: has no training images {', '.join(lost[:5])} and 5 more, unlike the subset of mine"
     assert refusal(lambda: subset.apply(fewer)) == expected
     other = Subset("mine", 0, ("c0", "owl"), ("x",))
-    assert refusal(lambda: other.apply(fewer)) == "mine: has no class 'owl', which the subset of mine names"
+    assert refusal(lambda: other.apply(fewer)) == "mine: has no class 'owl', unlike the subset of mine"
     elsewhere = Subset("mine", 0, ("c0", "c1"), ("train/c2/31.jpg",))
-    expected = "mine: no training image 'train/c2/31.jpg', which the subset of mine holds out"
+    expected = "mine: has no training image 'train/c2/31.jpg', unlike the subset of mine"
     assert refusal(lambda: elsewhere.apply(fewer)) == expected
 
 

@@ -88,20 +88,20 @@ def test_large_sizes_are_read_in_every_notation(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "what"),
     [
-        (pax(size=-1536) + header("a", 4), "has a PAX header with a size that is none; it is damaged, get it again"),
-        (pax(size="9" * 30) + header("a", 4), "has a PAX header with a size that is none; it is damaged, get it again"),
-        (pax(size="1e3") + header("a", 4), "has a PAX header with a size that is none; it is damaged, get it again"),
+        (pax(size=-1536) + header("a", 4), "has a PAX header with an invalid size; it is damaged, get it again"),
+        (pax(size="9" * 30) + header("a", 4), "has a PAX header with an invalid size; it is damaged, get it again"),
+        (pax(size="1e3") + header("a", 4), "has a PAX header with an invalid size; it is damaged, get it again"),
         (pax(size=10**18) + header("a", 4), "ends within 'a'; get it again"),
-        (pax(b"g", size=4) + header("a", 4), "has a PAX header that names all its files or gives them one size; "
+        (pax(b"g", size=4) + header("a", 4), "has a global PAX header with a path or size for all its files; "
          "it is damaged, get it again"),
         (header("x", 60, b"x") + padded(b"9999999 path=a\n"), "has a damaged PAX header; get it again"),
         (header("x", 60, b"x") + padded(b"0 path=a\n"), "has a damaged PAX header; get it again"),
         (header("x", 60, b"x") + padded(b"no record at all"), "has a damaged PAX header; get it again"),
-        (header("x", 1 << 30, b"x"), "has a header of absurd length"),
-        (header("x", 1 << 30, b"L"), "has a header of absurd length"),
-        (header("x", 5000, b"L"), "lacks its end; get it again"),
+        (header("x", 1 << 30, b"x"), "has an extended header of 1,073,741,824 bytes; it is damaged, get it again"),
+        (header("x", 1 << 30, b"L"), "has an extended header of 1,073,741,824 bytes; it is damaged, get it again"),
+        (header("x", 5000, b"L"), "is cut off; get it again"),
         (header("\x1b[2J", 5000), "ends within '\\\\x1b[2J'; get it again"),
-        (b"\0" * 124, "lacks its end; get it again"),
+        (b"\0" * 124, "is cut off; get it again"),
     ],
 )  # fmt: skip
 def test_what_is_not_believed(data: bytes, what: str) -> None:
@@ -121,7 +121,7 @@ def test_sizes_that_are_none() -> None:
     first = header("first", 0)
     for number in (b"\xff" * 12, b"-0000000001\0", b"00000000008\0", b"0x000000001\0"):
         assert refusal(lambda number=number: read(first + _sized(number) + END)).startswith(  # type: ignore[misc]
-            "has more after its end at byte 512; "
+            "has data after its end at byte 512; "
         )
     assert refusal(lambda: read(_sized(b"\x80" + b"\xff" * 11) + END)) == "ends within 'a'; get it again"
 
@@ -131,7 +131,7 @@ def test_sizes_that_are_none() -> None:
 def test_files_with_holes_are_refused(make: Callable[[], bytes], tmp_path: Path) -> None:
     (tmp_path / "x.tar").write_bytes(make() + END)
     assert refusal(lambda: find_dataset(tmp_path)) == (
-        f"{tmp_path}/x.tar: 'a.png' is a link or no ordinary file; pack the files themselves"
+        f"{tmp_path}/x.tar: 'a.png' is a link or not a regular file; pack the files themselves"
     )
 
 
