@@ -1,4 +1,4 @@
-"""The command line, one file a command. Commands import what they need when they run, so that help is instant."""
+"""The command line, one file per command. Commands import what they need when they run, so that help is instant."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from .search import commands as search
 
 app = typer.Typer(
     name="fbnetv3",
-    help="FBNetV3 and its family: look up, get, train, distil, search, validate, export, classify, detect.",
+    help="FBNetV3 networks: list, fetch, train, distil, search, validate, export, classify, detect.",
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -50,14 +50,14 @@ app.add_typer(recipe.app, name="recipe")
 app.add_typer(search.app, name="search")
 app.add_typer(weights.app, name="weights")
 
-# The base class of all complaints about options and arguments. Typer builds on click, newer releases on a copy of it
-# that they keep private; this is the way to the class that works with both.
+# The base class of all errors about options and arguments. Typer builds on click, newer releases on a private copy of
+# it; this works with both.
 ClickException: Any = typer.BadParameter.__mro__[2]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``fbnetv3 ARGUMENTS``; wrong input prints one line and exits with code 2."""
-    # OpenMP threads that wait by spinning make training up to 25 times slower when something else wants a core.
+    # spinning OpenMP threads make training up to 25 times slower if another program uses a core
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     output.prepare()
     status = _carry_out((sys.argv[1:] if arguments is None else arguments) or ["--help"])
@@ -66,13 +66,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _carry_out(arguments: Sequence[str]) -> int:
-    """Run the command; the exit code."""
+    """Run the command; returns the exit code."""
     try:
         status = app(args=arguments, prog_name="fbnetv3", standalone_mode=False) or 0
         output.flush()
     except guard.EXPECTED as error:
         line = guard.line_of(error)
-        return 1 if line is None else _fail(line)  # typer, where it notices first that the reader has gone: 1 too
+        return 1 if line is None else _fail(line)  # 1 as in typer, if the reader of standard output has gone
     except Interrupted as error:
         output.complain(error)
         return 128 + signal.SIGTERM

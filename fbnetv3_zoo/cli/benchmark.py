@@ -20,42 +20,40 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 TOP = 8
-"""Kinds of operators that are shown."""
+"""Number of operator kinds to print."""
 
 
 def benchmark(
     models: Annotated[
         list[str],
         typer.Argument(
-            metavar="MODEL...", help="Names, JSON files of networks, or model files; names have random weights."
+            metavar="MODEL...", help="Published names (with random weights), arch JSON files, or model files."
         ),
     ],
     pretrained: Pretrained = False,
-    routes: Annotated[
-        str, typer.Option(help="Routes, separated by commas; all: those that are possible here.")
-    ] = "all",
-    baseline: Annotated[str | None, typer.Option(help="Route that ratios are to (default: onnxruntime).")] = None,
-    batches: Annotated[str, typer.Option(help="Sizes of batches, separated by commas.")] = "1,8",
+    routes: Annotated[str, typer.Option(help="Comma-separated routes; all: every available one.")] = "all",
+    baseline: Annotated[str | None, typer.Option(help="Route that ratios refer to (default: onnxruntime).")] = None,
+    batches: Annotated[str, typer.Option(help="Comma-separated batch sizes.")] = "1,8",
     threads: Annotated[
-        str | None, typer.Option(help="Numbers of threads (default: 1 and the number of cores).")
+        str | None, typer.Option(help="Comma-separated numbers of threads (default: 1 and the number of cores).")
     ] = None,
-    rounds: Annotated[int, typer.Option(help="Timed calls of each.")] = 20,
+    rounds: Annotated[int, typer.Option(help="Number of timed calls of each.")] = 20,
     resolution: Resolution = None,
     images: Annotated[
-        Path | None, typer.Option(help="Folder of images to calibrate int8 with (default: parts of two photographs).")
+        Path | None, typer.Option(help="Folder of images to calibrate int8 with (default: crops of two photographs).")
     ] = None,
     against: Annotated[
-        str | None, typer.Option(help="Networks of timm's to compare with, separated by commas: on ONNX Runtime.")
+        str | None, typer.Option(help="Comma-separated timm networks to compare with, on ONNX Runtime.")
     ] = None,
     profile: Annotated[
-        bool, typer.Option("--profile", help="Measure the time by kind of operator, too (ONNX Runtime, OpenVINO).")
+        bool, typer.Option("--profile", help="Also measure times by kind of operator (ONNX Runtime, OpenVINO).")
     ] = False,
-    output: Annotated[Path | None, output_folder("Folder for benchmark.json and pictures.")] = None,
+    output: Annotated[Path | None, output_folder("Folder for benchmark.json and charts.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure models on the runtimes of this machine, in turn, each in a process of its own.
+    """Benchmark models on the runtimes of this machine, in turn, each in a process of its own.
 
-    Times are of one batch, without reading images. Measure while nothing else runs; Ctrl-C ends with what there is.
+    Times are for one batch, without reading images. Run nothing else meanwhile; Ctrl-C ends with the results so far.
 
     Example: fbnetv3 benchmark fbnetv3_a fbnetv3_c --routes onnxruntime,openvino --output bench
     """
@@ -93,7 +91,7 @@ def benchmark(
 
 @contextmanager
 def _progress() -> Iterator[OnTurn]:
-    """A line on the terminal that says what is done now."""
+    """A progress line on the terminal."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     screen = console()
@@ -125,11 +123,13 @@ def _show(found: Benchmark) -> None:
                 say(f"{row.route.value}, threads {row.threads}, batch {row.batch}: {row.problem}")
         for absent in found.absent:
             if absent.model == subject.name:
-                say(f"{absent.route.value} is not here: {absent.reason}")
+                say(f"{absent.route.value} is unavailable: {absent.reason}")
         _print_best(found, rows)
     for operators in found.operators:
         _print_operators(operators)
-    say("", f"ratio: to {found.baseline.value}, round by round: median (quartiles); peak: share of the matrix product")
+    say(
+        "", f"ratio to {found.baseline.value}, round by round: median (quartiles); peak: fraction of the matrix product"
+    )
     for warning in found.warnings:
         say(f"warning: {warning}")
     if found.interrupted:
@@ -167,7 +167,7 @@ def _cells(found: Benchmark, row: Row) -> tuple[str, ...]:
 
 
 def _print_table(lines: Sequence[Sequence[str]]) -> None:
-    """Columns, the first to the left, the others to the right."""
+    """Print columns, the first aligned to the left, the others to the right."""
     widths = [max(len(line[n]) for line in lines) for n in range(len(lines[0]))]
     for first, *rest in lines:
         cells = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))]
@@ -180,7 +180,7 @@ def _print_best(found: Benchmark, rows: Sequence[Row]) -> None:
     best = max((row for row in rows if row.figures), key=throughput, default=None)
     if best is not None and len(rows) > 1:
         say(
-            f"most images a second: {throughput(best):.1f} ({best.route.value}, threads {best.threads}, "
+            f"highest throughput: {throughput(best):.1f} images/s ({best.route.value}, threads {best.threads}, "
             f"batch {best.batch})"
         )
 

@@ -26,12 +26,12 @@ def classify(
         ),
     ],
     pretrained: Pretrained = False,
-    top: Annotated[int, typer.Option(min=1, help="How many classes to show.")] = 5,
+    top: Annotated[int, typer.Option(min=1, help="Number of classes to show.")] = 5,
     as_json: Json = False,
 ) -> None:
-    """Say what is in images: the most probable classes with their probabilities.
+    """Classify images: print the most probable classes with their probabilities.
 
-    An image that cannot be read is named on standard error, the others are classified, and the exit code is 2.
+    If an image cannot be read, an error is printed, the others are classified, and the exit code is 2.
 
     Example: fbnetv3 classify cat.jpg dog.png --model fbnetv3_e --pretrained
     """
@@ -56,7 +56,7 @@ def classify(
 
 
 def _answered(classifier: Classifier, path: Path, top: int) -> list[list[Prediction]]:
-    """What is in the image at ``path``; whatever is wrong with it is said with its name."""
+    """The predictions for the image at ``path``, whose name is in all errors."""
     from ..images import read_image
 
     image = read_image(path)

@@ -1,4 +1,4 @@
-"""What several commands share: options, the console, output for scripts."""
+"""Shared by several commands: options, checks of output paths, models, output for scripts."""
 
 from __future__ import annotations
 
@@ -28,35 +28,35 @@ if TYPE_CHECKING:
     from ..models.fbnet import FBNet
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of text.")]
-Network = Annotated[str, typer.Argument(help="A .safetensors file; or a name, with random or published weights.")]
-SmallImages = Annotated[bool, typer.Option("--small-images", help="Use the form for 32 x 32 images (paper: CIFAR).")]
+Network = Annotated[str, typer.Argument(help="A .safetensors file, or a name, with random or published weights.")]
+SmallImages = Annotated[bool, typer.Option("--small-images", help="Use the variant for 32 x 32 images (paper: CIFAR).")]
 Pretrained = Annotated[
-    bool, typer.Option("--pretrained", help="The model is a name, such as fbnetv3_e; take its published weights.")
+    bool, typer.Option("--pretrained", help="Use the published weights of the model, a name such as fbnetv3_e.")
 ]
-Width = Annotated[float, typer.Option(help="Factor on all widths.")]
-Depth = Annotated[float, typer.Option(help="Factor on the number of blocks.")]
+Width = Annotated[float, typer.Option(help="Factor for all widths.")]
+Depth = Annotated[float, typer.Option(help="Factor for the number of blocks.")]
 Resolution = Annotated[int | None, typer.Option(help="Image side in pixels, if not the network's own.")]
 DataSource = Annotated[
     str,
     typer.Option(
-        "--data", help="'digits', or a folder: of class folders of images, of CIFAR, or of tar files of samples."
+        "--data", help="'digits', or a folder with class folders of images, the files of CIFAR, or tar files."
     ),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of the split into training, validation and test.")]
 
 
 def leads() -> bool:
-    """Whether this is the process that speaks and writes: the only one, or the first that torchrun started."""
+    """Whether this is the process that prints and writes files: the only one, or the first started by torchrun."""
     return os.environ.get("RANK", "0") == "0" or "WORLD_SIZE" not in os.environ
 
 
 def output_file(help: str) -> Any:
-    """An option for a file to write; a place where none can be is refused before any work."""
+    """An option for a file to write, which is checked to be writable before any work."""
     return typer.Option(help=help, callback=_place)
 
 
 def output_folder(help: str, *names: str, replaced: bool = False) -> Any:
-    """An option for a folder to write to, or to be ``replaced`` as a whole; refused as :func:`output_file` does."""
+    """An option for a folder to write to, or to be ``replaced`` as a whole; checked like :func:`output_file`."""
     return typer.Option(*names, help=help, callback=_replaced if replaced else _folder)
 
 
@@ -78,11 +78,11 @@ def _replaced(value: Path) -> Path:
 
 
 Shapes = Mapping[str, tuple[int | str, ...]]
-"""Names and shapes, in which a word stands for any size."""
+"""Names and shapes, in which a word is a dynamic size."""
 
 
 def derived_arch(model: str, *, small_images: bool, width: float, depth: float, resolution: int | None) -> Arch:
-    """The network that ``model`` and the options of :data:`SmallImages` and so on describe."""
+    """The network ``model``, changed by the options :data:`SmallImages` and so on."""
     arch = network_of(model)
     if small_images:
         arch = arch.for_small_images()
@@ -92,7 +92,7 @@ def derived_arch(model: str, *, small_images: bool, width: float, depth: float, 
 
 
 def network_of(model: str) -> Arch:
-    """The network that ``model`` stands for: a name, a JSON file of one, or a model file (or repository) that tells."""
+    """The network ``model``: a name, an arch JSON file, or a .safetensors file or repository that describes it."""
     if holds_weights(model):
         from .. import load
 
@@ -102,7 +102,7 @@ def network_of(model: str) -> Arch:
 
 
 def open_classifier(model: str, *, pretrained: bool) -> Classifier:
-    """The classifier in the file or repository ``model``, or the network of that name with its published weights."""
+    """The classifier in the file or repository ``model``, or the network named ``model`` with published weights."""
     from .. import create, load
     from ..classify import ENDINGS, Classifier
 
@@ -111,14 +111,14 @@ def open_classifier(model: str, *, pretrained: bool) -> Classifier:
             raise brings_weights(model)
         return Classifier.of(create(model, pretrained=True).eval())
     if model in ARCHS or model in RECORDS:
-        raise ZooError(f"{model}: is a name, not a file; add --pretrained to take its published weights")
+        raise ZooError(f"{model}: is a name, not a file; add --pretrained to use its published weights")
     if Path(model).suffix not in ENDINGS:
         _refuse_other_files(model, "model files")
     return Classifier.of(load(model)) if model.startswith("hf-hub:") else Classifier.open(model)
 
 
 def open_network(model: str, *, pretrained: bool) -> FBNet:
-    """The network in the file or repository ``model``, or the one of that name, with random or published weights."""
+    """The network in the file or repository ``model``, or the one named ``model``, with random or published weights."""
     from .. import create, load
 
     if holds_weights(model):
@@ -130,11 +130,11 @@ def open_network(model: str, *, pretrained: bool) -> FBNet:
 
 
 def _refuse_other_files(model: str, takes: str) -> None:
-    """Raise for a file of a kind that a command does not take, with what makes one that it ``takes``."""
+    """Raise :class:`ZooError` for a file that the command does not take, with a hint how to make one it ``takes``."""
     suffix = Path(model).suffix.lower()
     if suffix in (".pth", ".pt", ".bin", ".ckpt"):
         remedy = f"fbnetv3 weights convert {in_shell(model)} --model NAME"
-        raise ZooError(f"{model}: is a checkpoint of PyTorch's; make it a file of this project: `{remedy}`")
+        raise ZooError(f"{model}: is a PyTorch checkpoint; convert it by `{remedy}`")
     if suffix in (".onnx", ".ort", ".xml", ".pte"):
         others = "; ONNX files are taken by `fbnetv3 export int8`, `mobile`, `openvino` and `web`"
         only = others if suffix == ".onnx" else ""
@@ -142,22 +142,23 @@ def _refuse_other_files(model: str, takes: str) -> None:
 
 
 def beside(model: str, output: Path | None, source: FBNet | Path, suffix: str) -> Path:
-    """``output``; without one a file beside the model's, or for a name in this folder. As of :func:`target_of`."""
+    """``output``, by default a file beside the model's, or for a name in this folder, checked by :func:`target_of`."""
     if isinstance(source, Path) or Path(model).suffix == ".safetensors":
         return target_of(output, Path(model).with_suffix(suffix))
     return target_of(output, Path(f"{source.arch.name}{suffix}"))
 
 
 _MARK = b"fbnetv3_zoo"
-"""What every file that this program writes has in it: in its metadata, its section or its methods."""
+"""Contained in every file that this program writes: in its metadata, section or methods."""
 _SECOND = {".xml": ".bin", ".ort": ".required_operators.config"}
-"""The file that is written beside one of this ending."""
+"""Extension of the second file that is written with a file, by the extension of the first."""
 
 
 def target_of(output: Path | None, default: Path) -> Path:
-    """Where to write: ``output``; without one ``default``, unless a file is there that this program did not write.
+    """The path to write to: ``output`` or ``default``.
 
-    Nor is a file replaced that lies where a second one is to be written, which nobody has named.
+    Raises :class:`ZooError` if the default would overwrite a file that this program did not write, or if the second
+    file would overwrite one.
     """
     path = default if output is None else output
     second = path.with_suffix(_SECOND.get(path.suffix, path.suffix))
@@ -165,27 +166,27 @@ def target_of(output: Path | None, default: Path) -> Path:
     if output is None:
         check_place(path)
         if exists(path) and not is_ours(path):
-            raise ZooError(f"{path}: is there already, and not written by this program; {_OUTPUT}")
+            raise ZooError(f"{path}: already exists, and was not written by this program; {_OUTPUT}")
     if not exists(path) and exists(second):
-        raise ZooError(f"{second}: is there already, and would be written over with {path}; give another --output")
+        raise ZooError(f"{second}: already exists, and would be overwritten with {path}; give another --output")
     return path
 
 
-_OUTPUT = "name it with --output to write over it, or another place"
+_OUTPUT = "give it as --output to overwrite it, or another path"
 
 
 def check_same(path: Path, write: Callable[[Path], object]) -> None:
-    """Raise where there is a file at ``path`` that holds anything else than what ``write`` writes to a path."""
+    """Raise :class:`ZooError` if there is a file at ``path`` whose contents differ from what ``write`` writes."""
     if not exists(path):
         return
     with scratch() as folder:
         write(folder / path.name)
         if not filecmp.cmp(folder / path.name, path, shallow=False):
-            raise ZooError(f"{path}: is there already, and holds something else; {_OUTPUT}")
+            raise ZooError(f"{path}: already exists with other contents; {_OUTPUT}")
 
 
 def is_ours(path: Path) -> bool:
-    """Whether the file at ``path`` bears the mark of this program."""
+    """Whether the file at ``path`` has the mark of this program."""
     if not path.stat().st_size:
         return False
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
@@ -193,14 +194,14 @@ def is_ours(path: Path) -> bool:
 
 
 def warn_of_random_weights(model: str, source: FBNet | Path, *, pretrained: bool) -> None:
-    """Say so where a network of some name was taken without weights."""
+    """Print a line if a published network is used without weights."""
     if not isinstance(source, Path) and not holds_weights(model) and not pretrained:
         say("weights are random: good for timing, not for classifying")
 
 
 def brings_weights(model: str) -> ZooError:
-    """The error for a file that is given together with --pretrained."""
-    return ZooError(f"{model}: is a file, which brings its own weights; leave --pretrained out")
+    """The error for a file given together with --pretrained."""
+    return ZooError(f"{model}: is a file with its own weights; leave out --pretrained")
 
 
 def holds_weights(model: str) -> bool:
@@ -209,7 +210,7 @@ def holds_weights(model: str) -> bool:
 
 
 def command_group(help: str) -> typer.Typer:
-    """Commands under one name; without any of them, its help is shown."""
+    """A group of commands, which without a command shows its help."""
     app = typer.Typer(help=help)
 
     @app.callback(invoke_without_command=True)
@@ -221,24 +222,24 @@ def command_group(help: str) -> typer.Typer:
 
 
 def some_of(names: Sequence[str]) -> str:
-    """How many classes, and the first of them."""
+    """The number of classes, and the first of them."""
     return f"{len(names)} classes ({printable(', '.join(names[:3]))}{', ...' if len(names) > 3 else ''})"
 
 
 def print_json(data: Any) -> None:
-    """``data`` on standard output; paths as text, and null for a figure that could not be measured (nan)."""
+    """Print ``data`` as JSON, with paths as text and null for figures that could not be measured (nan)."""
     say_text(json_text(data, indent=1))
 
 
 def print_shapes(inputs: Shapes, outputs: Shapes) -> None:
-    """What goes into a file's network and comes out, one line each."""
+    """Print the inputs and outputs of a model file, one per line."""
     for label, shapes in (("input", inputs), ("output", outputs)):
         for name, shape in shapes.items():
             say(f"{label} {name}: {' x '.join(map(str, shape))}")
 
 
 def written(path: Path) -> str:
-    """A line that names a file and its size."""
+    """A line with the name and size of a file."""
     size = path.stat().st_size
     if size < 1000:
         return f"{path} ({size} bytes)"
@@ -246,7 +247,7 @@ def written(path: Path) -> str:
 
 
 def program() -> str:
-    """How to call this program from here: by name where the shell finds it, else as it was called."""
+    """The command for this program: its name if the shell finds it, otherwise the way it was called."""
     if shutil.which("fbnetv3"):
         return "fbnetv3"
     called = Path(sys.argv[0])

@@ -1,4 +1,4 @@
-"""``fbnetv3 demo``: the whole way on real images, in a few minutes on a laptop."""
+"""``fbnetv3 demo``: from training to a web page on real images, in a few minutes on a laptop."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
     from ..training.data import Example
 
 MADE = ("teacher", "alone", "distilled", "model.onnx", "model-int8.onnx", "images", "predictions.png", "web")
-"""What the demo leaves in its folder."""
+"""What the demo writes to its folder."""
 
 
 def demo(
-    output: Annotated[Path, output_folder("Folder for everything the demo makes.")] = Path("demo"),
-    epochs: Annotated[int | None, typer.Option(help="Epochs of every network, if not the recipe's 16.")] = None,
+    output: Annotated[Path, output_folder("Folder for everything the demo writes.")] = Path("demo"),
+    epochs: Annotated[int | None, typer.Option(help="Number of epochs, if not the recipe's 16.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the split and of the training.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Train a teacher on handwritten digits, distil a slim FBNetV3 from it, take that to ONNX, int8 and a web page.
+    """Train a teacher on handwritten digits, distil a slim FBNetV3, and export it to ONNX, int8 and a web page.
 
     Example: fbnetv3 demo --output /tmp/demo
     """
@@ -102,21 +102,21 @@ def demo(
 
 
 def _check_output(output: Path) -> None:
-    """Raise where the demo would write over files that are not of an earlier demo, which began with its teacher."""
+    """Raise :class:`ZooError` if the demo would overwrite files that are not those of an earlier demo."""
     from ..errors import ZooError
     from ..training.run_folder import LOCK
     from ..utils.paths import exists
 
     present = [name for name in MADE if exists(output / name)]
     if present and not exists(output / "teacher" / LOCK):
-        raise ZooError(f"{output}: holds {present[0]}, which the demo would write over; give another --output")
+        raise ZooError(f"{output}: has {present[0]}, which the demo would overwrite; give another --output")
 
 
 def _train(
     arch: Arch, folder: Path, *, data: Dataset, recipe: Recipe, tell: Callable[..., None],
     teacher: FBNet | None = None,
 ) -> Run:  # fmt: skip
-    """One of the demo's runs, always begun anew."""
+    """One of the demo's runs, always started from scratch."""
     from ..training import train
     from ..training.checkpoint import Checkpoints
     from .progress import TrainingProgress
@@ -139,7 +139,7 @@ def _quantise(source: Path, digits: Dataset, path: Path) -> QuantizationReport:
 
 
 def _write_page(model: Path, samples: Sequence[Path], folder: Path, tell: Callable[..., None]) -> Path | None:
-    """A page that classifies in the browser; None where the browser's runtime cannot be had, without a network, say."""
+    """A page that classifies in the browser; None if its runtime is unavailable, for example offline."""
     from fbnetv3_zoo.export.web import write_web
 
     from ..errors import ZooError
@@ -185,7 +185,7 @@ def _draw_predictions(
     classifier: Classifier, examples: Sequence[Example], names: Sequence[str], path: Path, *, rows: int = 4,
     columns: int = 8,
 ) -> None:  # fmt: skip
-    """A picture of test images with the answers: the wrong ones first, marked, then others evenly spread."""
+    """Draw test images with predictions: wrong ones first, marked, then others evenly spread."""
     from matplotlib.figure import Figure
 
     from ..report.charts import INK, SECOND, save_picture, style

@@ -30,16 +30,16 @@ if TYPE_CHECKING:
 
 
 def distil(
-    output: Annotated[Path, output_folder("Folder; every network gets one of its own in it.")],
-    models: Annotated[str, typer.Option(help="Published names or arch JSON files, with commas between.")],
+    output: Annotated[Path, output_folder("Folder, in which each network gets a folder.")],
+    models: Annotated[str, typer.Option(help="Comma-separated published names or arch JSON files.")],
     data: DataSource = "digits",
     subset: running.SubsetFile = None,
     teacher: Annotated[
-        str | None, typer.Option(help="Learn from this network instead of the largest of the models.")
+        str | None, typer.Option(help="Use this network as teacher instead of the largest of the models.")
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(help="As for train; 'own': every network's recipe of its own name (the paper's way)."),
+        typer.Option(help="As for train; 'own': for each network the recipe of its name (as in the paper)."),
     ] = None,
     epochs: running.Epochs = None,
     batch_size: running.BatchSize = None,
@@ -63,7 +63,7 @@ def distil(
     skip_image_check: running.SkipImageCheck = False,
     as_json: Json = False,
 ) -> None:
-    """Train a family in two steps: the largest network on labels, then all of them, itself included, from it.
+    """Train a family in two steps: the largest network on labels, then all of them with it as teacher.
 
     Example: fbnetv3 distil --models fbnetv3_a,fbnetv3_g --recipe own --data /data/imagenet --output runs/family
     """
@@ -105,5 +105,5 @@ def _own_recipe(model: str) -> Recipe:
     from ..recipes import RECIPES
 
     if model not in RECIPES:
-        raise ZooError(f"--recipe own: no recipe is named {model!r}; give all networks one (`fbnetv3 recipe list`)")
+        raise ZooError(f"--recipe own: there is no recipe {model!r}; choose one for all (`fbnetv3 recipe list`)")
     return RECIPES[model]

@@ -1,4 +1,4 @@
-"""What may go wrong outside this program, as the one line that the command line prints."""
+"""One-line messages for errors with causes outside this program."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from ..utils.paths import reason_of
 from . import output
 
 EXPECTED = (ZooError, OSError, UnicodeError, RecursionError, MemoryError, sqlite3.Error)
-"""Causes that lie outside; whatever else is raised is a fault of this program and keeps its traceback."""
+"""Errors with outside causes; all others are bugs and keep their traceback."""
 
 
 def line_of(error: BaseException) -> str | None:
-    """What the command line says of one of :data:`EXPECTED`; None where the reader of standard output has gone."""
+    """The message for one of :data:`EXPECTED`; None if the reader of standard output has gone."""
     if isinstance(error, ZooError):
         return str(error)
     if isinstance(error, OSError):
         return _of_system(error)
     if isinstance(error, UnicodeError):
-        return f"a text is not what its encoding allows ({in_short(error)})"
+        return f"a text is invalid in its encoding ({in_short(error)})"
     if isinstance(error, RecursionError):
-        return "something given is nested too deeply to be read"
+        return "an input is nested too deeply to be read"
     if isinstance(error, MemoryError):
-        return "there is not enough memory; give smaller batches, images or files"
+        return "there is not enough memory; use smaller batches, images or files"
     return f"a database cannot be used ({in_short(error)})"
 
 
@@ -41,7 +41,7 @@ def _of_system(error: OSError) -> str | None:
 
 
 def _of_help(error: OSError) -> bool:
-    """Whether it was raised as a help was printed, which typer does and rich."""
+    """Whether it was raised while typer or rich printed a help text."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

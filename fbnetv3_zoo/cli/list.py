@@ -12,7 +12,7 @@ from .output import say
 
 
 def list_(
-    pattern: Annotated[str, typer.Argument(help="Shell wildcards, quoted.")] = "*",
+    pattern: Annotated[str, typer.Argument(help="A quoted pattern with shell wildcards.")] = "*",
     as_json: Json = False,
 ) -> None:
     """List the published networks with cost and accuracy.

@@ -1,4 +1,4 @@
-"""What commands print: every name as it may be shown, on one line, whatever the terminal can show."""
+"""Printing by commands: names are made printable, and stay on one line."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ STANDARD_OUTPUT = "standard output"
 
 
 def say(*lines: object) -> None:
-    """Print ``lines`` to standard output, one line each: names in them cannot break the line or steer the terminal.
+    """Print ``lines`` to standard output; names in them cannot break lines or control the terminal.
 
-    Where standard output takes nothing, the :class:`OSError` has its name as ``filename``.
+    If standard output cannot be written, the :class:`OSError` names it as ``filename``.
     """
     with _named():
         for line in lines or ("",):
@@ -32,7 +32,7 @@ def say(*lines: object) -> None:
 
 
 def flush() -> None:
-    """Hand over what was said. Raises as :func:`say` does."""
+    """Flush standard output. Raises like :func:`say`."""
     with _named():
         sys.stdout.flush()
 
@@ -47,31 +47,31 @@ def _named() -> Iterator[None]:
 
 
 def say_text(text: str) -> None:
-    """Print a text of several lines to standard output, such as JSON or a model card."""
+    """Print a text of several lines, such as JSON or a model card, to standard output."""
     say(*text.removesuffix("\n").split("\n"))
 
 
 def complain(line: object) -> None:
-    """Print a line to standard error, which may be closed or full: there is nobody left to tell then."""
+    """Print a line to standard error; ignored if that is closed or full."""
     with suppress(OSError, ValueError):
         print(printable(str(line)), file=sys.stderr, flush=True)
 
 
 def console() -> Console:
-    """Standard error for what rich draws there: bars."""
+    """Standard error as a console for rich's progress bars."""
     from rich.console import Console
 
     return Console(stderr=True)
 
 
 def show_above(bar: Console, line: object) -> None:
-    """Print a line on ``bar``, above what is drawn at its end."""
-    with suppress(OSError):  # standard error may be full: a run does not end for that
+    """Print a line on ``bar``, above the progress bar."""
+    with suppress(OSError):  # a full standard error must not end a run
         bar.print(printable(str(line)), highlight=False, markup=False, soft_wrap=True)
 
 
 def in_shell(name: str | Path) -> str:
-    """``name`` as one word of a shell's command line, for commands that are suggested."""
+    """``name`` quoted for a shell, for suggested commands."""
     text = str(name)
     text = f"./{text}" if text.startswith("-") else text
     if text.isprintable():
@@ -79,16 +79,16 @@ def in_shell(name: str | Path) -> str:
     return f"$'{''.join(map(_escaped, text))}'"
 
 
-def _escaped(sign: str) -> str:
-    plain = sign.isprintable() and sign not in "'\\"
-    return sign if plain else "".join(f"\\x{byte:02x}" for byte in os.fsencode(sign))
+def _escaped(character: str) -> str:
+    plain = character.isprintable() and character not in "'\\"
+    return character if plain else "".join(f"\\x{byte:02x}" for byte in os.fsencode(character))
 
 
 def prepare() -> None:
-    """Ready the standard streams: what an encoding lacks is written out, and closed ones are told from open ones.
+    """Prepare the standard streams: characters missing in the encoding are escaped, closed streams are reopened.
 
-    A stream that was closed gets a descriptor that refuses what is written: else the next file that is opened would
-    take its number, and be written into. Notices of the package, such as licences, are printed like all else.
+    A closed stream gets a descriptor that cannot be written: otherwise the next file that is opened would get its
+    number and be written to. Log messages of the package, such as licences, are printed to standard error.
     """
     _fill(0, os.O_WRONLY)
     for name, number, mode in (("stdout", 1, os.O_RDONLY), ("stderr", 2, os.O_WRONLY)):
@@ -104,25 +104,25 @@ def prepare() -> None:
 
 
 def drop() -> None:
-    """Forget what the standard streams could not take, so that the interpreter does not try again at its end."""
+    """Discard what the standard streams could not write, so that the interpreter does not retry at exit."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except OSError:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, stream.fileno())
-            os.close(nowhere)
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, stream.fileno())
+            os.close(null)
 
 
 def _fill(number: int, mode: int) -> None:
-    """Open something on the descriptor ``number`` if it is closed; all smaller ones are open."""
+    """Open the descriptor ``number`` on the null device if it is closed; all smaller ones are open."""
     try:
         os.fstat(number)
     except OSError:
-        found = os.open(os.devnull, mode)
-        if found != number:
-            os.dup2(found, number)
-            os.close(found)
+        null = os.open(os.devnull, mode)
+        if null != number:
+            os.dup2(null, number)
+            os.close(null)
 
 
 class _Notices(logging.Handler):

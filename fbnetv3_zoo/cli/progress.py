@@ -1,4 +1,4 @@
-"""Training on the screen."""
+"""Progress of a training run on the terminal."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class EpochBar:
-    """A bar over all epochs on standard error. Use as a context manager.
+    """A progress bar over all epochs on standard error, for use as a context manager.
 
-    It shows ``columns``, which may have the fields of :meth:`move`, the time passed and the time that is left. There is
-    none where standard error is no terminal, and under torchrun only the leading process draws one.
+    It shows ``columns``, which may use the arguments of :meth:`move`, and the elapsed and remaining time. Nothing is
+    shown if standard error is not a terminal, and under torchrun only by the leading process.
     """
 
     def __init__(self, epochs: int, *columns: ProgressColumn) -> None:
@@ -43,17 +43,17 @@ class EpochBar:
         self._progress.stop()
 
     def move(self, epoch: int, step: int, steps: int, loss: float, speed: float = 0.0) -> None:
-        """Move it to where ``step`` of ``steps`` in ``epoch`` is taken; all count from 1."""
+        """Update the bar after ``step`` of ``steps`` in ``epoch``, counted from 1."""
         place = epoch - 1 + step / steps
         self._progress.update(self._task, completed=place, epoch=epoch, loss=loss, speed=speed, told="")
 
     def tell(self, text: str) -> None:
-        """Show ``text`` before the bar, until it moves."""
+        """Show ``text`` before the bar until the next update."""
         self._progress.update(self._task, told=text)
 
 
 class TrainingProgress(EpochBar, Callback):
-    """A bar with the loss of the last step and images/s, and a line for each finished epoch."""
+    """A progress bar with loss and images/s, and a line for each finished epoch."""
 
     def __init__(self, epochs: int) -> None:
         epoch = TextColumn("epoch {task.fields[epoch]}/{task.total:g}")
@@ -62,16 +62,16 @@ class TrainingProgress(EpochBar, Callback):
         self._epochs = epochs
 
     def announce(self, name: str) -> None:
-        """Print that the lines that follow are those of the run ``name``."""
+        """Print a heading for the run ``name``."""
         if leads():
             show_above(self.console, f"{name}:")
 
     def on_look(self, done: int, total: int) -> None:
-        """Say how far it has come."""
-        self.tell(f"looking at images: {done:,} of {total:,} ")
+        """Show the number of images checked."""
+        self.tell(f"checking images: {done:,} of {total:,} ")
 
     def on_step(self, step: Step) -> None:
-        """Move the bar."""
+        """Update the bar."""
         self.move(step.epoch, step.step, step.steps, step.loss, step.images_per_second)
 
     def on_epoch(self, epoch: Epoch) -> None:

@@ -1,4 +1,4 @@
-"""``fbnetv3 recipe``: the named recipes, value by value, with where each comes from."""
+"""``fbnetv3 recipe``: the named recipes, with the source of each value."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .common import Json, command_group, print_json
 from .output import say, say_text
 
 app = command_group(
-    """The named recipes: list them, show every value with its source.
+    """List the named recipes, and show their values with sources.
 
     Example: fbnetv3 recipe show fbnetv3_g
     """
@@ -19,7 +19,7 @@ app = command_group(
 
 @app.command("list")
 def list_(as_json: Json = False) -> None:
-    """List the named recipes with what they are for.
+    """List the named recipes and their purposes.
 
     Example: fbnetv3 recipe list
     """
@@ -34,10 +34,10 @@ def list_(as_json: Json = False) -> None:
 
 @app.command()
 def show(
-    recipe: Annotated[str, typer.Argument(help="A name of `fbnetv3 recipe list`, or the path of a JSON file.")],
+    recipe: Annotated[str, typer.Argument(help="A name from `fbnetv3 recipe list`, or a JSON file.")],
     as_json: Json = False,
 ) -> None:
-    """Show a recipe value by value with the source of each. --json prints the file that --recipe takes.
+    """Show the values of a recipe with their sources. --json prints a file for --recipe.
 
     Example: fbnetv3 recipe show fbnetv3_g
     """

@@ -11,14 +11,14 @@ from .output import flush, say
 
 
 def serve_demo(
-    folder: Annotated[Path, typer.Argument(help="A folder that `fbnetv3 export web` wrote.")],
-    port: Annotated[int, typer.Option(help="The port; 0 takes a free one.")] = 8000,
+    folder: Annotated[Path, typer.Argument(help="A folder written by `fbnetv3 export web`.")],
+    port: Annotated[int, typer.Option(help="The port; 0 for any free one.")] = 8000,
     host: Annotated[
-        str, typer.Option(help="The address to listen at; others than this machine's open the page to the network.")
+        str, typer.Option(help="The address to listen on; other addresses make the page reachable from the network.")
     ] = "127.0.0.1",
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
-    """Serve a page of `fbnetv3 export web` on this machine, until Ctrl-C.
+    """Serve a page of `fbnetv3 export web` on this machine until Ctrl-C.
 
     Example: fbnetv3 serve-demo page --open
     """

@@ -12,14 +12,14 @@ from .output import say
 
 
 def subset(
-    data: Annotated[str, typer.Argument(help="The data to choose from, as for --data elsewhere.")],
+    data: Annotated[str, typer.Argument(help="The dataset to choose from, as for --data elsewhere.")],
     output: Annotated[Path | None, output_file("JSON file to write (default: subset.json).")] = None,
-    classes: Annotated[int, typer.Option(help="How many classes.")] = 200,
-    held_out: Annotated[int, typer.Option(help="How many training images to hold out for validation.")] = 10_000,
-    seed: Annotated[int, typer.Option(help="Seed of the choice, and of the split where none is given.")] = 0,
+    classes: Annotated[int, typer.Option(help="Number of classes.")] = 200,
+    held_out: Annotated[int, typer.Option(help="Number of training images to hold out for validation.")] = 10_000,
+    seed: Annotated[int, typer.Option(help="Seed of the choice, and of the splits of data without any.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Choose classes of a dataset, and training images to hold out, for a search: the same for the same seed.
+    """Choose classes of a dataset, and training images to hold out, for a search.
 
     Example: fbnetv3 subset /data/imagenet --classes 200 --held-out 10000 --output subset.json
     """
@@ -38,6 +38,5 @@ def subset(
     if as_json:
         print_json({"file": output, "name": part.name, "classes": len(part.class_names), **counts})
         return
-    told = ", ".join(f"{count:,} images for {split}" for split, count in counts.items())
-    say(f"{part.name}: {told}")
+    say(f"{part.name}: {', '.join(f'{count:,} images for {split}' for split, count in counts.items())}")
     say(written(output))

@@ -29,7 +29,7 @@ def train(
     model: Annotated[
         str | None,
         typer.Option(
-            help="A published name, an arch JSON file, or a .safetensors file to go on from (default: the file of "
+            help="A published name, an arch JSON file, or a .safetensors file to fine-tune (default: the file of "
             "--weights, or fbnetv3_a)."
         ),
     ] = None,
@@ -42,13 +42,13 @@ def train(
     weight_levels: running.WeightLevels = None,
     seed: running.RunSeed = None,
     teacher: Annotated[
-        str | None, typer.Option(help="Learn from this network too: a published name, a .safetensors or .onnx file.")
+        str | None, typer.Option(help="Teacher for distillation: a published name, a .safetensors or .onnx file.")
     ] = None,
     pretrained: Annotated[
         bool, typer.Option("--pretrained", help="Start from the published weights of the model (fine-tune).")
     ] = False,
     weights: Annotated[
-        str | None, typer.Option(help="Weights to start from: a file, a tag, an address, hf-hub:owner/name.")
+        str | None, typer.Option(help="Weights to start from: a file, a tag, a URL, hf-hub:owner/name.")
     ] = None,
     small_images: SmallImages = False,
     width: Width = 1.0,
@@ -82,7 +82,7 @@ def train(
 
     asked = running.recipe_for(recipe, data)
     if pretrained and weights is not None:
-        raise ZooError("--pretrained and --weights name two sets of weights to start from; give one")
+        raise ZooError("--pretrained and --weights both give weights to start from; give only one")
     model = model or (weights if weights and running.describes_itself(weights) else "fbnetv3_a")
     arch = derived_arch(model, small_images=small_images, width=width, depth=depth, resolution=resolution)
     derived = small_images or (width, depth) != (1, 1)

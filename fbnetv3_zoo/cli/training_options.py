@@ -1,4 +1,4 @@
-"""What the commands that train share: options of how a run is carried out, recipes with changes, what is printed."""
+"""Shared by the training commands: options for recipe and execution, and printing of results."""
 
 from __future__ import annotations
 
@@ -17,36 +17,38 @@ if TYPE_CHECKING:
     from ..recipes import Recipe
     from ..training import Callback, Execution, Run
 
-RecipeSource = Annotated[str | None, typer.Option("--recipe", help="A name of `fbnetv3 recipe list`, or a JSON file.")]
-Epochs = Annotated[int | None, typer.Option(help="Epochs, if not the recipe's.")]
-BatchSize = Annotated[
-    int | None, typer.Option(help="Images a step over all processes; learning rate and average are scaled with it.")
+RecipeSource = Annotated[
+    str | None, typer.Option("--recipe", help="A name from `fbnetv3 recipe list`, or a JSON file.")
 ]
-LearningRate = Annotated[float | None, typer.Option(help="Peak rate, if not the recipe's.")]
+Epochs = Annotated[int | None, typer.Option(help="Number of epochs, if not the recipe's.")]
+BatchSize = Annotated[
+    int | None, typer.Option(help="Images per step over all processes; scales learning rate and moving average.")
+]
+LearningRate = Annotated[float | None, typer.Option(help="Peak learning rate, if not the recipe's.")]
 WeightLevels = Annotated[
-    int | None, typer.Option(help="Train for int8 with so many levels of weights: 127, or 63 for x86 without VNNI.")
+    int | None, typer.Option(help="Quantisation-aware training with this weight range: 127, or 63 without VNNI.")
 ]
 RunSeed = Annotated[int | None, typer.Option("--seed", help="Seed of the run, if not the recipe's.")]
 SubsetFile = Annotated[Path | None, typer.Option("--subset", help="Only this part of the data (`fbnetv3 subset`).")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in the output folder.")]
-Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1; under torchrun cuda is each its own.")]
-Workers = Annotated[int, typer.Option(help="Processes that prepare images (0: none beside this one).")]
-PrecisionName = Annotated[Literal["float32", "bf16", "fp16"], typer.Option(help="What the network computes in.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:1; under torchrun, cuda is each process's own GPU.")]
+Workers = Annotated[int, typer.Option(help="Number of processes that load images (0: only this one).")]
+PrecisionName = Annotated[Literal["float32", "bf16", "fp16"], typer.Option(help="Precision of the computations.")]
 Compile = Annotated[bool, typer.Option("--compile", help="Use torch.compile.")]
 Checkpointing = Annotated[
-    bool, typer.Option("--gradient-checkpointing", help="Less memory for more time in the backward pass.")
+    bool, typer.Option("--gradient-checkpointing", help="Save memory by recomputing in the backward pass.")
 ]
-Accumulation = Annotated[int, typer.Option(help="Parts that a batch is computed in, one after the other.")]
-CheckpointSteps = Annotated[int, typer.Option(help="A checkpoint every so many steps, besides every epoch.")]
-CheckpointMinutes = Annotated[float, typer.Option(help="A checkpoint every so many minutes, besides every epoch.")]
-Keep = Annotated[int, typer.Option("--keep-checkpoints", help="How many of the newest are kept.")]
+Accumulation = Annotated[int, typer.Option(help="Number of parts in which a batch is computed.")]
+CheckpointSteps = Annotated[int, typer.Option(help="Steps between checkpoints, besides those after every epoch.")]
+CheckpointMinutes = Annotated[float, typer.Option(help="Minutes between checkpoints, besides those after every epoch.")]
+Keep = Annotated[int, typer.Option("--keep-checkpoints", help="Number of newest checkpoints to keep.")]
 OnBad = Annotated[
-    Literal["raise", "skip"], typer.Option("--on-bad-image", help="An image that cannot be read: end, or go on.")
+    Literal["raise", "skip"], typer.Option("--on-bad-image", help="If an image cannot be read, fail or skip it.")
 ]
 SkipImageCheck = Annotated[
-    bool, typer.Option("--skip-image-check", help="Do not look at the headers of all images before the first epoch.")
+    bool, typer.Option("--skip-image-check", help="Do not read the headers of all images before the first epoch.")
 ]
-ToTensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Write figures for TensorBoard as well.")]
+ToTensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Also write TensorBoard logs.")]
 
 
 def execution_of(options: Mapping[str, Any]) -> Execution:
@@ -76,7 +78,7 @@ def changed(recipe: Recipe, options: Mapping[str, Any], *, images: int | None = 
 
 
 def recipe_for(source: str | None, data: str) -> Recipe:
-    """The recipe of that name or file; where none is named, the one for the kind of data."""
+    """The recipe of that name or file; by default the one for the kind of data."""
     from ..recipes import find_recipe
     from ..training.data.cifar import find_cifar
 
@@ -86,7 +88,7 @@ def recipe_for(source: str | None, data: str) -> Recipe:
 
 
 def describes_itself(weights: str) -> bool:
-    """Whether ``weights`` is a .safetensors file of this project, which says which network it is for."""
+    """Whether ``weights`` is a .safetensors file of this project, which describes its network."""
     from ..weights.serialization import describe, read_tensors
 
     if not weights.endswith(".safetensors") or "://" in weights:
@@ -95,9 +97,9 @@ def describes_itself(weights: str) -> bool:
 
 
 def first_weights(model: str, weights: str | None, *, pretrained: bool, derived: bool) -> str | None:
-    """Where a training starts from: ``weights``, the published ones of ``model``, or those in the file ``model``.
+    """The weights to start from: ``weights``, the published ones of ``model``, or those in the file ``model``.
 
-    ``derived``: the network is not as ``model`` has it, so that the weights in a file do not fit it.
+    ``derived``: the network differs from ``model``, so that the weights in a file do not fit.
     """
     from ..weights.registry import find_record
 
@@ -106,7 +108,7 @@ def first_weights(model: str, weights: str | None, *, pretrained: bool, derived:
     if pretrained:
         raise brings_weights(model)
     if derived and weights in (None, model):
-        raise ZooError(f"{model}: its weights fit its own network; leave --small-images, --width and --depth out")
+        raise ZooError(f"{model}: its weights only fit its own network; leave out --small-images, --width and --depth")
     return weights or model
 
 
@@ -120,14 +122,14 @@ def observers_of(folder: Path, *, tensorboard: bool) -> list[Callback]:
 
 
 def outcome(run: Run) -> dict[str, Any]:
-    """A finished run for scripts."""
+    """The result of a run as JSON values."""
     test = run.test.summary() if run.test else None
     told = {"folder": run.folder, "last_epoch": asdict(run.epochs[-1]), "test": test}
     return {**told, "bad_images": list(run.bad_images), "warning": run.warning or None}
 
 
 def print_outcome(run: Run) -> None:
-    """A finished run for people."""
+    """Print the result of a run."""
     last = run.epochs[-1]
     say(f"validation accuracy {last.validation_top1:.2%} after {last.epoch} epochs")
     if run.test:
@@ -138,7 +140,7 @@ def print_outcome(run: Run) -> None:
 
 
 def tell_of_trouble(run: Run) -> None:
-    """The images that a run could not use, and last what to be wary of in its result; nothing where all is well."""
+    """Print the images that a run skipped, and warnings about its result, if any."""
     if bad := run.bad_images:
         say(f"{len(bad):,} images could not be used and were left out: {first_few(bad)}")
     if run.warning:

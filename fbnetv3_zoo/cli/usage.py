@@ -1,4 +1,4 @@
-"""What the command line says of options and arguments that are not right, with what was probably meant."""
+"""Error messages for wrong options and arguments, with a suggestion of what was meant."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ _ELSEWHERE = {
     "img": "--resolution", "img-size": "--resolution", "imgsz": "--resolution", "input-size": "--resolution",
     "j": "--workers", "o": "--output", "size": "--resolution", "source": "--data",
 }  # fmt: skip
-"""What other programs call options, without hyphens at the beginning."""
+"""Names of options in other programs, without leading hyphens."""
 
 
 def line_of(error: Any, program: Any, arguments: Sequence[str]) -> str:
-    """One line for a complaint of typer's: what it says, what was meant, and whose help tells more.
+    """One line for an error of typer: its message, what was probably meant, and whose help to read.
 
-    ``program`` is the command that was given ``arguments``; some complaints do not say which of its commands they are
+    ``program`` is the command called with ``arguments``, for errors that do not say which of its commands they are
     about.
     """
-    told, context = error.format_message(), getattr(error, "ctx", None)
+    message, context = error.format_message(), getattr(error, "ctx", None)
     if hasattr(error, "possibilities") and context is not None:
         known = [name for parameter in context.command.params for name in (*parameter.opts, *parameter.secondary_opts)]
-        told = f"{error.message}{meant(error.option_name, known)}"
-    told = told.replace(": Value error, ", ": ")  # pydantic's, within typer
-    place = _named_in(program, arguments) if context is None else context.command_path
-    return f"{' '.join(told.split())} (see `{place} --help`)"
+        message = f"{error.message}{meant(error.option_name, known)}"
+    message = message.replace(": Value error, ", ": ")  # pydantic's, within typer
+    command = _command_in(program, arguments) if context is None else context.command_path
+    return f"{' '.join(message.split())} (see `{command} --help`)"
 
 
-def _named_in(program: Any, arguments: Sequence[str]) -> str:
-    """The command that the first of ``arguments`` name: "fbnetv3 export onnx"."""
+def _command_in(program: Any, arguments: Sequence[str]) -> str:
+    """The command named by the first of ``arguments``, such as "fbnetv3 export onnx"."""
     names = ["fbnetv3"]
     for word in arguments:
         program = getattr(program, "commands", {}).get(word)
@@ -43,12 +43,12 @@ def _named_in(program: Any, arguments: Sequence[str]) -> str:
 
 
 def meant(given: str, known: Sequence[str]) -> str:
-    """``" (did you mean '--learning-rate'?)"`` for the option nearest to ``given``, or nothing when none is near."""
+    """``" (did you mean '--learning-rate'?)"`` for the option nearest to ``given``, or "" if none is near."""
     options = [name for name in known if name.startswith("--")]
     word = given.lstrip("-").lower().replace("_", "-")
     initials = [name for name in options if "".join(part[:1] for part in name[2:].split("-")) == word and len(word) > 1]
     begun = [name for name in options if name[2:].startswith(word) and len(word) > 1]
     elsewhere = [_ELSEWHERE[word]] if _ELSEWHERE.get(word) in options else []
-    for found in (*elsewhere, *initials, *begun):
-        return f" (did you mean {found!r}?)"
+    for option in (*elsewhere, *initials, *begun):
+        return f" (did you mean {option!r}?)"
     return printable(nearest(f"--{word}", options))

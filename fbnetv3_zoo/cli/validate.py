@@ -32,23 +32,25 @@ def validate(
     data: DataSource = "digits",
     split: Annotated[
         Literal["all", "train", "validation", "test"] | None,
-        typer.Option(help="Images to measure on (default: all of a folder without splits, else test, or validation)."),
+        typer.Option(help="Split to evaluate (default: all of a folder without splits, else test or validation)."),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Seed of the split into training, validation and test, where there is none.")
+        int | None, typer.Option(help="Seed of the split into training, validation and test, if there is none.")
     ] = None,
     subset: Annotated[
-        Path | None, typer.Option(help="Measure on this part of the data only, a file of `fbnetv3 subset`.")
+        Path | None, typer.Option(help="Evaluate only this part of the data, a file written by `fbnetv3 subset`.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 64,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that prepare images (0: none beside this one).")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Batch size.")] = 64,
+    workers: Annotated[int, typer.Option(min=0, help="Number of processes that load images (0: only this one).")] = 0,
     on_bad_image: Annotated[
-        Literal["raise", "skip"], typer.Option(help="Where an image cannot be read: end, or leave it out and count it.")
+        Literal["raise", "skip"], typer.Option(help="If an image cannot be read, fail, or skip and count it.")
     ] = "raise",
-    per_class: Annotated[bool, typer.Option("--per-class", help="Show every class, the worst first.")] = False,
+    per_class: Annotated[
+        bool, typer.Option("--per-class", help="Show the accuracy of each class, worst first.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Measure a model's accuracy on labelled images, with 95 % intervals, and how fast it is answered.
+    """Evaluate a model on labelled images: accuracy with 95 % intervals, and speed.
 
     Example: fbnetv3 validate demo/model.onnx --data digits --per-class
     """
@@ -81,11 +83,11 @@ def validate(
 
 
 _DRAWN = ("train", "validation", "test")
-"""Splits that have to be drawn where the data has none."""
+"""Splits that have to be drawn by seed if the data has none."""
 
 
 def _chosen(images: Dataset, split: str | None) -> tuple[str, Sequence[Example]]:
-    """What to measure on, and its examples: all where nothing is said and there is one split only, or no split."""
+    """The name and examples of the split to evaluate; by default all if there is only one, or no split."""
     from ..training.data import SPLITS, joined
 
     filled = [part for part in SPLITS if images[part]]
@@ -105,13 +107,13 @@ def _in_order(predict: Predict, order: Order) -> Predict:
 
 @contextmanager
 def _counted(predict: Predict, total: int) -> Iterator[Predict]:
-    """``predict`` with a bar on the terminal that counts the images answered."""
+    """``predict`` with a progress bar that counts images."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     screen = console()
     columns = ("images", MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
     silent = not screen.is_terminal
-    with Progress(  # refreshed from here: processes are forked meanwhile, and threads do not survive that
+    with Progress(  # refreshed from this thread: processes are forked meanwhile, and threads do not survive that
         *columns, console=screen, disable=silent, transient=True, auto_refresh=False
     ) as progress:
         task = progress.add_task("", total=total)
@@ -135,9 +137,9 @@ def _print_summary(split: str, found: Evaluation) -> None:
     say(f"top-5 {found.top5_fraction:.2%} ({found.top5} of {found.total}; 95 % interval {low:.2%} to {high:.2%})")
     say(f"loss {found.loss:.4f}")
     speed = f"{found.images_per_second:,.1f} images/s"
-    say(f"{speed} over the whole evaluation ({found.seconds:.1f} s: reading, preparing, answering)")
+    say(f"{speed} over the whole evaluation ({found.seconds:.1f} s: reading, preprocessing, inference)")
     if found.skipped:
-        say(f"left out, as they cannot be read: {len(found.skipped)} ({first_few(found.skipped)})")
+        say(f"unreadable images left out: {len(found.skipped)} ({first_few(found.skipped)})")
 
 
 def _print_classes(rows: tuple[ClassAccuracy, ...]) -> None:

@@ -1,4 +1,4 @@
-"""``fbnetv3 weights``: what weights are published, getting them, looking after the cache."""
+"""``fbnetv3 weights``: published weights, converting others, and the cache."""
 
 from __future__ import annotations
 
@@ -20,23 +20,21 @@ if TYPE_CHECKING:
     from ..weights.cache import WeightsCache
 
 app = command_group(
-    """Published weights: list, fetch, verify, convert, describe; and the cache that they are kept in.
+    """Published weights and their cache: list, fetch, verify, convert, describe, prune.
 
     Example: fbnetv3 weights fetch fbnetv3_e
     """
 )
 
-Cache = Annotated[Path | None, typer.Option(help="Folder that keeps weights (FBNETV3_ZOO_CACHE).")]
-Mirror = Annotated[
-    str | None, typer.Option(help="Address or folder with the published files, asked instead (FBNETV3_ZOO_MIRROR).")
-]
-Lock = Annotated[Path | None, typer.Option(help="File of digests, to share with others (FBNETV3_ZOO_LOCK).")]
+Cache = Annotated[Path | None, typer.Option(help="Folder of the cache (FBNETV3_ZOO_CACHE).")]
+Mirror = Annotated[str | None, typer.Option(help="URL or folder to get the published files from (FBNETV3_ZOO_MIRROR).")]
+Lock = Annotated[Path | None, typer.Option(help="File of digests that can be shared (FBNETV3_ZOO_LOCK).")]
 Names = Annotated[list[str] | None, typer.Argument(help="Weights such as fbnetv3_e or fbnetv3_b.ra2_in1k.")]
 
 
 @app.command("list")
 def list_(
-    pattern: Annotated[str, typer.Argument(help="A network's name, or shell wildcards, quoted.")] = "*",
+    pattern: Annotated[str, typer.Argument(help="A name, or a quoted pattern with shell wildcards.")] = "*",
     cache: Cache = None,
     as_json: Json = False,
 ) -> None:
@@ -74,7 +72,7 @@ def fetch(
     lock: Lock = None,
     as_json: Json = False,
 ) -> None:
-    """Put weights into the cache, so that later loads need no network.
+    """Download weights to the cache, so that loading them needs no connection.
 
     Example: fbnetv3 weights fetch fbnetv3_e
     """
@@ -82,7 +80,7 @@ def fetch(
     from ..weights.registry import RECORDS, find_record
 
     if bool(names) == all_:
-        raise ZooError("name the weights to fetch, or give --all; `fbnetv3 weights list` shows them")
+        raise ZooError("give the names of weights, or --all; `fbnetv3 weights list` shows them")
     store = _store(cache=cache, mirror=mirror, lock=lock)
     rows = []
     for record in RECORDS.values() if all_ else [find_record(name) for name in names or ()]:
@@ -96,7 +94,7 @@ def fetch(
 
 @app.command()
 def verify(names: Names = None, cache: Cache = None, lock: Lock = None, as_json: Json = False) -> None:
-    """Read every file in the cache and compare it with its digest. Exit code 1 where one is damaged.
+    """Compare every file in the cache with its digest. The exit code is 1 if one is damaged.
 
     Example: fbnetv3 weights verify
     """
@@ -116,19 +114,19 @@ def verify(names: Names = None, cache: Cache = None, lock: Lock = None, as_json:
 @app.command()
 def convert(
     file: Annotated[Path, typer.Argument(help="A checkpoint (.pth, .pt, .bin, .ckpt) or .safetensors file.")],
-    model: Annotated[str, typer.Option(help="The network: a published name, or the path of an arch JSON file.")],
+    model: Annotated[str, typer.Option(help="The network: a published name or an arch JSON file.")],
     output: Annotated[Path | None, output_file("The .safetensors file to write (default: beside FILE).")] = None,
-    class_names: Annotated[Path | None, typer.Option(help="Text file of the classes' names, one a line.")] = None,
+    class_names: Annotated[Path | None, typer.Option(help="Text file of class names, one per line.")] = None,
     mean: Annotated[
-        str | None, typer.Option(help="Mean of its training images in [0, 1], such as 0.5,0.5,0.5.")
+        str | None, typer.Option(help="Mean for normalising images in [0, 1], such as 0.5,0.5,0.5.")
     ] = None,
-    std: Annotated[str | None, typer.Option(help="Standard deviation of its training images, likewise.")] = None,
-    resize: Annotated[int | None, typer.Option(help="Shorter side that images are resized to before the crop.")] = None,
+    std: Annotated[str | None, typer.Option(help="Standard deviation for normalising, likewise.")] = None,
+    resize: Annotated[int | None, typer.Option(help="Shorter side of the resized image before the crop.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Write a checkpoint trained elsewhere as a file of this project. The layout is found by the names in it.
+    """Convert a checkpoint trained elsewhere to a file of this project. Its layout is recognised by its names.
 
-    A checkpoint does not say how its images were prepared: ImageNet's statistics are assumed unless you give others.
+    A checkpoint does not describe its preprocessing: ImageNet's statistics are assumed unless others are given.
 
     Example: fbnetv3 weights convert run7/model_best.pth --model fbnetv3_b --output model.safetensors
     """
@@ -140,7 +138,7 @@ def convert(
 
     target = output or file.with_suffix(".safetensors")
     if target == file:
-        raise ZooError(f"{file}: would be written over itself; give another --output")
+        raise ZooError(f"{file}: would be overwritten by its conversion; give another --output")
     check_place(target)
     wanted = PretrainedRequest(find_network(model), named=True)
     tensors, metadata = read_any(file)
@@ -148,7 +146,7 @@ def convert(
     given: dict[str, Any] = {"mean": _numbers("--mean", mean), "std": _numbers("--std", std), "resize": resize}
     network.preprocess = replace(network.preprocess, **{k: v for k, v in given.items() if v is not None})
     if len(network.preprocess.mean) != network.arch.in_channels:
-        raise ZooError(f"--mean and --std: give {network.arch.in_channels} numbers, one a channel")
+        raise ZooError(f"--mean and --std: give {network.arch.in_channels} numbers, one per channel")
     if class_names is not None:
         network.class_names = tuple(filter(None, read_lines(class_names, "a list of class names")))
     if output is None:
@@ -175,7 +173,7 @@ def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
     try:
         return None if text is None else tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise ZooError(f"{option} is {text!r}; give numbers with commas between, such as 0.5,0.5,0.5") from None
+        raise ZooError(f"{option} is {text!r}; give comma-separated numbers, such as 0.5,0.5,0.5") from None
 
 
 @app.command()
@@ -210,13 +208,13 @@ def card(
 
 @app.command()
 def prune(
-    everything: Annotated[bool, typer.Option("--all", help="Remove whole files, too.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Also remove intact files.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be removed.")] = False,
     cache: Cache = None,
     lock: Lock = None,
     as_json: Json = False,
 ) -> None:
-    """Remove damaged, superseded and half-written files from the cache.
+    """Remove damaged, outdated and incomplete files from the cache.
 
     Example: fbnetv3 weights prune --dry-run
     """

@@ -63,7 +63,7 @@ class Preprocess:
             raise ZooError(f"Preprocess.resize is {self.resize}; it must be at least the resolution, {self.resolution}")
         check_type("Preprocess.interpolation", self.interpolation, Interpolation, "an Interpolation")
         if not self.mean or len(self.mean) != len(self.std):
-            raise ZooError(f"Preprocess.mean has {len(self.mean)} values and std {len(self.std)}; give one a channel")
+            raise ZooError(f"Preprocess.mean has {len(self.mean)} values and std {len(self.std)}; give one per channel")
         for mean, std in zip(self.mean, self.std, strict=True):
             check_number("Preprocess.mean", mean)
             check_number("Preprocess.std", std, above=0)

@@ -145,7 +145,7 @@ def test_a_folder_of_somebody_elses_is_left_alone(tmp_path: Path) -> None:
     folder = tmp_path / "demo"
     (folder / "images").mkdir(parents=True)
     (folder / "images" / "mine.png").write_text("mine")
-    said = f"{folder}: holds images, which the demo would write over; give another --output"
+    said = f"{folder}: has images, which the demo would overwrite; give another --output"
     ended = run("demo", "--output", folder)
     assert (ended.code, said in ended.err) == (2, True)
     assert [path.name for path in folder.rglob("*")] == ["images", "mine.png"]

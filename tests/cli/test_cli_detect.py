@@ -106,19 +106,19 @@ def test_wrong_input_is_one_line(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / f"{image.stem}.png").write_bytes((folder / "train" / "0001.png").read_bytes())
     kept = run("detect", "predict", image, "--model", model, "--output", tmp_path / "mine")
-    assert "is there already, and not drawn by this program; give another" in kept.err
+    assert "already exists, and was not drawn by this program; give another" in kept.err
     assert (tmp_path / "mine" / f"{image.stem}.png").read_bytes() == (folder / "train" / "0001.png").read_bytes()
     for _ in range(2):  # what it drew itself is replaced
         assert run("detect", "predict", image, "--model", model, "--output", tmp_path / "drawn").code == 0
     itself = run("detect", "predict", image, "--model", model, "--output", image.parent)
-    assert itself.err == f"error: {image}: is the image itself; give another folder with --output\n"
+    assert itself.err == f"error: {image}: is the image itself; give another --output folder\n"
     gone = run("detect", "predict", image, "--model", tmp_path / "gone.safetensors")
     assert (gone.code, gone.err.count("\n")) == (2, 1)
     other = tmp_path / "other.json"
     told = json.loads((folder / "val" / "shapes.json").read_text())
     other.write_text(json.dumps(told | {"categories": [{"id": 1, "name": "cat"}]}))
     strange = run("detect", "validate", model, "--annotations", other, "--images", folder / "val")
-    differ = f"lacks disc, square, triangle and has cat, unlike the boxes that {model} was trained on"
+    differ = f"lacks disc, square, triangle and has cat, unlike the training data of {model}"
     expected = f"error: {other}: {differ}; give the same categories"
     assert strange.err.splitlines()[-1] == expected
     assert train(folder, tmp_path / "run", "--freeze-at", "2").err.startswith("error: freeze_at=2 would freeze random")

@@ -84,7 +84,7 @@ def _left_alone(path: Path, *words: object) -> str:
     ended = run(*words)
     assert (ended.code, path.read_bytes()) == (2, b"mine")
     path.unlink()
-    assert ended.err.startswith(f"error: {path}: is there already, ")
+    assert ended.err.startswith(f"error: {path}: already exists, ")
     return ended.err
 
 
@@ -93,13 +93,13 @@ def _left_alone(path: Path, *words: object) -> str:
 )
 def test_files_of_others_beside_a_model(kind: str, ending: str, model: Path) -> None:
     said = _left_alone(model.with_suffix(ending), "export", kind, model)
-    assert said.endswith("and not written by this program; name it with --output to write over it, or another place\n")
+    assert said.endswith("and was not written by this program; give it as --output to overwrite it, or another path\n")
 
 
 def test_second_files_of_others(model: Path, tmp_path: Path) -> None:
     for kind, first, second in (("openvino", "n.xml", "n.bin"), ("mobile", "n.ort", "n.required_operators.config")):
         said = _left_alone(tmp_path / second, "export", kind, model, "--output", tmp_path / first)
-        assert said.endswith(f"and would be written over with {tmp_path / first}; give another --output\n")
+        assert said.endswith(f"and would be overwritten with {tmp_path / first}; give another --output\n")
         _left_alone(model.with_name(f"m{second[1:]}"), "export", kind, model)
 
 
@@ -120,7 +120,7 @@ def test_names_of_the_programs_choice(tmp_path: Path, monkeypatch: pytest.Monkey
     ):
         Path(name).write_bytes(b"mine")
         said = run(*words).err
-        assert said.startswith(f"error: {name}: is there already, and not written by this program; ")
+        assert said.startswith(f"error: {name}: already exists, and was not written by this program; ")
         assert Path(name).read_bytes() == b"mine"
     Path("subset.json").unlink()
     for _ in range(2):
@@ -140,8 +140,7 @@ def test_converting_beside_a_file(model: Path, tiny_arch: Arch, tmp_path: Path) 
     trained = model.read_bytes()
     ended = run("weights", "convert", tmp_path / "m.pth", "--model", tmp_path / "arch.json")
     assert ended.err == (
-        f"error: {model}: is there already, and holds something else; name it with --output to write over it, or "
-        "another place\n"
+        f"error: {model}: already exists with other contents; give it as --output to overwrite it, or another path\n"
     )
     assert model.read_bytes() == trained
     for _ in range(2):

@@ -67,16 +67,16 @@ def test_training_goes_on_from_a_model_file(option: str, here: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ("train --output {x} --model {m} --width 2", "{m}: its weights fit its own network; leave --small-images, "),
-        ("train --output {x} --model {m} --pretrained", "{m}: is a file, which brings its own weights; leave --pre"),
-        ("classify {i} --model {m} --pretrained", "{m}: is a file, which brings its own weights; leave --pretrained"),
-        ("export onnx {m} --pretrained", "{m}: is a file, which brings its own weights; leave --pretrained out"),
+        ("train --output {x} --model {m} --width 2", "{m}: its weights only fit its own network; leave out --small"),
+        ("train --output {x} --model {m} --pretrained", "{m}: is a file with its own weights; leave out --pretrained"),
+        ("classify {i} --model {m} --pretrained", "{m}: is a file with its own weights; leave out --pretrained"),
+        ("export onnx {m} --pretrained", "{m}: is a file with its own weights; leave out --pretrained"),
         ("classify {i} --model {s}", "{s}: is a checkpoint of a run, not a model; take model.safetensors of the run"),
         ("validate {s}", "{s}: is a checkpoint of a run, not a model; take model.safetensors of the run's folder"),
         ("export onnx x.onnx", "x.onnx: is a file for a runtime; this command takes a .safetensors file or a name; "),
         ("info x.xml", "x.xml: is a file for a runtime; this command takes a .safetensors or arch JSON file, or a na"),
         ("train --output {x} --device mps", "device 'mps' cannot be used (this build of PyTorch does not support it)"),
-        ("export web x.pt --out {x}", "x.pt: is a checkpoint of PyTorch's; make it a file of this project: `fbnetv3 "),
+        ("export web x.pt --out {x}", "x.pt: is a PyTorch checkpoint; convert it by `fbnetv3 "),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named_with_what_helps(arguments: str, told: str, here: Path, tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_a_detector_is_called_one(command: str, here: Path, detector: Path, tmp_
 
 def test_the_command_for_a_networks_file_given_to_int8_works(here: Path) -> None:
     ended = run("export", "int8", here / "model.safetensors", "--images", here)
-    suggested = re.fullmatch(r"error: .*: is a network's file; .* `fbnetv3 (.*)`\n", ended.err)
+    suggested = re.fullmatch(r"error: .*: is not an ONNX file; export it by `fbnetv3 (.*)` first\n", ended.err)
     assert suggested is not None
     succeed(*shlex.split(suggested[1]))
     assert (here / "model.onnx").exists()

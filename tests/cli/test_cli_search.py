@@ -181,7 +181,7 @@ def test_evolve_needs_all_rounds(table: Path, tmp_path: Path) -> None:
     assert begun.code == 0
     said = run("search", "evolve", folder, "--constraint", "macs<=0.5M")
     assert said.code == 2
-    assert f"{folder}: its rounds are not done, so there is no final predictor; run " in said.err
+    assert f"{folder}: its rounds are not finished, so there is no final predictor; run " in said.err
     assert said.err.endswith(f" search resume {folder} first\n")
     assert sorted(path.name for path in folder.iterdir() if path.suffix == ".json") == []
 
@@ -198,7 +198,7 @@ def test_a_recording_that_was_moved(table: Path, tmp_path: Path) -> None:
     said = run(*resume)
     assert said.code == 2
     assert said.err.startswith(f"error: {place}: no such file")
-    assert "say where it lies now (--data, --subset, --table, --latency)" in said.err
+    assert "give its new path (--data, --subset, --table, --latency)" in said.err
     assert run(*resume, "--table", moved).code == 0
     assert SearchResult.read(folder).origin["table"] == str(moved)
     assert run(*resume).code == 0
@@ -208,8 +208,8 @@ def test_a_recording_that_was_moved(table: Path, tmp_path: Path) -> None:
     )
     said = run(*resume)
     assert said.code == 2
-    assert f"{moved} is not what the search began with (its contents are others)" in said.err
-    assert "was begun without --data; leave it out" in run(*resume, "--data", tmp_path).err
+    assert f"{moved} has changed since the search started (its contents differ)" in said.err
+    assert "was started without --data; leave it out" in run(*resume, "--data", tmp_path).err
 
 
 def test_data_that_was_moved_or_changed(tmp_path: Path) -> None:
@@ -224,9 +224,9 @@ def test_data_that_was_moved_or_changed(tmp_path: Path) -> None:
     assert begun.code == 0, begun.err
     elsewhere = photos.rename(tmp_path / "elsewhere")
     resume = ("search", "resume", folder, "--executor", "in-process", "--stages", 1)
-    assert "say where it lies now (--data" in run(*resume).err
+    assert "give its new path (--data" in run(*resume).err
     assert run(*resume, "--data", elsewhere).code == 0
     (elsewhere / "a" / "0.png").unlink()
     said = run(*resume)
     assert said.code == 2
-    assert "is not what the search began with (train" in said.err
+    assert "has changed since the search started (train" in said.err

@@ -197,8 +197,8 @@ def test_convert_with_other_preprocessing(tiny_arch: Arch, tmp_path: Path) -> No
     found = load(tmp_path / "b.safetensors").preprocess
     assert (found.resize, found.mean, found.std) == (40, (0.5, 0.25, 0.0), (0.5, 0.25, 1.0))
     for options, told in (
-        (("--mean", "0.5", "--std", "0.5"), "--mean and --std: give 3 numbers, one a channel"),
-        (("--mean", "half"), "--mean is 'half'; give numbers with commas between, such as 0.5,0.5,0.5"),
+        (("--mean", "0.5", "--std", "0.5"), "--mean and --std: give 3 numbers, one per channel"),
+        (("--mean", "half"), "--mean is 'half'; give comma-separated numbers, such as 0.5,0.5,0.5"),
         (("--std", "1,0,1"), "Preprocess.std is 0"),
         (("--resize", 8), "Preprocess.resize is 8; it must be at least the resolution, 32"),
     ):
@@ -215,7 +215,7 @@ def test_convert_names_classes(tiny_arch: Arch, tmp_path: Path) -> None:
     assert json.loads(succeed("weights", "convert", *options, "--output", target, "--json"))["classes"] == 7
     assert load(target).class_names == tuple("abcdefg")
     ended = run("weights", "convert", *options)
-    assert ended.err == f"error: {options[0]}: would be written over itself; give another --output\n"
+    assert ended.err == f"error: {options[0]}: would be overwritten by its conversion; give another --output\n"
     (tmp_path / "names.txt").write_text("a\nb\n")
     ended = run("weights", "convert", *options, "--output", tmp_path / "two.safetensors")
     assert (ended.code, ended.err) == (2, "error: class_names has 2 names; tiny has 7 classes\n")
@@ -259,8 +259,8 @@ def test_training_begins_with_published_weights(cache: Path, photos: Path, tmp_p
 @pytest.mark.parametrize(
     ("command", "text"),
     [
-        ("weights fetch", "name the weights to fetch, or give --all; `fbnetv3 weights list` shows them"),
-        ("weights fetch x --all", "name the weights to fetch, or give --all; `fbnetv3 weights list` shows them"),
+        ("weights fetch", "give the names of weights, or --all; `fbnetv3 weights list` shows them"),
+        ("weights fetch x --all", "give the names of weights, or --all; `fbnetv3 weights list` shows them"),
         ("weights list resnet", "no weights match 'resnet'; `fbnetv3 weights list` shows all"),
         ("weights verify fbnetv3_e", "fbnetv3_e.fb_in1k: not in the cache; `fbnetv3 weights fetch` gets them"),
         ("weights card fbnetv3_e --license MIT",
@@ -271,13 +271,13 @@ def test_training_begins_with_published_weights(cache: Path, photos: Path, tmp_p
         ("weights convert x.jpg --model fbnetv3_a",
          "x.jpg: weights are read from .safetensors, .pth, .pt, .bin and .ckpt files only"),
         ("classify x.png --model fbnetv3_e",
-         "fbnetv3_e: is a name, not a file; add --pretrained to take its published weights"),
+         "fbnetv3_e: is a name, not a file; add --pretrained to use its published weights"),
         ("validate fbnetv3_b.ra2_in1k",
-         "fbnetv3_b.ra2_in1k: is a name, not a file; add --pretrained to take its published weights"),
+         "fbnetv3_b.ra2_in1k: is a name, not a file; add --pretrained to use its published weights"),
         ("export onnx fbnetv3_20g --pretrained",
          "fbnetv3_20g: no weights are published for this network; `fbnetv3 weights list` shows all"),
         ("train --output new --pretrained --weights x.pth",
-         "--pretrained and --weights name two sets of weights to start from; give one"),
+         "--pretrained and --weights both give weights to start from; give only one"),
     ],
 )  # fmt: skip
 def test_wrong_commands(command: str, text: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -155,8 +155,8 @@ def test_a_reader_that_has_gone_is_no_error() -> None:
         (OSError(18, "Invalid link", "a", None, "b"), "a and b: cannot be read or written (Invalid link)"),
         (OSError(5, "Input/output error", b"caf\xe9"), r"caf\udce9: cannot be read or written (Input/output error)"),
         (OSError(28, "No space left"), "a file cannot be read or written (No space left)"),
-        (UnicodeEncodeError("utf-8", "\udcff", 0, 1, "surrogates"), "a text is not what its encoding allows ({...}"),
-        (RecursionError("deep"), "something given is nested too deeply to be read"),
+        (UnicodeEncodeError("utf-8", "\udcff", 0, 1, "surrogates"), "a text is invalid in its encoding ({...}"),
+        (RecursionError("deep"), "an input is nested too deeply to be read"),
         (MemoryError(), "there is not enough memory; {...}"),
     ],
 )  # fmt: skip

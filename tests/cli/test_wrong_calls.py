@@ -364,7 +364,7 @@ CALLS: list[tuple[str, Callable[[Path], object], str]] = [
     (
         "means without deviations",
         lambda _: Preprocess(32, 32, mean=(0.5,)),
-        "Preprocess.mean has 1 values and std 3; give one a channel",
+        "Preprocess.mean has 1 values and std 3; give one per channel",
     ),
     (
         "deviation of nothing",
@@ -861,7 +861,7 @@ COMMANDS: list[tuple[str, str, str]] = [
     (
         "two sets of weights",
         "train --output {here}/new --model fbnetv3_b --pretrained --weights {here}/letters.safetensors",
-        "--pretrained and --weights name two sets of weights to start from; give one",
+        "--pretrained and --weights both give weights to start from; give only one",
     ),
     ("distil nobody", "distil --output {here}/new", "Missing option '--models'. (see `fbnetv3 distil --help`)"),
     (
@@ -877,12 +877,12 @@ COMMANDS: list[tuple[str, str, str]] = [
     (
         "own recipe of a network without one",
         "distil --output {here}/new --models fbnetv3_a,fbnet_c --recipe own",
-        "--recipe own: no recipe is named 'fbnet_c'; give all networks one (`fbnetv3 recipe list`)",
+        "--recipe own: there is no recipe 'fbnet_c'; choose one for all (`fbnetv3 recipe list`)",
     ),
     (
         "own recipe of an arch file",
         "distil --output {here}/new --models {here}/net.json --recipe own",
-        "--recipe own: no recipe is named '{here}/net.json'; give all networks one (`fbnetv3 recipe list`)",
+        "--recipe own: there is no recipe '{here}/net.json'; choose one for all (`fbnetv3 recipe list`)",
     ),
     (
         "distil by an unknown recipe",

@@ -420,7 +420,7 @@ def test_large_images_below_the_limit(tmp_path: Path) -> None:
     [
         (lambda: Preprocess(200, 224), "Preprocess.resize is 200; it must be at least the resolution, 224"),
         (lambda: Preprocess(224, 0), "Preprocess.resolution is 0; it must be a whole number of at least 1"),
-        (lambda: Preprocess(8, 8, mean=(0.5,)), "Preprocess.mean has 1 values and std 3; give one a channel"),
+        (lambda: Preprocess(8, 8, mean=(0.5,)), "Preprocess.mean has 1 values and std 3; give one per channel"),
         (lambda: Preprocess(8, 8, std=(1, 0, 1)), "Preprocess.std is 0; it must be a number above 0"),
     ],
 )

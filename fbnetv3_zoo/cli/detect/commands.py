@@ -1,4 +1,4 @@
-"""``fbnetv3 detect``: train detectors on boxes, measure them, look at what they find, export them."""
+"""``fbnetv3 detect``: train, validate, run and export detectors."""
 
 from __future__ import annotations
 
@@ -26,37 +26,35 @@ if TYPE_CHECKING:
     from fbnetv3_zoo.detection.training.train import DetectionRun
 
 app = command_group(
-    """Detectors on torchvision: train on boxes in COCO's format, measure, look at what is found, export.
+    """Detectors on torchvision: train on boxes in COCO format, validate, predict, export.
 
     Example: fbnetv3 detect train --annotations train.json --images train --validation val.json --output runs/boxes
     """
 )
 
-Annotations = Annotated[Path, typer.Option(help="Boxes, a JSON file of COCO's format.")]
-Images = Annotated[Path | None, typer.Option(help="Folder of the images; without it, the folder of the boxes' file.")]
-FollowLinks = Annotated[
-    bool, typer.Option("--follow-links", help="Images may be links that lead outside their folder.")
-]
-Model = Annotated[Path, typer.Option(help="A detector's file, of `fbnetv3 detect train`.")]
+Annotations = Annotated[Path, typer.Option(help="Box annotations, a JSON file in COCO format.")]
+Images = Annotated[Path | None, typer.Option(help="Folder of the images (default: that of the annotations).")]
+FollowLinks = Annotated[bool, typer.Option("--follow-links", help="Allow links to images outside their folder.")]
+Model = Annotated[Path, typer.Option(help="A detector written by `fbnetv3 detect train`.")]
 
 
 @app.command()
 def train(
     annotations: Annotations,
-    validation: Annotated[Path, typer.Option(help="Boxes to measure by, a JSON file of COCO's format.")],
+    validation: Annotated[Path, typer.Option(help="Validation annotations, a JSON file in COCO format.")],
     output: Annotated[Path, output_folder("Folder for detector, report, metrics and checkpoints.")],
     images: Images = None,
-    validation_images: Annotated[Path | None, typer.Option(help="Folder of the images to measure by.")] = None,
+    validation_images: Annotated[Path | None, typer.Option(help="Folder of the validation images.")] = None,
     follow_links: FollowLinks = False,
-    model: Annotated[str, typer.Option(help="A published name, or the path of an arch JSON file.")] = "fbnetv3_a",
-    kind: Annotated[Literal["c4", "fpn"], typer.Option(help="Cut at stride 16, or a feature pyramid.")] = "c4",
+    model: Annotated[str, typer.Option(help="A published name or an arch JSON file.")] = "fbnetv3_a",
+    kind: Annotated[Literal["c4", "fpn"], typer.Option(help="Conv4 backbone (C4) or feature pyramid (FPN).")] = "c4",
     settings: Annotated[
         Path | None, typer.Option(help="JSON file of RCNNSettings: image size, anchors, proposals (docs/detection.md).")
     ] = None,
     pretrained: Annotated[bool, typer.Option("--pretrained", help="Start from the model's published weights.")] = False,
-    weights: Annotated[str | None, typer.Option(help="Weights to start from: a file, a tag, an address.")] = None,
-    freeze_at: Annotated[int, typer.Option(min=0, help="First stages that keep their weights.")] = 0,
-    fixed_norms: Annotated[bool, typer.Option("--fixed-norms", help="Batch norms keep their statistics.")] = False,
+    weights: Annotated[str | None, typer.Option(help="Weights to start from: a file, a tag, a URL.")] = None,
+    freeze_at: Annotated[int, typer.Option(min=0, help="Number of first stages to freeze.")] = 0,
+    fixed_norms: Annotated[bool, typer.Option("--fixed-norms", help="Freeze batch norms.")] = False,
     recipe: running.RecipeSource = "boxes",
     epochs: running.Epochs = None,
     batch_size: running.BatchSize = None,
@@ -94,7 +92,7 @@ def train(
     for file, one in ((annotations, data), (validation, judged)):
         _tell_faults(file, one)
     if pretrained and weights is not None:
-        raise ZooError("--pretrained and --weights name two sets of weights to start from; give one")
+        raise ZooError("--pretrained and --weights both give weights to start from; give only one")
     start = create(model, pretrained=weights or True) if pretrained or weights else None
     where = Execution(
         device=device, checkpoint_steps=checkpoint_steps, checkpoint_minutes=checkpoint_minutes,
@@ -123,7 +121,7 @@ def validate(
     device: running.Device = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Measure a detector's average precision (COCO's), whole, by size and by class.
+    """Evaluate a detector: COCO's average precision, by size and by class.
 
     Example: fbnetv3 detect validate runs/boxes/model.safetensors --annotations test.json --images test
     """
@@ -156,13 +154,13 @@ def validate(
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files: JPEG, PNG, WebP, TIFF, BMP.")],
     model: Model,
-    output: Annotated[Path | None, output_folder("Folder for the images with boxes drawn on them, as PNG.")] = None,
-    threshold: Annotated[float, typer.Option(min=0.0, max=1.0, help="Score from which a detection counts.")] = 0.5,
+    output: Annotated[Path | None, output_folder("Folder for PNG images with boxes drawn on them.")] = None,
+    threshold: Annotated[float, typer.Option(min=0.0, max=1.0, help="Minimum score of a detection.")] = 0.5,
     as_json: Json = False,
 ) -> None:
-    """Say what is where in images, and draw it.
+    """Detect objects in images, and draw them.
 
-    An image that cannot be read is named on standard error, the others are looked at, and the exit code is 2.
+    If an image cannot be read, an error is printed, the others are processed, and the exit code is 2.
 
     Example: fbnetv3 detect predict street.jpg --model runs/boxes/model.safetensors --output found
     """
@@ -200,11 +198,13 @@ def predict(
 @app.command()
 def export(
     model: Annotated[Path, typer.Argument(help="A detector's file, of `fbnetv3 detect train`.")],
-    images: Annotated[list[Path], typer.Argument(help="Images that hold its objects, to compare with PyTorch on.")],
+    images: Annotated[
+        list[Path], typer.Argument(help="Images with objects of its classes, for the comparison with PyTorch.")
+    ],
     output: Annotated[Path, output_file("The ONNX file to write.")],
     as_json: Json = False,
 ) -> None:
-    """Write the whole detector as an ONNX file: an image of any size in, boxes out. A file that differs is not kept.
+    """Export the whole detector to ONNX, from an image of any size to boxes, after a comparison with PyTorch.
 
     Example: fbnetv3 detect export runs/boxes/model.safetensors val/*.png --output boxes.onnx
     """
@@ -295,17 +295,17 @@ def _figure(value: float) -> str:
 
 
 def _differing(there: Sequence[str], known: Sequence[str], model: str) -> str:
-    """How the categories of boxes differ from those that ``model`` knows."""
+    """The difference between the categories of annotations and those of ``model``."""
     lacks, more = [name for name in known if name not in there], [name for name in there if name not in known]
     told = [f"lacks {first_few(lacks)}"] if lacks else []
     told += [f"has {first_few(more)}"] if more else []
     if not told:
-        return f"has the categories of {model} in another order of ids; number them as its training did"
-    return f"{' and '.join(told)}, unlike the boxes that {model} was trained on; give the same categories"
+        return f"has the categories of {model} in another order of ids; use the ids of its training"
+    return f"{' and '.join(told)}, unlike the training data of {model}; give the same categories"
 
 
 def _targets(images: list[Path], output: Path | None) -> list[Path | None]:
-    """Where each image's picture goes; refused where two would have the same name."""
+    """The output path of each image. Raises :class:`ZooError` if two are the same or a file would be overwritten."""
     if output is None:
         return [None] * len(images)
     targets = [output / f"{path.stem}.png" for path in images]
@@ -313,11 +313,9 @@ def _targets(images: list[Path], output: Path | None) -> list[Path | None]:
         if target in targets[:n]:
             raise ZooError(f"{images[targets.index(target)]} and {images[n]} would both be drawn as {target}")
         if exists(target) and exists(images[n]) and target.samefile(images[n]):
-            raise ZooError(f"{target}: is the image itself; give another folder with --output")
+            raise ZooError(f"{target}: is the image itself; give another --output folder")
         if exists(target) and not is_ours(target):
-            raise ZooError(
-                f"{target}: is there already, and not drawn by this program; give another folder with --output"
-            )
+            raise ZooError(f"{target}: already exists, and was not drawn by this program; give another --output folder")
     make_folder(output)
     return [*targets]
 

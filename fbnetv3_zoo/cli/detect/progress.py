@@ -1,4 +1,4 @@
-"""Training of a detector on the screen."""
+"""Progress of detector training on the terminal."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 class DetectionProgress(EpochBar, DetectionCallback):
-    """A bar with the loss of the last step, and a line for each finished epoch."""
+    """A progress bar with the loss, and a line for each finished epoch."""
 
     def __init__(self, epochs: int) -> None:
         super().__init__(epochs, BarColumn(), TextColumn("loss {task.fields[loss]:.3f}"))
         self._epochs = epochs
 
     def on_step(self, epoch: int, step: int, steps: int, loss: float) -> None:
-        """Move the bar."""
+        """Update the bar."""
         self.move(epoch, step, steps, loss)
 
     def on_epoch(self, epoch: DetectionEpoch) -> None:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 AnyModel = Annotated[
     str,
     typer.Argument(
-        help="A .safetensors file; an .onnx file of `fbnetv3 export onnx`; or a name, with random or published weights."
+        help="A .safetensors file, an .onnx file of `fbnetv3 export onnx`, or a name, with random or published weights."
     ),
 ]
 
@@ -47,20 +47,20 @@ def mobile(
     output: Annotated[Path | None, output_file("The .ort file to write (default: beside the model).")] = None,
     style: Annotated[
         Literal["fixed", "runtime"],
-        typer.Option(help="Optimise now, for the CPU; or partly when it is opened, which suits NNAPI and Core ML."),
+        typer.Option(help="Optimise now, for the CPU, or partly at load time, which suits NNAPI and Core ML."),
     ] = "fixed",
     platform: Annotated[
-        Literal["arm", "amd64"], typer.Option(help="Phones and the like; or processors such as this machine's.")
+        Literal["arm", "amd64"], typer.Option(help="Target: phones and other ARM devices, or x86 like this machine.")
     ] = "arm",
     type_reduction: Annotated[
-        bool, typer.Option("--type-reduction", help="List the operators' types, too, for a still smaller build.")
+        bool, typer.Option("--type-reduction", help="Also list the operators' types, for an even smaller build.")
     ] = False,
     batch: Annotated[
-        int | None, typer.Option(help="Images at a time (default: any number); accelerators need a fixed number.")
+        int | None, typer.Option(help="Fixed batch size (default: dynamic), which accelerators need.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write a model in ONNX Runtime's mobile format, with the list of operators that a small build needs.
+    """Export a model to ONNX Runtime's mobile format, with a list of operators for a minimal build.
 
     Example: fbnetv3 export mobile demo/model.safetensors --batch 1
     """
@@ -76,7 +76,7 @@ def mobile(
         return
     warn_of_random_weights(model, source, pretrained=pretrained)
     say(f"{written(report.path)}: for {platform}, optimised {'when opened' if style == 'runtime' else 'now'}")
-    say(f"operators for a small build: {report.operators}")
+    say(f"operators for a minimal build: {report.operators}")
     _print_parity(report.parity)
     for found in report.usability:
         say(f"suits {found}")
@@ -91,7 +91,7 @@ def openvino(
     half: Annotated[bool, typer.Option("--half", help="Store the weights as float16: half the size.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Write a model for OpenVINO: an .xml file with the weights in a .bin file beside it.
+    """Export a model to OpenVINO: an .xml file with the weights in a .bin file beside it.
 
     Example: fbnetv3 export openvino demo/model.safetensors
     """
@@ -112,10 +112,10 @@ def executorch(
     model: Network,
     pretrained: Pretrained = False,
     output: Annotated[Path | None, output_file("The .pte file to write (default: beside the model).")] = None,
-    max_batch: Annotated[int, typer.Option(help="Images at a time: any number up to this one; 1: always one.")] = 8,
+    max_batch: Annotated[int, typer.Option(help="Maximum batch size; 1: fixed.")] = 8,
     as_json: Json = False,
 ) -> None:
-    """Write a model as an ExecuTorch program that XNNPACK computes.
+    """Export a model to an ExecuTorch program that runs on XNNPACK.
 
     Example: fbnetv3 export executorch demo/model.safetensors --max-batch 1
     """
@@ -137,7 +137,7 @@ def executorch(
 
 
 def _source(model: str, *, pretrained: bool) -> FBNet | Path:
-    """An ONNX file as it is, anything else as a network."""
+    """The path of an ONNX file, or the network of any other model."""
     return Path(model) if Path(model).suffix == ".onnx" else open_network(model, pretrained=pretrained)
 
 
@@ -151,7 +151,7 @@ def _print_parity(parity: Mapping[str, FileParity]) -> None:
 
 
 def _plain(report: MobileReport | OpenVINOReport | ExecuTorchReport) -> dict[str, Any]:
-    """A report for scripts: enums by their values, and each comparison's relative difference in it."""
+    """A report as JSON values, with the relative difference and agreement of each comparison."""
     data = {key: value.value if isinstance(value, Enum) else value for key, value in asdict(report).items()}
     data["parity"] = {
         name: {**asdict(found), "relative": found.relative, "agreement": found.agreement}

@@ -1,4 +1,4 @@
-"""``fbnetv3 export``: one command a form."""
+"""``fbnetv3 export``: one command per format."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from . import int8 as export_int8
 from . import web as export_web
 
 app = command_group(
-    """Take a model to where it will run; whatever is written is compared with PyTorch first.
+    """Export a model to another runtime, after a comparison with PyTorch.
 
     Example: fbnetv3 export onnx demo/model.safetensors --output model.onnx
     """
@@ -41,14 +41,14 @@ def onnx(
     output: Annotated[Path | None, output_file("The .onnx file to write (default: beside the model).")] = None,
     opset: Annotated[int, typer.Option(help="ONNX operator set, 18 to 23.")] = 18,
     resolution: Resolution = None,
-    any_size: Annotated[bool, typer.Option("--any-size", help="Let images be of any height and width.")] = False,
+    any_size: Annotated[bool, typer.Option("--any-size", help="Allow images of any height and width.")] = False,
     preprocessing: Annotated[
-        bool, typer.Option("--preprocessing", help="Take an 8-bit image of any size, answer probabilities.")
+        bool, typer.Option("--preprocessing", help="From an 8-bit image of any size to probabilities.")
     ] = False,
-    align: Annotated[int, typer.Option(help="Widen maps to a multiple of it; 1 leaves them (docs/export.md).")] = 16,
+    align: Annotated[int, typer.Option(help="Pad channels to a multiple of this; 1: do not (docs/export.md).")] = 16,
     as_json: Json = False,
 ) -> None:
-    """Write a model as an ONNX file, compared with PyTorch on ONNX Runtime.
+    """Export a model to ONNX, after a comparison of ONNX Runtime with PyTorch.
 
     Example: fbnetv3 export onnx demo/model.safetensors --output model.onnx
     """

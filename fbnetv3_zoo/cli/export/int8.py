@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 
 def int8(
-    model: Annotated[Path, typer.Argument(help="A float .onnx file of `fbnetv3 export onnx`.")],
+    model: Annotated[Path, typer.Argument(help="A float .onnx file written by `fbnetv3 export onnx`.")],
     images: Annotated[
-        Path | None, typer.Option(help="Folder of calibration images of the kind that the model will see; 8 or more.")
+        Path | None, typer.Option(help="Folder with at least 8 images like those the model will be used on.")
     ] = None,
     data: Annotated[
         str | None,
         typer.Option(
-            help="Instead of --images: 'digits' or a folder as for `fbnetv3 train`; its training part calibrates, its "
-            "test part gives the accuracies."
+            help="Instead of --images: 'digits' or a folder as for `fbnetv3 train`; its training split is for "
+            "calibration, its test split for accuracies."
         ),
     ] = None,
     output: Annotated[
@@ -38,19 +38,19 @@ def int8(
     target: Annotated[
         Literal["avx2", "vnni", "arm64"] | None, typer.Option(help="Processors to write for (default: this machine's).")
     ] = None,
-    clip: Annotated[bool, typer.Option(help="Cut off rare large values of maps.")] = True,
+    clip: Annotated[bool, typer.Option(help="Clip rare large values of maps.")] = True,
     agreement: Annotated[
-        float, typer.Option(help="Leave layers in float until so large a part of the images gets the same class.")
+        float, typer.Option(help="Leave layers in float until this fraction of images has the same class as in float.")
     ] = 0.99,
-    most_float: Annotated[int, typer.Option(help="Number of layers that may be left in float so.")] = 16,
+    most_float: Annotated[int, typer.Option(help="Maximum number of layers to leave in float for that.")] = 16,
     keep: Annotated[list[str] | None, typer.Option(help="Layer to leave in float; may be repeated.")] = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Write the int8 form of an ONNX file, compared with it on images, and timed.
+    """Quantise an ONNX file to int8, and compare accuracy and time with float.
 
-    Calibration images come from a folder (--images), or from a data set's training part (--data), whose test part then
-    gives the accuracies.
+    Calibration images come from a folder (--images) or from the training split of a dataset (--data), whose test split
+    then gives the accuracies.
 
     Example: fbnetv3 export int8 model.onnx --images PHOTOS --output model-int8.onnx
     """
@@ -60,7 +60,7 @@ def int8(
 
     if model.suffix == ".safetensors":
         remedy = f"fbnetv3 export onnx {in_shell(model)}"
-        raise ZooError(f"{model}: is a network's file; write the ONNX file that this command takes with `{remedy}`")
+        raise ZooError(f"{model}: is not an ONNX file; export it by `{remedy}` first")
     if (images is None) == (data is None):
         raise ZooError("give calibration images, either --images FOLDER or --data SOURCE")
     place = target_of(output, model.with_name(f"{model.stem}-int8.onnx"))
@@ -81,23 +81,23 @@ def int8(
 
 
 CALIBRATION = 256
-"""Images of a training part that are calibrated on, at most twice as many."""
+"""Number of training images for calibration; up to twice as many are used."""
 
 
 def images_of(data: Dataset) -> tuple[list[Image.Image], list[Image.Image], list[int]]:
-    """Images to calibrate on, spread over the training part; all test images, and their classes."""
+    """Calibration images spread over the training split, all test images, and their labels."""
     training, test = data["train"], data["test"]
     shown = [example.read() for example in training[:: max(1, len(training) // CALIBRATION)]]
     return shown, [example.read() for example in test], [example.label for example in test]
 
 
 def plain(report: QuantizationReport) -> dict[str, Any]:
-    """``report`` for scripts."""
+    """``report`` as JSON values."""
     return {**asdict(report), "target": report.target.value}
 
 
 def print_report(report: QuantizationReport) -> None:
-    """What an int8 file is, costs and brings."""
+    """Print size, agreement, accuracy and time of an int8 file."""
     say(
         f"{report.path}: int8 for {report.route} ({report.target.value}), {report.file_size / 1e6:.2f} MB, "
         f"{report.size_ratio:.2f} of float's size"

@@ -16,24 +16,22 @@ RANDOM = "random, its answers mean nothing"
 
 def web(
     model: Annotated[
-        str, typer.Argument(help="A .safetensors or .onnx file; or a name, with random or published weights.")
+        str, typer.Argument(help="A .safetensors or .onnx file, or a name, with random or published weights.")
     ],
     output: Annotated[
-        Path, output_folder("The folder to write; an older page is replaced.", "--out", "--output", replaced=True)
+        Path, output_folder("Folder to write; an older page is replaced.", "--out", "--output", replaced=True)
     ],
     pretrained: Pretrained = False,
-    sample: Annotated[
-        list[Path] | None, typer.Option(help="An image to show as a sample, copied as it is; may be repeated.")
-    ] = None,
+    sample: Annotated[list[Path] | None, typer.Option(help="An image to copy as a sample; may be repeated.")] = None,
     runtime: Annotated[
         Path | None,
         typer.Option(help="An unpacked onnxruntime-web package, or its .tgz (default: the cache, else npm)."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write a page that classifies images in the browser, from its own folder alone.
+    """Write a web page that classifies images in the browser, without a server's help.
 
-    ONNX Runtime Web is fetched once with npm, checked and kept in the cache.
+    ONNX Runtime Web is downloaded once by npm, checked and cached.
 
     Example: fbnetv3 export web demo/model.onnx --out page
     """

@@ -1,4 +1,4 @@
-"""``fbnetv3 search``: the joint search of architecture and recipe, whole or stage by stage."""
+"""``fbnetv3 search``: the joint search of architecture and recipe, as a whole or stage by stage."""
 
 from __future__ import annotations
 
@@ -22,37 +22,37 @@ if TYPE_CHECKING:
     from fbnetv3_zoo.search.evaluation.config import EvaluatorConfig
 
 app = command_group(
-    """Search for networks and recipes together: the three stages of FBNetV3, whole or one by one.
+    """Search for networks and recipes together, in the three stages of FBNetV3.
 
     Example: fbnetv3 search run --plan tiny --data digits --output runs/tiny
     """
 )
 
 PlanSource = Annotated[str, typer.Option("--plan", help="A plan: paper, paper_recipe, tiny, or a JSON file.")]
-Space = Annotated[str | None, typer.Option(help="Another space than the plan's: a name, or a JSON file.")]
+Space = Annotated[str | None, typer.Option(help="Space, if not the plan's: a name or a JSON file.")]
 Bounds = Annotated[
     list[str] | None,
-    typer.Option("--constraint", help="Find the best under these bounds, such as 'macs<=450M'; may be given again."),
+    typer.Option("--constraint", help="Bounds on the result, such as 'macs<=450M'; may be repeated for more results."),
 ]
-Within = Annotated[str | None, typer.Option(help="Bounds on all that is trained, such as '400M<=macs<=800M'.")]
+Within = Annotated[str | None, typer.Option(help="Bounds on all trained candidates, such as '400M<=macs<=800M'.")]
 Model = Annotated[
-    str | None, typer.Option(help="Search recipes alone, for this model: a name, a JSON file, torchvision:NAME.")
+    str | None, typer.Option(help="Only search recipes, for this model: a name, a JSON file, torchvision:NAME.")
 ]
-FixedRecipe = Annotated[str | None, typer.Option("--recipe", help="Search networks alone, with this recipe.")]
+FixedRecipe = Annotated[str | None, typer.Option("--recipe", help="Only search networks, with this recipe.")]
 Data = Annotated[
-    str | None, typer.Option("--data", help="Train on this: 'digits' or a folder, as for `fbnetv3 train`.")
+    str | None, typer.Option("--data", help="Training data: 'digits' or a folder, as for `fbnetv3 train`.")
 ]
-Table = Annotated[str | None, typer.Option(help="Take the scores from a recording instead of training.")]
-Latency = Annotated[str | None, typer.Option(help="A table of `search lut`: bounds on latency_ms become possible.")]
+Table = Annotated[str | None, typer.Option(help="Use the scores of a recording instead of training.")]
+Latency = Annotated[str | None, typer.Option(help="A table of `search lut`, for bounds on latency_ms.")]
 Where = Annotated[
-    str, typer.Option("--executor", help="Where: in-process, pool, pool:N, ray, ray:ADDRESS (`pip install ray`).")
+    str, typer.Option("--executor", help="in-process, pool, pool:N, ray or ray:ADDRESS (`pip install ray`).")
 ]
 Minutes = Annotated[float, typer.Option("--timeout-minutes", help="Time limit of a candidate (0: none).")]
 Gigabytes = Annotated[float, typer.Option("--memory-gb", help="Memory limit of a candidate (0: none).")]
-Retries = Annotated[int, typer.Option(help="How often a candidate that failed is tried again.")]
-Device = Annotated[str, typer.Option(help="Where a candidate computes: cpu or cuda.")]
-Workers = Annotated[int, typer.Option(help="Processes that prepare images, for each candidate in training.")]
-Stages = Annotated[int, typer.Option(min=1, max=3, help="How far to go; `search resume` goes on.")]
+Retries = Annotated[int, typer.Option(help="Number of retries of a failed candidate.")]
+Device = Annotated[str, typer.Option(help="Device of the candidates: cpu or cuda.")]
+Workers = Annotated[int, typer.Option(help="Number of processes that load images for each candidate.")]
+Stages = Annotated[int, typer.Option(min=1, max=3, help="Last stage to run; `search resume` continues.")]
 Folder = Annotated[Path, typer.Argument(help="The folder of a search.")]
 
 
@@ -67,15 +67,15 @@ def run(
     within: Within = None,
     name: Annotated[str | None, typer.Option(help="Name of the results, if not the plan's.")] = None,
     pool: Annotated[int | None, typer.Option(help="Points in the pool, if not the plan's.")] = None,
-    rounds: Annotated[int | None, typer.Option(help="Rounds of stage 2.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Candidates a round.")] = None,
+    rounds: Annotated[int | None, typer.Option(help="Number of rounds of stage 2.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Candidates per round.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of a full training.")] = None,
-    finalists: Annotated[int | None, typer.Option(help="Candidates trained in full for each constraint.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    finalists: Annotated[int | None, typer.Option(help="Candidates trained in full per constraint.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the search.")] = None,
     data: Data = None,
     data_seed: Annotated[int, typer.Option(help="Seed of the data's split.")] = 0,
     subset: Annotated[str, typer.Option(help="Only this part of the data (`fbnetv3 subset`).")] = "",
-    resolution: Annotated[int, typer.Option(help="Image side for models that name none (torchvision's).")] = 224,
+    resolution: Annotated[int, typer.Option(help="Image side for models without their own (torchvision's).")] = 224,
     table: Table = None,
     latency: Latency = None,
     executor: Where = "pool",
@@ -87,7 +87,7 @@ def run(
     stages: Stages = 3,
     as_json: Json = False,
 ) -> None:
-    """Search, from the pool to trained finalists; every result is kept at once, and `search resume` goes on.
+    """Run a search, from the pool to trained finalists. Interrupted searches continue with `search resume`.
 
     Example: fbnetv3 search run --plan tiny --data digits --constraint "macs<=1M" --output runs/tiny
     """
@@ -111,13 +111,13 @@ def resume(
     device: Device = "cpu",
     workers: Workers = 0,
     stages: Stages = 3,
-    data: Annotated[str | None, typer.Option(help="Where its data lies now, if it was moved.")] = None,
-    subset: Annotated[str | None, typer.Option(help="Where the file of `fbnetv3 subset` lies now.")] = None,
-    table: Annotated[str | None, typer.Option(help="Where its recording lies now.")] = None,
-    latency: Annotated[str | None, typer.Option(help="Where its latency table lies now.")] = None,
+    data: Annotated[str | None, typer.Option(help="New path of its data, if moved.")] = None,
+    subset: Annotated[str | None, typer.Option(help="New path of its subset file, if moved.")] = None,
+    table: Annotated[str | None, typer.Option(help="New path of its recording, if moved.")] = None,
+    latency: Annotated[str | None, typer.Option(help="New path of its latency table, if moved.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Go on with a search: what was finished is kept, and the end is that of one never interrupted.
+    """Continue a search from its finished candidates, with the same result as without an interruption.
 
     Example: fbnetv3 search resume runs/tiny
     """
@@ -128,7 +128,7 @@ def resume(
     record = SearchResult.read(folder)
     if not record.origin:
         raise ZooError(
-            f"{folder}: was begun from Python, with an evaluator of its own; go on with run_search(resume=True)"
+            f"{folder}: was started from Python with a custom evaluator; continue it by run_search(resume=True)"
         )
     before = EvaluatorConfig.from_plain(record.origin)
     given = {"data": data, "subset": subset, "table": table, "latency": latency}
@@ -136,31 +136,29 @@ def resume(
 
 
 def _found_again(folder: Path, before: EvaluatorConfig, given: Mapping[str, str | None]) -> EvaluatorConfig:
-    """``before`` where its files lie now; raises where they are gone, or others than the search began with."""
+    """``before`` with the new paths. Raises :class:`ZooError` if files are missing or their contents differ."""
     from ...training.data.dataset import data_difference
 
     moved: dict[str, Any] = {name: place for name, place in given.items() if place is not None}
     if wrong := next((name for name in moved if not getattr(before, name)), None):
-        raise ZooError(f"{folder}: was begun without --{wrong}; leave it out")
+        raise ZooError(f"{folder}: was started without --{wrong}; leave it out")
     origin = replace(before, **moved).absolute
     try:
         now = origin.identified()
     except ZooError as error:
         if moved:
             raise
-        raise ZooError(
-            f"{error}; if it was moved, say where it lies now (--data, --subset, --table, --latency)"
-        ) from None
+        raise ZooError(f"{error}; if it was moved, give its new path (--data, --subset, --table, --latency)") from None
     if now.identity != before.identity:
-        told = data_difference(before.identity, now.identity) or "its contents are others"
-        raise ZooError(f"{folder}: {now.data or now.table} is not what the search began with ({told}); bring that back")
+        change = data_difference(before.identity, now.identity) or "its contents differ"
+        raise ZooError(f"{folder}: {now.data or now.table} has changed since the search started ({change}); restore it")
     return now
 
 
 def carry_out(
     plan: SearchPlan, origin: EvaluatorConfig, folder: Path, options: dict[str, Any], *, resume: bool
 ) -> None:
-    """Run the search, print what came out."""
+    """Run the search, and print the result."""
     from fbnetv3_zoo.search import Limits, find_executor, run_search
     from fbnetv3_zoo.search.evaluation.training import TrainingEvaluator
 
@@ -187,14 +185,14 @@ def carry_out(
 
 
 def files_of(record: SearchResult) -> list[Path]:
-    """The files that a search has left for use."""
+    """The results and the report of a search."""
     names = [record.plan.result_name(winner.constraint) for winner in record.winners]
     paths = [record.folder / f"{name}.{kind}.json" for name in names for kind in ("arch", "recipe")]
     return [path for path in (*paths, record.folder / "report.html") if exists(path)]
 
 
 def plan_of(options: Mapping[str, Any]) -> SearchPlan:
-    """The plan that a command's options describe; what is not given stays as in the plan that they name."""
+    """The plan named by a command's options, changed by the others that are given."""
     from fbnetv3_zoo.search import find_plan, find_space, parse_constraint
 
     from ...recipes import find_recipe
@@ -229,7 +227,7 @@ def pretrain(
     output: Annotated[Path | None, output_file("File for the encoder (default: encoder.safetensors).")] = None,
     as_json: Json = False,
 ) -> None:
-    """Stage 1 alone: draw the pool, train the encoder on free statistics, tell how well it knows them.
+    """Run stage 1: draw the pool, train the encoder on free statistics, and report how well it predicts them.
 
     Example: fbnetv3 search pretrain --plan paper --output encoder.safetensors
     """
@@ -262,11 +260,13 @@ def pretrain(
 def evolve(
     folder: Folder,
     constraint: Bounds = None,
-    pareto: Annotated[str | None, typer.Option(help="Instead: the front of predicted score and this cost.")] = None,
-    steps: Annotated[int, typer.Option(help="Bounds on the cost that the front is made with.")] = 12,
+    pareto: Annotated[
+        str | None, typer.Option(help="Instead, print the front of predicted score and this cost.")
+    ] = None,
+    steps: Annotated[int, typer.Option(help="Number of cost bounds for the front.")] = 12,
     as_json: Json = False,
 ) -> None:
-    """Stage 3 alone, for new constraints: the trained predictor is used again, and nothing is trained.
+    """Run stage 3 again for new constraints, with the existing predictor and without training.
 
     Example: fbnetv3 search evolve runs/tiny --constraint "macs<=0.5M" --constraint "parameters<=40k"
     """
@@ -276,7 +276,7 @@ def evolve(
 
     record = SearchResult.read(folder)
     if bool(constraint) == bool(pareto):
-        raise ZooError("give --constraint (once or more often) or --pareto, one of the two")
+        raise ZooError("give either --constraint (at least once) or --pareto")
     if pareto:
         front = front_of(record, pareto, steps)
         if as_json:
@@ -287,7 +287,7 @@ def evolve(
         return
     if not record.measured:
         remedy = f"{program()} search resume {in_shell(folder)}"
-        raise ZooError(f"{folder}: its rounds are not done, so there is no final predictor; run {remedy} first")
+        raise ZooError(f"{folder}: its rounds are not finished, so there is no final predictor; run {remedy} first")
     check_folder(folder)
     winners = evolve_again(record, [parse_constraint(text) for text in constraint or []])
     paths = write_winners(record.plan, winners, folder)

@@ -26,23 +26,23 @@ if TYPE_CHECKING:
 
 
 def lut(
-    space: Annotated[str, typer.Option(help="The space: a name, or a JSON file.")] = "paper",
-    output: Annotated[
-        Path, output_file("JSON file to write; where there is one already, what it lacks is added.")
-    ] = Path("latency.json"),
+    space: Annotated[str, typer.Option(help="The space: a name or a JSON file.")] = "paper",
+    output: Annotated[Path, output_file("JSON file to write; missing blocks are added to an existing one.")] = Path(
+        "latency.json"
+    ),
     networks: Annotated[
-        int | None, typer.Option(help="Measure only the blocks of so many random networks, not of the whole space.")
+        int | None, typer.Option(help="Measure only the blocks of this many random networks, not of the whole space.")
     ] = None,
     threads: Annotated[int, typer.Option(help="Threads of ONNX Runtime.")] = 1,
-    resolution: Annotated[int | None, typer.Option(help="Measure for this resolution only, in pixels.")] = None,
-    check: Annotated[int, typer.Option(help="Random networks to measure whole, for the error; 0: none.")] = 10,
+    resolution: Annotated[int | None, typer.Option(help="Measure only this resolution, in pixels.")] = None,
+    check: Annotated[int, typer.Option(help="Number of whole networks to check against; 0: none.")] = 10,
     rounds: Annotated[int, typer.Option(help="Runs of each block; the lower quartile counts.")] = 12,
     seed: Annotated[int, typer.Option(help="Seed of the random networks.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Measure this machine: a table of the latency of every block of a search space, on ONNX Runtime.
+    """Measure the latency of every block of a search space on this machine, with ONNX Runtime.
 
-    Interrupted, it goes on where it was when called again. Measure while nothing else runs.
+    An interrupted measurement continues when called again. Run nothing else meanwhile.
 
     Example: fbnetv3 search lut --space paper --resolution 224 --output phone.latency.json
     """
@@ -91,7 +91,7 @@ def _what(
 def _measure(
     wanted: Sequence[BlockKey], activation: Activation, output: Path, *, threads: int, rounds: int
 ) -> tuple[LatencyTable, int]:
-    """The table with all ``wanted``, written to ``output``, and how many blocks were measured for it."""
+    """The table with all blocks ``wanted``, also written to ``output``, and the number of blocks measured."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,

@@ -1,4 +1,4 @@
-"""Searching on the screen."""
+"""Progress of a search on the terminal."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class SearchProgress(SearchCallback):
 
 
 class SupernetProgress(EpochBar, SupernetCallback):
-    """A bar with the loss of the last step, and a line for each finished epoch."""
+    """A progress bar with the loss, and a line for each finished epoch."""
 
     def __init__(self, plan: SupernetPlan) -> None:
         epoch = TextColumn("epoch {task.fields[epoch]}/{task.total:g}")
@@ -46,7 +46,7 @@ class SupernetProgress(EpochBar, SupernetCallback):
         self._plan = plan
 
     def on_step(self, epoch: int, step: int, steps: int, loss: float) -> None:
-        """Move the bar."""
+        """Update the bar."""
         self.move(epoch, step, steps, loss)
 
     def on_epoch(self, epoch: SupernetEpoch) -> None:

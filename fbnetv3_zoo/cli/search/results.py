@@ -1,4 +1,4 @@
-"""What ``fbnetv3 search`` shows: status, export and report of a search; spaces and plans."""
+"""``fbnetv3 search``: status, export and report of a search; spaces and plans."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Folder = Annotated[Path, typer.Argument(help="The folder of a search.")]
 
 
 def status(folder: Folder, as_json: Json = False) -> None:
-    """Tell how far a search has come, whether it is running or not.
+    """Show the progress of a search, running or not.
 
     Example: fbnetv3 search status runs/tiny
     """
@@ -40,7 +40,7 @@ def export(
     output: Annotated[Path | None, output_folder("Folder for the files (default: the search's own).")] = None,
     as_json: Json = False,
 ) -> None:
-    """Write the results for `create`, `train` and `export`, and all learning curves as a recording to search again.
+    """Write the results for `create`, `train` and `export`, and all learning curves as a recording for other searches.
 
     Example: fbnetv3 search export runs/tiny --output results
     """
@@ -62,7 +62,7 @@ def export(
 
 
 def report(folder: Folder, output: Annotated[Path | None, output_file("HTML file to write.")] = None) -> None:
-    """Write the report page of any search: one HTML file that needs no network.
+    """Write the report of a search: one HTML file that works offline.
 
     Example: fbnetv3 search report runs/tiny
     """
@@ -82,10 +82,10 @@ def report(folder: Folder, output: Annotated[Path | None, output_file("HTML file
 
 def space(
     name: Annotated[str, typer.Argument(help="A space: paper, tiny, v1, v2, ..., or a JSON file.")],
-    contains: Annotated[str | None, typer.Option(help="Tell whether this network lies in it, or why not.")] = None,
+    contains: Annotated[str | None, typer.Option(help="Check whether it contains this network.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Show a search space: its dimensions and how many points it has. --json prints the file to change.
+    """Show a search space: its dimensions and the number of its points. --json prints it as a file to edit.
 
     Example: fbnetv3 search space paper --contains fbnetv3_c
     """
@@ -102,7 +102,7 @@ def space(
 
 
 def plan(name: Annotated[str, typer.Argument(help="A plan: paper, paper_recipe or tiny.")]) -> None:
-    """Print a plan as the JSON file that --plan takes, to change it.
+    """Print a plan as a JSON file for --plan, to edit it.
 
     Example: fbnetv3 search plan tiny > mine.plan.json
     """
@@ -112,7 +112,7 @@ def plan(name: Annotated[str, typer.Argument(help="A plan: paper, paper_recipe o
 
 
 def summary(record: SearchResult) -> dict[str, Any]:
-    """A search for scripts."""
+    """A search as JSON values."""
     failures = Counter(o.failure.value for o in record.outcomes.values() if o.failure)
     return {
         "folder": record.folder,
@@ -130,7 +130,7 @@ def summary(record: SearchResult) -> dict[str, Any]:
 
 
 def told(record: SearchResult, winner: Winner) -> dict[str, Any]:
-    """A winner for scripts."""
+    """A winner as JSON values."""
     return {
         "name": record.plan.result_name(winner.constraint),
         "constraint": ",".join(map(str, winner.constraint)),
@@ -142,7 +142,7 @@ def told(record: SearchResult, winner: Winner) -> dict[str, Any]:
 
 
 def print_summary(record: SearchResult) -> None:
-    """A search for people."""
+    """Print the state of a search."""
     found = summary(record)
     state = "done" if record.done else f"round {found['round']} of {found['rounds']}"
     say(f"{record.plan.name}: {state}; {found['finished']} of {found['asked']} candidates finished")
@@ -156,7 +156,7 @@ def print_summary(record: SearchResult) -> None:
 
 
 def print_winners(record: SearchResult, winners: Sequence[Winner]) -> None:
-    """Winners, one a line."""
+    """Print winners, one per line."""
     for winner in winners:
         costs = ", ".join(f"{name} {value:,.6g}" for name, value in winner.costs.items())
         measured = "not trained" if winner.measured is None else f"measured {winner.measured:.4f}"

@@ -1,4 +1,4 @@
-"""Spaces by name or file, those of the joint search and those of supernets alike."""
+"""Finding and printing the spaces of joint searches and of supernets."""
 
 from __future__ import annotations
 

@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 Output = Annotated[Path, output_folder("Folder for network, report, metrics and checkpoints.")]
 PlanSource = Annotated[str, typer.Option("--plan", help="A plan: paper, tiny, or a JSON file (plan.json of a search).")]
 Target = Annotated[
-    str | None, typer.Option(help="What the network may cost: 'macs<=1M', 'parameters<=80k', 'latency_ms<=2.5'.")
+    str | None, typer.Option(help="Bound on the cost: 'macs<=1M', 'parameters<=80k', 'latency_ms<=2.5'.")
 ]
-Latency = Annotated[str | None, typer.Option(help="A table of `search lut`: latency_ms becomes a cost.")]
+Latency = Annotated[str | None, typer.Option(help="A table of `search lut`, for latency_ms as cost.")]
 DataSeed = Annotated[int, typer.Option(help="Seed of the data's split.")]
 Epochs = Annotated[
-    int | None, typer.Option(help="Epochs, if not the plan's; the choices' beginning and their cooling move with it.")
+    int | None, typer.Option(help="Number of epochs, if not the plan's; scales the schedule of the choices.")
 ]
-Seed = Annotated[int | None, typer.Option(help="Seed of everything random.")]
-Draws = Annotated[int | None, typer.Option(help="How many other networks to draw from the distribution.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of the search.")]
+Draws = Annotated[int | None, typer.Option(help="Number of other networks to sample from the distribution.")]
 
 
 def _command(kind: str, told: str) -> Callable[..., None]:
@@ -62,16 +62,17 @@ def _command(kind: str, told: str) -> Callable[..., None]:
 
 
 dnas = _command(
-    "dnas", "FBNet's differentiable search: which block in every layer. Interrupted searches continue with --resume."
+    "dnas", "FBNet's differentiable search for the block of each layer. Interrupted searches continue with --resume."
 )
 dmasking = _command(
     "dmasking",
-    "FBNetV2's differentiable search: widths, expansions and resolution by masks, and blocks. Goes on with --resume.",
+    "FBNetV2's differentiable search for blocks, and by masks for widths, expansions and resolution. Interrupted "
+    "searches continue with --resume.",
 )
 
 
 def plan_of(plans: Mapping[str, SupernetPlan], options: Mapping[str, Any]) -> SupernetPlan:
-    """The plan that the options of a command describe."""
+    """The plan given by the options of a command."""
     from fbnetv3_zoo.search.space import parse_constraint
     from fbnetv3_zoo.search.supernet.plan import find_supernet_plan
 
@@ -91,7 +92,7 @@ def plan_of(plans: Mapping[str, SupernetPlan], options: Mapping[str, Any]) -> Su
 
 
 def _carry_out(kind: str, options: dict[str, Any]) -> None:
-    """Run the search, write its report, print what came out."""
+    """Run the search, write its report, and print the result."""
     from fbnetv3_zoo.search.supernet.page import write_report
     from fbnetv3_zoo.search.supernet.plan import DMASKING_PLANS, DNAS_PLANS
     from fbnetv3_zoo.search.supernet.run import search_supernet
