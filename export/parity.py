@@ -144,7 +144,8 @@ def _prepared(preprocess: Preprocess, images: Sequence[Image.Image] | None) -> F
 
 
 def _in_batches(classifier: Classifier, images: Floats, batches: Sequence[int]) -> Floats:
-    logits, start = [], 0
+    logits: list[Floats] = []
+    start = 0
     while start < len(images):
         size = batches[len(logits) % len(batches)]
         logits.append(classifier.logits(images[start : start + size]))
