@@ -1,4 +1,4 @@
-// The page: what happens on a click, a drop, a paste.
+// The page: handlers for clicks, drops and pastes.
 
 import { Camera } from "./camera.js";
 import { openClassifier } from "./classifier.js";
@@ -6,18 +6,18 @@ import { PageError } from "./picture.js";
 import { Timing, element, percent, say, showAnswer, showCard, showError } from "./view.js";
 
 const SHOWN = 5; // classes
-const SMALL = 128; // pixels a side up to which an image is shown enlarged
+const SMALL = 128; // images with sides of up to this many pixels are shown enlarged
 
 const timing = new Timing();
 const camera = new Camera(element("film"));
-let starting = false; // the browser asks whether the camera may be used
-let latest = 0; // the number of what was chosen last: answers for earlier ones are not shown
+let starting = false; // the browser is asking for permission to use the camera
+let latest = 0; // number of the latest choice; answers for earlier ones are not shown
 
 element("unstarted").remove();
 say("Loading the model.");
 element("loading").hidden = false;
 
-/** The network of this page, once it is loaded. */
+/** A promise of this page's network. */
 export const classifier = openClassifier(welcome, (part) => { element("loading").value = part; });
 
 classifier.then(
@@ -47,7 +47,7 @@ function sampleItem({ file, name }) {
 }
 
 /**
- * Classify an image file and show what comes out.
+ * Classify an image file and show the result.
  * @param {() => Promise<Blob>} get
  * @param {string} name
  */
@@ -86,10 +86,10 @@ function show(blob, name) {
 }
 
 /**
- * Whether it is the camera's or an image's is said by who asked: the camera may be starting while an image is shown.
+ * Show an answer. The caller knows whether it is for an image or the camera, which may be starting meanwhile.
  * @param {import("./classifier.js").Classifier} network
  * @param {import("./classifier.js").Answer} answer
- * @param {(first: {name: string, probability: number}) => string} words what to say of the first guess
+ * @param {(first: {name: string, probability: number}) => string} words the status text for the first guess
  */
 function tell(network, answer, words) {
   const guesses = network.best(answer, SHOWN);
@@ -98,14 +98,14 @@ function tell(network, answer, words) {
   say(words(guesses[0]));
 }
 
-/** Put a picture, the film or (null) neither on the stage. @param {HTMLElement | null} shown */
+/** Show a picture, the camera or (null) neither. @param {HTMLElement | null} shown */
 function fill(shown) {
   for (const id of ["hint", "picture", "film"]) element(id).hidden = element(id) !== (shown ?? element("hint"));
   element("stage").classList.toggle("full", shown !== null);
 }
 
 function clear() {
-  element("picture").onload = null; // one that is still loading is not wanted any more
+  element("picture").onload = null; // ignore a picture that is still loading
   fill(null);
   say("");
   showAnswer([]);
@@ -152,7 +152,7 @@ function stopCamera() {
   element("camera").textContent = "Start camera";
 }
 
-/** The first image among files that were chosen, dropped or pasted. @param {FileList | undefined} files */
+/** Classify the first of the chosen, dropped or pasted files. @param {FileList | undefined} files */
 function take(files) {
   const file = files?.[0];
   if (file) look(async () => file, file.name || "Pasted image");

@@ -1,4 +1,4 @@
-// The camera: its film shown, and one frame after the other handed on.
+// The camera: its video is shown, and its frames are passed on one by one.
 
 import { PageError } from "./picture.js";
 
@@ -14,7 +14,7 @@ export class Camera {
   /** @type {MediaStream | null} */
   #stream = null;
 
-  /** @param {HTMLVideoElement} film where it is shown */
+  /** @param {HTMLVideoElement} film the element that shows it */
   constructor(film) {
     this.film = film;
   }
@@ -23,13 +23,13 @@ export class Camera {
     return this.#stream !== null;
   }
 
-  /** Start it; `onEnd` is called where the device goes away by itself. @param {() => void} onEnd */
+  /** Start it; `onEnd` is called if the device is disconnected. @param {() => void} onEnd */
   async start(onEnd) {
     if (!navigator.mediaDevices) {
       throw new PageError("Browsers give the camera only to pages from this device (127.0.0.1) or from https addresses.");
     }
-    const wanted = { video: { facingMode: "environment", width: { ideal: 640 }, height: { ideal: 480 } } };
-    const stream = await navigator.mediaDevices.getUserMedia(wanted).catch((error) => {
+    const constraints = { video: { facingMode: "environment", width: { ideal: 640 }, height: { ideal: 480 } } };
+    const stream = await navigator.mediaDevices.getUserMedia(constraints).catch((error) => {
       throw new PageError(REFUSALS[error.name] ?? `The camera could not be started (${error.name}).`);
     });
     this.#stream = stream;
@@ -44,12 +44,12 @@ export class Camera {
     this.film.srcObject = null;
   }
 
-  /** Hand on frames, each as soon as the last one is dealt with, until it is stopped. @param {() => Promise<void>} use */
+  /** Pass on frames, each as soon as the previous one is done, until it is stopped. @param {() => Promise<void>} use */
   async each(use) {
     const stream = this.#stream;
     while (this.#stream !== null && this.#stream === stream) {
       if (this.film.videoWidth > 0) await use();
-      await new Promise((resolve) => requestAnimationFrame(resolve)); // the page stays alive; hidden, it rests
+      await new Promise((resolve) => requestAnimationFrame(resolve)); // keeps the page responsive, and pauses while hidden
     }
   }
 }

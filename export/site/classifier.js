@@ -1,10 +1,10 @@
-// The network: its file loaded, run by ONNX Runtime Web, its answers as probabilities.
+// The network: loading its file, running it by ONNX Runtime Web, and computing probabilities.
 
 import { PageError, decode, pixelsOf } from "./picture.js";
 import { tensorOf } from "./preprocess.js";
 
 /**
- * What model.json says.
+ * The contents of model.json.
  * @typedef {object} Card
  * @property {string} network
  * @property {string} file
@@ -26,9 +26,9 @@ import { tensorOf } from "./preprocess.js";
  */
 
 /**
- * What the network says of a picture; times in milliseconds: from the picture to the input, and of the network alone.
+ * The result for a picture, with times in milliseconds: of preprocessing, and of the network alone.
  * @typedef {object} Answer
- * @property {Float64Array} probabilities one a class
+ * @property {Float64Array} probabilities one per class
  * @property {number} preparing
  * @property {number} running
  */
@@ -54,7 +54,7 @@ export class Classifier {
   }
 
   /**
-   * The answer for an image file, a decoded picture or the camera's frame of now. One at a time: others wait.
+   * The answer for an image file, a decoded picture or the camera's current frame. Calls run one at a time.
    * @param {Blob | ImageBitmap | HTMLVideoElement} image
    * @returns {Promise<Answer>}
    */
@@ -64,7 +64,7 @@ export class Classifier {
     return answer;
   }
 
-  /** The input made of an image, without running the network. @param {Blob | ImageBitmap | HTMLVideoElement} image */
+  /** The preprocessed image, without running the network. @param {Blob | ImageBitmap | HTMLVideoElement} image */
   async prepare(image) {
     const picture = image instanceof Blob ? await decode(image) : image;
     try {
@@ -75,7 +75,7 @@ export class Classifier {
   }
 
   /**
-   * The most probable classes, the most probable first.
+   * The most probable classes, best first.
    * @param {Answer} answer
    * @param {number} count
    * @returns {Guess[]}
@@ -94,21 +94,21 @@ export class Classifier {
     return { probabilities: softmax(logits), preparing: ready - start, running: performance.now() - ready };
   }
 
-  /** The logits for one prepared image. @param {Float32Array} input @returns {Promise<Float32Array>} */
+  /** The logits for one preprocessed image. @param {Float32Array} input @returns {Promise<Float32Array>} */
   async run(input) {
     const { mean, resolution } = this.card.preprocess;
     const tensor = new this.#runtime.Tensor("float32", input, [1, mean.length, resolution, resolution]);
-    const [given] = this.#session.inputNames;
-    const [wanted] = this.#session.outputNames;
-    const answer = await this.#session.run({ [given]: tensor });
-    return answer[wanted].data;
+    const [inputName] = this.#session.inputNames;
+    const [outputName] = this.#session.outputNames;
+    const outputs = await this.#session.run({ [inputName]: tensor });
+    return outputs[outputName].data;
   }
 }
 
 /**
- * Load the network that lies beside this page.
- * @param {(card: Card) => void} onCard told as soon as it is known what the network is
- * @param {(part: number) => void} onProgress told the part of the model file that is here
+ * Load this page's network.
+ * @param {(card: Card) => void} onCard called as soon as the network's description is loaded
+ * @param {(part: number) => void} onProgress called with the fraction of the model file that is loaded
  * @returns {Promise<Classifier>}
  */
 export async function openClassifier(onCard, onProgress) {
@@ -130,7 +130,7 @@ export async function openClassifier(onCard, onProgress) {
   }
 }
 
-/** ONNX Runtime Web, with several threads where the browser allows them. @param {Card} card */
+/** ONNX Runtime Web, with several threads if the browser allows them. @param {Card} card */
 async function loadRuntime(card) {
   const folder = new URL(card.runtime.folder, import.meta.url).href;
   const runtime = await import(folder + card.runtime.script);
@@ -141,7 +141,7 @@ async function loadRuntime(card) {
 }
 
 /**
- * The model file, checked to be whole.
+ * The model file, checked to be complete.
  * @param {Card} card
  * @param {(part: number) => void} onProgress
  */
@@ -161,7 +161,7 @@ async function download(card, onProgress) {
   return bytes;
 }
 
-/** @param {string} file a path beside this page */
+/** @param {string} file a path relative to this page */
 async function get(file) {
   const response = await fetch(new URL(file, import.meta.url)).catch(() => {
     throw new PageError(`${file} could not be loaded; is the server still running?`);

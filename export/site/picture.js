@@ -6,11 +6,11 @@
 export const MOST_BYTES = 100e6;
 export const MOST_PIXELS = 100e6;
 
-/** Something that the person at the page can mend; its message is one sentence for them. */
+/** An error that the user can fix, with a message of one sentence. */
 export class PageError extends Error {}
 
 /**
- * The picture in an image file, turned upright as its EXIF orientation says. Colours stay the numbers in the file.
+ * The picture in an image file, turned upright by its EXIF orientation. Colours are not converted.
  * @param {Blob} blob
  * @returns {Promise<ImageBitmap>}
  */
@@ -32,7 +32,7 @@ export async function decode(blob) {
 }
 
 /**
- * The pixels of a picture or of the camera's frame, transparency laid over white.
+ * The pixels of a picture or of the camera's frame, on a white background.
  * @param {ImageBitmap | HTMLVideoElement} picture
  * @returns {Source}
  */

@@ -1,18 +1,18 @@
-// From pixels to what the network takes, to the grey level as Pillow resizes 8-bit images: weights in fixed point, one
-// axis after the other, whole levels in between.
+// From pixels to the network's input, with exactly the levels of Pillow's resize of 8-bit images: fixed-point weights, one
+// axis after the other, integers in between.
 
 /**
- * What the model file says of its input.
+ * The preprocessing in the model file.
  * @typedef {object} Preprocess
  * @property {number} resize length of the shorter side after resizing, in pixels
- * @property {number} resolution side of the square cut from the middle, in pixels
+ * @property {number} resolution side of the central crop, in pixels
  * @property {"nearest" | "bilinear" | "bicubic"} interpolation
- * @property {number[]} mean one value a channel, for levels scaled to [0, 1]
+ * @property {number[]} mean one value per channel, for levels scaled to [0, 1]
  * @property {number[]} std the same
  */
 
 /**
- * Pixels to be read in parts: `read` gives 4 bytes (red, green, blue, opaque) a pixel, row by row.
+ * Pixels that are read in parts: `read` returns 4 bytes (red, green, blue, opaque) per pixel, row by row.
  * @typedef {object} Source
  * @property {number} width
  * @property {number} height
@@ -20,8 +20,8 @@
  */
 
 /**
- * For each pixel of a line that is made: the first of the pixels it is made of, how many they are, and their weights
- * (`longest` places each). `first` and `end` bound all of them.
+ * For each output pixel of a line: the first of its input pixels, their number, and their weights (`longest` entries
+ * each). `first` and `end` bound all input pixels.
  * @typedef {object} Taps
  * @property {Int32Array} starts
  * @property {Int32Array} counts
@@ -66,7 +66,7 @@ export function frame(width, height, { resize, resolution }) {
   };
 }
 
-/** Half of a whole number, rounded to the even neighbour as Python does. @param {number} doubled */
+/** Half of an integer, rounded to even like in Python. @param {number} doubled */
 function halfToEven(doubled) {
   const low = Math.floor(doubled / 2);
   return doubled % 2 !== 0 && low % 2 !== 0 ? low + 1 : low;
@@ -83,7 +83,7 @@ export function tensorOf(source, preprocess) {
 }
 
 /**
- * The levels that the network sees: 1 or 3 bytes a pixel, row by row, of `resolution` x `resolution` pixels.
+ * The network's input before normalisation: 1 or 3 bytes per pixel, row by row, `resolution` x `resolution` pixels.
  * @param {Source} source
  * @param {Preprocess} preprocess
  * @returns {Uint8Array}
@@ -94,7 +94,7 @@ export function crop(source, preprocess) {
   const channels = preprocess.mean.length;
   const across = taps(source.width, width, left, resolution, interpolation);
   const down = taps(source.height, height, top, resolution, interpolation);
-  // Pillow 13 makes narrow images shorter before it makes them narrower.
+  // Pillow 13 resizes the height of narrow images before their width.
   const upright = source.height > 2 * source.width && height < source.height;
   return upright ? downFirst(source, across, down, channels) : acrossFirst(source, across, down, channels);
 }
@@ -145,7 +145,7 @@ function downFirst(source, across, down, channels) {
 }
 
 /**
- * Bytes of the wanted channels, and how many bytes lie between two pixels.
+ * Bytes of the channels in use, and the distance of two pixels in bytes.
  * @param {Uint8ClampedArray} pixels
  * @param {number} channels
  * @returns {{data: Uint8Array | Uint8ClampedArray, step: number}}
@@ -160,7 +160,7 @@ function levels(pixels, channels) {
 }
 
 /**
- * Every line of `data` made as long as `taps` says; steps are in bytes.
+ * Resize every line of `data` by `taps`; steps are in bytes.
  * @param {Uint8Array | Uint8ClampedArray} data begins with the pixel `taps.first` of the first line
  * @param {number} step from a pixel of a line to the next
  * @param {number} lineStep from a line to the next
@@ -190,7 +190,7 @@ function blend(data, step, lineStep, lines, taps, channels, out, outStep, outLin
 }
 
 /**
- * What `count` pixels from `offset` on are made of, where a line of `old` pixels is resized to `length`.
+ * The taps of `count` pixels starting at `offset`, when a line of `old` pixels is resized to `length`.
  * @param {number} old
  * @param {number} length
  * @param {number} offset
@@ -236,7 +236,7 @@ function single(starts) {
 function nearest(old, length) {
   const step = old / length;
   const chosen = new Int32Array(length);
-  let centre = step / 2; // added up as Pillow does, with the rounding errors that decide close cases
+  let centre = step / 2; // accumulated as in Pillow, with the same rounding errors
   for (let n = 0; n < length; n += 1, centre += step) chosen[n] = Math.min(Math.trunc(centre), old - 1);
   return chosen;
 }
@@ -251,7 +251,7 @@ function normalise(pixels, { mean, std }) {
   const out = new Float32Array(pixels.length);
   for (let channel = 0; channel < channels; channel += 1) {
     const [middle, spread] = [Math.fround(mean[channel]), Math.fround(std[channel])];
-    // As NumPy computes in float32: every step is rounded.
+    // As in NumPy's float32: every step is rounded.
     const table = Float32Array.from({ length: 256 }, (_, level) => {
       return Math.fround(Math.fround(Math.fround(level / 255) - middle) / spread);
     });

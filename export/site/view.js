@@ -1,4 +1,4 @@
-// What is shown: the card, the answer, times, errors.
+// Display of the card, the answer, times and errors.
 
 /** @typedef {import("./classifier.js").Card} Card */
 /** @typedef {import("./classifier.js").Guess} Guess */
@@ -23,7 +23,7 @@ export function showCard(card) {
   document.title = `${card.network} · Image classifier`;
 }
 
-/** A probability for reading, with a blank that does not break. @param {number} probability */
+/** A probability in percent, with a non-breaking space. @param {number} probability */
 export const percent = (probability) => `${(100 * probability).toFixed(1)}\u00a0%`;
 
 /** Names in order with their bars. @param {Guess[]} guesses */
@@ -42,7 +42,7 @@ export function showAnswer(guesses) {
 function row() {
   const item = document.createElement("li");
   const track = part("div", "track");
-  track.setAttribute("aria-hidden", "true"); // it shows what the percentage says
+  track.setAttribute("aria-hidden", "true"); // it repeats the percentage
   track.append(part("div", "bar"));
   item.append(part("span", "name"), part("span", "share"), track);
   return item;
@@ -50,17 +50,17 @@ function row() {
 
 /** @param {string} tag @param {string} name */
 function part(tag, name) {
-  const made = document.createElement(tag);
-  made.className = name;
-  return made;
+  const created = document.createElement(tag);
+  created.className = name;
+  return created;
 }
 
-/** What is said aloud by screen readers, and shown. @param {string} text */
+/** Show the status, which screen readers announce. @param {string} text */
 export function say(text) {
   if (element("status").textContent !== text) element("status").textContent = text;
 }
 
-/** One sentence about what went wrong; an empty one takes it away. @param {string} text */
+/** Show an error message; an empty one removes it. @param {string} text */
 export function showError(text) {
   element("error").textContent = text;
 }

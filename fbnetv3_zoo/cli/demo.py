@@ -51,7 +51,7 @@ def demo(
     recipe = replace(RECIPES["digits"], seed=seed, epochs=RECIPES["digits"].epochs if epochs is None else epochs)
     digits = find_dataset("digits", seed=seed)
     counts = ", ".join(f"{len(digits[split])} for {split}" for split in digits.splits)
-    tell(f"Data: scikit-learn's handwritten digits, {counts}; no image in two of them.")
+    tell(f"Data: scikit-learn's handwritten digits, {counts}, without overlap.")
     small = ARCHS["fbnetv3_a"].for_small_images()
     large, slim = small.scaled(width=0.5, depth=0.5), small.scaled(width=0.25, depth=0.25)
     train = partial(_train, data=digits, recipe=recipe, tell=tell)

@@ -58,7 +58,7 @@ def test_what_it_prints(demo: Demo, small: Arch) -> None:
     assert [line.split("  train")[0] for line in demo.ended.err.splitlines()] == ["epoch   1/1"] * 3
     lines = demo.ended.out.splitlines()
     counts = "90 for train, 31 for validation, 31 for test"
-    assert lines[0] == f"Data: scikit-learn's handwritten digits, {counts}; no image in two of them."
+    assert lines[0] == f"Data: scikit-learn's handwritten digits, {counts}, without overlap."
     assert [line for line in lines if re.match(r"\d\. ", line)] == [
         "1. The teacher, on labels",
         "2. The slim network, on labels alone",
