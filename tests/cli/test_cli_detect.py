@@ -207,7 +207,7 @@ def test_export_compares_with_pytorch(folder: Path, tmp_path: Path) -> None:
 
 
 def test_every_field_of_the_settings_is_told() -> None:
-    told = re.findall(r"^\| `(\w+)` \| ([^|]+) \|", DOCS.split("#### RCNNSettings")[1].split("####")[0], re.MULTILINE)
+    told = re.findall(r"^\| `(\w+)` \| ([^|]+) \|", DOCS.split("#### Settings")[1].split("####")[0], re.MULTILINE)
     defaults = {f.name: f.default for f in fields(RCNNSettings)}
     assert [name for name, _ in told] == [*defaults]
     for name, value in told:
