@@ -7,9 +7,12 @@ import os
 import shutil
 import signal
 import tempfile
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
 from fbnetv3_zoo.arch import Activation, Arch, Conv, InvertedResidual, PoolingHead, SqueezeExcite
@@ -17,9 +20,10 @@ from fbnetv3_zoo.arch import Activation, Arch, Conv, InvertedResidual, PoolingHe
 if "OMP_NUM_THREADS" not in os.environ:  # more threads than cores to themselves wait for one another
     torch.set_num_threads(2)
 
-# What is kept of weights and of files that were tried out must not come from, nor go to, the user's own cache.
-os.environ["FBNETV3_ZOO_CACHE"] = tempfile.mkdtemp(prefix="cache-of-tests-")
-atexit.register(shutil.rmtree, os.environ["FBNETV3_ZOO_CACHE"], ignore_errors=True)
+# The user's own cache is neither read nor written; all workers of a run share one.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["FBNETV3_ZOO_CACHE"] = tempfile.mkdtemp(prefix="cache-of-tests-")
+    atexit.register(shutil.rmtree, os.environ["FBNETV3_ZOO_CACHE"], ignore_errors=True)
 
 # Background jobs of a shell are deaf to Ctrl-C, and so would be every process that a test starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -49,3 +53,30 @@ def tiny_arch() -> Arch:
         ),
         num_classes=10,
     )
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """A function that gives the folder of a name, filled once in a test run: by the first worker that asks for it."""
+    base = tmp_path_factory.getbasetemp()
+    root = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def folder(name: str, fill: Callable[[Path], object]) -> Path:
+        path, done = root / f"shared-{name}", root / f"shared-{name}.done"
+        with FileLock(root / f"shared-{name}.lock"):
+            if not done.exists():
+                shutil.rmtree(path, ignore_errors=True)
+                path.mkdir()
+                fill(path)
+                done.touch()
+        return path
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model_files(tiny_arch: Arch, shared: Callable[[str, Callable[[Path], object]], Path]) -> Path:
+    """The folder of one network as ``net.safetensors``, ``net.onnx`` and so on (networks.write_files). Only read."""
+    from networks import write_files  # not needed by most tests, and slow to import
+
+    return shared("model-files", lambda folder: write_files(tiny_arch, folder))

@@ -30,7 +30,7 @@ from fbnetv3_zoo.arch import Activation, Conv
 from fbnetv3_zoo.weights.serialization import load, save
 
 torch.set_num_threads(1)
-path = Path(sys.argv[1])
+path, least = Path(sys.argv[1]), int(sys.argv[2])
 other = path.with_name("letters.txt")
 arch = Arch("big", 8, ((Conv(3, 512, 1, Activation.RELU), Conv(3, 512, 1, Activation.RELU)),), num_classes=1)  # 9.5 MB
 models = []
@@ -59,18 +59,19 @@ for kills in range(1, 61):
     assert content in (b"a" * 9_000_000, b"b" * 9_000_000), len(content)
     temporary = [entry for entry in path.parent.iterdir() if entry not in (path, other)]
     assert all(entry.name.startswith(".") for entry in temporary), temporary
-    if kills >= 10 and temporary:  # at least one was in the middle of writing
+    if kills >= least and temporary:  # at least one was in the middle of writing
         break
 print(kills, len(temporary))
 """
 
 
-def test_a_process_killed_while_saving_leaves_whole_files(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", KILLED, str(tmp_path / "net.safetensors")]
+@pytest.mark.parametrize("least", [3, pytest.param(20, marks=pytest.mark.long)])
+def test_a_process_killed_while_saving_leaves_whole_files(least: int, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "net.safetensors"), str(least)]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     kills, unfinished = map(int, done.stdout.split())
-    assert kills >= 10
+    assert kills >= least
     assert unfinished >= 1  # at least one process was in the middle of writing
 
 

@@ -14,40 +14,23 @@ import onnx
 import pytest
 import skimage.data
 import torch
+from networks import NAMES
 from PIL import Image
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.classify import Classifier, Floats, Prediction
 from fbnetv3_zoo.description import Description
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.export import export_onnx
 from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.preprocess import Preprocess
 from fbnetv3_zoo.weights.serialization import load, save
 
-NAMES = ("zero", "één", "две", "三", "four", "five", "six", "seven", "eight", "nine")
 PHOTO = Image.fromarray(skimage.data.astronaut())
 
 
-@pytest.fixture(scope="module")
-def folder(tiny_arch: Arch, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A network's files ``net.safetensors`` and ``net.onnx``. Only read."""
-    generator = torch.Generator().manual_seed(0)
-    model = FBNet(tiny_arch, generator=generator)
-    with torch.no_grad():
-        for _ in range(30):
-            model(torch.randn(64, 3, 32, 32, generator=generator))
-        model.classifier.weight *= 3 / model.eval()(torch.randn(64, 3, 32, 32, generator=generator)).std()
-    model.class_names = NAMES
-    path = tmp_path_factory.mktemp("files")
-    save(model, path / "net.safetensors")
-    export_onnx(model, path / "net.onnx")
-    return path
-
-
 @pytest.fixture(params=[".safetensors", ".onnx"])
-def file(request: pytest.FixtureRequest, folder: Path) -> Path:
-    return folder / f"net{request.param}"
+def file(request: pytest.FixtureRequest, model_files: Path) -> Path:
+    return model_files / f"net{request.param}"
 
 
 def _answering(logits: Callable[[Floats], object], arch: Arch, names: tuple[str, ...] | None = NAMES) -> Classifier:
@@ -61,8 +44,8 @@ def _refusal(path: Path) -> str:
     return str(caught.value)
 
 
-def test_probabilities_are_the_softmax_of_the_logits(file: Path, folder: Path) -> None:
-    model = load(folder / "net.safetensors")
+def test_probabilities_are_the_softmax_of_the_logits(file: Path, model_files: Path) -> None:
+    model = load(model_files / "net.safetensors")
     with torch.inference_mode():
         logits = model(model.preprocess(PHOTO)[None])
     expected = dict(zip(NAMES, logits.double().softmax(1)[0].tolist(), strict=True))
@@ -73,8 +56,8 @@ def test_probabilities_are_the_softmax_of_the_logits(file: Path, folder: Path) -
     assert found[0].probability > 0.2
 
 
-def test_description_is_the_networks(file: Path, folder: Path) -> None:
-    assert Classifier.open(file).description == load(folder / "net.safetensors").description
+def test_description_is_the_networks(file: Path, model_files: Path) -> None:
+    assert Classifier.open(file).description == load(model_files / "net.safetensors").description
 
 
 @pytest.mark.parametrize(("top", "count"), [(1, 1), (3, 3), (10, 10), (11, 10), (1000, 10)])
@@ -178,9 +161,9 @@ def test_onnx_files_of_others(tmp_path: Path) -> None:
     assert _refusal(path) == expected
 
 
-def test_onnx_files_of_another_release(folder: Path, tmp_path: Path) -> None:
+def test_onnx_files_of_another_release(model_files: Path, tmp_path: Path) -> None:
     path = tmp_path / "newer.onnx"
-    entries = load(folder / "net.safetensors").description.to_metadata()
+    entries = load(model_files / "net.safetensors").description.to_metadata()
     onnx.save_model(_identity({**entries, "format_version": "2"}), path)
     assert _refusal(path) == f"{path}: has format version '2'; this release reads '1', upgrade fbnetv3-zoo"
     onnx.save_model(_identity({**entries, "class_names": '["one"]'}), path)
@@ -210,15 +193,15 @@ def test_images_cannot_fill_five_channels(tiny_arch: Arch, tmp_path: Path) -> No
     assert str(caught.value) == "this network takes 5 channels; image files can only fill 1 or 3"
 
 
-def test_onnx_files_need_no_torch(folder: Path, tmp_path: Path) -> None:
+def test_onnx_files_need_no_torch(model_files: Path, tmp_path: Path) -> None:
     PHOTO.save(tmp_path / "photo.png")
     code = (
         "import sys; from fbnetv3_zoo.classify import Classifier; from fbnetv3_zoo.preprocess import read_image;"
         "(found,) = Classifier.open(sys.argv[1])([read_image(sys.argv[2])], top=1);"
         "print(found[0].name); assert 'torch' not in sys.modules"
     )
-    command = [sys.executable, "-c", code, str(folder / "net.onnx"), str(tmp_path / "photo.png")]
+    command = [sys.executable, "-c", code, str(model_files / "net.onnx"), str(tmp_path / "photo.png")]
     found = subprocess.run(command, capture_output=True, check=False, env={**os.environ, "PYTHONIOENCODING": "utf-8"})
     assert found.stderr == b""
-    (expected,) = Classifier.open(folder / "net.safetensors")([PHOTO], top=1)
+    (expected,) = Classifier.open(model_files / "net.safetensors")([PHOTO], top=1)
     assert found.stdout.decode().strip() == expected[0].name

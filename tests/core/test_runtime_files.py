@@ -14,55 +14,35 @@ import openvino
 import pytest
 import torch
 from disks import file_limit
-from networks import settled
+from networks import NAMES
 
-from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.classify import ENDINGS, Classifier, Floats
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.export import export_onnx
-from fbnetv3_zoo.export.backends.executorch_pte import export_executorch
-from fbnetv3_zoo.export.backends.openvino_ir import export_openvino, write_model
-from fbnetv3_zoo.export.backends.ort_mobile import Platform, export_mobile
+from fbnetv3_zoo.export.backends.openvino_ir import write_model
 from fbnetv3_zoo.export.sample_images import photographs
 from fbnetv3_zoo.preprocess import stack
 from fbnetv3_zoo.runtimes.executorch_pte import check_whole_program
-from fbnetv3_zoo.weights.serialization import load, save
+from fbnetv3_zoo.weights.serialization import load
 
-NAMES = ("zero", "één", "две", "三", 'a "b" & <c>', "tab\tline\n", "six", "seven", "eight", "nine")
 KINDS = {".onnx": "ONNX", ".ort": "ORT", ".xml": "OpenVINO IR", ".pte": "ExecuTorch program"}
 FORMS = {".onnx": "onnx", ".ort": "mobile", ".xml": "openvino", ".pte": "executorch"}
 IMAGES = photographs(7)
 
 
-@pytest.fixture(scope="module")
-def folder(tiny_arch: Arch, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One network as ``net.safetensors``, ``net.onnx`` and so on. Only read."""
-    folder = tmp_path_factory.mktemp("files")
-    model = settled(tiny_arch, NAMES)
-    save(model, folder / "net.safetensors")
-    export_onnx(model, folder / "net.onnx", batch_sizes=[2])
-    export_mobile(folder / "net.onnx", folder / "net.ort", platform=Platform.AMD64)
-    export_mobile(folder / "net.onnx", folder / "arm.ort")
-    export_mobile(folder / "net.onnx", folder / "three.ort", batch=3)
-    export_openvino(folder / "net.onnx", folder / "net.xml")
-    export_executorch(model, folder / "net.pte", max_batch=4)
-    return folder
-
-
 @pytest.fixture(params=KINDS)
-def file(request: pytest.FixtureRequest, folder: Path) -> Path:
-    return folder / f"net{request.param}"
+def file(request: pytest.FixtureRequest, model_files: Path) -> Path:
+    return model_files / f"net{request.param}"
 
 
 @pytest.fixture(scope="module")
-def images(folder: Path) -> Floats:
-    return stack(load(folder / "net.safetensors").preprocess, IMAGES)
+def images(model_files: Path) -> Floats:
+    return stack(load(model_files / "net.safetensors").preprocess, IMAGES)
 
 
 @pytest.fixture(scope="module")
-def expected(folder: Path, images: Floats) -> Floats:
+def expected(model_files: Path, images: Floats) -> Floats:
     with torch.inference_mode():
-        return np.asarray(load(folder / "net.safetensors")(torch.from_numpy(images)).numpy())
+        return np.asarray(load(model_files / "net.safetensors")(torch.from_numpy(images)).numpy())
 
 
 def _refusal(path: Path, **options: object) -> str:
@@ -87,8 +67,8 @@ def test_all_kinds_are_tested() -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 7])
 @pytest.mark.parametrize("name", ["net.onnx", "net.ort", "three.ort", "net.xml", "net.pte"])
-def test_any_number_of_images(name: str, count: int, folder: Path, images: Floats, expected: Floats) -> None:
-    found = Classifier.open(folder / name).logits(images[:count])
+def test_any_number_of_images(name: str, count: int, model_files: Path, images: Floats, expected: Floats) -> None:
+    found = Classifier.open(model_files / name).logits(images[:count])
     assert found.dtype == np.float32
     assert np.abs(found - expected[:count]).max() <= 1e-4 * np.abs(expected[:count]).max()
     assert found.argmax(1).tolist() == expected[:count].argmax(1).tolist()
@@ -105,9 +85,9 @@ def test_answers_are_kept(file: Path, images: Floats) -> None:
     np.testing.assert_array_equal(logits(images[:2]), before)
 
 
-def test_the_description_is_the_networks(file: Path, folder: Path) -> None:
+def test_the_description_is_the_networks(file: Path, model_files: Path) -> None:
     found = Classifier.open(file)
-    assert found.description == load(folder / "net.safetensors").description
+    assert found.description == load(model_files / "net.safetensors").description
     assert found.description.class_names == NAMES
     assert {p.name for p in found(IMAGES[:1], top=10)[0]} == set(NAMES)
 
@@ -122,12 +102,12 @@ def test_threads(threads: int, file: Path, images: Floats, expected: Floats) -> 
     assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
-def test_threads_of_torch_are_set(folder: Path) -> None:
+def test_threads_of_torch_are_set(model_files: Path) -> None:
     before = torch.get_num_threads()
     try:
-        Classifier.open(folder / "net.safetensors", threads=before + 1)
+        Classifier.open(model_files / "net.safetensors", threads=before + 1)
         assert torch.get_num_threads() == before + 1
-        Classifier.open(folder / "net.safetensors")
+        Classifier.open(model_files / "net.safetensors")
         assert torch.get_num_threads() == before + 1
     finally:
         torch.set_num_threads(before)
@@ -189,34 +169,34 @@ def test_files_of_another_kind(content: bytes, file: Path, tmp_path: Path, capfd
     assert capfd.readouterr() == ("", "")
 
 
-def test_files_that_say_nothing_of_themselves(file: Path, folder: Path, tmp_path: Path) -> None:
+def test_files_that_say_nothing_of_themselves(file: Path, model_files: Path, tmp_path: Path) -> None:
     path = tmp_path / file.name
     if file.suffix == ".xml":
-        openvino.save_model(openvino.convert_model(_bare(folder, tmp_path)), path)
+        openvino.save_model(openvino.convert_model(_bare(model_files, tmp_path)), path)
     elif file.suffix == ".pte":
         path.write_bytes(file.read_bytes().replace(b"fbnetv3_zoo blake3 ", b"of other people    "))
     elif file.suffix == ".ort":
         export = "import sys, onnxruntime as o; s = o.SessionOptions(); s.optimized_model_filepath = sys.argv[2];"
         export += "s.add_session_config_entry('session.save_model_format', 'ORT'); s.log_severity_level = 3;"
         export += "o.InferenceSession(sys.argv[1], s, providers=['CPUExecutionProvider'])"
-        subprocess.run([sys.executable, "-c", export, _bare(folder, tmp_path), path], check=True)
+        subprocess.run([sys.executable, "-c", export, _bare(model_files, tmp_path), path], check=True)
     else:
-        _bare(folder, tmp_path).rename(path)
+        _bare(model_files, tmp_path).rename(path)
     form = FORMS[file.suffix]
     told = f"{path}: does not describe its classes and preprocessing; export it with `fbnetv3 export {form}`"
     assert _refusal(path) == told
 
 
-def _bare(folder: Path, target: Path) -> Path:
+def _bare(model_files: Path, target: Path) -> Path:
     """The network as an ONNX file without metadata."""
-    proto = onnx.load(folder / "net.onnx")
+    proto = onnx.load(model_files / "net.onnx")
     del proto.metadata_props[:]
     onnx.save_model(proto, target / "bare.onnx")
     return target / "bare.onnx"
 
 
-def test_a_description_of_another_network(folder: Path, tmp_path: Path) -> None:
-    proto = onnx.load(folder / "net.onnx")
+def test_a_description_of_another_network(model_files: Path, tmp_path: Path) -> None:
+    proto = onnx.load(model_files / "net.onnx")
     side = proto.graph.input[0].type.tensor_type.shape.dim[2]
     assert side.dim_value == 32
     side.dim_value = proto.graph.input[0].type.tensor_type.shape.dim[3].dim_value = 64
@@ -225,11 +205,11 @@ def test_a_description_of_another_network(folder: Path, tmp_path: Path) -> None:
     assert _refusal(tmp_path / "net.onnx") == f"{tmp_path}/net.onnx: {told}"
 
 
-def test_weights_that_are_missing_or_of_another_model(folder: Path, tmp_path: Path) -> None:
+def test_weights_that_are_missing_or_of_another_model(model_files: Path, tmp_path: Path) -> None:
     path, weights = tmp_path / "net.xml", tmp_path / "net.bin"
-    path.write_bytes((folder / "net.xml").read_bytes())
+    path.write_bytes((model_files / "net.xml").read_bytes())
     assert _refusal(path) == f"{path}: its weights are missing; put net.bin beside it"
-    content = (folder / "net.bin").read_bytes()
+    content = (model_files / "net.bin").read_bytes()
     told = f"{path}: cannot be read as OpenVINO IR (net.bin is damaged or of another model)"
     for place in (0, len(content) // 2, len(content) - 1):
         weights.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
@@ -242,9 +222,9 @@ def test_weights_that_are_missing_or_of_another_model(folder: Path, tmp_path: Pa
     assert Classifier.open(path).description.class_names == NAMES
 
 
-def test_every_change_of_a_program_is_noticed(folder: Path) -> None:
+def test_every_change_of_a_program_is_noticed(model_files: Path) -> None:
     """A damaged program would end the process, so nothing but what was written may reach the runtime."""
-    path = folder / "net.pte"
+    path = model_files / "net.pte"
     whole, rng = path.read_bytes(), random.Random(0)
     check_whole_program(path, whole)
     for place in [*range(64), *(rng.randrange(len(whole)) for _ in range(300))]:
@@ -260,16 +240,16 @@ def test_every_change_of_a_program_is_noticed(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".ort", ".xml"])
-def test_no_torch_is_needed(suffix: str, folder: Path, tmp_path: Path) -> None:
+def test_no_torch_is_needed(suffix: str, model_files: Path, tmp_path: Path) -> None:
     IMAGES[0].save(tmp_path / "photo.png")
     code = (
         "import sys; from fbnetv3_zoo.classify import Classifier; from fbnetv3_zoo.preprocess import read_image;"
         "(found,) = Classifier.open(sys.argv[1])([read_image(sys.argv[2])], top=1);"
         "print(ascii(found[0].name)); assert 'torch' not in sys.modules"
     )
-    command = [sys.executable, "-c", code, str(folder / f"net{suffix}"), str(tmp_path / "photo.png")]
+    command = [sys.executable, "-c", code, str(model_files / f"net{suffix}"), str(tmp_path / "photo.png")]
     ended = subprocess.run(command, capture_output=True, check=False, text=True)
-    ((wanted,),) = Classifier.open(folder / "net.safetensors")(IMAGES[:1], top=1)
+    ((wanted,),) = Classifier.open(model_files / "net.safetensors")(IMAGES[:1], top=1)
     assert (ended.stdout, ended.stderr) == (f"{wanted.name!a}\n", "")
 
 
@@ -277,8 +257,8 @@ def test_no_torch_is_needed(suffix: str, folder: Path, tmp_path: Path) -> None:
     ("suffix", "module", "name", "extra"),
     [(".xml", "openvino", "OpenVINO", "openvino"), (".pte", "executorch", "ExecuTorch", "executorch")],
 )
-def test_a_runtime_that_is_not_installed(suffix: str, module: str, name: str, extra: str, folder: Path) -> None:
-    file = folder / f"net{suffix}"
+def test_a_runtime_that_is_not_installed(suffix: str, module: str, name: str, extra: str, model_files: Path) -> None:
+    file = model_files / f"net{suffix}"
     code = f"import sys; sys.modules[{module!r}] = None; from fbnetv3_zoo.cli import main; main(sys.argv[1:])"
     command = [sys.executable, "-c", code, "classify", "no.png", "--model", str(file)]
     ended = subprocess.run(command, capture_output=True, check=False, text=True)
@@ -286,7 +266,7 @@ def test_a_runtime_that_is_not_installed(suffix: str, module: str, name: str, ex
     assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", told)
 
 
-def test_opening_and_answering_is_quiet(file: Path, folder: Path, tmp_path: Path) -> None:
+def test_opening_and_answering_is_quiet(file: Path, model_files: Path, tmp_path: Path) -> None:
     """Native code, too, says nothing, from the very first call of a process."""
     IMAGES[0].save(tmp_path / "photo.png")
     command = [str(Path(sys.executable).with_name("fbnetv3")), "classify", "photo.png", "--model", str(file)]
@@ -295,8 +275,8 @@ def test_opening_and_answering_is_quiet(file: Path, folder: Path, tmp_path: Path
     assert len(ended.stdout.splitlines()) >= 6
 
 
-def test_openvino_files_on_a_full_disk(folder: Path, tmp_path: Path) -> None:
-    model = openvino.Core().read_model(folder / "net.xml")
+def test_openvino_files_on_a_full_disk(model_files: Path, tmp_path: Path) -> None:
+    model = openvino.Core().read_model(model_files / "net.xml")
     with file_limit(20_000), pytest.raises(ZooError) as caught:
         write_model(model, tmp_path / "net.xml", {})
     assert str(caught.value).startswith(f"{tmp_path}/net.xml: cannot be written (")

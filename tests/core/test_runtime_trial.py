@@ -17,24 +17,12 @@ from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.classify import Classifier
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.export import export_onnx
-from fbnetv3_zoo.export.backends.openvino_ir import export_openvino
-from fbnetv3_zoo.export.backends.ort_mobile import export_mobile
 from fbnetv3_zoo.runtimes import sandbox as trial
 
 
 @pytest.fixture(autouse=True)
 def _cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FBNETV3_ZOO_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-
-@pytest.fixture(scope="module")
-def folder(tiny_arch: Arch, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One network as ``net.onnx``, ``net.ort`` and ``net.xml``. Only read."""
-    folder = tmp_path_factory.mktemp("files")
-    export_onnx(settled(tiny_arch), folder / "net.onnx", batch_sizes=[1])
-    export_mobile(folder / "net.onnx", folder / "net.ort")
-    export_openvino(folder / "net.onnx", folder / "net.xml")
-    return folder
 
 
 def _refusal(path: Path) -> str:
@@ -45,9 +33,9 @@ def _refusal(path: Path) -> str:
     return told.removeprefix(f"{path}: cannot be read as ")
 
 
-def _with(folder: Path, target: Path, change: str) -> Path:
-    """The network of ``folder`` with something in it that no network has."""
-    proto = onnx.load(folder / "net.onnx")
+def _with(model_files: Path, target: Path, change: str) -> Path:
+    """The network of ``model_files`` with something in it that no network has."""
+    proto = onnx.load(model_files / "net.onnx")
     graph, extra = proto.graph, []
     if change == "loop":
         body = helper.make_graph([], "body", [], [])
@@ -79,22 +67,22 @@ def _with(folder: Path, target: Path, change: str) -> Path:
         ("folded", "ONNX (.*)"),
     ],
 )
-def test_graphs_made_to_harm(change: str, told: str, folder: Path, tmp_path: Path) -> None:
+def test_graphs_made_to_harm(change: str, told: str, model_files: Path, tmp_path: Path) -> None:
     pattern = re.escape(told).replace(r"\.\*", ".*")
-    assert re.fullmatch(pattern, _refusal(_with(folder, tmp_path / "net.onnx", change)))
+    assert re.fullmatch(pattern, _refusal(_with(model_files, tmp_path / "net.onnx", change)))
 
 
 @pytest.mark.parametrize("name", [b"Conv", b"images"])
-def test_names_that_are_no_text(folder: Path, tmp_path: Path, name: bytes) -> None:
+def test_names_that_are_no_text(model_files: Path, tmp_path: Path, name: bytes) -> None:
     """Protobuf hands them out as bytes."""
-    content = (folder / "net.onnx").read_bytes()
+    content = (model_files / "net.onnx").read_bytes()
     (tmp_path / "net.onnx").write_bytes(content.replace(name, b"\xff" + name[1:]))
     assert re.search(r"its (op_type|name|input|value) is not UTF-8 text", _refusal(tmp_path / "net.onnx"))
 
 
-def test_a_word_of_a_sealed_pair(folder: Path, tmp_path: Path) -> None:
-    text = (folder / "net.xml").read_bytes()
-    (tmp_path / "net.bin").write_bytes((folder / "net.bin").read_bytes())
+def test_a_word_of_a_sealed_pair(model_files: Path, tmp_path: Path) -> None:
+    text = (model_files / "net.xml").read_bytes()
+    (tmp_path / "net.bin").write_bytes((model_files / "net.bin").read_bytes())
     for word, other in ((b'"Convolution"', b'"MaxPool"'), (b"f32", b"f64"), (b'name="images"', b'name="others"')):
         (tmp_path / "net.xml").write_bytes(text.replace(word, other, 1))
         assert _refusal(tmp_path / "net.xml") == "OpenVINO IR (it is damaged: its digest is another)"
@@ -102,37 +90,37 @@ def test_a_word_of_a_sealed_pair(folder: Path, tmp_path: Path) -> None:
     assert Classifier.open(tmp_path / "net.xml").logits(np.zeros((1, 3, 32, 32), np.float32)).shape == (1, 10)
 
 
-def test_pairs_without_a_seal_are_tried_out(folder: Path, tmp_path: Path) -> None:
-    text = re.sub(rb"<(weights|seal)_blake3[^>]*>", b"", (folder / "net.xml").read_bytes())
-    (tmp_path / "net.bin").write_bytes((folder / "net.bin").read_bytes())
+def test_pairs_without_a_seal_are_tried_out(model_files: Path, tmp_path: Path) -> None:
+    text = re.sub(rb"<(weights|seal)_blake3[^>]*>", b"", (model_files / "net.xml").read_bytes())
+    (tmp_path / "net.bin").write_bytes((model_files / "net.bin").read_bytes())
     (tmp_path / "net.xml").write_bytes(text)
-    assert not trial.known(".xml", (text, (folder / "net.bin").read_bytes()))
+    assert not trial.known(".xml", (text, (model_files / "net.bin").read_bytes()))
     assert Classifier.open(tmp_path / "net.xml").description.arch.num_classes == 10
-    assert trial.known(".xml", (text, (folder / "net.bin").read_bytes()))
+    assert trial.known(".xml", (text, (model_files / "net.bin").read_bytes()))
     (tmp_path / "net.xml").write_bytes(re.sub(rb'offset="0" size="\d+"', b'offset="0" size="99999999999"', text))
     assert _refusal(tmp_path / "net.xml").startswith("OpenVINO IR (")
 
 
-def test_a_pair_that_is_no_text(folder: Path, tmp_path: Path) -> None:
-    text = re.sub(rb"<(weights|seal)_blake3[^>]*>", b"", (folder / "net.xml").read_bytes())
-    (tmp_path / "net.bin").write_bytes((folder / "net.bin").read_bytes())
+def test_a_pair_that_is_no_text(model_files: Path, tmp_path: Path) -> None:
+    text = re.sub(rb"<(weights|seal)_blake3[^>]*>", b"", (model_files / "net.xml").read_bytes())
+    (tmp_path / "net.bin").write_bytes((model_files / "net.bin").read_bytes())
     (tmp_path / "net.xml").write_bytes(text.replace(b"hard_s", b"\xffard_s"))
     assert _refusal(tmp_path / "net.xml") == "OpenVINO IR (it is not UTF-8 text)"
 
 
-def test_damaged_mobile_files(folder: Path, tmp_path: Path) -> None:
-    content = bytearray((folder / "net.ort").read_bytes())
+def test_damaged_mobile_files(model_files: Path, tmp_path: Path) -> None:
+    content = bytearray((model_files / "net.ort").read_bytes())
     content[64:96] = b"\xff" * 32
     (tmp_path / "net.ort").write_bytes(content)
     assert _refusal(tmp_path / "net.ort").startswith("ORT (")
 
 
 def test_what_went_well_is_remembered_where_nobody_else_writes(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FBNETV3_ZOO_CACHE", str(tmp_path))
     monkeypatch.setattr(trial, "_good", set())
-    parts = ((folder / "net.onnx").read_bytes(),)
+    parts = ((model_files / "net.onnx").read_bytes(),)
     assert not trial.known(".onnx", parts)
     trial.remember(".onnx", parts)
     for mode, counts in ((0o700, True), (0o777, False), (0o700, True)):
@@ -144,13 +132,13 @@ def test_what_went_well_is_remembered_where_nobody_else_writes(
 
 
 def test_a_file_laid_out_for_other_processors_says_so(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    model_files: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(trial, "_own", set())
     for machine, lines in (("aarch64", 0), ("x86_64", 1)):
         monkeypatch.setattr(platform, "machine", lambda machine=machine: machine)
         with caplog.at_level(logging.WARNING, logger="fbnetv3_zoo"):
-            Classifier.open(folder / "net.ort")
+            Classifier.open(model_files / "arm.ort")
         assert len(caplog.messages) == lines
     assert "is laid out for ARM processors and slow on this one (x86_64)" in caplog.messages[0]
 

@@ -27,7 +27,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_data(tmp_path_factory.mktemp("datasets"))
 
 
-@pytest.mark.parametrize("config", ["fbnetv3_a_c4.yaml", "fbnetv3_a_fpn.yaml"])
+@pytest.mark.parametrize("config", ["fbnetv3_a_c4.yaml", pytest.param("fbnetv3_a_fpn.yaml", marks=pytest.mark.long)])
 def test_train_net_trains_resumes_and_evaluates(config: str, data: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     options = [*SMALL, "MODEL.FBNETV3.EMA_DECAY", 0.5, "OUTPUT_DIR", folder]
@@ -51,7 +51,11 @@ def test_train_net_trains_resumes_and_evaluates(config: str, data: Path, tmp_pat
 
 @pytest.mark.parametrize(
     ("config", "parameters"),
-    [("fbnetv3_a_detector.yaml", "5.3M"), ("fbnetv3_a_c4.yaml", "4.3M"), ("fbnetv3_e_fpn.yaml", "23.0M")],
+    [
+        ("fbnetv3_a_c4.yaml", "4.3M"),
+        pytest.param("fbnetv3_a_detector.yaml", "5.3M", marks=pytest.mark.long),
+        pytest.param("fbnetv3_e_fpn.yaml", "23.0M", marks=pytest.mark.long),
+    ],
 )
 def test_analyze_model_counts(config: str, parameters: str, data: Path) -> None:
     written = tool(data, "analyze_model.py", config, *SMALL, before=("-n", "1", "--tasks", "parameter", "flop"))

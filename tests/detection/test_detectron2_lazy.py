@@ -59,6 +59,7 @@ def test_the_tool_trains_resumes_and_evaluates(data: Path, tmp_path: Path) -> No
     assert results(folder) == found
 
 
+@pytest.mark.long
 def test_the_tool_trains_a_pyramid(data: Path, tmp_path: Path) -> None:
     options = small("backbone.bottom_up", tmp_path / "run")
     told = tool(data, "lazyconfig_train_net.py", "fbnetv3_a_fpn.py", *options, "train.max_iter=2")

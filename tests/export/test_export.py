@@ -74,7 +74,7 @@ def _crops(count: int) -> list[Image.Image]:
     return [PHOTOS[n % 7].crop((x, y, x + 200, y + 160)) for n, (x, y) in enumerate(corners.tolist())]
 
 
-@pytest.fixture(scope="module", params=["tiny", "fbnetv3_a_small"])
+@pytest.fixture(scope="module", params=["tiny", pytest.param("fbnetv3_a_small", marks=pytest.mark.long)])
 def exported(request: pytest.FixtureRequest, tiny_arch: Arch, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     arch = tiny_arch if request.param == "tiny" else ARCHS["fbnetv3_a"].for_small_images()
     model = trained_like(arch)

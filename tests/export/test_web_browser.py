@@ -219,8 +219,17 @@ def _percent(probability: float) -> str:
     return f"{100 * probability:.1f}\xa0%"
 
 
-@pytest.mark.parametrize("threads", ["alone in its process", "not isolated"])
-@pytest.mark.parametrize("kind", ["numbers", "photos", "int8"])
+@pytest.mark.parametrize(
+    ("kind", "threads"),
+    [
+        ("numbers", "not isolated"),
+        ("photos", "alone in its process"),
+        ("int8", "alone in its process"),
+        pytest.param("numbers", "alone in its process", marks=pytest.mark.long),
+        pytest.param("photos", "not isolated", marks=pytest.mark.long),
+        pytest.param("int8", "not isolated", marks=pytest.mark.long),
+    ],
+)
 def test_it_answers_as_python_does(
     kind: str, threads: str, context: BrowserContext, request: pytest.FixtureRequest
 ) -> None:
@@ -372,8 +381,15 @@ def test_names_are_text(photos: Site, int8: Site, context: BrowserContext) -> No
         assert seen.page.locator("#answer b").count() == 0
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [
+        (360, "dark"),
+        (1280, "light"),
+        pytest.param(360, "light", marks=pytest.mark.long),
+        pytest.param(1280, "dark", marks=pytest.mark.long),
+    ],
+)
 def test_nothing_keeps_anyone_out(width: int, scheme: Any, opened: Visit, numbers: Site) -> None:
     """axe-core finds nothing to complain of, before an answer, with one, and with an error; and nothing is cut off."""
     script = package_files(AXE)["axe.min.js"].decode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import onnx
 import torch
@@ -10,10 +11,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fbnetv3_zoo.arch import Activation, Arch, Conv, Gate, InvertedResidual, PoolingHead, Skip, SqueezeExcite
+from fbnetv3_zoo.export import export_onnx
+from fbnetv3_zoo.export.backends.executorch_pte import export_executorch
+from fbnetv3_zoo.export.backends.openvino_ir import export_openvino
+from fbnetv3_zoo.export.backends.ort_mobile import Platform, export_mobile
 from fbnetv3_zoo.export.sample_images import photographs
 from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.preprocess import Preprocess
 from fbnetv3_zoo.training.data import digits
+from fbnetv3_zoo.weights.serialization import save
+
+NAMES = ("zero", "één", "две", "三", 'a "b" & <c>', "tab\tline\n", "six", "seven", "eight", "nine")
 
 V1 = Arch(  # grouped 1x1 convolutions with a shuffle, a skip of another shape, no pooling head
     "v1",
@@ -89,3 +97,15 @@ def fitted(arch: Arch) -> FBNet:
 def producers(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
     """For each tensor the node that writes it."""
     return {name: node for node in graph.node for name in node.output}
+
+
+def write_files(arch: Arch, folder: Path) -> None:
+    """The files of ``settled(arch, NAMES)`` for every runtime; for ONNX Runtime's mobile format also other forms."""
+    model = settled(arch, NAMES)
+    save(model, folder / "net.safetensors")
+    export_onnx(model, folder / "net.onnx", batch_sizes=[2])
+    export_mobile(folder / "net.onnx", folder / "net.ort", platform=Platform.AMD64)
+    export_mobile(folder / "net.onnx", folder / "arm.ort")
+    export_mobile(folder / "net.onnx", folder / "three.ort", batch=3)
+    export_openvino(folder / "net.onnx", folder / "net.xml")
+    export_executorch(model, folder / "net.pte", max_batch=4)

@@ -1,6 +1,7 @@
 """The wheel: what it puts into site-packages, and that the demo runs from it in another folder."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -39,27 +40,38 @@ def test_nothing_but_the_package_reaches_the_top_level(wheel: Path) -> None:
     assert "fbnetv3_zoo/detection/configs/fbnetv3_a_c4.py" in names
 
 
-def test_demo_runs_from_the_wheel_in_another_folder(wheel: Path, tmp_path: Path) -> None:
-    """The environment holds the wheel alone; its dependencies are seen through a path file, to spare a long install."""
-    environment = tmp_path / "environment"
-    venv.create(environment, with_pip=True)
-    python = environment / "bin" / "python"
-    subprocess.run([python, "-m", "pip", "install", "--no-deps", "--quiet", wheel], check=True)
+@pytest.fixture(scope="module")
+def program(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``fbnetv3`` in an environment of the wheel alone; it sees its dependencies by a path file: no long install."""
+    environment = tmp_path_factory.mktemp("environment")
+    venv.create(environment)
+    pip = [sys.executable, "-m", "pip", "--python", environment / "bin" / "python", "install", "--quiet", "--no-deps"]
+    subprocess.run([*pip, wheel], check=True)
     (site,) = environment.glob("lib/python*/site-packages")
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    done = subprocess.run(
-        [environment / "bin" / "fbnetv3", "demo", "--epochs", "1", "--json"],
-        cwd=elsewhere, check=True, capture_output=True, text=True,
-    )  # fmt: skip
-    found = json.loads(done.stdout)["test"]
-    assert list(found) == ["teacher", "alone", "distilled", "onnx"]
-    assert all(told["total"] >= 350 for told in found.values())
-    assert found["onnx"]["top1"] == found["distilled"]["top1"]
-    assert sorted(path.name for path in (elsewhere / "demo").iterdir()) == [
+    return environment / "bin" / "fbnetv3"
+
+
+def _printed(*command: object, cwd: Path) -> str:
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return subprocess.run(
+        list(map(str, command)), cwd=cwd, env=clean, check=True, capture_output=True, text=True
+    ).stdout
+
+
+def test_the_wheel_alone_runs_in_another_folder(program: Path, tmp_path: Path) -> None:
+    code = "import fbnetv3_zoo.export.onnx as onnx; print(onnx.__file__)"
+    file = _printed(program.with_name("python"), "-c", code, cwd=tmp_path)
+    assert Path(file.strip()).is_relative_to(program.parents[1])
+    assert "fbnetv3_a" in _printed(program, "list", cwd=tmp_path)
+
+
+@pytest.mark.long
+def test_demo_runs_from_the_wheel(program: Path, tmp_path: Path) -> None:
+    results = json.loads(_printed(program, "demo", "--epochs", 1, "--json", cwd=tmp_path))["test"]
+    assert list(results) == ["teacher", "alone", "distilled", "onnx"]
+    assert all(result["total"] >= 350 for result in results.values())
+    assert results["onnx"]["top1"] == results["distilled"]["top1"]
+    assert sorted(path.name for path in (tmp_path / "demo").iterdir()) == [
         "alone", "distilled", "images", "model-int8.onnx", "model.onnx", "predictions.png", "teacher", "web",
     ]  # fmt: skip
-    where = [python, "-c", "import fbnetv3_zoo; print(fbnetv3_zoo.__file__)"]
-    found = subprocess.run(where, check=True, capture_output=True, text=True, cwd=elsewhere).stdout
-    assert Path(found.strip()).is_relative_to(site)

@@ -34,17 +34,6 @@ EVERY_STEP = Execution(checkpoint_steps=1, keep_checkpoints=3)
 
 
 @pytest.fixture(scope="module")
-def data() -> Dataset:
-    return few_digits()
-
-
-@pytest.fixture(scope="module")
-def finished(tiny_arch: Arch, data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """An uninterrupted run of three epochs. Its folder is only read."""
-    return train(tiny_arch, data, RECIPE, tmp_path_factory.mktemp("finished"))
-
-
-@pytest.fixture(scope="module")
 def stopped(tiny_arch: Arch, data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the same run, as if killed after step 4 of epoch 2, with its checkpoints of steps 1, 2 and 3."""
     folder = tmp_path_factory.mktemp("stopped")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from refusals import refusal
-from runs import PLAIN, RECIPE, Stopped, Stopper, assert_same, checkpoints, few_digits, metadata, tensors
+from runs import PLAIN, RECIPE, Stopped, Stopper, assert_same, checkpoints, metadata, tensors
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.factory import create
@@ -23,11 +23,6 @@ from fbnetv3_zoo.training.loader import Batch, TrainingBatches
 
 EVERY_STEP = Execution(checkpoint_steps=1)
 HALF = replace(EVERY_STEP, precision=Precision.FLOAT16)
-
-
-@pytest.fixture(scope="module")
-def data() -> Dataset:
-    return few_digits()
 
 
 def _learner(arch: Arch, data: Dataset, execution: Execution, **recipe: float) -> Learner:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from networks import settled
 from onnx import numpy_helper
-from runs import PLAIN, RECIPE, Stopped, Stopper, assert_same, checkpoints, few_digits, tensors
+from runs import PLAIN, RECIPE, Stopped, Stopper, assert_same, checkpoints, tensors
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -41,11 +41,6 @@ from fbnetv3_zoo.weights.serialization import load
 
 INT8 = replace(RECIPE, epochs=2, weight_levels=63)
 EVERY_STEP = Execution(checkpoint_steps=1)
-
-
-@pytest.fixture(scope="module")
-def data() -> Dataset:
-    return few_digits()
 
 
 @pytest.fixture(scope="module")

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import random
 import signal
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from forks import Job, Server, serving
+from forks import Job, Server
 from jobs import INTERRUPTED
-from runs import PLAIN, RECIPE, Stopped, Stopper, assert_same, checkpoints, few_digits, metadata, metrics
+from runs import PLAIN, RECIPE, Stopped, Stopper, assert_same, checkpoints, metadata, metrics
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.recipes import SGD, AdamW, CosineDecay, Recipe
@@ -20,24 +19,6 @@ from fbnetv3_zoo.training import Callback, Dataset, Execution, Interrupted, Run,
 from fbnetv3_zoo.utils.serialization import to_json
 
 EVERY_STEP = Execution(checkpoint_steps=1)
-LONG = replace(RECIPE, epochs=16)  # 80 steps: more than are taken between 30 kills
-
-
-@pytest.fixture(scope="module")
-def data() -> Dataset:
-    return few_digits()
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with serving() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def finished(tiny_arch: Arch, data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """An uninterrupted run of three epochs. Its folder is only read."""
-    return train(tiny_arch, data, RECIPE, tmp_path_factory.mktemp("finished"))
 
 
 def _job(arch: Arch, recipe: Recipe, folder: Path, execution: Execution) -> Job:
@@ -46,39 +27,44 @@ def _job(arch: Arch, recipe: Recipe, folder: Path, execution: Execution) -> Job:
     }  # fmt: skip
 
 
-def _moments(first: float, step: float) -> list[Job]:
-    """30 moments, the last three for fresh interpreters: while it starts, while it writes, and any time in a step."""
+def _moments(count: int, first: float, step: float) -> list[Job]:
+    """Moments while it starts, while it writes, and any time in a step; every tenth is for a fresh interpreter."""
     chance = random.Random(0)
-    starting: list[Job] = [{"delay": chance.uniform(0, 1.2 * first)} for _ in range(10)]
-    writing: list[Job] = [{"steps": chance.randint(0, 2), "writing": "", "delay": 0.0} for _ in range(8)]
-    stepping: list[Job] = [{"steps": chance.randint(1, 4), "delay": chance.uniform(0, 2 * step)} for _ in range(11)]
+    starting: list[Job] = [{"delay": chance.uniform(0, 1.2 * first)} for _ in range(count // 3)]
+    writing: list[Job] = [{"steps": chance.randint(0, 2), "writing": "", "delay": 0.0} for _ in range(count // 3)]
+    stepping: list[Job] = [
+        {"steps": chance.randint(1, 4), "delay": chance.uniform(0, 2 * step)} for _ in range(count - 2 * (count // 3))
+    ]
     moments = starting + writing + stepping
     chance.shuffle(moments)
-    return [*moments[:9], {"delay": chance.uniform(0, 2), "fresh": True}, *moments[9:]]
+    return [{**moment, "fresh": number % 10 == 9} for number, moment in enumerate(moments)]
 
 
-def test_killed_30_times_is_as_never_killed(server: Server, tiny_arch: Arch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [6, pytest.param(30, marks=pytest.mark.long)])
+def test_killed_often_is_as_never_killed(count: int, server: Server, tiny_arch: Arch, tmp_path: Path) -> None:
     """Shuffling, augmentation, mixing, dropout, stochastic depth, moving average, RMSProp, two worker processes."""
     execution = Execution(workers=2, checkpoint_steps=2)
-    straight = server("train", **_job(tiny_arch, LONG, tmp_path / "straight", execution))
+    recipe = replace(RECIPE, epochs=count // 2 + 1)  # more steps than are taken between the kills
+    straight = server("train", **_job(tiny_arch, recipe, tmp_path / "straight", execution))
     assert straight["codes"] == [0], straight
     hits, halves, steps, broken = 0, 0, [], tmp_path / "broken"
-    for number, moment in enumerate(_moments(straight["first"], (straight["last"] - straight["first"]) / 79)):
-        fresh = moment.pop("fresh", False) or number in (3, 20)
+    last_step = recipe.epochs * 5
+    for moment in _moments(count, straight["first"], (straight["last"] - straight["first"]) / (last_step - 1)):
+        fresh = moment.pop("fresh")
         if "writing" in moment:
             moment["writing"] = str(broken / "checkpoints")
         lingers = "writing" in moment
-        job = _job(tiny_arch, LONG, broken, execution)
+        job = _job(tiny_arch, recipe, broken, execution)
         told = server("train", kill=moment, fresh=fresh, lingers=lingers, **job)
         hits += told["codes"] == [-signal.SIGKILL]
         halves += any((broken / "checkpoints").glob(".fbnetv3-zoo-*/new/epoch-*"))
         steps.append(sum(line.startswith("step") for line in told["lines"][0]))
-    assert hits == 30, steps
-    assert halves >= 8  # it was really killed while writing
-    assert sum(count > 0 for count in steps) >= 12
-    last = server("train", **_job(tiny_arch, LONG, broken, execution))
+    assert hits == count, steps
+    assert halves >= count // 4  # it was really killed while writing
+    assert sum(taken > 0 for taken in steps) >= count // 3
+    last = server("train", **_job(tiny_arch, recipe, broken, execution))
     assert last["codes"] == [0], last
-    assert 0 < sum(line.startswith("step") for line in last["lines"][0]) < 70  # much had been done before
+    assert 0 < sum(line.startswith("step") for line in last["lines"][0]) < last_step  # some had been done before
     assert last["lines"][0][-1] == straight["lines"][0][-1]
     assert_same(broken, tmp_path / "straight")
     assert not any((broken / "checkpoints").glob(".*"))

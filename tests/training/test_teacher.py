@@ -21,7 +21,7 @@ from golden import official_checkpoint
 from loopback import running
 from PIL import Image
 from refusals import refusal
-from runs import PLAIN, Stopped, Stopper, assert_same, checkpoints, few_digits, tensors
+from runs import PLAIN, Stopped, Stopper, assert_same, checkpoints, tensors
 from torch import Tensor, nn
 from waiting import PATIENCE
 
@@ -41,11 +41,6 @@ from fbnetv3_zoo.weights.serialization import save
 
 CPU = torch.device("cpu")
 ONE_EPOCH = replace(PLAIN, epochs=1)
-
-
-@pytest.fixture(scope="module")
-def data() -> Dataset:
-    return few_digits()
 
 
 @pytest.fixture(scope="module")

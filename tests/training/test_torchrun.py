@@ -23,7 +23,7 @@ import forks
 import pytest
 import torch
 import torch.nn.functional as F
-from forks import ENVIRONMENT, Job, Server, serving
+from forks import ENVIRONMENT, Job, Server
 from jobs import REFUSED
 from runs import PLAIN, RECIPE, assert_same, checkpoints, few_digits, metadata, metrics, tensors
 from safetensors.torch import load_file
@@ -38,12 +38,6 @@ from fbnetv3_zoo.weights.serialization import load
 
 TWO = [-signal.SIGKILL] * 2
 EXECUTION = Execution(workers=1, checkpoint_steps=2)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with serving() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +166,7 @@ def test_sigterm_to_torchrun(server: Server, straight: tuple[Path, Job], tiny_ar
     assert_same(tmp_path, straight[0])
 
 
+@pytest.mark.long
 def test_restarted_by_torchrun(straight: tuple[Path, Job], tiny_arch: Arch, tmp_path: Path) -> None:
     with _torchrun({**_job(tiny_arch, tmp_path), "dies": [2, 3]}, "--max-restarts=1") as process:
         try:

@@ -51,17 +51,6 @@ class Telling(Callback):
         self.epochs.append(epoch)
 
 
-@pytest.fixture(scope="module")
-def data() -> Dataset:
-    return few_digits()
-
-
-@pytest.fixture(scope="module")
-def finished(tiny_arch: Arch, data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run of three epochs. Its folder is only read."""
-    return train(tiny_arch, data, RECIPE, tmp_path_factory.mktemp("finished"))
-
-
 def _without_times(values: Any) -> dict[str, Any]:
     return {key: value for key, value in asdict(values).items() if "second" not in key}
 

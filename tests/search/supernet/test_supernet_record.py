@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from disks import file_limit
 from refusals import refusal
-from runs import checkpoints, few_digits
+from runs import checkpoints
 from supernet_jobs import PLAN, RESULTS, Halt, Stopped, assert_same
 
 from fbnetv3_zoo.search.supernet.result import SupernetResult
@@ -17,17 +17,6 @@ from fbnetv3_zoo.search.supernet.run import search_supernet
 from fbnetv3_zoo.training import Dataset, Execution
 
 EVERY_STEP = Execution(checkpoint_steps=1)
-
-
-@pytest.fixture(scope="module")
-def data() -> Dataset:
-    return few_digits()
-
-
-@pytest.fixture(scope="module")
-def straight(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> SupernetResult:
-    """A search that was never interrupted. Its folder is only read."""
-    return search_supernet(PLAN, data, tmp_path_factory.mktemp("straight"))
 
 
 # Full disks, damaged files

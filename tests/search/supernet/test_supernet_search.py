@@ -53,20 +53,9 @@ KILLED = [-signal.SIGKILL]
 
 
 @pytest.fixture(scope="module")
-def data() -> Dataset:
-    return few_digits()
-
-
-@pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     with serving() as found:
         yield found
-
-
-@pytest.fixture(scope="module")
-def straight(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> SupernetResult:
-    """A search that was never interrupted. Its folder is only read."""
-    return search_supernet(PLAN, data, tmp_path_factory.mktemp("straight"))
 
 
 def short(**changes: Any) -> SupernetPlan:
