@@ -26,8 +26,8 @@ from torch import Tensor, nn
 
 from fbnetv3_zoo.arch import Activation, Conv, InvertedResidual, PoolingHead
 from fbnetv3_zoo.models.blocks import build_block
-from fbnetv3_zoo.search.supernet.space import Layer, LayerSpace, fixed
-from fbnetv3_zoo.search.supernet.supernet import Supernet
+from fbnetv3_zoo.search.supernet import Layer, LayerSpace, Supernet
+from fbnetv3_zoo.search.supernet.space import fixed
 
 SWISH = Activation.HARD_SWISH
 BLOCK = InvertedResidual(3, 64, 1, 1, 4, SWISH)

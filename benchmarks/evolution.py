@@ -29,7 +29,7 @@ from threadpoolctl import threadpool_limits
 
 from fbnetv3_zoo.search.predictors import MLP, PredictorKind, Pretraining, Trees, fit
 from fbnetv3_zoo.search.space import PAPER, Codes, Constraint, NetworkCosts, draw_pool, outside, parse_constraint
-from fbnetv3_zoo.search.stages.evolution import EvolutionConfig, evolve
+from fbnetv3_zoo.search.stages import EvolutionConfig, evolve
 
 Doubles = npt.NDArray[np.float64]
 Score = Callable[[Codes], Doubles]

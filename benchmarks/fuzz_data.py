@@ -73,7 +73,7 @@ def _supernet(folder: Path) -> Path:
 
 def _of_supernet(name: str, kind: Kind) -> Callable[[Path], Form]:
     def made(folder: Path) -> Form:
-        from fbnetv3_zoo.search.supernet.result import SupernetResult
+        from fbnetv3_zoo.search.supernet import SupernetResult
 
         place = folder / "search"
         place.mkdir()
@@ -96,10 +96,10 @@ def _search(folder: Path) -> Path:
     """The journal of a small search that has ended, in a table."""
     import numpy as np
 
-    from fbnetv3_zoo.search import PLANS, SPACES, NetworkCosts, Recording, parse_constraint
-    from fbnetv3_zoo.search.evaluation.tabular import RecordedCosts, RecordedCurves
+    from fbnetv3_zoo.search import PLANS, SPACES, Recording, parse_constraint
+    from fbnetv3_zoo.search.evaluation import RecordedCosts, RecordedCurves
     from fbnetv3_zoo.search.run import run_search
-    from fbnetv3_zoo.search.space import draw_pool
+    from fbnetv3_zoo.search.space import NetworkCosts, draw_pool
 
     space, plan = SPACES["tiny"], PLANS["tiny"]
     pool = draw_pool(space, NetworkCosts(space), parse_constraint("macs<=1M"), 40, np.random.default_rng(0))

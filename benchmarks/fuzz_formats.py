@@ -133,7 +133,7 @@ def plan(folder: Path) -> Form:
 
 @form("supernet space")
 def supernet_space(folder: Path) -> Form:
-    from fbnetv3_zoo.search.supernet.presets import LAYER_SPACES, find_layer_space
+    from fbnetv3_zoo.search.supernet import LAYER_SPACES, find_layer_space
 
     def read(path: Path) -> None:
         found = find_layer_space(path)
@@ -145,7 +145,7 @@ def supernet_space(folder: Path) -> Form:
 
 @form("supernet plan")
 def supernet_plan(folder: Path) -> Form:
-    from fbnetv3_zoo.search.supernet.plan import DMASKING_PLANS, find_supernet_plan
+    from fbnetv3_zoo.search.supernet import DMASKING_PLANS, find_supernet_plan
 
     def read(path: Path) -> None:
         found = find_supernet_plan(path, DMASKING_PLANS)

@@ -27,11 +27,10 @@ import numpy as np
 import numpy.typing as npt
 from hpo_tables import HPOLIB, NAMES, load
 
-from fbnetv3_zoo.search.evaluation.tabular import RecordedCosts, RecordedCurves, Recording
-from fbnetv3_zoo.search.evaluation.trial import Outcome
+from fbnetv3_zoo.search.evaluation import Outcome, RecordedCosts, RecordedCurves, Recording
 from fbnetv3_zoo.search.predictors import MLP, pretrain_encoder
 from fbnetv3_zoo.search.space import Choice, Codes, Space
-from fbnetv3_zoo.search.stages.iterative import IterativeConfig, IterativeSearch
+from fbnetv3_zoo.search.stages import IterativeConfig, IterativeSearch
 
 Doubles = npt.NDArray[np.float64]
 

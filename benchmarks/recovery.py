@@ -16,11 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fbnetv3_zoo.search.evaluation.trial import Outcome
+from fbnetv3_zoo.search.evaluation import Outcome
 from fbnetv3_zoo.search.predictors import PredictorKind
 from fbnetv3_zoo.search.space import PAPER, Codes, Constraint, NetworkCosts, draw_pool, outside, parse_constraint
-from fbnetv3_zoo.search.stages.evolution import EvolutionConfig, evolve
-from fbnetv3_zoo.search.stages.iterative import IterativeConfig, IterativeSearch
+from fbnetv3_zoo.search.stages import EvolutionConfig, IterativeConfig, IterativeSearch, evolve
 
 Doubles = npt.NDArray[np.float64]
 Truth = Callable[[Codes], Doubles]

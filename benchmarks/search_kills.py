@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "helpers"
 from search_jobs import Account, Job, killed, result, session, started
 
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.search.evaluation.trial import Failure, Outcome, Trial
+from fbnetv3_zoo.search.evaluation import Failure, Outcome, Trial
 from fbnetv3_zoo.search.journal import FILE, Journal
 
 WAL = f"{FILE}-wal"

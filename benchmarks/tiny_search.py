@@ -20,10 +20,16 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from fbnetv3_zoo.search.evaluation.config import EvaluatorConfig
-from fbnetv3_zoo.search.evaluation.tabular import Recording, record
-from fbnetv3_zoo.search.evaluation.training import TrainingEvaluator
-from fbnetv3_zoo.search.evaluation.trial import Limits, Outcome, Task, Trial
+from fbnetv3_zoo.search.evaluation import (
+    EvaluatorConfig,
+    Limits,
+    Outcome,
+    Recording,
+    Task,
+    TrainingEvaluator,
+    Trial,
+    record,
+)
 from fbnetv3_zoo.search.executors import LocalPool
 from fbnetv3_zoo.search.plan import PLANS, SearchPlan
 from fbnetv3_zoo.search.predictors import MLP, Pretraining, Trees, fit, pretrain_encoder

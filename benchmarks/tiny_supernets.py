@@ -28,15 +28,12 @@ from scipy import stats
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.arch.cost import cost_of
 from fbnetv3_zoo.recipes import RECIPES
-from fbnetv3_zoo.search.evaluation.training import TrainingEvaluator
-from fbnetv3_zoo.search.evaluation.trial import Limits, Task
+from fbnetv3_zoo.search.evaluation import Limits, Task, TrainingEvaluator
 from fbnetv3_zoo.search.executors import LocalPool
 from fbnetv3_zoo.search.space import TINY, Bound, Candidate
+from fbnetv3_zoo.search.supernet import DMASKING_PLANS, DNAS_PLANS, SupernetPlan, SupernetResult, search_supernet
 from fbnetv3_zoo.search.supernet.decoding import draw, uniform
 from fbnetv3_zoo.search.supernet.expected_cost import CostTables
-from fbnetv3_zoo.search.supernet.plan import DMASKING_PLANS, DNAS_PLANS, SupernetPlan
-from fbnetv3_zoo.search.supernet.result import SupernetResult
-from fbnetv3_zoo.search.supernet.run import search_supernet
 from fbnetv3_zoo.training import find_dataset
 
 SEEDS, RETRAININGS, RANDOM, BAND = (0, 1, 2), (101, 102, 103), 20, 0.05

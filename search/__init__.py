@@ -1,6 +1,7 @@
 """Joint architecture-recipe search, FBNetV3's three stages; and the differentiable searches before it.
 
-Public names are listed in ``__init__.pyi`` and resolve on first use: spaces, plans and costs need no torch.
+What most searches need is listed in ``__init__.pyi`` and resolves on first use: spaces, plans and costs need no torch.
+The rest is in the parts ``space``, ``stages``, ``predictors``, ``evaluation``, ``executors`` and ``supernet``.
 """
 
 import lazy_loader

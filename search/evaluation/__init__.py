@@ -1,1 +1,5 @@
-"""Scoring candidates: by training, from a tabular benchmark, by a function."""
+"""Scoring candidates: by training, from a recording, or by a function. Names resolve on first use."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

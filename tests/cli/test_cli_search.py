@@ -12,18 +12,9 @@ from shell import run, succeed
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.recipes import Recipe
-from fbnetv3_zoo.search import (
-    PLANS,
-    SPACES,
-    Journal,
-    NetworkCosts,
-    Recording,
-    SearchPlan,
-    SearchResult,
-    Space,
-    parse_constraint,
-)
-from fbnetv3_zoo.search.space import draw_pool
+from fbnetv3_zoo.search import PLANS, SPACES, Recording, SearchPlan, SearchResult, Space, parse_constraint
+from fbnetv3_zoo.search.journal import Journal
+from fbnetv3_zoo.search.space import NetworkCosts, draw_pool
 
 TINY = SPACES["tiny"]
 

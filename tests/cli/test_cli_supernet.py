@@ -13,8 +13,9 @@ from fbnetv3_zoo.arch import Activation, Arch, Conv, InvertedResidual, PoolingHe
 from fbnetv3_zoo.arch.cost import cost_of, tabulate
 from fbnetv3_zoo.arch.latency import LatencyTable, distinct_blocks
 from fbnetv3_zoo.cli.common import program
-from fbnetv3_zoo.search import DMASKING_PLANS, DNAS_PLANS, LAYER_SPACES, SupernetPlan, SupernetResult
-from fbnetv3_zoo.search.supernet.space import Layer, LayerSpace, fixed
+from fbnetv3_zoo.search import SupernetPlan, SupernetResult
+from fbnetv3_zoo.search.supernet import DMASKING_PLANS, DNAS_PLANS, LAYER_SPACES, Layer, LayerSpace
+from fbnetv3_zoo.search.supernet.space import fixed
 
 HSWISH = Activation.HARD_SWISH
 MINUTE = LayerSpace("minute", (32,), (

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from fbnetv3_zoo.search.evaluation.trial import Task
+from fbnetv3_zoo.search.evaluation import Task
 from fbnetv3_zoo.search.space import Candidate
 
 

@@ -25,15 +25,14 @@ from filelock import FileLock
 from safetensors.numpy import load_file
 
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.search.evaluation.trial import Outcome, Trial
+from fbnetv3_zoo.search.evaluation import Outcome, Trial
 from fbnetv3_zoo.search.executors import InProcess, LocalPool
 from fbnetv3_zoo.search.journal import FILE, Journal
 from fbnetv3_zoo.search.plan import SearchPlan
 from fbnetv3_zoo.search.predictors import MLP, Pretraining
 from fbnetv3_zoo.search.run import SearchCallback, run_search
 from fbnetv3_zoo.search.space import TINY, Candidate, parse_constraint
-from fbnetv3_zoo.search.stages.evolution import EvolutionConfig
-from fbnetv3_zoo.search.stages.iterative import IterativeConfig
+from fbnetv3_zoo.search.stages import EvolutionConfig, IterativeConfig
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 

@@ -30,10 +30,17 @@ from fbnetv3_zoo.arch.latency import Conditions, LatencyTable
 from fbnetv3_zoo.errors import Interrupted
 from fbnetv3_zoo.recipes import SGD, Augmentation, Recipe
 from fbnetv3_zoo.search.space import parse_constraint
-from fbnetv3_zoo.search.supernet.plan import Sum, SupernetPlan
-from fbnetv3_zoo.search.supernet.result import SupernetEpoch, SupernetResult
-from fbnetv3_zoo.search.supernet.run import SupernetCallback, search_supernet
-from fbnetv3_zoo.search.supernet.space import Layer, LayerSpace, fixed
+from fbnetv3_zoo.search.supernet import (
+    Layer,
+    LayerSpace,
+    Sum,
+    SupernetCallback,
+    SupernetEpoch,
+    SupernetPlan,
+    SupernetResult,
+    search_supernet,
+)
+from fbnetv3_zoo.search.supernet.space import fixed
 from fbnetv3_zoo.training import Dataset, Execution
 from fbnetv3_zoo.training.data import Example
 from fbnetv3_zoo.training.data.dataset import SPLITS

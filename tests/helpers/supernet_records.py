@@ -10,9 +10,18 @@ import numpy as np
 
 from fbnetv3_zoo.arch import Activation, Conv, InvertedResidual, PoolingHead, Skip
 from fbnetv3_zoo.search.space import parse_constraint
-from fbnetv3_zoo.search.supernet.plan import DNAS_PLANS, Product, Sum, SupernetPlan
-from fbnetv3_zoo.search.supernet.result import SampledNetwork, SupernetEpoch, SupernetResult
-from fbnetv3_zoo.search.supernet.space import Layer, LayerSpace, fixed
+from fbnetv3_zoo.search.supernet import (
+    DNAS_PLANS,
+    Layer,
+    LayerSpace,
+    Product,
+    SampledNetwork,
+    Sum,
+    SupernetEpoch,
+    SupernetPlan,
+    SupernetResult,
+)
+from fbnetv3_zoo.search.supernet.space import fixed
 
 HSWISH = Activation.HARD_SWISH
 BLOCKS = (InvertedResidual(3, 8, 1, 1, 2, HSWISH), InvertedResidual(5, 8, 1, 1, 2, HSWISH), Skip(8))

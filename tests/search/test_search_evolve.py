@@ -23,7 +23,8 @@ from fbnetv3_zoo.search.space import (
     parse_constraint,
     violation,
 )
-from fbnetv3_zoo.search.stages.evolution import Doubles, EvolutionConfig, evolve, pareto
+from fbnetv3_zoo.search.stages import EvolutionConfig, evolve, pareto
+from fbnetv3_zoo.search.stages.evolution import Doubles
 
 COSTS = NetworkCosts(PAPER)
 WEIGHTS = np.random.default_rng(0).normal(size=PAPER.width())

@@ -21,7 +21,7 @@ from refusals import refusal
 from waiting import PATIENCE, gone, until
 
 from fbnetv3_zoo.errors import Interrupted
-from fbnetv3_zoo.search.evaluation.trial import Executor, Failure, Limits, Outcome, Task
+from fbnetv3_zoo.search.evaluation import Executor, Failure, Limits, Outcome, Task
 from fbnetv3_zoo.search.executors import InProcess, LocalPool, RayExecutor, find_executor
 from fbnetv3_zoo.search.space import Candidate
 
@@ -215,7 +215,7 @@ from pathlib import Path
 sys.path.insert(0, {helpers!r})
 from misbehaving import Misbehaving, task
 from fbnetv3_zoo.search.executors import LocalPool
-from fbnetv3_zoo.search.evaluation.trial import Limits
+from fbnetv3_zoo.search.evaluation import Limits
 
 def main():
     global running  # there until the interpreter ends

@@ -7,10 +7,11 @@ import pytest
 from refusals import refusal
 from scipy.stats import spearmanr
 
-from fbnetv3_zoo.search.evaluation.trial import Failure, Outcome, Trial
+from fbnetv3_zoo.search.evaluation import Failure, Outcome, Trial
 from fbnetv3_zoo.search.predictors import MLP
 from fbnetv3_zoo.search.space import Dimension, Range, Space, all_points
-from fbnetv3_zoo.search.stages.iterative import IterativeConfig, IterativeSearch, rank_correlations
+from fbnetv3_zoo.search.stages import IterativeConfig, IterativeSearch
+from fbnetv3_zoo.search.stages.iterative import rank_correlations
 
 SPACE = Space("grid", others=tuple(Dimension(name, Range(0, 4)) for name in "abc"))
 POOL = all_points(SPACE)

@@ -19,7 +19,7 @@ from refusals import refusal
 from search_jobs import ENVIRONMENT
 
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.search.evaluation.trial import Failure, Outcome, Trial
+from fbnetv3_zoo.search.evaluation import Failure, Outcome, Trial
 from fbnetv3_zoo.search.journal import FILE, LOCK, Journal
 
 WAL = f"{FILE}-wal"
@@ -357,7 +357,7 @@ def holding(folder: Path, then: str) -> Iterator[subprocess.Popen[str]]:
     code = f"""
 import subprocess, sys, time
 from fbnetv3_zoo.search.journal import Journal
-from fbnetv3_zoo.search.evaluation.trial import Trial
+from fbnetv3_zoo.search.evaluation import Trial
 journal = Journal.write({str(folder)!r})
 journal.ask([Trial(0, 1, (0,), 1)])
 print("open", flush=True)

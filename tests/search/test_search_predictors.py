@@ -148,8 +148,8 @@ def test_the_arguments_stay_as_they_are() -> None:
 DIGEST = """
 import hashlib, numpy as np
 from fbnetv3_zoo.search.predictors import MLP, fit, pretrain_encoder
-from fbnetv3_zoo.search.space.costs import NetworkCosts
-from fbnetv3_zoo.search.space.presets import TINY
+from fbnetv3_zoo.search.space import NetworkCosts
+from fbnetv3_zoo.search.space import TINY
 codes = TINY.sample(600, np.random.default_rng(0))
 costs = NetworkCosts(TINY)(codes)
 kind = MLP(hidden=160, embedding=96, steps=20)  # wide enough for BLAS to want threads

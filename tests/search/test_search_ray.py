@@ -21,7 +21,7 @@ from misbehaving import Misbehaving, Training, place, task
 from refusals import refusal
 from waiting import PATIENCE, gone, until
 
-from fbnetv3_zoo.search.evaluation.trial import Failure, Limits, Outcome, Task
+from fbnetv3_zoo.search.evaluation import Failure, Limits, Outcome, Task
 from fbnetv3_zoo.search.executors import InProcess, RayExecutor
 from fbnetv3_zoo.search.executors.ray import cluster as ray_cluster
 from fbnetv3_zoo.search.space import Candidate
@@ -148,7 +148,7 @@ import sys
 sys.path.insert(0, {helpers!r})
 import misbehaving
 from fbnetv3_zoo.search.executors import find_executor
-from fbnetv3_zoo.search.evaluation.trial import Limits
+from fbnetv3_zoo.search.evaluation import Limits
 try:
     tasks = [misbehaving.task(5, "curve")]
     found = list(find_executor(sys.argv[1]).run(misbehaving.Misbehaving(None), tasks, Limits()))

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.search.evaluation.tabular import _FILE, RecordedCosts, RecordedCurves, Recording, record
-from fbnetv3_zoo.search.evaluation.trial import Outcome
+from fbnetv3_zoo.search.evaluation import Outcome, RecordedCosts, RecordedCurves, Recording, record
+from fbnetv3_zoo.search.evaluation.tabular import _FILE
 from fbnetv3_zoo.search.predictors import MLP
 from fbnetv3_zoo.search.space import TINY, Bound, Choice, Dimension, Levels, Space, draw_pool
-from fbnetv3_zoo.search.stages.iterative import IterativeConfig, IterativeSearch
+from fbnetv3_zoo.search.stages import IterativeConfig, IterativeSearch
 
 SPACE = Space(
     "toy",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from fbnetv3_zoo.search.evaluation.trial import Outcome
+from fbnetv3_zoo.search.evaluation import Outcome
 from fbnetv3_zoo.search.predictors import MLP
 from fbnetv3_zoo.search.space import PAPER, Codes, NetworkCosts, draw_pool, outside, parse_constraint
-from fbnetv3_zoo.search.stages.evolution import Doubles, EvolutionConfig, evolve
-from fbnetv3_zoo.search.stages.iterative import IterativeConfig, IterativeSearch
+from fbnetv3_zoo.search.stages import EvolutionConfig, IterativeConfig, IterativeSearch, evolve
+from fbnetv3_zoo.search.stages.evolution import Doubles
 
 COSTS = NetworkCosts(PAPER)
 WITHIN = parse_constraint("macs<=600M")

@@ -19,8 +19,7 @@ from page_reader import Reader
 from scipy.stats import spearmanr, t
 
 from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.search.evaluation.tabular import RecordedCosts, Recording
-from fbnetv3_zoo.search.evaluation.trial import Limits, Outcome, Trial
+from fbnetv3_zoo.search.evaluation import Limits, Outcome, RecordedCosts, Recording, Trial
 from fbnetv3_zoo.search.plan import SearchPlan, find_plan
 from fbnetv3_zoo.search.predictors import MLP, PredictedScores, fit
 from fbnetv3_zoo.search.predictors.mlp import Encoder
@@ -43,8 +42,8 @@ from fbnetv3_zoo.search.space import (
     Space,
     parse_constraint,
 )
-from fbnetv3_zoo.search.stages.evolution import EvolutionConfig, undominated
-from fbnetv3_zoo.search.stages.iterative import IterativeConfig
+from fbnetv3_zoo.search.stages import EvolutionConfig, IterativeConfig
+from fbnetv3_zoo.search.stages.evolution import undominated
 
 SMALL = MLP(members=2, hidden=8, embedding=8, steps=40)
 ROUNDS = IterativeConfig(epochs=6, rounds=3, batch=12, predictor=SMALL)

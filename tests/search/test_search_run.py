@@ -17,8 +17,7 @@ from refusals import refusal
 from search_jobs import Account, Job, killed, result, session, started
 from waiting import PATIENCE, until
 
-from fbnetv3_zoo.search.evaluation.function import FunctionEvaluator
-from fbnetv3_zoo.search.evaluation.trial import Evaluator, Failure, Limits, Outcome, Task, Trial
+from fbnetv3_zoo.search.evaluation import Evaluator, Failure, FunctionEvaluator, Limits, Outcome, Task, Trial
 from fbnetv3_zoo.search.executors import InProcess, LocalPool
 from fbnetv3_zoo.search.journal import LOCK, Journal
 from fbnetv3_zoo.search.plan import PLANS, SearchPlan, find_plan
@@ -39,8 +38,7 @@ from fbnetv3_zoo.search.space import (
     Space,
     parse_constraint,
 )
-from fbnetv3_zoo.search.stages.evolution import EvolutionConfig
-from fbnetv3_zoo.search.stages.iterative import IterativeConfig
+from fbnetv3_zoo.search.stages import EvolutionConfig, IterativeConfig
 from fbnetv3_zoo.utils.serialization import to_json
 
 SPACE = Space("grid", others=tuple(Dimension(name, Range(0, 4)) for name in "abcd"))

@@ -12,11 +12,11 @@ import torch
 from refusals import refusal
 
 from fbnetv3_zoo.recipes import SGD
-from fbnetv3_zoo.search import SPACES, Candidate, InProcess, Limits, TrainingEvaluator, find_space
-from fbnetv3_zoo.search.evaluation.config import EvaluatorConfig
+from fbnetv3_zoo.search import SPACES, Limits, TrainingEvaluator, find_space
+from fbnetv3_zoo.search.evaluation import EvaluatorConfig, Failure, Task
 from fbnetv3_zoo.search.evaluation.training import TorchvisionModel, check_model
-from fbnetv3_zoo.search.evaluation.trial import Failure, Task
-from fbnetv3_zoo.search.executors import find_executor
+from fbnetv3_zoo.search.executors import InProcess, find_executor
+from fbnetv3_zoo.search.space import Candidate
 from fbnetv3_zoo.training import Execution, train
 from fbnetv3_zoo.training.data import digits
 

@@ -19,7 +19,7 @@ from . import supernet as search_supernet
 
 if TYPE_CHECKING:
     from fbnetv3_zoo.search import SearchPlan, SearchResult
-    from fbnetv3_zoo.search.evaluation.config import EvaluatorConfig
+    from fbnetv3_zoo.search.evaluation import EvaluatorConfig
 
 app = command_group(
     """Search for networks and recipes together, in the three stages of FBNetV3.
@@ -92,7 +92,7 @@ def run(
     Example: fbnetv3 search run --plan tiny --data digits --constraint "macs<=1M" --output runs/tiny
     """
     options = dict(locals())
-    from fbnetv3_zoo.search.evaluation.config import EvaluatorConfig
+    from fbnetv3_zoo.search.evaluation import EvaluatorConfig
 
     origin = EvaluatorConfig(
         data=data or ("" if table else "digits"), data_seed=data_seed, subset=subset, resolution=resolution,
@@ -123,7 +123,7 @@ def resume(
     """
     options = dict(locals())
     from fbnetv3_zoo.search import SearchResult
-    from fbnetv3_zoo.search.evaluation.config import EvaluatorConfig
+    from fbnetv3_zoo.search.evaluation import EvaluatorConfig
 
     record = SearchResult.read(folder)
     if not record.origin:
@@ -160,7 +160,7 @@ def carry_out(
 ) -> None:
     """Run the search, and print the result."""
     from fbnetv3_zoo.search import Limits, find_executor, run_search
-    from fbnetv3_zoo.search.evaluation.training import TrainingEvaluator
+    from fbnetv3_zoo.search.evaluation import TrainingEvaluator
 
     from ...training import Execution
     from .progress import SearchProgress

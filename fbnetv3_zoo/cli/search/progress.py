@@ -6,16 +6,15 @@ from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, TextColumn
 
-from fbnetv3_zoo.search.evaluation.trial import Outcome, Trial
+from fbnetv3_zoo.search.evaluation import Outcome, Trial
 from fbnetv3_zoo.search.run import SearchCallback
-from fbnetv3_zoo.search.supernet.run import SupernetCallback
+from fbnetv3_zoo.search.supernet import SupernetCallback
 
 from ..output import console, show_above
 from ..progress import EpochBar
 
 if TYPE_CHECKING:
-    from fbnetv3_zoo.search.supernet.plan import SupernetPlan
-    from fbnetv3_zoo.search.supernet.result import SupernetEpoch
+    from fbnetv3_zoo.search.supernet import SupernetEpoch, SupernetPlan
 
 
 class SearchProgress(SearchCallback):

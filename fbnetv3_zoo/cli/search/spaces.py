@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def find_any_space(source: str) -> SearchSpace:
     """The space of that name, or of a JSON file that holds either kind."""
     from fbnetv3_zoo.search.space import SPACES, find_space
-    from fbnetv3_zoo.search.supernet.presets import LAYER_SPACES, find_layer_space
+    from fbnetv3_zoo.search.supernet import LAYER_SPACES, find_layer_space
 
     names = [*SPACES, *LAYER_SPACES]
     if source not in names and not source.endswith(".json"):

@@ -15,8 +15,7 @@ from ..common import DataSource, Json, output_folder, print_json, program, writt
 from ..output import in_shell, say
 
 if TYPE_CHECKING:
-    from fbnetv3_zoo.search.supernet.plan import SupernetPlan
-    from fbnetv3_zoo.search.supernet.result import SupernetResult
+    from fbnetv3_zoo.search.supernet import SupernetPlan, SupernetResult
 
 Output = Annotated[Path, output_folder("Folder for network, report, metrics and checkpoints.")]
 PlanSource = Annotated[str, typer.Option("--plan", help="A plan: paper, tiny, or a JSON file (plan.json of a search).")]
@@ -74,7 +73,7 @@ dmasking = _command(
 def plan_of(plans: Mapping[str, SupernetPlan], options: Mapping[str, Any]) -> SupernetPlan:
     """The plan given by the options of a command."""
     from fbnetv3_zoo.search.space import parse_constraint
-    from fbnetv3_zoo.search.supernet.plan import find_supernet_plan
+    from fbnetv3_zoo.search.supernet import find_supernet_plan
 
     plan = find_supernet_plan(options["plan"], plans)
     if options["epochs"] is not None:
@@ -93,9 +92,8 @@ def plan_of(plans: Mapping[str, SupernetPlan], options: Mapping[str, Any]) -> Su
 
 def _carry_out(kind: str, options: dict[str, Any]) -> None:
     """Run the search, write its report, and print the result."""
+    from fbnetv3_zoo.search.supernet import DMASKING_PLANS, DNAS_PLANS, search_supernet
     from fbnetv3_zoo.search.supernet.page import write_report
-    from fbnetv3_zoo.search.supernet.plan import DMASKING_PLANS, DNAS_PLANS
-    from fbnetv3_zoo.search.supernet.run import search_supernet
 
     from ...arch.latency import LatencyTable
     from ...training import Execution, find_dataset

@@ -24,10 +24,11 @@ from fbnetv3_zoo.arch import Activation, Conv, InvertedResidual, PoolingHead, Ro
 from fbnetv3_zoo.models.blocks import ClassifierHead, Conv2d
 from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.preprocess import Preprocess
+from fbnetv3_zoo.search.supernet import Layer, LayerSpace, Supernet
 from fbnetv3_zoo.search.supernet.mixed_op import Branch, MixedLayer
 from fbnetv3_zoo.search.supernet.presets import TINY_DMASKING, TINY_DNAS, V1, V2
-from fbnetv3_zoo.search.supernet.space import Layer, LayerSpace, fixed
-from fbnetv3_zoo.search.supernet.supernet import Supernet, interspersed, places_of, sampled
+from fbnetv3_zoo.search.supernet.space import fixed
+from fbnetv3_zoo.search.supernet.supernet import interspersed, places_of, sampled
 
 RELU, SWISH = Activation.RELU, Activation.HARD_SWISH
 SPACES = {

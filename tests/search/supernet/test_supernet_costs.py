@@ -18,15 +18,11 @@ from fbnetv3_zoo.arch import Activation, Conv, InvertedResidual, PoolingHead, Sk
 from fbnetv3_zoo.arch.cost import cost_of, tabulate
 from fbnetv3_zoo.arch.latency import BlockKey, Conditions, LatencyTable, distinct_blocks
 from fbnetv3_zoo.search.space import Bound
+from fbnetv3_zoo.search.supernet import LAYER_SPACES, Layer, LayerSpace
 from fbnetv3_zoo.search.supernet.decoding import Doubles, best_code, check_target, draw, extremes, likeliest, uniform
-from fbnetv3_zoo.search.supernet.expected_cost import (
-    COSTS,
-    CostTables,
-    ExpectedCost,
-    effective_shapes,
-)
-from fbnetv3_zoo.search.supernet.presets import LAYER_SPACES, TINY_DMASKING, TINY_DNAS, V1, V2
-from fbnetv3_zoo.search.supernet.space import Codes, Layer, LayerSpace, fixed
+from fbnetv3_zoo.search.supernet.expected_cost import COSTS, CostTables, ExpectedCost, effective_shapes
+from fbnetv3_zoo.search.supernet.presets import TINY_DMASKING, TINY_DNAS, V1, V2
+from fbnetv3_zoo.search.supernet.space import Codes, fixed
 
 SWISH = Activation.HARD_SWISH
 every = pytest.mark.parametrize("space", LAYER_SPACES.values(), ids=LAYER_SPACES)

@@ -18,11 +18,11 @@ from fbnetv3_zoo.arch.cost import cost_of, tabulate
 from fbnetv3_zoo.preprocess import Preprocess
 from fbnetv3_zoo.recipes import SGD, Recipe
 from fbnetv3_zoo.search.space import Bound
+from fbnetv3_zoo.search.supernet import Absolute, Layer, LayerSpace, Product, Sum, Supernet, SupernetPlan
 from fbnetv3_zoo.search.supernet.expected_cost import CostTables
 from fbnetv3_zoo.search.supernet.learner import SupernetLearner
-from fbnetv3_zoo.search.supernet.plan import Absolute, CostLoss, Product, Sum, SupernetPlan
-from fbnetv3_zoo.search.supernet.space import Layer, LayerSpace, fixed
-from fbnetv3_zoo.search.supernet.supernet import Supernet
+from fbnetv3_zoo.search.supernet.plan import CostLoss
+from fbnetv3_zoo.search.supernet.space import fixed
 from fbnetv3_zoo.training.distributed import World
 from fbnetv3_zoo.training.execution import Execution
 from fbnetv3_zoo.training.loader import Batch, seed_of

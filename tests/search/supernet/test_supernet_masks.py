@@ -14,10 +14,9 @@ from torch import Tensor, nn
 from fbnetv3_zoo.arch import Activation, Block, Conv, InvertedResidual, PoolingHead, Row, Skip, SqueezeExcite
 from fbnetv3_zoo.models.blocks import build_block
 from fbnetv3_zoo.models.fbnet import FBNet
+from fbnetv3_zoo.search.supernet import Layer, LayerSpace, Supernet
 from fbnetv3_zoo.search.supernet.mixed_op import MixedLayer
 from fbnetv3_zoo.search.supernet.presets import TINY_DNAS, V1
-from fbnetv3_zoo.search.supernet.space import Layer, LayerSpace
-from fbnetv3_zoo.search.supernet.supernet import Supernet
 
 RELU, SWISH = Activation.RELU, Activation.HARD_SWISH
 BY_INPUT, BY_EXPANDED = SqueezeExcite("input"), SqueezeExcite("expanded", 0.5)

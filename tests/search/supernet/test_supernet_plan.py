@@ -14,17 +14,18 @@ from refusals import refusal
 
 from fbnetv3_zoo.recipes import SGD
 from fbnetv3_zoo.search.space import Bound, parse_constraint
-from fbnetv3_zoo.search.supernet.plan import (
+from fbnetv3_zoo.search.supernet import (
     DMASKING_PLANS,
     DNAS_PLANS,
     Absolute,
+    LayerSpace,
     Product,
     Sum,
     SupernetPlan,
     find_supernet_plan,
 )
 from fbnetv3_zoo.search.supernet.presets import TINY_DMASKING, TINY_DNAS, V1, V2
-from fbnetv3_zoo.search.supernet.space import LayerSpace, fixed
+from fbnetv3_zoo.search.supernet.space import fixed
 
 PAPER, TINY = DNAS_PLANS["paper"], DNAS_PLANS["tiny"]
 SHIPPED = {f"{kind} {name}": (kind, name) for kind in ("dnas", "dmasking") for name in ("paper", "tiny")}

@@ -12,8 +12,7 @@ from refusals import refusal
 from runs import checkpoints
 from supernet_jobs import PLAN, RESULTS, Halt, Stopped, assert_same
 
-from fbnetv3_zoo.search.supernet.result import SupernetResult
-from fbnetv3_zoo.search.supernet.run import search_supernet
+from fbnetv3_zoo.search.supernet import SupernetResult, search_supernet
 from fbnetv3_zoo.training import Dataset, Execution
 
 EVERY_STEP = Execution(checkpoint_steps=1)

@@ -24,10 +24,8 @@ from supernet_records import (
 
 from fbnetv3_zoo.arch.cost import cost_of
 from fbnetv3_zoo.search.space import parse_constraint
-from fbnetv3_zoo.search.supernet import charts
+from fbnetv3_zoo.search.supernet import DMASKING_PLANS, DNAS_PLANS, Product, SupernetPlan, SupernetResult, charts
 from fbnetv3_zoo.search.supernet.page import write_report
-from fbnetv3_zoo.search.supernet.plan import DMASKING_PLANS, DNAS_PLANS, Product, SupernetPlan
-from fbnetv3_zoo.search.supernet.result import SupernetResult
 
 SECTIONS = ["", "The network found", "Cost against target", "Accuracy", "Choices", "Drawn networks", "How"]
 ODD = "<script>alert(1)</script> & שלום\ud800"

@@ -37,12 +37,18 @@ from fbnetv3_zoo.arch.cost import cost_of, tabulate
 from fbnetv3_zoo.arch.latency import LatencyTable
 from fbnetv3_zoo.errors import Interrupted
 from fbnetv3_zoo.search.space import Bound, parse_constraint
+from fbnetv3_zoo.search.supernet import (
+    LayerSpace,
+    Product,
+    SupernetCallback,
+    SupernetEpoch,
+    SupernetPlan,
+    SupernetResult,
+    search_supernet,
+)
 from fbnetv3_zoo.search.supernet.decoding import extremes
 from fbnetv3_zoo.search.supernet.expected_cost import CostTables
-from fbnetv3_zoo.search.supernet.plan import Product, SupernetPlan
-from fbnetv3_zoo.search.supernet.result import SupernetEpoch, SupernetResult
-from fbnetv3_zoo.search.supernet.run import SupernetCallback, search_supernet
-from fbnetv3_zoo.search.supernet.space import LayerSpace, fixed
+from fbnetv3_zoo.search.supernet.space import fixed
 from fbnetv3_zoo.training import Dataset, Execution, Precision
 from fbnetv3_zoo.training.data import SPLITS
 from fbnetv3_zoo.utils.serialization import to_json

@@ -13,8 +13,9 @@ import pytest
 from refusals import refusal
 
 from fbnetv3_zoo.arch import Activation, Arch, Conv, InvertedResidual, PoolingHead, Row, Skip, SqueezeExcite
-from fbnetv3_zoo.search.supernet.presets import LAYER_SPACES, TINY_DMASKING, TINY_DNAS, V1, V1_A, V2, find_layer_space
-from fbnetv3_zoo.search.supernet.space import Layer, LayerSpace, fixed, label_of
+from fbnetv3_zoo.search.supernet import LAYER_SPACES, Layer, LayerSpace, find_layer_space
+from fbnetv3_zoo.search.supernet.presets import TINY_DMASKING, TINY_DNAS, V1, V1_A, V2
+from fbnetv3_zoo.search.supernet.space import fixed, label_of
 from fbnetv3_zoo.zoo import ARCHS
 
 RELU, SWISH = Activation.RELU, Activation.HARD_SWISH
