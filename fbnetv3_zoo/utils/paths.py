@@ -130,8 +130,8 @@ def _no_room_in(folder: Path) -> str | None:
         return os.strerror(errno.ENOTDIR)
     if os.access(nearest, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
         return None
-    sealed = hasattr(os, "statvfs") and os.statvfs(nearest).f_flag & os.ST_RDONLY
-    return os.strerror(errno.EROFS if sealed else errno.EACCES)
+    read_only = hasattr(os, "statvfs") and os.statvfs(nearest).f_flag & os.ST_RDONLY
+    return os.strerror(errno.EROFS if read_only else errno.EACCES)
 
 
 def _mode(path: str | Path) -> int:
