@@ -67,7 +67,7 @@ def test_pushed_and_loaded(model: FBNet, hub: FakeHub, tmp_path: Path) -> None:
     save(model, tmp_path / "mine.safetensors")
     code = """
 mine = zoo.load("mine.safetensors")
-print(zoo.push_to_hub(mine, "me/net", licence="Apache-2.0"))
+print(zoo.push_to_hub(mine, "me/net", license="Apache-2.0"))
 back = zoo.load("hf-hub:me/net")
 images = torch.randn(2, 3, 32, 32)
 print(torch.equal(back(images), mine(images)), back.class_names == mine.class_names)
