@@ -54,13 +54,17 @@ class AnnotatedImage:
 
 @dataclass(frozen=True)
 class CocoData:
-    """A checked dataset. Label n is ``class_names[n - 1]``; ``faults`` lists what was left out or corrected."""
+    """A checked dataset. Label n is ``class_names[n - 1]``; ``faults`` lists what was left out or corrected.
+
+    ``file`` is the file of the annotations (None: they come from elsewhere).
+    """
 
     name: str
     samples: tuple[AnnotatedImage, ...]
     class_names: tuple[str, ...]
     category_ids: tuple[int, ...]
     faults: tuple[str, ...] = ()
+    file: Path | None = None
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -91,7 +95,7 @@ def read_coco(annotations: str | Path, images: str | Path, *, follow_links: bool
         first = f"; {faults.lines[0]}" if faults.lines else ""
         raise ZooError(f"{path}: none of its images is usable in {images}{first}")
     samples = tuple(_sample(image, boxes.get(number, [])) for number, image in files.items())
-    return CocoData(path.stem, samples, names, tuple(first_ids[name] for name in names), faults.lines)
+    return CocoData(path.stem, samples, names, tuple(first_ids[name] for name in names), faults.lines, path)
 
 
 def open_image(sample: AnnotatedImage) -> Image.Image:

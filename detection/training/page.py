@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from fbnetv3_zoo.errors import ZooError, printable
+from fbnetv3_zoo.recipes import Recipe
 from fbnetv3_zoo.report.charts import chart, whole_numbers
 from fbnetv3_zoo.report.environment import describe_machine
 from fbnetv3_zoo.report.page import Figure, name, write_page
@@ -25,15 +26,17 @@ if TYPE_CHECKING:
 
 SHOWN = 12
 """Validation images that are shown with what was found."""
+_RECIPE_FIELDS = (
+    "epochs", "batch_size", "optimizer", "learning_rate", "schedule", "warmup_epochs", "ema_decay", "seed",
+)  # fmt: skip
 
 
 def write_detection_report(
-    run: DetectionRun, validation: CocoData, detections: Sequence[Detections], settings: Mapping[str, object]
+    run: DetectionRun, data: CocoData, validation: CocoData, recipe: Recipe, detections: Sequence[Detections]
 ) -> None:
-    """Write ``report.html`` and ``predictions.png`` into the folder of ``run``.
+    """Write ``report.html`` and ``predictions.png`` into the folder of ``run``, trained on ``data`` by ``recipe``.
 
-    ``detections`` are what was found in the images of ``validation``, in their order; ``settings`` names data, recipe
-    and so on.
+    ``detections`` are what was found in the images of ``validation``, in their order.
     """
     pairs = list(zip(validation.samples, detections, strict=True))
     predictions = _png(_sheet(pairs[:: max(1, len(pairs) // SHOWN)][:SHOWN], run.spec.class_names))
@@ -55,10 +58,15 @@ def write_detection_report(
         by_size=_by_size(precision),
         threshold=THRESHOLD,
         predictions=base64.b64encode(predictions).decode(),
-        run={key: printable(str(value)) for key, value in settings.items()},
+        run={key: printable(str(value)) for key, value in _settings(data, validation, recipe).items()},
         faults=run.faults,
         machine=describe_machine(),
     )
+
+
+def _settings(data: CocoData, validation: CocoData, recipe: Recipe) -> dict[str, object]:
+    values = {name: value for name, value in recipe.values().items() if name.split(".")[0] in _RECIPE_FIELDS}
+    return {"annotations": data.file or data.name, "validation": validation.file or validation.name, **values}
 
 
 def _sheet(pairs: Sequence[tuple[AnnotatedImage, Detections]], class_names: Sequence[str]) -> Image.Image:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from fbnetv3_zoo.detection.training.evaluate import AveragePrecision, Detections
     from fbnetv3_zoo.detection.training.train import DetectionRun
 
+    from ...recipes import Recipe
+
 app = command_group(
     """Detectors on torchvision: train on boxes in COCO format, validate, predict, export.
 
@@ -103,7 +105,7 @@ def train(
             spec, data, judged, chosen, output, source=start, freeze_at=freeze_at, fixed_norms=fixed_norms,
             resume=resume, execution=where, observers=[progress],
         )  # fmt: skip
-    _write_report(run, judged, {"annotations": annotations, "validation": validation, **_recipe_facts(chosen)})
+    _write_report(run, data, judged, chosen)
     if as_json:
         print_json({"folder": run.folder, "precision": asdict(run.precision), "faults": run.faults})
         return
@@ -259,14 +261,7 @@ def _spec(model: str, kind: str, settings: Path | None, data: CocoData) -> Detec
     return DetectorSpec(data.class_names, kind=DetectorKind(kind), settings=chosen, **network)
 
 
-def _recipe_facts(recipe: Any) -> dict[str, object]:
-    return {name: value for name, value in recipe.values().items() if name.split(".")[0] in _TOLD}
-
-
-_TOLD = ("epochs", "batch_size", "optimizer", "learning_rate", "schedule", "warmup_epochs", "ema_decay", "seed")
-
-
-def _write_report(run: DetectionRun, validation: CocoData, settings: dict[str, object]) -> None:
+def _write_report(run: DetectionRun, data: CocoData, validation: CocoData, recipe: Recipe) -> None:
     import torch
 
     from fbnetv3_zoo.detection.data.faults import Unreadable
@@ -275,7 +270,7 @@ def _write_report(run: DetectionRun, validation: CocoData, settings: dict[str, o
 
     samples = validation.samples[:: max(1, len(validation) // SHOWN)][:SHOWN]
     detections = find_objects(run.model, samples, Unreadable(), device=torch.device("cpu"))
-    write_detection_report(run, replace(validation, samples=samples), detections, settings)
+    write_detection_report(run, data, replace(validation, samples=samples), recipe, detections)
 
 
 def _print_precision(found: AveragePrecision) -> None:
