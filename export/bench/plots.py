@@ -18,7 +18,7 @@ from .results import Benchmark, Figures, Row, Subject, throughput
 
 COLUMNS = 3
 _CORNERS = ((True, True), (False, False), (False, True), (True, False))
-"""Where a label may stand, the preferred place first: left of its point (else right), above it (else below)."""
+"""Where a label may stand, the preferred one first: left of its point (else right), above it (else below)."""
 
 _CAPTION = 130
 """Letters in a line of the caption."""
@@ -39,40 +39,40 @@ _MARKERS = dict(zip(Route, "xPoDs^vX", strict=True))
 _DASHES: tuple[Any, ...] = ("-", "--", ":", "-.")
 
 
-def write_benchmark(found: Benchmark, folder: Path) -> tuple[Path, ...]:
+def write_benchmark(result: Benchmark, folder: Path) -> tuple[Path, ...]:
     """Write ``benchmark.json`` and the pictures of :func:`draw_pictures` into ``folder``; returns what was written."""
     path = folder / "benchmark.json"
     with replacing(path) as temporary:
-        temporary.write_text(to_json(found))
-    return (path, *draw_pictures(found, folder))
+        temporary.write_text(to_json(result))
+    return (path, *draw_pictures(result, folder))
 
 
-def draw_pictures(found: Benchmark, folder: Path) -> tuple[Path, ...]:
+def draw_pictures(result: Benchmark, folder: Path) -> tuple[Path, ...]:
     """Write ``latency.png``, ``throughput.png`` and, where accuracies are known, ``accuracy.png`` into ``folder``.
 
     Pictures that nothing was measured for are not written.
     """
     with style():
-        return tuple(_drawn(found, folder))
+        return tuple(_drawn(result, folder))
 
 
-def _drawn(found: Benchmark, folder: Path) -> Iterator[Path]:
-    models = [subject.name for subject in found.subjects if not subject.rival]
-    shown = [name for name in models if any(row.figures for row in found.rows if row.model == name)]
+def _drawn(result: Benchmark, folder: Path) -> Iterator[Path]:
+    models = [subject.name for subject in result.subjects if not subject.rival]
+    shown = [name for name in models if any(row.figures for row in result.rows if row.model == name)]
     for name, draw in (("latency", _latency), ("throughput", _throughput)):
         if shown:
-            yield _panels(folder / f"{name}.png", found, shown, draw)
-    if any(place.subject.top1 is not None and not place.subject.rival for place in _places(found)):
-        yield _accuracy(folder / "accuracy.png", found)
+            yield _panels(folder / f"{name}.png", result, shown, draw)
+    if any(point.subject.top1 is not None and not point.subject.rival for point in _points(result)):
+        yield _accuracy(folder / "accuracy.png", result)
 
 
-def _panels(path: Path, found: Benchmark, models: Sequence[str], draw: Callable[[Any, list[Row], Any], None]) -> Path:
+def _panels(path: Path, result: Benchmark, models: Sequence[str], draw: Callable[[Any, list[Row], Any], None]) -> Path:
     """One panel a model, with a common legend below."""
     from matplotlib.figure import Figure
 
     columns = min(COLUMNS, len(models))
     lines = -(-len(models) // columns)
-    bars = len({(row.route, row.threads) for row in found.rows})
+    bars = len({(row.route, row.threads) for row in result.rows})
     high = max(2.2 if draw is _latency else 3.2, 1.0 + 0.27 * bars)
     width = max(6.4, 5.2 * columns)
     figure = Figure(figsize=(width, high * lines + 0.8))
@@ -82,9 +82,9 @@ def _panels(path: Path, found: Benchmark, models: Sequence[str], draw: Callable[
         if n >= len(models):
             axes.set_axis_off()
             continue
-        rows = [row for row in found.rows if row.model == models[n]]
+        rows = [row for row in result.rows if row.model == models[n]]
         draw(axes, rows, handles)
-        side = next(subject.resolution for subject in found.subjects if subject.name == models[n])
+        side = next(subject.resolution for subject in result.subjects if subject.name == models[n])
         axes.set_title(f"{titles[n]}, {side} px", fontsize=10)
     figure.legend(
         handles.values(),
@@ -92,7 +92,7 @@ def _panels(path: Path, found: Benchmark, models: Sequence[str], draw: Callable[
         loc="outside lower center",
         ncols=min(len(handles), int(width / 1.3)),
     )
-    _title(figure, found)
+    _title(figure, result)
     return save_picture(figure, path, dpi=140)
 
 
@@ -113,21 +113,21 @@ def _latency(axes: Any, rows: list[Row], handles: dict[str, Any]) -> None:
     threads = sorted({row.threads for row in rows})
     thick = 0.8 / len(threads)
     for n, number in enumerate(threads):
-        found = [
+        measured = [
             (row.route, row.figures) for row in rows if (row.threads, row.batch) == (number, batch) and row.figures
         ]
-        places = [routes.index(route) + thick * (n - (len(threads) - 1) / 2) for route, _ in found]
-        middle = [figures.p50_ms for _, figures in found]
-        whiskers = [[abs(f.p50_ms - f.quartiles_ms[side]) for _, f in found] for side in (0, 1)]
+        positions = [routes.index(route) + thick * (n - (len(threads) - 1) / 2) for route, _ in measured]
+        middle = [figures.p50_ms for _, figures in measured]
+        whiskers = [[abs(f.p50_ms - f.quartiles_ms[side]) for _, f in measured] for side in (0, 1)]
         bars = axes.barh(
-            places, middle, thick * 0.92, xerr=whiskers, color=SERIES[n % len(SERIES)],
+            positions, middle, thick * 0.92, xerr=whiskers, color=SERIES[n % len(SERIES)],
             error_kw={"elinewidth": 1.1, "capsize": 2.5, "ecolor": INK},
         )  # fmt: skip
         handles.setdefault(counted(number, "thread"), bars)
-        for place, (_, figures) in zip(places, found, strict=True):
-            told = f"{figures.p50_ms:.0f}" if figures.p50_ms >= 100 else f"{figures.p50_ms:.3g}"
-            spot = (figures.quartiles_ms[1], place)
-            axes.annotate(told, spot, (5, 0), textcoords="offset points", va="center", fontsize=7)
+        for position, (_, figures) in zip(positions, measured, strict=True):
+            text = f"{figures.p50_ms:.0f}" if figures.p50_ms >= 100 else f"{figures.p50_ms:.3g}"
+            spot = (figures.quartiles_ms[1], position)
+            axes.annotate(text, spot, (5, 0), textcoords="offset points", va="center", fontsize=7)
     axes.set_yticks(range(len(routes)), [route.value for route in routes], fontsize=8)
     axes.set_ylim(len(routes) - 0.4, -0.6)
     axes.margins(x=0.12)
@@ -142,10 +142,10 @@ def _throughput(axes: Any, rows: list[Row], handles: dict[str, Any]) -> None:
     batches, threads = sorted({row.batch for row in rows}), sorted({row.threads for row in rows})
     for route in Route:
         for n, number in enumerate(threads):
-            found = [row for row in rows if (row.route, row.threads) == (route, number) and row.figures]
-            if not found:
+            measured = [row for row in rows if (row.route, row.threads) == (route, number) and row.figures]
+            if not measured:
                 continue
-            line = sorted((row.batch, throughput(row)) for row in found)
+            line = sorted((row.batch, throughput(row)) for row in measured)
             axes.plot(
                 *zip(*line, strict=True), color=_COLOURS[route], marker=_MARKERS[route], markersize=4.5,
                 linewidth=1.4, linestyle=_DASHES[n % len(_DASHES)], markerfacecolor="white" if n else None,
@@ -173,7 +173,7 @@ def _legend_line(colour: str, marker: str, style: Any, hollow: bool = False) -> 
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _Point:
     """A network in the picture of accuracy: its fastest row on ONNX Runtime at the smallest batch."""
 
     subject: Subject
@@ -181,61 +181,61 @@ class _Place:
     figures: Figures
 
 
-def _places(found: Benchmark) -> list[_Place]:
+def _points(result: Benchmark) -> list[_Point]:
     """The networks whose accuracy is known, the fastest first."""
-    places = []
-    for subject in found.subjects:
-        rows = [r for r in found.rows if (r.model, r.route) == (subject.name, Route.ONNXRUNTIME) and r.figures]
+    points = []
+    for subject in result.subjects:
+        rows = [r for r in result.rows if (r.model, r.route) == (subject.name, Route.ONNXRUNTIME) and r.figures]
         if subject.top1 is not None and rows:
             batch = min(row.batch for row in rows)
             best = min((r for r in rows if r.batch == batch), key=lambda r: r.figures.p50_ms if r.figures else 0.0)
             assert best.figures is not None
-            places.append(_Place(subject, best, best.figures))
-    return sorted(places, key=lambda place: place.figures.p50_ms)
+            points.append(_Point(subject, best, best.figures))
+    return sorted(points, key=lambda point: point.figures.p50_ms)
 
 
-def _accuracy(path: Path, found: Benchmark) -> Path:
+def _accuracy(path: Path, result: Benchmark) -> Path:
     """Published top-1 over latency: a line through each family, ours in colour, those of others in grey."""
     from matplotlib.figure import Figure
 
-    places = _places(found)
+    points = _points(result)
     figure = Figure(figsize=(7.6, 5.8))
     axes = figure.subplots()
     labels = []
-    ours = _families([place for place in places if not place.subject.rival])
+    ours = _families([point for point in points if not point.subject.rival])
     for n, (family, members) in enumerate(ours.items()):
         colour = SERIES[n % len(SERIES)]
         _line(axes, members, family, colour=colour, style="-", marker="o")
         labels += [
-            _Label(place, _mark(place, place.subject.name.partition(".")[0].rpartition("_")[2].upper()), 8, colour)
-            for place in members
+            _Label(point, _mark(point, point.subject.name.partition(".")[0].rpartition("_")[2].upper()), 8, colour)
+            for point in members
         ]
-    for members in _families([place for place in places if place.subject.rival]).values():
+    for members in _families([point for point in points if point.subject.rival]).values():
         _line(axes, members, "", colour=FAINT, style=":", marker="s")
-        labels += [_Label(place, _mark(place, place.subject.name), 7, FAINT) for place in members]
+        labels += [_Label(point, _mark(point, point.subject.name), 7, FAINT) for point in members]
     axes.set_xscale("log")
-    _plain_ticks(axes, [place.figures.p50_ms for place in places])
+    _plain_ticks(axes, [point.figures.p50_ms for point in points])
     axes.margins(x=0.16, y=0.1)
-    batch, threads = places[0].row.batch, sorted({place.row.threads for place in places})
+    batch, threads = points[0].row.batch, sorted({point.row.threads for point in points})
     used = " or ".join(counted(number, "thread") for number in threads)
     axes.set_xlabel(f"ms for a batch of {batch} on ONNX Runtime, float32, {used} (median, quartiles; log scale)")
     axes.set_ylabel("published ImageNet top-1 (%)")
     axes.legend(loc="lower right")
-    _title(figure, found)
-    figure.supxlabel("\n".join(caption(found)), fontsize=7, x=0.01, ha="left")
+    _title(figure, result)
+    figure.supxlabel("\n".join(caption(result)), fontsize=7, x=0.01, ha="left")
     _put(figure, axes, labels)
     return save_picture(figure, path, dpi=140)
 
 
-def _mark(place: _Place, name: str) -> str:
+def _mark(point: _Point, name: str) -> str:
     """``name`` with a sign for weights that saw more than ImageNet's labels."""
-    return name + "†" * place.subject.distilled + "‡" * bool(place.subject.extra_data)
+    return name + "†" * point.subject.distilled + "‡" * bool(point.subject.extra_data)
 
 
-def caption(found: Benchmark) -> list[str]:
+def caption(result: Benchmark) -> list[str]:
     """What the picture of accuracy compares: whose figures, of which weights; signs and licences where there are."""
-    places = _places(found)
-    subjects = [place.subject for place in places]
+    points = _points(result)
+    subjects = [point.subject for point in points]
     lines = ["Time: measured here, each network at the image size of its accuracy, training branches merged."]
     for rival, whose in ((False, "colour"), (True, "grey")):
         sources = dict.fromkeys(one.source.rpartition(": ")[2] for one in subjects if one.rival is rival)
@@ -245,28 +245,28 @@ def caption(found: Benchmark) -> list[str]:
         "†": ("distilled", any(one.distilled for one in subjects)),
         "‡": ("trained on more than ImageNet-1k", any(one.extra_data for one in subjects)),
     }
-    if told := [f"{sign} {meaning}" for sign, (meaning, there) in signs.items() if there]:
-        lines.append(f"{', '.join(told)}; all others: on ImageNet-1k alone, or not stated.")
-    families = {**_families([p for p in places if not p.subject.rival]), "grey": [p for p in places if p.subject.rival]}
+    if used := [f"{sign} {meaning}" for sign, (meaning, there) in signs.items() if there]:
+        lines.append(f"{', '.join(used)}; all others: on ImageNet-1k alone, or not stated.")
+    families = {**_families([p for p in points if not p.subject.rival]), "grey": [p for p in points if p.subject.rival]}
     licenses = {family: sorted({p.subject.license for p in members} - {""}) for family, members in families.items()}
-    if told := [f"{family}: {', '.join(names)}" for family, names in licenses.items() if names]:
-        lines += textwrap.wrap(f"Licence of the weights: {'; '.join(told)}.", _CAPTION)
+    if named := [f"{family}: {', '.join(names)}" for family, names in licenses.items() if names]:
+        lines += textwrap.wrap(f"Licence of the weights: {'; '.join(named)}.", _CAPTION)
     return lines
 
 
-def _families(places: Sequence[_Place]) -> dict[str, list[_Place]]:
-    """``places`` by what their names have before the last underline, and by the weights named; least accurate first."""
-    found: dict[str, list[_Place]] = {}
-    for place in sorted(places, key=lambda place: place.subject.top1 or 0.0):
-        name, dot, weights = place.subject.name.partition(".")
-        found.setdefault((name.rpartition("_")[0] or name) + dot + weights, []).append(place)
-    return found
+def _families(points: Sequence[_Point]) -> dict[str, list[_Point]]:
+    """``points`` by what their names have before the last underline, and by the weights named; least accurate first."""
+    families: dict[str, list[_Point]] = {}
+    for point in sorted(points, key=lambda point: point.subject.top1 or 0.0):
+        name, dot, weights = point.subject.name.partition(".")
+        families.setdefault((name.rpartition("_")[0] or name) + dot + weights, []).append(point)
+    return families
 
 
-def _line(axes: Any, members: list[_Place], label: str, *, colour: str, style: str, marker: str) -> None:
+def _line(axes: Any, members: list[_Point], label: str, *, colour: str, style: str, marker: str) -> None:
     whiskers = [[abs(p.figures.p50_ms - p.figures.quartiles_ms[side]) for p in members] for side in (0, 1)]
     axes.errorbar(
-        [place.figures.p50_ms for place in members], [place.subject.top1 for place in members], xerr=whiskers,
+        [point.figures.p50_ms for point in members], [point.subject.top1 for point in members], xerr=whiskers,
         color=colour, linestyle=style, marker=marker, markersize=5, linewidth=1.5, elinewidth=0.9, capsize=2,
         label=label or None,
     )  # fmt: skip
@@ -276,7 +276,7 @@ def _line(axes: Any, members: list[_Place], label: str, *, colour: str, style: s
 class _Label:
     """The name beside a point, in points (1/72 inch)."""
 
-    place: _Place
+    point: _Point
     text: str
     size: float
     colour: str
@@ -286,7 +286,7 @@ def _put(figure: Any, axes: Any, labels: Sequence[_Label]) -> None:
     """Write the labels, each on the side of its point where it covers the least of other labels and points."""
     figure.draw_without_rendering()  # settles where the axes lie
     scale = 72 / figure.dpi
-    spots = [axes.transData.transform((one.place.figures.p50_ms, one.place.subject.top1)) * scale for one in labels]
+    spots = [axes.transData.transform((one.point.figures.p50_ms, one.point.subject.top1)) * scale for one in labels]
     taken = [(x - 3, y - 3, x + 3, y + 3) for x, y in spots]
     edge = axes.bbox.x0 * scale, axes.bbox.x1 * scale
     for label, (x, y) in zip(labels, spots, strict=True):
@@ -299,7 +299,7 @@ def _put(figure: Any, axes: Any, labels: Sequence[_Label]) -> None:
         box, offset = min(inside, key=lambda pair: sum(_covered(pair[0], other) for other in taken))
         taken.append(box)
         axes.annotate(
-            label.text, (label.place.figures.p50_ms, label.place.subject.top1), offset, textcoords="offset points",
+            label.text, (label.point.figures.p50_ms, label.point.subject.top1), offset, textcoords="offset points",
             fontsize=label.size, color=label.colour, weight="normal" if label.colour == FAINT else "bold",
         )  # fmt: skip
 
@@ -321,6 +321,8 @@ def _plain_ticks(axes: Any, values: Sequence[float]) -> None:
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
 
 
-def _title(figure: Any, found: Benchmark) -> None:
-    machine = found.machine
-    figure.suptitle(f"{machine.processor}, {counted(machine.cores, 'core')}; {found.rounds} rounds in turn", fontsize=9)
+def _title(figure: Any, result: Benchmark) -> None:
+    machine = result.machine
+    figure.suptitle(
+        f"{machine.processor}, {counted(machine.cores, 'core')}; {result.rounds} rounds in turn", fontsize=9
+    )

@@ -153,13 +153,13 @@ def efficiency(record: SearchResult, scored: ScoredPoints, encoder: Encoder | No
     sizes = tuple(size for size in SIZES if size <= total - tested)
     if not sizes:
         return []
-    found = []
+    curves = []
     for used in [encoder, None] if encoder is not None else [None]:
         cells = [[_held_out(record, scored, used, size, n, tested) for n in range(REPEATS)] for size in sizes]
         mse = np.array([[one.mse for one in row] for row in cells])
         kendall = np.array([[one.kendall for one in row] for row in cells])
-        found.append(Efficiency(used is not None, sizes, mse, kendall, tested, total))
-    return found
+        curves.append(Efficiency(used is not None, sizes, mse, kendall, tested, total))
+    return curves
 
 
 def _held_out(
@@ -211,8 +211,8 @@ def effects(record: SearchResult, predictor: Predictor, costs: CostModel | None)
     """
     space = record.plan.space
     base = base_points(record, costs, BASE)
-    found = [_effect(space, column, base, predictor) for column in np.flatnonzero(space.sizes > 1).tolist()]
-    return sorted(found, key=lambda effect: -effect.total)
+    columns = np.flatnonzero(space.sizes > 1).tolist()
+    return sorted((_effect(space, column, base, predictor) for column in columns), key=lambda effect: -effect.total)
 
 
 def base_points(record: SearchResult, costs: CostModel | None, number: int) -> Codes:
