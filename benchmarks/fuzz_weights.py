@@ -46,12 +46,12 @@ def _by_header(data: bytes, read: Callable[[bytes], object]) -> Form:
 def _read_weights(data: bytes) -> None:
     import torch
 
-    from fbnetv3_zoo.weights.serialization import describe, parse
+    from fbnetv3_zoo.weights.serialization import parse
     from fbnetv3_zoo.weights.state_dict import assemble, skeleton
 
-    tensors, metadata = parse(data, "file")
-    if (description := describe(metadata, "file")) is not None:
-        model = assemble(skeleton(description.arch), description, tensors, "file").eval()
+    file = parse(data, "file")
+    if (description := file.description) is not None:
+        model = assemble(skeleton(description.arch), description, file.tensors, "file").eval()
         with torch.inference_mode():
             model(torch.zeros(1, description.arch.in_channels, 32, 32)) if description.arch.resolution <= 32 else None
 

@@ -25,7 +25,7 @@ from onnx_against_timm import Run, run_of, session, times
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from fbnetv3_zoo.classify import Classifier
-from fbnetv3_zoo.export import export_onnx, export_openvino, quantize
+from fbnetv3_zoo.export import QuantizationConfig, export_onnx, export_openvino, quantize
 from fbnetv3_zoo.export.sample_images import photographs
 from fbnetv3_zoo.preprocess import stack
 from fbnetv3_zoo.zoo import ARCHS
@@ -90,8 +90,8 @@ def forms(name: str, folder: Path) -> dict[str, Callable[[int], Run]]:
     source, calibration = folder / "model.onnx", photographs(32)
     export_onnx(network, source, batch_sizes=[1])
     export_openvino(source, folder / "model.xml")
-    quantize(source, folder / "int8.onnx", calibration, agreement=0)
-    quantize(source, folder / "int8.xml", calibration, agreement=0)
+    quantize(source, folder / "int8.onnx", calibration, config=QuantizationConfig(agreement=0))
+    quantize(source, folder / "int8.xml", calibration, config=QuantizationConfig(agreement=0))
     images = stack(Classifier.open(source).description.preprocess, calibration)
     all_int8, pointwise = folder / "all.onnx", folder / "pointwise.onnx"
     by_onnxruntime(source, all_int8, images)

@@ -17,6 +17,7 @@ from .onnx.export import (
     export_onnx as export_onnx,
 )
 from .quantization.quantize import (
+    QuantizationConfig as QuantizationConfig,
     QuantizationReport as QuantizationReport,
     Target as Target,
     quantize as quantize,

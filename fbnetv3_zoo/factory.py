@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, overload
 
@@ -14,27 +16,29 @@ from .errors import ZooError
 from .models.fbnet import FBNet
 from .models.features import FBNetFeatures
 from .weights.cache import WeightsCache
-from .weights.pretrained import PretrainedRequest, find_weights, load_pretrained
+from .weights.pretrained import build, find_weights, read_pretrained
 from .weights.registry import RECORDS, WeightsEntry, find_network
+from .weights.serialization import WeightsFile
+from .weights.state_dict import skeleton
 from .zoo import ARCHS
 
 
 @overload
 def create(
-    model: str | Path | Arch, *, pretrained: bool | str | Path = False, num_classes: int | None = None,
+    model: str | Path | Arch, *, pretrained: bool | str | Path | WeightsFile = False, num_classes: int | None = None,
     in_chans: int | None = None, drop_rate: float = 0.0, drop_path_rate: float = 0.0,
     features_only: Literal[False] = False, out_indices: None = None, generator: torch.Generator | None = None,
     store: WeightsCache | None = None,
 ) -> FBNet: ...  # fmt: skip
 @overload
 def create(
-    model: str | Path | Arch, *, pretrained: bool | str | Path = False, num_classes: int | None = None,
+    model: str | Path | Arch, *, pretrained: bool | str | Path | WeightsFile = False, num_classes: int | None = None,
     in_chans: int | None = None, drop_rate: float = 0.0, drop_path_rate: float = 0.0, features_only: Literal[True],
     out_indices: Sequence[int] | None = None, generator: torch.Generator | None = None,
     store: WeightsCache | None = None,
 ) -> FBNetFeatures: ...  # fmt: skip
 def create(
-    model: str | Path | Arch, *, pretrained: bool | str | Path = False, num_classes: int | None = None,
+    model: str | Path | Arch, *, pretrained: bool | str | Path | WeightsFile = False, num_classes: int | None = None,
     in_chans: int | None = None, drop_rate: float = 0.0, drop_path_rate: float = 0.0, features_only: bool = False,
     out_indices: Sequence[int] | None = None, generator: torch.Generator | None = None,
     store: WeightsCache | None = None,
@@ -46,7 +50,8 @@ def create(
             ``list_weights()``) for the network in the form that they need; an :class:`Arch`, or the path of its JSON.
         pretrained: weights to load. True: the published ones. Otherwise the tag of others (``"ra2_in1k"``), a path, an
             HTTP(S) address (``#sha256=DIGITS``, 8 to 64 of them, pins its contents), or ``hf-hub:owner/name``. Files
-            are ``.safetensors`` or checkpoints of torch.save, in this project's, the official or timm's layout.
+            are ``.safetensors`` or checkpoints of torch.save, in this project's, the official or timm's layout. A
+            :class:`~fbnetv3_zoo.weights.serialization.WeightsFile` that was read before must not be used again.
         num_classes: number of classes (default: that of the weights or the network). Where it differs from that of the
             weights, the classifier is new and everything else is loaded; a warning is logged.
         in_chans: number of image channels, likewise. Where it differs from that of the weights, the stem is adapted.
@@ -67,12 +72,17 @@ def create(
         raise ZooError("out_indices selects feature maps; add features_only=True")
     arch = find_network(model)
     if pretrained is not False:
+        empty: Callable[[Arch], FBNet] = partial(skeleton, drop_rate=drop_rate, drop_path_rate=drop_path_rate)
         named = isinstance(model, str) and (model in ARCHS or model in RECORDS)
-        weights = find_weights(str(model) if named else arch.name, pretrained)
-        if named and isinstance(weights, WeightsEntry):
-            arch = weights.arch
-        request = PretrainedRequest(arch, named, num_classes, in_chans, drop_rate, drop_path_rate, generator)
-        network = load_pretrained(request, weights, WeightsCache() if store is None else store)
+        if isinstance(pretrained, WeightsFile):
+            file = pretrained
+        else:
+            weights = find_weights(str(model) if named else arch.name, pretrained)
+            arch = weights.arch if named and isinstance(weights, WeightsEntry) else arch
+            file, empty = _read_beside(empty, arch, weights, WeightsCache() if store is None else store)
+        network = build(
+            file, arch, named=named, num_classes=num_classes, in_chans=in_chans, generator=generator, skeleton=empty
+        )
     else:
         arch = replace(
             arch,
@@ -81,6 +91,18 @@ def create(
         )
         network = FBNet(arch, drop_rate=drop_rate, drop_path_rate=drop_path_rate, generator=generator)
     return FBNetFeatures(network, out_indices) if features_only else network
+
+
+def _read_beside(
+    empty: Callable[[Arch], FBNet], arch: Arch, weights: str | Path | WeightsEntry, store: WeightsCache
+) -> tuple[WeightsFile, Callable[[Arch], FBNet]]:
+    """The file of ``weights``, and ``empty`` with the network that will most probably be asked of it built already."""
+    form = weights.arch if isinstance(weights, WeightsEntry) else arch
+    expected = replace(arch, num_classes=form.num_classes, in_channels=form.in_channels)
+    with ThreadPoolExecutor(1) as pool:  # reading and hashing leave the interpreter free
+        prepared = pool.submit(empty, expected)
+        file = read_pretrained(arch, weights, store)
+    return file, lambda arch: prepared.result() if arch == expected else empty(arch)
 
 
 create_model = create

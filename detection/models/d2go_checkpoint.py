@@ -34,8 +34,7 @@ def load_published(model: FasterRCNN, detector: str, path: str | Path) -> None:
     Raises :class:`ZooError` if the file cannot be read or does not match; the model is then unchanged.
     """
     names = dict(published_names(find_detector(detector)))
-    tensors, _ = read_any(path)
-    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(_UNUSED)}
+    tensors = {name: tensor for name, tensor in read_any(path).tensors.items() if not name.startswith(_UNUSED)}
     try:
         renamed = rename(tensors, names, model.state_dict(), f"{detector} in the public layout")
     except KeyError as error:

@@ -60,7 +60,7 @@ class DetectorSpec:
             if not isinstance(name, str) or not is_unicode(name):
                 raise ZooError(f"DetectorSpec.class_names has {name!r}, which is not valid Unicode text; rename it")
         if self.arch is not None and self.arch.in_channels != 3:
-            raise ZooError(f"DetectorSpec.arch takes {self.arch.in_channels} channels; detectors need 3 (RGB)")
+            raise ZooError(f"{self.arch.name}: takes {self.arch.in_channels} channels; detectors need 3 (RGB)")
         if (self.mean is None) != (self.std is None):
             raise ZooError("DetectorSpec: give both mean and std of the colours, or neither")
         for name, values, least in (("mean", self.mean, -LARGEST), ("std", self.std, 1e-6)):
@@ -109,11 +109,11 @@ def load_detector(path: str | Path) -> tuple[FasterRCNN, DetectorSpec]:
 
     Raises :class:`ZooError` if the file is missing, damaged or not a detector.
     """
-    tensors, metadata = read_tensors(path)
-    spec = parse_spec(metadata, str(path))
-    check_tensors(spec, tensors, str(path))
+    file = read_tensors(path)
+    spec = parse_spec(file.metadata, str(path))
+    check_tensors(spec, file.tensors, str(path))
     model = spec.build()
-    model.load_state_dict(tensors)
+    model.load_state_dict(file.tensors)
     return model.eval(), spec
 
 

@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.export import Dim
 from torch.nn.utils.fusion import fuse_conv_bn_weights
@@ -26,12 +24,10 @@ from fbnetv3_zoo.utils.serialization import to_json
 
 from ..models.faster_rcnn import use_true_strides
 from ..models.serialization import FORMAT, DetectorSpec
-from ..training.evaluate import Detections
+from .parity import compare_detections, on_onnx, on_torch
 from .traceable import TRANSLATIONS, BoxOutputs, EndToEnd
 
 OPSET = 18
-BOX_TOLERANCE = 0.1
-SCORE_TOLERANCE = 1e-3
 PART_TOLERANCE = 1e-4
 
 
@@ -94,7 +90,7 @@ def export_detector(
         raise ZooError(f"{path}: ONNX files end in .onnx; change the extension")
     detector = _detached(model, spec)
     _check_images(images, detector.transform.max_size)
-    expected = [_on_torch(detector, image) for image in images]
+    expected = [on_torch(detector, image) for image in images]
     if not any(len(one.scores) for one in expected):
         raise ZooError(
             f"{path}: the detector finds nothing in the {len(images)} images, so there is nothing to compare; give "
@@ -102,9 +98,9 @@ def export_detector(
         )
     with replacing(path) as temporary:
         _write(_whole(detector), temporary, _metadata(detector, spec))
-        agreements = _compare(detector, expected, _on_onnx(temporary, images), path)
+        agreements = compare_detections(detector, expected, on_onnx(temporary, images), path)
         size = temporary.stat().st_size
-    boxes, scores = (np.concatenate(each) for each in zip(*((a.boxes, a.scores) for a in agreements), strict=True))
+    boxes, scores = (np.concatenate(found) for found in zip(*((a.boxes, a.scores) for a in agreements), strict=True))
     return DetectorExportReport(
         path=path,
         detections=tuple(len(one.boxes) for one in agreements),
@@ -159,14 +155,14 @@ class _Graph:
 
     def example(self, *, more: int = 0) -> tuple[Tensor, ...]:
         """Normally distributed inputs whose dynamic axes all differ in size; ``more`` makes them longer."""
-        dynamic = sorted({axis for shape in self.axes.values() for axis in shape if isinstance(axis, str)})
-        sides = {axis: 2 + more + 2 * self.least + 3 * n for n, axis in enumerate(dynamic)}
+        free = sorted({axis for shape in self.axes.values() for axis in shape if isinstance(axis, str)})
+        sides = {axis: 2 + more + 2 * self.least + 3 * n for n, axis in enumerate(free)}
         length = {**sides, self.counted: 2 + more}
         generator = torch.Generator().manual_seed(more)
         shapes = [[a if isinstance(a, int) else length[a] for a in shape] for shape in self.axes.values()]
         return tuple(torch.randn(shape, generator=generator) for shape in shapes)
 
-    def dynamic_axes(self, kind: Callable[[str], Any]) -> dict[str, Any]:
+    def free(self, kind: Callable[[str], Any]) -> dict[str, Any]:
         """The dynamic axes of each input by number, with ``kind`` applied to their names."""
         shapes = self.axes.values()
         return {"inputs": tuple({n: kind(a) for n, a in enumerate(one) if isinstance(a, str)} for one in shapes)}
@@ -185,12 +181,12 @@ def _parts(detector: FasterRCNN) -> dict[str, _Graph]:
     with torch.no_grad():
         names = tuple(detector.backbone(torch.zeros(1, 3, 64, 64)))
     maps = {name: ("batch", channels, f"height_{name}", f"width_{name}") for name in names}
-    outputs = tuple(f"{kind}_{name}" for kind in ("logits", "deltas") for name in names)
+    found = tuple(f"{kind}_{name}" for kind in ("logits", "deltas") for name in names)
     regions = {"regions": ("regions", channels, *heads.box_roi_pool.output_size)}
     images = {"images": ("batch", 3, "height", "width")}
     return {
         "trunk": _Graph(_Maps(detector.backbone), images, names, "batch", least=32),
-        "rpn_head": _Graph(_RegionHead(detector.rpn.head), maps, outputs, "batch"),
+        "rpn_head": _Graph(_RegionHead(detector.rpn.head), maps, found, "batch"),
         "box_head": _Graph(BoxOutputs(heads.box_head, heads.box_predictor), regions, ("logits", "deltas"), "regions"),
     }
 
@@ -272,12 +268,12 @@ def _folded(module: nn.Module) -> nn.Module:
 def _write(graph: _Graph, path: Path, metadata: Mapping[str, str]) -> None:
     with quiet_exporter():
         program = torch.export.export(
-            _folded(graph.module), graph.example(), dynamic_shapes=graph.dynamic_axes(graph.dim), strict=False,
+            _folded(graph.module), graph.example(), dynamic_shapes=graph.free(graph.dim), strict=False,
             prefer_deferred_runtime_asserts_over_guards=True,
         )  # fmt: skip
         exported = torch.onnx.export(
             program, dynamo=True, opset_version=OPSET, input_names=graph.inputs, output_names=graph.outputs,
-            dynamic_shapes=graph.dynamic_axes(str), optimize=True, verbose=False, custom_translation_table=TRANSLATIONS,
+            dynamic_shapes=graph.free(str), optimize=True, verbose=False, custom_translation_table=TRANSLATIONS,
         )  # fmt: skip
     if exported is None:
         raise AssertionError("torch.onnx.export returned nothing")
@@ -287,67 +283,6 @@ def _write(graph: _Graph, path: Path, metadata: Mapping[str, str]) -> None:
     write_graph(proto, path, metadata)
 
 
-def _on_torch(detector: FasterRCNN, image: Tensor) -> Detections:
-    with torch.inference_mode():
-        (output,) = detector([image.cpu()])
-    return Detections(*(output[key].numpy() for key in ("boxes", "scores", "labels")))
-
-
-def _on_onnx(path: Path, images: Sequence[Tensor]) -> list[Detections]:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    names = ["boxes", "scores", "labels"]
-    return [Detections(*session.run(names, {"image": image.cpu().numpy()})) for image in images]
-
-
-@dataclass(frozen=True)
-class _Agreement:
-    """Box and score differences of the matching detections of one image, and the numbers of unmatched ones."""
-
-    boxes: npt.NDArray[np.float32]
-    scores: npt.NDArray[np.float32]
-    borderline: int
-    unmatched: int
-
-
-def _compare(
-    detector: FasterRCNN, expected: Sequence[Detections], actual: Sequence[Detections], path: Path
-) -> list[_Agreement]:
-    heads = detector.roi_heads
-    agreements = [_agreement(one, other, heads) for one, other in zip(expected, actual, strict=True)]
-    for number, agreement in enumerate(agreements):
-        if agreement.unmatched:
-            raise ZooError(
-                f"{path}: ONNX Runtime differs from PyTorch in images[{number}]: {len(agreement.boxes)} detections "
-                f"match, {agreement.unmatched} have no match within {BOX_TOLERANCE} pixels and {SCORE_TOLERANCE}; "
-                f"nothing was written"
-            )
-    if not any(len(agreement.boxes) for agreement in agreements):
-        raise ZooError(f"{path}: every score is too close to the score_threshold; give images with clear objects")
-    return agreements
-
-
-def _agreement(one: Detections, other: Detections, heads: nn.Module) -> _Agreement:
-    boxes = np.abs(one.boxes[:, None] - other.boxes[None]).max(-1)
-    scores = np.abs(one.scores[:, None] - other.scores[None])
-    cost = np.maximum(boxes / BOX_TOLERANCE, scores / SCORE_TOLERANCE)
-    near = (cost <= 1) & (one.labels[:, None] == other.labels[None])
-    rows, columns = linear_sum_assignment(np.where(near, cost, 1e6))
-    rows, columns = rows[near[rows, columns]], columns[near[rows, columns]]
-    above = np.concatenate(
-        [np.delete(one.scores, rows) - _least(other, heads), np.delete(other.scores, columns) - _least(one, heads)]
-    )
-    borderline = int((above <= SCORE_TOLERANCE).sum())
-    return _Agreement(boxes[rows, columns], scores[rows, columns], borderline, len(above) - borderline)
-
-
-def _least(detections: Detections, heads: Any) -> float:
-    """The score that a further detection would have needed."""
-    full = len(detections.scores) == heads.detections_per_img
-    return float(detections.scores.min()) if full else float(heads.score_thresh)
-
-
 def _difference(graph: _Graph, temporary: Path, path: Path) -> float:
     import onnxruntime
 
@@ -355,8 +290,8 @@ def _difference(graph: _Graph, temporary: Path, path: Path) -> float:
     inputs, largest = graph.example(more=2), 0.0
     with torch.inference_mode():
         expected = graph.module(*inputs)
-    actual = session.run(graph.outputs, {name: x.numpy() for name, x in zip(graph.inputs, inputs, strict=True)})
-    for one, other, name in zip(expected, actual, graph.outputs, strict=True):
+    found = session.run(graph.outputs, {name: x.numpy() for name, x in zip(graph.inputs, inputs, strict=True)})
+    for one, other, name in zip(expected, found, graph.outputs, strict=True):
         difference = float(np.abs(one.numpy() - other).max() / one.abs().max().clamp(min=1e-6))
         if not difference <= PART_TOLERANCE:
             raise ZooError(

@@ -12,8 +12,9 @@ from fbnetv3_zoo.errors import ZooError, in_short
 from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.runtimes import sandbox as trial
 from fbnetv3_zoo.runtimes.base import missing_extra, silence
-from fbnetv3_zoo.runtimes.openvino_ir import DIGEST, NO_SEAL, SEAL, SECTION, digest, sealed
+from fbnetv3_zoo.runtimes.openvino_ir import DIGEST, NO_SEAL, SEAL, SECTION, sealed
 from fbnetv3_zoo.utils.atomic_write import replacing_together, scratch
+from fbnetv3_zoo.utils.digest import digest_of
 
 from ..onnx.passes import BLOCK
 from ..parity import FileParity
@@ -95,7 +96,7 @@ def write_model(model: openvino.Model, path: Path, entries: Mapping[str, str], *
         with silence():
             openvino.save_model(model, path, compress_to_fp16=half)
             weights = path.with_suffix(".bin").read_bytes()
-            model.set_rt_info(digest(weights).decode(), [SECTION, DIGEST])
+            model.set_rt_info(digest_of(weights), [SECTION, DIGEST])
             model.set_rt_info(NO_SEAL.decode(), [SECTION, SEAL])
             openvino.save_model(model, path, compress_to_fp16=half)
         text = sealed(path.read_bytes())

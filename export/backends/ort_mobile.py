@@ -13,11 +13,12 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fbnetv3_zoo.errors import ZooError, check_flag, check_whole, in_short, parse_enum
+from fbnetv3_zoo.errors import ZooError, check_flag, check_whole, parse_enum
 from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.runtimes import sandbox as trial
 from fbnetv3_zoo.runtimes.ort import LAID_OUT_FOR
 from fbnetv3_zoo.utils.atomic_write import replacing_together, scratch
+from fbnetv3_zoo.utils.processes import last_line
 
 from ..onnx.passes import BLOCK
 from ..parity import FileParity
@@ -195,6 +196,5 @@ def _tool(tool: str, *arguments: str | Path, name: str) -> str:
             errors="replace",
         )  # fmt: skip
         if ended.returncode != 0:
-            last = (ended.stderr.strip().splitlines() or ["no message"])[-1]
-            raise ZooError(f"{name}: onnxruntime.tools.{tool} failed ({in_short(last)})")
+            raise ZooError(f"{name}: onnxruntime.tools.{tool} failed ({last_line(ended.stderr) or 'no message'})")
     return ended.stdout + ended.stderr

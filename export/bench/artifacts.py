@@ -106,12 +106,13 @@ class BenchModel:
         return path
 
     def _quantise(self, path: Path) -> None:
-        from ..quantization.quantize import quantize
+        from ..quantization.quantize import QuantizationConfig, quantize
         from ..sample_images import photographs
 
         images = photographs(CALIBRATED_ON, seed=0) if self.images is None else self.images
         # with random weights the top class is arbitrary, so that agreement means nothing
-        quantize(self.file("graph"), path, images, agreement=0.0 if self.random else 0.99)
+        config = QuantizationConfig(agreement=0.0 if self.random else 0.99)
+        quantize(self.file("graph"), path, images, config=config)
 
 
 def _export(network: FBNet, path: Path, largest: int) -> None:

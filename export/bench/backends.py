@@ -55,11 +55,6 @@ _FORMS: dict[Route, Form] = {
 }
 
 
-def cores() -> int:
-    """Number of cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def find_routes(text: str) -> tuple[Route, ...]:
     """The routes in the comma-separated ``text``; ``all`` for every route."""
     if text == "all":

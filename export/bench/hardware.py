@@ -7,9 +7,8 @@ import platform
 import re
 from importlib.metadata import PackageNotFoundError, version
 
-from fbnetv3_zoo.utils.hardware import cpu_info, processor_name
+from fbnetv3_zoo.utils.hardware import cores, cpu_info, processor_name
 
-from .backends import cores
 from .results import Machine, Peak
 from .worker_process import BenchWorker, OpenRequest, WorkerError
 

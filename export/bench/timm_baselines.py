@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fbnetv3_zoo.errors import ZooError, nearest
+from fbnetv3_zoo.errors import ZooError, in_short, nearest
 
 from .published_baselines import RIVALS, Baseline
 
@@ -52,7 +52,7 @@ def export_rival(rival: Baseline, path: Path) -> Path:
                 dynamic_shapes=({0: torch.export.Dim("batch")},), optimize=True, external_data=False, verbose=False,
             )  # fmt: skip
     except Exception as error:  # the exporter raises many kinds
-        raise ZooError(f"cannot be exported to ONNX ({str(error).splitlines()[0]})") from None
+        raise ZooError(f"cannot be exported to ONNX ({in_short(error)})") from None
     return path
 
 

@@ -41,9 +41,9 @@ class Graph:
     def node(self, operator: str, *inputs: str, attributes: Mapping[str, float | list[int]] | None = None) -> str:
         """One node with one output."""
         name = f"map{len(self._nodes)}"
-        made = helper.make_node(operator, list(inputs), [name], name)
-        made.attribute.extend(helper.make_attribute(key, value) for key, value in (attributes or {}).items())
-        self._nodes.append(made)
+        new = helper.make_node(operator, list(inputs), [name], name)
+        new.attribute.extend(helper.make_attribute(key, value) for key, value in (attributes or {}).items())
+        self._nodes.append(new)
         return name
 
     def block(self, x: str, key: BlockKey) -> str:

@@ -180,10 +180,10 @@ def _compare(model: FBNet, path: Path, form: _Form, batch_sizes: Sequence[int]) 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     differences, scale = {}, 0.0
     for size in batch_sizes:
-        expected, found = _answers(model, session, form, size)
+        expected, answers = _answers(model, session, form, size)
         if not np.isfinite(expected).all():
             raise ZooError("the network's own logits are not finite; its weights are damaged")
-        differences[size] = float(np.abs(found - expected).max())
+        differences[size] = float(np.abs(answers - expected).max())
         scale = max(scale, float(np.abs(expected).max()))
     far = not max(differences.values()) <= TOLERANCE * scale
     if far and not max(differences.values()) <= 2 * _own_rounding(model, form, differences):
@@ -197,9 +197,9 @@ def _compare(model: FBNet, path: Path, form: _Form, batch_sizes: Sequence[int]) 
 def _own_rounding(model: FBNet, form: _Form, sizes: Iterable[int]) -> float:
     """Difference of the network's logits between float32 and float64; a file may be off by as much the other way."""
     images = torch.from_numpy(_inputs(model, form.preprocess, max(sizes)))
-    exact, place = copy.deepcopy(model).cpu().double(), next(model.parameters()).device
+    exact, device = copy.deepcopy(model).cpu().double(), next(model.parameters()).device
     with torch.inference_mode():
-        return float((exact(images.double()) - model(images.to(place)).cpu()).abs().max())
+        return float((exact(images.double()) - model(images.to(device)).cpu()).abs().max())
 
 
 def _answers(model: FBNet, session: onnxruntime.InferenceSession, form: _Form, count: int) -> tuple[Floats, Floats]:
@@ -208,13 +208,13 @@ def _answers(model: FBNet, session: onnxruntime.InferenceSession, form: _Form, c
     with torch.inference_mode():
         logits = model(torch.from_numpy(images).to(next(model.parameters()).device)).cpu()
     if not form.preprocessing:
-        (found,) = session.run(None, {"images": images})
-        return logits.numpy(), found
+        (answers,) = session.run(None, {"images": images})
+        return logits.numpy(), answers
     from .preprocessing import IMAGE
 
     pixels = [np.asarray(image) for image in _already_resized(form.preprocess, count)]
-    found = [session.run(None, {IMAGE: array if array.ndim == 3 else array[..., None]})[0] for array in pixels]
-    return logits.softmax(1).numpy(), np.stack(found)
+    answers = [session.run(None, {IMAGE: array if array.ndim == 3 else array[..., None]})[0] for array in pixels]
+    return logits.softmax(1).numpy(), np.stack(answers)
 
 
 def _inputs(model: FBNet, preprocess: Preprocess, count: int) -> Floats:

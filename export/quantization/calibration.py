@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,15 +20,34 @@ from fbnetv3_zoo.utils.paths import exists, is_folder
 
 Floats = npt.NDArray[np.float32]
 LEAST_IMAGES = 8
+IMAGES = 256
+"""Images to calibrate with, where there are so many."""
 BATCH = 8
 _BINS, _LEVELS, _VALUES = 8192, 255, 50_000
 _CLIPPINGS = np.linspace(0.3, 1.0, 71)
 
 
-def read_calibration(folder: str | Path, *, most: int = 256) -> list[Image.Image]:
+class Example(Protocol):
+    """A labelled image of a data set."""
+
+    @property
+    def label(self) -> int:
+        """The class's number."""
+
+    def read(self) -> Image.Image:
+        """The image."""
+
+
+def sample_images(examples: Sequence[Example]) -> list[Image.Image]:
+    """Images spread evenly over ``examples``: all of them, or from 256 to twice as many."""
+    return [example.read() for example in examples[:: max(1, len(examples) // IMAGES)]]
+
+
+def read_calibration(folder: str | Path, *, most: int = IMAGES) -> tuple[list[Image.Image], list[str]]:
     """The images in ``folder`` and its subfolders, at most ``most``, evenly spaced in the order of their names.
 
-    Raises :class:`ZooError` if the folder is missing or has fewer than 8 images, or if an image cannot be read.
+    The second list has the name of each image's top subfolder of ``folder``, "" for images in ``folder`` itself. Raises
+    :class:`ZooError` if the folder is missing or has fewer than 8 images, or if an image cannot be read.
     """
     folder = Path(folder)
     if not is_folder(folder):
@@ -36,14 +56,15 @@ def read_calibration(folder: str | Path, *, most: int = 256) -> list[Image.Image
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in endings and path.is_file())
     check_enough(len(paths), str(folder))
     chosen = [paths[int(n)] for n in np.linspace(0, len(paths) - 1, min(most, len(paths)))]
-    return [read_image(path) for path in chosen]
+    below = [path.relative_to(folder).parts[:-1] for path in chosen]
+    return [read_image(path) for path in chosen], [parts[0] if parts else "" for parts in below]
 
 
 def check_enough(count: int, place: str, *, at_least: int = LEAST_IMAGES) -> None:
     """Raise :class:`ZooError` unless the ``count`` images in ``place`` are enough for calibration."""
     if count < at_least:
-        found = {0: "no images", 1: "one image"}.get(count, f"{count} images")
-        raise ZooError(f"{place}: {found}; give at least {at_least} images like those the network will be used on")
+        many = {0: "no images", 1: "one image"}.get(count, f"{count} images")
+        raise ZooError(f"{place}: {many}; give at least {at_least} images like those the network will be used on")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +83,13 @@ def find_ranges(
     With ``clip`` it is the range with the least squared error in 8 bits, which may clip rare large values, else the
     range from the least to the greatest value. Raises :class:`ZooError` if values are not finite.
     """
-    seen = {name: _Seen() for name in names}
+    watched = {name: _Seen() for name in names}
     for name, values in map_values(model, images, names):
-        seen[name].add(values)
-    return {name: found.least_error() if clip else ValueRange(found.low, found.high) for name, found in seen.items()}
+        watched[name].add(values)
+    return {
+        name: values_seen.least_error() if clip else ValueRange(values_seen.low, values_seen.high)
+        for name, values_seen in watched.items()
+    }
 
 
 def map_values(model: onnx.ModelProto, images: Floats, names: Sequence[str]) -> Iterator[tuple[str, Floats]]:

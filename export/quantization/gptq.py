@@ -61,8 +61,8 @@ def _patches(layer: onnx.NodeProto, values: Floats, shape: Sequence[int], rng: n
         values = np.pad(values, ((0, 0), (0, 0), (top, bottom), (left, right)))
     windows = np.lib.stride_tricks.sliding_window_view(values, kernel, axis=(2, 3))[:, :, ::down, ::along]
     count = windows.shape[0] * windows.shape[2] * windows.shape[3]
-    wanted = POSITIONS if shape[1] > FEW else POSITIONS // 8
-    chosen = rng.choice(count, min(count, wanted), replace=False)
+    positions = POSITIONS if shape[1] > FEW else POSITIONS // 8
+    chosen = rng.choice(count, min(count, positions), replace=False)
     image, y, x = np.unravel_index(chosen, (windows.shape[0], *windows.shape[2:4]))
     taken = windows[image, :, y, x]  # (positions, channels, height and width of the kernel)
     return np.ascontiguousarray(taken.reshape(len(chosen), groups, -1).swapaxes(0, 1))

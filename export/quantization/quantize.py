@@ -5,12 +5,11 @@ from __future__ import annotations
 import platform
 import statistics
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -19,22 +18,18 @@ import onnx
 from fbnetv3_zoo.description import Description
 from fbnetv3_zoo.errors import ZooError, check_number, check_whole
 from fbnetv3_zoo.preprocess import stack
-from fbnetv3_zoo.utils.atomic_write import replacing
 from fbnetv3_zoo.utils.hardware import cpu_info
 from fbnetv3_zoo.utils.onnx_io import entries_of, read_graph
 
-from .calibration import LEAST_IMAGES, ValueRange, check_enough, find_ranges, read_calibration
-from .gptq import input_moments
-from .qdq import Activations, Logits, QDQSettings, WholeWeight, layers_of, logits_of, observed, quantised, whole_weights
-from .sensitivity import by_sensitivity
+from .calibration import LEAST_IMAGES, check_enough, read_calibration
+from .candidates import Int8Model, OnnxBuild, agreement_of, good_enough
+from .qdq import Activations, QDQSettings, layers_of, logits_of
 
 if TYPE_CHECKING:
     from PIL import Image
 
 Floats = npt.NDArray[np.float32]
 ROUNDS = 25
-RANKED_ON = 8
-"""Number of calibration images for ranking layers by sensitivity."""
 
 
 class Target(Enum):
@@ -73,7 +68,7 @@ class QuantizationReport:
     """Accuracy, size and speed of an int8 file compared with float, on the same images and this machine.
 
     ``agreement`` is the fraction of ``images`` test images with the same top class in int8 and float; the accuracies
-    are None if no labels were given. ``float_layers`` stayed in float. ``size_ratio`` and ``time_ratio`` are int8 over
+    are None if there are no labels. ``float_layers`` stayed in float. ``size_ratio`` and ``time_ratio`` are int8 over
     float (one image, one thread, alternating runs: median of the ratios, and their quartiles).
     """
 
@@ -92,10 +87,35 @@ class QuantizationReport:
     time_quartiles: tuple[float, float]
 
 
+@dataclass(frozen=True, slots=True)
+class QuantizationConfig:
+    """How a float file is quantised.
+
+    Args:
+        target: processors to write for (None: this machine's).
+        clip: clip rare large values of maps if that makes the error smaller (for ONNX Runtime; NNCF's ways of doing so
+            cost more than they gain).
+        keep: names of convolutions to leave in float.
+        agreement: required fraction of calibration images with the same top class in int8 and float. If it is not
+            reached, the most sensitive layers are left in float.
+        most_float: maximum number of layers to leave in float for that.
+    """
+
+    target: Target | None = None
+    clip: bool = True
+    keep: Collection[str] = ()
+    agreement: float = 0.99
+    most_float: int = 16
+
+    def __post_init__(self) -> None:
+        check_number("agreement", self.agreement, at_least=0, at_most=1)
+        check_whole("most_float", self.most_float, at_least=0)
+
+
 def quantize(
     source: str | Path, output: str | Path, images: str | Path | Sequence[Image.Image] | Floats, *,
-    target: Target | None = None, clip: bool = True, keep: Collection[str] = (), agreement: float = 0.99,
-    most_float: int = 16, test: Sequence[Image.Image] | Floats | None = None, labels: Sequence[int] | None = None,
+    config: QuantizationConfig = QuantizationConfig(), test: Sequence[Image.Image] | Floats | None = None,
+    labels: Sequence[int] | None = None,
 ) -> QuantizationReport:  # fmt: skip
     """Quantise the float file ``source`` to int8; the extension of ``output`` selects the runtime.
 
@@ -107,122 +127,97 @@ def quantize(
             other with one input, one output and folded norms, with images given as arrays.
         output: file to write.
         images: calibration images like those the network will be used on, or a folder of them; at least 8, better 100.
-            An array has them preprocessed, in shape (images, channels, height, width).
-        target: processors to write for (default: this machine's).
-        clip: clip rare large values of maps if that makes the error smaller (for ONNX Runtime; NNCF's ways of doing so
-            cost more than they gain).
-        keep: names of convolutions to leave in float.
-        agreement: required fraction of calibration images with the same top class in int8 and float. If it is not
-            reached, the most sensitive layers are left in float.
-        most_float: maximum number of layers to leave in float for that.
+            An array has them preprocessed, in shape (images, channels, height, width). Without test images, folders
+            in the folder that are named after the network's classes give labels.
+        config: the processors, and what may stay in float.
         test: images to compare on, given like ``images`` (default: the calibration images).
         labels: classes of the test images, for accuracies.
 
     Raises :class:`ZooError` for unsuitable files, too few images or a missing extra, and then leaves no file.
     """
     source, output = Path(source), Path(output)
+    _check_places(source, output)
+    _check_labels(labels, test)
+    task = _Task.read(source, images, test, labels, config)
+    target = Target.here() if config.target is None else config.target
+    float_logits = logits_of(task.model)
+    calibrated = float_logits(task.calibration)
+    candidate, in_float = _candidate(task, calibrated, target, config, openvino=output.suffix == ".xml")
+    expected = calibrated if task.compared is task.calibration else float_logits(task.compared)
+    answers = candidate.logits()(task.compared)
+    low, middle, high = statistics.quantiles(_time_ratios(candidate, task.model, task.compared[:1]), n=4)
+    float_size, count = source.stat().st_size, len(task.calibration)
+    made_by = f"int8 for {target.value}, {count} calibration images, {len(in_float)} layers in float"
+    size = candidate.save(output, {**entries_of(task.model), "quantised_by": made_by})
+    return QuantizationReport(
+        path=output, route="ONNX Runtime" if output.suffix == ".onnx" else "OpenVINO", target=target,
+        calibrated_on=count, images=len(task.compared), agreement=agreement_of(answers, expected),
+        accuracy_float=_accuracy(expected, task.labels), accuracy_int8=_accuracy(answers, task.labels),
+        float_layers=tuple(sorted(in_float)), file_size=size, size_ratio=size / float_size, time_ratio=middle,
+        time_quartiles=(low, high),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """The float graph of a file, images to calibrate and to compare on, and the classes of the latter, if known."""
+
+    source: Path
+    model: onnx.ModelProto
+    calibration: Floats
+    compared: Floats
+    labels: Sequence[int] | None
+
+    @classmethod
+    def read(
+        cls, source: Path, images: str | Path | Sequence[Image.Image] | Floats,
+        test: Sequence[Image.Image] | Floats | None, labels: Sequence[int] | None, config: QuantizationConfig,
+    ) -> _Task:  # fmt: skip
+        model = _read_float(source, config.keep)
+        compares = test is not None and len(test) > 0
+        if isinstance(images, (str, Path)):
+            images, classes = read_calibration(images)
+            labels = labels if compares else _labels(model, source, classes)
+        calibration = _prepared(model, source, images)
+        compared = _prepared(model, source, test, at_least=1) if test is not None and compares else calibration
+        return cls(source, model, calibration, compared, labels)
+
+
+def _check_places(source: Path, output: Path) -> None:
     if output.suffix not in (".onnx", ".xml"):
         raise ZooError(f"{output}: int8 files end in .onnx (ONNX Runtime) or .xml (OpenVINO); change the extension")
     if output.resolve() == source.resolve():
         raise ZooError(f"{output}: is the float file itself; give another name for the int8 file")
-    check_number("agreement", agreement, at_least=0, at_most=1)
-    check_whole("most_float", most_float, at_least=0)
+
+
+def _check_labels(labels: Sequence[int] | None, test: Sequence[Image.Image] | Floats | None) -> None:
     count = 0 if test is None else len(test)
     if labels is not None and (count == 0 or len(labels) != count):
         raise ZooError(f"labels has {len(labels)} entries for {count} test images; give one per image")
-    model = _read_float(source, keep)
-    batch = _prepared(model, source, read_calibration(images) if isinstance(images, (str, Path)) else images)
-    compared = _prepared(model, source, test, at_least=1) if test is not None and count else batch
-    target = Target.here() if target is None else target
+
+
+def _candidate(
+    task: _Task, expected: Floats, target: Target, config: QuantizationConfig, *, openvino: bool
+) -> tuple[Int8Model, frozenset[str]]:
+    """An int8 form that is good enough, and the layers that it has in float.
+
+    ``expected`` are the float graph's logits for the calibration images.
+    """
     settings = QDQSettings(target.activations, target.weight_levels)
-    work = _Calibrated(model, batch, settings, clip=clip)
+    work = OnnxBuild(task.model, task.calibration, settings, clip=config.clip)
     build: Callable[[frozenset[str]], Int8Model] = work.build
     in_float: Collection[str] = ()
-    if output.suffix == ".xml":
+    if openvino:
         from .openvino_nncf import IntermediateBuild
 
-        intermediate = IntermediateBuild(
-            str(source), model, batch, weights=work.weights, weight_levels=target.weight_levels
+        build = intermediate = IntermediateBuild(
+            str(task.source), task.model, task.calibration, weights=work.weights, weight_levels=target.weight_levels
         )
-        build, in_float = intermediate, intermediate.unworthy
-    floats = logits_of(model)
-    calibrated = floats(batch)
-    candidate, floating = _good_enough(
-        build, batch, calibrated, frozenset(keep), agreement=agreement, most_float=most_float,
-        order=lambda: work.order(but=in_float),
+        in_float = intermediate.unworthy
+    return good_enough(
+        build, task.calibration, expected, keep=frozenset(config.keep), agreement=config.agreement,
+        most_float=config.most_float, order=lambda: work.order(but=in_float),
     )  # fmt: skip
-    expected, found = calibrated if compared is batch else floats(compared), candidate.logits()(compared)
-    truth = None if labels is None else np.asarray(labels)
-    low, middle, high = statistics.quantiles(_time_ratios(candidate, model, compared[:1]), n=4)
-    float_size = source.stat().st_size
-    made_by = f"int8 for {target.value}, {len(batch)} calibration images, {len(floating)} layers in float"
-    size = candidate.save(output, {**entries_of(model), "quantised_by": made_by})
-    return QuantizationReport(
-        path=output,
-        route="ONNX Runtime" if output.suffix == ".onnx" else "OpenVINO",
-        target=target,
-        calibrated_on=len(batch),
-        images=len(compared),
-        agreement=_agreement(found, expected),
-        accuracy_float=None if truth is None else float((expected.argmax(1) == truth).mean()),
-        accuracy_int8=None if truth is None else float((found.argmax(1) == truth).mean()),
-        float_layers=tuple(sorted(floating)),
-        file_size=size,
-        size_ratio=size / float_size,
-        time_ratio=middle,
-        time_quartiles=(low, high),
-    )
-
-
-class Int8Model(Protocol):
-    """An int8 model in memory."""
-
-    def logits(self, *, threads: int | None = None) -> Logits:
-        """A function from images (images, channels, height, width) to logits."""
-
-    def save(self, path: Path, entries: Mapping[str, str]) -> int:
-        """Write it with ``entries`` as metadata; returns the size in bytes."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Graph:
-    """A candidate for ONNX Runtime."""
-
-    model: onnx.ModelProto
-
-    def logits(self, *, threads: int | None = None) -> Logits:
-        return logits_of(self.model, threads=threads)
-
-    def save(self, path: Path, entries: Mapping[str, str]) -> int:
-        onnx.helper.set_model_props(self.model, dict(entries))
-        onnx.checker.check_model(self.model, full_check=True)
-        with replacing(path) as temporary:
-            onnx.save_model(self.model, temporary)
-        return path.stat().st_size
-
-
-class _Calibrated:
-    """What int8 graphs for ONNX Runtime are built from, computed on first use."""
-
-    def __init__(self, model: onnx.ModelProto, images: Floats, settings: QDQSettings, *, clip: bool) -> None:
-        self._model, self._images, self._settings, self._clip = model, images, settings, clip
-
-    def build(self, keep: frozenset[str]) -> _Graph:
-        return _Graph(quantised(self._model, self._ranges, self.weights, self._settings, keep=keep))
-
-    def order(self, *, but: Collection[str]) -> list[str]:
-        images = self._images[:RANKED_ON]
-        return by_sensitivity(self._model, self._ranges, self.weights, self._settings, images, but=but)
-
-    @cached_property
-    def _ranges(self) -> dict[str, ValueRange]:
-        return find_ranges(self._model, self._images, observed(self._model.graph), clip=self._clip)
-
-    @cached_property
-    def weights(self) -> dict[str, WholeWeight]:
-        """The int8 weights by layer name."""
-        moments = input_moments(self._model, layers_of(self._model), self._images)
-        return whole_weights(self._model, self._settings, moments=moments)
 
 
 def _read_float(source: Path, keep: Collection[str]) -> onnx.ModelProto:
@@ -239,10 +234,7 @@ def _read_float(source: Path, keep: Collection[str]) -> onnx.ModelProto:
         raise ZooError(f"{source}: takes batches of {axes[0].dim_value} only; export it for batches of any size")
     layers = {layer.name for layer in layers_of(model)}
     if unknown := sorted(set(keep) - layers):
-        raise ZooError(
-            f"{source}: has no layer {unknown[0]!r} to keep in float; layers have names like "
-            f"{min(layers, default='none')!r}"
-        )
+        raise ZooError(f"{source}: has no layer {unknown[0]!r} to keep in float; layers have names like ")
     return model
 
 
@@ -254,50 +246,34 @@ def _prepared(
     if isinstance(images, np.ndarray):
         takes = [axis.dim_value or axis.dim_param for axis in model.graph.input[0].type.tensor_type.shape.dim]
         fits = images.ndim == 4 and all(
-            isinstance(wanted, str) or wanted == side for wanted, side in zip(takes, images.shape, strict=True)
+            isinstance(expected, str) or expected == side for expected, side in zip(takes, images.shape, strict=True)
         )
         if not fits or images.dtype != np.float32:
             shown = ", ".join(map(str, takes))
             raise ZooError(f"images are {images.dtype} of shape {images.shape}; give float32, ({shown}) for {source}")
         return images
-    try:
-        description = Description.from_metadata(entries_of(model))
-    except ZooError as error:
-        raise ZooError(f"{source}: {error}") from None
+    description = _description(model, source)
     if description is None:
         raise ZooError(f"{source}: does not describe its preprocessing; give preprocessed images as an array")
     return stack(description.preprocess, images)
 
 
-def _good_enough(
-    build: Callable[[frozenset[str]], Int8Model], batch: Floats, expected: Floats, keep: frozenset[str], *,
-    agreement: float, most_float: int, order: Callable[[], Sequence[str]],
-) -> tuple[Int8Model, frozenset[str]]:  # fmt: skip
-    """The first candidate with the required agreement, as more and more layers are left in float.
-
-    Otherwise the one with logits nearest to float, since these say more about few images than their classes do.
-    """
-    best, floating = build(keep), keep
-    found = best.logits()(batch)
-    ranked: Sequence[str] | None = None
-    count = 1
-    while _agreement(found, expected) < agreement and count <= most_float:
-        ranked = order() if ranked is None else ranked
-        more = keep | set(ranked[:count])
-        candidate = build(more)
-        now = candidate.logits()(batch)
-        if _distance(now, expected) < _distance(found, expected) or _agreement(now, expected) >= agreement:
-            best, floating, found = candidate, more, now
-        count *= 2
-    return best, floating
+def _labels(model: onnx.ModelProto, source: Path, classes: Sequence[str]) -> list[int] | None:
+    """The images' class numbers where the names ``classes`` are all classes of ``model``; else None."""
+    description = _description(model, source)
+    numbers = {name: n for n, name in enumerate((description and description.class_names) or ())}
+    return [numbers[name] for name in classes] if numbers.keys() >= set(classes) else None
 
 
-def _distance(found: Floats, expected: Floats) -> float:
-    return float(np.square(found - expected).sum())
+def _description(model: onnx.ModelProto, source: Path) -> Description | None:
+    try:
+        return Description.from_metadata(entries_of(model))
+    except ZooError as error:
+        raise ZooError(f"{source}: {error}") from None
 
 
-def _agreement(found: Floats, expected: Floats) -> float:
-    return float((found.argmax(1) == expected.argmax(1)).mean())
+def _accuracy(logits: Floats, labels: Sequence[int] | None) -> float | None:
+    return None if labels is None else float((logits.argmax(1) == np.asarray(labels)).mean())
 
 
 def _time_ratios(candidate: Int8Model, model: onnx.ModelProto, image: Floats) -> list[float]:

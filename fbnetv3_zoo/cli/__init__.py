@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -32,12 +32,32 @@ from .detect import commands as detect
 from .export import commands as export
 from .search import commands as search
 
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        output.say(f"fbnetv3-zoo {version('fbnetv3-zoo')}")
+        raise typer.Exit
+
+
 app = typer.Typer(
     name="fbnetv3",
     help="FBNetV3 networks: list, fetch, train, distil, search, validate, export, classify, detect.",
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback()
+def _program(
+    _: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    pass
+
+
 app.command("list")(list_command.list_)
 for command in (
     info.info, train.train, distil.distil, validate.validate, classify.classify, subset.subset, demo.demo,
@@ -72,7 +92,9 @@ def _carry_out(arguments: Sequence[str]) -> int:
         output.flush()
     except guard.EXPECTED as error:
         line = guard.line_of(error)
-        return 1 if line is None else _fail(line)  # 1 as in typer, if the reader of standard output has gone
+        if line is None:  # 1 as in typer, if the reader of standard output has gone
+            return 1
+        return _fail(usage.with_options(line, arguments))
     except Interrupted as error:
         output.complain(error)
         return 128 + signal.SIGTERM

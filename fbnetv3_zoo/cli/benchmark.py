@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,9 +13,11 @@ import typer
 from ..errors import counted, printable
 from ..utils.paths import make_folder
 from .common import Json, Pretrained, Resolution, output_folder, print_json, written
+from .options import grouped
 from .output import console, say
 
 if TYPE_CHECKING:
+    from fbnetv3_zoo.export.bench import BenchmarkConfig
     from fbnetv3_zoo.export.bench.measure import BenchProgress, OnTurn
     from fbnetv3_zoo.export.bench.results import Benchmark, Machine, Operators, Row
 
@@ -23,6 +26,45 @@ TOP = 8
 """Number of operator kinds to print."""
 
 
+@dataclass(frozen=True, slots=True)
+class MeasureOptions:
+    """What is measured of each model."""
+
+    routes: Annotated[str, typer.Option(help="Comma-separated routes; all: every available one.")] = "all"
+    baseline: Annotated[str | None, typer.Option(help="Route that ratios refer to (default: onnxruntime).")] = None
+    batches: Annotated[str, typer.Option(help="Comma-separated batch sizes.")] = "1,8"
+    threads: Annotated[
+        str | None, typer.Option(help="Comma-separated numbers of threads (default: 1 and the number of cores).")
+    ] = None
+    rounds: Annotated[int, typer.Option(help="Number of timed calls of each.")] = 20
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Also measure times by kind of operator (ONNX Runtime, OpenVINO).")
+    ] = False
+
+    def config(self) -> BenchmarkConfig:
+        """These options as the value that a benchmark takes."""
+        from fbnetv3_zoo.export.bench import BenchmarkConfig, Route
+        from fbnetv3_zoo.export.bench import backends as parse
+
+        routes = parse.find_routes(self.routes)
+        default = Route.ONNXRUNTIME if Route.ONNXRUNTIME in routes else routes[0]
+        return BenchmarkConfig(
+            routes=routes,
+            baseline=default if self.baseline is None else parse.find_route(self.baseline),
+            batches=parse.find_numbers("--batches", self.batches),
+            threads=parse.find_numbers("--threads", self.threads) if self.threads else _default_threads(),
+            rounds=self.rounds,
+            operators=self.profile,
+        )
+
+
+def _default_threads() -> tuple[int, ...]:
+    from ..utils.hardware import cores
+
+    return tuple(sorted({1, cores()}))
+
+
+@grouped
 def benchmark(
     models: Annotated[
         list[str],
@@ -30,14 +72,9 @@ def benchmark(
             metavar="MODEL...", help="Published names (with random weights), arch JSON files, or model files."
         ),
     ],
+    *,
     pretrained: Pretrained = False,
-    routes: Annotated[str, typer.Option(help="Comma-separated routes; all: every available one.")] = "all",
-    baseline: Annotated[str | None, typer.Option(help="Route that ratios refer to (default: onnxruntime).")] = None,
-    batches: Annotated[str, typer.Option(help="Comma-separated batch sizes.")] = "1,8",
-    threads: Annotated[
-        str | None, typer.Option(help="Comma-separated numbers of threads (default: 1 and the number of cores).")
-    ] = None,
-    rounds: Annotated[int, typer.Option(help="Number of timed calls of each.")] = 20,
+    measured: MeasureOptions,
     resolution: Resolution = None,
     images: Annotated[
         Path | None, typer.Option(help="Folder of images to calibrate int8 with (default: crops of two photographs).")
@@ -45,9 +82,6 @@ def benchmark(
     against: Annotated[
         str | None, typer.Option(help="Comma-separated timm networks to compare with, on ONNX Runtime.")
     ] = None,
-    profile: Annotated[
-        bool, typer.Option("--profile", help="Also measure times by kind of operator (ONNX Runtime, OpenVINO).")
-    ] = False,
     output: Annotated[Path | None, output_folder("Folder for benchmark.json and charts.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -57,35 +91,25 @@ def benchmark(
 
     Example: fbnetv3 benchmark fbnetv3_a fbnetv3_c --routes onnxruntime,openvino --output bench
     """
-    from fbnetv3_zoo.export.bench import BenchmarkConfig, ModelOptions, Route, write_benchmark
-    from fbnetv3_zoo.export.bench import backends as parse
+    from fbnetv3_zoo.export.bench import ModelOptions, write_benchmark
     from fbnetv3_zoo.export.bench import benchmark as measure
 
     from ..utils.serialization import to_plain
 
-    chosen = parse.find_routes(routes)
-    default = Route.ONNXRUNTIME if Route.ONNXRUNTIME in chosen else chosen[0]
-    plan = BenchmarkConfig(
-        routes=chosen,
-        baseline=default if baseline is None else parse.find_route(baseline),
-        batches=parse.find_numbers("--batches", batches),
-        threads=parse.find_numbers("--threads", threads) if threads else tuple(sorted({1, parse.cores()})),
-        rounds=rounds,
-        operators=profile,
-    )
+    config = measured.config()
     if output is not None:
         make_folder(output)
     rivals = [name.strip() for name in against.split(",")] if against else []
     with _progress() as on_turn:
-        found = measure(models, plan, ModelOptions(pretrained, resolution, images), against=rivals, on_turn=on_turn)
-    files = [] if output is None else [*write_benchmark(found, output)]
+        result = measure(models, config, ModelOptions(pretrained, resolution, images), against=rivals, on_turn=on_turn)
+    files = [] if output is None else [*write_benchmark(result, output)]
     if as_json:
-        print_json({**to_plain(found), "files": files})
+        print_json({**to_plain(result), "files": files})
     else:
-        _show(found)
+        _show(result)
         for path in files:
             say(written(path))
-    if found.interrupted:
+    if result.interrupted:
         raise typer.Exit(INTERRUPTED)
 
 
@@ -108,31 +132,32 @@ def _progress() -> Iterator[OnTurn]:
         yield on_turn
 
 
-def _show(found: Benchmark) -> None:
-    say(*_machine(found.machine))
-    for peak in found.peaks:
+def _show(result: Benchmark) -> None:
+    say(*_machine(result.machine))
+    for peak in result.peaks:
         say(f"float32 matrix product, threads {peak.threads}: {peak.gflops:.0f} GFLOP/s")
-    for subject in found.subjects:
-        rows = [row for row in found.rows if row.model == subject.name]
+    for subject in result.subjects:
+        rows = [row for row in result.rows if row.model == subject.name]
         macs = "" if subject.macs is None else f", {subject.macs / 1e6:.1f} MMACs"
         say("", f"{subject.name}, {subject.resolution} px{macs}")
         if rows:
-            _print_table([_HEADER, *(_cells(found, row) for row in rows)])
+            _print_table([_HEADER, *(_cells(result, row) for row in rows)])
         for row in rows:
             if row.problem:
                 say(f"{row.route.value}, threads {row.threads}, batch {row.batch}: {row.problem}")
-        for absent in found.absent:
+        for absent in result.absent:
             if absent.model == subject.name:
                 say(f"{absent.route.value} is unavailable: {absent.reason}")
-        _print_best(found, rows)
-    for operators in found.operators:
+        _print_best(result, rows)
+    for operators in result.operators:
         _print_operators(operators)
     say(
-        "", f"ratio to {found.baseline.value}, round by round: median (quartiles); peak: fraction of the matrix product"
+        "",
+        f"ratio to {result.baseline.value}, round by round: median (quartiles); peak: fraction of the matrix product",
     )
-    for warning in found.warnings:
+    for warning in result.warnings:
         say(f"warning: {warning}")
-    if found.interrupted:
+    if result.interrupted:
         say("interrupted: not everything was measured")
 
 
@@ -149,18 +174,18 @@ _HEADER = (
 )  # fmt: skip
 
 
-def _cells(found: Benchmark, row: Row) -> tuple[str, ...]:
-    place = (row.route.value, str(row.threads), str(row.batch))
-    loads = [one for one in found.loaded if (one.model, one.route, one.threads) == (row.model, row.route, row.threads)]
+def _cells(result: Benchmark, row: Row) -> tuple[str, ...]:
+    setting = (row.route.value, str(row.threads), str(row.batch))
+    loads = [one for one in result.loaded if (one.model, one.route, one.threads) == (row.model, row.route, row.threads)]
     loaded = (f"{loads[0].file_size / 1e6:.1f}", f"{loads[0].seconds:.2f}") if loads else ("-", "-")
     memory = "-" if row.memory is None else f"{row.memory / 1e6:.0f}"
     first = "-" if row.first_ms is None else f"{row.first_ms:.0f}"
     if row.figures is None:
-        return (*place, *("-",) * 7, memory, *loaded, first)
+        return (*setting, *("-",) * 7, memory, *loaded, first)
     f = row.figures
     quartiles = "" if f.ratio_quartiles is None else "({:.2f} to {:.2f})".format(*f.ratio_quartiles)
     return (
-        *place, f"{f.p50_ms:.2f}", f"{f.p90_ms:.2f}", f"{f.minimum_ms:.2f}",
+        *setting, f"{f.p50_ms:.2f}", f"{f.p90_ms:.2f}", f"{f.minimum_ms:.2f}",
         "-" if f.ratio is None else f"{f.ratio:.2f}", quartiles, f"{f.images_per_second:.1f}",
         "-" if f.peak_share is None else f"{f.peak_share:.0%}", memory, *loaded, first,
     )  # fmt: skip
@@ -174,7 +199,7 @@ def _print_table(lines: Sequence[Sequence[str]]) -> None:
         say("  ".join(cells).rstrip())
 
 
-def _print_best(found: Benchmark, rows: Sequence[Row]) -> None:
+def _print_best(result: Benchmark, rows: Sequence[Row]) -> None:
     from fbnetv3_zoo.export.bench.results import throughput
 
     best = max((row for row in rows if row.figures), key=throughput, default=None)
@@ -187,8 +212,8 @@ def _print_best(found: Benchmark, rows: Sequence[Row]) -> None:
 
 def _print_operators(operators: Operators) -> None:
     whole = sum(one.milliseconds for one in operators.kinds)
-    place = f"{operators.route.value}, threads {operators.threads}, batch {operators.batch}"
-    say("", f"{operators.model}, {place}: {whole:.2f} ms by operator")
+    setting = f"{operators.route.value}, threads {operators.threads}, batch {operators.batch}"
+    say("", f"{operators.model}, {setting}: {whole:.2f} ms by operator")
     _print_table([
         ("operator", "how", "number", "ms", "part"),
         *(

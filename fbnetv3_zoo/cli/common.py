@@ -8,7 +8,6 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +16,7 @@ import typer
 from ..arch import Arch
 from ..errors import ZooError, printable
 from ..utils.atomic_write import scratch, settled
-from ..utils.paths import check_folder, check_place, exists
+from ..utils.paths import WEB_PAGE, check_folder, check_place, exists, is_file, is_web_page
 from ..utils.serialization import json_text
 from ..weights.registry import RECORDS, find_network
 from ..zoo import ARCHS
@@ -29,12 +28,9 @@ if TYPE_CHECKING:
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of text.")]
 Network = Annotated[str, typer.Argument(help="A .safetensors file, or a name, with random or published weights.")]
-SmallImages = Annotated[bool, typer.Option("--small-images", help="Use the variant for 32 x 32 images (paper: CIFAR).")]
 Pretrained = Annotated[
     bool, typer.Option("--pretrained", help="Use the published weights of the model, a name such as fbnetv3_e.")
 ]
-Width = Annotated[float, typer.Option(help="Factor for all widths.")]
-Depth = Annotated[float, typer.Option(help="Factor for the number of blocks.")]
 Resolution = Annotated[int | None, typer.Option(help="Image side in pixels, if not the network's own.")]
 DataSource = Annotated[
     str,
@@ -81,16 +77,6 @@ Shapes = Mapping[str, tuple[int | str, ...]]
 """Names and shapes, in which a word is a dynamic size."""
 
 
-def derived_arch(model: str, *, small_images: bool, width: float, depth: float, resolution: int | None) -> Arch:
-    """The network ``model``, changed by the options :data:`SmallImages` and so on."""
-    arch = network_of(model)
-    if small_images:
-        arch = arch.for_small_images()
-    if width != 1 or depth != 1:
-        arch = arch.scaled(width=width, depth=depth)
-    return arch if resolution is None else replace(arch, resolution=resolution)
-
-
 def network_of(model: str) -> Arch:
     """The network ``model``: a name, an arch JSON file, or a .safetensors file or repository that describes it."""
     if holds_weights(model):
@@ -133,12 +119,19 @@ def _refuse_other_files(model: str, takes: str) -> None:
     """Raise :class:`ZooError` for a file that the command does not take, with a hint how to make one it ``takes``."""
     suffix = Path(model).suffix.lower()
     if suffix in (".pth", ".pt", ".bin", ".ckpt"):
+        if is_file(model) and _is_web_page(Path(model)):
+            raise ZooError(f"{model}: {WEB_PAGE.format('weights')}")
         remedy = f"fbnetv3 weights convert {in_shell(model)} --model NAME"
         raise ZooError(f"{model}: is a PyTorch checkpoint; convert it by `{remedy}`")
     if suffix in (".onnx", ".ort", ".xml", ".pte"):
         others = "; ONNX files are taken by `fbnetv3 export int8`, `mobile`, `openvino` and `web`"
         only = others if suffix == ".onnx" else ""
         raise ZooError(f"{model}: is a file for a runtime; this command takes {takes}{only}")
+
+
+def _is_web_page(path: Path) -> bool:
+    with path.open("rb") as file:
+        return is_web_page(file.read(512))
 
 
 def beside(model: str, output: Path | None, source: FBNet | Path, suffix: str) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,17 +16,19 @@ from .export import int8 as export_int8
 from .output import in_shell, say
 
 if TYPE_CHECKING:
+    from fbnetv3_zoo.export import ExportReport
     from fbnetv3_zoo.export.quantization.quantize import QuantizationReport
 
     from ..arch import Arch
     from ..classify import Classifier
     from ..models.fbnet import FBNet
     from ..recipes import Recipe
-    from ..training import Dataset, Run
+    from ..training import Dataset, Evaluation, Run
     from ..training.data import Example
 
 MADE = ("teacher", "alone", "distilled", "model.onnx", "model-int8.onnx", "images", "predictions.png", "web")
 """What the demo writes to its folder."""
+SHOWN = ("model.onnx", "model-int8.onnx", "predictions.png", "distilled/model.safetensors", "distilled/report.html")
 
 
 def demo(
@@ -39,11 +41,8 @@ def demo(
 
     Example: fbnetv3 demo --output /tmp/demo
     """
-    from .. import export_onnx
-    from ..classify import Classifier
     from ..recipes import RECIPES
-    from ..training import evaluate, find_dataset
-    from ..zoo import ARCHS
+    from ..training import find_dataset
 
     _check_output(output)
     started = time.perf_counter()
@@ -52,6 +51,37 @@ def demo(
     digits = find_dataset("digits", seed=seed)
     counts = ", ".join(f"{len(digits[split])} for {split}" for split in digits.splits)
     tell(f"Data: scikit-learn's handwritten digits, {counts}, without overlap.")
+    runs = _train_all(output, digits, recipe, tell)
+    files = _export_all(runs["distilled"].model, output, digits, tell)
+    seconds = time.perf_counter() - started
+    if as_json:
+        tests = {name: run.test.summary() for name, run in runs.items() if run.test}
+        print_json(
+            {
+                "folder": output,
+                "test": {**tests, "onnx": files.accuracy.summary()},
+                "int8": export_int8.plain(files.int8),
+                "page": files.page,
+                "max_difference": files.onnx.max_difference,
+                "seconds": round(seconds, 1),
+            }
+        )
+        return
+    _print_table(runs)
+    say("", f"Made in {seconds:.0f} s:")
+    for name in SHOWN:
+        say(f"  {written(output / name)}")
+    say("", "Now try:")
+    say(f"  {program()} classify {in_shell(files.samples[3])} --model {in_shell(output / 'model.onnx')}")
+    if files.page is not None:
+        say(f"  {program()} serve-demo {in_shell(files.page)}")
+    say(f"  {program()} list")
+
+
+def _train_all(output: Path, digits: Dataset, recipe: Recipe, tell: Callable[..., None]) -> dict[str, Run]:
+    """The teacher, the slim network without it, and the slim network with it."""
+    from ..zoo import ARCHS
+
     small = ARCHS["fbnetv3_a"].for_small_images()
     large, slim = small.scaled(width=0.5, depth=0.5), small.scaled(width=0.25, depth=0.25)
     train = partial(_train, data=digits, recipe=recipe, tell=tell)
@@ -60,45 +90,44 @@ def demo(
     tell("", "2. The slim network, on labels alone")
     alone = train(slim, output / "alone")
     tell("", "3. The slim network, with the teacher: loss = 0.8 x distillation + 0.2 x cross entropy")
-    distilled = train(slim, output / "distilled", teacher=teacher.model)
-    report = export_onnx(distilled.model, output / "model.onnx")
+    return {
+        "teacher": teacher,
+        "alone": alone,
+        "distilled": train(slim, output / "distilled", teacher=teacher.model),
+    }
+
+
+@dataclass(frozen=True)
+class _Files:
+    """What the demo makes of its trained network; ``page`` is None where the page could not be written."""
+
+    onnx: ExportReport
+    accuracy: Evaluation
+    int8: QuantizationReport
+    samples: list[Path]
+    page: Path | None
+
+
+def _export_all(network: FBNet, output: Path, digits: Dataset, tell: Callable[..., None]) -> _Files:
+    """Write the ONNX file, its int8 form, sample images, the page, and a picture of predictions."""
+    from fbnetv3_zoo.export.quantization.quantize import QuantizationConfig
+
+    from .. import export_onnx
+    from ..classify import Classifier
+    from ..training import evaluate
+
+    report = export_onnx(network, output / "model.onnx")
     classifier = Classifier.open(report.path)
-    found = evaluate(classifier.logits, digits["test"], classifier.description.preprocess)
+    accuracy = evaluate(classifier.logits, digits["test"], classifier.description.preprocess)
     tell("", f"4. ONNX: largest difference to PyTorch {report.max_difference:.2g} at logits up to {report.scale:.2g}")
-    tell(f"Test accuracy on ONNX Runtime: {found}")
-    int8 = _quantise(report.path, digits, output / "model-int8.onnx")
+    tell(f"Test accuracy on ONNX Runtime: {accuracy}")
+    int8 = export_int8.quantize_on(digits, report.path, output / "model-int8.onnx", QuantizationConfig())
     tell("", f"5. int8: {int8.size_ratio:.2f} of the size, the same class for {int8.agreement:.2%} of the test images")
     tell(f"Test accuracy on int8: {int8.accuracy_int8:.2%}, on float {int8.accuracy_float:.2%}")
     samples = _save_samples(digits["test"], digits, output / "images")
     page = _write_page(report.path, samples, output / "web", tell)
     _draw_predictions(classifier, digits["test"], digits.class_names, output / "predictions.png")
-    runs = {"teacher": teacher, "alone": alone, "distilled": distilled}
-    seconds = time.perf_counter() - started
-    if as_json:
-        tests = {name: run.test.summary() for name, run in runs.items() if run.test}
-        fields = {
-            "folder": output,
-            "test": {**tests, "onnx": found.summary()},
-            "int8": export_int8.plain(int8),
-            "page": page,
-        }
-        print_json({**fields, "max_difference": report.max_difference, "seconds": round(seconds, 1)})
-        return
-    _print_table(runs)
-    say("", f"Made in {seconds:.0f} s:")
-    for name in (
-        "model.onnx",
-        "model-int8.onnx",
-        "predictions.png",
-        "distilled/model.safetensors",
-        "distilled/report.html",
-    ):
-        say(f"  {written(output / name)}")
-    say("", "Now try:")
-    say(f"  {program()} classify {in_shell(samples[3])} --model {in_shell(output / 'model.onnx')}")
-    if page is not None:
-        say(f"  {program()} serve-demo {in_shell(page)}")
-    say(f"  {program()} list")
+    return _Files(report, accuracy, int8, samples, page)
 
 
 def _check_output(output: Path) -> None:
@@ -130,14 +159,6 @@ def _train(
     return run
 
 
-def _quantise(source: Path, digits: Dataset, path: Path) -> QuantizationReport:
-    """The int8 form of ``source``, calibrated on training images, compared on the test images."""
-    from fbnetv3_zoo.export.quantization.quantize import quantize
-
-    shown, test, labels = export_int8.images_of(digits)
-    return quantize(source, path, shown, test=test, labels=labels)
-
-
 def _write_page(model: Path, samples: Sequence[Path], folder: Path, tell: Callable[..., None]) -> Path | None:
     """A page that classifies in the browser; None if its runtime is unavailable, for example offline."""
     from fbnetv3_zoo.export.web import write_web
@@ -159,13 +180,13 @@ def _print_table(runs: Mapping[str, Run]) -> None:
     say("", f"{'network':14}{'learned from':20}{'parameters':>11}{'MMACs':>7}  test accuracy (95 % interval)")
     sources = {"teacher": "labels", "alone": "labels", "distilled": "teacher and labels"}
     for name, run in runs.items():
-        cost, found = cost_of(run.model.arch), run.test
-        assert found is not None
-        low, high = found.interval
+        cost, accuracy = cost_of(run.model.arch), run.test
+        assert accuracy is not None
+        low, high = accuracy.interval
         label = "slim student" if name != "teacher" else "teacher"
         say(
             f"{label:14}{sources[name]:20}{cost.parameters:>11,}{cost.macs / 1e6:>7.2f}  "
-            f"{found.fraction:.2%} ({low:.2%} to {high:.2%})"
+            f"{accuracy.fraction:.2%} ({low:.2%} to {high:.2%})"
         )
 
 

@@ -45,5 +45,5 @@ def _of_help(error: OSError) -> bool:
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    place = "" if trace is None else trace.tb_frame.f_globals.get("__name__", "")
-    return error.filename is None and place.split(".")[0] in ("click", "rich", "typer")
+    module = "" if trace is None else trace.tb_frame.f_globals.get("__name__", "")
+    return error.filename is None and module.split(".")[0] in ("click", "rich", "typer")

@@ -6,16 +6,15 @@ from typing import Annotated, Any
 
 import typer
 
-from .common import Depth, Json, Resolution, SmallImages, Width, derived_arch, print_json
+from .common import Json, print_json
+from .options import ArchOptions, grouped
 from .output import say
 
 
+@grouped
 def info(
     model: Annotated[str, typer.Argument(help="A published name, an arch JSON file, or a .safetensors file.")],
-    small_images: SmallImages = False,
-    width: Width = 1.0,
-    depth: Depth = 1.0,
-    resolution: Resolution = None,
+    shape: ArchOptions,
     as_json: Json = False,
 ) -> None:
     """Show a network block by block, with its cost, the published figures and weights.
@@ -27,7 +26,7 @@ def info(
     from ..weights.registry import RECORDS
     from ..zoo import PUBLISHED
 
-    arch = derived_arch(model, small_images=small_images, width=width, depth=depth, resolution=resolution)
+    arch = shape.arch_of(model)
     cost = cost_of(arch)
     published = PUBLISHED.get(arch.name)
     data: dict[str, Any] = {

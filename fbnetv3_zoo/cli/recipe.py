@@ -43,12 +43,12 @@ def show(
     """
     from ..recipes import NAMED, find_recipe
 
-    found, named = find_recipe(recipe), NAMED.get(recipe)
+    chosen, named = find_recipe(recipe), NAMED.get(recipe)
     if as_json:
-        say_text(found.to_json())
+        say_text(chosen.to_json())
         return
     say(f"{recipe}: {named.purpose if named else 'a recipe of your own'}", "")
-    values = found.values()
+    values = chosen.values()
     width = 2 + max(map(len, values))
     for field, value in values.items():
         say(f"{field:{width}}{value!s:18}{named.source_of(field) if named else ''}".rstrip())

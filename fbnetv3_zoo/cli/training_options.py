@@ -1,9 +1,8 @@
-"""Shared by the training commands: options for recipe and execution, and printing of results."""
+"""What the commands that train share: their groups of options, where a run starts from, and what is printed of it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,70 +10,108 @@ import typer
 
 from ..errors import ZooError, first_few
 from .common import brings_weights, holds_weights, leads, written
+from .options import ArchOptions
 from .output import say
 
 if TYPE_CHECKING:
+    from ..arch import Arch
     from ..recipes import Recipe
     from ..training import Callback, Execution, Run
+    from ..weights.serialization import WeightsFile
 
 RecipeSource = Annotated[
     str | None, typer.Option("--recipe", help="A name from `fbnetv3 recipe list`, or a JSON file.")
 ]
-Epochs = Annotated[int | None, typer.Option(help="Number of epochs, if not the recipe's.")]
-BatchSize = Annotated[
-    int | None, typer.Option(help="Images per step over all processes; scales learning rate and moving average.")
-]
-LearningRate = Annotated[float | None, typer.Option(help="Peak learning rate, if not the recipe's.")]
-WeightLevels = Annotated[
-    int | None, typer.Option(help="Quantisation-aware training with this weight range: 127, or 63 without VNNI.")
-]
-RunSeed = Annotated[int | None, typer.Option("--seed", help="Seed of the run, if not the recipe's.")]
 SubsetFile = Annotated[Path | None, typer.Option("--subset", help="Only this part of the data (`fbnetv3 subset`).")]
-Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in the output folder.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:1; under torchrun, cuda is each process's own GPU.")]
 Workers = Annotated[int, typer.Option(help="Number of processes that load images (0: only this one).")]
-PrecisionName = Annotated[Literal["float32", "bf16", "fp16"], typer.Option(help="Precision of the computations.")]
-Compile = Annotated[bool, typer.Option("--compile", help="Use torch.compile.")]
-Checkpointing = Annotated[
-    bool, typer.Option("--gradient-checkpointing", help="Save memory by recomputing in the backward pass.")
-]
-Accumulation = Annotated[int, typer.Option(help="Number of parts in which a batch is computed.")]
-CheckpointSteps = Annotated[int, typer.Option(help="Steps between checkpoints, besides those after every epoch.")]
-CheckpointMinutes = Annotated[float, typer.Option(help="Minutes between checkpoints, besides those after every epoch.")]
-Keep = Annotated[int, typer.Option("--keep-checkpoints", help="Number of newest checkpoints to keep.")]
-OnBad = Annotated[
-    Literal["raise", "skip"], typer.Option("--on-bad-image", help="If an image cannot be read, fail or skip it.")
-]
-SkipImageCheck = Annotated[
-    bool, typer.Option("--skip-image-check", help="Do not read the headers of all images before the first epoch.")
-]
-ToTensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Also write TensorBoard logs.")]
 
 
-def execution_of(options: Mapping[str, Any]) -> Execution:
-    """The execution that a command's options describe: those of them that are named like its fields."""
-    from ..training import Execution, OnBadImage, Precision
+@dataclass(frozen=True, slots=True)
+class RecipeOptions:
+    """What is changed of a recipe."""
 
-    chosen = {f.name: options[f.name] for f in fields(Execution) if f.name in options}
-    chosen["precision"] = Precision(chosen["precision"])
-    chosen["on_bad_image"] = OnBadImage(chosen["on_bad_image"])
-    chosen["check_images"] = not options["skip_image_check"]
-    return Execution(**chosen)
+    epochs: Annotated[int | None, typer.Option(help="Number of epochs, if not the recipe's.")] = None
+    batch_size: Annotated[
+        int | None,
+        typer.Option(help="Images per step over all processes; scales learning rate and moving average."),
+    ] = None
+    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate, if not the recipe's.")] = None
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of the run, if not the recipe's.")] = None
+
+    def data_seed(self, recipe: Recipe) -> int:
+        """Seed of the split of the data, which is that of the run."""
+        return recipe.seed if self.seed is None else self.seed
+
+    def applied(self, recipe: Recipe, *, images: int | None = None) -> Recipe:
+        """``recipe`` with these changes.
+
+        A learning rate counts as it is given, so the recipe is fitted to the number of ``images`` to train on before.
+        """
+        if self.batch_size is not None:
+            recipe = recipe.for_batch_size(self.batch_size)
+        if images is not None and self.learning_rate is not None:
+            from ..training.loader import fitted
+
+            recipe = fitted(recipe, images, tell=leads(), rate_given=True)
+        given = {name: getattr(self, name) for name in ("epochs", "learning_rate", "seed")}
+        return replace(recipe, **{name: value for name, value in given.items() if value is not None})
 
 
-def changed(recipe: Recipe, options: Mapping[str, Any], *, images: int | None = None) -> Recipe:
-    """``recipe`` with a command's options ``batch_size``, ``epochs`` and so on where it has them and they are given.
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How a run computes and is kept, as all commands with checkpoints have it."""
 
-    A learning rate that is given counts as it is, so the recipe is fitted to so many ``images`` to train on before.
-    """
-    if options["batch_size"] is not None:
-        recipe = recipe.for_batch_size(options["batch_size"])
-    if images is not None and options["learning_rate"] is not None:
-        from ..training.loader import fitted
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the output folder.")] = False
+    device: Device = "cpu"
+    checkpoint_steps: Annotated[
+        int, typer.Option(help="Steps between checkpoints, besides those after every epoch.")
+    ] = 0
+    checkpoint_minutes: Annotated[
+        float, typer.Option(help="Minutes between checkpoints, besides those after every epoch.")
+    ] = 0.0
+    keep_checkpoints: Annotated[int, typer.Option(help="Number of newest checkpoints to keep.")] = 2
 
-        recipe = fitted(recipe, images, tell=leads(), rate_given=True)
-    fields_ = ("epochs", "learning_rate", "weight_levels", "seed")
-    return replace(recipe, **{field: options[field] for field in fields_ if options.get(field) is not None})
+    def execution(self) -> Execution:
+        """These options as the value that a run takes."""
+        from ..training import Execution
+
+        return Execution(
+            device=self.device, checkpoint_steps=self.checkpoint_steps, checkpoint_minutes=self.checkpoint_minutes,
+            keep_checkpoints=self.keep_checkpoints,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingOptions(RunOptions):
+    """The same for the training of classifiers."""
+
+    workers: Workers = 0
+    precision: Annotated[Literal["float32", "bf16", "fp16"], typer.Option(help="Precision of the computations.")] = (
+        "float32"
+    )
+    compile: Annotated[bool, typer.Option("--compile", help="Use torch.compile.")] = False
+    gradient_checkpointing: Annotated[
+        bool, typer.Option("--gradient-checkpointing", help="Save memory by recomputing in the backward pass.")
+    ] = False
+    accumulation: Annotated[int, typer.Option(help="Number of parts in which a batch is computed.")] = 1
+    on_bad_image: Annotated[
+        Literal["raise", "skip"], typer.Option(help="If an image cannot be read, fail or skip it.")
+    ] = "raise"
+    skip_image_check: Annotated[
+        bool,
+        typer.Option("--skip-image-check", help="Do not read the headers of all images before the first epoch."),
+    ] = False
+
+    def execution(self) -> Execution:
+        """These options as the value that a run takes."""
+        from ..training import OnBadImage, Precision
+
+        return replace(
+            RunOptions.execution(self), workers=self.workers, precision=Precision(self.precision),
+            compile=self.compile, gradient_checkpointing=self.gradient_checkpointing, accumulation=self.accumulation,
+            on_bad_image=OnBadImage(self.on_bad_image), check_images=not self.skip_image_check,
+        )  # fmt: skip
 
 
 def recipe_for(source: str | None, data: str) -> Recipe:
@@ -87,29 +124,54 @@ def recipe_for(source: str | None, data: str) -> Recipe:
     return find_recipe(source)
 
 
-def describes_itself(weights: str) -> bool:
-    """Whether ``weights`` is a .safetensors file of this project, which describes its network."""
-    from ..weights.serialization import describe, read_tensors
+@dataclass(frozen=True, slots=True)
+class StartOptions:
+    """The network of a training, and the weights that it starts from."""
 
-    if not weights.endswith(".safetensors") or "://" in weights:
-        return False
-    return describe(read_tensors(Path(weights).expanduser())[1], weights) is not None
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="A published name, an arch JSON file, or a .safetensors file to fine-tune (default: the file of "
+            "--weights, or fbnetv3_a)."
+        ),
+    ] = None
+    pretrained: Annotated[
+        bool, typer.Option("--pretrained", help="Start from the published weights of the model (fine-tune).")
+    ] = False
+    weights: Annotated[
+        str | None, typer.Option(help="Weights to start from: a file, a tag, a URL, hf-hub:owner/name.")
+    ] = None
+
+    def network(self, shape: ArchOptions) -> tuple[Arch, str | WeightsFile | None]:
+        """The network, changed to ``shape``, and the weights that it starts from; None for random ones."""
+        from ..weights.registry import find_record
+
+        if self.pretrained and self.weights is not None:
+            raise ZooError("--pretrained and --weights both give weights to start from; give only one")
+        model, weights = self.model, self.weights
+        file = _file_of(model, weights)
+        if file is None or (model is None and file.description is None):
+            model = model or "fbnetv3_a"
+            return shape.arch_of(model), find_record(model).name if self.pretrained else file or weights
+        if self.pretrained:
+            raise brings_weights(file.name)
+        if shape.reshape and weights in (None, file.name):
+            remedy = "leave out --small-images, --width and --depth"
+            raise ZooError(f"{file.name}: its weights only fit its own network; {remedy}")
+        own = model is None or weights in (None, model)
+        return shape.applied(file.own_description.arch), file if own else weights
 
 
-def first_weights(model: str, weights: str | None, *, pretrained: bool, derived: bool) -> str | None:
-    """The weights to start from: ``weights``, the published ones of ``model``, or those in the file ``model``.
+def _file_of(model: str | None, weights: str | None) -> WeightsFile | None:
+    """The file of this project that ``model`` is, or without a model the .safetensors file ``weights``, if any."""
+    from ..weights.serialization import open_weights
+    from ..weights.torch_checkpoint import read_any
 
-    ``derived``: the network differs from ``model``, so that the weights in a file do not fit.
-    """
-    from ..weights.registry import find_record
-
-    if not holds_weights(model):
-        return find_record(model).name if pretrained else weights
-    if pretrained:
-        raise brings_weights(model)
-    if derived and weights in (None, model):
-        raise ZooError(f"{model}: its weights only fit its own network; leave out --small-images, --width and --depth")
-    return weights or model
+    if model is not None:
+        return open_weights(model) if holds_weights(model) else None
+    if weights is None or not weights.endswith(".safetensors") or "://" in weights:
+        return None
+    return replace(read_any(Path(weights).expanduser()), name=weights)
 
 
 def observers_of(folder: Path, *, tensorboard: bool) -> list[Callback]:
@@ -124,8 +186,8 @@ def observers_of(folder: Path, *, tensorboard: bool) -> list[Callback]:
 def outcome(run: Run) -> dict[str, Any]:
     """The result of a run as JSON values."""
     test = run.test.summary() if run.test else None
-    told = {"folder": run.folder, "last_epoch": asdict(run.epochs[-1]), "test": test}
-    return {**told, "bad_images": list(run.bad_images), "warning": run.warning or None}
+    fields = {"folder": run.folder, "last_epoch": asdict(run.epochs[-1]), "test": test}
+    return {**fields, "bad_images": list(run.bad_images), "warning": run.warning or None}
 
 
 def print_outcome(run: Run) -> None:

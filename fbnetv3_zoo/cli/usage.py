@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,16 +23,25 @@ def line_of(error: Any, program: Any, arguments: Sequence[str]) -> str:
     ``program`` is the command called with ``arguments``, for errors that do not say which of its commands they are
     about.
     """
-    message, context = error.format_message(), getattr(error, "ctx", None)
+    text, context = error.format_message(), getattr(error, "ctx", None)
     if hasattr(error, "possibilities") and context is not None:
         known = [name for parameter in context.command.params for name in (*parameter.opts, *parameter.secondary_opts)]
-        message = f"{error.message}{meant(error.option_name, known)}"
-    message = message.replace(": Value error, ", ": ")  # pydantic's, within typer
-    command = _command_in(program, arguments) if context is None else context.command_path
-    return f"{' '.join(message.split())} (see `{command} --help`)"
+        text = f"{error.message}{meant(error.option_name, known)}"
+    text = text.replace(": Value error, ", ": ")  # pydantic's, within typer
+    command = _named_in(program, arguments) if context is None else context.command_path
+    return f"{' '.join(text.split())} (see `{command} --help`)"
 
 
-def _command_in(program: Any, arguments: Sequence[str]) -> str:
+def with_options(line: str, arguments: Sequence[str]) -> str:
+    """``line``, an error's, with options by the names that they were given by: not "Recipe.epochs is 0"."""
+    if not (start := re.match(r"[A-Z]\w+\.(\w+) ", line)):
+        return line
+    option = f"--{start[1].replace('_', '-')}"
+    given = any(word.split("=")[0] == option for word in arguments)
+    return f"{option} {line[start.end() :]}" if given else line
+
+
+def _named_in(program: Any, arguments: Sequence[str]) -> str:
     """The command named by the first of ``arguments``, such as "fbnetv3 export onnx"."""
     names = ["fbnetv3"]
     for word in arguments:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,15 +12,47 @@ import typer
 
 from ..errors import first_few, printable
 from .common import DataSource, Json, Pretrained, open_classifier, print_json
+from .options import grouped
 from .output import console, say
 
 if TYPE_CHECKING:
+    from ..classify import Classifier
     from ..training import Dataset, Evaluation
     from ..training.class_matching import Order
     from ..training.data import Example
     from ..training.evaluate import ClassAccuracy, Floats, Predict
 
 
+@dataclass(frozen=True, slots=True)
+class MeasureOptions:
+    """The images to measure on, and how they are read."""
+
+    data: DataSource = "digits"
+    split: Annotated[
+        Literal["all", "train", "validation", "test"] | None,
+        typer.Option(help="Split to evaluate (default: all of a folder without splits, else test or validation)."),
+    ] = None
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the split into training, validation and test, if there is none.")
+    ] = None
+    subset: Annotated[
+        Path | None, typer.Option(help="Evaluate only this part of the data, a file written by `fbnetv3 subset`.")
+    ] = None
+    batch_size: Annotated[int, typer.Option(min=1, help="Batch size.")] = 64
+    workers: Annotated[int, typer.Option(min=0, help="Number of processes that load images (0: only this one).")] = 0
+    on_bad_image: Annotated[
+        Literal["raise", "skip"], typer.Option(help="If an image cannot be read, fail, or skip and count it.")
+    ] = "raise"
+
+    def dataset(self) -> Dataset:
+        """The data, split where a split that it has not is to be measured on."""
+        from ..training import find_dataset
+
+        seed = (0 if self.split in _DRAWN else None) if self.seed is None else self.seed
+        return find_dataset(self.data, seed=seed, subset=self.subset)
+
+
+@grouped
 def validate(
     model: Annotated[
         str,
@@ -28,23 +60,9 @@ def validate(
             help="A .safetensors, .onnx, .ort, .xml or .pte file, hf-hub:owner/name, or a name with --pretrained."
         ),
     ],
+    *,
     pretrained: Pretrained = False,
-    data: DataSource = "digits",
-    split: Annotated[
-        Literal["all", "train", "validation", "test"] | None,
-        typer.Option(help="Split to evaluate (default: all of a folder without splits, else test or validation)."),
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Seed of the split into training, validation and test, if there is none.")
-    ] = None,
-    subset: Annotated[
-        Path | None, typer.Option(help="Evaluate only this part of the data, a file written by `fbnetv3 subset`.")
-    ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Batch size.")] = 64,
-    workers: Annotated[int, typer.Option(min=0, help="Number of processes that load images (0: only this one).")] = 0,
-    on_bad_image: Annotated[
-        Literal["raise", "skip"], typer.Option(help="If an image cannot be read, fail, or skip and count it.")
-    ] = "raise",
+    options: MeasureOptions,
     per_class: Annotated[
         bool, typer.Option("--per-class", help="Show the accuracy of each class, worst first.")
     ] = False,
@@ -54,34 +72,43 @@ def validate(
 
     Example: fbnetv3 validate demo/model.onnx --data digits --per-class
     """
-    from ..training import OnBadImage, evaluate, find_dataset
-    from ..training.class_matching import match_classes
     from ..training.data import SPLITS
 
     classifier = open_classifier(model, pretrained=pretrained)
-    images = find_dataset(data, seed=(0 if split in _DRAWN else None) if seed is None else seed, subset=subset)
-    measured, examples = _chosen(images, split)
-    order = match_classes(
-        classifier.description.class_names, classifier.description.arch.num_classes, images.class_names,
-        network=model, data=data,
-    )  # fmt: skip
-    own = classifier.description.class_names
-    names = images.class_names if own is None else tuple(own[n] for n in order)
-    with _counted(_in_order(classifier.logits, order), len(examples)) as predict:
-        found = evaluate(
-            predict, examples, classifier.description.preprocess, class_names=names, batch_size=batch_size,
-            workers=workers, on_bad_image=OnBadImage(on_bad_image),
-        )  # fmt: skip
+    images = options.dataset()
+    measured, examples = _chosen(images, options.split)
+    accuracy = _measured(classifier, examples, images.class_names, options, model=model)
     whole = sum(len(images[part]) for part in SPLITS)
     if as_json:
-        print_json({"model": model, "data": data, "split": measured, "images": whole, **_plain(found)})
+        source = {"model": model, "data": options.data, "split": measured, "images": whole}
+        print_json({**source, **_plain(accuracy)})
         return
     say(f"{len(examples):,} of {whole:,} images ({measured})")
-    _print_summary(measured, found)
+    _print_summary(measured, accuracy)
     if per_class:
-        _print_classes(found.per_class)
+        _print_classes(accuracy.per_class)
 
 
+def _measured(
+    classifier: Classifier, examples: Sequence[Example], class_names: Sequence[str], options: MeasureOptions, *,
+    model: str,
+) -> Evaluation:  # fmt: skip
+    """The accuracy on ``examples``, whose classes are ``class_names``, in whatever order the network has them."""
+    from ..training import OnBadImage, evaluate
+    from ..training.class_matching import match_classes
+
+    own = classifier.description.class_names
+    order = match_classes(own, classifier.description.arch.num_classes, class_names, network=model, data=options.data)
+    names = class_names if own is None else tuple(own[n] for n in order)
+    with _counted(_in_order(classifier.logits, order), len(examples)) as predict:
+        return evaluate(
+            predict, examples, classifier.description.preprocess, class_names=names, batch_size=options.batch_size,
+            workers=options.workers, on_bad_image=OnBadImage(options.on_bad_image),
+        )  # fmt: skip
+
+
+TOP = 5
+"""Classes among which a right answer counts as one of the top 5: with so few classes, every answer does."""
 _DRAWN = ("train", "validation", "test")
 """Splits that have to be drawn by seed if the data has none."""
 
@@ -126,20 +153,22 @@ def _counted(predict: Predict, total: int) -> Iterator[Predict]:
         yield counting
 
 
-def _plain(found: Evaluation) -> dict[str, object]:
-    rows = [{**asdict(row), "accuracy": row.fraction, "interval": row.interval} for row in found.per_class]
-    return {**found.summary(), "skipped_images": found.skipped, "per_class": rows}
+def _plain(evaluation: Evaluation) -> dict[str, object]:
+    rows = [{**asdict(row), "accuracy": row.fraction, "interval": row.interval} for row in evaluation.per_class]
+    return {**evaluation.summary(), "skipped_images": evaluation.skipped, "per_class": rows}
 
 
-def _print_summary(split: str, found: Evaluation) -> None:
-    low, high = found.top5_interval
-    say(f"{split} accuracy {found}")
-    say(f"top-5 {found.top5_fraction:.2%} ({found.top5} of {found.total}; 95 % interval {low:.2%} to {high:.2%})")
-    say(f"loss {found.loss:.4f}")
-    speed = f"{found.images_per_second:,.1f} images/s"
-    say(f"{speed} over the whole evaluation ({found.seconds:.1f} s: reading, preprocessing, inference)")
-    if found.skipped:
-        say(f"unreadable images left out: {len(found.skipped)} ({first_few(found.skipped)})")
+def _print_summary(split: str, evaluation: Evaluation) -> None:
+    say(f"{split} accuracy {evaluation}")
+    if len(evaluation.per_class) > TOP:
+        low, high = evaluation.top5_interval
+        right = f"{evaluation.top5} of {evaluation.total}"
+        say(f"top-5 {evaluation.top5_fraction:.2%} ({right}; 95 % interval {low:.2%} to {high:.2%})")
+    say(f"loss {evaluation.loss:.4f}")
+    speed = f"{evaluation.images_per_second:,.1f} images/s"
+    say(f"{speed} over the whole evaluation ({evaluation.seconds:.1f} s: reading, preprocessing, inference)")
+    if evaluation.skipped:
+        say(f"unreadable images left out: {len(evaluation.skipped)} ({first_few(evaluation.skipped)})")
 
 
 def _print_classes(rows: tuple[ClassAccuracy, ...]) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import ZooError
-from ..utils.paths import check_place, read_lines
+from ..utils.paths import check_place, exists, read_lines
 from .common import Json, check_same, command_group, output_file, print_json, written
 from .output import say, say_text
 
@@ -48,8 +48,8 @@ def list_(
     if not names:
         raise ZooError(f"no weights match {pattern!r}; `fbnetv3 weights list` shows all")
     store = _store(cache=cache)
-    kept = {file.name: file.path for file in reversed(store.kept())}
-    rows = [_row(RECORDS[name], kept.get(name)) for name in names]
+    paths = {file.name: file.path for file in reversed(store.kept())}
+    rows = [_row(RECORDS[name], paths.get(name)) for name in names]
     if as_json:
         print_json(rows)
         return
@@ -84,10 +84,10 @@ def fetch(
     store = _store(cache=cache, mirror=mirror, lock=lock)
     rows = []
     for record in RECORDS.values() if all_ else [find_record(name) for name in names or ()]:
-        kept = get(record, store)
-        rows.append({"name": record.name, "path": kept.path, "source_sha256": kept.source, "blake3": kept.digest})
+        file = get(record, store)
+        rows.append({"name": record.name, "path": file.path, "source_sha256": file.source, "blake3": file.digest})
         if not as_json:
-            say(written(kept.path))
+            say(written(file.path))
     if as_json:
         print_json(rows)
 
@@ -101,13 +101,13 @@ def verify(names: Names = None, cache: Cache = None, lock: Lock = None, as_json:
     from ..weights.cache_prune import FileState, survey
     from ..weights.registry import find_record
 
-    wanted = {find_record(name).name for name in names or ()}
-    kept = [entry for entry in survey(_store(cache=cache, lock=lock)) if entry.state is not FileState.LEFTOVER]
-    found = [entry for entry in kept if not wanted or entry.name in wanted]
-    if missing := wanted - {entry.name for entry in found}:
+    asked = {find_record(name).name for name in names or ()}
+    files = [entry for entry in survey(_existing(cache, lock)) if entry.state is not FileState.LEFTOVER]
+    shown = [entry for entry in files if not asked or entry.name in asked]
+    if missing := asked - {entry.name for entry in shown}:
         raise ZooError(f"{', '.join(sorted(missing))}: not in the cache; `fbnetv3 weights fetch` gets them")
-    _show(found, as_json=as_json, nothing="the cache is empty")
-    if any(entry.state is FileState.DAMAGED for entry in found):
+    _show(shown, as_json=as_json, nothing="the cache is empty")
+    if any(entry.state is FileState.DAMAGED for entry in shown):
         raise typer.Exit(1)
 
 
@@ -132,7 +132,7 @@ def convert(
     """
     from .. import save
     from ..utils.serialization import to_plain
-    from ..weights.pretrained import PretrainedRequest
+    from ..weights.pretrained import build
     from ..weights.registry import find_network
     from ..weights.torch_checkpoint import read_any
 
@@ -140,9 +140,9 @@ def convert(
     if target == file:
         raise ZooError(f"{file}: would be overwritten by its conversion; give another --output")
     check_place(target)
-    wanted = PretrainedRequest(find_network(model), named=True)
-    tensors, metadata = read_any(file)
-    network = wanted.build(tensors, metadata, str(file))
+    arch = find_network(model)
+    source = read_any(file)
+    network = build(source, arch, named=True)
     given: dict[str, Any] = {"mean": _numbers("--mean", mean), "std": _numbers("--std", std), "resize": resize}
     network.preprocess = replace(network.preprocess, **{k: v for k, v in given.items() if v is not None})
     if len(network.preprocess.mean) != network.arch.in_channels:
@@ -153,20 +153,22 @@ def convert(
         check_same(target, partial(save, network))
     save(network, target)
     if as_json:
-        told = {"file": target, "model": network.arch.name, "classes": network.arch.num_classes}
-        print_json({**told, "preprocess": to_plain(network.preprocess)})
+        fields = {"file": target, "model": network.arch.name, "classes": network.arch.num_classes}
+        print_json({**fields, "preprocess": to_plain(network.preprocess)})
         return
     say(f"{network.arch.name}, {network.arch.num_classes} classes: {written(target)}")
-    known = bool(metadata) or (mean is not None and std is not None)
+    known = bool(source.metadata) or (mean is not None and std is not None)
     say(f"images: {_prepared(network.preprocess)}{'' if known else _ASSUMED}")
 
 
 _ASSUMED = " (assumed; if it was trained with others, give --mean, --std and --resize)"
 
 
-def _prepared(told: Preprocess) -> str:
-    numbers = (", ".join(f"{value:g}" for value in values) for values in (told.mean, told.std))
-    return f"resized to {told.resize}, cropped to {told.resolution}, mean {next(numbers)}, std {next(numbers)}"
+def _prepared(preprocess: Preprocess) -> str:
+    numbers = (", ".join(f"{value:g}" for value in values) for values in (preprocess.mean, preprocess.std))
+    return (
+        f"resized to {preprocess.resize}, cropped to {preprocess.resolution}, mean {next(numbers)}, std {next(numbers)}"
+    )
 
 
 def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
@@ -220,8 +222,15 @@ def prune(
     """
     from ..weights.cache_prune import prune as remove
 
-    removed = remove(_store(cache=cache, lock=lock), everything=everything, dry_run=dry_run)
+    removed = remove(_existing(cache, lock), everything=everything, dry_run=dry_run)
     _show(removed, as_json=as_json, nothing="nothing to remove")
+
+
+def _existing(cache: Path | None, lock: Path | None) -> WeightsCache:
+    """The store in the folder ``cache``, which must be there; without one the usual store, there or not."""
+    if cache is not None and not exists(cache):
+        raise ZooError(f"--cache {cache}: no such folder")
+    return _store(cache=cache, lock=lock)
 
 
 def _store(*, cache: Path | None = None, mirror: str | None = None, lock: Path | None = None) -> WeightsCache:
@@ -231,7 +240,7 @@ def _store(*, cache: Path | None = None, mirror: str | None = None, lock: Path |
     return WeightsCache(**{name: value for name, value in given.items() if value is not None})
 
 
-def _row(record: Any, kept: Path | None) -> dict[str, Any]:
+def _row(record: Any, path: Path | None) -> dict[str, Any]:
     from ..arch.cost import cost_of
     from ..utils.serialization import to_plain
 
@@ -242,15 +251,15 @@ def _row(record: Any, kept: Path | None) -> dict[str, Any]:
         "accuracy": [{**to_plain(a), "evidence": a.evidence.value} for a in record.accuracy],
         "addresses": [source.address for source in record.sources],
         "sha256": [source.sha256 for source in record.sources],
-        "kept": kept,
+        "kept": path,
     }
 
 
-def _show(found: list[Any], *, as_json: bool, nothing: str) -> None:
+def _show(files: list[Any], *, as_json: bool, nothing: str) -> None:
     if as_json:
-        print_json([{"path": e.path, "name": e.name, "state": e.state.value, "size": e.size} for e in found])
+        print_json([{"path": e.path, "name": e.name, "state": e.state.value, "size": e.size} for e in files])
         return
-    for entry in found:
+    for entry in files:
         say(f"{entry.state.value:13}{entry.size / 1e6:>7.1f} MB  {os.fspath(entry.path)}")
-    if not found:
+    if not files:
         say(nothing)

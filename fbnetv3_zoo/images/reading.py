@@ -111,7 +111,8 @@ def _guarded(read: Callable[[BinaryIO], T], file: BinaryIO, name: str) -> T:
     except Image.DecompressionBombError:
         raise ZooError(f"{printable(name)}: over the limit of {MAX_PIXELS:,} pixels; shrink it") from None
     except UnidentifiedImageError:
-        reason = f"none of {', '.join(FORMATS)}"
+        file.seek(0)
+        reason = f"none of {', '.join(FORMATS)}" if file.read(1) else "the file is empty"
     except Exception as error:  # Pillow's decoders raise many kinds for a damaged file
         reason = in_short(error) or type(error).__name__
     raise ZooError(f"{printable(name)}: cannot be read as an image ({reason})")

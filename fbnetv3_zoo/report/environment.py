@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 import torch
 
-from ..utils.hardware import processor_name
+from ..utils.hardware import cores, processor_name
 
 PACKAGES = ("fbnetv3-zoo", "torch", "torchvision", "numpy", "pillow")
 
@@ -18,7 +18,7 @@ def describe_machine() -> dict[str, str]:
     gpus = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
     return {
         "Processor": processor_name(),
-        "Cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
+        "Cores": str(cores()),
         "Memory": _memory(),
         **({"GPUs": ", ".join(gpus)} if gpus else {}),
         "System": f"{platform.system()} {platform.release()}",

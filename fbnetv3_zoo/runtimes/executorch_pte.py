@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ZooError
+from ..utils.digest import digest_of
 from ..utils.paths import read_file
 from ..utils.serialization import parse_json
 from . import sandbox as trial
@@ -101,7 +102,7 @@ def sealed(data: bytes) -> bytes:
     zeros = SEAL_MARK.encode() + b"0" * 64
     if data.count(zeros) != 1:
         raise AssertionError(f"the program holds {data.count(zeros)} empty seals")
-    return data.replace(zeros, SEAL_MARK.encode() + _digest(data))
+    return data.replace(zeros, SEAL_MARK.encode() + digest_of(data).encode())
 
 
 def check_whole_program(path: Path, data: bytes) -> None:
@@ -115,14 +116,8 @@ def check_whole_program(path: Path, data: bytes) -> None:
     seals = _SEAL.findall(data)
     if not seals:
         described({}, path, "executorch")
-    if len(seals) > 1 or seals[0] != _digest(_SEAL.sub(SEAL_MARK.encode() + b"0" * 64, data)):
+    if len(seals) > 1 or seals[0].decode() != digest_of(_SEAL.sub(SEAL_MARK.encode() + b"0" * 64, data)):
         raise unreadable(path, KIND, "it is damaged: its digest is another")
-
-
-def _digest(data: bytes) -> bytes:
-    import blake3
-
-    return blake3.blake3(data).hexdigest().encode()
 
 
 def _loaded(path: Path, data: bytes, threads: int | None) -> Program:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import ZooError
 from ..utils.atomic_write import settled
+from ..utils.digest import digest_of
 from ..utils.paths import check_file, is_file, read_file
 from . import sandbox as trial
 from .base import Floats, OpenModel, check_shape, checked, described, missing_extra, silence, unreadable
@@ -121,10 +122,10 @@ def entries_of(model: openvino.Model) -> dict[str, str]:
 def check_pair(path: Path, text: bytes, weights: bytes) -> None:
     """Raise :class:`ZooError` if the digests in ``text`` are not those of ``text`` and ``weights``."""
     match = _entry(DIGEST).search(text)
-    if match is not None and match[1] != digest(weights):
+    if match is not None and match[1].decode() != digest_of(weights):
         raise unreadable(path, KIND, f"{path.with_suffix('.bin').name} is damaged or of another model")
     match = _entry(SEAL).search(text)
-    if match is not None and match[1] != digest(unsealed(text)):
+    if match is not None and match[1].decode() != digest_of(unsealed(text)):
         raise unreadable(path, KIND, "it is damaged: its digest is another")
 
 
@@ -137,19 +138,12 @@ def sealed(text: bytes) -> bytes:
     """``text``, whose seal is empty (zeros), with its digest filled in."""
     if len(_entry(SEAL).findall(text)) != 1:
         raise AssertionError("the model holds no empty seal, or several")
-    return _entry(SEAL).sub(lambda found: found[0].replace(NO_SEAL, digest(text)), text)
+    return _entry(SEAL).sub(lambda found: found[0].replace(NO_SEAL, digest_of(text).encode()), text)
 
 
 def _entry(name: str) -> re.Pattern[bytes]:
     """A pattern for the digest in the metadata entry ``name`` of a ``.xml`` file."""
     return re.compile(rb"<" + name.encode() + rb'\s+value="([0-9a-f]{64})"')
-
-
-def digest(data: bytes) -> bytes:
-    """The BLAKE3 digest of ``data``, in hexadecimal."""
-    import blake3
-
-    return blake3.blake3(data).hexdigest().encode()
 
 
 def cpu_settings(threads: int | None = None, *, bfloat16: bool = False) -> dict[str, str | int]:

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from ..errors import in_short
 from ..utils.cache_folder import cache_folder
+from ..utils.processes import last_line
 from . import sandbox_process as probe
 from .base import missing_extra, unreadable
 
@@ -64,7 +64,7 @@ def try_out(path: Path, kind: str, parts: Sequence[bytes]) -> None:
         raise unreadable(path, kind, "it takes longer than a network of its size should")
     if ended.returncode == probe.MISSING:
         raise missing_extra(path, _NAMES[package], package)
-    reason = in_short((ended.stderr.splitlines() or [""])[-1])
+    reason = last_line(ended.stderr)
     if ended.returncode == probe.REFUSED:
         memory = "bad_alloc" in reason or "allocat" in reason or "MemoryError" in reason
         raise unreadable(path, kind, "it needs more memory than a network of its size should" if memory else reason)

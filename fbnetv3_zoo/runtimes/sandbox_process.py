@@ -12,9 +12,8 @@ import importlib
 import os
 import struct
 import sys
-import threading
-import time
-from pathlib import Path
+
+from ..utils.processes import end_with, limit
 
 REFUSED, MISSING = 3, 4
 MODULES = {".onnx": "ort", ".ort": "ort", ".xml": "openvino_ir", ".pte": "executorch_pte"}
@@ -23,14 +22,15 @@ _MEMORY, _SECONDS = 1 << 30, 4  # plus an amount that grows with the file
 
 def main(suffix: str, parent: int) -> int:
     """Try the file out and return the exit code."""
-    threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
+    end_with(parent)
     runtime = importlib.import_module(f"fbnetv3_zoo.runtimes.{MODULES[suffix]}")
     try:
         runtime.prepare()
     except ImportError:
         return MISSING
     parts = _parts()
-    _limit(sum(map(len, parts)))
+    size = sum(map(len, parts))
+    limit(memory=_MEMORY + 6 * size, seconds=_SECONDS + size // 10_000_000)
     try:
         runtime.try_out(parts)
     except Exception as error:  # the runtimes' own exceptions share no base
@@ -47,27 +47,6 @@ def _parts() -> list[bytes]:
     while head := sys.stdin.buffer.read(8):
         parts.append(sys.stdin.buffer.read(struct.unpack("<Q", head)[0]))
     return parts
-
-
-def _limit(size: int) -> None:
-    """Limit memory and processor time for a file of ``size`` bytes, if the system supports it."""
-    try:
-        import resource
-
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-    except (ImportError, OSError):
-        return
-    memory = pages * resource.getpagesize() + _MEMORY + 6 * size
-    seconds = int(time.process_time()) + _SECONDS + size // 10_000_000
-    for kind, bound in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_CPU, seconds), (resource.RLIMIT_CORE, 0)):
-        _, hard = resource.getrlimit(kind)
-        resource.setrlimit(kind, (bound if hard == resource.RLIM_INFINITY else min(bound, hard), hard))
-
-
-def _end_with_parent(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
 
 
 if __name__ == "__main__":

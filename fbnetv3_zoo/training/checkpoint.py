@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from blake3 import blake3
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
@@ -23,6 +22,7 @@ from torch.optim.swa_utils import AveragedModel
 from ..errors import Interrupted, ZooError, check_number, check_whole, in_short, shown
 from ..recipes import ExponentialDecay, Recipe
 from ..utils.atomic_write import replacing
+from ..utils.digest import short_digest
 from ..utils.log import LOG
 from ..utils.safetensors_order import in_order
 from ..utils.serialization import json_text, parse_json
@@ -114,7 +114,7 @@ class Checkpoints:
             "scaler": json.dumps(learner.scaler.state_dict()),
         }
         data = in_order(to_bytes(_tensors(learner), metadata))
-        digest = blake3(data).hexdigest()[:16]
+        digest = short_digest(data)
         path = self.folder / f"epoch-{progress.epoch:04}-step-{progress.step:06}-{digest}.safetensors"
         with replacing(path) as temporary:
             temporary.write_bytes(data)
@@ -157,7 +157,7 @@ class Checkpoints:
             except OSError as error:
                 LOG.warning("%s: cannot be read (%s); going on from the checkpoint before it", path, error.strerror)
                 continue
-            if blake3(data).hexdigest().startswith(_NAME.fullmatch(path.name)[3]):  # type: ignore[index]
+            if short_digest(data) == _NAME.fullmatch(path.name)[3]:  # type: ignore[index]
                 return data
             LOG.warning("%s: is damaged; going on from the checkpoint before it", path)
         if paths:
@@ -172,11 +172,11 @@ def restore(
 
     ``epoch`` makes a finished epoch from its fields.
     """
-    tensors, metadata = parse(data, str(place))
-    if metadata.get("format") != FORMAT or metadata.get("version") != VERSION:
+    file = parse(data, str(place))
+    if file.metadata.get("format") != FORMAT or file.metadata.get("version") != VERSION:
         raise ZooError(f"{place}: holds checkpoints of another release; begin anew in another folder")
     try:
-        return _restored(tensors, metadata, learner, identity=identity, epoch=epoch)
+        return _restored(file.tensors, file.metadata, learner, identity=identity, epoch=epoch)
     except _Other as error:
         raise ZooError(f"{place}: the run was begun with another {error}; give another folder") from None
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
-from ..errors import ZooError
+from ..errors import ZooError, in_short
 
 T = TypeVar("T")
 
@@ -98,7 +98,7 @@ def usable(name: str) -> torch.device:
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
         absent = isinstance(error, (NotImplementedError, ImportError))  # torch's own message is about operators then
-        reason = "this build of PyTorch does not support it" if absent else str(error).splitlines()[0]
+        reason = "this build of PyTorch does not support it" if absent else in_short(error)
         raise ZooError(f"device {name!r} cannot be used ({reason}); choose from {', '.join(_devices())}") from None
     if device.type == "cuda":
         torch.cuda.set_device(device)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from ..errors import ZooError, check_type, check_whole, printable
+from ..errors import ZooError, check_type, check_whole, in_short, printable
 from ..preprocess import Preprocess
 from .data import Example
 from .distributed import World
@@ -288,7 +288,7 @@ def _batches(images: _Images, batch_size: int, workers: int) -> Iterator[_Batch]
         yield from loader
     except RuntimeError as error:
         if str(error).startswith("DataLoader worker (pid"):
-            raise ZooError(f"a worker process that loads images has died ({str(error).splitlines()[0]})") from None
+            raise ZooError(f"a worker process that loads images has died ({in_short(error)})") from None
         raise
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from ..errors import ZooError
+from ..errors import ZooError, in_short
 from ..preprocess import Preprocess
 from ..recipes import Recipe
 from ..utils.log import LOG
@@ -47,6 +47,17 @@ def no_orphans() -> Callable[[int], None]:
 def _end_orphan(parent: int, worker: int) -> None:
     if os.getppid() != parent:
         os._exit(1)
+
+
+def tell_of_statistics(weights: Preprocess, data: Preprocess) -> None:
+    """Log a warning if the data is normalised otherwise than the images that the weights were trained on."""
+    before, now = ((tuple(round(x, 3) for x in values) for values in (one.mean, one.std)) for one in (weights, data))
+    (old_mean, old_std), (mean, std) = before, now
+    if (old_mean, old_std) != (mean, std):
+        LOG.warning(
+            "images are normalised with mean %s and standard deviation %s, not with %s and %s as before",
+            mean, std, old_mean, old_std,
+        )  # fmt: skip
 
 
 def fitted(recipe: Recipe, images: int, *, tell: bool = True, rate_given: bool = False) -> Recipe:
@@ -133,7 +144,7 @@ class TrainingBatches:
             yield from self._loader
         except RuntimeError as error:
             if re.match(r"DataLoader worker \(pid.*", str(error)):
-                reason = str(error).splitlines()[0]
+                reason = in_short(error)
                 raise ZooError(f"a worker process that loads images has died ({reason}); resume the run") from None
             raise
 

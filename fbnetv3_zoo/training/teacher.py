@@ -21,6 +21,7 @@ from ..preprocess import Preprocess
 from ..preprocess.tensors import grey
 from ..runtimes.ort import open_onnx
 from ..runtimes.sandbox import LARGEST_MODEL
+from ..utils.digest import digest_of
 from ..utils.log import LOG
 from ..utils.paths import read_file
 from ..weights.registry import RECORDS
@@ -148,7 +149,7 @@ def _onnx_teacher(path: Path) -> Teacher:
         array = np.ascontiguousarray(images.float().cpu().numpy())
         return torch.from_numpy(opened.logits(array)).to(images.device), None
 
-    about, digest = opened.description, blake3(data).hexdigest()
+    about, digest = opened.description, digest_of(data)
     names = about.class_names
     return Teacher(answer, about.preprocess, name=str(path), digest=digest, class_names=names, map_channels=None)
 

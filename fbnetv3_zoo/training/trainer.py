@@ -16,7 +16,7 @@ from ..factory import create
 from ..models.fbnet import FBNet
 from ..recipes import Recipe
 from ..utils.paths import check_outside, exists
-from ..weights.serialization import save, write_tensors
+from ..weights.serialization import WeightsFile, save, write_tensors
 from .callbacks import Callback, Epoch, Run, Step
 from .checkpoint import Checkpoints, Progress, recipe_identity, restore
 from .data import Dataset, Split
@@ -25,7 +25,7 @@ from .distributed import World, join
 from .evaluate import Evaluation, evaluate
 from .execution import Execution
 from .learner import Learner
-from .loader import Batch, TrainingBatches, fitted, seed_of
+from .loader import Batch, TrainingBatches, fitted, seed_of, tell_of_statistics
 from .optim import warn_of_long_average
 from .preemption import Termination
 from .qat import imitate_int8, plain_state
@@ -40,7 +40,7 @@ EXPLODED = 1000.0
 
 def train(
     arch: Arch, data: Dataset, recipe: Recipe, folder: str | Path, *, teacher: TeacherSource | None = None,
-    pretrained: bool | str | Path = False, resume: bool = False, execution: Execution = Execution(),
+    pretrained: bool | str | Path | WeightsFile = False, resume: bool = False, execution: Execution = Execution(),
     observers: Sequence[Callback] = (),
 ) -> Run:  # fmt: skip
     """Train ``arch`` on ``data`` and leave the result in ``folder``; under ``torchrun``, all processes together.
@@ -106,13 +106,15 @@ class _Trainer:
             looked=lambda *at: _tell_looked(observers, at),
         )  # fmt: skip
 
-    def prepare(self, teacher: TeacherSource | None, pretrained: bool | str | Path) -> None:
+    def prepare(self, teacher: TeacherSource | None, pretrained: bool | str | Path | WeightsFile) -> None:
         """Build the network and open the teacher."""
         recipe, generator = self.recipe, torch.Generator().manual_seed(self.recipe.seed)
         network = create(
             self.arch, drop_rate=recipe.dropout, drop_path_rate=recipe.stochastic_depth, generator=generator,
             pretrained=pretrained,
         )  # fmt: skip
+        if pretrained is not False and self.world.leads:
+            tell_of_statistics(network.preprocess, self.preprocess)
         network.preprocess, network.class_names = self.preprocess, self.data.class_names
         self.origin = network.weights, network.license
         if recipe.weight_levels:

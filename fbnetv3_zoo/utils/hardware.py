@@ -1,7 +1,8 @@
-"""The processor of this machine."""
+"""The processor of this machine, and the cores that this process may use."""
 
 from __future__ import annotations
 
+import os
 import platform
 from pathlib import Path
 
@@ -10,6 +11,11 @@ def cpu_info() -> str:
     """The text of /proc/cpuinfo; empty if there is none."""
     path = Path("/proc/cpuinfo")
     return path.read_text(errors="replace") if path.exists() else ""
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def processor_name() -> str:

@@ -81,6 +81,14 @@ def read_file(path: str | Path, what: str, *, at_most: int = LARGEST_TEXT) -> by
     return data
 
 
+def is_web_page(start: bytes) -> bool:
+    """Whether a file with this beginning is a web page, as browsers save it of a link that is no download."""
+    return start.lstrip(b"\xef\xbb\xbf \t\r\n")[:14].lower().startswith((b"<!doctype html", b"<html"))
+
+
+WEB_PAGE = "is a web page, not {}; get the file itself (on a model's page, the link that says download)"
+
+
 def make_folder(path: str | Path) -> None:
     """Create the folder ``path`` and its parents if missing. Raises :class:`ZooError` if that fails."""
     try:

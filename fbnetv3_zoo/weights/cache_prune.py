@@ -37,17 +37,17 @@ def survey(store: WeightsCache) -> list[CachedFile]:
     Superseded files were converted from another source than the one now published or locked, or are older duplicates.
     Files of weights that were never fetched to this folder are left out: they are the user's.
     """
-    found, seen = [], set()
+    files, whole = [], set()
     for kept in filter(lambda kept: store.has_got(kept.name), store.kept()):
         state = _state(kept, store)
-        if state is FileState.WHOLE and (kept.name, kept.source) in seen:
+        if state is FileState.WHOLE and (kept.name, kept.source) in whole:
             state = FileState.SUPERSEDED
         if state is FileState.WHOLE:
-            seen.add((kept.name, kept.source))
-        found.append(CachedFile(kept.path, kept.name, state, _size(kept.path)))
+            whole.add((kept.name, kept.source))
+        files.append(CachedFile(kept.path, kept.name, state, _size(kept.path)))
     for path in filter(is_abandoned, marked_in(store.folder)):
-        found.append(CachedFile(path, "", FileState.LEFTOVER, sum(map(_size, (path / NEW).glob("*")))))
-    return sorted(found, key=lambda entry: (entry.name, entry.path))
+        files.append(CachedFile(path, "", FileState.LEFTOVER, sum(map(_size, (path / NEW).glob("*")))))
+    return sorted(files, key=lambda entry: (entry.name, entry.path))
 
 
 def prune(store: WeightsCache, *, everything: bool = False, dry_run: bool = False) -> list[CachedFile]:
@@ -55,8 +55,8 @@ def prune(store: WeightsCache, *, everything: bool = False, dry_run: bool = Fals
 
     The lock file is kept, and so are weights that another process is fetching.
     """
-    found = [entry for entry in survey(store) if everything or entry.state is not FileState.WHOLE]
-    return found if dry_run else [entry for entry in found if _removed(entry, store)]
+    files = [entry for entry in survey(store) if everything or entry.state is not FileState.WHOLE]
+    return files if dry_run else [entry for entry in files if _removed(entry, store)]
 
 
 def _removed(entry: CachedFile, store: WeightsCache) -> bool:

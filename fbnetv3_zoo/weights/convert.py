@@ -92,8 +92,8 @@ def unwrap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     """
     inner: Any = checkpoint
     for key in (*_AVERAGED, *_PLAIN):
-        if isinstance(found := checkpoint.get(key), Mapping) and found:
-            inner = found
+        if isinstance(nested := checkpoint.get(key), Mapping) and nested:
+            inner = nested
             break
     tensors = {key: value for key, value in inner.items() if key not in _UNUSED}
     for key, value in tensors.items():

@@ -165,8 +165,8 @@ def _whole(response: requests.Response) -> _Version:
 
 def _part(response: requests.Response) -> tuple[int | None, _Version]:
     """Where the part in an answer begins, and the version it is of."""
-    found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", "").strip())
-    start, size = (_number(found[1]), _number(found[2])) if found else (None, None)
+    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", "").strip())
+    start, size = (_number(match[1]), _number(match[2])) if match else (None, None)
     return start, _Version(*_validators(response), size)
 
 

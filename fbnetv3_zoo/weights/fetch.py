@@ -15,15 +15,16 @@ from safetensors.torch import save as to_bytes
 
 from ..description import Description
 from ..errors import ZooError, without_secrets
+from ..utils.digest import short_digest
 from ..utils.log import LOG
 from ..utils.safetensors_order import in_order
 from ..utils.temporary_folder import clear
 from . import hub
-from .cache import CachedWeights, CacheError, LockedFile, WeightsCache, digest_of, sha256_of
+from .cache import CachedWeights, CacheError, LockedFile, WeightsCache, sha256_of
 from .convert import convert
 from .download import Progress, download
 from .registry import WeightsEntry, WeightsSource
-from .serialization import entries_of, read_weights
+from .serialization import WeightsFile, parse, read_weights
 from .state_dict import refuse_non_finite
 from .torch_checkpoint import parse_any
 
@@ -31,29 +32,29 @@ SOURCE_SHA256 = "source_sha256"
 """Entry of a kept file: the SHA-256 of the file that it was made from."""
 
 
-def read(record: WeightsEntry, store: WeightsCache, *, local: bytes | None = None) -> tuple[bytes, str]:
-    """The contents and the path of the kept file of ``record``, fetched first where need be.
+def read(record: WeightsEntry, store: WeightsCache, *, local: bytes | None = None) -> WeightsFile:
+    """The kept file of ``record``, fetched first where need be.
 
-    The contents have the digest in the file's name: a damaged file is reported, removed and fetched again. ``local``
-    are the contents of the record's file where that is on this machine and has been read already. Raises
-    :class:`ZooError` where the weights cannot be had.
+    Its contents have the digest in its name: a damaged file is reported, removed and fetched again. ``local`` are the
+    contents of the record's file where that is on this machine and has been read already. Raises :class:`ZooError`
+    where the weights cannot be had.
     """
-    data, kept = _whole(record, store) or _fetch(record, store, local)
-    return data, str(kept.path)
+    return _kept(record, store) or _fetch(record, store, local)
 
 
 def fetch(record: WeightsEntry, store: WeightsCache) -> CachedWeights:
     """Make sure that the weights of ``record`` are in the store, whole. Raises :class:`ZooError` where that fails."""
-    _, kept = _whole(record, store) or _fetch(record, store, None)
+    kept = CachedWeights.parse(Path(read(record, store).name))
+    assert kept is not None
     return kept
 
 
-def _whole(record: WeightsEntry, store: WeightsCache) -> tuple[bytes, CachedWeights] | None:
-    """The contents of a kept file of ``record``, and the file; None where there is none that is whole."""
+def _kept(record: WeightsEntry, store: WeightsCache) -> WeightsFile | None:
+    """A kept file of ``record`` that is whole; None where there is none."""
     for kept in store.kept(record.name):
-        if (data := _expected_contents(kept, record, store)) is not None:
+        if (file := _opened(kept, record, store)) is not None:
             clear(store.folder)  # of a writer that was killed once its file was in place
-            return data, kept
+            return file
     return None
 
 
@@ -63,7 +64,7 @@ def whole_contents(kept: CachedWeights) -> bytes | None:
         data = kept.path.read_bytes()
     except OSError:
         return None
-    return data if digest_of(data) == kept.digest else None
+    return data if short_digest(data) == kept.digest else None
 
 
 def is_local(address: str) -> bool:
@@ -77,16 +78,17 @@ def is_expected(kept: CachedWeights, record: WeightsEntry, store: WeightsCache) 
     return any(not digest or digest.startswith(kept.source) for digest in known)
 
 
-def _expected_contents(kept: CachedWeights, record: WeightsEntry, store: WeightsCache) -> bytes | None:
-    """The file's contents where they are whole and made from one of the record's files, by its whole digest.
+def _opened(kept: CachedWeights, record: WeightsEntry, store: WeightsCache) -> WeightsFile | None:
+    """The file where it is whole and made from one of the record's files, by its whole digest.
 
     The name has eight digits of that, and files that share so few can be made.
     """
     if not is_expected(kept, record, store) or (data := whole_contents(kept)) is None:
         return None
-    origin = entries_of(data).get(SOURCE_SHA256, "")
+    file = parse(data, str(kept.path))
+    origin = file.metadata.get(SOURCE_SHA256, "")
     known = [_known_digest(record, source, store) for source in record.sources]
-    return data if any(origin.startswith(digest) for digest in known) else None
+    return file if any(origin.startswith(digest) for digest in known) else None
 
 
 def _known_digest(record: WeightsEntry, source: WeightsSource, store: WeightsCache) -> str:
@@ -95,30 +97,30 @@ def _known_digest(record: WeightsEntry, source: WeightsSource, store: WeightsCac
     return locked.sha256 if locked and locked.sha256.startswith(source.sha256) else source.sha256
 
 
-def _fetch(record: WeightsEntry, store: WeightsCache, local: bytes | None) -> tuple[bytes, CachedWeights]:
+def _fetch(record: WeightsEntry, store: WeightsCache, local: bytes | None) -> WeightsFile:
     if not list(_places(record, store)):
         kept = next((kept for kept in store.kept(record.name) if is_expected(kept, record, store)), None)
         state = "not in the cache" if kept is None else f"{kept.path} is damaged"
         raise ZooError(f"{record.name}: {state}, and offline; {_by_hand(record, store)}")
     with store.sole(record.name):
-        for kept in store.kept(record.name):  # another process may have been faster
-            if not is_expected(kept, record, store):
-                continue
-            try:
-                data = kept.path.read_bytes()
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                data, reason = b"", error.strerror
-            else:
-                reason = "does not have the digest in its name"
-            if digest_of(data) == kept.digest:
-                if _expected_contents(kept, record, store) is None:
-                    continue
-                return data, kept
-            LOG.warning("%s: damaged (%s); fetching it again", kept.path, reason)
-            store.discard(kept.path)
+        if (file := _kept(record, store)) is not None:  # another process was faster
+            return file
+        for kept in store.kept(record.name):
+            if is_expected(kept, record, store) and (reason := _damage(kept)) is not None:
+                LOG.warning("%s: damaged (%s); fetching it again", kept.path, reason)
+                store.discard(kept.path)
         return _fetch_from_any(record, store, local)
+
+
+def _damage(kept: CachedWeights) -> str | None:
+    """What is wrong with a file; None where it is whole, or has gone."""
+    try:
+        data = kept.path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return error.strerror
+    return None if short_digest(data) == kept.digest else "does not have the digest in its name"
 
 
 def _places(record: WeightsEntry, store: WeightsCache) -> Iterator[tuple[WeightsSource, str]]:
@@ -136,11 +138,14 @@ def _places(record: WeightsEntry, store: WeightsCache) -> Iterator[tuple[Weights
             yield source, source.address
 
 
-def _fetch_from_any(record: WeightsEntry, store: WeightsCache, local: bytes | None) -> tuple[bytes, CachedWeights]:
+def _fetch_from_any(record: WeightsEntry, store: WeightsCache, local: bytes | None) -> WeightsFile:
     failures = []
     for source, address in _places(record, store):
         try:
-            data, file = _checked(record, source, address, store, local)
+            data = _obtained(record, address, store) if local is None else local
+            origin = LockedFile(record.key(source), sha256_of(data), len(data))
+            _refuse_other(origin, _known_digest(record, source, store), source, address, store)
+            file = _converted(record, data, address, origin.sha256)
         except CacheError:
             raise
         except ZooError as error:
@@ -148,25 +153,12 @@ def _fetch_from_any(record: WeightsEntry, store: WeightsCache, local: bytes | No
                 raise
             failures.append(str(error))
         else:
-            _lock(file, source, address, store)
-            kept = store.keep(record.name, file.sha256, data)
+            _lock(origin, source, address, store)
+            kept = store.keep(record.name, origin.sha256, in_order(to_bytes(file.tensors, dict(file.metadata))))
             if record.license is not None:
                 LOG.warning("%s: licence %s (%s)", record.name, record.license.value, record.license.terms)
-            return data, kept
+            return replace(file, name=str(kept.path))
     raise ZooError(f"{record.name}: cannot be fetched: {'; '.join(failures)}; {_by_hand(record, store)}")
-
-
-def _checked(
-    record: WeightsEntry, source: WeightsSource, address: str, store: WeightsCache, local: bytes | None
-) -> tuple[bytes, LockedFile]:
-    """What is to be kept of the file at ``address``, and what that file was.
-
-    The file is read once: the bytes that have its digest are those that are used.
-    """
-    data = _obtained(record, address, store) if local is None else local
-    file = LockedFile(record.key(source), sha256_of(data), len(data))
-    _refuse_other(file, _known_digest(record, source, store), source, address, store)
-    return _converted(record, data, address, file.sha256), file
 
 
 def _lock(file: LockedFile, source: WeightsSource, address: str, store: WeightsCache) -> None:
@@ -182,12 +174,12 @@ def _lock(file: LockedFile, source: WeightsSource, address: str, store: WeightsC
         LOG.warning("%s: no digest is published; recorded SHA-256 %s in %s", shown, file.sha256, store.lock_path)
 
 
-def _refuse_other(file: LockedFile, wanted: str, source: WeightsSource, address: str, store: WeightsCache) -> None:
-    if not file.sha256.startswith(wanted):
+def _refuse_other(file: LockedFile, digest: str, source: WeightsSource, address: str, store: WeightsCache) -> None:
+    if not file.sha256.startswith(digest):
         origin = (
-            f" as in {store.lock_path}" if wanted != source.sha256 else "" if len(wanted) == 64 else "..., as published"
+            f" as in {store.lock_path}" if digest != source.sha256 else "" if len(digest) == 64 else "..., as published"
         )
-        raise ZooError(f"{address}: has SHA-256 {file.sha256}, not {wanted}{origin}; refused")
+        raise ZooError(f"{address}: has SHA-256 {file.sha256}, not {digest}{origin}; refused")
 
 
 def _obtained(record: WeightsEntry, address: str, store: WeightsCache) -> bytes:
@@ -212,14 +204,14 @@ def _obtained(record: WeightsEntry, address: str, store: WeightsCache) -> bytes:
             ) from None
 
 
-def _converted(record: WeightsEntry, data: bytes, address: str, sha256: str) -> bytes:
-    """A file's contents as this project writes them, strictly for the record's network."""
+def _converted(record: WeightsEntry, data: bytes, address: str, sha256: str) -> WeightsFile:
+    """What this project keeps of a file with the bytes ``data``, strictly for the record's network."""
     # The name's ending tells the format: not that of a query, nor of a repository's name.
     hosted = address.startswith("hf-hub:")
-    name = f"{address}/{hub.FILE_NAME}" if hosted else without_secrets(address)
-    tensors, metadata = parse_any(data, name)
+    file = parse_any(data, f"{address}/{hub.FILE_NAME}" if hosted else without_secrets(address))
+    tensors = file.tensors
     try:
-        description = Description.from_metadata(metadata)
+        description = Description.from_metadata(file.metadata)
         if description is None:
             arch, tensors = convert(record.arch, tensors)
             names = record.class_names if arch.num_classes == 1000 else None
@@ -232,8 +224,8 @@ def _converted(record: WeightsEntry, data: bytes, address: str, sha256: str) -> 
     description = replace(description, weights=record.name, license=license)
     text = {**description.to_metadata(), "source": without_secrets(address), SOURCE_SHA256: sha256}
     refuse_non_finite(tensors, address)
-    floats = {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
-    return in_order(to_bytes({name: tensor.contiguous() for name, tensor in floats.items()}, text))
+    floats = {name: (t.float() if t.is_floating_point() else t).contiguous() for name, t in tensors.items()}
+    return WeightsFile(address, floats, text)
 
 
 def _by_hand(record: WeightsEntry, store: WeightsCache) -> str:

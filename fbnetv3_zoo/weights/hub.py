@@ -19,10 +19,10 @@ def contents_of(address: str, *, offline: bool = False) -> bytes:
     It is read once from the cache of huggingface_hub, and its bytes are checked against the SHA-256 in the cache, if
     there is one. Raises :class:`ZooError` if the file is unavailable.
     """
-    found = re.fullmatch(r"hf-hub:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", address)
-    if not found:
+    match = re.fullmatch(r"hf-hub:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", address)
+    if not match:
         raise ZooError(f"{address}: is no repository; write hf-hub:owner/name or hf-hub:owner/name@revision")
-    repository, revision = found.groups()
+    repository, revision = match.groups()
     path = Path(_download(repository, revision, address, offline=offline))
     if (data := _whole_contents(path)) is not None:
         return data

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from ..arch import Arch
 from ..description import Description
@@ -23,7 +22,7 @@ from .cache import WeightsCache, sha256_of
 from .convert import convert
 from .fetch import read
 from .registry import RECORDS, WeightsEntry, WeightsSource, find_record, timm_form
-from .serialization import describe, parse, read_weights, same_weights
+from .serialization import WeightsFile, parse, read_weights, same_weights
 from .state_dict import assemble, skeleton
 from .torch_checkpoint import PICKLED, read_any
 from .url import identity_of
@@ -31,80 +30,53 @@ from .url import identity_of
 _REMOTE = ("hf-hub:", "http://", "https://")
 
 
-@dataclass(frozen=True, slots=True)
-class PretrainedRequest:
-    """The network that is to get weights.
-
-    ``named``: it was asked for by name, so that the weights decide on what changes none of their tensors (padding,
-    resolution), on classes and on channels; else ``arch`` does. The rest is as in :func:`fbnetv3_zoo.create`.
-    """
-
-    arch: Arch
-    named: bool
-    num_classes: int | None = None
-    in_chans: int | None = None
-    drop_rate: float = 0.0
-    drop_path_rate: float = 0.0
-    generator: torch.Generator | None = None
-
-    def skeleton(self, arch: Arch) -> FBNet:
-        """``arch`` without values, with the regularisation that is wanted."""
-        return skeleton(arch, drop_rate=self.drop_rate, drop_path_rate=self.drop_path_rate)
-
-    def build(
-        self, tensors: dict[str, Tensor], metadata: dict[str, str], source: str, *, model: FBNet | None = None
-    ) -> FBNet:
-        """The network with ``tensors``, in training mode; errors begin with ``source``.
-
-        ``model`` is a skeleton made beforehand; it is filled if it is the network that the weights are for.
-        """
-        description = describe(metadata, source)
-        if description is None:
-            description, tensors = self._convert(tensors, source)
-        found, arch = description.arch, self.arch
-        if not same_weights(found, arch) and not (self.named and same_weights(found, timm_form(arch))):
-            raise ZooError(f"{source}: holds {_difference(found, arch)}")
-        num_classes, in_chans = self.num_classes, self.in_chans
-        if not self.named:
-            num_classes = arch.num_classes if num_classes is None else num_classes
-            in_chans = arch.in_channels if in_chans is None else in_chans
-            own = replace(arch, num_classes=found.num_classes, in_channels=found.in_channels)
-            description = replace(description, arch=own)
-        if model is None or model.arch != description.arch:
-            model = self.skeleton(description.arch)
-        return assemble(
-            model, description, tensors, source, num_classes=num_classes, in_chans=in_chans,
-            generator=self.generator,
-        )  # fmt: skip
-
-    def _convert(self, tensors: dict[str, Tensor], source: str) -> tuple[Description, dict[str, Tensor]]:
-        try:
-            arch, converted = convert(self.arch, tensors)
-        except ZooError as error:
-            raise ZooError(f"{source}: {error}") from None
-        return Description(arch, Preprocess.for_arch(arch)), converted
-
-
-def load_pretrained(wanted: PretrainedRequest, weights: str | Path | WeightsEntry, store: WeightsCache) -> FBNet:
-    """The network with ``weights``: a record, or the place of a file as :func:`fbnetv3_zoo.create` takes it."""
-    local = (
-        None
-        if isinstance(weights, WeightsEntry) or not _is_pickled(weights)
-        else read_weights(Path(weights).expanduser())
-    )
-    record = weights if isinstance(weights, WeightsEntry) else _record_of(wanted.arch, weights, local)
-    if record is not None:
-        own = replace(wanted.arch, num_classes=record.arch.num_classes, in_channels=record.arch.in_channels)
-        with ThreadPoolExecutor(1) as pool:  # reading and hashing leave the interpreter free
-            model = pool.submit(wanted.skeleton, own)
-            data, source = read(record, store, local=local)
-            contents = parse(data, source)
-        return wanted.build(*contents, source, model=model.result())
+def read_pretrained(arch: Arch, weights: str | Path | WeightsEntry, store: WeightsCache) -> WeightsFile:
+    """The file of ``weights`` for ``arch``: of a record, or at a place as :func:`fbnetv3_zoo.create` takes it."""
+    if isinstance(weights, WeightsEntry):
+        return read(weights, store)
+    local = read_weights(Path(weights).expanduser()) if _is_pickled(weights) else None
+    if (record := _record_of(arch, weights, local)) is not None:
+        return read(record, store, local=local)
     if str(weights).startswith("hf-hub:"):
-        contents = parse(hub.contents_of(str(weights), offline=store.offline), str(weights))
-    else:
-        contents = read_any(Path(str(weights)).expanduser())
-    return wanted.build(*contents, str(weights))
+        return parse(hub.contents_of(str(weights), offline=store.offline), str(weights))
+    return replace(read_any(Path(weights).expanduser()), name=str(weights))
+
+
+def build(
+    file: WeightsFile, arch: Arch, *, named: bool, num_classes: int | None = None, in_chans: int | None = None,
+    generator: torch.Generator | None = None, skeleton: Callable[[Arch], FBNet] = skeleton,
+) -> FBNet:  # fmt: skip
+    """The network ``arch`` with the weights in ``file``, in training mode.
+
+    Args:
+        file: weights in any layout. It may not be used again: the network takes its tensors over.
+        arch: the network.
+        named: it was asked for by name, so that the weights decide on what changes none of their tensors (padding,
+            resolution), on classes and on channels; else ``arch`` does.
+        num_classes: as in :func:`fbnetv3_zoo.create`, like the two that follow.
+        in_chans: see there.
+        generator: see there.
+        skeleton: makes a network without values, as :func:`~fbnetv3_zoo.weights.state_dict.skeleton` does.
+    """
+    description, tensors = file.description, file.tensors
+    if description is None:
+        try:
+            converted, tensors = convert(arch, tensors)
+        except ZooError as error:
+            raise ZooError(f"{file.name}: {error}") from None
+        description = Description(converted, Preprocess.for_arch(converted))
+    form = description.arch
+    if not same_weights(form, arch) and not (named and same_weights(form, timm_form(arch))):
+        raise ZooError(f"{file.name}: holds {_difference(form, arch)}")
+    if not named:
+        num_classes = arch.num_classes if num_classes is None else num_classes
+        in_chans = arch.in_channels if in_chans is None else in_chans
+        form = replace(arch, num_classes=form.num_classes, in_channels=form.in_channels)
+        description = replace(description, arch=form)
+    return assemble(
+        skeleton(form), description, tensors, file.name, num_classes=num_classes, in_chans=in_chans,
+        generator=generator,
+    )  # fmt: skip
 
 
 def find_weights(network: str, place: str | Path | bool) -> WeightsEntry | str | Path:
@@ -130,11 +102,11 @@ def find_weights(network: str, place: str | Path | bool) -> WeightsEntry | str |
     raise ZooError(f"{name}: unknown weights {str(place)!r}; give {given}, an address or hf-hub:owner/name")
 
 
-def _difference(found: Arch, arch: Arch) -> str:
-    if found.name == arch.name:
+def _difference(other_arch: Arch, arch: Arch) -> str:
+    if other_arch.name == arch.name:
         return f"another form of {arch.name}; create({arch.name!r}, ...) takes the file's own, or load() the file alone"
-    other = f"name {found.name} instead, or " if found.name in ARCHS else ""
-    return f"{found.name}, not {arch.name}; {other}load() the file alone (--model FILE)"
+    other = f"name {other_arch.name} instead, or " if other_arch.name in ARCHS else ""
+    return f"{other_arch.name}, not {arch.name}; {other}load() the file alone (--model FILE)"
 
 
 def _is_pickled(place: str | Path) -> bool:

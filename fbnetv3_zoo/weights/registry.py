@@ -234,10 +234,10 @@ def find_record(model: str, tag: str | None = None) -> WeightsEntry:
         raise ZooError(f"unknown weights {model!r}{nearest(model, RECORDS)}; `fbnetv3 weights list` shows all")
     if named and tag not in (None, named):
         raise ZooError(f"{model}: is tagged {named!r}, not {tag!r}; name one tag")
-    wanted = tag or named or next(iter(of_network))
-    if wanted not in of_network:
-        raise ZooError(f"{network}: no weights are tagged {wanted!r}; there are {', '.join(of_network)}")
-    return of_network[wanted]
+    chosen = tag or named or next(iter(of_network))
+    if chosen not in of_network:
+        raise ZooError(f"{network}: no weights are tagged {chosen!r}; there are {', '.join(of_network)}")
+    return of_network[chosen]
 
 
 def find_network(source: str | Path | Arch) -> Arch:

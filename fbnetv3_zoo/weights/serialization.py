@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -16,7 +17,7 @@ from ..description import Description, other_kind
 from ..errors import ZooError, in_short
 from ..models.fbnet import FBNet
 from ..utils.atomic_write import replacing
-from ..utils.paths import check_file, read_file
+from ..utils.paths import WEB_PAGE, check_file, is_web_page, read_file
 from ..utils.safetensors_order import in_order
 from ..utils.serialization import parse_json
 from . import hub
@@ -43,13 +44,13 @@ def save(model: nn.Module, path: str | Path) -> None:
         raise ZooError(f"{path}: a {type(network).__name__} is no network of this project; save one that create() made")
     tensors = effective_state(network)
     description = _described_by(tensors, network.description)
-    wanted = skeleton(description.arch).state_dict()
+    expected = skeleton(description.arch).state_dict()
     try:
-        fitting = fitted(tensors, wanted, description.arch.name, str(path))
+        fitting = fitted(tensors, expected, description.arch.name, str(path))
     except ZooError as error:
         remedy = "undo what changed its layers (torch.nn.utils), or move the weights into a network that create() made"
         raise ZooError(f"{error}; {remedy}") from None
-    write_tensors(path, {name: fitting[name] for name in wanted}, description.to_metadata())
+    write_tensors(path, {name: fitting[name] for name in expected}, description.to_metadata())
 
 
 def _described_by(tensors: Mapping[str, Tensor], description: Description) -> Description:
@@ -67,20 +68,48 @@ def load(path: str | Path, *, drop_rate: float = 0.0, drop_path_rate: float = 0.
     ``path`` may also be ``hf-hub:owner/name``, a repository made by :func:`fbnetv3_zoo.save_pretrained`. Raises
     :class:`ZooError` for a missing or damaged file, or one without the network's description.
     """
-    if str(path).startswith("hf-hub:"):
-        tensors, metadata = parse(hub.contents_of(str(path), offline=WeightsCache().offline), str(path))
-    else:
-        tensors, metadata = read_tensors(path)
-    description = describe(metadata, str(path))
-    if description is None:
-        unknown = "does not say which network it is for; use create(MODEL, pretrained=...)"
-        raise ZooError(f"{path}: {other_kind(metadata) or unknown}")
-    model = skeleton(description.arch, drop_rate=drop_rate, drop_path_rate=drop_path_rate)
-    return assemble(model, description, tensors, str(path)).eval()
+    file = open_weights(path)
+    model = skeleton(file.own_description.arch, drop_rate=drop_rate, drop_path_rate=drop_path_rate)
+    return assemble(model, file.own_description, file.tensors, file.name).eval()
 
 
-def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All tensors and metadata entries of the safetensors file at ``path``. Raises :class:`ZooError`."""
+@dataclass(frozen=True)
+class WeightsFile:
+    """The contents of a file of weights, read once: what is checked of them is what is used.
+
+    ``name``, a path or an address, is what errors begin with; ``tensors`` have memory of their own.
+    """
+
+    name: str
+    tensors: dict[str, Tensor]
+    metadata: Mapping[str, str]
+
+    @cached_property
+    def description(self) -> Description | None:
+        """What a file of this project says of its network; None for others. Raises :class:`ZooError` if damaged."""
+        try:
+            return Description.from_metadata(self.metadata)
+        except ZooError as error:
+            raise ZooError(f"{self.name}: {error}") from None
+
+    @property
+    def own_description(self) -> Description:
+        """The same for a file that must have one. Raises :class:`ZooError` for others."""
+        if self.description is None:
+            unknown = "does not say which network it is for; use create(MODEL, pretrained=...)"
+            raise ZooError(f"{self.name}: {other_kind(self.metadata) or unknown}")
+        return self.description
+
+
+def open_weights(place: str | Path) -> WeightsFile:
+    """The file of this project at a path, or in the repository ``hf-hub:owner/name``. Raises :class:`ZooError`."""
+    if str(place).startswith("hf-hub:"):
+        return parse(hub.contents_of(str(place), offline=WeightsCache().offline), str(place))
+    return read_tensors(place)
+
+
+def read_tensors(path: str | Path) -> WeightsFile:
+    """The contents of the safetensors file at ``path``. Raises :class:`ZooError`."""
     check_file(path, "a weight file")
     if Path(path).suffix != ".safetensors":
         raise ZooError(f"{path}: weights are read from .safetensors files only")
@@ -88,34 +117,28 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def read_weights(path: str | Path) -> bytes:
-    """The contents of a file of weights, read once: what is checked of them is what is used."""
+    """The bytes of a file of weights."""
     return read_file(path, "a weight file", at_most=LARGEST_FILE)
 
 
-def parse(data: bytes, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All tensors and metadata entries of a safetensors file's contents; the tensors have memory of their own."""
+def parse(data: bytes, name: str) -> WeightsFile:
+    """The safetensors file of the bytes ``data``. Raises :class:`ZooError`, which begins with ``name``."""
     try:
-        tensors, entries = from_bytes(data), entries_of(data)
+        tensors, entries = from_bytes(data), _entries(data)
     except _UNREADABLE as error:
+        if is_web_page(data[:512]):
+            raise ZooError(f"{name}: {WEB_PAGE.format('weights')}") from None
         raise ZooError(f"{name}: cannot be read as safetensors ({in_short(error)}); fetch or save it again") from None
     if unfit := next((key for key in tensors if not key.isprintable()), None):
         raise ZooError(f"{name}: cannot be read as safetensors ({unfit[:80]!r} is no tensor's name); save it again")
-    return tensors, entries
+    return WeightsFile(name, tensors, entries)
 
 
-def entries_of(data: bytes) -> dict[str, str]:
+def _entries(data: bytes) -> dict[str, str]:
     """The metadata entries in a sound safetensors file's contents."""
     header = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")], "its header")
     entries: dict[str, str] = header.get("__metadata__") or {}
     return entries
-
-
-def describe(metadata: Mapping[str, str], name: str) -> Description | None:
-    """The description among a file's metadata, None where it has none; errors begin with ``name``."""
-    try:
-        return Description.from_metadata(metadata)
-    except ZooError as error:
-        raise ZooError(f"{name}: {error}") from None
 
 
 def write_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:

@@ -38,14 +38,15 @@ def assemble(
         in_chans: channels of the images; where they differ, the stem is adapted (:func:`adapt_stem`).
         generator: source of a new classifier's values.
     """
-    wanted = model.state_dict()
-    given = fitted(tensors, wanted, description.arch.name, source)
-    _fill(model, {name: tensor.to(wanted[name].dtype) for name, tensor in given.items()})
+    expected = model.state_dict()
+    given = fitted(tensors, expected, description.arch.name, source)
+    _fill(model, {name: tensor.to(expected[name].dtype) for name, tensor in given.items()})
     model.preprocess, model.class_names = description.preprocess, description.class_names
     model.weights, model.license = description.weights, description.license
     if in_chans is not None and in_chans != model.arch.in_channels:
-        LOG.warning("%s: stem adapted from %d to %d channels", source, model.arch.in_channels, in_chans)
+        before = model.arch.in_channels
         _take_channels(model, in_chans, source)
+        LOG.warning("%s: stem adapted from %d to %d channels", source, before, in_chans)
     if num_classes is not None and num_classes != model.arch.num_classes:
         old = model.arch.num_classes
         LOG.warning("%s: new classifier for %d classes, not %d; all else is loaded", source, num_classes, old)
@@ -84,13 +85,13 @@ def adapt_stem(weight: Tensor, in_chans: int) -> Tensor:
     return weight.repeat(1, turns, 1, 1)[:, :in_chans].contiguous() * (old / in_chans)
 
 
-def fitted(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], name: str, source: str) -> Mapping[str, Tensor]:
-    """``given``, checked: the tensors ``wanted`` of the network ``name``, all of them finite.
+def fitted(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], name: str, source: str) -> Mapping[str, Tensor]:
+    """``given``, checked: the tensors ``expected`` of the network ``name``, all of them finite.
 
     Raises :class:`ZooError`, which begins with ``source``, for anything else.
     """
-    missing, left_over = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
-    shapes = [key for key in wanted.keys() & given.keys() if wanted[key].shape != given[key].shape]
+    missing, left_over = sorted(expected.keys() - given.keys()), sorted(given.keys() - expected.keys())
+    shapes = [key for key in expected.keys() & given.keys() if expected[key].shape != given[key].shape]
     if missing or left_over:
         first = f"first missing: {missing[0]}" if missing else f"first left over: {left_over[0]}"
         raise ZooError(
@@ -98,12 +99,12 @@ def fitted(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], name: str,
         )
     if shapes:
         key = min(shapes)
-        shape, right = str(tuple(given[key].shape))[:80], tuple(wanted[key].shape)
+        shape, right = str(tuple(given[key].shape))[:80], tuple(expected[key].shape)
         raise ZooError(f"{source}: does not fit {name}: {key} has shape {shape}, not {right}")
     for key in sorted(given):
-        if wanted[key].is_floating_point() and given[key].dtype not in _FLOATS:
+        if expected[key].is_floating_point() and given[key].dtype not in _FLOATS:
             raise ZooError(f"{source}: does not fit {name}: {key} is {given[key].dtype}; it must be floating point")
-        if not wanted[key].is_floating_point() and (given[key].is_complex() or given[key].is_quantized):
+        if not expected[key].is_floating_point() and (given[key].is_complex() or given[key].is_quantized):
             raise ZooError(f"{source}: does not fit {name}: {key} is {given[key].dtype}; it must be a whole number")
     refuse_non_finite(given, source)
     return given
@@ -119,5 +120,5 @@ def refuse_non_finite(tensors: Mapping[str, Tensor], source: str) -> None:
         if not tensor.is_floating_point() or math.isfinite(float(tensor.float().sum())):  # fast, and nearly always all
             continue
         if wrong := int((~tensor.float().isfinite()).sum()):
-            told = f"{wrong} of its {tensor.numel()} values are" if tensor.numel() > 1 else "its value is"
-            raise ZooError(f"{source}: {key} is damaged: {told} NaN or infinite; take a file from before that")
+            subject = f"{wrong} of its {tensor.numel()} values are" if tensor.numel() > 1 else "its value is"
+            raise ZooError(f"{source}: {key} is damaged: {subject} NaN or infinite; take a file from before that")

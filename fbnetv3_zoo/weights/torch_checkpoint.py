@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO
 
-from torch import Tensor
-
-from ..errors import ZooError, in_short
+from ..errors import ZooError
 from ..utils.atomic_write import scratch
+from ..utils.processes import last_line
 from . import unpickle
 from .convert import unwrap
-from .serialization import parse, read_weights
+from .serialization import WeightsFile, parse, read_weights
 
 PICKLED = (".pth", ".pt", ".bin", ".ckpt", ".tar")
 """Endings under which torch.save's files are found (.tar: a habit of naming only; tar files are refused)."""
@@ -23,7 +23,7 @@ PICKLED = (".pth", ".pt", ".bin", ".ckpt", ".tar")
 _SECONDS = 120  # beside one second a MB: also enough on a slow disk
 
 
-def read_any(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_any(path: str | Path) -> WeightsFile:
     """The state dict and the metadata of a ``.safetensors`` file or of a checkpoint of torch.save; see
     :func:`parse_any`.
     """
@@ -31,19 +31,16 @@ def read_any(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return parse_any(read_weights(path), str(path))
 
 
-def parse_any(data: bytes, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+def parse_any(data: bytes, name: str) -> WeightsFile:
     """The state dict and the metadata of a file's contents ``data``; a checkpoint of torch.save has no metadata.
 
     Names are as they are in the file, without the prefixes of wrappers. A checkpoint is unpickled by another process,
     with ``weights_only=True``, and gives dense tensors only. ``name`` is what errors call the file; its ending says
     what the file is. Raises :class:`ZooError`.
     """
-    if _check_ending(name) == ".safetensors":
-        tensors, metadata = parse(data, name)
-    else:
-        tensors, metadata = _unpickled(data, name), {}
+    file = parse(data, name) if _check_ending(name) == ".safetensors" else _unpickled(data, name)
     try:
-        return unwrap(tensors), metadata
+        return replace(file, tensors=unwrap(file.tensors))
     except ZooError as error:
         raise ZooError(f"{name}: {error}") from None
 
@@ -55,7 +52,7 @@ def _check_ending(name: str) -> str:
     return suffix
 
 
-def _unpickled(data: bytes, name: str) -> dict[str, Tensor]:
+def _unpickled(data: bytes, name: str) -> WeightsFile:
     # The files have no name: nobody else can change them, and nothing is left of them.
     with scratch() as folder, TemporaryFile(dir=folder) as given, TemporaryFile(dir=folder) as answer:
         given.write(data)
@@ -64,8 +61,8 @@ def _unpickled(data: bytes, name: str) -> dict[str, Tensor]:
         process = _read_in_another(given, answer, name, seconds=_SECONDS + len(data) / 1_000_000)
         if process.returncode == 0:
             answer.seek(0)
-            return parse(answer.read(), name)[0]
-        reason = in_short((process.stderr.splitlines() or [""])[-1])
+            return parse(answer.read(), name)
+        reason = last_line(process.stderr)
         if process.returncode == unpickle.REFUSED:
             raise ZooError(f"{name}: {reason}")
         ending = f"signal {-process.returncode}" if process.returncode < 0 else f"exit code {process.returncode}"

@@ -11,14 +11,13 @@ from __future__ import annotations
 import os
 import re
 import sys
-import threading
-import time
 import zipfile
 from collections import OrderedDict
-from pathlib import Path
 from typing import IO, Any
 
-from ..errors import ZooError
+from ..errors import ZooError, in_short
+from ..utils.paths import WEB_PAGE, is_web_page
+from ..utils.processes import end_with, limit
 
 REFUSED = 3
 _TORCH_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # how torch.save began its files before version 1.6
@@ -69,7 +68,7 @@ _UNUSED_MAPPINGS = (
 def main(source: IO[bytes], target: IO[bytes], parent: int) -> int:
     """Read ``source``, write ``target`` and return the exit code; an error is one line on standard error."""
     try:
-        threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
+        end_with(parent)
         _read(source, target)
     except Exception as error:
         print(" ".join(_reason(error).split()), file=sys.stderr)
@@ -85,7 +84,7 @@ def _read(source: IO[bytes], target: IO[bytes]) -> None:
     from .convert import unwrap
 
     size = os.fstat(source.fileno()).st_size
-    _limit(size)
+    limit(memory=_MEMORY + 4 * size, seconds=_SECONDS + size // 10_000_000, file_size=2 * size + (1 << 20))
     if archive:
         _refuse_other_archives(source)
     source.seek(0)
@@ -114,6 +113,8 @@ def _is_archive(source: IO[bytes]) -> bool:
     if start[257:262] == b"ustar":
         raise ZooError("is a tar file, the format of the first PyTorch releases; save it again with torch.save")
     if not start.startswith(_TORCH_MAGIC):
+        if is_web_page(start):
+            raise ZooError(WEB_PAGE.format("weights"))
         kind = "a plain pickle" if start[:1] == b"\x80" else "no checkpoint"
         raise ZooError(f"is {kind}; give a file that torch.save wrote, or a .safetensors file")
     return False
@@ -130,31 +131,6 @@ def _refuse_other_archives(source: IO[bytes]) -> None:
         raise ZooError("is not written by torch.save: entries are compressed, of one name, or too many")
 
 
-def _limit(size: int) -> None:
-    """Bound this process's memory, processor time and output for a file of ``size`` bytes, where the system can."""
-    try:
-        import resource
-
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-    except (ImportError, OSError):
-        return
-    used = pages * resource.getpagesize()
-    for kind, bound in (
-        (resource.RLIMIT_AS, used + _MEMORY + 4 * size),
-        (resource.RLIMIT_CPU, _SECONDS + size // 10_000_000),
-        (resource.RLIMIT_FSIZE, 2 * size + (1 << 20)),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        _, hard = resource.getrlimit(kind)
-        resource.setrlimit(kind, (bound, bound) if hard == resource.RLIM_INFINITY else (min(bound, hard), hard))
-
-
-def _end_with_parent(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
-
-
 def _reason(error: Exception) -> str:
     """The reason of ``error`` in one short line."""
     text = str(error)
@@ -162,10 +138,10 @@ def _reason(error: Exception) -> str:
         return text
     if isinstance(error, MemoryError) or "allocate memory" in text:
         return "needs more memory than a checkpoint of its size should"
-    if found := re.search(r"GLOBAL (\S+) (?:was not an allowed global|whose module \S+ is blocked)", text):
-        return f"holds more than tensors ({found[1]}); save model.state_dict() alone"
-    told = text.partition("WeightsUnpickler error: ")[2] or text  # what is before advises to switch the safety off
-    return f"cannot be read as a checkpoint ({type(error).__name__}: {told.strip().partition(chr(10))[0][:120]})"
+    if match := re.search(r"GLOBAL (\S+) (?:was not an allowed global|whose module \S+ is blocked)", text):
+        return f"holds more than tensors ({match[1]}); save model.state_dict() alone"
+    reason = text.partition("WeightsUnpickler error: ")[2] or text  # what is before advises to switch the safety off
+    return f"cannot be read as a checkpoint ({type(error).__name__}: {in_short(reason)[:120]})"
 
 
 def _own_output() -> IO[bytes]:

@@ -37,8 +37,8 @@ def effective_state(model: nn.Module) -> dict[str, Tensor]:
     Tensors are on the CPU, contiguous, and share no memory with one another.
     """
     state: dict[str, Tensor] = dict(model.state_dict())
-    for place, module in model.named_modules():
-        prefix = f"{place}." if place else ""
+    for prefix_path, module in model.named_modules():
+        prefix = f"{prefix_path}." if prefix_path else ""
         for name, tensor, replaced in _own(module):
             for key in [key for key in state if key.startswith(tuple(prefix + old for old in replaced))]:
                 del state[key]
@@ -62,8 +62,8 @@ def _own(module: nn.Module) -> Iterator[tuple[str, Tensor, tuple[str, ...]]]:
         elif isinstance(hook, WeightNorm):
             yield hook.name, hook.compute_weight(module), (f"{hook.name}_g", f"{hook.name}_v")
         elif isinstance(hook, SpectralNorm):
-            told = hook.compute_weight(module, do_power_iteration=False)
-            yield hook.name, told, tuple(f"{hook.name}_{part}" for part in ("orig", "u", "v"))
+            value = hook.compute_weight(module, do_power_iteration=False)
+            yield hook.name, value, tuple(f"{hook.name}_{part}" for part in ("orig", "u", "v"))
 
 
 @contextmanager
@@ -85,10 +85,10 @@ def _plain(key: str) -> str:
 
 def _apart(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Copies of the tensors whose memory another one has, too: a file cannot say that."""
-    seen: set[int] = set()
+    storages: set[int] = set()
     for key, tensor in state.items():
-        place = tensor.untyped_storage().data_ptr()
-        if place in seen and tensor.numel():
+        storage = tensor.untyped_storage().data_ptr()
+        if storage in storages and tensor.numel():
             state[key] = tensor.clone()
-        seen.add(place)
+        storages.add(storage)
     return state

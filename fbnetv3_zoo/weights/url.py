@@ -23,8 +23,8 @@ def identity_of(address: str) -> str:
         query = [(key, value) for key, value in parse_qsl(parts.query, keep_blank_values=True)]
     except ValueError:
         return address
-    told = [(key, value) for key, value in query if not _SIGNED.fullmatch(key)]
-    rest = parts.query if len(told) == len(query) else urlencode(told)
+    lasting = [(key, value) for key, value in query if not _SIGNED.fullmatch(key)]
+    rest = parts.query if len(lasting) == len(query) else urlencode(lasting)
     host = parts.netloc.rpartition("@")[2]
     return parts._replace(netloc=host, query=rest, fragment="").geturl()
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 from fbnetv3_zoo.errors import ZooError, nearest
 from fbnetv3_zoo.utils import telemetry  # noqa: F401 - ahead of the libraries that it silences
+from fbnetv3_zoo.utils.hardware import cores
 
 from ..evaluation.trial import Executor
 from .in_process import InProcess
@@ -25,7 +24,7 @@ def find_executor(text: str) -> Executor:
     if text == "in-process":
         return InProcess()
     if text == "pool":
-        return LocalPool(_cores())
+        return LocalPool(cores())
     if kind == "pool" and rest.isascii() and rest.isdigit():
         return LocalPool(int(rest))
     if text == "ray":
@@ -33,7 +32,3 @@ def find_executor(text: str) -> Executor:
     if kind == "ray" and rest.strip("/"):
         return RayExecutor(address=text if rest.startswith("//") else rest)
     raise ZooError(f"unknown executor {text!r}{nearest(text, KNOWN)}; choose from {', '.join(KNOWN)}")
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -150,3 +152,81 @@ def test_charts_tell_models_of_one_file_name_apart() -> None:
     ]
     assert short_names(["/x/a.onnx", "/y/b.onnx"]) == ["a.onnx", "b.onnx"]
     assert short_names(["/x/m.onnx", "m.onnx"]) == ["x/m.onnx", "m.onnx"]
+
+
+PAGE = b"\xef\xbb\xbf\n<!DOCTYPE html>\n<html><head><title>model.pth at main</title></head></html>"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "classify {image} --model {file}",
+        "weights convert {file} --model fbnetv3_a --output new.safetensors",
+        "info {file}",
+    ],
+)
+@pytest.mark.parametrize("name", ["page.pth", "page.safetensors"])
+def test_a_web_page_saved_for_weights_is_called_one(command: str, name: str, here: Path, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(PAGE)
+    ended = run(*(word.format(file=tmp_path / name, image=here / "image.png") for word in command.split()))
+    assert ended.code == 2
+    assert f"{name}: is a web page, not weights; get the file itself" in ended.err
+
+
+def test_a_checkpoint_that_is_not_there_yet_is_told_how_to_convert() -> None:
+    assert "weights convert gone.pth" in run("info", "gone.pth").err
+
+
+@pytest.mark.parametrize(
+    ("options", "start"),
+    [
+        ("--epochs 0", "--epochs is 0; "), ("--workers=-1", "--workers is -1; "),
+        ("--learning-rate -1", "--learning-rate is -1"), ("--keep-checkpoints 0", "--keep-checkpoints is 0; "),
+        ("--batch-size 1", "batch_size is 1; "),
+    ],
+)  # fmt: skip
+def test_wrong_values_are_said_by_the_options_name(options: str, start: str, tmp_path: Path) -> None:
+    ended = run("train", *options.split(), "--output", tmp_path / "run")
+    assert ended.code == 2
+    assert ended.err.startswith(f"error: {start}")
+
+
+def test_a_cache_that_is_not_there_is_no_empty_one(tmp_path: Path) -> None:
+    for command in ("verify", "prune"):
+        ended = run("weights", command, "--cache", tmp_path / "typo")
+        assert (ended.code, ended.err) == (2, f"error: --cache {tmp_path / 'typo'}: no such folder\n")
+    (tmp_path / "empty").mkdir()
+    assert succeed("weights", "verify", "--cache", tmp_path / "empty") == "the cache is empty\n"
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert succeed("--version") == f"fbnetv3-zoo {version('fbnetv3-zoo')}\n"
+
+
+def test_two_classes_have_no_top_5(here: Path, tmp_path: Path) -> None:
+    digits = find_dataset("digits")
+    for label in (0, 1):
+        (tmp_path / "data" / str(label)).mkdir(parents=True)
+        for n, example in enumerate(example for example in digits["test"][:100] if example.label == label):
+            example.read().save(tmp_path / "data" / str(label) / f"{n}.png")
+    network = load(here / "model.safetensors")
+    network.reset_classifier(2)
+    network.class_names = ("0", "1")
+    save(network, tmp_path / "two.safetensors")
+    assert "top-5" not in succeed("validate", tmp_path / "two.safetensors", "--data", tmp_path / "data")
+    assert "top-5" in succeed("validate", here / "model.safetensors", "--data", "digits")
+
+
+def test_fine_tuning_says_that_images_are_normalised_otherwise(
+    here: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for n, photo in enumerate(photographs(16)):
+        path = tmp_path / "data" / "ab"[n % 2] / f"{n}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        photo.resize((40, 40)).save(path)
+    network = load(here / "fresh.safetensors")
+    network.preprocess = replace(network.preprocess, mean=(0.5,) * 3, std=(0.25,) * 3)
+    save(network, tmp_path / "other.safetensors")
+    brief = ("--epochs", "1", "--batch-size", "4", "--data", tmp_path / "data", "--output", tmp_path / "run")
+    assert run("train", "--model", tmp_path / "other.safetensors", *brief).code == 0
+    assert "images are normalised with mean (0.485, 0.456, 0.406) and standard deviation" in caplog.text

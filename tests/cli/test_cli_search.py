@@ -146,7 +146,7 @@ REFUSED = {
     "--latency none.json": "none.json: no such file",
     "--executor poool": "unknown executor 'poool' (did you mean 'pool'?); choose from ",
     "--model torchvision:resnett18": "torchvision has no model 'resnett18' (did you mean 'resnet18'?)",
-    "--epochs 0": "Recipe.epochs is 0; it must be a whole number of at least 1",
+    "--epochs 0": "--epochs is 0; it must be a whole number of at least 1",
 }
 
 

@@ -92,10 +92,10 @@ def test_its_page_is_written_again(searched: tuple[Path, str], tmp_path: Path) -
 
 
 def test_another_seed_and_length(plan_file: Path) -> None:
-    from fbnetv3_zoo.cli.search.supernet import plan_of
+    from fbnetv3_zoo.cli.search.supernet import PlanOptions
 
-    options = {"plan": str(plan_file), "epochs": 8, "seed": 5, "draws": 0, "target": "parameters<=9k"}
-    plan = plan_of(DNAS_PLANS, options)
+    options = PlanOptions(str(plan_file), target="parameters<=9k", epochs=8, seed=5, draws=0)
+    plan = options.search_plan(DNAS_PLANS)
     before = SupernetPlan.from_json(plan_file.read_text())
     assert (plan.recipe.epochs, plan.recipe.seed, plan.draws, plan.choice_epoch) == (8, 5, 0, 4)
     assert plan.temperature_at(8) == pytest.approx(before.temperature_at(2))

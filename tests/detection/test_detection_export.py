@@ -31,6 +31,7 @@ from fbnetv3_zoo.detection import RCNNSettings, mask_rcnn_fpn
 from fbnetv3_zoo.detection.models.modules import freeze_norms
 from fbnetv3_zoo.detection.models.serialization import DetectorKind, DetectorSpec, load_detector, save_detector
 from fbnetv3_zoo.detection.onnx import export as to_onnx
+from fbnetv3_zoo.detection.onnx import parity
 from fbnetv3_zoo.detection.onnx.export import DetectorExportReport, PartReport, export_detector, export_parts
 from fbnetv3_zoo.detection.onnx.traceable import TRANSLATIONS, _Candidates
 from fbnetv3_zoo.detection.training.evaluate import Detections
@@ -367,8 +368,8 @@ def test_the_verge_of_the_threshold_is_no_evidence(
 ) -> None:
     copied(c4.report.path, monkeypatch)
     one, nothing = detections((0, 1, 0.2005)), detections()
-    monkeypatch.setattr(to_onnx, "_on_torch", lambda detector, image: one)
-    monkeypatch.setattr(to_onnx, "_on_onnx", lambda path, images: [nothing])
+    monkeypatch.setattr(to_onnx, "on_torch", lambda detector, image: one)
+    monkeypatch.setattr(to_onnx, "on_onnx", lambda path, images: [nothing])
     assert refusal(lambda: export_detector(c4.model, c4.spec, tmp_path / "net.onnx", images=crops(1, seed=2))) == (
         f"{tmp_path}/net.onnx: every score is too close to the score_threshold; give images with clear objects"
     )
@@ -407,7 +408,7 @@ def test_detections_are_matched(
     """With a threshold of 0.2 and three detections an image at most."""
     heads = SimpleNamespace(score_thresh=0.2, detections_per_img=3)
     for pair in ((one, other), (other, one)):
-        found = to_onnx._agreement(detections(*pair[0]), detections(*pair[1]), heads)
+        found = parity._agreement(detections(*pair[0]), detections(*pair[1]), heads)
         assert (len(found.boxes), found.borderline, found.unmatched) == (agree, borderline, lost)
 
 

@@ -174,7 +174,9 @@ def test_wrong_input_is_refused(run: DetectionRun, data: CocoData, tmp_path: Pat
         "execution: a detector's run takes device and checkpoints; leave the rest as by default"
     )
     assert refusal(**given | {"recipe": replace(RECIPE, learning_rate=9e5, clip_norm=0.0)}).startswith("loss is ")
-    assert refusal(**given | {"freeze_at": 2, "folder": tmp_path / "frozen"}).startswith("freeze_at=2 would freeze random")
+    assert refusal(**given | {"freeze_at": 2, "folder": tmp_path / "frozen"}).startswith(
+        "freeze_at=2 would freeze random"
+    )
 
 
 def test_another_seed_is_another_run(run: DetectionRun, data: CocoData) -> None:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ import pytest
 from disks import small_disk
 from networks import V1, V2, fitted, producers, settled
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 from runs import PLAIN
 
 from fbnetv3_zoo.arch import Arch
@@ -26,7 +27,7 @@ from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.export import export_onnx
 from fbnetv3_zoo.export.onnx.passes import attribute
 from fbnetv3_zoo.export.quantization import gptq as rounding
-from fbnetv3_zoo.export.quantization.calibration import ValueRange, find_ranges, read_calibration
+from fbnetv3_zoo.export.quantization.calibration import ValueRange, find_ranges, read_calibration, sample_images
 from fbnetv3_zoo.export.quantization.gptq import input_moments, rounded
 from fbnetv3_zoo.export.quantization.qdq import (
     Activations,
@@ -37,7 +38,7 @@ from fbnetv3_zoo.export.quantization.qdq import (
     quantised,
     whole_weights,
 )
-from fbnetv3_zoo.export.quantization.quantize import Target, quantize
+from fbnetv3_zoo.export.quantization.quantize import QuantizationConfig, Target, quantize
 from fbnetv3_zoo.export.quantization.sensitivity import by_sensitivity
 from fbnetv3_zoo.export.sample_images import photographs
 from fbnetv3_zoo.preprocess import stack
@@ -49,6 +50,7 @@ Floats = npt.NDArray[np.float32]
 TRAIN, TEST = digits()["train"][::10], digits()["test"]
 SHOWN = [example.read() for example in TRAIN]
 LABELS = [example.label for example in TEST]
+ANY = QuantizationConfig(agreement=0)
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +106,7 @@ def test_the_report(
 ) -> None:
     images = [example.read() for example in TEST]
     path = tmp_path / "new" / f"int8{suffix}"
-    report = quantize(source, path, SHOWN, agreement=0, test=images, labels=LABELS)
+    report = quantize(source, path, SHOWN, test=images, labels=LABELS, config=ANY)
     assert capfd.readouterr() == ("", "")
     assert {file.name for file in path.parent.iterdir()} == {path.name, *({"int8.bin"} if suffix == ".xml" else ())}
     on_float, on_int8 = Classifier.open(source), Classifier.open(path)
@@ -129,7 +131,9 @@ def test_the_report(
 
 
 def test_without_labels_or_test_images(source: Path, tmp_path: Path) -> None:
-    report = quantize(source, tmp_path / "int8.onnx", SHOWN, agreement=0, target=Target.ARM64)
+    report = quantize(
+        source, tmp_path / "int8.onnx", SHOWN, config=QuantizationConfig(agreement=0, target=Target.ARM64)
+    )
     assert (report.accuracy_float, report.accuracy_int8) == (None, None)
     assert (report.images, report.target) == (len(SHOWN), Target.ARM64)
 
@@ -137,7 +141,7 @@ def test_without_labels_or_test_images(source: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".onnx", ".xml"])
 def test_twice_gives_the_same_files(suffix: str, source: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
-        quantize(source, tmp_path / name / f"int8{suffix}", SHOWN, agreement=0)
+        quantize(source, tmp_path / name / f"int8{suffix}", SHOWN, config=ANY)
     # OpenVINO numbers a model's unnamed parts anew in every model of a process
     file = "int8.onnx" if suffix == ".onnx" else "int8.bin"
     assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
@@ -154,7 +158,7 @@ def test_networks_of_the_other_papers(arch: Arch, suffix: str, tmp_path: Path) -
     network = settled(arch)
     source = export_onnx(network, tmp_path / "net.onnx", batch_sizes=[2], opset=23).path
     shown, test = (stack(network.preprocess, photographs(32, seed=seed)) for seed in (4, 5))
-    quantize(source, tmp_path / f"int8{suffix}", shown, agreement=0, test=test)
+    quantize(source, tmp_path / f"int8{suffix}", shown, test=test, config=ANY)
     expected, found = (Classifier.open(tmp_path / name).logits(test) for name in ("net.onnx", f"int8{suffix}"))
     bound = 0.1 * 127 / Target.here().weight_levels  # weights of 7 bits are rounded twice as coarsely
     assert np.linalg.norm(found - expected) < bound * np.linalg.norm(expected - expected.mean(0))
@@ -168,15 +172,22 @@ def test_layers_stay_in_float_until_it_agrees(tiny_arch: Arch, tmp_path: Path) -
     """With a network whose answers are differences of large numbers."""
     source = export_onnx(fitted(tiny_arch), tmp_path / "net.onnx", batch_sizes=[2]).path
     layers = [layer.name for layer in layers_of(onnx.load(source))]
-    strict = quantize(source, tmp_path / "strict.onnx", SHOWN, agreement=1, most_float=16, target=Target.AVX2)
-    loose = quantize(source, tmp_path / "loose.onnx", SHOWN, agreement=0, target=Target.AVX2)
-    none = quantize(source, tmp_path / "none.onnx", SHOWN, agreement=1, most_float=0, target=Target.AVX2)
+    strict = quantize(
+        source,
+        tmp_path / "strict.onnx",
+        SHOWN,
+        config=QuantizationConfig(agreement=1, most_float=16, target=Target.AVX2),
+    )
+    loose = quantize(source, tmp_path / "loose.onnx", SHOWN, config=QuantizationConfig(agreement=0, target=Target.AVX2))
+    none = quantize(
+        source, tmp_path / "none.onnx", SHOWN, config=QuantizationConfig(agreement=1, most_float=0, target=Target.AVX2)
+    )
     assert loose.float_layers == none.float_layers == ()
     assert loose.agreement == none.agreement < 1
     assert strict.agreement > loose.agreement
     assert 0 < len(strict.float_layers) <= 16
     assert set(strict.float_layers) < set(layers)
-    kept = quantize(source, tmp_path / "kept.onnx", SHOWN, agreement=0, keep=layers[1:3])
+    kept = quantize(source, tmp_path / "kept.onnx", SHOWN, config=QuantizationConfig(agreement=0, keep=layers[1:3]))
     assert kept.float_layers == tuple(sorted(layers[1:3]))
 
 
@@ -256,7 +267,9 @@ def _run(model: onnx.ModelProto, images: Floats, *, optimised: bool) -> Floats:
 @pytest.mark.parametrize("target", Target)
 def test_whole_numbers_suit_the_processor(target: Target, source: Path, tmp_path: Path) -> None:
     float_model = onnx.load(source)
-    model = onnx.load(quantize(source, tmp_path / "int8.onnx", SHOWN, target=target, agreement=0).path)
+    model = onnx.load(
+        quantize(source, tmp_path / "int8.onnx", SHOWN, config=QuantizationConfig(target=target, agreement=0)).path
+    )
     constants, floats, writers = _constants(model), _constants(float_model), producers(model.graph)
     levels = {Target.AVX2: 63, Target.VNNI: 127, Target.ARM64: 127}[target]
     nodes = {node.name: node for node in model.graph.node if node.op_type in ("Conv", "Gemm")}
@@ -442,9 +455,38 @@ def test_a_folder_of_images(source: Path, pictures: Path, tmp_path: Path) -> Non
     (pictures / "deeper").mkdir()
     SHOWN[9].save(pictures / "deeper" / "nine.PNG")
     (pictures / "notes.txt").write_text("no image")
-    assert len(read_calibration(pictures)) == 9
-    assert len(read_calibration(pictures, most=5)) == 5
-    assert quantize(source, tmp_path / "int8.onnx", pictures, agreement=0).calibrated_on == 9
+    images, folders = read_calibration(pictures)
+    assert (len(images), folders) == (9, [""] * 8 + ["deeper"])
+    assert len(read_calibration(pictures, most=5)[0]) == 5
+    report = quantize(source, tmp_path / "int8.onnx", pictures, config=ANY)
+    assert (report.calibrated_on, report.accuracy_int8) == (9, None)
+
+
+def test_folders_named_after_the_classes_give_accuracies(source: Path, tmp_path: Path) -> None:
+    data = digits()["validation"][:12]
+    for n, example in enumerate(data):
+        path = tmp_path / "images" / str(example.label) / f"{n}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        example.read().save(path)
+    report = quantize(source, tmp_path / "int8.onnx", tmp_path / "images", config=ANY)
+    classifier = Classifier.open(source)
+    shown = stack(classifier.description.preprocess, [example.read() for example in data])
+    right = classifier.logits(shown).argmax(1) == [example.label for example in data]
+    assert report.accuracy_float == right.mean()
+    assert report.accuracy_int8 is not None
+
+
+def test_calibration_images_are_spread_over_a_data_set() -> None:
+    @dataclass(frozen=True)
+    class Numbered:
+        label: int
+
+        def read(self) -> Image.Image:
+            return Image.new("L", (1, 1), self.label % 256)
+
+    for count, expected in ((3, 3), (256, 256), (511, 511), (512, 256), (1000, 334)):
+        images = sample_images([Numbered(n) for n in range(count)])
+        assert len(images) == expected
 
 
 def test_folders_that_do_not_do(source: Path, pictures: Path, tmp_path: Path) -> None:
@@ -474,7 +516,7 @@ def test_files_that_cannot_be_quantised(source: Path, model: onnx.ModelProto, tm
         assert told.startswith(f"{tmp_path}/{name}.onnx: cannot be read as ONNX (")
     assert _refusal(tmp_path / "absent.onnx", output, SHOWN) == f"{tmp_path}/absent.onnx: no such file"
     assert _refusal(tmp_path, output, SHOWN) == f"{tmp_path}: is a folder, not an ONNX file"
-    done = quantize(source, tmp_path / "done.onnx", SHOWN, agreement=0).path
+    done = quantize(source, tmp_path / "done.onnx", SHOWN, config=ANY).path
     assert _refusal(done, output, SHOWN) == f"{done}: is already quantised; give the float file"
     bare = onnx.ModelProto()
     bare.CopyFrom(model)
@@ -507,6 +549,11 @@ def test_calls_that_do_not_fit(source: Path, tmp_path: Path) -> None:
         given = {"output": tmp_path / "int8.onnx", "images": SHOWN, **options}
         return _refusal(source, given.pop("output"), given.pop("images"), **given)
 
+    def misconfigured(**options: object) -> str:
+        with pytest.raises(ZooError) as caught:
+            QuantizationConfig(**options)  # type: ignore[arg-type]
+        return str(caught.value)
+
     batch = np.zeros((8, 1, 32, 32), np.float32)
     layers = sorted(layer.name for layer in layers_of(onnx.load(source)))
     assert told(output=tmp_path / "int8.tflite") == (
@@ -514,7 +561,8 @@ def test_calls_that_do_not_fit(source: Path, tmp_path: Path) -> None:
     )
     assert told(output=source) == f"{source}: is the float file itself; give another name for the int8 file"
     assert (
-        told(keep=["nope"]) == f"{source}: has no layer 'nope' to keep in float; layers have names like {layers[0]!r}"
+        told(config=QuantizationConfig(keep=["nope"]))
+        == f"{source}: has no layer 'nope' to keep in float; layers have names like {layers[0]!r}"
     )
     labels = "labels has 3 entries for {} test images; give one per image"
     assert told(labels=[1, 2, 3]) == labels.format(0)
@@ -526,13 +574,13 @@ def test_calls_that_do_not_fit(source: Path, tmp_path: Path) -> None:
     assert told(images=batch[:, 0]) == f"images are float32 of shape (8, 32, 32); {shape}"
     assert told(images=batch.astype(np.float64)) == f"images are float64 of shape (8, 1, 32, 32); {shape}"
     assert told(test=batch[:, :, :31]) == f"images are float32 of shape (8, 1, 31, 32); {shape}"
-    assert told(agreement=1.5) == "agreement is 1.5; it must be a number at least 0 and at most 1"
-    assert told(most_float=-1) == "most_float is -1; it must be a whole number of at least 0"
+    assert misconfigured(agreement=1.5) == "agreement is 1.5; it must be a number at least 0 and at most 1"
+    assert misconfigured(most_float=-1) == "most_float is -1; it must be a whole number of at least 0"
     assert list(tmp_path.iterdir()) == []
 
 
 def test_few_test_images_do(source: Path, tmp_path: Path) -> None:
-    report = quantize(source, tmp_path / "int8.onnx", SHOWN, test=SHOWN[:2], labels=[0, 1], agreement=0)
+    report = quantize(source, tmp_path / "int8.onnx", SHOWN, test=SHOWN[:2], labels=[0, 1], config=ANY)
     assert report.images == 2
 
 

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from PIL import Image
 from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.export.quantization.quantize import Target, quantize
+from fbnetv3_zoo.export.quantization.quantize import QuantizationConfig, Target, quantize
 from fbnetv3_zoo.export.backends.openvino_ir import export_openvino
 from fbnetv3_zoo.export.onnx.export import export_onnx
 from fbnetv3_zoo.models.fbnet import FBNet
@@ -39,7 +39,8 @@ export_onnx(model, folder / "net.onnx")
 export_openvino(model, folder / "net.xml")
 pixels = np.random.default_rng(0).integers(0, 255, (8, 40, 40, 3), np.uint8)
 images = [Image.fromarray(one) for one in pixels]
-quantize(folder / "net.onnx", folder / "int8.onnx", images, target=Target.VNNI, agreement=0.0)
+config = QuantizationConfig(target=Target.VNNI, agreement=0.0)
+quantize(folder / "net.onnx", folder / "int8.onnx", images, config=config)
 """
 
 
@@ -91,7 +92,7 @@ def test_any_entry_stays_as_it_was(text: str) -> None:
     assert {name: tensor.tolist() for name, tensor in load(data).items()} == {
         name: tensor.tolist() for name, tensor in tensors.items()
     }
-    assert files.parse(data, "it")[1] == entries
-    assert list(files.parse(data, "it")[1]) == sorted(entries)
+    assert files.parse(data, "it").metadata == entries
+    assert list(files.parse(data, "it").metadata) == sorted(entries)
     assert int.from_bytes(data[:8], "little") % 8 == 0
     assert in_order(save(tensors)) == in_order(save(tensors))

@@ -130,7 +130,7 @@ def main(count: int) -> None:
     for number in range(count):
         data = (structured, textual, framed)[number % 3](draw)
         try:
-            tensors, metadata = parse(data, "file")
+            file = parse(data, "file")
         except ZooError as error:
             refused += 1
             text = str(error)
@@ -139,9 +139,9 @@ def main(count: int) -> None:
             assert len(text) < 420, text
         else:
             read += 1
-            assert all(isinstance(value, str) for value in metadata.values())
-            assert sum(tensor.nbytes for tensor in tensors.values()) <= len(data)
-            assert all(name.isprintable() for name in tensors)
+            assert all(isinstance(value, str) for value in file.metadata.values())
+            assert sum(tensor.nbytes for tensor in file.tensors.values()) <= len(data)
+            assert all(name.isprintable() for name in file.tensors)
     # not getrusage(): its figure begins with that of the process that started this one
     peak = int(re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())[1])
     print(json.dumps({"read": read, "refused": refused, "kilobytes": peak}))

@@ -301,7 +301,7 @@ JPEG, PNG = pictures()["baseline.jpg"], pictures()["rgb.png"]
             ("truncated.png", PNG[:1000], "image file is truncated"),
             ("header.jpg", JPEG[:100], "Truncated File Read"),
             ("corrupt.png", PNG[:60] + b"\xff" * 40 + PNG[100:], "broken data stream when reading image file"),
-            ("empty.jpg", b"", UNKNOWN),
+            ("empty.jpg", b"", "the file is empty"),
             ("zeros.jpg", bytes(5000), UNKNOWN),
             ("text.png", b"<html>404 not found</html>", UNKNOWN),
             ("archive.jpg", zlib.compress(JPEG), UNKNOWN),

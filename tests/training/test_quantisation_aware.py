@@ -29,7 +29,7 @@ from fbnetv3_zoo.export.quantization.qdq import (
     quantised,
     whole_weights,
 )
-from fbnetv3_zoo.export.quantization.quantize import Target, quantize
+from fbnetv3_zoo.export.quantization.quantize import QuantizationConfig, Target, quantize
 from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.preprocess import stack
 from fbnetv3_zoo.recipes import SGD, CosineDecay, Recipe
@@ -250,5 +250,7 @@ def test_it_brings_back_what_few_levels_cost(tiny_arch: Arch, tmp_path: Path) ->
     assert tuned.test is not None
     assert found == pytest.approx(tuned.test.fraction, abs=0.05)
     shown = [example.read() for example in data["train"][::50]]
-    report = quantize(tuned.folder / "net.onnx", tuned.folder / "int8.onnx", shown, target=Target.AVX2)
+    report = quantize(
+        tuned.folder / "net.onnx", tuned.folder / "int8.onnx", shown, config=QuantizationConfig(target=Target.AVX2)
+    )
     assert (report.float_layers, report.agreement >= 0.99) == ((), True)  # 63 levels hold what was trained for two

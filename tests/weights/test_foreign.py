@@ -126,9 +126,9 @@ def test_a_training_checkpoint_like_torchvisions(tiny_arch: Arch, tmp_path: Path
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1)
     whole = {"optimizer": optimizer.state_dict(), "lr_scheduler": scheduler.state_dict(), "epoch": 4}
     torch.save({"model": model.state_dict(), **whole}, tmp_path / "model_4.pth")
-    tensors, metadata = read_any(tmp_path / "model_4.pth")
-    assert _same(tensors, _state(model))
-    assert metadata == {}
+    file = read_any(tmp_path / "model_4.pth")
+    assert _same(file.tensors, _state(model))
+    assert file.metadata == {}
 
 
 BESIDE: dict[str, Callable[[], object]] = {
@@ -150,7 +150,7 @@ def test_what_training_scripts_keep_beside_the_weights(
 ) -> None:
     checkpoint = {"epoch": 1, "args": BESIDE[kind](), "state_dict": state, "metric": 71.2}
     torch.save(checkpoint, tmp_path / "a.pth.tar", _use_new_zipfile_serialization=not old)
-    assert _same(read_any(tmp_path / "a.pth.tar")[0], state)
+    assert _same(read_any(tmp_path / "a.pth.tar").tensors, state)
 
 
 def test_a_checkpoint_that_timms_saver_wrote(tiny_arch: Arch, tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_a_checkpoint_that_timms_saver_wrote(tiny_arch: Arch, tmp_path: Path) ->
         model, optimizer, args=args, model_ema=average, checkpoint_dir=str(tmp_path), recovery_dir=str(tmp_path)
     )
     saver.save_checkpoint(0, metric=np.float64(71.2))
-    assert _same(read_any(tmp_path / "model_best.pth.tar")[0], _state(average.module))
+    assert _same(read_any(tmp_path / "model_best.pth.tar").tensors, _state(average.module))
 
 
 @pytest.mark.long
@@ -177,9 +177,9 @@ def test_endings_do_not_matter(tiny_arch: Arch, state: dict[str, Tensor], tmp_pa
 
 def test_safetensors_are_unwrapped_too(state: dict[str, Tensor], tmp_path: Path) -> None:
     save_file({f"module.{key}": value for key, value in state.items()}, tmp_path / "a.safetensors", {"a": "b"})
-    tensors, metadata = read_any(tmp_path / "a.safetensors")
-    assert _same(tensors, state)
-    assert metadata == {"a": "b"}
+    file = read_any(tmp_path / "a.safetensors")
+    assert _same(file.tensors, state)
+    assert file.metadata == {"a": "b"}
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ def test_half_precision_in_a_checkpoint_and_tensors_of_any_memory(
     given[linear], given["classifier.bias"] = flat[:-10].view(state[linear].shape), flat[-10:]
     assert not given[conv].is_contiguous()
     torch.save(OrderedDict(given), tmp_path / "a.pth")
-    tensors, _ = read_any(tmp_path / "a.pth")
+    tensors = read_any(tmp_path / "a.pth").tensors
     assert _same(tensors, state)
     model = create(tiny_arch, pretrained=tmp_path / "a.pth", store=WeightsCache(tmp_path / "store"))
     assert _same(

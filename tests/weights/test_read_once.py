@@ -22,7 +22,7 @@ from fbnetv3_zoo.weights import torch_checkpoint as foreign
 from fbnetv3_zoo.weights.cache import WeightsCache
 from fbnetv3_zoo.weights.fetch import read
 from fbnetv3_zoo.weights.registry import Layout, WeightsEntry, WeightsSource
-from fbnetv3_zoo.weights.serialization import load, parse, save
+from fbnetv3_zoo.weights.serialization import load, save
 
 State = dict[str, Tensor]
 
@@ -86,13 +86,13 @@ def test_a_mirrors_file_that_changes_after_its_digest(
     place, name = (fetch, "sha256_of") if moment == "digest" else (fetch, "parse_any")
     _before(monkeypatch, place, name, lambda: path.write_bytes(theirs[ending]))
     store = WeightsCache(tmp_path / "kept", offline=True, mirror=tmp_path / "mirror")
-    assert _same(parse(read(record, store)[0], "kept")[0], mine)
+    assert _same(read(record, store).tensors, mine)
     assert path.read_bytes() == theirs[ending]  # it did change
     path.unlink()
-    assert _same(parse(read(record, store)[0], "kept")[0], mine)
+    assert _same(read(record, store).tensors, mine)
 
 
-@pytest.mark.parametrize("moment", ["sha256_of", "load_pretrained"])
+@pytest.mark.parametrize("moment", ["sha256_of", "read_in_another"])
 def test_a_checkpoint_that_changes_before_it_is_unpickled(
     tiny_arch: Arch, mine: State, theirs: dict[str, bytes], moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,7 +151,7 @@ def test_nothing_is_left_of_a_checkpoint_in_the_folder_for_temporary_files(
         monkeypatch, foreign, "_read_in_another", lambda: seen.append(sorted(path.name for path in scratch.rglob("*")))
     )
     _write(tmp_path / "a.pth", mine)
-    assert _same(foreign.read_any(tmp_path / "a.pth")[0], mine)
+    assert _same(foreign.read_any(tmp_path / "a.pth").tensors, mine)
     assert [names[1:] for names in seen] == [["lock", "new"]]  # nothing of the checkpoint has a name
     assert not list(scratch.iterdir())
 

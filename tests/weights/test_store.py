@@ -31,7 +31,7 @@ from fbnetv3_zoo.weights.cache import CachedWeights, LockedFile, WeightsCache
 from fbnetv3_zoo.weights.cache_prune import prune
 from fbnetv3_zoo.weights.fetch import fetch, read, whole_contents
 from fbnetv3_zoo.weights.registry import WeightsEntry, WeightsSource
-from fbnetv3_zoo.weights.serialization import load, parse
+from fbnetv3_zoo.weights.serialization import WeightsFile, load, parse
 
 NET = "/models/model.safetensors"
 
@@ -77,8 +77,8 @@ def refusal(call: Any, *arguments: Any, **named: Any) -> str:
     return str(caught.value)
 
 
-def tensors_of(data: bytes, path: str = "x.safetensors") -> dict[str, torch.Tensor]:
-    return parse(data, path)[0]
+def tensors_of(data: bytes) -> dict[str, torch.Tensor]:
+    return parse(data, "x.safetensors").tensors
 
 
 def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
@@ -180,15 +180,14 @@ def test_a_fetched_file_is_kept_whole_and_asked_for_once(
 ) -> None:
     kept = fetch(record, store)
     assert fetch(record, store) == kept
-    data, path = read(record, store)
-    assert path == str(kept.path)
-    assert data == kept.path.read_bytes()
+    file, data = read(record, store), kept.path.read_bytes()
+    assert file.name == str(kept.path)
     assert len(server.seen) == 1
-    assert equal(tensors_of(data), tensors_of(weights))
+    assert equal(file.tensors, tensors_of(weights))
     assert kept.path.name == f"tiny.test-{digest(weights)[:8]}-{blake3(data).hexdigest()[:16]}.safetensors"
     assert store.kept() == store.kept("tiny.test") == [kept] == [CachedWeights.parse(kept.path)]
     assert store.kept("tiny") == []
-    metadata = parse(data, "x")[1]
+    metadata = file.metadata
     assert metadata["weights"] == "tiny.test"
     assert (metadata["source"], metadata["source_sha256"]) == (server.address(NET), digest(weights))
     assert load(kept.path).arch == record.arch
@@ -201,7 +200,7 @@ def test_files_of_one_name_do_not_mix(
     records = [record_of(tiny_arch, server.address(f"/{tag}/model.safetensors"), tag=tag) for tag in ("a", "b")]
     for _ in range(2):
         for record, expected in zip(records, (weights, others), strict=True):
-            assert equal(tensors_of(*read(record, store)), tensors_of(expected))
+            assert equal(read(record, store).tensors, tensors_of(expected))
     assert len(server.seen) == 2
     assert len(store.kept()) == 2
     assert [len(store.kept(record.name)) for record in records] == [1, 1]
@@ -363,7 +362,7 @@ def test_a_file_locked_meanwhile_is_refused(
 ) -> None:
     """Two caches with one lock file get different files at the same time: only one is accepted."""
 
-    def late(*arguments: Any) -> bytes:
+    def late(*arguments: Any) -> WeightsFile:
         store.record(LockedFile("tiny.test/model.safetensors", digest(others), len(others)))
         return convert(*arguments)
 
@@ -449,8 +448,8 @@ def test_a_pin_holds_whatever_was_recorded(
     found = refusal(fetch, later, store)
     assert f"has SHA-256 {digest(weights)}, not {digest(others)[:digits]}" in found
     server.files[NET] = File(others)
-    assert equal(tensors_of(*read(later, store)), tensors_of(others))
-    assert equal(tensors_of(*read(later, store)), tensors_of(others))
+    assert equal(read(later, store).tensors, tensors_of(others))
+    assert equal(read(later, store).tensors, tensors_of(others))
     assert len(server.seen) == 3
 
 
@@ -461,10 +460,10 @@ def test_a_kept_file_of_another_source_is_not_used(
     store.lock_path.unlink()
     store.record(LockedFile("tiny.test/model.safetensors", digest(others), len(others)))
     server.files[NET] = File(others)
-    assert equal(tensors_of(*read(record, store)), tensors_of(others))
+    assert equal(read(record, store).tensors, tensors_of(others))
     assert len(server.seen) == 2
     offline = replace(store, offline=True)
-    assert equal(tensors_of(*read(record, offline)), tensors_of(others))
+    assert equal(read(record, offline).tensors, tensors_of(others))
     [kept] = [kept for kept in store.kept() if kept.source == digest(others)[:8]]
     kept.path.unlink()
     known = f"SHA-256 {digest(others)}"
@@ -502,7 +501,7 @@ def test_a_mirror_may_be_a_folder(
     )
     place.parent.mkdir(parents=True)
     place.write_bytes(weights)
-    assert equal(tensors_of(*read(record, mirrored)), tensors_of(weights))
+    assert equal(read(record, mirrored).tensors, tensors_of(weights))
     assert not server.seen
     assert place.read_bytes() == weights
 
@@ -535,7 +534,7 @@ def test_offline(server: FaultyServer, record: WeightsEntry, store: WeightsCache
     place = by_hand(record, store, f"SHA-256 {digest(weights)[:8]}...")
     assert refusal(fetch, known, offline) == f"tiny.test: not in the cache, and offline; {place}"
     fetch(record, store)
-    assert equal(tensors_of(*read(record, offline)), tensors_of(weights))
+    assert equal(read(record, offline).tensors, tensors_of(weights))
     assert len(server.seen) == 1
 
 
@@ -549,12 +548,12 @@ def refuse(*arguments, **named):
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.factory import create
-from fbnetv3_zoo.weights.cache import Store
+from fbnetv3_zoo.weights.cache import WeightsCache
 
 socket.socket.connect = socket.getaddrinfo = socket.create_connection = refuse
 arch = Arch.from_json(sys.argv[2])
 for offline in (True, False):
-    store = Store(Path(sys.argv[3]), offline=offline)
+    store = WeightsCache(Path(sys.argv[3]), offline=offline)
     print(create(arch, pretrained=sys.argv[1], store=store).arch.name)
     try:
         create(arch, pretrained=sys.argv[1] + ".other.safetensors", store=store)
@@ -587,7 +586,7 @@ def test_a_repository_of_the_hub_is_a_source(
     place.write_bytes(weights)
     monkeypatch.setattr(module.hub, "contents_of", lambda address, *, offline: place.read_bytes())
     hosted = record_of(tiny_arch, "hf-hub:owner/tiny.test")
-    assert equal(tensors_of(*read(hosted, store)), tensors_of(weights))
+    assert equal(read(hosted, store).tensors, tensors_of(weights))
     assert entries(store) == sorted([store.kept()[0].path.name, "weights.lock.json"])
     known = store.known("tiny.test/model.safetensors")
     assert known is not None
@@ -663,4 +662,4 @@ def test_a_single_flipped_bit_is_always_refused(
             os.pwrite(file.fileno(), bytes([right[byte] ^ mask]), byte)
             assert refusal(read, record, offline) == text, bit
             os.pwrite(file.fileno(), right[byte : byte + 1], byte)
-    assert read(record, offline)[0] == right
+    assert equal(read(record, offline).tensors, tensors_of(right))

@@ -6,22 +6,23 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ...errors import ZooError, first_few, printable
-from ...utils.paths import check_outside, exists, make_folder
-from .. import training_options as running
-from ..common import Json, command_group, is_ours, network_of, output_file, output_folder, print_json, written
+from ...utils.paths import exists, make_folder
+from .. import training_options as training
+from ..common import Json, command_group, is_ours, output_file, output_folder, print_json, written
+from ..options import grouped
 from ..output import complain, say
+from .options import Annotations, BoxesOptions, DetectorOptions, FollowLinks, Images
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torchvision.models.detection import FasterRCNN
 
     from fbnetv3_zoo.detection.data.coco import CocoData
-    from fbnetv3_zoo.detection.models.serialization import DetectorSpec
     from fbnetv3_zoo.detection.training.evaluate import AveragePrecision, Detections
     from fbnetv3_zoo.detection.training.train import DetectionRun
 
@@ -34,76 +35,45 @@ app = command_group(
     """
 )
 
-Annotations = Annotated[Path, typer.Option(help="Box annotations, a JSON file in COCO format.")]
-Images = Annotated[Path | None, typer.Option(help="Folder of the images (default: that of the annotations).")]
-FollowLinks = Annotated[bool, typer.Option("--follow-links", help="Allow links to images outside their folder.")]
 Model = Annotated[Path, typer.Option(help="A detector written by `fbnetv3 detect train`.")]
 
 
 @app.command()
+@grouped
 def train(
-    annotations: Annotations,
-    validation: Annotated[Path, typer.Option(help="Validation annotations, a JSON file in COCO format.")],
+    *,
+    boxes: BoxesOptions,
     output: Annotated[Path, output_folder("Folder for detector, report, metrics and checkpoints.")],
-    images: Images = None,
-    validation_images: Annotated[Path | None, typer.Option(help="Folder of the validation images.")] = None,
-    follow_links: FollowLinks = False,
-    model: Annotated[str, typer.Option(help="A published name or an arch JSON file.")] = "fbnetv3_a",
-    kind: Annotated[Literal["c4", "fpn"], typer.Option(help="Conv4 backbone (C4) or feature pyramid (FPN).")] = "c4",
-    settings: Annotated[
-        Path | None, typer.Option(help="JSON file of RCNNSettings: image size, anchors, proposals (docs/detection.md).")
-    ] = None,
-    pretrained: Annotated[bool, typer.Option("--pretrained", help="Start from the model's published weights.")] = False,
-    weights: Annotated[str | None, typer.Option(help="Weights to start from: a file, a tag, a URL.")] = None,
+    detector: DetectorOptions,
     freeze_at: Annotated[int, typer.Option(min=0, help="Number of first stages to freeze.")] = 0,
     fixed_norms: Annotated[bool, typer.Option("--fixed-norms", help="Freeze batch norms.")] = False,
-    recipe: running.RecipeSource = "boxes",
-    epochs: running.Epochs = None,
-    batch_size: running.BatchSize = None,
-    learning_rate: running.LearningRate = None,
-    seed: running.RunSeed = None,
-    resume: running.Resume = False,
-    device: running.Device = "cpu",
-    checkpoint_steps: running.CheckpointSteps = 0,
-    checkpoint_minutes: running.CheckpointMinutes = 0.0,
-    keep_checkpoints: running.Keep = 2,
+    recipe: training.RecipeSource = "boxes",
+    changes: training.RecipeOptions,
+    running: training.RunOptions,
     as_json: Json = False,
 ) -> None:
     """Train Faster R-CNN on boxes. Interrupted runs continue with --resume.
 
     Example: fbnetv3 detect train --annotations train.json --images train --validation val.json --output runs/boxes
     """
-    options = dict(locals())
-    from fbnetv3_zoo.detection.data.coco import read_coco
     from fbnetv3_zoo.detection.data.fitting import evaluation_data, training_data
     from fbnetv3_zoo.detection.training.train import train_detector
 
-    from ...factory import create
     from ...recipes import find_recipe
-    from ...training import Execution
     from .progress import DetectionProgress
 
-    chosen = running.changed(find_recipe(recipe or "boxes"), options)
-    for folder in (images, validation_images):
-        check_outside(output, folder)
-    data = read_coco(annotations, images or annotations.parent, follow_links=follow_links)
-    judged = read_coco(validation, validation_images or validation.parent, follow_links=follow_links)
-    spec = _spec(model, kind, settings, data)
+    chosen = changes.applied(find_recipe(recipe or "boxes"))
+    boxes.check_outside(output)
+    data, judged = boxes.read()
+    spec = detector.spec(data.class_names)
     data = training_data(data, spec.settings, mirror=chosen.augmentation.flip > 0)
     judged = evaluation_data(judged, spec.settings)
-    for file, one in ((annotations, data), (validation, judged)):
+    for file, one in ((boxes.annotations, data), (boxes.validation, judged)):
         _tell_faults(file, one)
-    if pretrained and weights is not None:
-        raise ZooError("--pretrained and --weights both give weights to start from; give only one")
-    start = create(model, pretrained=weights or True) if pretrained or weights else None
-    where = Execution(
-        device=device, checkpoint_steps=checkpoint_steps, checkpoint_minutes=checkpoint_minutes,
-        keep_checkpoints=keep_checkpoints,
-    )  # fmt: skip
     with DetectionProgress(chosen.epochs) as progress:
         run = train_detector(
-            spec, data, judged, chosen, output, source=start, freeze_at=freeze_at, fixed_norms=fixed_norms,
-            resume=resume, execution=where, observers=[progress],
+            spec, data, judged, chosen, output, source=detector.start(), freeze_at=freeze_at,
+            fixed_norms=fixed_norms, resume=running.resume, execution=running.execution(), observers=[progress],
         )  # fmt: skip
     _write_report(run, data, judged, chosen)
     if as_json:
@@ -116,11 +86,11 @@ def train(
 
 @app.command()
 def validate(
-    model: Annotated[Path, typer.Argument(help="A detector's file, of `fbnetv3 detect train`.")],
+    model: Annotated[Path, typer.Argument(help="A detector written by `fbnetv3 detect train`.")],
     annotations: Annotations,
     images: Images = None,
     follow_links: FollowLinks = False,
-    device: running.Device = "cpu",
+    device: training.Device = "cpu",
     as_json: Json = False,
 ) -> None:
     """Evaluate a detector: COCO's average precision, by size and by class.
@@ -144,12 +114,12 @@ def validate(
     _tell_faults(annotations, data)
     check_objects(data)
     unreadable = Unreadable()
-    found = average_precision(data, find_objects(detector.to(place), data.samples, unreadable, device=place))
+    precision = average_precision(data, find_objects(detector.to(place), data.samples, unreadable, device=place))
     if as_json:
-        print_json({"images": len(data), **asdict(found), "faults": [*data.faults, *unreadable.lines]})
+        print_json({"images": len(data), **asdict(precision), "faults": [*data.faults, *unreadable.lines]})
         return
     say(f"{len(data)} images")
-    _print_precision(found)
+    _print_precision(precision)
 
 
 @app.command()
@@ -176,16 +146,16 @@ def predict(
     for path, target in zip(images, _targets(images, output), strict=True):
         try:
             image = read_image(path)
-            found = _detected(detector, image, path)
+            detections = _detected(detector, image, path)
         except ZooError as error:
             complain(f"error: {error}")
             failed = True
             continue
         if target is not None:
-            _save(draw_boxes(image, found, spec.class_names, threshold=threshold), target)
+            _save(draw_boxes(image, detections, spec.class_names, threshold=threshold), target)
         rows = [
             {"label": spec.class_names[label - 1], "score": float(score), "box": [round(float(x), 2) for x in box]}
-            for box, score, label in zip(found.boxes, found.scores, found.labels, strict=True)
+            for box, score, label in zip(detections.boxes, detections.scores, detections.labels, strict=True)
             if score >= threshold
         ]
         results.append({"image": str(path), "detections": rows, "picture": target and str(target)})
@@ -199,7 +169,7 @@ def predict(
 
 @app.command()
 def export(
-    model: Annotated[Path, typer.Argument(help="A detector's file, of `fbnetv3 detect train`.")],
+    model: Annotated[Path, typer.Argument(help="A detector written by `fbnetv3 detect train`.")],
     images: Annotated[
         list[Path], typer.Argument(help="Images with objects of its classes, for the comparison with PyTorch.")
     ],
@@ -238,27 +208,10 @@ def _detected(detector: FasterRCNN, image: Image, path: Path) -> Detections:
     from fbnetv3_zoo.detection.training.train import detect, to_pixels
 
     try:
-        (found,) = detect(detector, [to_pixels(image)])
+        (detections,) = detect(detector, [to_pixels(image)])
     except ZooError as error:
         raise ZooError(f"{printable(str(path))}: {error}") from None
-    return found
-
-
-def _spec(model: str, kind: str, settings: Path | None, data: CocoData) -> DetectorSpec:
-    from fbnetv3_zoo.detection import DETECTORS, RCNNSettings
-    from fbnetv3_zoo.detection.models.serialization import DetectorKind, DetectorSpec
-
-    from ...utils.serialization import read_json
-
-    network: dict[str, Any] = {"published": model} if model in DETECTORS else {"arch": network_of(model)}
-    chosen = (
-        read_json(RCNNSettings, settings)
-        if settings
-        else RCNNSettings()
-        if kind == "c4"
-        else RCNNSettings(proposals=1000)
-    )
-    return DetectorSpec(data.class_names, kind=DetectorKind(kind), settings=chosen, **network)
+    return detections
 
 
 def _write_report(run: DetectionRun, data: CocoData, validation: CocoData, recipe: Recipe) -> None:
@@ -273,15 +226,15 @@ def _write_report(run: DetectionRun, data: CocoData, validation: CocoData, recip
     write_detection_report(run, data, replace(validation, samples=samples), recipe, detections)
 
 
-def _print_precision(found: AveragePrecision) -> None:
+def _print_precision(precision: AveragePrecision) -> None:
     from rich.cells import cell_len
 
-    sizes = {"small": found.small, "medium": found.medium, "large": found.large}
-    say(f"AP {found.ap:.3f}  AP50 {found.ap50:.3f}  AP75 {found.ap75:.3f}")
+    sizes = {"small": precision.small, "medium": precision.medium, "large": precision.large}
+    say(f"AP {precision.ap:.3f}  AP50 {precision.ap50:.3f}  AP75 {precision.ap75:.3f}")
     say("  ".join(f"{size} {_figure(value)}" for size, value in sizes.items()))
-    names = {name: printable(name) for name in found.classes}
+    names = {name: printable(name) for name in precision.classes}
     width = max(map(cell_len, names.values()))
-    for name, value in found.classes.items():
+    for name, value in precision.classes.items():
         say(f"  {names[name]}{' ' * (width - cell_len(names[name]))}  {_figure(value)}")
 
 
@@ -292,11 +245,11 @@ def _figure(value: float) -> str:
 def _differing(there: Sequence[str], known: Sequence[str], model: str) -> str:
     """The difference between the categories of annotations and those of ``model``."""
     lacks, more = [name for name in known if name not in there], [name for name in there if name not in known]
-    told = [f"lacks {first_few(lacks)}"] if lacks else []
-    told += [f"has {first_few(more)}"] if more else []
-    if not told:
+    differences = [f"lacks {first_few(lacks)}"] if lacks else []
+    differences += [f"has {first_few(more)}"] if more else []
+    if not differences:
         return f"has the categories of {model} in another order of ids; use the ids of its training"
-    return f"{' and '.join(told)}, unlike the training data of {model}; give the same categories"
+    return f"{' and '.join(differences)}, unlike the training data of {model}; give the same categories"
 
 
 def _targets(images: list[Path], output: Path | None) -> list[Path | None]:

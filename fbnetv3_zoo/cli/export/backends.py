@@ -78,8 +78,8 @@ def mobile(
     say(f"{written(report.path)}: for {platform}, optimised {'when opened' if style == 'runtime' else 'now'}")
     say(f"operators for a minimal build: {report.operators}")
     _print_parity(report.parity)
-    for found in report.usability:
-        say(f"suits {found}")
+    for accelerator in report.usability:
+        say(f"suits {accelerator}")
 
 
 def openvino(
@@ -142,11 +142,11 @@ def _source(model: str, *, pretrained: bool) -> FBNet | Path:
 
 
 def _print_parity(parity: Mapping[str, FileParity]) -> None:
-    for reference, found in parity.items():
-        same = "all" if not found.disagree else str(found.images - len(found.disagree))
+    for reference, comparison in parity.items():
+        same = "all" if not comparison.disagree else str(comparison.images - len(comparison.disagree))
         say(
-            f"largest difference to {reference}: {found.difference:.2g} at logits up to {found.scale:.2g} "
-            f"({found.images} images, same top class for {same})"
+            f"largest difference to {reference}: {comparison.difference:.2g} at logits up to {comparison.scale:.2g} "
+            f"({comparison.images} images, same top class for {same})"
         )
 
 
@@ -154,7 +154,7 @@ def _plain(report: MobileReport | OpenVINOReport | ExecuTorchReport) -> dict[str
     """A report as JSON values, with the relative difference and agreement of each comparison."""
     data = {key: value.value if isinstance(value, Enum) else value for key, value in asdict(report).items()}
     data["parity"] = {
-        name: {**asdict(found), "relative": found.relative, "agreement": found.agreement}
-        for name, found in report.parity.items()
+        name: {**asdict(comparison), "relative": comparison.relative, "agreement": comparison.agreement}
+        for name, comparison in report.parity.items()
     }
     return data

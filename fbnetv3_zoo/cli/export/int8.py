@@ -2,25 +2,50 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from ..common import Json, Seed, output_file, print_json, target_of
+from ..options import grouped
 from ..output import in_shell, say
 
 if TYPE_CHECKING:
-    from PIL import Image
-
-    from fbnetv3_zoo.export.quantization.quantize import QuantizationReport
+    from fbnetv3_zoo.export.quantization.quantize import QuantizationConfig, QuantizationReport
 
     from ...training import Dataset
 
 
+@dataclass(frozen=True, slots=True)
+class ConfigOptions:
+    """How a file is quantised."""
+
+    target: Annotated[
+        Literal["avx2", "vnni", "arm64"] | None, typer.Option(help="Processors to write for (default: this machine's).")
+    ] = None
+    clip: Annotated[bool, typer.Option(help="Clip rare large values of maps.")] = True
+    agreement: Annotated[
+        float, typer.Option(help="Leave layers in float until this fraction of images has the same class as in float.")
+    ] = 0.99
+    most_float: Annotated[int, typer.Option(help="Maximum number of layers to leave in float for that.")] = 16
+    keep: Annotated[list[str] | None, typer.Option(help="Layer to leave in float; may be repeated.")] = None
+
+    def config(self) -> QuantizationConfig:
+        """These options as the value that :func:`fbnetv3_zoo.export.quantize` takes."""
+        from fbnetv3_zoo.export.quantization.quantize import QuantizationConfig, Target
+
+        return QuantizationConfig(
+            target=Target(self.target) if self.target else None, clip=self.clip, keep=tuple(self.keep or ()),
+            agreement=self.agreement, most_float=self.most_float,
+        )  # fmt: skip
+
+
+@grouped
 def int8(
     model: Annotated[Path, typer.Argument(help="A float .onnx file written by `fbnetv3 export onnx`.")],
+    *,
     images: Annotated[
         Path | None, typer.Option(help="Folder with at least 8 images like those the model will be used on.")
     ] = None,
@@ -35,15 +60,7 @@ def int8(
         Path | None,
         output_file("File to write: .onnx for ONNX Runtime, .xml for OpenVINO (default: MODEL-int8.onnx)."),
     ] = None,
-    target: Annotated[
-        Literal["avx2", "vnni", "arm64"] | None, typer.Option(help="Processors to write for (default: this machine's).")
-    ] = None,
-    clip: Annotated[bool, typer.Option(help="Clip rare large values of maps.")] = True,
-    agreement: Annotated[
-        float, typer.Option(help="Leave layers in float until this fraction of images has the same class as in float.")
-    ] = 0.99,
-    most_float: Annotated[int, typer.Option(help="Maximum number of layers to leave in float for that.")] = 16,
-    keep: Annotated[list[str] | None, typer.Option(help="Layer to leave in float; may be repeated.")] = None,
+    options: ConfigOptions,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -54,7 +71,7 @@ def int8(
 
     Example: fbnetv3 export int8 model.onnx --images PHOTOS --output model-int8.onnx
     """
-    from fbnetv3_zoo.export.quantization.quantize import Target, quantize
+    from fbnetv3_zoo.export.quantization.quantize import quantize
 
     from ...errors import ZooError
 
@@ -63,32 +80,29 @@ def int8(
         raise ZooError(f"{model}: is not an ONNX file; export it by `{remedy}` first")
     if (images is None) == (data is None):
         raise ZooError("give calibration images, either --images FOLDER or --data SOURCE")
-    place = target_of(output, model.with_name(f"{model.stem}-int8.onnx"))
-    shown: Path | list[Image.Image] | None = images
-    test, labels = None, None
-    if shown is None:
+    path, config = target_of(output, model.with_name(f"{model.stem}-int8.onnx")), options.config()
+    if images is not None:
+        report = quantize(model, path, images, config=config)
+    else:
         from ...training import find_dataset
 
-        shown, test, labels = images_of(find_dataset(str(data), seed=seed))
-    report = quantize(
-        model, place, shown, target=Target(target) if target else None,
-        clip=clip, agreement=agreement, most_float=most_float, keep=keep or (), test=test, labels=labels,
-    )  # fmt: skip
+        report = quantize_on(find_dataset(str(data), seed=seed), model, path, config)
     if as_json:
         print_json(plain(report))
         return
     print_report(report)
 
 
-CALIBRATION = 256
-"""Number of training images for calibration; up to twice as many are used."""
+def quantize_on(data: Dataset, model: Path, output: Path, config: QuantizationConfig) -> QuantizationReport:
+    """Write the int8 form of ``model``, calibrated on training images of ``data`` and compared on its test images."""
+    from fbnetv3_zoo.export.quantization.calibration import sample_images
+    from fbnetv3_zoo.export.quantization.quantize import quantize
 
-
-def images_of(data: Dataset) -> tuple[list[Image.Image], list[Image.Image], list[int]]:
-    """Calibration images spread over the training split, all test images, and their labels."""
-    training, test = data["train"], data["test"]
-    shown = [example.read() for example in training[:: max(1, len(training) // CALIBRATION)]]
-    return shown, [example.read() for example in test], [example.label for example in test]
+    shown, test = sample_images(data["train"]), data["test"]
+    if not test:
+        return quantize(model, output, shown, config=config)
+    labels = [example.label for example in test]
+    return quantize(model, output, shown, config=config, test=[example.read() for example in test], labels=labels)
 
 
 def plain(report: QuantizationReport) -> dict[str, Any]:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
+from ...errors import first_few
 from ...utils.paths import is_folder
 from .cifar import cifar, find_cifar
-from .dataset import Dataset
+from .dataset import Dataset, labels_of
 from .digits import digits
 from .folder import folder
+from .listing import warn
 from .shards import has_shards, shards
 from .subset import Subset, load_subset
 
@@ -24,7 +28,14 @@ def find_dataset(source: str | Path, *, seed: int | None = 0, subset: Subset | s
     """
     if subset is not None:
         subset = subset if isinstance(subset, Subset) else load_subset(subset)
-        return subset.apply(find_dataset(source, seed=subset.seed))
+        data = subset.apply(_find_whole(source, seed=subset.seed))
+    else:
+        data = _find_whole(source, seed=seed)
+    _tell_unmeasured(data)
+    return data
+
+
+def _find_whole(source: str | Path, *, seed: int | None) -> Dataset:
     root = Path(source)
     if str(source) == "digits":
         return digits(seed=seed or 0)
@@ -33,3 +44,13 @@ def find_dataset(source: str | Path, *, seed: int | None = 0, subset: Subset | s
     if find_cifar(root):
         return cifar(root, seed=seed or 0)
     return shards(root, seed=seed) if has_shards(root) else folder(root, seed=seed)
+
+
+def _tell_unmeasured(data: Dataset) -> None:
+    """Log which classes have images to train on and none to validate on."""
+    if not data["validation"]:
+        return
+    trained, measured = (np.unique(labels_of(data[split])) for split in ("train", "validation"))
+    if names := [data.class_names[n] for n in np.setdiff1d(trained, measured)]:
+        shown = first_few(names)
+        warn(f"{data.name}: classes without validation images, of which its accuracy says nothing: {shown}")

@@ -134,3 +134,11 @@ def test_shards_without_some_split(tmp_path: Path, caplog: pytest.LogCaptureFixt
     ]
     tar(tmp_path / "b" / "validation.tar", samples(0, 30))
     assert _counts(find_dataset(tmp_path / "b")) == [0, 30, 0]
+
+
+def test_classes_without_validation_images_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    images(tmp_path, "train/a", "train/b", "train/c", "val/b")
+    find_dataset(tmp_path)
+    assert caplog.messages == [
+        f"{tmp_path.name}: classes without validation images, of which its accuracy says nothing: a, c"
+    ]

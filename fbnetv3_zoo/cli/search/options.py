@@ -1,0 +1,166 @@
+"""The groups of options of ``fbnetv3 search run``, ``resume`` and others."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ...errors import ZooError
+from ...utils.paths import check_outside
+
+if TYPE_CHECKING:
+    from fbnetv3_zoo.search import SearchPlan, SearchResult
+    from fbnetv3_zoo.search.evaluation import EvaluatorConfig
+
+PlanSource = Annotated[str, typer.Option("--plan", help="A plan: paper, paper_recipe, tiny, or a JSON file.")]
+Space = Annotated[str | None, typer.Option(help="Space, if not the plan's: a name or a JSON file.")]
+Bounds = Annotated[
+    list[str] | None,
+    typer.Option("--constraint", help="Bounds on the result, such as 'macs<=450M'; may be repeated for more results."),
+]
+Within = Annotated[str | None, typer.Option(help="Bounds on all trained candidates, such as '400M<=macs<=800M'.")]
+Pool = Annotated[int | None, typer.Option(help="Points in the pool, if not the plan's.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of the search.")]
+Latency = Annotated[str | None, typer.Option(help="A table of `search lut`, for bounds on latency_ms.")]
+Folder = Annotated[Path, typer.Argument(help="The folder of a search.")]
+
+
+@dataclass(frozen=True, slots=True)
+class PlanOptions:
+    """The plan of a search, and what is changed of it."""
+
+    plan: PlanSource = "tiny"
+    space: Space = None
+    model: Annotated[
+        str | None, typer.Option(help="Only search recipes, for this model: a name, a JSON file, torchvision:NAME.")
+    ] = None
+    recipe: Annotated[str | None, typer.Option("--recipe", help="Only search networks, with this recipe.")] = None
+    constraint: Bounds = None
+    within: Within = None
+    name: Annotated[str | None, typer.Option(help="Name of the results, if not the plan's.")] = None
+    pool: Pool = None
+    rounds: Annotated[int | None, typer.Option(help="Number of rounds of stage 2.")] = None
+    batch: Annotated[int | None, typer.Option(help="Candidates per round.")] = None
+    epochs: Annotated[int | None, typer.Option(help="Epochs of a full training.")] = None
+    finalists: Annotated[int | None, typer.Option(help="Candidates trained in full per constraint.")] = None
+    seed: Seed = None
+
+    def search_plan(self) -> SearchPlan:
+        """The plan with the changes."""
+        from fbnetv3_zoo.search import find_plan, find_space, parse_constraint
+
+        from ...recipes import find_recipe
+
+        plan = find_plan(self.plan)
+        space = find_space(self.space) if self.space else plan.space
+        if self.model:
+            space = space.recipe_only(self.model)
+            plan = replace(plan, constraints=((),), within=())
+        if self.recipe:
+            space = space.with_recipe(find_recipe(self.recipe))
+        if self.epochs is not None:
+            space = space.with_epochs(self.epochs)
+        changes: dict[str, Any] = {
+            "space": space, "rounds": replace(plan.rounds, **self._given("rounds", "batch", "epochs")),
+        }  # fmt: skip
+        if self.within is not None:
+            changes["within"] = parse_constraint(self.within)
+        if self.constraint:
+            changes["constraints"] = tuple(parse_constraint(text) for text in self.constraint)
+        return replace(plan, **changes, **self._given("name", "pool", "finalists", "seed"))
+
+    def _given(self, *names: str) -> dict[str, Any]:
+        """Those of the options ``names`` that were given."""
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class DataOptions:
+    """What candidates are scored on."""
+
+    data: Annotated[
+        str | None, typer.Option("--data", help="Training data: 'digits' or a folder, as for `fbnetv3 train`.")
+    ] = None
+    data_seed: Annotated[int, typer.Option(help="Seed of the data's split.")] = 0
+    subset: Annotated[str, typer.Option(help="Only this part of the data (`fbnetv3 subset`).")] = ""
+    resolution: Annotated[int, typer.Option(help="Image side for models without their own (torchvision's).")] = 224
+    table: Annotated[str | None, typer.Option(help="Use the scores of a recording instead of training.")] = None
+    latency: Latency = None
+
+    def config(self) -> EvaluatorConfig:
+        """These options as the value that the journal keeps."""
+        from fbnetv3_zoo.search.evaluation import EvaluatorConfig
+
+        return EvaluatorConfig(
+            data=self.data or ("" if self.table else "digits"), data_seed=self.data_seed, subset=self.subset,
+            resolution=self.resolution, table=self.table or "", latency=self.latency or "",
+        ).absolute.identified()  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class MovedOptions:
+    """Where the files of a search lie now."""
+
+    data: Annotated[str | None, typer.Option(help="New path of its data, if moved.")] = None
+    subset: Annotated[str | None, typer.Option(help="New path of its subset file, if moved.")] = None
+    table: Annotated[str | None, typer.Option(help="New path of its recording, if moved.")] = None
+    latency: Annotated[str | None, typer.Option(help="New path of its latency table, if moved.")] = None
+
+    def config(self, folder: Path, before: EvaluatorConfig) -> EvaluatorConfig:
+        """``before`` with the new paths. Raises :class:`ZooError` if files are missing or their contents differ."""
+        from ...training.data.dataset import data_difference
+
+        moved: dict[str, Any] = {name: place for name, place in asdict(self).items() if place is not None}
+        if wrong := next((name for name in moved if not getattr(before, name)), None):
+            raise ZooError(f"{folder}: was started without --{wrong}; leave it out")
+        try:
+            now = replace(before, **moved).absolute.identified()
+        except ZooError as error:
+            if moved:
+                raise
+            remedy = "if it was moved, give its new path (--data, --subset, --table, --latency)"
+            raise ZooError(f"{error}; {remedy}") from None
+        if now.identity != before.identity:
+            difference = data_difference(before.identity, now.identity) or "its contents differ"
+            place = f"{folder}: {now.data or now.table} has changed since the search started"
+            raise ZooError(f"{place} ({difference}); restore it")
+        return now
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateOptions:
+    """Where candidates are evaluated and within what limits, and how far the search goes."""
+
+    executor: Annotated[
+        str, typer.Option("--executor", help="in-process, pool, pool:N, ray or ray:ADDRESS (`pip install ray`).")
+    ] = "pool"
+    timeout_minutes: Annotated[
+        float, typer.Option("--timeout-minutes", help="Time limit of a candidate (0: none).")
+    ] = 0.0
+    memory_gb: Annotated[float, typer.Option("--memory-gb", help="Memory limit of a candidate (0: none).")] = 0.0
+    retries: Annotated[int, typer.Option(help="Number of retries of a failed candidate.")] = 1
+    device: Annotated[str, typer.Option(help="Device of the candidates: cpu or cuda.")] = "cpu"
+    workers: Annotated[int, typer.Option(help="Number of processes that load images for each candidate.")] = 0
+    stages: Annotated[int, typer.Option(min=1, max=3, help="Last stage to run; `search resume` continues.")] = 3
+
+    def run(self, plan: SearchPlan, config: EvaluatorConfig, folder: Path, *, resume: bool) -> SearchResult:
+        """Run the search."""
+        from fbnetv3_zoo.search import Limits, find_executor, run_search
+        from fbnetv3_zoo.search.evaluation import TrainingEvaluator
+
+        from ...training import Execution
+        from .progress import SearchProgress
+
+        check_outside(folder, None if config.data in ("", "digits") else config.data)
+        evaluator = config.evaluator(plan.space, Execution(device=self.device, workers=self.workers))
+        if isinstance(evaluator, TrainingEvaluator):
+            evaluator.look()
+        return run_search(
+            plan, evaluator, folder, executor=find_executor(self.executor),
+            limits=Limits(60 * self.timeout_minutes, self.memory_gb, self.retries), costs=config.costs(plan.space),
+            points=config.points(plan.space), resume=resume, stages=self.stages, origin=config.to_plain(),
+            observers=[SearchProgress()],
+        )  # fmt: skip

@@ -1,0 +1,51 @@
+"""Processes that this program starts: their end with the one that started them, their limits, what they said last."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+
+from ..errors import in_short
+
+
+def end_with(parent: int) -> None:
+    """Have this process end, with exit code 1, once ``parent``, which started it, has ended."""
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def limit(*, memory: int, seconds: int, file_size: int | None = None) -> None:
+    """Bound this process for good, where the system can.
+
+    Args:
+        memory: bytes of address space beside what is in use already.
+        seconds: processor time, beside what was spent already.
+        file_size: bytes of any file that is written.
+    """
+    try:
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+    except (ImportError, OSError):
+        return
+    bounds = {
+        resource.RLIMIT_AS: pages * resource.getpagesize() + memory,
+        resource.RLIMIT_CPU: int(time.process_time()) + seconds,
+        resource.RLIMIT_CORE: 0,
+        **({} if file_size is None else {resource.RLIMIT_FSIZE: file_size}),
+    }
+    for kind, bound in bounds.items():
+        _, hard = resource.getrlimit(kind)
+        resource.setrlimit(kind, (bound, bound) if hard == resource.RLIM_INFINITY else (min(bound, hard),) * 2)
+
+
+def last_line(output: str) -> str:
+    """The last line of what a process printed, for an error's line; empty where it printed nothing."""
+    return in_short((output.strip().splitlines() or [""])[-1])
