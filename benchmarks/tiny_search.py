@@ -102,7 +102,7 @@ def run(folder: Path, only: str) -> None:
         print(f"{method}, seed {seed}", flush=True)
         found = run_search(
             plan, origin.evaluator(plan.space, Execution()), place, executor=pool, limits=Limits(seconds=600),
-            origin=origin.to_plain(), resume=True, stages=2 if method == "random" else 3, observers=[_Lines()],
+            origin=origin.to_plain(), resume=True, stages=2 if method == "random" else 3, callbacks=[_Lines()],
             report=False,
         )  # fmt: skip
         winner = plan.space.values(best(found))

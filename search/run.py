@@ -55,7 +55,7 @@ class SearchCallback:
 def run_search(
     plan: SearchPlan, evaluator: Evaluator, folder: str | Path, *, executor: Executor | None = None,
     limits: Limits = Limits(), costs: CostModel | None = None, points: Codes | None = None, resume: bool = False,
-    stages: int = 3, origin: Mapping[str, Any] | None = None, observers: Sequence[SearchCallback] = (),
+    stages: int = 3, origin: Mapping[str, Any] | None = None, callbacks: Sequence[SearchCallback] = (),
     report: bool = True,
 ) -> SearchResult:  # fmt: skip
     """Carry out ``plan`` and leave journal, results and report in ``folder``.
@@ -72,7 +72,7 @@ def run_search(
         stages: how far to go: 1, 2 or 3, which has the finalists trained as well. A later call can go on.
         origin: plain data kept in the journal, of where evaluator and costs came from; must be the same on resuming,
             or have the same entry "identity".
-        observers: are told of every stage and outcome.
+        callbacks: are told of every stage and outcome.
         report: write ``report.html`` when the search is done.
 
     Raises :class:`ZooError` for input that does not fit and an unreachable constraint, before there is a folder, and
@@ -87,7 +87,7 @@ def run_search(
     with Journal.write(folder) as journal:
         _begin(journal, plan, told, resume=resume)
         clear(journal.folder)
-        run = _Run(search, journal, evaluator, executor, limits, observers)
+        run = _Run(search, journal, evaluator, executor, limits, callbacks)
         run.stage_1()
         if stages >= 2:
             run.stage_2()
@@ -203,10 +203,10 @@ def _begin(journal: Journal, plan: SearchPlan, origin: Mapping[str, Any], *, res
 class _Run:
     def __init__(
         self, search: Search, journal: Journal, evaluator: Evaluator, executor: Executor, limits: Limits,
-        observers: Sequence[SearchCallback],
+        callbacks: Sequence[SearchCallback],
     ) -> None:  # fmt: skip
         self.search, self.plan, self.journal = search, search.plan, journal
-        self.evaluator, self.executor, self.limits, self.observers = evaluator, executor, limits, observers
+        self.evaluator, self.executor, self.limits, self.callbacks = evaluator, executor, limits, callbacks
 
     def stage_1(self) -> None:
         """Draw the pool, pretrain the encoder."""
@@ -311,8 +311,8 @@ class _Run:
         with _ended(self.executor.run(self.evaluator, tasks, self.limits) if tasks else iter(())) as found:
             for outcome in found:
                 self.journal.tell(outcome)
-                for observer in self.observers:
-                    observer.on_outcome(by_number[outcome.number], outcome)
+                for callback in self.callbacks:
+                    callback.on_outcome(by_number[outcome.number], outcome)
         outcomes = self.journal.outcomes()
         return [outcomes[trial.number] for trial in trials]
 
@@ -320,8 +320,8 @@ class _Run:
         return self.plan.space.candidate(trial.code, f"{self.plan.name}-{trial.number:04d}")
 
     def _say(self, line: str) -> None:
-        for observer in self.observers:
-            observer.on_stage(line)
+        for callback in self.callbacks:
+            callback.on_stage(line)
 
 
 @contextmanager

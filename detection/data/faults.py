@@ -33,18 +33,20 @@ class Faults:
 
 
 class Unreadable(Faults):
-    """Images that could not be read although their headers could; each is logged and counted once."""
+    """Images that could not be read although their headers could; each is counted once, and logged if ``log``."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, log: bool = True) -> None:
         super().__init__()
-        self._logged: set[tuple[Path, str]] = set()
+        self._log = log
+        self._recorded: set[tuple[Path, str]] = set()
 
     def record(self, path: Path, consequence: str, error: ZooError) -> None:
         """``consequence`` for the image: "replaced by others in training"."""
-        if (path, consequence) not in self._logged:
-            self._logged.add((path, consequence))
+        if (path, consequence) not in self._recorded:
+            self._recorded.add((path, consequence))
             self.add(f"images that could not be read, {consequence}", path.name)
-            LOG.warning("%s; it is %s", error, consequence)
+            if self._log:
+                LOG.warning("%s; it is %s", error, consequence)
 
 
 def in_brief(name: object) -> str:

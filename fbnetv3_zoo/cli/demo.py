@@ -153,7 +153,7 @@ def _train(
     checkpoints = Checkpoints(folder / "checkpoints", keep=1)
     checkpoints.discard()
     with TrainingProgress(recipe.epochs) as progress:
-        run = train(arch, data, recipe, folder, teacher=teacher, observers=[progress])
+        run = train(arch, data, recipe, folder, teacher=teacher, callbacks=[progress])
     checkpoints.discard()
     tell(f"Test accuracy: {run.test}")
     return run

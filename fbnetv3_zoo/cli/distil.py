@@ -58,7 +58,7 @@ def distil(
     with TrainingProgress(max(member.recipe.epochs for member in members)) as progress:
         family = distil_family(
             members, images, output, teacher=teacher, resume=running.resume, execution=running.execution(),
-            observers=[progress], begins=progress.announce,
+            callbacks=[progress], begins=progress.announce,
         )  # fmt: skip
     if leads():
         _print_family(family, as_json=as_json)

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from ..training import Epoch, Step
 
 
-class EpochBar:
+class EpochBar(Callback):
     """A progress bar over all epochs on standard error, for use as a context manager.
 
-    It shows ``columns``, which may use the arguments of :meth:`move`, and the elapsed and remaining time. Nothing is
+    It shows ``columns``, which may use epoch, loss and speed of a step, and the elapsed and remaining time. Nothing is
     shown if standard error is not a terminal, and under torchrun only by the leading process.
     """
 
@@ -42,17 +42,21 @@ class EpochBar:
     ) -> None:
         self._progress.stop()
 
-    def move(self, epoch: int, step: int, steps: int, loss: float, speed: float = 0.0) -> None:
-        """Update the bar after ``step`` of ``steps`` in ``epoch``, counted from 1."""
-        place = epoch - 1 + step / steps
-        self._progress.update(self._task, completed=place, epoch=epoch, loss=loss, speed=speed, told="")
+    def on_look(self, done: int, total: int) -> None:
+        """Show the number of images checked."""
+        self.tell(f"checking images: {done:,} of {total:,} ")
+
+    def on_step(self, step: Step) -> None:
+        """Update the bar."""
+        position, speed = step.epoch - 1 + step.step / step.steps, step.images_per_second
+        self._progress.update(self._task, completed=position, epoch=step.epoch, loss=step.loss, speed=speed, told="")
 
     def tell(self, text: str) -> None:
         """Show ``text`` before the bar until the next update."""
         self._progress.update(self._task, told=text)
 
 
-class TrainingProgress(EpochBar, Callback):
+class TrainingProgress(EpochBar):
     """A progress bar with loss and images/s, and a line for each finished epoch."""
 
     def __init__(self, epochs: int) -> None:
@@ -65,14 +69,6 @@ class TrainingProgress(EpochBar, Callback):
         """Print a heading for the run ``name``."""
         if leads():
             show_above(self.console, f"{name}:")
-
-    def on_look(self, done: int, total: int) -> None:
-        """Show the number of images checked."""
-        self.tell(f"checking images: {done:,} of {total:,} ")
-
-    def on_step(self, step: Step) -> None:
-        """Update the bar."""
-        self.move(step.epoch, step.step, step.steps, step.loss, step.images_per_second)
 
     def on_epoch(self, epoch: Epoch) -> None:
         """Print the epoch's line."""

@@ -56,7 +56,7 @@ def train(
         run = run_training(
             arch, images, chosen, output, teacher=teacher, pretrained=weights or False, resume=running.resume,
             execution=running.execution(),
-            observers=[progress, *training.observers_of(output, tensorboard=tensorboard)],
+            callbacks=[progress, *training.callbacks_of(output, tensorboard=tensorboard)],
         )  # fmt: skip
     if as_json and leads():
         print_json(training.outcome(run))

@@ -64,6 +64,11 @@ class RunOptions:
 
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the output folder.")] = False
     device: Device = "cpu"
+    workers: Workers = 0
+    precision: Annotated[Literal["float32", "bf16", "fp16"], typer.Option(help="Precision of the computations.")] = (
+        "float32"
+    )
+    accumulation: Annotated[int, typer.Option(help="Number of parts in which a batch is computed.")] = 1
     checkpoint_steps: Annotated[
         int, typer.Option(help="Steps between checkpoints, besides those after every epoch.")
     ] = 0
@@ -74,27 +79,23 @@ class RunOptions:
 
     def execution(self) -> Execution:
         """These options as the value that a run takes."""
-        from ..training import Execution
+        from ..training import Execution, Precision
 
         return Execution(
-            device=self.device, checkpoint_steps=self.checkpoint_steps, checkpoint_minutes=self.checkpoint_minutes,
-            keep_checkpoints=self.keep_checkpoints,
+            device=self.device, workers=self.workers, precision=Precision(self.precision),
+            accumulation=self.accumulation, checkpoint_steps=self.checkpoint_steps,
+            checkpoint_minutes=self.checkpoint_minutes, keep_checkpoints=self.keep_checkpoints,
         )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingOptions(RunOptions):
-    """The same for the training of classifiers."""
+    """What the training of classifiers has besides."""
 
-    workers: Workers = 0
-    precision: Annotated[Literal["float32", "bf16", "fp16"], typer.Option(help="Precision of the computations.")] = (
-        "float32"
-    )
     compile: Annotated[bool, typer.Option("--compile", help="Use torch.compile.")] = False
     gradient_checkpointing: Annotated[
         bool, typer.Option("--gradient-checkpointing", help="Save memory by recomputing in the backward pass.")
     ] = False
-    accumulation: Annotated[int, typer.Option(help="Number of parts in which a batch is computed.")] = 1
     on_bad_image: Annotated[
         Literal["raise", "skip"], typer.Option(help="If an image cannot be read, fail or skip it.")
     ] = "raise"
@@ -105,11 +106,10 @@ class TrainingOptions(RunOptions):
 
     def execution(self) -> Execution:
         """These options as the value that a run takes."""
-        from ..training import OnBadImage, Precision
+        from ..training import OnBadImage
 
         return replace(
-            RunOptions.execution(self), workers=self.workers, precision=Precision(self.precision),
-            compile=self.compile, gradient_checkpointing=self.gradient_checkpointing, accumulation=self.accumulation,
+            RunOptions.execution(self), compile=self.compile, gradient_checkpointing=self.gradient_checkpointing,
             on_bad_image=OnBadImage(self.on_bad_image), check_images=not self.skip_image_check,
         )  # fmt: skip
 
@@ -174,7 +174,7 @@ def _file_of(model: str | None, weights: str | None) -> WeightsFile | None:
     return replace(read_any(Path(weights).expanduser()), name=weights)
 
 
-def observers_of(folder: Path, *, tensorboard: bool) -> list[Callback]:
+def callbacks_of(folder: Path, *, tensorboard: bool) -> list[Callback]:
     """Who watches the run besides the screen."""
     if not tensorboard:
         return []

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..models.fbnet import FBNet
 from .evaluate import Evaluation
@@ -39,7 +41,7 @@ class Epoch:
 
 
 class Callback:
-    """Is told of everything that happens in a run, in the leading process. Override what is of interest."""
+    """Is called while a run goes on, of whatever kind, in the leading process. Override what is of interest."""
 
     def on_look(self, done: int, total: int) -> None:
         """The headers of ``done`` of ``total`` images have been looked at, before the first epoch."""
@@ -47,8 +49,14 @@ class Callback:
     def on_step(self, step: Step) -> None:
         """A step has been taken."""
 
-    def on_epoch(self, epoch: Epoch) -> None:
-        """An epoch has ended and its checkpoint is written."""
+    def on_epoch(self, epoch: Any) -> None:
+        """An epoch has ended and its checkpoint is written; ``epoch`` is its record, such as an :class:`Epoch`."""
+
+
+def tell_looked(callbacks: Sequence[Callback], done: int, total: int) -> None:
+    """Call ``on_look`` of all of them."""
+    for callback in callbacks:
+        callback.on_look(done, total)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ class Family:
 
 def distil(
     members: Sequence[Member], data: Dataset, folder: str | Path, *, teacher: TeacherSource | None = None,
-    resume: bool = False, execution: Execution = Execution(), observers: Sequence[Callback] = (),
+    resume: bool = False, execution: Execution = Execution(), callbacks: Sequence[Callback] = (),
     begins: Callable[[str], object] = lambda name: None,
 ) -> Family:  # fmt: skip
     """Train ``members`` with a teacher: ``teacher``, or the largest of them, which is then first trained on labels.
@@ -55,7 +55,7 @@ def distil(
         begins(name)
         return train(
             member.arch, data, member.recipe, folder / name, teacher=teacher, resume=resume, execution=execution,
-            observers=observers,
+            callbacks=callbacks,
         )  # fmt: skip
 
     first: Run | None = None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -17,12 +19,13 @@ from ..recipes import Recipe
 from .augment import build_mixer
 from .distributed import World
 from .execution import Execution, Precision
-from .loader import Batch
+from .loader import AnyBatch, Batch
 from .losses import distilled_loss, map_distance
 from .optim import build_average, build_optimizer
 from .qat import follow_ranges
 from .teacher import Teacher, normalised
 
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
 _DTYPES = {Precision.BFLOAT16: torch.bfloat16, Precision.FLOAT16: torch.float16}
 
 
@@ -46,48 +49,41 @@ class Student(nn.Module):
         return self.network.forward_head(maps), self.projector(maps)
 
 
-class Learner:
-    """Network, optimizer, moving average and teacher of a run, in this process of ``world``.
+class BaseLearner(ABC, Generic[AnyBatch]):
+    """Module, optimizer and moving average of a run, in this process of ``world``.
 
-    ``network`` is trained in place: moved to the device, its norms synchronised where several GPUs share a batch.
-    Where no maps are compared, any module will do that has ``preprocess``, ``num_classes`` and
-    ``set_gradient_checkpointing``.
+    ``student`` is what is trained, on its device; ``result`` the part of it that the run delivers (default: all), of
+    which the average is taken.
     """
 
     def __init__(
-        self, network: FBNet, recipe: Recipe, *, teacher: Teacher | None = None, execution: Execution = Execution(),
-        world: World = World(), generator: torch.Generator | None = None,
-    ) -> None:  # fmt: skip
-        self.recipe, self.execution, self.world, self.teacher = recipe, execution, world, teacher
-        self.preprocess = network.preprocess
-        self._format = self._memory_format()
-        maps = self._map_channels()
-        if world.size > 1 and world.device.type == "cuda":
-            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
-        network.set_gradient_checkpointing(execution.gradient_checkpointing)
-        self.student = Student(network, maps, generator).to(world.device, memory_format=self._format)  # type: ignore[call-overload]
-        self.average = build_average(self.student.network, recipe)
-        self.optimizer = build_optimizer(self.student, recipe)
+        self, student: nn.Module, recipe: Recipe, *, execution: Execution, world: World, result: nn.Module | None = None
+    ) -> None:
+        self.recipe, self.execution, self.world = recipe, execution, world
+        self.student, self._result = student, student if result is None else result
+        self.average = build_average(self._result, recipe)
+        self.optimizer = build_optimizer(student, recipe)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=execution.precision is Precision.FLOAT16)
-        self._mix = build_mixer(recipe.augmentation, network.num_classes)
-        self.student.train()
+        student.train()
         if execution.compile:
-            self.student.compile()
-        self._forward: nn.Module = self.student
-        if world.size > 1:
-            self._forward = DistributedDataParallel(self.student)
+            student.compile()
+        self._forward = DistributedDataParallel(student) if world.size > 1 else student
+
+    @abstractmethod
+    def _loss(self, batch: AnyBatch) -> Tensor:
+        """The loss of a batch, computed by :attr:`_forward`."""
 
     @property
     def result(self) -> nn.Module:
         """The network that a run delivers: the average where there is one."""
-        return self.student.network if self.average is None else self.average.module
+        return self._result if self.average is None else self.average.module
 
     @property
     def optimizers(self) -> Mapping[str, torch.optim.Optimizer]:
         """The optimizer, by its name in a checkpoint."""
         return {"optimizer": self.optimizer}
 
-    def gradients(self, parts: Sequence[Batch], *, seed: int) -> float:
+    def gradients(self, parts: Sequence[AnyBatch], *, seed: int) -> float:
         """Compute the gradients of the mean loss of ``parts`` and return that loss (this process's, in nats).
 
         All randomness (mixing, dropout, stochastic depth) comes from ``seed``.
@@ -112,8 +108,47 @@ class Learner:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         follow_ranges(self.student)
+        self._follow()
+
+    def _follow(self) -> None:
+        """Let the average follow what it is of."""
         if self.average is not None:
-            self.average.update_parameters(self.student.network)
+            self.average.update_parameters(self._result)
+
+    def _exchanging(self, last: bool) -> AbstractContextManager[None]:
+        """Gradients are exchanged between processes once a step, with its last part."""
+        if last or not isinstance(self._forward, DistributedDataParallel):
+            return nullcontext()
+        return self._forward.no_sync()
+
+    def _reduced_precision(self) -> AbstractContextManager[None]:
+        if (dtype := _DTYPES.get(self.execution.precision)) is None:
+            return nullcontext()
+        return torch.autocast(self.world.device.type, dtype)
+
+
+class Learner(BaseLearner[Batch]):
+    """Network, optimizer, moving average and teacher of a run, in this process of ``world``.
+
+    ``network`` is trained in place: moved to the device, its norms synchronised where several GPUs share a batch.
+    Where no maps are compared, any module will do that has ``preprocess``, ``num_classes`` and
+    ``set_gradient_checkpointing``.
+    """
+
+    student: Student
+
+    def __init__(
+        self, network: FBNet, recipe: Recipe, *, teacher: Teacher | None = None, execution: Execution = Execution(),
+        world: World = World(), generator: torch.Generator | None = None,
+    ) -> None:  # fmt: skip
+        self.teacher, self.preprocess = teacher, network.preprocess
+        self._format = _memory_format(execution, world)
+        maps = _map_channels(teacher, recipe)
+        network.set_gradient_checkpointing(execution.gradient_checkpointing)
+        student = Student(synchronised(network, world), maps, generator)
+        student = student.to(world.device, memory_format=self._format)  # type: ignore[call-overload]
+        super().__init__(student, recipe, execution=execution, world=world, result=student.network)
+        self._mix = build_mixer(recipe.augmentation, network.num_classes)
 
     def predict(self, images: Floats) -> Floats:
         """Logits of a batch (images, channels, height, width) by :attr:`result`, in evaluation mode and 32 bits."""
@@ -140,26 +175,25 @@ class Learner:
             loss = loss + recipe.distillation.feature_weight * map_distance(maps.float(), teacher_maps.float())
         return loss
 
-    def _exchanging(self, last: bool) -> AbstractContextManager[None]:
-        """Gradients are exchanged between processes once a step, with its last part."""
-        if last or not isinstance(self._forward, DistributedDataParallel):
-            return nullcontext()
-        return self._forward.no_sync()
 
-    def _reduced_precision(self) -> AbstractContextManager[None]:
-        if (dtype := _DTYPES.get(self.execution.precision)) is None:
-            return nullcontext()
-        return torch.autocast(self.world.device.type, dtype)
+def synchronised(module: AnyModule, world: World) -> AnyModule:
+    """``module`` with norms over all processes where several GPUs share a batch."""
+    if world.size == 1 or world.device.type != "cuda":
+        return module
+    converted: AnyModule = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
+    return converted
 
-    def _memory_format(self) -> torch.memory_format:
-        last = self.execution.channels_last
-        if last is None:  # tensor cores work in it; on a CPU the network itself takes no other (see FBNet)
-            last = self.world.device.type == "cpu" or self.execution.precision is not Precision.FLOAT32
-        return torch.channels_last if last else torch.contiguous_format
 
-    def _map_channels(self) -> int | None:
-        if self.teacher is None or self.recipe.distillation.feature_weight == 0:
-            return None
-        if self.teacher.map_channels is None:
-            raise ZooError(f"teacher {self.teacher.name}: has no maps to compare; set distillation.feature_weight to 0")
-        return self.teacher.map_channels
+def _memory_format(execution: Execution, world: World) -> torch.memory_format:
+    last = execution.channels_last
+    if last is None:  # tensor cores work in it; on a CPU the network itself takes no other (see FBNet)
+        last = world.device.type == "cpu" or execution.precision is not Precision.FLOAT32
+    return torch.channels_last if last else torch.contiguous_format
+
+
+def _map_channels(teacher: Teacher | None, recipe: Recipe) -> int | None:
+    if teacher is None or recipe.distillation.feature_weight == 0:
+        return None
+    if teacher.map_channels is None:
+        raise ZooError(f"teacher {teacher.name}: has no maps to compare; set distillation.feature_weight to 0")
+    return teacher.map_channels

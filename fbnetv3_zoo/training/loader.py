@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from functools import partial
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -74,50 +76,122 @@ def fitted(recipe: Recipe, images: int, *, tell: bool = True, rate_given: bool =
     return adapted
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Images (uint8: images, channels, height, width) with labels (int64: images).
+class AnyPart(Protocol):
+    """What a process computes at once: a batch, or a part of one.
 
     ``bad`` has the key and the error of every unreadable image, which is replaced by the next one; ``images`` is empty
     if too many in a row are unreadable.
     """
 
+    @property
+    def images(self) -> Sized: ...  # noqa: D102
+
+    @property
+    def bad(self) -> tuple[tuple[str, str], ...]: ...  # noqa: D102
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors by name, for a file."""
+        ...
+
+
+AnyBatch = TypeVar("AnyBatch", bound=AnyPart)
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Images (uint8: images, channels, height, width) with labels (int64: images), and ``bad`` of :class:`AnyPart`."""
+
     images: Tensor
     labels: Tensor
     bad: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def of(cls, values: Sequence[tuple[Tensor, int]], bad: tuple[tuple[str, str], ...]) -> Batch:
+        """The batch of images (height, width, channels) with their labels."""
+        if not values:
+            return cls(torch.empty(0), torch.empty(0), bad)
+        images = torch.stack([pixels for pixels, _ in values]).movedim(-1, 1)  # channels-last
+        return cls(images, torch.tensor([label for _, label in values]), bad)
 
     def pin_memory(self) -> Batch:
         """The batch in page-locked memory, from which a GPU copies faster."""
         return Batch(self.images.pin_memory(), self.labels.pin_memory(), self.bad)
 
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors by name, for a file."""
+        return {"images": self.images.contiguous(), "labels": self.labels}
 
-class TrainingBatches:
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """When an image is used: its ``index`` in the data, the epoch, and its ``position`` in the epoch (both from 0)."""
+
+    index: int
+    epoch: int
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample(Generic[Value]):
+    value: Value | None
+    bad: tuple[tuple[str, str], ...]
+
+
+class Samples(ABC, TorchDataset[_Sample[Value]], Generic[Value]):
+    """Training images, prepared; an unreadable one is replaced by the next readable one."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of images."""
+
+    @abstractmethod
+    def load(self, index: int, turn: Turn) -> Value:
+        """Image ``index``, prepared for ``turn``. Raises :class:`ZooError` if it cannot be read."""
+
+    @abstractmethod
+    def key(self, index: int) -> str:
+        """The name of image ``index``."""
+
+    def __getitem__(self, turn: Turn) -> _Sample[Value]:
+        bad: list[tuple[str, str]] = []
+        for offset in range(min(_TRIES, len(self))):
+            index = (turn.index + offset) % len(self)
+            try:
+                return _Sample(self.load(index, turn), tuple(bad))
+            except ZooError as error:
+                bad.append((self.key(index), str(error)))
+        return _Sample(None, tuple(bad))
+
+
+class Batches(Generic[AnyBatch]):
     """The batches of a run for this process of ``world``.
 
     Every step takes ``batch_size`` images over all processes (or all images, if there are fewer), in
-    ``execution.accumulation`` parts. An incomplete batch at the end of an epoch is dropped.
+    ``execution.accumulation`` parts of at least ``least`` images. An incomplete batch at the end of an epoch is
+    dropped. ``batch_of`` builds a batch from the values of ``samples`` and the unreadable images.
     """
 
     def __init__(
-        self, examples: Sequence[Example], preprocess: Preprocess, recipe: Recipe, *,
-        execution: Execution = Execution(), world: World = World(),
+        self, samples: Samples[Value], batch_of: Callable[[Sequence[Value], tuple[tuple[str, str], ...]], AnyBatch],
+        recipe: Recipe, *, execution: Execution, world: World, least: int = 1,
     ) -> None:  # fmt: skip
-        self._execution, count = execution, len(examples)
+        self._execution, count = execution, len(samples)
         self.batch_size = min(recipe.batch_size, count)
         shares = world.size * execution.accumulation
         part = self.batch_size // shares
-        if self.batch_size % shares or part < 2:
+        if self.batch_size % shares or part < least:
             raise ZooError(
                 f"batches of {self.batch_size} images cannot be divided into {world.size} processes x "
-                f"{execution.accumulation} parts of at least 2 images; use a multiple of {shares}, such as "
-                f"{max(2, part) * shares}"
+                f"{execution.accumulation} parts of at least {least} images; use a multiple of {shares}, such as "
+                f"{max(least, part) * shares}"
             )
         self.steps = count // self.batch_size
         self._order = _Order(count, part, self.steps, recipe, execution.accumulation, world)
-        self._loader: DataLoader[Batch] = DataLoader(
-            _Samples(examples, Augmenter(preprocess, recipe.augmentation)),  # type: ignore[arg-type]
+        self._loader: DataLoader[AnyBatch] = DataLoader(
+            samples,  # type: ignore[arg-type]
             batch_sampler=self._order,
-            collate_fn=_collate,
+            collate_fn=partial(_collate, batch_of=batch_of),
             num_workers=execution.workers,
             persistent_workers=execution.workers > 0,
             pin_memory=world.device.type == "cuda",
@@ -125,10 +199,10 @@ class TrainingBatches:
             worker_init_fn=no_orphans(),
         )
 
-    def epoch(self, number: int, *, first_step: int = 0) -> Iterator[list[Batch]]:
+    def epoch(self, number: int, *, first_step: int = 0) -> Iterator[list[AnyBatch]]:
         """The parts of each step of epoch ``number`` (from 0) for this process, starting at ``first_step``."""
         self._order.epoch, self._order.first_step = number, first_step
-        parts: list[Batch] = []
+        parts: list[AnyBatch] = []
         for batch in self._guarded():
             if not len(batch.images):
                 raise ZooError(f"{len(batch.bad)} images in a row cannot be read, the first: {batch.bad[0][1]}")
@@ -139,7 +213,7 @@ class TrainingBatches:
                 yield parts
                 parts = []
 
-    def _guarded(self) -> Iterator[Batch]:
+    def _guarded(self) -> Iterator[AnyBatch]:
         try:
             yield from self._loader
         except RuntimeError as error:
@@ -149,8 +223,46 @@ class TrainingBatches:
             raise
 
 
+def _collate(
+    samples: list[_Sample[Value]], *, batch_of: Callable[[Sequence[Value], tuple[tuple[str, str], ...]], AnyBatch]
+) -> AnyBatch:
+    if missing := next((sample for sample in samples if sample.value is None), None):
+        return batch_of([], missing.bad)
+    values = [sample.value for sample in samples if sample.value is not None]
+    return batch_of(values, tuple(image for sample in samples for image in sample.bad))
+
+
+class TrainingBatches(Batches[Batch]):
+    """The batches of a classifier's run; batch norm needs at least two images in every part."""
+
+    def __init__(
+        self, examples: Sequence[Example], preprocess: Preprocess, recipe: Recipe, *,
+        execution: Execution = Execution(), world: World = World(),
+    ) -> None:  # fmt: skip
+        samples = _Augmented(examples, Augmenter(preprocess, recipe.augmentation), recipe.seed)
+        super().__init__(samples, Batch.of, recipe, execution=execution, world=world, least=2)
+
+
+class _Augmented(Samples[tuple[Tensor, int]]):
+    def __init__(self, examples: Sequence[Example], augmenter: Augmenter, seed: int) -> None:
+        self._examples, self._augmenter, self._seed = examples, augmenter, seed
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def key(self, index: int) -> str:
+        return self._examples[index].key
+
+    def load(self, index: int, turn: Turn) -> tuple[Tensor, int]:
+        with torch.random.fork_rng(devices=[]):
+            seed = seed_of(self._seed, turn.epoch, turn.position)
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would look for GPUs every time
+            example = self._examples[index]
+            return self._augmenter(example), example.label
+
+
 class _Order:
-    """Index and seed of every image of this process in ``epoch``, part by part, starting at ``first_step``.
+    """Turns of the images of this process in ``epoch``, part by part, starting at ``first_step``.
 
     The loader iterates over it once per epoch. It has no reference to the batches: a reference cycle with the loader
     would keep the workers from being shut down (torch waits five seconds for them).
@@ -161,40 +273,11 @@ class _Order:
         self._accumulation, self._world = accumulation, world
         self.epoch = self.first_step = 0
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        repeats, seed, epoch = self._recipe.augmentation.repeats, self._recipe.seed, self.epoch
-        order = np.random.default_rng([seed, epoch]).permutation(self._count)
+    def __iter__(self) -> Iterator[list[Turn]]:
+        repeats, epoch = self._recipe.augmentation.repeats, self.epoch
+        order = np.random.default_rng([self._recipe.seed, epoch]).permutation(self._count)
         if repeats > 1:
             order = np.repeat(order, repeats)[: self._count]
         for n in range(self.first_step * self._accumulation, self._steps * self._accumulation):
             start = (n * self._world.size + self._world.rank) * self._part
-            yield [(int(order[at]), seed_of(seed, epoch, at)) for at in range(start, start + self._part)]
-
-
-_Sample = tuple[Tensor | None, int, tuple[tuple[str, str], ...]]
-
-
-class _Samples(TorchDataset[_Sample]):
-    def __init__(self, examples: Sequence[Example], augmenter: Augmenter) -> None:
-        self._examples, self._augmenter = examples, augmenter
-
-    def __getitem__(self, index_and_seed: tuple[int, int]) -> _Sample:
-        index, seed = index_and_seed
-        bad: list[tuple[str, str]] = []
-        with torch.random.fork_rng(devices=[]):
-            for offset in range(min(_TRIES, len(self._examples))):
-                torch.default_generator.manual_seed(seed)  # torch.manual_seed would look for GPUs every time
-                example = self._examples[(index + offset) % len(self._examples)]
-                try:
-                    return self._augmenter(example), example.label, tuple(bad)
-                except ZooError as error:
-                    bad.append((example.key, str(error)))
-        return None, 0, tuple(bad)
-
-
-def _collate(samples: list[_Sample]) -> Batch:
-    for pixels, _, bad in samples:
-        if pixels is None:
-            return Batch(torch.empty(0), torch.empty(0), bad)
-    images = torch.stack([pixels for pixels, _, _ in samples if pixels is not None]).movedim(-1, 1)  # channels-last
-    return Batch(images, torch.tensor([label for _, label, _ in samples]), tuple(b for *_, bad in samples for b in bad))
+            yield [Turn(int(order[at]), epoch, at) for at in range(start, start + self._part)]

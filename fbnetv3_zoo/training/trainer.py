@@ -1,11 +1,12 @@
-"""The training loop: from data and recipe to a folder with a trained network, resumable at any moment."""
+"""Training a classifier: from data and recipe to a folder with a trained network, resumable at any moment."""
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,32 +17,29 @@ from ..factory import create
 from ..models.fbnet import FBNet
 from ..recipes import Recipe
 from ..utils.paths import check_outside, exists
-from ..weights.serialization import WeightsFile, save, write_tensors
-from .callbacks import Callback, Epoch, Run, Step
-from .checkpoint import Checkpoints, Progress, recipe_identity, restore
+from ..weights.serialization import WeightsFile, save
+from .callbacks import Callback, Epoch, Run, tell_looked
+from .checkpoint import recipe_identity
 from .data import Dataset, Split
 from .data.image_headers import Unusable, look_before_run
 from .distributed import World, join
+from .engine import EXPLODED, Engine
 from .evaluate import Evaluation, evaluate
 from .execution import Execution
 from .learner import Learner
-from .loader import Batch, TrainingBatches, fitted, seed_of, tell_of_statistics
+from .loader import Batch, TrainingBatches, fitted, tell_of_statistics
 from .optim import warn_of_long_average
-from .preemption import Termination
 from .qat import imitate_int8, plain_state
 from .report import Report, write_report
 from .report.curves import draw_curve
 from .run_folder import claimed, own_randomness
 from .teacher import TeacherSource, find_teacher
 
-EXPLODED = 1000.0
-"""A loss above this, in nats, ends the run: nothing comes back from there."""
-
 
 def train(
     arch: Arch, data: Dataset, recipe: Recipe, folder: str | Path, *, teacher: TeacherSource | None = None,
     pretrained: bool | str | Path | WeightsFile = False, resume: bool = False, execution: Execution = Execution(),
-    observers: Sequence[Callback] = (),
+    callbacks: Sequence[Callback] = (),
 ) -> Run:  # fmt: skip
     """Train ``arch`` on ``data`` and leave the result in ``folder``; under ``torchrun``, all processes together.
 
@@ -57,53 +55,46 @@ def train(
             interrupted. Network, weights, data, recipe and teacher must be the same; ``epochs`` may grow where the
             schedule does not depend on it. The number of processes may change.
         execution: where and how to compute.
-        observers: are told of every step and epoch, in the leading process.
+        callbacks: called after every step and epoch, in the leading process.
 
     Raises :class:`ZooError` for input that does not fit, and where the loss explodes or stops being a number (the batch
     is then in ``folder``); :class:`Interrupted` where SIGTERM ends the run, after a checkpoint.
     """
     check_outside(folder, data.root)
-    with join(execution.device) as world, claimed(Path(folder), world), own_randomness(world):
-        trainer = _Trainer(
-            replace(arch, num_classes=len(data.class_names), in_channels=len(data.mean)),
-            data, recipe, Path(folder), execution, world,
-        )  # fmt: skip
-        try:
-            trainer.look(observers if world.leads else ())
-            trainer.prepare(teacher, pretrained)
-            trainer.begin(resume=resume)
-            with Termination() as termination:
-                return trainer.run(observers if world.leads else (), termination)
-        finally:
-            trainer.close()
+    arch = replace(arch, num_classes=len(data.class_names), in_channels=len(data.mean))
+    with (
+        join(execution.device) as world,
+        claimed(Path(folder), world),
+        own_randomness(world),
+        closing(_Trainer(arch, data, recipe, Path(folder), execution, world)) as trainer,
+    ):
+        trainer.look(callbacks)
+        trainer.prepare(teacher, pretrained)
+        trainer.begin(resume=resume, epoch=Epoch)
+        return trainer.run(callbacks)
 
 
-def _tell_looked(observers: Sequence[Callback], at: tuple[int, int]) -> None:
-    for observer in observers:
-        observer.on_look(*at)
+class _Trainer(Engine[Batch, Run]):
+    learner: Learner
 
-
-class _Trainer:
     def __init__(
         self, arch: Arch, data: Dataset, recipe: Recipe, folder: Path, execution: Execution, world: World
     ) -> None:
         if len(data["train"]) < 2 or not data["validation"]:
             raise ZooError(f"{data.name}: needs at least 2 images to train on and 1 to validate on")
         recipe = fitted(recipe, len(data["train"]), tell=world.leads)
-        self.arch, self.data, self.recipe, self.folder = arch, data, recipe, folder
-        self.execution, self.world = execution, world
-        self.checkpoints = Checkpoints(folder / "checkpoints", keep=execution.keep_checkpoints)
-        self.progress = Progress()
+        self.arch, self.data, self.folder = arch, data, folder
         self.preprocess = data.preprocess(arch.resolution)
-        self.batches = TrainingBatches(data["train"], self.preprocess, self.recipe, execution=execution, world=world)
+        batches = TrainingBatches(data["train"], self.preprocess, recipe, execution=execution, world=world)
+        super().__init__(recipe, batches, folder, execution=execution, world=world)
         self.notes: list[str] = []
         self.unusable: list[Unusable] = []
 
-    def look(self, observers: Sequence[Callback]) -> None:
+    def look(self, callbacks: Sequence[Callback]) -> None:
         """Look at the headers of all images, where that is wanted, and tell at once what cannot be used of them."""
         self.unusable = look_before_run(
             self.data, self.preprocess, self.recipe, execution=self.execution, world=self.world,
-            looked=lambda *at: _tell_looked(observers, at),
+            looked=partial(tell_looked, callbacks),
         )  # fmt: skip
 
     def prepare(self, teacher: TeacherSource | None, pretrained: bool | str | Path | WeightsFile) -> None:
@@ -131,85 +122,27 @@ class _Trainer:
         if self.world.leads:
             warn_of_long_average(recipe, self.batches.steps)
 
-    def begin(self, *, resume: bool) -> None:
-        """Take up the newest checkpoint where there is one."""
-        data = self.world.share(self.checkpoints.begin(resume=resume) if self.world.leads else None)
-        if data is not None:
-            self.progress = restore(data, self.learner, identity=self.identity, place=self.folder)
-
-    def run(self, observers: Sequence[Callback], termination: Termination) -> Run:
-        """All epochs that are left, then the result."""
-        self._last_write = time.monotonic()
-        while self.progress.epoch < self.recipe.epochs:
-            began = time.monotonic()
-            for parts in self.batches.epoch(self.progress.epoch, first_step=self.progress.step):
-                told = self._step(parts, began, termination)
-                began = time.monotonic()
-                for observer in observers:
-                    observer.on_step(told)
-                self._write_if_due(termination)
-            epoch = self._end_epoch()
-            for observer in observers:
-                observer.on_epoch(epoch)
-        return self._finish()
-
-    def close(self) -> None:
-        """Let go of the processes that prepare images; an error that is kept would keep them, too."""
-        del self.batches
-
-    def _step(self, parts: list[Batch], began: float, termination: Termination) -> Step:
-        at, steps, size = self.progress, self.batches.steps, self.batches.batch_size
-        rate = self.recipe.learning_rate_at(at.epoch, (at.step + 1) / steps)
-        own = self.learner.gradients(parts, seed=seed_of(self.recipe.seed, at.epoch, at.step, self.world.rank))
-        bad = [printable(key) for batch in parts for key, _ in batch.bad]
-        sums = self.world.total(torch.tensor([own, len(bad), termination.asked], dtype=torch.float64))
-        loss = float(sums[0]) / self.world.size
-        if not loss <= EXPLODED:
-            self._refuse(loss, rate, parts)
-        self.learner.update(rate)
-        termination.agreed = bool(sums[2] > 0)
-        seconds = time.monotonic() - began
-        everywhere = self.world.gather(bad) if sums[1] > 0 else []
-        self.progress = at.after_step(loss, seconds, [key for keys in everywhere for key in keys])
-        return Step(at.epoch + 1, at.step + 1, steps, loss, rate, size / seconds)
-
-    def _write_if_due(self, termination: Termination) -> None:
-        taken = self.progress.epoch * self.batches.steps + self.progress.step
-        due = self.execution.checkpoint_due(taken, time.monotonic() - self._last_write)
-        if due or termination.agreed:
-            self._write()
-        if termination.agreed:
-            raise self.progress.interrupted()
-
-    def _write(self) -> None:
-        if self.world.leads:
-            self.checkpoints.write(self.learner, self.progress, identity=self.identity)
-        self._last_write = time.monotonic()
-
-    def _end_epoch(self) -> Epoch:
-        began, at = time.monotonic(), self.progress
+    def measure_epoch(self) -> Epoch:
+        """Validation; the network is kept where it is the best so far."""
+        at, last = self.progress, self.progress.epoch + 1 == self.recipe.epochs
         measured = self._measure("validation")
         if not math.isfinite(measured.loss):
-            raise ZooError(f"validation loss is {measured.loss} in epoch {at.epoch + 1}; {self._remedy()}")
-        if measured.loss > EXPLODED and at.epoch + 1 == self.recipe.epochs:  # before, there is time to come back
-            raise ZooError(f"validation loss is {measured.loss:.4g} after the last epoch; {self._remedy()}")
-        best = max((epoch.validation_top1 for epoch in at.history), default=-1.0)
+            raise ZooError(f"validation loss is {measured.loss} in epoch {at.epoch + 1}; {self.remedy}")
+        if measured.loss > EXPLODED and last:  # before, there is time to come back
+            raise ZooError(f"validation loss is {measured.loss:.4g} after the last epoch; {self.remedy}")
         epoch = Epoch(
             epoch=at.epoch + 1,
             learning_rate=self.recipe.learning_rate_at(at.epoch, 1.0),
-            train_loss=at.loss / self.batches.steps,
+            train_loss=self.train_loss,
             validation_loss=measured.loss,
             validation_top1=measured.fraction,
             skipped=len(at.bad),
-            images_per_second=round(self.batches.steps * self.batches.batch_size / at.seconds, 2),
-            seconds=round(at.seconds + time.monotonic() - began, 2),
+            images_per_second=self.images_per_second,
+            seconds=self.seconds,
         )
-        self.progress = at.after_epoch(epoch)
-        if self.world.leads:
-            if epoch.validation_top1 > best or not exists(self.folder / "best.safetensors"):
-                save(self._delivered(), self.folder / "best.safetensors")
-            self.progress.write_metrics(self.folder)
-        self._write()
+        best = max((epoch.validation_top1 for epoch in at.history), default=-1.0)
+        if self.world.leads and (epoch.validation_top1 > best or not exists(self.folder / "best.safetensors")):
+            save(self._delivered(), self.folder / "best.safetensors")
         return epoch
 
     def _measure(self, split: str) -> Evaluation:
@@ -219,13 +152,13 @@ class _Trainer:
             workers=self.execution.workers, on_bad_image=self.execution.on_bad_image, world=self.world,
         )  # fmt: skip
 
-    def _finish(self) -> Run:
+    def finish(self) -> Run:
+        """The network in its files, then measured and described."""
         model, path = self._delivered(), self.folder / "model.safetensors"
         if self.world.leads:
             save(model, path)
             if not exists(self.folder / "best.safetensors"):
                 save(model, self.folder / "best.safetensors")
-            self.progress.write_metrics(self.folder)
         try:
             return self._told(model)
         except (ZooError, MemoryError, OSError) as error:
@@ -269,21 +202,6 @@ class _Trainer:
             "recipe": recipe_identity(self.recipe),
             "teacher": "" if teacher is None else teacher.digest,
         }
-
-    def _refuse(self, loss: float, rate: float, parts: list[Batch]) -> None:
-        """End the run: the loss has left all bounds. What led there is kept."""
-        at, path = self.progress, self.folder / f"failed-batch-{self.world.rank}.safetensors"
-        tensors = {f"images.{n}": batch.images.contiguous() for n, batch in enumerate(parts)}
-        tensors.update({f"labels.{n}": batch.labels for n, batch in enumerate(parts)})
-        about = {"epoch": at.epoch + 1, "step": at.step + 1, "learning_rate": rate, "loss": loss}
-        write_tensors(path, tensors, {key: str(value) for key, value in about.items()})
-        raise ZooError(
-            f"loss is {loss:.4g} in epoch {at.epoch + 1}, step {at.step + 1}, at learning rate {rate:.4g}; "
-            f"{self._remedy()}; the batch is in {path}"
-        )
-
-    def _remedy(self) -> str:
-        return f"lower learning_rate ({self.recipe.learning_rate:g})"
 
     def _report(self, measured: Evaluation, split: Split, bad_images: Sequence[str], warning: str) -> None:
         draw_curve([asdict(epoch) for epoch in self.progress.history], self.folder / "curve.png")

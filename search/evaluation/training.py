@@ -16,13 +16,14 @@ from fbnetv3_zoo.factory import create
 from fbnetv3_zoo.preprocess import Preprocess
 from fbnetv3_zoo.recipes import SGD, Augmentation, Recipe
 from fbnetv3_zoo.training import Dataset, find_dataset
+from fbnetv3_zoo.training.data import Split
 from fbnetv3_zoo.training.data.image_headers import look_before_run
 from fbnetv3_zoo.training.distributed import World
+from fbnetv3_zoo.training.engine import Engine, ExplodedLossError
 from fbnetv3_zoo.training.evaluate import evaluate
 from fbnetv3_zoo.training.execution import Execution
 from fbnetv3_zoo.training.learner import Learner
-from fbnetv3_zoo.training.loader import TrainingBatches, fitted, seed_of
-from fbnetv3_zoo.training.trainer import EXPLODED
+from fbnetv3_zoo.training.loader import Batch, TrainingBatches, fitted
 from fbnetv3_zoo.zoo import find_arch
 
 from ..space import Candidate
@@ -72,19 +73,33 @@ class TrainingEvaluator:
         world = World(device=torch.device(self.execution.device))
         learner = Learner(network, recipe, execution=self.execution, world=world)  # type: ignore[arg-type]
         batches = TrainingBatches(data["train"], preprocess, recipe, execution=self.execution, world=world)
-        curve: list[float] = []
-        for epoch in range(epochs):
-            for step, parts in enumerate(batches.epoch(epoch)):
-                loss = learner.gradients(parts, seed=seed_of(recipe.seed, epoch, step, 0))
-                if not loss <= EXPLODED:
-                    return [*curve, *[float("nan")] * (epochs - len(curve))]
-                learner.update(recipe.learning_rate_at(epoch, (step + 1) / batches.steps))
-            seen = evaluate(
-                learner.predict, data[self.split], preprocess, class_names=data.class_names,
-                workers=self.execution.workers, on_bad_image=self.execution.on_bad_image,
-            )  # fmt: skip
-            curve.append(seen.fraction)
-        return curve
+        training = _Training(learner, batches, data, self.split, epochs)
+        try:
+            return training.run()
+        except ExplodedLossError:
+            curve = training.progress.history
+            return [*curve, *[float("nan")] * (epochs - len(curve))]
+
+
+class _Training(Engine[Batch, list[float]]):
+    """A training in memory, the records of whose epochs are accuracies on ``split``."""
+
+    learner: Learner
+
+    def __init__(self, learner: Learner, batches: TrainingBatches, data: Dataset, split: Split, epochs: int) -> None:
+        super().__init__(learner.recipe, batches, None, execution=learner.execution, world=learner.world, epochs=epochs)
+        self.learner, self.data, self.split = learner, data, split
+
+    def measure_epoch(self) -> float:
+        """Accuracy in [0, 1]."""
+        return evaluate(
+            self.learner.predict, self.data[self.split], self.learner.preprocess, class_names=self.data.class_names,
+            workers=self.execution.workers, on_bad_image=self.execution.on_bad_image, world=self.world,
+        ).fraction  # fmt: skip
+
+    def finish(self) -> list[float]:
+        """The curve."""
+        return [*self.progress.history]
 
 
 @cache

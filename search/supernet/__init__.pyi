@@ -19,7 +19,6 @@ from .result import (
     SupernetResult as SupernetResult,
 )
 from .run import (
-    SupernetCallback as SupernetCallback,
     search_supernet as search_supernet,
 )
 from .space import (

@@ -49,29 +49,36 @@ class SupernetLearner(Learner):
         """The temperature of the choices, of the average too."""
         self.supernet.temperature = self.averaged.temperature = temperature
 
-    def weight_step(self, parts: Sequence[Batch], *, seed: int, rate: float) -> float:
-        """One step of the weights, the choices drawn from ``seed``; returns the cross entropy in nats."""
-        self.supernet.draw_noise(seed_of(seed, 1))
-        loss = self.gradients(parts, seed=seed)
-        self.update(rate)
-        return loss
+    def gradients(self, parts: Sequence[Batch], *, seed: int, noise: int | None = None) -> float:
+        """Gradients of the weights' cross entropy, which is returned, the choices drawn from ``noise``."""
+        self.supernet.draw_noise(seed_of(seed, 1) if noise is None else noise)
+        return super().gradients(parts, seed=seed)
 
-    def choice_step(self, parts: Sequence[Batch], *, seed: int) -> float:
-        """One step of the choices, the weights standing still; returns the cross entropy in nats."""
-        self.supernet.draw_noise(seed_of(seed, 1))
+    def choice_gradients(self, parts: Sequence[Batch], *, seed: int, noise: int | None = None) -> float:
+        """Gradients of the choices' whole loss, the weights standing still; returns its cross entropy in nats.
+
+        Processes take the mean of theirs here: those that exchange gradients know only of the weights.
+        """
+        exchanging, self._forward = self._forward, self.student
         self.supernet.requires_grad_(False)
         self.supernet.logits.requires_grad_(True)
         try:
-            entropy = self.gradients(parts, seed=seed)
+            entropy = self.gradients(parts, seed=seed, noise=noise)
             self._add_cost(entropy)
-            self.choices.step()
         finally:
-            self.choices.zero_grad()  # or the clipping of the weights' gradients would count them
+            self._forward = exchanging
             self.supernet.requires_grad_(True)
             self.supernet.logits.requires_grad_(False)
-        if self.average is not None:
-            self.average.update_parameters(self.supernet)
+        for logit in self.supernet.logits:
+            assert logit.grad is not None
+            logit.grad = self.world.total(logit.grad).div_(self.world.size)
         return entropy
+
+    def update_choices(self) -> None:
+        """Apply the gradients of the choices."""
+        self.choices.step()
+        self.choices.zero_grad()  # or the clipping of the weights' gradients would count them
+        self._follow()
 
     def _add_cost(self, entropy: float) -> None:
         """Make the gradients of the cross entropy those of the whole loss."""

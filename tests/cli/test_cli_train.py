@@ -195,7 +195,7 @@ def test_what_is_not_given_is_as_in_python(monkeypatch: pytest.MonkeyPatch, tmp_
     assert (given.teacher, given.pretrained, given.resume) == (None, False, False)
     assert given.execution == Execution()
     assert given.data.fingerprint == digits().fingerprint
-    assert [type(observer) for observer in given.observers] == [TrainingProgress]
+    assert [type(callback) for callback in given.callbacks] == [TrainingProgress]
 
 
 def test_every_option_arrives(home: Home, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_every_option_arrives(home: Home, monkeypatch: pytest.MonkeyPatch, tmp_p
     unchanged = {f.name for f in fields(Execution) if getattr(given.execution, f.name) == f.default}
     assert unchanged == {"channels_last"}  # has no option: the layout follows the device
     assert given.data.class_names == _class_names(home)
-    assert [type(observer) for observer in given.observers] == [TrainingProgress, TensorBoard]
+    assert [type(callback) for callback in given.callbacks] == [TrainingProgress, TensorBoard]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from refusals import refusal
 
-from fbnetv3_zoo.detection.training.train import to_pixels
+from fbnetv3_zoo.detection.training.predict import to_pixels
 from fbnetv3_zoo.images import read_image
 from fbnetv3_zoo.images.pixels import to_eight_bits
 from fbnetv3_zoo.preprocess import Preprocess

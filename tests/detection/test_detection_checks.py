@@ -22,8 +22,9 @@ from fbnetv3_zoo.detection.data.coco import AnnotatedImage, CocoData, open_image
 from fbnetv3_zoo.detection.data.fitting import evaluation_data, scaled_size, training_data
 from fbnetv3_zoo.detection.data.json_entries import LARGEST_FILE
 from fbnetv3_zoo.detection.training.evaluate import Detections, average_precision
-from fbnetv3_zoo.detection.training.train import DetectionCallback, DetectionEpoch, train_detector
+from fbnetv3_zoo.detection.training.train import DetectionEpoch, train_detector
 from fbnetv3_zoo.recipes import Augmentation
+from fbnetv3_zoo.training import Callback
 
 WIDTH, HEIGHT = 96, 64
 
@@ -321,7 +322,7 @@ def test_nothing_to_find_is_refused_before_anything_is_done(tmp_path: Path) -> N
 # --- training ---
 
 
-class Epochs(DetectionCallback):
+class Epochs(Callback):
     def __init__(self) -> None:
         self.epochs: list[DetectionEpoch] = []
 
@@ -343,7 +344,7 @@ def test_images_that_turn_out_damaged_end_nothing(tmp_path: Path, caplog: pytest
     seen = Epochs()
     recipe = replace(RECIPE, epochs=2, batch_size=4)
     with caplog.at_level(logging.WARNING, "fbnetv3_zoo"):
-        run = train_detector(SPEC, data, judged, recipe, tmp_path / "run", observers=[seen])
+        run = train_detector(SPEC, data, judged, recipe, tmp_path / "run", callbacks=[seen])
     assert [epoch.skipped for epoch in seen.epochs] == [1, 1]
     assert run.faults == (
         "1 images that could not be read, replaced by another in training (5.png)",

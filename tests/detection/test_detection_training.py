@@ -25,10 +25,11 @@ import fbnetv3_zoo
 from fbnetv3_zoo.detection import RCNNSettings
 from fbnetv3_zoo.detection.data.coco import CocoData, read_coco
 from fbnetv3_zoo.detection.models.serialization import FORMAT, DetectorKind, DetectorSpec, load_detector, save_detector
-from fbnetv3_zoo.detection.training.train import DetectionCallback, DetectionRun, detect, read_pixels, train_detector
+from fbnetv3_zoo.detection.training.predict import detect, read_pixels
+from fbnetv3_zoo.detection.training.train import DetectionRun, train_detector
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.recipes import Augmentation
-from fbnetv3_zoo.training import Execution
+from fbnetv3_zoo.training import Callback, Execution, Step
 from fbnetv3_zoo.utils.serialization import to_json
 
 
@@ -57,16 +58,16 @@ def test_the_loss_falls_and_every_epoch_is_told(run: DetectionRun) -> None:
     assert {path.name for path in run.folder.iterdir()} >= {"checkpoints", "metrics.jsonl", "model.safetensors"}
 
 
-class Stop(DetectionCallback):
-    def on_step(self, epoch: int, step: int, steps: int, loss: float) -> None:
-        if (epoch, step) == (2, 3):
+class Stop(Callback):
+    def on_step(self, step: Step) -> None:
+        if (step.epoch, step.step) == (2, 3):
             raise KeyboardInterrupt
 
 
 def test_an_interrupted_run_goes_on_to_the_same_weights(run: DetectionRun, data: CocoData, tmp_path: Path) -> None:
     often = Execution(checkpoint_steps=2)
     with pytest.raises(KeyboardInterrupt):
-        train_detector(SPEC, data, data, RECIPE, tmp_path / "run", execution=often, observers=[Stop()])
+        train_detector(SPEC, data, data, RECIPE, tmp_path / "run", execution=often, callbacks=[Stop()])
     again = train_detector(SPEC, data, data, RECIPE, tmp_path / "run", resume=True)
     assert_equal(run.folder, again.folder)
     assert [e.train_loss for e in again.epochs] == [e.train_loss for e in run.epochs]
@@ -75,15 +76,18 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(run: DetectionRun, data:
 KILLED = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
-from detectors import RECIPE, SPEC, DetectionCallback, Execution, read_coco, train_detector
+from detectors import RECIPE, SPEC
+from fbnetv3_zoo.detection import read_coco
+from fbnetv3_zoo.detection.training.train import train_detector
+from fbnetv3_zoo.training import Callback, Execution
 
-class Kill(DetectionCallback):
-    def on_step(self, epoch, step, steps, loss):
-        if (epoch, step) == (2, 2):
+class Kill(Callback):
+    def on_step(self, step):
+        if (step.epoch, step.step) == (2, 2):
             os.kill(os.getpid(), signal.SIGKILL)
 
 data = read_coco(sys.argv[2] + "/shapes.json", sys.argv[2])
-train_detector(SPEC, data, data, RECIPE, sys.argv[3], execution=Execution(checkpoint_steps=1), observers=[Kill()])
+train_detector(SPEC, data, data, RECIPE, sys.argv[3], execution=Execution(checkpoint_steps=1), callbacks=[Kill()])
 """
 
 
@@ -170,8 +174,12 @@ def test_wrong_input_is_refused(run: DetectionRun, data: CocoData, tmp_path: Pat
         "recipe: a detector is trained with mirroring (augmentation.flip) alone; set the other augmentation, "
         "label_smoothing, dropout and stochastic_depth to nothing"
     )
-    assert refusal(**given | {"execution": Execution(workers=2)}) == (
-        "execution: a detector's run takes device and checkpoints; leave the rest as by default"
+    assert refusal(**given | {"execution": Execution(channels_last=True)}) == (
+        "execution: detectors have no use for channels_last; leave it at None"
+    )
+    assert refusal(**given | {"execution": Execution(accumulation=4)}) == (
+        "batches of 2 images cannot be divided into 1 processes x 4 parts of at least 1 images; use a multiple of 4, "
+        "such as 4"
     )
     assert refusal(**given | {"recipe": replace(RECIPE, learning_rate=9e5, clip_norm=0.0)}).startswith("loss is ")
     assert refusal(**given | {"freeze_at": 2, "folder": tmp_path / "frozen"}).startswith(

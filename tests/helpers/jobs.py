@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import logging
@@ -25,6 +26,7 @@ from fbnetv3_zoo.recipes import Recipe
 from fbnetv3_zoo.training import Callback, Dataset, Epoch, Execution, Interrupted, Step, train
 from fbnetv3_zoo.training.data import Example
 from fbnetv3_zoo.training.distributed import join
+from fbnetv3_zoo.training.engine import Engine
 from fbnetv3_zoo.training.learner import Learner
 from fbnetv3_zoo.training.loader import TrainingBatches
 from fbnetv3_zoo.utils.serialization import from_json
@@ -45,7 +47,7 @@ def do(job: Job, tell: Tell) -> int:
     """Do ``job``; the exit status."""
     logging.disable()
     try:
-        {"train": _train, "steps": _steps}[job["name"]](job, tell)
+        {"train": _train, "steps": _steps, "detector": _detector}[job["name"]](job, tell)
     except ZooError as error:
         tell(f"refused: {error}")
         return REFUSED
@@ -55,16 +57,21 @@ def do(job: Job, tell: Tell) -> int:
     return 0
 
 
-class _Teller(Callback):
-    """Tells every step and epoch; where ``dies`` is [epoch, step], the process kills itself there, once."""
+class Teller(Callback):
+    """Tells every step and epoch.
 
-    def __init__(self, tell: Tell, dies: list[int] | None) -> None:
-        self._tell, self._dies = tell, dies
+    Where ``dies`` is [epoch, step], the process kills itself there, once; where ``ends`` is, SIGTERM asks it to end.
+    """
+
+    def __init__(self, tell: Tell, dies: list[int] | None, ends: list[int] | None = None) -> None:
+        self._tell, self._dies, self._ends = tell, dies, ends
 
     def on_step(self, step: Step) -> None:
         self._tell(f"step {step.epoch} {step.step}")
         if self._dies == [step.epoch, step.step] and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
             os.kill(os.getpid(), signal.SIGKILL)
+        if self._ends == [step.epoch, step.step]:
+            signal.raise_signal(signal.SIGTERM)
 
     def on_epoch(self, epoch: Epoch) -> None:
         self._tell(f"epoch {epoch.epoch}")
@@ -77,7 +84,7 @@ def _train(job: Job, tell: Tell) -> None:
         data = _signalled(data, Path(job["folder"]) / "signalled")
     run = train(
         Arch.from_json(job["arch"]), data, Recipe.from_json(job["recipe"]), job["folder"], resume=True,
-        execution=from_json(Execution, job["execution"]), observers=[_Teller(tell, job.get("dies"))],
+        execution=from_json(Execution, job["execution"]), callbacks=[Teller(tell, job.get("dies"))],
     )  # fmt: skip
     assert run.test is not None
     tell("result " + json.dumps([run.test.total, run.test.loss, [epoch.validation_top1 for epoch in run.epochs]]))
@@ -98,6 +105,35 @@ def _signalled(data: Dataset, flag: Path) -> Dataset:
 
     validation = tuple(noted(e) if n == 3 else e for n, e in enumerate(data["validation"]))
     return replace(data, splits=MappingProxyType({**data.splits, "validation": validation}))
+
+
+def tell_parameters(tell: Tell) -> None:
+    """From now on, every run of this process tells a digest of its parameters at its end, those of the average too."""
+    close = Engine.close
+
+    def telling(run: Engine[Any, Any]) -> None:
+        modules = (run.learner.student, run.learner.result)
+        values = [p.detach().numpy().tobytes() for module in modules for p in module.parameters()]
+        tell("parameters " + hashlib.sha256(b"".join(values)).hexdigest())
+        close(run)
+
+    Engine.close = telling  # type: ignore[method-assign]
+
+
+def _detector(job: Job, tell: Tell) -> None:
+    from detectors import RECIPE, SPEC
+
+    from fbnetv3_zoo.detection import read_coco
+    from fbnetv3_zoo.detection.training.train import train_detector
+
+    tell_parameters(tell)
+    annotations = Path(job["annotations"])
+    data = read_coco(annotations, annotations.parent)
+    run = train_detector(
+        SPEC, data, data, replace(RECIPE, epochs=2), job["folder"], resume=True,
+        execution=from_json(Execution, job["execution"]), callbacks=[Teller(tell, None, job.get("ends"))],
+    )  # fmt: skip
+    tell(f"result {run.precision} {[epoch.train_loss for epoch in run.epochs]}")
 
 
 def _steps(job: Job, tell: Tell) -> None:

@@ -114,7 +114,7 @@ def live(job: Job) -> None:
     executor = LocalPool(job.workers) if job.workers else InProcess()
     evaluator = Noting(job.log, job.seconds)
     run_search(
-        job.plan, evaluator, job.folder, executor=executor, resume=True, observers=[Teller(job.log)], report=False
+        job.plan, evaluator, job.folder, executor=executor, resume=True, callbacks=[Teller(job.log)], report=False
     )
     write_line(job.log, "end")
 

@@ -21,7 +21,7 @@ from typing import Any
 import forks
 import numpy as np
 import torch
-from jobs import INTERRUPTED
+from jobs import INTERRUPTED, tell_parameters
 from runs import checkpoints, few_digits, metadata, metrics
 from safetensors.torch import load_file
 
@@ -34,14 +34,13 @@ from fbnetv3_zoo.search.supernet import (
     Layer,
     LayerSpace,
     Sum,
-    SupernetCallback,
     SupernetEpoch,
     SupernetPlan,
     SupernetResult,
     search_supernet,
 )
 from fbnetv3_zoo.search.supernet.space import fixed
-from fbnetv3_zoo.training import Dataset, Execution
+from fbnetv3_zoo.training import Callback, Dataset, Execution, Step
 from fbnetv3_zoo.training.data import Example
 from fbnetv3_zoo.training.data.dataset import SPLITS
 from fbnetv3_zoo.utils.serialization import from_json
@@ -79,14 +78,14 @@ class Stopped(Exception):  # noqa: N818 -- nothing is wrong
     """What a :class:`Halt` raises."""
 
 
-class Halt(SupernetCallback):
+class Halt(Callback):
     """Calls ``act`` after ``step`` of ``epoch`` (None: after the epoch), both from 1."""
 
     def __init__(self, epoch: int, step: int | None = None, act: Callable[[], object] | None = None) -> None:
         self.moment, self._act = (epoch, step), act
 
-    def on_step(self, epoch: int, step: int, steps: int, loss: float) -> None:
-        self._look(epoch, step)
+    def on_step(self, step: Step) -> None:
+        self._look(step.epoch, step.step)
 
     def on_epoch(self, epoch: SupernetEpoch) -> None:
         self._look(epoch.epoch, None)
@@ -132,14 +131,17 @@ def assert_same(one: Path, other: Path) -> None:
     assert not any((one / "checkpoints").glob(".*"))
 
 
-class _Teller(SupernetCallback):
-    """Tells every step and epoch; where ``dies`` is [epoch, step], the process kills itself there."""
+class _Teller(Callback):
+    """Tells every step and epoch.
 
-    def __init__(self, tell: forks.Tell, dies: list[int | None] | None) -> None:
-        self._tell, self._dies = tell, dies
+    Where ``dies`` is [epoch, step], the process kills itself there; where ``ends`` is, SIGTERM asks it to end.
+    """
 
-    def on_step(self, epoch: int, step: int, steps: int, loss: float) -> None:
-        self._told(f"step {epoch} {step}", [epoch, step])
+    def __init__(self, tell: forks.Tell, dies: list[int | None] | None, ends: list[int | None] | None) -> None:
+        self._tell, self._dies, self._ends = tell, dies, ends
+
+    def on_step(self, step: Step) -> None:
+        self._told(f"step {step.epoch} {step.step}", [step.epoch, step.step])
 
     def on_epoch(self, epoch: SupernetEpoch) -> None:
         self._told(f"epoch {epoch.epoch}", [epoch.epoch, None])
@@ -148,10 +150,12 @@ class _Teller(SupernetCallback):
         self._tell(line)
         if moment == self._dies:
             os.kill(os.getpid(), signal.SIGKILL)
+        if moment == self._ends:
+            signal.raise_signal(signal.SIGTERM)
 
 
 def do(job: forks.Job, tell: forks.Tell) -> int:
-    """Search in the job's folder.
+    """Search in the job's folder; several processes in two epochs alone, and they tell parameters and result.
 
     Where ``reads`` is a number, the process kills itself after so many images read to validate; where ``terminated``,
     it sends a SIGTERM to its whole group at the first of them. Where ``flushes`` is a number, it kills itself when it
@@ -173,12 +177,18 @@ def do(job: forks.Job, tell: forks.Tell) -> int:
                 os.killpg(group, signal.SIGTERM)
 
     data = noting(data, count)
-    execution, observer = from_json(Execution, job["execution"]), _Teller(tell, job.get("dies"))
+    execution, callback = from_json(Execution, job["execution"]), _Teller(tell, job.get("dies"), job.get("ends"))
+    plan = PLAN
+    if job["size"] > 1:
+        tell_parameters(tell)
+        plan = replace(PLAN, recipe=replace(RECIPE, epochs=2), draws=2)
     try:
-        search_supernet(PLAN, data, job["folder"], resume=True, execution=execution, observers=[observer])
+        found = search_supernet(plan, data, job["folder"], resume=True, execution=execution, callbacks=[callback])
     except Interrupted as error:
         tell(f"interrupted: {error}")
         return INTERRUPTED
+    if job["size"] > 1:
+        tell(f"result {content(found)}")
     return 0
 
 

@@ -99,7 +99,7 @@ class Until(SearchCallback):
 def _searched(plan: SearchPlan, folder: Path, *, failing: bool = False, until: int = 0) -> SearchResult:
     try:
         run_search(
-            plan, Rising(failing), folder, limits=Limits(retries=0), observers=[Until(until)] if until else [],
+            plan, Rising(failing), folder, limits=Limits(retries=0), callbacks=[Until(until)] if until else [],
             origin={"evaluator": {"kind": "curves <made> up", "none": None}}, report=False,
         )  # fmt: skip
     except KeyboardInterrupt:

@@ -115,13 +115,13 @@ class Halt(SearchCallback):
 
 def test_interrupted_at_any_event_it_ends_where_it_would_have_ended(tmp_path: Path) -> None:
     counted, short = Halt(), plan(rounds=IterativeConfig(4, rounds=2, batch=4, predictor=QUICK))
-    expected = run(tmp_path / "whole", Curves(raises=2), short, observers=[counted])
+    expected = run(tmp_path / "whole", Curves(raises=2), short, callbacks=[counted])
     assert expected.done
     assert [trial.round for trial in expected.trials][:8] == [1] * 4 + [2] * 4
     assert {trial.round for trial in expected.trials[8:]} == {3}
     for at in range(counted.events):
         with pytest.raises(KeyboardInterrupt):
-            run(tmp_path / str(at), Curves(raises=2), short, observers=[Halt(at)])
+            run(tmp_path / str(at), Curves(raises=2), short, callbacks=[Halt(at)])
         interrupted = SearchResult.read(tmp_path / str(at))
         assert not interrupted.done
         assert interrupted.outcomes.keys() <= {trial.number for trial in interrupted.trials}
@@ -132,7 +132,7 @@ def test_a_finished_search_is_not_done_again(tmp_path: Path) -> None:
     first = run(tmp_path)
     names = sorted(path.name for path in tmp_path.iterdir())
     again, events = Curves(), Halt()
-    assert run(tmp_path, again, resume=True, observers=[events]) == first
+    assert run(tmp_path, again, resume=True, callbacks=[events]) == first
     assert again.calls == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == names == [".fbnetv3-zoo.lock", "journal.sqlite"]
 
@@ -166,13 +166,13 @@ def test_a_pool_that_is_used_up_early_and_finals_that_are_interrupted(tmp_path: 
     """The finalists are never taken for a round of stage 2."""
     small = plan(pool=9, rounds=IterativeConfig(4, rounds=5, batch=6, predictor=QUICK), finalists=4)
     counted = Halt()
-    expected = run(tmp_path / "whole", given=small, observers=[counted])
+    expected = run(tmp_path / "whole", given=small, callbacks=[counted])
     assert [sum(trial.round == n for trial in expected.trials) for n in (1, 2, 3)] == [6, 3, 0]
     assert {trial.round for trial in expected.trials[9:]} == {6}
     assert len(expected.scored()[0]) == 9
     for at in range(counted.events - len(expected.trials[9:]), counted.events):
         with pytest.raises(KeyboardInterrupt):
-            run(tmp_path / str(at), given=small, observers=[Halt(at)])
+            run(tmp_path / str(at), given=small, callbacks=[Halt(at)])
         assert content(run(tmp_path / str(at), given=small, resume=True)) == content(expected)
 
 

@@ -38,7 +38,7 @@ def stopped(tiny_arch: Arch, data: Dataset, tmp_path_factory: pytest.TempPathFac
     """The folder of the same run, as if killed after step 4 of epoch 2, with its checkpoints of steps 1, 2 and 3."""
     folder = tmp_path_factory.mktemp("stopped")
     with pytest.raises(Stopped):
-        train(tiny_arch, data, RECIPE, folder, execution=EVERY_STEP, observers=[Stopper(2, 4)])
+        train(tiny_arch, data, RECIPE, folder, execution=EVERY_STEP, callbacks=[Stopper(2, 4)])
     return folder
 
 
@@ -77,7 +77,7 @@ def test_a_checkpoint_after_so_many_minutes(tiny_arch: Arch, data: Dataset, tmp_
             seen.append(_positions(tmp_path))
 
     recipe, execution = replace(PLAIN, epochs=1), Execution(checkpoint_minutes=1e-9, keep_checkpoints=1)
-    train(tiny_arch, data, recipe, tmp_path, execution=execution, observers=[Looking()])
+    train(tiny_arch, data, recipe, tmp_path, execution=execution, callbacks=[Looking()])
     assert seen == [[], [(0, 1)], [(0, 2)], [(0, 3)], [(0, 4)]]
     assert _positions(tmp_path) == [(1, 0)]
 
@@ -228,7 +228,7 @@ def test_a_cosine_is_as_long_as_it_was(tiny_arch: Arch, data: Dataset, tmp_path:
     """An exponential one may go on for longer: test_resume.py."""
     recipe = replace(PLAIN, schedule=CosineDecay())
     with pytest.raises(Stopped):
-        train(tiny_arch, data, recipe, tmp_path, execution=EVERY_STEP, observers=[Stopper(1, 2)])
+        train(tiny_arch, data, recipe, tmp_path, execution=EVERY_STEP, callbacks=[Stopper(1, 2)])
     longer: Recipe = replace(recipe, epochs=3)
     assert refusal(lambda: train(tiny_arch, data, longer, tmp_path, resume=True)) == (
         f"{tmp_path}: the run was begun with another recipe; give another folder"
@@ -255,7 +255,7 @@ def test_two_runs_in_one_folder(
             raise Stopped
 
     with pytest.raises(Stopped):
-        train(tiny_arch, data, PLAIN, tmp_path, observers=[Intruder()])
+        train(tiny_arch, data, PLAIN, tmp_path, callbacks=[Intruder()])
     assert said == [f"{tmp_path}: another run is writing here; give another folder"]
     with FileLock(tmp_path / ".fbnetv3-zoo.lock", timeout=0):
         pass  # free again
@@ -275,7 +275,7 @@ def test_a_disk_that_fills_up(tiny_arch: Arch, data: Dataset, finished: Run, tmp
                     (tmp_path / "disk" / "other").write_bytes(b"x" * max(0, free - size // 2))
 
         execution = Execution(checkpoint_steps=2)
-        said = refusal(lambda: train(tiny_arch, data, RECIPE, folder, execution=execution, observers=[Filling()]))
+        said = refusal(lambda: train(tiny_arch, data, RECIPE, folder, execution=execution, callbacks=[Filling()]))
         assert said.startswith(f"{folder}/checkpoints/epoch-0001-step-000")
         assert said.endswith(": cannot be written (No space left on device)")
         assert not any((folder / "checkpoints").glob(".*"))
@@ -292,7 +292,7 @@ def test_leftovers_of_a_killed_process_are_removed(tiny_arch: Arch, data: Datase
     for name in others:
         (begun / name).write_bytes(b"mine")
     with pytest.raises(Stopped):
-        train(tiny_arch, data, RECIPE, begun, resume=True, observers=[Stopper(2, 4)])
+        train(tiny_arch, data, RECIPE, begun, resume=True, callbacks=[Stopper(2, 4)])
     assert not any(path.exists() for path in left)
     assert [(begun / name).read_bytes() for name in others] == [b"mine"] * len(others)
 
@@ -315,8 +315,8 @@ def test_the_best_file_is_of_the_best_epoch(tiny_arch: Arch, data: Dataset, tmp_
                 raise Stopped
 
     with pytest.raises(Stopped):
-        train(tiny_arch, data, recipe, tmp_path, observers=[Keeping()])
-    run = train(tiny_arch, data, recipe, tmp_path, resume=True, observers=[Keeping()])
+        train(tiny_arch, data, recipe, tmp_path, callbacks=[Keeping()])
+    run = train(tiny_arch, data, recipe, tmp_path, resume=True, callbacks=[Keeping()])
     accuracies = [epoch.validation_top1 for epoch in run.epochs]
     best = accuracies.index(max(accuracies))
     assert best < 3, accuracies

@@ -56,16 +56,16 @@ def test_the_largest_first_then_all_from_it(
 ) -> None:
     calls, data, names = _trained(monkeypatch), few_digits(), [arch.name for arch in archs]
     members = [Member(arch, replace(RECIPE, seed=n)) for n, arch in enumerate(archs)]
-    execution, observer, begun = Execution(keep_checkpoints=7), Callback(), list[str]()
+    execution, callback, begun = Execution(keep_checkpoints=7), Callback(), list[str]()
     made = distil(
-        members, data, str(tmp_path), resume=True, execution=execution, observers=[observer], begins=begun.append
+        members, data, str(tmp_path), resume=True, execution=execution, callbacks=[callback], begins=begun.append
     )
     assert [call.folder for call in calls] == [tmp_path / name for name in ("teacher", *names)]
     assert [call.arch for call in calls] == [archs[1], *archs]
     assert [call.recipe.seed for call in calls] == [1, 0, 1, 2]
     assert [call.teacher for call in calls] == [None, *["averaged network of teacher"] * 3]
     for call in calls:
-        assert (call.data, call.resume, call.execution, call.observers) == (data, True, execution, [observer])
+        assert (call.data, call.resume, call.execution, call.callbacks) == (data, True, execution, [callback])
     assert begun == ["teacher", *names]
     assert made.teacher is not None
     assert list(made.students) == names
@@ -77,7 +77,7 @@ def test_a_given_teacher_is_not_trained(
     calls = _trained(monkeypatch)
     made = distil([Member(arch, RECIPE) for arch in archs], few_digits(), tmp_path, teacher="teacher.onnx")
     assert [(call.folder.name, call.teacher) for call in calls] == [(arch.name, "teacher.onnx") for arch in archs]
-    assert {(call.resume, call.execution, call.observers) for call in calls} == {(False, Execution(), ())}
+    assert {(call.resume, call.execution, call.callbacks) for call in calls} == {(False, Execution(), ())}
     assert made.teacher is None
 
 

@@ -63,7 +63,7 @@ def test_half_precision_resumes_with_its_scale(tiny_arch: Arch, data: Dataset, t
     recipe = replace(RECIPE, epochs=2, optimizer=SGD(), learning_rate=0.05)
     train(tiny_arch, data, recipe, tmp_path / "straight", execution=HALF)
     with pytest.raises(Stopped):
-        train(tiny_arch, data, recipe, tmp_path / "run", execution=HALF, observers=[Stopper(2, 3)])
+        train(tiny_arch, data, recipe, tmp_path / "run", execution=HALF, callbacks=[Stopper(2, 3)])
     scaler = metadata(checkpoints(tmp_path / "run")[0])["scaler"]
     assert 0 < scaler["scale"] <= 65536
     assert scaler["_growth_tracker"] > 0 or scaler["scale"] < 65536
@@ -76,7 +76,7 @@ def test_half_precision_resumes_with_its_scale(tiny_arch: Arch, data: Dataset, t
 
 def test_half_precision_may_begin_later(tiny_arch: Arch, data: Dataset, tmp_path: Path) -> None:
     with pytest.raises(Stopped):
-        train(tiny_arch, data, PLAIN, tmp_path, execution=EVERY_STEP, observers=[Stopper(1, 3)])
+        train(tiny_arch, data, PLAIN, tmp_path, execution=EVERY_STEP, callbacks=[Stopper(1, 3)])
     assert metadata(checkpoints(tmp_path)[0])["scaler"] == {}
     train(tiny_arch, data, PLAIN, tmp_path, resume=True, execution=HALF)
     assert metadata(checkpoints(tmp_path)[0])["scaler"]["scale"] > 0

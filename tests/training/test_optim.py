@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.recipes import SGD, AdamW, Optimizer, Recipe, RMSProp
-from fbnetv3_zoo.training.optim import average_decay, build_average, build_optimizer, warn_of_long_average
-from fbnetv3_zoo.training.rmsprop import RMSPropTF
+from fbnetv3_zoo.training.optim import RMSPropTF, average_decay, build_average, build_optimizer, warn_of_long_average
 
 RECIPE = Recipe(10, 8, SGD(), 0.1, weight_decay=1e-3, ema_decay=0.9)
 EVERY_OPTIMIZER: tuple[Optimizer, ...] = (SGD(), SGD(0.0), SGD(0.8, nesterov=False), RMSProp(), RMSProp(0.0), AdamW())

@@ -188,7 +188,7 @@ def test_resumed_is_as_never_killed(tiny_arch: Arch, data: Dataset, tmp_path: Pa
     """With everything random, RMSProp and a moving average, over ranges too; mid-epoch."""
     straight = train(tiny_arch, data, INT8, tmp_path / "straight")
     with pytest.raises(Stopped):
-        train(tiny_arch, data, INT8, tmp_path / "run", execution=EVERY_STEP, observers=[Stopper(2, 3)])
+        train(tiny_arch, data, INT8, tmp_path / "run", execution=EVERY_STEP, callbacks=[Stopper(2, 3)])
     held = load_file(checkpoints(tmp_path / "run")[0])
     for kind in ("student.network", "average.module"):
         assert held[f"{kind}.stages.0.0.conv.input.low"] < 0 < held[f"{kind}.stages.0.0.conv.input.high"]

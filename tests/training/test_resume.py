@@ -81,7 +81,7 @@ def test_killed_often_is_as_never_killed(count: int, server: Server, tiny_arch: 
 def test_resumed_with_other_optimizers(recipe: Recipe, tiny_arch: Arch, data: Dataset, tmp_path: Path) -> None:
     train(tiny_arch, data, recipe, tmp_path / "straight")
     with pytest.raises(Stopped):
-        train(tiny_arch, data, recipe, tmp_path / "run", execution=EVERY_STEP, observers=[Stopper(2, 3)])
+        train(tiny_arch, data, recipe, tmp_path / "run", execution=EVERY_STEP, callbacks=[Stopper(2, 3)])
     assert metadata(checkpoints(tmp_path / "run")[0])["progress"]["step"] == 2
     train(tiny_arch, data, recipe, tmp_path / "run", resume=True)
     assert_same(tmp_path / "run", tmp_path / "straight")
@@ -96,11 +96,11 @@ def test_resumed_between_epochs_and_before_an_epoch_is_validated(
 
     for _ in range(2):
         with pytest.raises(Stopped):
-            train(tiny_arch, data, RECIPE, tmp_path, resume=True, observers=[Failing()])
+            train(tiny_arch, data, RECIPE, tmp_path, resume=True, callbacks=[Failing()])
     assert metadata(checkpoints(tmp_path)[0])["progress"]["epoch"] == 2
     assert len(metrics(tmp_path)) == 2
-    with pytest.raises(Interrupted):  # asked in the last step but one, so that the last is the one after which it ends
-        train(tiny_arch, data, RECIPE, tmp_path, resume=True, observers=[_Terminator(3, 4)])
+    with pytest.raises(Interrupted):  # asked in the last step, after which it ends
+        train(tiny_arch, data, RECIPE, tmp_path, resume=True, callbacks=[_Terminator(3, 5)])
     assert metadata(checkpoints(tmp_path)[0])["progress"]["step"] == 5
     train(tiny_arch, data, RECIPE, tmp_path, resume=True)
     assert_same(tmp_path, finished.folder)
@@ -109,7 +109,7 @@ def test_resumed_between_epochs_and_before_an_epoch_is_validated(
 def test_resume_of_a_finished_run_only_measures(finished: Run, tiny_arch: Arch, data: Dataset, tmp_path: Path) -> None:
     train(tiny_arch, data, replace(RECIPE, epochs=1), tmp_path)
     before = [path.read_bytes() for path in checkpoints(tmp_path)]
-    run = train(tiny_arch, data, replace(RECIPE, epochs=1), tmp_path, resume=True, observers=[Stopper(1, 1)])
+    run = train(tiny_arch, data, replace(RECIPE, epochs=1), tmp_path, resume=True, callbacks=[Stopper(1, 1)])
     assert [path.read_bytes() for path in checkpoints(tmp_path)] == before
     assert len(run.epochs) == 1
     train(tiny_arch, data, RECIPE, tmp_path, resume=True)  # an exponential schedule may go on for longer
@@ -131,11 +131,11 @@ def test_sigterm(finished: Run, tiny_arch: Arch, data: Dataset, tmp_path: Path) 
     handler = signal.getsignal(signal.SIGTERM)
     try:
         with pytest.raises(Interrupted) as caught:
-            train(tiny_arch, data, RECIPE, tmp_path, observers=[_Terminator(2, 2)])
-        assert str(caught.value) == "ended by SIGTERM after step 3 of epoch 2; continue with --resume"
+            train(tiny_arch, data, RECIPE, tmp_path, callbacks=[_Terminator(2, 2)])
+        assert str(caught.value) == "ended by SIGTERM after step 2 of epoch 2; continue with --resume"
         assert signal.getsignal(signal.SIGTERM) is handler
         progress = metadata(checkpoints(tmp_path)[0])["progress"]
-        assert (progress["epoch"], progress["step"]) == (1, 3)
+        assert (progress["epoch"], progress["step"]) == (1, 2)
         assert not (tmp_path / "model.safetensors").exists()
         train(tiny_arch, data, RECIPE, tmp_path, resume=True)
         assert signal.getsignal(signal.SIGTERM) is handler

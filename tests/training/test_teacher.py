@@ -252,13 +252,13 @@ class _Meddling(Callback):
 def test_in_evaluation_mode_and_without_gradients_whatever_happens(
     recording: Recording, network: FBNet, tiny_arch: Arch, data: Dataset, tmp_path: Path
 ) -> None:
-    train(tiny_arch, data, ONE_EPOCH, tmp_path / "recording", teacher=recording, observers=[_Meddling()])
+    train(tiny_arch, data, ONE_EPOCH, tmp_path / "recording", teacher=recording, callbacks=[_Meddling()])
     assert recording.states == {(False, False)}
     assert recording.training
     assert all(parameter.grad is None for parameter in recording.parameters())
     folders = [tmp_path / "left alone", tmp_path / "meddled with"]
-    for folder, observers in zip(folders, ([], [_Meddling()]), strict=True):
-        train(tiny_arch, data, ONE_EPOCH, folder, teacher=network, observers=observers)
+    for folder, callbacks in zip(folders, ([], [_Meddling()]), strict=True):
+        train(tiny_arch, data, ONE_EPOCH, folder, teacher=network, callbacks=callbacks)
     assert_same(*folders)
 
 
@@ -282,7 +282,7 @@ def test_it_is_validated_before_the_first_step(
     assert zeros <= 3
     caplog.set_level("INFO")
     with pytest.raises(Stopped):
-        train(tiny_arch, data, ONE_EPOCH, tmp_path, teacher=recording, observers=[Noting()])
+        train(tiny_arch, data, ONE_EPOCH, tmp_path, teacher=recording, callbacks=[Noting()])
     assert events == [f"{31 + 16 * step} images, step {step}" for step in range(1, 6)]
     said = [record.getMessage() for record in caplog.records]
     assert said[0].startswith(f"teacher Recording: validation accuracy {zeros / 31:.2%} ({zeros} of 31; 95 % interval ")
@@ -341,7 +341,7 @@ def test_maps_are_learned_too_and_resumed(network: FBNet, tiny_arch: Arch, data:
     execution = Execution(checkpoint_steps=1)
     with pytest.raises(Stopped):
         train(
-            tiny_arch, data, recipe, tmp_path / "run", teacher=network, execution=execution, observers=[Stopper(2, 3)]
+            tiny_arch, data, recipe, tmp_path / "run", teacher=network, execution=execution, callbacks=[Stopper(2, 3)]
         )
     train(tiny_arch, data, recipe, tmp_path / "run", teacher=network, resume=True)
     assert_same(tmp_path / "run", tmp_path / "straight")

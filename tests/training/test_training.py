@@ -130,7 +130,7 @@ def test_dropout_and_stochastic_depth_are_of_training_alone(
     firsts = []
     for change in ({}, {"dropout": 0.0}, {"stochastic_depth": 0.0}):
         telling = Telling()
-        train(tiny_arch, data, replace(RECIPE, epochs=1, **change), tmp_path / str(len(firsts)), observers=[telling])  # type: ignore[arg-type]
+        train(tiny_arch, data, replace(RECIPE, epochs=1, **change), tmp_path / str(len(firsts)), callbacks=[telling])  # type: ignore[arg-type]
         firsts.append(telling.steps[-1].loss)
     assert len(set(firsts)) == 3
 
@@ -180,7 +180,7 @@ def test_the_callers_random_numbers_are_left_alone(tiny_arch: Arch, data: Datase
 
 def test_every_step_and_epoch_is_told(tiny_arch: Arch, data: Dataset, tmp_path: Path) -> None:
     telling = Telling()
-    run = train(tiny_arch, data, PLAIN, tmp_path, observers=[telling])
+    run = train(tiny_arch, data, PLAIN, tmp_path, callbacks=[telling])
     moments = [(step.epoch, step.step, step.steps) for step in telling.steps]
     assert moments == [(epoch, step, 5) for epoch in (1, 2) for step in range(1, 6)]  # 90 images, the last 10 left out
     rates = [step.learning_rate for step in telling.steps]
@@ -211,7 +211,7 @@ def test_the_loss_is_smoothed_cross_entropy(
         assert abs(expected - F.cross_entropy(logits, labels, label_smoothing=0.15).item()) > 0.001
     telling = Telling()
     recipe = replace(PLAIN, epochs=1, batch_size=1000, label_smoothing=smoothing)
-    train(tiny_arch, data, recipe, tmp_path / "run", pretrained=weights, observers=[telling])
+    train(tiny_arch, data, recipe, tmp_path / "run", pretrained=weights, callbacks=[telling])
     assert [step.loss for step in telling.steps] == [pytest.approx(expected, rel=1e-4)]
 
 
@@ -284,13 +284,13 @@ class _Spoiling(Callback):
 
 
 def test_a_validation_loss_that_is_no_number(tiny_arch: Arch, data: Dataset, tmp_path: Path) -> None:
-    said = refusal(lambda: train(tiny_arch, data, PLAIN, tmp_path, observers=[_Spoiling(5)]))
+    said = refusal(lambda: train(tiny_arch, data, PLAIN, tmp_path, callbacks=[_Spoiling(5)]))
     assert said == "validation loss is nan in epoch 1; lower learning_rate (0.05)"
     assert not checkpoints(tmp_path)
 
 
 def test_a_loss_that_is_no_number(tiny_arch: Arch, data: Dataset, tmp_path: Path) -> None:
-    assert refusal(lambda: train(tiny_arch, data, PLAIN, tmp_path, observers=[_Spoiling(2)])) == (
+    assert refusal(lambda: train(tiny_arch, data, PLAIN, tmp_path, callbacks=[_Spoiling(2)])) == (
         "loss is nan in epoch 1, step 3, at learning rate 0.03; lower learning_rate (0.05); "
         f"the batch is in {tmp_path}/failed-batch-0.safetensors"
     )
@@ -304,7 +304,7 @@ def test_no_process_is_left(tiny_arch: Arch, data: Dataset, tmp_path: Path) -> N
         train(tiny_arch, data, recipe, tmp_path / "whole", execution=execution)
         assert multiprocessing.active_children() == []
         with pytest.raises(Stopped) as kept:
-            train(tiny_arch, data, recipe, tmp_path / "part", execution=execution, observers=[Stopper(1, 2)])
+            train(tiny_arch, data, recipe, tmp_path / "part", execution=execution, callbacks=[Stopper(1, 2)])
         assert multiprocessing.active_children() == []
     finally:
         gc.enable()

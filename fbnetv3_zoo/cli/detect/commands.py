@@ -13,7 +13,7 @@ import typer
 from ...errors import ZooError, first_few, printable
 from ...utils.paths import exists, make_folder
 from .. import training_options as training
-from ..common import Json, command_group, is_ours, output_file, output_folder, print_json, written
+from ..common import Json, command_group, is_ours, leads, output_file, output_folder, print_json, written
 from ..options import grouped
 from ..output import complain, say
 from .options import Annotations, BoxesOptions, DetectorOptions, FollowLinks, Images
@@ -73,8 +73,10 @@ def train(
     with DetectionProgress(chosen.epochs) as progress:
         run = train_detector(
             spec, data, judged, chosen, output, source=detector.start(), freeze_at=freeze_at,
-            fixed_norms=fixed_norms, resume=running.resume, execution=running.execution(), observers=[progress],
+            fixed_norms=fixed_norms, resume=running.resume, execution=running.execution(), callbacks=[progress],
         )  # fmt: skip
+    if not leads():
+        return
     _write_report(run, data, judged, chosen)
     if as_json:
         print_json({"folder": run.folder, "precision": asdict(run.precision), "faults": run.faults})
@@ -102,7 +104,7 @@ def validate(
     from fbnetv3_zoo.detection.data.fitting import evaluation_data
     from fbnetv3_zoo.detection.models.serialization import load_detector
     from fbnetv3_zoo.detection.training.evaluate import average_precision, check_objects
-    from fbnetv3_zoo.detection.training.train import find_objects
+    from fbnetv3_zoo.detection.training.predict import find_objects
 
     from ...training.distributed import usable
 
@@ -182,7 +184,7 @@ def export(
     """
     from fbnetv3_zoo.detection.models.serialization import load_detector
     from fbnetv3_zoo.detection.onnx.export import export_detector
-    from fbnetv3_zoo.detection.training.train import to_pixels
+    from fbnetv3_zoo.detection.training.predict import to_pixels
 
     from ...preprocess import read_image
 
@@ -205,7 +207,7 @@ def _tell_faults(annotations: Path, data: CocoData) -> None:
 
 def _detected(detector: FasterRCNN, image: Image, path: Path) -> Detections:
     """What is found in the image of a file, which errors name."""
-    from fbnetv3_zoo.detection.training.train import detect, to_pixels
+    from fbnetv3_zoo.detection.training.predict import detect, to_pixels
 
     try:
         (detections,) = detect(detector, [to_pixels(image)])
@@ -219,7 +221,7 @@ def _write_report(run: DetectionRun, data: CocoData, validation: CocoData, recip
 
     from fbnetv3_zoo.detection.data.faults import Unreadable
     from fbnetv3_zoo.detection.training.page import SHOWN, write_detection_report
-    from fbnetv3_zoo.detection.training.train import find_objects
+    from fbnetv3_zoo.detection.training.predict import find_objects
 
     samples = validation.samples[:: max(1, len(validation) // SHOWN)][:SHOWN]
     detections = find_objects(run.model, samples, Unreadable(), device=torch.device("cpu"))

@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, TextColumn
 
-from fbnetv3_zoo.detection.training.train import DetectionCallback
-
 from ..output import show_above
 from ..progress import EpochBar
 
@@ -15,16 +13,12 @@ if TYPE_CHECKING:
     from fbnetv3_zoo.detection.training.train import DetectionEpoch
 
 
-class DetectionProgress(EpochBar, DetectionCallback):
+class DetectionProgress(EpochBar):
     """A progress bar with the loss, and a line for each finished epoch."""
 
     def __init__(self, epochs: int) -> None:
         super().__init__(epochs, BarColumn(), TextColumn("loss {task.fields[loss]:.3f}"))
         self._epochs = epochs
-
-    def on_step(self, epoch: int, step: int, steps: int, loss: float) -> None:
-        """Update the bar."""
-        self.move(epoch, step, steps, loss)
 
     def on_epoch(self, epoch: DetectionEpoch) -> None:
         """Print the epoch's line."""

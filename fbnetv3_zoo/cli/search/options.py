@@ -162,5 +162,5 @@ class CandidateOptions:
             plan, evaluator, folder, executor=find_executor(self.executor),
             limits=Limits(60 * self.timeout_minutes, self.memory_gb, self.retries), costs=config.costs(plan.space),
             points=config.points(plan.space), resume=resume, stages=self.stages, origin=config.to_plain(),
-            observers=[SearchProgress()],
+            callbacks=[SearchProgress()],
         )  # fmt: skip

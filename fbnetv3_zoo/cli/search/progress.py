@@ -8,7 +8,6 @@ from rich.progress import BarColumn, TextColumn
 
 from fbnetv3_zoo.search.evaluation import Outcome, Trial
 from fbnetv3_zoo.search.run import SearchCallback
-from fbnetv3_zoo.search.supernet import SupernetCallback
 
 from ..output import console, show_above
 from ..progress import EpochBar
@@ -34,7 +33,7 @@ class SearchProgress(SearchCallback):
         show_above(self._console, line)
 
 
-class SupernetProgress(EpochBar, SupernetCallback):
+class SupernetProgress(EpochBar):
     """A progress bar with the loss, and a line for each finished epoch."""
 
     def __init__(self, plan: SupernetPlan) -> None:
@@ -43,10 +42,6 @@ class SupernetProgress(EpochBar, SupernetCallback):
             plan.recipe.epochs, epoch, BarColumn(), TextColumn("loss"), TextColumn("{task.fields[loss]:.3f}")
         )
         self._plan = plan
-
-    def on_step(self, epoch: int, step: int, steps: int, loss: float) -> None:
-        """Update the bar."""
-        self.move(epoch, step, steps, loss)
 
     def on_epoch(self, epoch: SupernetEpoch) -> None:
         """Print the epoch's line."""

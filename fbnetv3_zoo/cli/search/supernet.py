@@ -11,7 +11,7 @@ import typer
 
 from ...errors import ZooError
 from .. import training_options as training
-from ..common import DataSource, Json, output_folder, print_json, program, written
+from ..common import DataSource, Json, leads, output_folder, print_json, program, written
 from ..options import grouped
 from ..output import in_shell, say
 
@@ -71,7 +71,6 @@ def _command(kind: str, purpose: str) -> Callable[..., None]:
         subset: training.SubsetFile = None,
         latency: Latency = None,
         running: training.RunOptions,
-        workers: training.Workers = 0,
         as_json: Json = False,
     ) -> None:
         from fbnetv3_zoo.search.supernet import DMASKING_PLANS, DNAS_PLANS, search_supernet
@@ -87,8 +86,10 @@ def _command(kind: str, purpose: str) -> Callable[..., None]:
         with SupernetProgress(plan) as progress:
             record = search_supernet(
                 plan, images, output, latency=table, resume=running.resume,
-                execution=replace(running.execution(), workers=workers), observers=[progress],
+                execution=running.execution(), callbacks=[progress],
             )  # fmt: skip
+        if not leads():
+            return
         report = record.folder / "report.html"
         write_report(record, report)
         if as_json:

@@ -56,11 +56,23 @@ def batch(seed: int) -> Batch:
     return Batch(torch.from_numpy(noisy[:, None]), torch.from_numpy(labels))
 
 
+def weight_step(learner: SupernetLearner, parts: list[Batch], *, seed: int, rate: float) -> float:
+    loss = learner.gradients(parts, seed=seed)
+    learner.update(rate)
+    return loss
+
+
+def choice_step(learner: SupernetLearner, parts: list[Batch], *, seed: int) -> float:
+    loss = learner.choice_gradients(parts, seed=seed)
+    learner.update_choices()
+    return loss
+
+
 def train(learner: SupernetLearner, steps: int, first: int = 0) -> float:
     """So many steps of both kinds; the probability of the dear block."""
     for n in range(first, first + steps):
-        learner.weight_step([batch(2 * n)], seed=n, rate=0.1)
-        learner.choice_step([batch(2 * n + 1)], seed=n)
+        weight_step(learner, [batch(2 * n)], seed=n, rate=0.1)
+        choice_step(learner, [batch(2 * n + 1)], seed=n)
     return float(learner.supernet.probabilities()[0][0])
 
 
@@ -83,12 +95,12 @@ def test_a_step_changes_the_weights_or_the_choices() -> None:
     for n in range(3):
         logits = logits_of(learner)
         before = weights_of(learner)
-        learner.weight_step([batch(n)], seed=n, rate=0.1)
+        weight_step(learner, [batch(n)], seed=n, rate=0.1)
         assert all(map(torch.equal, logits_of(learner), logits))
         assert not any(torch.equal(p, before[name]) for name, p in weights_of(learner).items() if "conv.w" in name)
         before = weights_of(learner)
         norms = learner.supernet.state_dict()["layers.0.candidates.0.norm.running_mean"].clone()
-        learner.choice_step([batch(n + 10)], seed=n)
+        choice_step(learner, [batch(n + 10)], seed=n)
         assert all(torch.equal(p, before[name]) for name, p in weights_of(learner).items())
         assert not any(map(torch.equal, logits_of(learner), logits))
         assert all(p.grad is None for p in learner.supernet.parameters())  # none were computed for the weights
@@ -102,9 +114,9 @@ def test_a_weight_step_does_not_depend_on_the_choice_step_before_it() -> None:
         learner = learner_of(replace(PLAN, recipe=replace(RECIPE, clip_norm=0.01)))
         norms = {name: tensor.clone() for name, tensor in learner.supernet.state_dict().items()}
         for _ in range(steps):
-            learner.choice_step([batch(0)], seed=0)
+            choice_step(learner, [batch(0)], seed=0)
         learner.supernet.load_state_dict(norms)
-        learner.weight_step([batch(1)], seed=1, rate=0.1)
+        weight_step(learner, [batch(1)], seed=1, rate=0.1)
         weights.append(weights_of(learner))
     assert all(torch.equal(p, weights[1][name]) for name, p in weights[0].items())
 
@@ -115,11 +127,11 @@ def test_the_average_follows_both() -> None:
     assert averaged is not learner.supernet
     train(learner, 1)  # the first update copies
     logit, own = averaged.logits[0].clone(), learner.supernet.logits[0]
-    learner.choice_step([batch(5)], seed=5)
+    choice_step(learner, [batch(5)], seed=5)
     expected = logit + 0.25 * (own.detach() - logit)
     torch.testing.assert_close(averaged.logits[0].detach(), expected, rtol=1e-6, atol=0)
     weight, now = averaged.classifier.weight.clone(), learner.supernet.classifier.weight
-    learner.weight_step([batch(6)], seed=6, rate=0.1)
+    weight_step(learner, [batch(6)], seed=6, rate=0.1)
     torch.testing.assert_close(averaged.classifier.weight, 0.75 * weight + 0.25 * now.detach(), rtol=1e-5, atol=1e-7)
     learner.set_temperature(2.5)
     assert (learner.supernet.temperature, averaged.temperature) == (2.5, 2.5)
@@ -160,7 +172,7 @@ def test_the_gradient_is_that_of_the_whole_loss(loss: CostLoss, share: float | N
     expected = torch.autograd.grad(whole_loss(learner, parts, dearest), own)
     applied: list[Tensor] = []
     learner.choices.register_step_pre_hook(lambda *_: applied.extend(logit.grad.clone() for logit in own))
-    assert learner.choice_step(parts, seed=3) == pytest.approx(entropy, rel=1e-6)
+    assert choice_step(learner, parts, seed=3) == pytest.approx(entropy, rel=1e-6)
     largest = max(float(gradient.abs().max()) for gradient in expected)
     for found, gradient in zip(applied, expected, strict=True):
         torch.testing.assert_close(found, gradient, rtol=1e-5, atol=1e-5 * largest)
@@ -220,7 +232,7 @@ def test_the_gradient_is_applied_by_adam_with_decay() -> None:
     applied: list[Tensor] = []
     learner.choices.register_step_pre_hook(lambda *_: applied.append(learner.supernet.logits[0].grad.clone()))
     for n in range(4):
-        learner.choice_step([batch(n)], seed=n)
+        choice_step(learner, [batch(n)], seed=n)
         twin.grad = applied[-1]
         adam.step()
         assert torch.equal(learner.supernet.logits[0], twin)
@@ -230,7 +242,7 @@ def test_values_that_are_all_the_same() -> None:
     """Two expansions that give one width: nothing depends on them, and nothing pulls at them."""
     same = Layer((InvertedResidual(3, 8, 1, 1, 2, HSWISH),), (), (2, 2.05))
     learner = learner_of(replace(PLAN, space=replace(TWO, stages=(*TWO.stages[:2], (same,), TWO.stages[2]))))
-    learner.choice_step([batch(0)], seed=0)
+    choice_step(learner, [batch(0)], seed=0)
     chosen, useless = learner.supernet.logits
     assert not torch.equal(chosen, torch.zeros(2))
     assert torch.equal(useless, torch.zeros(2))

@@ -23,7 +23,7 @@ EVERY_STEP = Execution(checkpoint_steps=1)
 
 def test_results_that_cannot_be_written(straight: SupernetResult, data: Dataset, tmp_path: Path) -> None:
     with pytest.raises(Stopped):
-        search_supernet(PLAN, data, tmp_path, observers=[Halt(4)])
+        search_supernet(PLAN, data, tmp_path, callbacks=[Halt(4)])
     sizes = {name: (straight.folder / name).stat().st_size for name in RESULTS}
     sizes["metrics.jsonl"] = (tmp_path / "metrics.jsonl").stat().st_size  # its seconds are its own
     assert sizes["mixed-macs-160k.arch.json"] < sizes["found.json"] < sizes["metrics.jsonl"] < sizes["plan.json"]
@@ -47,7 +47,7 @@ def test_results_that_cannot_be_written(straight: SupernetResult, data: Dataset,
 
 def test_a_disk_that_is_full_at_a_checkpoint(straight: SupernetResult, data: Dataset, tmp_path: Path) -> None:
     with pytest.raises(Stopped):
-        search_supernet(PLAN, data, tmp_path, execution=EVERY_STEP, observers=[Halt(3, 4)])
+        search_supernet(PLAN, data, tmp_path, execution=EVERY_STEP, callbacks=[Halt(3, 4)])
     before = checkpoints(tmp_path)
     with file_limit(before[0].stat().st_size // 2):
         said = refusal(lambda: search_supernet(PLAN, data, tmp_path, resume=True, execution=EVERY_STEP))

@@ -40,7 +40,6 @@ from fbnetv3_zoo.search.space import Bound, parse_constraint
 from fbnetv3_zoo.search.supernet import (
     LayerSpace,
     Product,
-    SupernetCallback,
     SupernetEpoch,
     SupernetPlan,
     SupernetResult,
@@ -49,7 +48,7 @@ from fbnetv3_zoo.search.supernet import (
 from fbnetv3_zoo.search.supernet.decoding import extremes
 from fbnetv3_zoo.search.supernet.expected_cost import CostTables
 from fbnetv3_zoo.search.supernet.space import fixed
-from fbnetv3_zoo.training import Dataset, Execution, Precision
+from fbnetv3_zoo.training import Callback, Dataset, Execution, Precision, Step
 from fbnetv3_zoo.training.data import SPLITS
 from fbnetv3_zoo.utils.serialization import to_json
 from fbnetv3_zoo.zoo import find_arch
@@ -143,7 +142,7 @@ def test_resumed_with_few_checkpoints(
 ) -> None:
     """Of every second step; what was done after it is done again."""
     with pytest.raises(Stopped):
-        search_supernet(PLAN, data, tmp_path, execution=Execution(checkpoint_steps=2), observers=[Halt(*moment)])
+        search_supernet(PLAN, data, tmp_path, execution=Execution(checkpoint_steps=2), callbacks=[Halt(*moment)])
     found = search_supernet(PLAN, data, tmp_path, resume=True)
     assert_same(tmp_path, straight.folder)
     assert content(found) == content(straight)
@@ -154,7 +153,7 @@ def test_sigterm_ends_it_after_a_checkpoint(step: int, straight: SupernetResult,
     before = signal.getsignal(signal.SIGTERM)
     halt = Halt(2, step, lambda: signal.raise_signal(signal.SIGTERM))
     with pytest.raises(Interrupted) as caught:
-        search_supernet(PLAN, data, tmp_path, observers=[halt])
+        search_supernet(PLAN, data, tmp_path, callbacks=[halt])
     assert str(caught.value) == f"ended by SIGTERM after step {step} of epoch 2; continue with --resume"
     assert signal.getsignal(signal.SIGTERM) is before
     progress = metadata(checkpoints(tmp_path)[0])["progress"]
@@ -173,13 +172,13 @@ def test_sigterm_to_a_process(server: Server, tmp_path: Path) -> None:
 
 def test_a_finished_search_is_only_told_again(straight: SupernetResult, data: Dataset) -> None:
     before = {path: path.read_bytes() for path in straight.folder.rglob("*") if path.is_file()}
-    again = search_supernet(PLAN, data, straight.folder, resume=True, observers=[_Deaf()])
+    again = search_supernet(PLAN, data, straight.folder, resume=True, callbacks=[_Deaf()])
     assert again == straight
     assert {path: path.read_bytes() for path in straight.folder.rglob("*") if path.is_file()} == before
 
 
-class _Deaf(SupernetCallback):
-    def on_step(self, epoch: int, step: int, steps: int, loss: float) -> None:
+class _Deaf(Callback):
+    def on_step(self, step: Step) -> None:
         raise Stopped
 
     def on_epoch(self, epoch: SupernetEpoch) -> None:
@@ -288,10 +287,10 @@ def test_weights_and_choices_see_different_images(data: Dataset, tmp_path: Path)
     read: list[str] = []
     steps: dict[tuple[int, int], list[str]] = {}
 
-    class Dividing(SupernetCallback):
-        def on_step(self, epoch: int, step: int, steps_: int, loss: float) -> None:
-            assert steps_ == (3 if epoch == 1 else 5)
-            steps[epoch, step] = read[:]
+    class Dividing(Callback):
+        def on_step(self, step: Step) -> None:
+            assert step.steps == (3 if step.epoch == 1 else 5)
+            steps[step.epoch, step.step] = read[:]
             read.clear()
 
         def on_epoch(self, epoch: SupernetEpoch) -> None:
@@ -299,7 +298,7 @@ def test_weights_and_choices_see_different_images(data: Dataset, tmp_path: Path)
             read.clear()
 
     noted = noting(data, lambda example: read.append(example.key))
-    search_supernet(replace(PLAN, draws=0), noted, tmp_path, observers=[Dividing()])
+    search_supernet(replace(PLAN, draws=0), noted, tmp_path, callbacks=[Dividing()])
     seen = {epoch: ([], []) for epoch in range(1, 5)}  # type: dict[int, tuple[list[str], list[str]]]
     for (epoch, step), keys in steps.items():
         assert len(keys) == 18
@@ -393,4 +392,7 @@ def test_a_loss_that_explodes(rate: float, data: Dataset, tmp_path: Path) -> Non
     recipe = replace(RECIPE, learning_rate=rate, warmup_epochs=0, clip_norm=0.0)
     said = refusal(lambda: search_supernet(replace(PLAN, recipe=recipe), data, tmp_path))
     assert said.startswith("loss is ")
-    assert said.endswith(f" in epoch 1, step 2; lower the recipe's learning_rate ({rate:g})")
+    file = tmp_path / "failed-batch-0.safetensors"
+    assert f" in epoch 1, step 2, at learning rate {rate:.4g}; lower learning_rate ({rate:g}); " in said
+    assert said.endswith(f"the batch is in {file}")
+    assert load_file(file)["images.0"].shape == (18, 1, 32, 32)

@@ -68,7 +68,7 @@ def test_a_renamed_folder_is_the_same_data_and_other_data_is_told_apart(tiny_arc
     straight, begun = tmp_path / "straight", tmp_path / "begun"
     train(tiny_arch, find_dataset(root), PLAIN, straight)
     with pytest.raises(Stopped):
-        train(tiny_arch, find_dataset(root), PLAIN, begun, observers=[Stopper(2, 1)])
+        train(tiny_arch, find_dataset(root), PLAIN, begun, callbacks=[Stopper(2, 1)])
     (tmp_path / "elsewhere").mkdir()
     moved = root.rename(tmp_path / "elsewhere" / "pictures")
     train(tiny_arch, find_dataset(moved), PLAIN, begun, resume=True)

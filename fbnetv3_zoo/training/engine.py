@@ -1,0 +1,209 @@
+"""The training loop, one for all kinds of runs: resume, epochs, learning rate, checkpoints, SIGTERM, callbacks.
+
+Everything random comes from the recipe's seed, the epoch and the step, so that a resumed run ends with the very weights
+of one that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+import torch
+
+from ..errors import ZooError, printable
+from ..recipes import Recipe
+from ..weights.serialization import write_tensors
+from .callbacks import Callback, Step
+from .checkpoint import Checkpoints, Progress, restore
+from .distributed import World
+from .execution import Execution
+from .learner import BaseLearner
+from .loader import AnyBatch, Batches, seed_of
+from .preemption import Termination
+
+EXPLODED = 1000.0
+"""A loss above this, in nats, ends the run: nothing comes back from there."""
+
+Result = TypeVar("Result")
+
+
+class ExplodedLossError(ZooError):
+    """The loss of a step has left all bounds."""
+
+
+class Engine(ABC, Generic[AnyBatch, Result]):
+    """A run in this process of ``world``; a subclass says what is trained, measured and given as the result.
+
+    It sets ``learner`` and ``identity`` (what the run's checkpoints are told by) before :meth:`begin`. Where ``output``
+    is None, the run stays in memory: it writes nothing, and leaves SIGTERM alone.
+    """
+
+    learner: BaseLearner[AnyBatch]
+    identity: Mapping[str, str]
+    highest_loss: ClassVar[float] = EXPLODED
+
+    def __init__(
+        self, recipe: Recipe, batches: Batches[AnyBatch], output: Path | None, *, execution: Execution,
+        world: World, epochs: int | None = None,
+    ) -> None:  # fmt: skip
+        self.recipe, self.batches, self.execution, self.world = recipe, batches, execution, world
+        self.progress = Progress()
+        self._epochs, self._output = recipe.epochs if epochs is None else epochs, output
+        self._checkpoints: Checkpoints | None = None
+        if output is not None:
+            self._checkpoints = Checkpoints(output / "checkpoints", keep=execution.keep_checkpoints)
+        self._termination, self._last_write, self._measuring_since = Termination(), 0.0, 0.0
+
+    # What a subclass gives
+
+    @abstractmethod
+    def measure_epoch(self) -> Any:
+        """The record of the epoch that has just been trained: a dataclass of numbers, a line of ``metrics.jsonl``."""
+
+    @abstractmethod
+    def finish(self) -> Result:
+        """What the run gives, after its last epoch."""
+
+    def steps_in(self, epoch: int) -> int:
+        """Steps of ``epoch`` (from 0); those after the first ``batches.steps`` do not count in the training loss."""
+        return self.batches.steps
+
+    def parts_in(self, epoch: int, first_step: int) -> Iterator[list[AnyBatch]]:
+        """The parts of every step of ``epoch``, from ``first_step`` on, for this process."""
+        return self.batches.epoch(epoch, first_step=first_step)
+
+    def rate_at(self, epoch: int, step: int) -> float:
+        """The learning rate of this step."""
+        return self.recipe.learning_rate_at(epoch, (step + 1) / self.batches.steps)
+
+    def gradients(self, parts: Sequence[AnyBatch], seed: int) -> float:
+        """Compute the gradients of a step; this process's loss."""
+        return self.learner.gradients(parts, seed=seed)
+
+    def update(self, rate: float) -> None:
+        """Apply the gradients."""
+        self.learner.update(rate)
+
+    def on_unreadable(self, images: Sequence[tuple[str, str]]) -> None:
+        """Key and complaint of images that a step replaced by others, in any of the processes."""
+
+    # What a record of an epoch can be made from
+
+    @property
+    def train_loss(self) -> float:
+        """Mean loss of the epoch's steps."""
+        return self.progress.loss / self.batches.steps
+
+    @property
+    def images_per_second(self) -> float:
+        """Images trained on by second, over all processes."""
+        return round(self.batches.steps * self.batches.batch_size / self.progress.seconds, 2)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of the epoch so far: its steps, and the measuring."""
+        return round(self.progress.seconds + time.monotonic() - self._measuring_since, 2)
+
+    @property
+    def remedy(self) -> str:
+        """What to do about a loss that explodes."""
+        return f"lower learning_rate ({self.recipe.learning_rate:g})"
+
+    # The loop
+
+    def begin(self, *, resume: bool, epoch: Callable[..., Any]) -> None:
+        """Take up the newest checkpoint where there is one; ``epoch`` makes a record from its fields."""
+        assert self._output is not None
+        assert self._checkpoints is not None
+        data = self.world.share(self._checkpoints.begin(resume=resume) if self.world.leads else None)
+        if data is not None:
+            self.progress = restore(data, self.learner, identity=self.identity, place=self._output, epoch=epoch)
+
+    def run(self, callbacks: Sequence[Callback] = ()) -> Result:
+        """All epochs that are left, then the result. The leading process tells ``callbacks``."""
+        listening = callbacks if self.world.leads else ()
+        self._last_write = time.monotonic()
+        with self._termination if self._output else nullcontext():
+            while self.progress.epoch < self._epochs:
+                self._train_epoch(listening)
+                epoch = self._end_epoch()
+                for callback in listening:
+                    callback.on_epoch(epoch)
+            self._write_metrics()
+            return self.finish()
+
+    def close(self) -> None:
+        """Let go of the processes that prepare images; an error that is kept would keep them, too."""
+        del self.batches
+
+    def _train_epoch(self, callbacks: Sequence[Callback]) -> None:
+        began = time.monotonic()
+        for parts in self.parts_in(self.progress.epoch, self.progress.step):
+            step = self._step(parts, began)
+            began = time.monotonic()
+            for callback in callbacks:
+                callback.on_step(step)
+            self._write_if_due()
+
+    def _step(self, parts: list[AnyBatch], began: float) -> Step:
+        at, world = self.progress, self.world
+        rate = self.rate_at(at.epoch, at.step)
+        own = self.gradients(parts, seed_of(self.recipe.seed, at.epoch, at.step, world.rank))
+        bad = [(printable(key), complaint) for part in parts for key, complaint in part.bad]
+        sums = world.total(torch.tensor([own, len(bad), self._termination.asked], dtype=torch.float64))
+        loss = float(sums[0]) / world.size
+        if not loss <= self.highest_loss:
+            self._refuse(loss, rate, parts)
+        self.update(rate)
+        self._termination.agreed = bool(sums[2] > 0)
+        seconds = time.monotonic() - began
+        unreadable = [image for images in world.gather(bad) for image in images] if sums[1] > 0 else []
+        self.on_unreadable(unreadable)
+        counted = loss if at.step < self.batches.steps else 0.0
+        self.progress = at.after_step(counted, seconds, [key for key, _ in unreadable])
+        speed = self.batches.batch_size / seconds
+        return Step(at.epoch + 1, at.step + 1, self.steps_in(at.epoch), loss, rate, speed)
+
+    def _refuse(self, loss: float, rate: float, parts: list[AnyBatch]) -> None:
+        """End the run: the loss has left all bounds. What led there is kept."""
+        at, kept = self.progress, ""
+        if self._output is not None:
+            path = self._output / f"failed-batch-{self.world.rank}.safetensors"
+            tensors = {f"{name}.{n}": tensor for n, part in enumerate(parts) for name, tensor in part.tensors().items()}
+            about = {"epoch": at.epoch + 1, "step": at.step + 1, "learning_rate": rate, "loss": loss}
+            write_tensors(path, tensors, {key: str(value) for key, value in about.items()})
+            kept = f"; the batch is in {path}"
+        raise ExplodedLossError(
+            f"loss is {loss:.4g} in epoch {at.epoch + 1}, step {at.step + 1}, at learning rate {rate:.4g}; "
+            f"{self.remedy}{kept}"
+        )
+
+    def _end_epoch(self) -> Any:
+        self._measuring_since = time.monotonic()
+        epoch = self.measure_epoch()
+        self.progress = self.progress.after_epoch(epoch)
+        self._write_metrics()
+        self._write()
+        return epoch
+
+    def _write_if_due(self) -> None:
+        taken = self.progress.epoch * self.batches.steps + self.progress.step
+        ends = self._termination.agreed or (self.world.size == 1 and self._termination.asked)
+        if ends or self.execution.checkpoint_due(taken, time.monotonic() - self._last_write):
+            self._write()
+        if ends:
+            raise self.progress.interrupted()
+
+    def _write(self) -> None:
+        if self._checkpoints is not None and self.world.leads:
+            self._checkpoints.write(self.learner, self.progress, identity=self.identity)
+        self._last_write = time.monotonic()
+
+    def _write_metrics(self) -> None:
+        if self._output is not None and self.world.leads:
+            self.progress.write_metrics(self._output)
