@@ -70,7 +70,7 @@ def _public(room: str) -> dict[str, str]:
     """The public names of a room and the modules that they come from, as its stub lists them."""
     stub = ast.parse((HOMES[room] / "__init__.pyi").read_text())
     imports = [node for node in stub.body if isinstance(node, ast.ImportFrom)]
-    return {str(alias.asname): str(node.module) for node in imports for alias in node.names}
+    return {str(alias.asname): str(node.module or alias.name) for node in imports for alias in node.names}
 
 
 PUBLIC = {room: _public(room) for room in HOMES}
@@ -198,7 +198,8 @@ def test_values_compute_without_torch() -> None:
 @pytest.mark.parametrize("name", fbnetv3_zoo.__all__)
 def test_public_names_resolve(name: str) -> None:
     value = getattr(fbnetv3_zoo, name)
-    assert value.__name__ == {"create_model": "create", "list_pretrained": "list_weights"}.get(name, name)
+    other = {"create_model": "create", "list_pretrained": "list_weights"}
+    assert value.__name__.removeprefix("fbnetv3_zoo.") == other.get(name, name)
     assert value.__doc__
     assert name in dir(fbnetv3_zoo)
 
@@ -211,6 +212,11 @@ def test_public_names_of_rooms_resolve_on_first_use(room: str) -> None:
         assert getattr(module, name) is not None
     assert PUBLIC[room].keys() == set(module.__all__)
     assert "torch" not in _loaded_after(f"import fbnetv3_zoo.{room}")
+
+
+def test_rooms_are_attributes_of_the_package() -> None:
+    loaded = _loaded_after("import fbnetv3_zoo as zoo; zoo.export.quantize, zoo.search.SPACES, zoo.detection.DETECTORS")
+    assert "fbnetv3_zoo.export.quantization.quantize" in loaded
 
 
 def test_unknown_names_are_attribute_errors() -> None:
