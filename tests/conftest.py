@@ -31,7 +31,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 # The same examples in every run; HYPOTHESIS_PROFILE=explore looks further, with new ones each time.
 _SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
-settings.register_profile("zoo", deadline=None, derandomize=True, suppress_health_check=_SLOW)
+settings.register_profile("zoo", deadline=None, derandomize=True, max_examples=40, suppress_health_check=_SLOW)
 settings.register_profile("explore", deadline=None, max_examples=1000, suppress_health_check=_SLOW)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "zoo"))
 

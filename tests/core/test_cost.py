@@ -11,7 +11,7 @@ import pytest
 import torch
 from counting import Counts, count
 from golden import facts
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from strategies import archs
 
@@ -52,7 +52,6 @@ def test_costs_at_another_resolution(name: str, resolution: int) -> None:
     _assert_same(cost, count(ARCHS[name], resolution=resolution))
 
 
-@settings(max_examples=150)
 @given(archs())
 def test_costs_of_any_network_are_those_of_the_module(arch: Arch) -> None:
     _assert_same(cost_of(arch), count(arch, device="cpu"))

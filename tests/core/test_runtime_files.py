@@ -154,7 +154,7 @@ def test_missing_files_and_folders(file: Path, tmp_path: Path) -> None:
     assert _refusal(path) == f"{path}: is a folder, not a model file"
 
 
-@pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.9, 0.9999])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9999])
 def test_cut_files(share: float, file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     content = file.read_bytes()
     path = _placed(file, tmp_path, content[: int(len(content) * share)])
@@ -162,7 +162,7 @@ def test_cut_files(share: float, file: Path, tmp_path: Path, capfd: pytest.Captu
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("content", [b"hello", b"\0" * 5000, b"\x89PNG\r\n\x1a\n" * 300, b"<?xml ?><html/>"])
+@pytest.mark.parametrize("content", [b"hello", b"\0" * 5000, b"<?xml ?><html/>"])
 def test_files_of_another_kind(content: bytes, file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = _placed(file, tmp_path, content)
     assert _refusal(path).startswith(f"{path}: cannot be read as {KINDS[file.suffix]} (")

@@ -88,7 +88,7 @@ def fill(model: nn.Module, graph: onnx.ModelProto) -> None:
     assert not list(weights)
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(archs(max_stages=3, extra_pixels=12))
 def test_a_graph_computes_what_the_network_does(arch: Arch) -> None:
     arch = in_one_activation(arch)

@@ -234,6 +234,7 @@ def _int8_accuracy(model: FBNet, levels: int, folder: Path, data: Dataset) -> fl
     return float((logits_of(int8)(tested).argmax(1) == [example.label for example in data["test"]]).mean())
 
 
+@pytest.mark.long
 def test_it_brings_back_what_few_levels_cost(tiny_arch: Arch, tmp_path: Path) -> None:
     """Two levels on either side of 0, so that most is lost: with seeds 0 to 2 at least 0.49 more is right than before.
 

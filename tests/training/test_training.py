@@ -58,7 +58,9 @@ def _without_times(values: Any) -> dict[str, Any]:
 # --- what a run gives ---
 
 
-@pytest.mark.parametrize(("optimizer", "rate"), [(SGD(), 0.2), (RMSProp(), 0.01)], ids=["sgd", "rmsprop"])
+@pytest.mark.parametrize(
+    ("optimizer", "rate"), [pytest.param(SGD(), 0.2, marks=pytest.mark.long), (RMSProp(), 0.01)], ids=["sgd", "rmsprop"]
+)
 def test_it_learns(optimizer: Optimizer, rate: float, tiny_arch: Arch, tmp_path: Path) -> None:
     recipe = Recipe(15, 16, optimizer, rate, schedule=ExponentialDecay(0.8), warmup_epochs=1, ema_decay=0.9)
     run = train(tiny_arch, few_digits(every=4), recipe, tmp_path)

@@ -263,7 +263,7 @@ def test_a_description_of_another_width_is_refused(model: FBNet, file: Path) -> 
     assert refusal(lambda: load(file)).startswith(f"{file}: does not fit tiny: classifier.")
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_a_flipped_bit_in_the_header_is_refused_or_harmless(file: Path, data: st.DataObject) -> None:
     content = bytearray(file.read_bytes())

@@ -14,6 +14,7 @@ import pytest
 import timm
 import torch
 from golden import GOLDEN, facts, official_state_dict
+from sweeps import every
 from torch import Tensor
 from torchvision.models import ResNet50_Weights
 
@@ -146,7 +147,7 @@ def _theirs(record: WeightsEntry, layout: Layout) -> dict[str, Tensor]:
     }
 
 
-@pytest.mark.parametrize("name", RECORDS)
+@pytest.mark.parametrize("name", every(RECORDS, "fbnet_a.fb_in1k", "fbnetv3_a.fb_in1k", "fbnetv3_b.ra2_in1k"))
 def test_each_layout_converts_strictly(name: str) -> None:
     record = RECORDS[name]
     assert record.layout is not None
@@ -163,7 +164,7 @@ def test_each_layout_converts_strictly(name: str) -> None:
         assert len(set(pairs.values())) == len(pairs) == len(given)
 
 
-@pytest.mark.parametrize("name", RECORDS)
+@pytest.mark.parametrize("name", every(RECORDS, "fbnet_a.fb_in1k", "fbnetv3_a.fb_in1k", "fbnetv3_b.ra2_in1k"))
 def test_one_key_removed_added_or_reshaped_is_refused(name: str) -> None:
     record = RECORDS[name]
     assert record.layout is not None

@@ -140,7 +140,7 @@ def test_no_mutation_takes_long_or_much() -> None:
     rng = np.random.default_rng(0)
     whole = b"".join(pax(path=f"{n}.png", size=n) + header("x", 0) + padded(bytes(n)) for n in range(1, 9)) + END
     tracemalloc.start()
-    for _ in range(2000):
+    for _ in range(500):
         changed = bytearray(whole)
         for at in rng.integers(0, len(whole), rng.integers(1, 5)):
             changed[at] = rng.integers(256)
