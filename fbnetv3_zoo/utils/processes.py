@@ -1,4 +1,4 @@
-"""Processes that this program starts: their end with the one that started them, their limits, what they said last."""
+"""Child processes: ending with their parent, resource limits, the last line of their output."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..errors import in_short
 
 
 def end_with(parent: int) -> None:
-    """Have this process end, with exit code 1, once ``parent``, which started it, has ended."""
+    """End this process, with exit code 1, when ``parent``, which started it, has ended."""
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
@@ -22,12 +22,12 @@ def _end_with(parent: int) -> None:
 
 
 def limit(*, memory: int, seconds: int, file_size: int | None = None) -> None:
-    """Bound this process for good, where the system can.
+    """Limit the resources of this process permanently, if the system supports it.
 
     Args:
-        memory: bytes of address space beside what is in use already.
-        seconds: processor time, beside what was spent already.
-        file_size: bytes of any file that is written.
+        memory: bytes of address space, in addition to those in use.
+        seconds: processor time, in addition to that already used.
+        file_size: most bytes of any file that is written.
     """
     try:
         import resource
@@ -47,5 +47,5 @@ def limit(*, memory: int, seconds: int, file_size: int | None = None) -> None:
 
 
 def last_line(output: str) -> str:
-    """The last line of what a process printed, for an error's line; empty where it printed nothing."""
+    """The last line that a process printed, to be quoted in an error; empty if it printed nothing."""
     return in_short((output.strip().splitlines() or [""])[-1])

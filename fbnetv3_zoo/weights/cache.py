@@ -1,8 +1,8 @@
-"""Where weights are kept on this machine, and what is known of the files they come from.
+"""The cache of weights, and the lock file with the digests of the published files.
 
-A kept file is ``NAME-SOURCE-DIGEST.safetensors``: the name of the weights (``fbnetv3_e.fb_in1k``), the first 8 digits
-of the SHA-256 of the file they were made from, and the first 16 digits of its own BLAKE3 (what ``b3sum`` prints). A
-file that does not answer to its own name is damaged.
+A cached file is named ``NAME-SOURCE-DIGEST.safetensors``: the name of the weights (``fbnetv3_e.fb_in1k``), the first 8
+digits of the SHA-256 of the file they were converted from, and the first 16 digits of its own BLAKE3 (as printed by
+``b3sum``). A file whose digest is not that in its name is damaged.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from filelock import FileLock
 
 LARGEST_FILE = 8 << 30
-"""Bytes above which a file is not fetched and not read: no file of this family comes near."""
+"""Largest weight file in bytes; no file of this family comes near."""
 
 _KEPT = re.compile(r"(?P<name>.+)-(?P<source>[0-9a-f]{8})-(?P<digest>[0-9a-f]{16})\.safetensors")
 _YES, _NO = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
@@ -48,12 +48,12 @@ def _default_lock() -> Path | None:
 
 
 class CacheError(ZooError):
-    """The store's own folder fails: no other source of a file would help."""
+    """The cache folder cannot be used, so that trying another source is useless."""
 
 
 @dataclass(frozen=True, slots=True)
 class CachedWeights:
-    """A file of the store, by what its name says."""
+    """A file in the cache, as described by its name."""
 
     path: Path
     name: str
@@ -62,14 +62,14 @@ class CachedWeights:
 
     @classmethod
     def parse(cls, path: Path) -> CachedWeights | None:
-        """The kept file at ``path``; None where its name is not of that form."""
+        """The cached file at ``path``; None if its name does not have that form."""
         match = _KEPT.fullmatch(path.name)
         return cls(path, match["name"], match["source"], match["digest"]) if match else None
 
 
 @dataclass(frozen=True, slots=True)
 class LockedFile:
-    """A published file as it was first seen: what it is called, its SHA-256 in full, its size in bytes."""
+    """An entry of the lock file: name, full SHA-256 and size in bytes of a published file when it was first fetched."""
 
     key: str
     sha256: str
@@ -90,18 +90,18 @@ class WeightsLock:
 
 @dataclass(frozen=True, slots=True)
 class WeightsCache:
-    """Where weights are kept and how they are got. A field not given is taken from the environment.
+    """The cache of weights, and how weights are fetched. Defaults come from the environment.
 
     Args:
-        folder: the cache (``FBNETV3_ZOO_CACHE``; else the platform's place for caches).
-        offline: never touch the network (``FBNETV3_ZOO_OFFLINE``).
-        mirror: address or folder that has the published files as ``MIRROR/NAME/FILE``, such as
-            ``MIRROR/fbnetv3_e.fb_in1k/model.pth``; it is asked instead of the publishers (``FBNETV3_ZOO_MIRROR``).
-        lock: file of the digests of files without a published one (``FBNETV3_ZOO_LOCK``; else in ``folder``).
-        timeout: seconds without a byte after which an attempt is given up.
-        attempts: how often a transfer is tried; an attempt goes on where the last one ended.
-        pause: seconds before the second attempt; doubled before each further one.
-        progress: show a bar on a terminal.
+        folder: the cache folder (``FBNETV3_ZOO_CACHE``, or the platform's cache folder).
+        offline: never use the network (``FBNETV3_ZOO_OFFLINE``).
+        mirror: address or folder with the published files as ``MIRROR/NAME/FILE``, such as
+            ``MIRROR/fbnetv3_e.fb_in1k/model.pth``, used instead of the publishers (``FBNETV3_ZOO_MIRROR``).
+        lock: lock file with digests of files whose publisher states none (``FBNETV3_ZOO_LOCK``, or in ``folder``).
+        timeout: seconds without data after which an attempt fails.
+        attempts: maximum number of attempts; each resumes where the previous one ended.
+        pause: seconds before the second attempt, doubled before each further one.
+        progress: show a progress bar on a terminal.
     """
 
     folder: Path = field(default_factory=cache_folder)
@@ -137,7 +137,7 @@ class WeightsCache:
         return self.folder / "weights.lock.json" if self.lock is None else self.lock
 
     def kept(self, name: str | None = None) -> list[CachedWeights]:
-        """The files of the store (those of ``name``), the newest first. A folder that is not there has none."""
+        """The cached files (of the weights ``name``, if given), newest first; empty if the folder does not exist."""
         try:
             files = [kept for path in self.folder.iterdir() if (kept := CachedWeights.parse(path)) is not None]
         except FileNotFoundError:
@@ -148,7 +148,7 @@ class WeightsCache:
 
     @contextmanager
     def temporary(self, name: str) -> Iterator[Path]:
-        """A path for a download of ``name``, removed when the block ends, with what killed processes left."""
+        """A path for a download of ``name``; removed when the block ends, like the remains of killed processes."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with marked_folder(self.folder) as folder:
@@ -157,7 +157,7 @@ class WeightsCache:
             raise self._refusal(error) from None
 
     def keep(self, name: str, source_sha256: str, data: bytes) -> CachedWeights:
-        """Write ``data`` under its name, whole or not at all."""
+        """Write ``data`` to the cache atomically and return the file."""
         digest = short_digest(data)
         path = self.folder / f"{name}-{source_sha256[:8]}-{digest}.safetensors"
         with replacing(path) as temporary:
@@ -172,7 +172,7 @@ class WeightsCache:
             raise self._refusal(error) from None
 
     def has_got(self, name: str) -> bool:
-        """Whether files of ``name`` were ever got here; else what looks like one is somebody's own."""
+        """Whether weights ``name`` were ever fetched to this folder; otherwise files of that name are the user's."""
         return self._lock_of(name).exists()
 
     def _lock_of(self, name: str) -> Path:
@@ -180,7 +180,7 @@ class WeightsCache:
 
     @contextmanager
     def sole(self, name: str) -> Iterator[None]:
-        """Hold the lock of ``name``: of all processes with this folder only one is here at a time."""
+        """Hold the lock of ``name``, so that only one process at a time fetches it."""
         try:
             lock = _acquired(self._lock_of(name), f"{name}: waiting for another process to get it")
         except (OSError, NotImplementedError) as error:
@@ -191,13 +191,13 @@ class WeightsCache:
             lock.release()
 
     def known(self, key: str) -> LockedFile | None:
-        """What the lock file says of the published file ``key``."""
+        """The entry of the published file ``key`` in the lock file; None if there is none."""
         return next((entry for entry in self._read_lock().files if entry.key == key), None)
 
     def record(self, entry: LockedFile) -> LockedFile:
-        """Put ``entry`` into the lock file, unless something is known of its key already; what then holds.
+        """Add ``entry`` to the lock file unless its key exists. Returns the entry that is then in the file.
 
-        Stores with other folders may have the same lock file, so the lock of its writers lies beside it.
+        Caches with other folders may share the lock file, so its writers use a lock beside it.
         """
         path = self.lock_path
         try:
@@ -240,7 +240,7 @@ def sha256_of(data: bytes) -> str:
 
 
 def _acquired(path: Path, waiting: str) -> FileLock:
-    """The lock of the file at ``path``, held; ``waiting`` is said when that takes long."""
+    """The lock of the file at ``path``, acquired; ``waiting`` is logged if that takes long."""
     from filelock import FileLock, Timeout
 
     path.parent.mkdir(parents=True, exist_ok=True)

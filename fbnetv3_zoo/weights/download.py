@@ -1,4 +1,4 @@
-"""One file over HTTP: bounded attempts, each going on where the last one ended while the file is still the same."""
+"""Download one file over HTTP, in several attempts that resume as long as the file does not change."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from .cache import LARGEST_FILE
 
 _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 _LONGEST_PAUSE = 60.0
-_BLOCK = 1 << 13  # what an attempt loses at most when it is cut
+_BLOCK = 1 << 13  # most bytes that a broken attempt loses
 
 Progress = Callable[[int, int | None], None]
-"""Called with the bytes that are there and the file's size, None where the server does not say."""
+"""Called with the number of bytes received and the file's size, None if the server does not state it."""
 
 
 class _TransientError(Exception):
-    """An attempt that failed in a way that another one may not. ``pause``: seconds the server asks for."""
+    """A failure after which another attempt may succeed. ``pause``: seconds requested by the server."""
 
     def __init__(self, reason: str, pause: float = 0.0) -> None:
         super().__init__(reason)
@@ -36,10 +36,10 @@ def download(
     address: str, file: IO[bytes], *, timeout: float = 30.0, attempts: int = 5, pause: float = 0.5,
     on_progress: Progress = lambda done, size: None,
 ) -> None:  # fmt: skip
-    """Write what is at ``address`` into the empty ``file``, open for writing.
+    """Download ``address`` into the empty ``file``, which is open for writing.
 
-    Proxies and certificates are those of the environment. Raises :class:`ZooError` when the server refuses, or after
-    ``attempts`` attempts; ``OSError`` where the file cannot be written, and nowhere else.
+    Proxies and certificates are those of the environment. Raises :class:`ZooError` if the server refuses, and after
+    ``attempts`` attempts; ``OSError`` only if the file cannot be written.
     """
     transfer = _Transfer(address, file, timeout, on_progress)
     with requests.Session() as session:
@@ -58,7 +58,7 @@ def download(
 
 @dataclass(frozen=True, slots=True)
 class _Version:
-    """What the head of an answer says of the file, to tell it from a later one at the same address."""
+    """Headers that identify a version of the file at an address."""
 
     tag: str | None = None
     date: str | None = None
@@ -66,17 +66,17 @@ class _Version:
 
     @property
     def validator(self) -> str | None:
-        """What If-Range may name: a strong entity tag, or else the date of the last change."""
+        """The value for If-Range: a strong entity tag, or else the date of the last change."""
         return self.tag if self.tag and not self.tag.startswith("W/") else self.date
 
     def agrees(self, later: _Version) -> bool:
-        """Whether nothing that both say differs."""
+        """Whether the headers that both have are equal."""
         pairs = (self.tag, later.tag), (self.date, later.date), (self.size, later.size)
         return all(one is None or other is None or one == other for one, other in pairs)
 
 
 class _Transfer:
-    """The state of a file half here: how much there is, and of which version."""
+    """The state of a partial download: the number of bytes, and the version of the file."""
 
     def __init__(self, address: str, file: IO[bytes], timeout: float, on_progress: Progress) -> None:
         self._address, self._file, self._timeout, self._on_progress = address, file, timeout, on_progress
@@ -97,7 +97,7 @@ class _Transfer:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """What the network does wrong in the block, in one line."""
+        """Turn network errors in the block into errors of one line."""
         try:
             yield
         except requests.TooManyRedirects:
@@ -112,7 +112,7 @@ class _Transfer:
             raise ZooError(f"{self._address}: cannot be had ({_cause(error)})") from None
 
     def _admit(self, response: requests.Response) -> None:
-        """Judge the answer's head, and make ready for its body."""
+        """Check the headers of a response and prepare for its body."""
         hops = [hop.url for hop in (*response.history, response)]
         if hops[0].startswith("https:") and (plain := [hop for hop in hops if not hop.startswith("https:")]):
             raise ZooError(f"{self._address}: redirects to an address without encryption, {plain[0]}")
@@ -157,14 +157,14 @@ class _Transfer:
 
 
 def _whole(response: requests.Response) -> _Version:
-    """The version in an answer with all of the file; nothing holds of its bytes where the server packs them unasked."""
+    """The version in a response with the whole file; unknown if the server compressed it nevertheless."""
     if response.headers.get("Content-Encoding", "identity") != "identity":
         return _Version()
     return _Version(*_validators(response), _number(response.headers.get("Content-Length", "")))
 
 
 def _part(response: requests.Response) -> tuple[int | None, _Version]:
-    """Where the part in an answer begins, and the version it is of."""
+    """The offset of the part in a response, and its version."""
     match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", "").strip())
     start, size = (_number(match[1]), _number(match[2])) if match else (None, None)
     return start, _Version(*_validators(response), size)
@@ -187,7 +187,7 @@ def _status(response: requests.Response) -> str:
 
 
 def _cause(error: BaseException) -> str:
-    """What a chain of exceptions began with, in one line."""
+    """The root cause of a chain of exceptions, in one line."""
     if isinstance(error, requests.Timeout) or "timed out" in str(error):
         return "no answer in time"
     reason = _innermost(error)

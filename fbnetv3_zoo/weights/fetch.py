@@ -1,6 +1,6 @@
-"""Getting published weights: from the cache where they are there and whole, else from their publisher, once.
+"""Get published weights from the cache or, if they are missing or damaged there, from their publisher.
 
-Whatever a file's own layout, the cache keeps it as this project's safetensors with a description beside the tensors.
+Whatever the layout of the published file, the cache contains our safetensors with a description.
 """
 
 from __future__ import annotations
@@ -29,37 +29,37 @@ from .state_dict import refuse_non_finite
 from .torch_checkpoint import parse_any
 
 SOURCE_SHA256 = "source_sha256"
-"""Entry of a kept file: the SHA-256 of the file that it was made from."""
+"""Metadata entry of a cached file: the SHA-256 of the file that it was converted from."""
 
 
 def read(record: WeightsEntry, store: WeightsCache, *, local: bytes | None = None) -> WeightsFile:
-    """The kept file of ``record``, fetched first where need be.
+    """The cached file of ``record``, which is fetched first if necessary.
 
-    Its contents have the digest in its name: a damaged file is reported, removed and fetched again. ``local`` are the
-    contents of the record's file where that is on this machine and has been read already. Raises :class:`ZooError`
-    where the weights cannot be had.
+    Its digest is checked: a damaged file is reported, removed and fetched again. ``local`` is the content of the
+    record's file if it is on this machine and has been read already. Raises :class:`ZooError` if the weights are
+    unavailable.
     """
     return _kept(record, store) or _fetch(record, store, local)
 
 
 def fetch(record: WeightsEntry, store: WeightsCache) -> CachedWeights:
-    """Make sure that the weights of ``record`` are in the store, whole. Raises :class:`ZooError` where that fails."""
+    """Make sure that the weights of ``record`` are in the cache, undamaged. Raises :class:`ZooError` if that fails."""
     kept = CachedWeights.parse(Path(read(record, store).name))
     assert kept is not None
     return kept
 
 
 def _kept(record: WeightsEntry, store: WeightsCache) -> WeightsFile | None:
-    """A kept file of ``record`` that is whole; None where there is none."""
+    """An undamaged cached file of ``record``; None if there is none."""
     for kept in store.kept(record.name):
         if (file := _opened(kept, record, store)) is not None:
-            clear(store.folder)  # of a writer that was killed once its file was in place
+            clear(store.folder)  # left by a writer that was killed after moving its file
             return file
     return None
 
 
 def whole_contents(kept: CachedWeights) -> bytes | None:
-    """The file's contents; None where they do not answer to its name, or cannot be read."""
+    """The contents of the file; None if the digest is not that in its name, or if it cannot be read."""
     try:
         data = kept.path.read_bytes()
     except OSError:
@@ -68,20 +68,20 @@ def whole_contents(kept: CachedWeights) -> bytes | None:
 
 
 def is_local(address: str) -> bool:
-    """Whether an address is the path of a file."""
+    """Whether ``address`` is a path."""
     return not address.startswith(("http://", "https://", "hf-hub:"))
 
 
 def is_expected(kept: CachedWeights, record: WeightsEntry, store: WeightsCache) -> bool:
-    """Whether ``kept`` was made from one of the record's files as they are published, or as first seen."""
+    """Whether ``kept`` was converted from one of the record's files as published, or as first fetched."""
     known = [_known_digest(record, source, store) for source in record.sources]
     return any(not digest or digest.startswith(kept.source) for digest in known)
 
 
 def _opened(kept: CachedWeights, record: WeightsEntry, store: WeightsCache) -> WeightsFile | None:
-    """The file where it is whole and made from one of the record's files, by its whole digest.
+    """The file, if it is undamaged and was converted from one of the record's files, by the full digest.
 
-    The name has eight digits of that, and files that share so few can be made.
+    Its name has only eight digits of that digest, which can be forged.
     """
     if not is_expected(kept, record, store) or (data := whole_contents(kept)) is None:
         return None
@@ -92,7 +92,7 @@ def _opened(kept: CachedWeights, record: WeightsEntry, store: WeightsCache) -> W
 
 
 def _known_digest(record: WeightsEntry, source: WeightsSource, store: WeightsCache) -> str:
-    """As many digits of the file's SHA-256 as are known: those published, made complete by the lock file's."""
+    """The digits of the file's SHA-256 that are known: as published, completed from the lock file."""
     locked = store.known(record.key(source)) if len(source.sha256) < 64 else None
     return locked.sha256 if locked and locked.sha256.startswith(source.sha256) else source.sha256
 
@@ -113,7 +113,7 @@ def _fetch(record: WeightsEntry, store: WeightsCache, local: bytes | None) -> We
 
 
 def _damage(kept: CachedWeights) -> str | None:
-    """What is wrong with a file; None where it is whole, or has gone."""
+    """What is wrong with a file; None if it is undamaged or has been removed."""
     try:
         data = kept.path.read_bytes()
     except FileNotFoundError:
@@ -124,7 +124,7 @@ def _damage(kept: CachedWeights) -> str | None:
 
 
 def _places(record: WeightsEntry, store: WeightsCache) -> Iterator[tuple[WeightsSource, str]]:
-    """Each source with an address to get it from, in order of preference; without a network, those that need none."""
+    """Each source with its address, in order of preference; offline, only local ones."""
     for source in record.sources:
         if is_local(source.address):
             yield source, source.address
@@ -162,7 +162,7 @@ def _fetch_from_any(record: WeightsEntry, store: WeightsCache, local: bytes | No
 
 
 def _lock(file: LockedFile, source: WeightsSource, address: str, store: WeightsCache) -> None:
-    """Write down the digest of a file that is published without one, or with a part of it."""
+    """Record the digest of a file whose publisher states none, or only a part."""
     if len(source.sha256) == 64:
         return
     first = store.known(file.key) is None
@@ -183,7 +183,7 @@ def _refuse_other(file: LockedFile, digest: str, source: WeightsSource, address:
 
 
 def _obtained(record: WeightsEntry, address: str, store: WeightsCache) -> bytes:
-    """The contents of the file at ``address``; a download grows in a temporary file of the store."""
+    """The contents of the file at ``address``; downloads use a temporary file in the cache."""
     if address.startswith("hf-hub:"):
         return hub.contents_of(address, offline=store.offline)
     if is_local(address):
@@ -205,7 +205,7 @@ def _obtained(record: WeightsEntry, address: str, store: WeightsCache) -> bytes:
 
 
 def _converted(record: WeightsEntry, data: bytes, address: str, sha256: str) -> WeightsFile:
-    """What this project keeps of a file with the bytes ``data``, strictly for the record's network."""
+    """The content of the cached file for a file with the bytes ``data``, strictly for the record's network."""
     # The name's ending tells the format: not that of a query, nor of a repository's name.
     hosted = address.startswith("hf-hub:")
     file = parse_any(data, f"{address}/{hub.FILE_NAME}" if hosted else without_secrets(address))
@@ -229,7 +229,7 @@ def _converted(record: WeightsEntry, data: bytes, address: str, sha256: str) -> 
 
 
 def _by_hand(record: WeightsEntry, store: WeightsCache) -> str:
-    """How to bring the file by hand: its address, its digest, its place."""
+    """Instructions for providing the file by hand: address, digest, path."""
     source = record.sources[0]
     known = _known_digest(record, source, store)
     digest = f"SHA-256 {known}{'...' if len(known) < 64 else ''}" if known else "no digest is published"
@@ -238,7 +238,7 @@ def _by_hand(record: WeightsEntry, store: WeightsCache) -> str:
 
 @contextmanager
 def _bar(name: str, *, shown: bool) -> Iterator[Progress]:
-    """A bar on standard error, where that is a terminal."""
+    """A progress bar on standard error if that is a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
     from rich.progress import Progress as Bar

@@ -1,4 +1,4 @@
-"""A network with weights, from wherever they are: published, in a file, at an address, on the Hugging Face Hub."""
+"""Find and read pretrained weights: published ones, a file, an address, the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _REMOTE = ("hf-hub:", "http://", "https://")
 
 
 def read_pretrained(arch: Arch, weights: str | Path | WeightsEntry, store: WeightsCache) -> WeightsFile:
-    """The file of ``weights`` for ``arch``: of a record, or at a place as :func:`fbnetv3_zoo.create` takes it."""
+    """The file with ``weights`` for ``arch``: a record, or a source as accepted by :func:`fbnetv3_zoo.create`."""
     if isinstance(weights, WeightsEntry):
         return read(weights, store)
     local = read_weights(Path(weights).expanduser()) if _is_pickled(weights) else None
@@ -49,14 +49,14 @@ def build(
     """The network ``arch`` with the weights in ``file``, in training mode.
 
     Args:
-        file: weights in any layout. It may not be used again: the network takes its tensors over.
+        file: weights in any layout. It must not be used again: the network owns its tensors.
         arch: the network.
-        named: it was asked for by name, so that the weights decide on what changes none of their tensors (padding,
-            resolution), on classes and on channels; else ``arch`` does.
+        named: whether it was given by name. Then the weights determine padding, resolution, classes and channels;
+            otherwise ``arch`` does.
         num_classes: as in :func:`fbnetv3_zoo.create`, like the two that follow.
         in_chans: see there.
         generator: see there.
-        skeleton: makes a network without values, as :func:`~fbnetv3_zoo.weights.state_dict.skeleton` does.
+        skeleton: builds a network without values, like :func:`~fbnetv3_zoo.weights.state_dict.skeleton`.
     """
     description, tensors = file.description, file.tensors
     if description is None:

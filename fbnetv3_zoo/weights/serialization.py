@@ -1,4 +1,4 @@
-"""This project's weight files: safetensors with a :class:`~fbnetv3_zoo.description.Description` beside the tensors."""
+"""Our weight files: safetensors with a :class:`~fbnetv3_zoo.description.Description` in the metadata."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from .cache import LARGEST_FILE, WeightsCache
 from .state_dict import assemble, fitted, skeleton
 from .unwrap import effective_state, unwrapped
 
-# What safetensors and torch raise for damaged headers: found by 20,000 of them (tests/helpers/fuzz_headers.py).
+# Raised by safetensors and torch for damaged headers, found with 20,000 of them (tests/helpers/fuzz_headers.py).
 _UNREADABLE = (SafetensorError, ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 def save(model: nn.Module, path: str | Path) -> None:
     """Write ``model`` to ``path`` (``.safetensors``), so that :func:`load` restores it from the file alone.
 
-    ``model`` is an :class:`FBNet`, compiled or wrapped (``DataParallel``, an averaged model) or not. Pruned and
-    parametrised weights are written as the values that they have in evaluation; a classifier that was replaced by one
-    of another width is described by its width. Raises :class:`ZooError` for a network that :func:`load` could not
-    restore, before anything is written.
+    ``model`` is an :class:`FBNet`, which may be compiled or wrapped (``DataParallel``, an averaged model). Pruned and
+    parametrised weights are stored with their values in evaluation mode; a classifier that was replaced may have
+    another width. Raises :class:`ZooError`, before anything is written, for a network that :func:`load` could not
+    restore.
     """
     if Path(path).suffix != ".safetensors":
         raise ZooError(f"{path}: weights are saved as .safetensors; change the extension")
@@ -54,7 +54,7 @@ def save(model: nn.Module, path: str | Path) -> None:
 
 
 def _described_by(tensors: Mapping[str, Tensor], description: Description) -> Description:
-    """``description`` with the classes that the classifier among ``tensors`` has."""
+    """``description`` with the number of classes of the classifier in ``tensors``."""
     weight, bias = tensors.get("classifier.weight"), tensors.get("classifier.bias")
     old = description.arch.num_classes
     if weight is None or bias is None or weight.ndim != 2 or bias.shape != weight.shape[:1] or len(bias) in (0, old):
@@ -63,10 +63,11 @@ def _described_by(tensors: Mapping[str, Tensor], description: Description) -> De
 
 
 def load(path: str | Path, *, drop_rate: float = 0.0, drop_path_rate: float = 0.0) -> FBNet:
-    """The network stored at ``path`` by :func:`save`, in evaluation mode, with its preprocessing and class names.
+    """Load the network stored at ``path`` by :func:`save`, in evaluation mode, with preprocessing and class names.
 
-    ``path`` may also be ``hf-hub:owner/name``, a repository made by :func:`fbnetv3_zoo.save_pretrained`. Raises
-    :class:`ZooError` for a missing or damaged file, or one without the network's description.
+    ``path`` may also be ``hf-hub:owner/name``, a repository written by :func:`fbnetv3_zoo.save_pretrained`.
+    ``drop_rate`` and ``drop_path_rate`` are those of :class:`FBNet`. Raises :class:`ZooError` for a file that is
+    missing, damaged or without a description.
     """
     file = open_weights(path)
     model = skeleton(file.own_description.arch, drop_rate=drop_rate, drop_path_rate=drop_path_rate)
@@ -75,9 +76,9 @@ def load(path: str | Path, *, drop_rate: float = 0.0, drop_path_rate: float = 0.
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """The contents of a file of weights, read once: what is checked of them is what is used.
+    """The contents of a weight file, which is read once, so that what was checked is what is used.
 
-    ``name``, a path or an address, is what errors begin with; ``tensors`` have memory of their own.
+    Errors begin with ``name``, a path or an address. ``tensors`` own their memory.
     """
 
     name: str
@@ -86,7 +87,7 @@ class WeightsFile:
 
     @cached_property
     def description(self) -> Description | None:
-        """What a file of this project says of its network; None for others. Raises :class:`ZooError` if damaged."""
+        """The description in a file of this project; None for others. Raises :class:`ZooError` if it is damaged."""
         try:
             return Description.from_metadata(self.metadata)
         except ZooError as error:
@@ -94,7 +95,7 @@ class WeightsFile:
 
     @property
     def own_description(self) -> Description:
-        """The same for a file that must have one. Raises :class:`ZooError` for others."""
+        """The description of a file that must have one. Raises :class:`ZooError` if it has none."""
         if self.description is None:
             unknown = "does not say which network it is for; use create(MODEL, pretrained=...)"
             raise ZooError(f"{self.name}: {other_kind(self.metadata) or unknown}")
@@ -102,14 +103,14 @@ class WeightsFile:
 
 
 def open_weights(place: str | Path) -> WeightsFile:
-    """The file of this project at a path, or in the repository ``hf-hub:owner/name``. Raises :class:`ZooError`."""
+    """Open a weight file of this project at a path or ``hf-hub:owner/name``. Raises :class:`ZooError` on failure."""
     if str(place).startswith("hf-hub:"):
         return parse(hub.contents_of(str(place), offline=WeightsCache().offline), str(place))
     return read_tensors(place)
 
 
 def read_tensors(path: str | Path) -> WeightsFile:
-    """The contents of the safetensors file at ``path``. Raises :class:`ZooError`."""
+    """The contents of the safetensors file at ``path``. Raises :class:`ZooError` if it cannot be read."""
     check_file(path, "a weight file")
     if Path(path).suffix != ".safetensors":
         raise ZooError(f"{path}: weights are read from .safetensors files only")
@@ -117,12 +118,12 @@ def read_tensors(path: str | Path) -> WeightsFile:
 
 
 def read_weights(path: str | Path) -> bytes:
-    """The bytes of a file of weights."""
+    """The bytes of a weight file. Raises :class:`ZooError` if it cannot be read."""
     return read_file(path, "a weight file", at_most=LARGEST_FILE)
 
 
 def parse(data: bytes, name: str) -> WeightsFile:
-    """The safetensors file of the bytes ``data``. Raises :class:`ZooError`, which begins with ``name``."""
+    """Parse the safetensors file ``data``. Raises :class:`ZooError`, which begins with ``name``, if it is damaged."""
     try:
         tensors, entries = from_bytes(data), _entries(data)
     except _UNREADABLE as error:
@@ -135,14 +136,14 @@ def parse(data: bytes, name: str) -> WeightsFile:
 
 
 def _entries(data: bytes) -> dict[str, str]:
-    """The metadata entries in a sound safetensors file's contents."""
+    """The metadata of an undamaged safetensors file."""
     header = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")], "its header")
     entries: dict[str, str] = header.get("__metadata__") or {}
     return entries
 
 
 def write_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file, whole or not at all; of the same tensors and entries, the same bytes."""
+    """Write a safetensors file atomically; the same tensors and entries give the same bytes."""
     try:
         data = in_order(to_bytes(tensors, metadata))
     except SafetensorError as error:
@@ -152,7 +153,7 @@ def write_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[s
 
 
 def same_weights(one: Arch, other: Arch) -> bool:
-    """Whether the networks differ at most in name, resolution, padding, input channels and classes."""
+    """Whether the networks differ in name, resolution, padding, input channels and classes at most."""
 
     def body(arch: Arch) -> tuple[object, int]:
         return arch.with_symmetric_padding().stages, arch.width_divisor

@@ -1,4 +1,4 @@
-"""Fitting a state dict to a network: strict but for the classifier's width and the number of input channels."""
+"""Fit a state dict to a network, strictly except for the number of classes and of input channels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..utils.log import LOG
 
 
 def skeleton(arch: Arch, *, drop_rate: float = 0.0, drop_path_rate: float = 0.0) -> FBNet:
-    """The network on the meta device, in training mode: shapes without values."""
+    """The network on the meta device, without values, in training mode."""
     with torch.device("meta"):
         return FBNet(arch, drop_rate=drop_rate, drop_path_rate=drop_path_rate)
 
@@ -26,17 +26,18 @@ def assemble(
     model: FBNet, description: Description, tensors: Mapping[str, Tensor], source: str, *,
     num_classes: int | None = None, in_chans: int | None = None, generator: torch.Generator | None = None,
 ) -> FBNet:  # fmt: skip
-    """``model``, the :func:`skeleton` of the described network, given the weights ``tensors``. It takes them over.
+    """Fill ``model``, the :func:`skeleton` of the described network, with ``tensors``, without copying them.
 
     Args:
-        model: what is filled and returned.
-        description: network, preprocessing and class names that the weights come with.
-        tensors: state dict, exactly that of the network; numbers of any floating-point kind, which become float32.
-        source: what errors begin with.
-        num_classes: width of the classifier; where it differs from the description's, a new one with initial values
-            is put in its place, and the log says so.
-        in_chans: channels of the images; where they differ, the stem is adapted (:func:`adapt_stem`).
+        model: the network, which is returned.
+        description: network, preprocessing and class names of the weights.
+        tensors: a complete state dict of the network, of any floating-point type; converted to float32.
+        source: prefix of errors.
+        num_classes: number of classes; if it differs, the classifier is replaced by a new one, and a warning is logged.
+        in_chans: number of image channels; if it differs, the stem is adapted (:func:`adapt_stem`).
         generator: source of a new classifier's values.
+
+    Raises :class:`ZooError` for tensors that do not fit.
     """
     expected = model.state_dict()
     given = fitted(tensors, expected, description.arch.name, source)
@@ -55,7 +56,7 @@ def assemble(
 
 
 def _fill(model: FBNet, tensors: Mapping[str, Tensor]) -> None:
-    """Like ``load_state_dict(assign=True)`` for tensors that are known to fit: a seventh of loading, else, for E."""
+    """``load_state_dict(assign=True)`` without its checks, which take a seventh of the time to load FBNetV3-E."""
     modules, parameters = dict(model.named_modules()), {name for name, _ in model.named_parameters()}
     for name, tensor in tensors.items():
         owner, _, leaf = name.rpartition(".")
@@ -73,10 +74,10 @@ def _take_channels(model: FBNet, in_chans: int, source: str) -> None:
 
 
 def adapt_stem(weight: Tensor, in_chans: int) -> Tensor:
-    """A stem convolution's weight (out, channels, k, k) for another number of input channels.
+    """The weight of a stem convolution, shape (out, channels, k, k), for another number of input channels.
 
-    One channel takes the sum (a grey image then gives what its RGB copy gave); more are the old ones repeated in turn,
-    scaled by old / new number of channels so that the response keeps its size.
+    For one channel it is summed (a grey image gives the same output as its RGB copy); for more it is repeated
+    cyclically and scaled by old / new number of channels.
     """
     old = weight.shape[1]
     if in_chans == 1:
@@ -88,7 +89,7 @@ def adapt_stem(weight: Tensor, in_chans: int) -> Tensor:
 def fitted(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], name: str, source: str) -> Mapping[str, Tensor]:
     """``given``, checked: the tensors ``expected`` of the network ``name``, all of them finite.
 
-    Raises :class:`ZooError`, which begins with ``source``, for anything else.
+    Raises :class:`ZooError`, which begins with ``source``, for missing, left-over, misshapen or non-finite ones.
     """
     missing, left_over = sorted(expected.keys() - given.keys()), sorted(given.keys() - expected.keys())
     shapes = [key for key in expected.keys() & given.keys() if expected[key].shape != given[key].shape]
@@ -114,7 +115,7 @@ _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 def refuse_non_finite(tensors: Mapping[str, Tensor], source: str) -> None:
-    """Raise :class:`ZooError` where a tensor has values that are no finite float32; the error names it."""
+    """Raise :class:`ZooError`, which names the tensor, if one has values that are not finite as float32."""
     for key in sorted(tensors):
         tensor = tensors[key]
         if not tensor.is_floating_point() or math.isfinite(float(tensor.float().sum())):  # fast, and nearly always all

@@ -1,4 +1,4 @@
-"""Files of other programs, read as a flat state dict. What is pickled is read by another process, under limits."""
+"""Weight files of other programs, read as a flat state dict; pickled ones by another process, under limits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .convert import unwrap
 from .serialization import WeightsFile, parse, read_weights
 
 PICKLED = (".pth", ".pt", ".bin", ".ckpt", ".tar")
-"""Endings under which torch.save's files are found (.tar: a habit of naming only; tar files are refused)."""
+"""Suffixes of files written by torch.save (.tar is only a naming habit; tar files are refused)."""
 
 _SECONDS = 120  # beside one second a MB: also enough on a slow disk
 
@@ -34,9 +34,9 @@ def read_any(path: str | Path) -> WeightsFile:
 def parse_any(data: bytes, name: str) -> WeightsFile:
     """The state dict and the metadata of a file's contents ``data``; a checkpoint of torch.save has no metadata.
 
-    Names are as they are in the file, without the prefixes of wrappers. A checkpoint is unpickled by another process,
-    with ``weights_only=True``, and gives dense tensors only. ``name`` is what errors call the file; its ending says
-    what the file is. Raises :class:`ZooError`.
+    Names are those in the file without the prefixes of wrappers. A checkpoint is unpickled by another process, with
+    ``weights_only=True``, and gives dense tensors only. Errors name the file ``name``, whose suffix tells its format.
+    Raises :class:`ZooError` if it cannot be read.
     """
     file = parse(data, name) if _check_ending(name) == ".safetensors" else _unpickled(data, name)
     try:
@@ -53,7 +53,7 @@ def _check_ending(name: str) -> str:
 
 
 def _unpickled(data: bytes, name: str) -> WeightsFile:
-    # The files have no name: nobody else can change them, and nothing is left of them.
+    # The files have no names: no other process can change them, and nothing is left behind.
     with scratch() as folder, TemporaryFile(dir=folder) as given, TemporaryFile(dir=folder) as answer:
         given.write(data)
         given.flush()

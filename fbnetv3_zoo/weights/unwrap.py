@@ -1,6 +1,6 @@
-"""The weights that a module computes with, under the names of the plain network: what a file is to hold.
+"""The effective weights of a module, with the names of the plain network, to be saved.
 
-Users wrap networks and change how their layers keep weights. What that leaves in a state dict would fit no network.
+Users wrap, prune and parametrise networks, which changes names and tensors of the state dict.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 _WRAPPERS = ("_orig_mod", "module", "_checkpoint_wrapped_module", "_fsdp_wrapped_module")
-"""Where torch.compile, DataParallel and its kin, an averaged model, and checkpoint wrappers keep what they wrap."""
+"""Names under which torch.compile, DataParallel, averaged models and checkpoint wrappers hold the module."""
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The module inside any wrappers."""
+    """The module inside all wrappers."""
     while (inner := _wrapped_by(model)) is not None:
         model = inner
     return model
@@ -32,7 +32,7 @@ def _wrapped_by(model: nn.Module) -> nn.Module | None:
 
 @torch.no_grad()
 def effective_state(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict of ``model`` without wrappers; parametrised and masked weights as they are in evaluation.
+    """The state dict of ``model`` without wrappers; parametrised and pruned weights with their values in evaluation.
 
     Tensors are on the CPU, contiguous, and share no memory with one another.
     """
@@ -49,7 +49,7 @@ def effective_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _own(module: nn.Module) -> Iterator[tuple[str, Tensor, tuple[str, ...]]]:
-    """Tensors that ``module`` computes from others: name, value, and beginnings of the names of those."""
+    """Tensors that ``module`` computes from others: name, value, and prefixes of the names of those."""
     if parametrize.is_parametrized(module):
         with _in_evaluation(module):
             for name in module.parametrizations:  # type: ignore[union-attr]
@@ -68,7 +68,7 @@ def _own(module: nn.Module) -> Iterator[tuple[str, Tensor, tuple[str, ...]]]:
 
 @contextmanager
 def _in_evaluation(module: nn.Module) -> Iterator[None]:
-    """Keep parametrisations from moving on when they are asked, as spectral norm does in training."""
+    """Evaluation mode, as some parametrisations (spectral norm) update their state in training mode."""
     training = [part for part in module.modules() if part.training]
     for part in training:
         part.training = False
@@ -84,7 +84,7 @@ def _plain(key: str) -> str:
 
 
 def _apart(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Copies of the tensors whose memory another one has, too: a file cannot say that."""
+    """``state`` with tensors that share memory copied, as safetensors requires."""
     storages: set[int] = set()
     for key, tensor in state.items():
         storage = tensor.untyped_storage().data_ptr()
