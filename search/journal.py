@@ -1,4 +1,4 @@
-"""The record of a search: an SQLite file that every event reaches in a transaction of its own."""
+"""The journal of a search: an SQLite file to which each event is written in a transaction of its own."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ _COLUMNS = {
 
 
 class Journal:
-    """The journal of the search in a folder. One process writes; any number may read meanwhile (:meth:`read`).
+    """The journal of the search in a folder: one writer, any number of readers at the same time (:meth:`read`).
 
-    Every method that writes returns after the data has reached the disk (WAL, synchronous FULL): neither SIGKILL nor a
-    loss of power undoes it, and a write that was cut short leaves no trace. A row carries a digest of its values, and
-    SQLite checks the rest when a journal is opened: a damaged one is refused, not misread.
+    Methods that write return once the data is on disk (WAL, synchronous FULL): SIGKILL or a power failure cannot undo
+    it, and an interrupted write leaves no trace. Each row has a digest of its values, and SQLite checks the rest when
+    a journal is opened, so that a damaged one is refused, not misread.
     """
 
     def __init__(self, folder: Path, connection: sqlite3.Connection, lock: FileLock | None) -> None:
@@ -61,7 +61,7 @@ class Journal:
 
     @classmethod
     def write(cls, folder: str | Path) -> Journal:
-        """Open the journal in ``folder`` for writing, made where there is none. A second writer is refused."""
+        """Open the journal in ``folder`` for writing, creating it if necessary. A second writer is refused."""
         folder = Path(folder)
         lock = _locked(folder)
         try:
@@ -80,7 +80,7 @@ class Journal:
 
     @classmethod
     def read(cls, folder: str | Path) -> Journal:
-        """The journal in ``folder`` as it is now, for reading, whether or not a search is running."""
+        """A snapshot of the journal in ``folder`` for reading, whether or not a search is running."""
         folder = Path(folder)
         try:
             (folder / FILE).stat()
@@ -108,7 +108,7 @@ class Journal:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file, and of the lock."""
+        """Close the file and release the lock."""
         try:
             self._connection.close()
         finally:
@@ -116,39 +116,39 @@ class Journal:
                 self._lock.release()
 
     def note(self, key: str, value: Any) -> None:
-        """Keep ``value`` (plain JSON data) under ``key``; an earlier one is replaced."""
+        """Store ``value`` (plain JSON data) under ``key``, replacing an earlier one."""
         self._insert("note", [(key, json.dumps(value))], replacing=True)
 
     def notes(self) -> Mapping[str, Any]:
-        """Everything noted, by key."""
+        """All notes, by key."""
         return {str(key): self._parsed(value, f"note {key!r}") for key, value in self._rows("note")}
 
     def ask(self, trials: Sequence[Trial]) -> None:
-        """Keep the trials of a round, all or none."""
+        """Store the trials of a round, all or none."""
         self._insert("trial", [(t.number, t.round, json.dumps(t.code), t.epochs) for t in trials])
 
     def tell(self, outcome: Outcome) -> None:
-        """Keep one outcome. A trial has one outcome only."""
+        """Store the outcome of a trial, which has only one."""
         failure, curve = outcome.failure.value if outcome.failure else None, json.dumps(outcome.curve)
         seconds = float(outcome.seconds)
         self._insert("outcome", [(outcome.number, curve, failure, outcome.reason, outcome.attempts, seconds)])
 
     def trials(self) -> tuple[Trial, ...]:
         """All trials, in order."""
-        found = []
+        trials = []
         for number, round_, code, epochs in self._rows("trial"):
-            told = {"number": number, "round": round_, "code": self._parsed(code, "code"), "epochs": epochs}
-            found.append(self._built(Trial, told, f"trial {number!r}"))
-        return tuple(found)
+            fields = {"number": number, "round": round_, "code": self._parsed(code, "code"), "epochs": epochs}
+            trials.append(self._built(Trial, fields, f"trial {number!r}"))
+        return tuple(trials)
 
     def outcomes(self) -> dict[int, Outcome]:
         """All outcomes, by their trial's number."""
-        found = {}
+        outcomes = {}
         for number, curve, failure, reason, attempts, seconds in self._rows("outcome"):
-            told = {"number": number, "curve": self._parsed(curve, "curve"), "failure": failure, "reason": reason}
-            told |= {"attempts": attempts, "seconds": seconds}
-            found[number] = self._built(Outcome, told, f"outcome {number!r}")
-        return found
+            fields = {"number": number, "curve": self._parsed(curve, "curve"), "failure": failure, "reason": reason}
+            fields |= {"attempts": attempts, "seconds": seconds}
+            outcomes[number] = self._built(Outcome, fields, f"outcome {number!r}")
+        return outcomes
 
     def _parsed(self, text: object, place: str) -> Any:
         if not isinstance(text, str):
@@ -158,28 +158,28 @@ class Journal:
         except ZooError as error:
             raise _damaged(self.folder / FILE, str(error)) from None
 
-    def _built(self, kind: type[T], told: object, place: str) -> T:
+    def _built(self, kind: type[T], fields: object, place: str) -> T:
         try:
-            return from_plain(kind, told, place)
+            return from_plain(kind, fields, place)
         except ZooError as error:
             raise _damaged(self.folder / FILE, str(error)) from None
 
     def _insert(self, table: str, rows: Sequence[tuple[Any, ...]], *, replacing: bool = False) -> None:
         columns = _COLUMNS[table]
-        places = ", ".join("?" * (columns.count(",") + 2))
-        how = "INSERT OR REPLACE" if replacing else "INSERT"
+        slots = ", ".join("?" * (columns.count(",") + 2))
+        statement = "INSERT OR REPLACE" if replacing else "INSERT"
         with _explained(self.folder / FILE), self._transaction():
             self._connection.executemany(
-                f"{how} INTO {table} ({columns}, digest) VALUES ({places})",
+                f"{statement} INTO {table} ({columns}, digest) VALUES ({slots})",
                 [(*row, _digest(table, row)) for row in rows],
             )
 
     def _rows(self, table: str) -> Iterator[tuple[Any, ...]]:
-        """The rows of ``table``, in order of their key; raises where one is not as it was written."""
+        """The rows of ``table``, in order of their key. Raises :class:`ZooError` if one was changed."""
         path, columns = self.folder / FILE, _COLUMNS[table]
         with _explained(path):
-            found = self._connection.execute(f"SELECT {columns}, digest FROM {table} ORDER BY 1").fetchall()
-        for *row, digest in found:
+            rows = self._connection.execute(f"SELECT {columns}, digest FROM {table} ORDER BY 1").fetchall()
+        for *row, digest in rows:
             if digest != _digest(table, row):
                 raise _damaged(path, f"{table} {shown(row[0])} is not as it was written")
             yield tuple(row)
@@ -197,12 +197,12 @@ class Journal:
 
 
 def _locked(folder: Path) -> FileLock:
-    """The lock on ``folder``, which is made where it is missing."""
+    """Lock ``folder``, creating it if necessary."""
     try:
-        missing = [place for place in (folder, *folder.parents) if not place.exists()]
+        missing = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
-        for place in missing:
-            sync_folder(place.parent)  # what SQLite writes into its own, it sees to itself
+        for path in missing:
+            sync_folder(path.parent)  # SQLite syncs its own folder
         lock = FileLock(folder / LOCK, timeout=0)
         lock.acquire()
     except Timeout:
@@ -223,7 +223,7 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
 
 
 def _decoding(connection: sqlite3.Connection) -> sqlite3.Connection:
-    """``connection``, made to read damaged text too: its digest tells."""
+    """Let ``connection`` read damaged text, too: the digest of its row reveals the damage."""
     connection.text_factory = lambda data: data.decode(errors="replace")
     connection.execute("PRAGMA trusted_schema = OFF")
     if hasattr(connection, "setlimit"):  # from Python 3.11 on
@@ -233,7 +233,7 @@ def _decoding(connection: sqlite3.Connection) -> sqlite3.Connection:
 
 
 def _check_files(path: Path) -> None:
-    """Raise where SQLite would throw away what is in the -wal file."""
+    """Raise :class:`ZooError` if SQLite would discard the -wal file."""
     sizes = [file.stat().st_size if file.exists() else 0 for file in (path, path.with_name(f"{path.name}-wal"))]
     if sum(sizes) > _LARGEST:
         raise ZooError(f"{path}: is larger than {_LARGEST:,} bytes, too large for a journal")
@@ -242,21 +242,21 @@ def _check_files(path: Path) -> None:
 
 
 def _prepare(path: Path, connection: sqlite3.Connection) -> None:
-    """Make ``connection`` one that writes, and the tables where there are none."""
+    """Prepare ``connection`` for writing, and create the tables if there are none."""
     for setting in ("synchronous = FULL", "fullfsync = ON", "checkpoint_fullfsync = ON", "foreign_keys = ON"):
         connection.execute(f"PRAGMA {setting}")
-    if _is_empty(connection):  # a new file, or one whose making was cut short
+    if _is_empty(connection):  # a new file, or one whose creation was interrupted
         connection.executescript(_SCHEMA)
     _check(path, connection)
     connection.execute("PRAGMA journal_mode = WAL")
 
 
 def _snapshot(path: Path) -> sqlite3.Connection:
-    """What the journal at ``path`` holds, in memory: who reads it slowly keeps nobody from writing."""
+    """A copy of the journal at ``path`` in memory, so that a slow reader does not block the writer."""
     _check_files(path)
     with suppress(sqlite3.Error, ZooError):
         return _in_memory(path)
-    with scratch() as folder:  # SQLite needs files beside a journal, and may have no right to make them
+    with scratch() as folder:  # SQLite needs files next to a journal, and may not be allowed to create them
         for name in (FILE, f"{FILE}-wal"):
             with suppress(FileNotFoundError), _readable(path.with_name(name)):
                 shutil.copyfile(path.with_name(name), folder / name)
@@ -294,7 +294,7 @@ def _is_empty(connection: sqlite3.Connection) -> bool:
 
 
 def _check(path: Path, connection: sqlite3.Connection) -> None:
-    """Raise unless the file is a whole journal of this version."""
+    """Raise :class:`ZooError` unless the file is an intact journal of this version."""
     kind, version = _pragma(connection, "application_id"), _pragma(connection, "user_version")
     if _is_empty(connection):
         raise ZooError(f"{path}: is empty; its search has not begun, start it again with `fbnetv3 search run`")
@@ -304,13 +304,13 @@ def _check(path: Path, connection: sqlite3.Connection) -> None:
         raise ZooError(f"{path}: is a journal of version {version}; this release reads version {_VERSION}")
     if connection.execute("SELECT type, name, sql FROM sqlite_master ORDER BY name").fetchall() != _own_schema():
         raise _damaged(path, "it has other tables, views or triggers than a journal")
-    if (found := _pragma(connection, "integrity_check(1)")) != "ok":
-        raise _damaged(path, str(found))
+    if (answer := _pragma(connection, "integrity_check(1)")) != "ok":
+        raise _damaged(path, str(answer))
 
 
 @cache
 def _own_schema() -> list[tuple[str, str, str | None]]:
-    """What SQLite says of the tables of a journal that has just been made."""
+    """The schema of a new journal, as SQLite reports it."""
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as fresh:
         fresh.executescript(_SCHEMA)
         return fresh.execute("SELECT type, name, sql FROM sqlite_master ORDER BY name").fetchall()

@@ -1,4 +1,4 @@
-"""What a journal notes of a search besides its trials and outcomes, checked when it is read."""
+"""The notes in a journal, next to its trials and outcomes, checked when they are read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Code = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Winner:
-    """The best point found under a constraint: predicted score, measured one (None: not trained in full), its costs."""
+    """The best point under a constraint: predicted and measured score (None if not trained in full), and its costs."""
 
     constraint: Constraint
     code: Code
@@ -32,15 +32,15 @@ class Winner:
 
     @classmethod
     def from_plain(cls, data: Mapping[str, Any]) -> Winner:
-        """What :meth:`to_plain` gave."""
-        found = from_plain(cls, data, "winner")
-        check_figures("winner.costs", found.costs)
-        return found
+        """The inverse of :meth:`to_plain`."""
+        winner = from_plain(cls, data, "winner")
+        check_figures("winner.costs", winner.costs)
+        return winner
 
 
 @dataclass(frozen=True)
 class StoppingEpoch:
-    """What round 1 decided: the epoch after which later rounds stop, from correlations of every epoch with the last."""
+    """The epoch at which later rounds stop, by the correlation of every epoch of round 1 with the last."""
 
     epoch: int
     correlations: tuple[float, ...]
@@ -48,7 +48,7 @@ class StoppingEpoch:
 
 @dataclass(frozen=True)
 class EvolvedPoints:
-    """The best points that evolution found under a constraint, best first, with predicted scores.
+    """The best points of evolution under a constraint, best first, with predicted scores.
 
     ``progress`` has pairs: points scored so far, and the best score among them.
     """
@@ -61,7 +61,7 @@ class EvolvedPoints:
 
 @dataclass(frozen=True)
 class StatisticFit:
-    """How well an encoder tells a statistic of held-out networks."""
+    """How well an encoder predicts a statistic of held-out networks."""
 
     r2: float
     kendall: float
@@ -69,7 +69,11 @@ class StatisticFit:
 
 @dataclass(frozen=True)
 class Notes:
-    """All notes; None is what the search has not come to."""
+    """All notes; None for what the search has not reached.
+
+    ``pool`` is its number of points, ``encoder`` the fit of each statistic (None without pretraining); ``evolved`` has
+    one entry a constraint.
+    """
 
     plan: SearchPlan
     origin: Mapping[str, Any]
@@ -81,17 +85,17 @@ class Notes:
 
     @classmethod
     def parse(cls, notes: Mapping[str, Any]) -> Notes:
-        """The notes of a journal. Raises :class:`ZooError` where they are not of the form that this release writes."""
-        told = from_plain(_Raw, {key: notes[key] for key in notes if key in _NAMES}, "notes")
-        check_type("notes.origin", told.origin, dict, "an object")
-        encoder = told.encoder
+        """The notes of a journal. Raises :class:`ZooError` if they are not as this release writes them."""
+        raw = from_plain(_Raw, {key: notes[key] for key in notes if key in _NAMES}, "notes")
+        check_type("notes.origin", raw.origin, dict, "an object")
+        encoder = raw.encoder
         if encoder is not None:
             check_type("notes.encoder", encoder, dict, "an object")
             encoder = {name: from_plain(StatisticFit, one, f"notes.encoder.{name}") for name, one in encoder.items()}
-        winners = tuple(Winner.from_plain(winner) for winner in told.winners)
-        found = cls(SearchPlan.from_json(told.plan), told.origin, told.pool, encoder, told.stop, told.evolved, winners)
-        found._check()
-        return found
+        winners = tuple(Winner.from_plain(winner) for winner in raw.winners)
+        parsed = cls(SearchPlan.from_json(raw.plan), raw.origin, raw.pool, encoder, raw.stop, raw.evolved, winners)
+        parsed._check()
+        return parsed
 
     def _check(self) -> None:
         plan = self.plan
@@ -99,9 +103,9 @@ class Notes:
             check_whole("notes.stop.epoch", self.stop.epoch, at_most=plan.rounds.epochs)
             if len(self.stop.correlations) not in (0, plan.rounds.epochs):
                 raise ZooError("notes.stop.correlations has not one number an epoch")
-        for what, found in (("evolved", self.evolved), ("winners", self.winners or None)):
-            if found is not None and len(found) != len(plan.constraints):
-                raise ZooError(f"notes.{what} has {len(found)} entries for {len(plan.constraints)} constraints")
+        for name, entries in (("evolved", self.evolved), ("winners", self.winners or None)):
+            if entries is not None and len(entries) != len(plan.constraints):
+                raise ZooError(f"notes.{name} has {len(entries)} entries for {len(plan.constraints)} constraints")
         for front in self.evolved or ():
             check_points("notes.evolved", plan, front.codes)
             if len(front.scores) != len(front.codes) or not front.progress or {len(p) for p in front.progress} != {2}:
@@ -124,7 +128,7 @@ _NAMES = [field.name for field in fields(_Raw)]
 
 
 def check_rows(plan: SearchPlan, trials: Sequence[Trial], outcomes: Mapping[int, Outcome]) -> None:
-    """Raise unless trials are numbered points of the plan's space, and curves have one score an epoch of theirs."""
+    """Raise unless trials are consecutively numbered points of the plan's space with one score an epoch."""
     check_points("a trial", plan, [trial.code for trial in trials])
     for number, trial in enumerate(trials):
         if trial.number != number or not 1 <= trial.epochs <= plan.rounds.epochs or trial.round < 1:
@@ -133,7 +137,7 @@ def check_rows(plan: SearchPlan, trials: Sequence[Trial], outcomes: Mapping[int,
             )
     for number, outcome in outcomes.items():
         if not 0 <= number < len(trials):
-            raise ZooError(f"there is an outcome of trial {number}, which is not there")
+            raise ZooError(f"there is an outcome of trial {number}, which does not exist")
         if outcome.failure is None and len(outcome.curve) != trials[number].epochs:
             raise ZooError(f"trial {number} has {len(outcome.curve)} scores for {trials[number].epochs} epochs")
 
@@ -146,7 +150,7 @@ def check_points(place: str, plan: SearchPlan, codes: Sequence[Code]) -> None:
 
 
 def check_figures(place: str, figures: object) -> None:
-    """Raise unless ``figures`` is an object of numbers."""
+    """Raise unless ``figures`` maps names to numbers."""
     numbers = isinstance(figures, Mapping) and all(
         isinstance(value, int | float) and not isinstance(value, bool) for value in figures.values()
     )

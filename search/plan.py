@@ -1,4 +1,4 @@
-"""What a search is to do, as one value; and the shipped plans."""
+"""A search as one value, and the shipped plans."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class SearchPlan:
 
     ``pool`` points that meet ``within`` are drawn for stages 1 and 2. Stage 3 finds the best for each of
     ``constraints`` (an empty one allows everything); of these, ``finalists`` a constraint are trained in full and the
-    best is taken (0: the prediction decides). Everything random comes from ``seed``.
+    best is taken (0: the prediction decides). All randomness derives from ``seed``.
     """
 
     FORMAT: ClassVar[str] = "plan"
@@ -60,7 +60,7 @@ class SearchPlan:
             raise ZooError(f"SearchPlan.name: {longest} is too long for the name of a file; choose a shorter one")
 
     def result_name(self, constraint: Constraint) -> str:
-        """The name of what is found under ``constraint``, as in ``mine-macs-450M``."""
+        """The name of the result under ``constraint``, such as ``mine-macs-450M``."""
         return "-".join([self.name, *(bound.in_a_name for bound in constraint)])
 
     def to_json(self) -> str:
@@ -69,7 +69,7 @@ class SearchPlan:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> SearchPlan:
-        """The plan in ``text``. Raises :class:`ZooError` with the place of what is wrong."""
+        """The plan in ``text``. Raises :class:`ZooError` naming the field that is wrong."""
         return from_json(cls, text)
 
 

@@ -1,4 +1,4 @@
-"""What a search has left in its folder: read from the journal, whether it is running, interrupted or done."""
+"""The state of a search, running, interrupted or done, as read from the journal in its folder."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class SearchResult(Notes):
 
     @classmethod
     def read(cls, folder: str | Path) -> SearchResult:
-        """The search in ``folder``. Raises :class:`ZooError` where there is none."""
+        """The search in ``folder``. Raises :class:`ZooError` if there is none."""
         with Journal.read(folder) as journal:
             notes = journal.notes()
             if "plan" not in notes:
@@ -54,12 +54,12 @@ class SearchResult(Notes):
         """Whether all rounds of stage 2 are done."""
         last = self.plan.rounds.rounds
         asked = [trial for trial in self.trials if trial.round <= last]
-        told = all(trial.number in self.outcomes for trial in asked)
-        return self.evolved is not None or (told and any(trial.round == last for trial in asked))
+        finished = all(trial.number in self.outcomes for trial in asked)
+        return self.evolved is not None or (finished and any(trial.round == last for trial in asked))
 
     @property
     def stop_epoch(self) -> int:
-        """The epoch whose scores stage 2 goes by."""
+        """The epoch whose scores stage 2 uses."""
         return self.stop.epoch if self.stop else self.plan.rounds.epochs
 
     def state(self, *, rounds: int | None = None) -> SearchState:
@@ -74,7 +74,7 @@ class SearchResult(Notes):
         return self.state().scored()
 
     def candidate(self, winner: Winner) -> Candidate:
-        """What ``winner`` stands for, under the name of its files."""
+        """The candidate that ``winner`` describes, named like its files."""
         return self.plan.space.candidate(winner.code, self.plan.result_name(winner.constraint))
 
 

@@ -1,4 +1,4 @@
-"""A search's predictor and curves used again: stage 3 for new constraints, a front, a recording."""
+"""Reuse of a search's predictor and curves: stage 3 for new constraints, a Pareto front, a recording."""
 
 from __future__ import annotations
 
@@ -19,41 +19,43 @@ from .space import Constraint
 from .stages.evolution import pareto
 
 
-def search_of(found: SearchResult) -> Search:
-    """The search that ``found`` is the record of, its costs where its journal says they came from."""
-    origin = EvaluatorConfig.from_plain(found.origin) if found.origin else None
-    space = found.plan.space
+def search_of(result: SearchResult) -> Search:
+    """The search behind ``result``, with costs from the sources named in its journal."""
+    origin = EvaluatorConfig.from_plain(result.origin) if result.origin else None
+    space = result.plan.space
     return Search(
-        found.plan, costs=origin.costs(space) if origin else None, points=origin.points(space) if origin else None
+        result.plan, costs=origin.costs(space) if origin else None, points=origin.points(space) if origin else None
     )
 
 
-def predictor_of(found: SearchResult) -> Predictor:
-    """The predictor fitted on everything that stage 2 has measured."""
-    path = found.folder / ENCODER
-    predictor = found.state().fit(Encoder.load(path) if exists(path) else None)
+def predictor_of(result: SearchResult) -> Predictor:
+    """The predictor fitted on all scores of stage 2."""
+    path = result.folder / ENCODER
+    predictor = result.state().fit(Encoder.load(path) if exists(path) else None)
     if predictor is None:
-        raise ZooError(f"{found.folder}: has {len(found.scored()[0])} scored candidates; a predictor needs at least 2")
+        raise ZooError(
+            f"{result.folder}: has {len(result.scored()[0])} scored candidates; a predictor needs at least 2"
+        )
     return predictor
 
 
-def evolve_again(found: SearchResult, constraints: Sequence[Constraint]) -> list[Winner]:
-    """The best predicted point under each of ``constraints``: stage 3 alone. Nothing is trained."""
-    search, predictor = search_of(found), predictor_of(found)
+def evolve_again(result: SearchResult, constraints: Sequence[Constraint]) -> list[Winner]:
+    """Stage 3 alone: the best predicted point under each of ``constraints``. Nothing is trained."""
+    search, predictor = search_of(result), predictor_of(result)
     winners = []
-    for evolved in search.evolve(predictor, constraints, found.state().best(len(found.trials))):
+    for evolved in search.evolve(predictor, constraints, result.state().best(len(result.trials))):
         costs = {name: float(values[0]) for name, values in search.costs(evolved.codes[:1]).items()}
         code = tuple(evolved.codes[0].tolist())
         winners.append(Winner(evolved.constraint, code, float(evolved.scores[0]), None, costs))
     return winners
 
 
-def front_of(found: SearchResult, cost: str, steps: int) -> list[dict[str, Any]]:
-    """The front of ``cost`` and predicted score: values, cost and score of points that none surpasses in both."""
-    search, predictor = search_of(found), predictor_of(found)
+def front_of(result: SearchResult, cost: str, steps: int) -> list[dict[str, Any]]:
+    """The Pareto front of ``cost`` and predicted score: values, cost and score of each point."""
+    search, predictor = search_of(result), predictor_of(result)
     front = pareto(
         lambda codes: predictor.predict(codes).mean, search.space, search.costs, cost=cost, steps=steps,
-        within=found.plan.within, seeds=found.scored()[0], evolving=found.plan.evolving, seed=found.plan.seed,
+        within=result.plan.within, seeds=result.scored()[0], evolving=result.plan.evolving, seed=result.plan.seed,
     )  # fmt: skip
     return [
         {"cost": float(front_cost), "score": float(score), "values": search.space.values(code)}
@@ -61,12 +63,12 @@ def front_of(found: SearchResult, cost: str, steps: int) -> list[dict[str, Any]]
     ]
 
 
-def recording_of(found: SearchResult) -> Recording:
+def recording_of(result: SearchResult) -> Recording:
     """All learning curves of a search, with the costs of their points."""
     curves = [
-        (trial.code, found.outcomes[trial.number].curve)
-        for trial in found.trials
-        if trial.number in found.outcomes and found.outcomes[trial.number].failure is None
+        (trial.code, result.outcomes[trial.number].curve)
+        for trial in result.trials
+        if trial.number in result.outcomes and result.outcomes[trial.number].failure is None
     ]
-    costs = search_of(found).costs
-    return record(found.plan.space, curves, costs if costs.names else None)
+    costs = search_of(result).costs
+    return record(result.plan.space, curves, costs if costs.names else None)

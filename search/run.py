@@ -1,4 +1,4 @@
-"""The whole search: stages 1 to 3, the finalists, and what is left of them in a folder."""
+"""A whole search: stages 1 to 3, training of the finalists, and the files that it writes."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ LEAST_POOL = 10
 
 
 class SearchCallback:
-    """Is told what happens in a search. Override what is of interest."""
+    """Called on the events of a search; does nothing unless overridden."""
 
     def on_stage(self, line: str) -> None:
-        """A stage or round begins; ``line`` says which and with what."""
+        """A stage or round begins; ``line`` describes it."""
 
     def on_outcome(self, trial: Trial, outcome: Outcome) -> None:
-        """A trial has ended, and the journal has it."""
+        """A trial has ended, and its outcome is in the journal."""
 
 
 def run_search(
@@ -58,21 +58,21 @@ def run_search(
     stages: int = 3, origin: Mapping[str, Any] | None = None, callbacks: Sequence[SearchCallback] = (),
     report: bool = True,
 ) -> SearchResult:  # fmt: skip
-    """Carry out ``plan`` and leave journal, results and report in ``folder``.
+    """Carry out ``plan``, writing journal, results and report to ``folder``.
 
     Args:
-        plan: what to search.
+        plan: the search.
         evaluator: scores candidates.
-        folder: where the files go; must not hold a search unless ``resume``.
-        executor: where candidates are evaluated (default: in this process, one after the other).
-        limits: what one candidate may take.
-        costs: the free statistics (default: those of the space's networks, where it has networks).
-        points: the only points there are, such as those of a recording (default: all of the space).
-        resume: continue the search in ``folder``; it ends where one that was never interrupted ends.
-        stages: how far to go: 1, 2 or 3, which has the finalists trained as well. A later call can go on.
+        folder: output folder; must not contain a search unless ``resume``.
+        executor: evaluates candidates (default: in this process, one after the other).
+        limits: time, memory and retries of a candidate.
+        costs: the free statistics (default: those of the space's networks, if any).
+        points: the points to search, such as those of a recording (default: the whole space).
+        resume: continue the search in ``folder``; the result is that of an uninterrupted one.
+        stages: stop after stage 1, 2 or 3, which includes training the finalists. A later call can continue.
         origin: plain data kept in the journal, of where evaluator and costs came from; must be the same on resuming,
             or have the same entry "identity".
-        callbacks: are told of every stage and outcome.
+        callbacks: called on every stage and outcome.
         report: write ``report.html`` when the search is done.
 
     Raises :class:`ZooError` for input that does not fit and an unreachable constraint, before there is a folder, and
@@ -80,12 +80,12 @@ def run_search(
     folder can be resumed.
     """
     search, executor = Search(plan, costs=costs, points=points), executor or InProcess()
-    told = json.loads(json.dumps(dict(origin or {})))
+    source = json.loads(json.dumps(dict(origin or {})))
     check_whole("stages", stages, at_most=3)
     search.check_all()
     executor.run(evaluator, (), limits)  # refuses what it cannot run
     with Journal.write(folder) as journal:
-        _begin(journal, plan, told, resume=resume)
+        _begin(journal, plan, source, resume=resume)
         clear(journal.folder)
         run = _Run(search, journal, evaluator, executor, limits, callbacks)
         run.stage_1()
@@ -102,24 +102,24 @@ def run_search(
 
 
 class Search:
-    """The parts of a search that need no evaluator, each usable alone."""
+    """The parts of a search that need no evaluator, each usable on its own."""
 
     def __init__(self, plan: SearchPlan, *, costs: CostModel | None = None, points: Codes | None = None) -> None:
         self.plan, self.space, self.points = plan, plan.space, points
         self.costs: CostModel = costs or (NetworkCosts(plan.space) if _searches_networks(plan) else NoCosts())
 
     def check(self, constraint: Constraint, *, at_least: Literal[1, 2] = 1) -> None:
-        """Raise where fewer points of the space meet ``constraint``, naming the nearest reachable value."""
+        """Raise if too few points of the space meet ``constraint``, naming the nearest reachable value."""
         if self.points is not None:
-            found = len(self._given(constraint))
+            points = len(self._given(constraint))
         else:
-            found = len(draw_pool(self.space, self.costs, constraint, 2, self._random(0)).codes)
-        if found < at_least:
+            points = len(draw_pool(self.space, self.costs, constraint, 2, self._random(0)).codes)
+        if points < at_least:
             bounds = f" that meets {','.join(map(str, constraint))}" if constraint else ""
             raise ZooError(f"space {self.space.name} has one point{bounds}; there is nothing to search")
 
     def check_all(self) -> None:
-        """Raise for constraints of the plan that cannot be met."""
+        """Raise if a constraint of the plan cannot be met."""
         self.check(self.plan.within, at_least=2)
         for constraint in self.plan.constraints:
             self.check(constraint)
@@ -132,11 +132,11 @@ class Search:
         return draw_pool(self.space, self.costs, self.plan.within, self.plan.pool, self._random(1))
 
     def encoder(self, pool: Pool) -> Encoder | None:
-        """Stage 1: an encoder pretrained on the pool's costs; None where there is nothing to learn or to use it."""
+        """Stage 1: an encoder pretrained on the costs of ``pool``; None if it is not used or has nothing to learn."""
         kind = self.plan.rounds.predictor
         varied = {name: values for name, values in pool.costs.items() if np.ptp(values) > 0}
-        wanted = isinstance(kind, MLP) and kind.pretraining is not Pretraining.NONE and len(pool.codes) >= LEAST_POOL
-        if not (wanted and varied and self.space.width("architecture")) or not isinstance(kind, MLP):
+        pretrains = isinstance(kind, MLP) and kind.pretraining is not Pretraining.NONE and len(pool.codes) >= LEAST_POOL
+        if not (pretrains and varied and self.space.width("architecture")) or not isinstance(kind, MLP):
             return None
         return pretrain_encoder(self.space, pool.codes, varied, kind=kind, seed=self.plan.seed)
 
@@ -145,9 +145,9 @@ class Search:
         return IterativeSearch(self.space, pool.codes, self.plan.rounds, encoder=encoder, seed=self.plan.seed)
 
     def evolve(self, predictor: Predictor, constraints: Sequence[Constraint], seeds: Codes) -> list[Evolved]:
-        """Stage 3: the best points under each of ``constraints`` by the mean of ``predictor``, from ``seeds`` on.
+        """Stage 3: the best points under each of ``constraints`` by the mean of ``predictor``, starting from ``seeds``.
 
-        Where the points are given, they are ranked instead.
+        If the points to search are given, they are ranked instead.
         """
         if self.points is not None:
             return [self._ranked(predictor, constraint) for constraint in constraints]
@@ -159,10 +159,10 @@ class Search:
     def _given(self, constraint: Constraint) -> Codes:
         assert self.points is not None
         check_constraint(constraint, self.costs.names)
-        found: Codes = self.points[outside(self.costs, constraint, self.points) == 0]
-        if not len(found):
+        codes: Codes = self.points[outside(self.costs, constraint, self.points) == 0]
+        if not len(codes):
             raise ZooError(f"none of the {len(self.points)} given points meets {','.join(map(str, constraint))}")
-        return found
+        return codes
 
     def _ranked(self, predictor: Predictor, constraint: Constraint) -> Evolved:
         codes = self._given(constraint)
@@ -179,25 +179,25 @@ def _searches_networks(plan: SearchPlan) -> bool:
 
 
 def _begin(journal: Journal, plan: SearchPlan, origin: Mapping[str, Any], *, resume: bool) -> None:
-    """Note what the search is, or see that it is the same."""
-    notes, place = journal.notes(), journal.folder
+    """Store plan and origin in a new journal, or check that they agree with those in it."""
+    notes, folder = journal.notes(), journal.folder
     if "plan" not in notes:
         journal.note("origin", dict(origin))
         journal.note("plan", plan.to_json())
         return
     if not resume:
-        raise ZooError(f"{place}: holds a search; continue it with `fbnetv3 search resume`, or give another folder")
+        raise ZooError(f"{folder}: holds a search; continue it with `fbnetv3 search resume`, or give another folder")
     if notes["plan"] != plan.to_json():
-        raise ZooError(f"{place}: holds a search with another plan; give the same one, or another folder")
+        raise ZooError(f"{folder}: holds a search with another plan; give the same one, or another folder")
     if (before := notes.get("origin")) != dict(origin):
         identity = before.get("identity") if isinstance(before, dict) else None
         if not identity or identity != origin.get("identity"):
-            raise ZooError(f"{place}: its candidates were scored otherwise ({shown(before)}); give another folder")
+            raise ZooError(f"{folder}: its candidates were scored otherwise ({shown(before)}); give another folder")
         journal.note("origin", dict(origin))  # the same data, elsewhere
     try:
         check_rows(plan, journal.trials(), journal.outcomes())
     except ZooError as error:
-        raise ZooError(f"{place}: its journal is damaged ({error}); give another folder") from None
+        raise ZooError(f"{folder}: its journal is damaged ({error}); give another folder") from None
 
 
 class _Run:
@@ -209,24 +209,24 @@ class _Run:
         self.evaluator, self.executor, self.limits, self.callbacks = evaluator, executor, limits, callbacks
 
     def stage_1(self) -> None:
-        """Draw the pool, pretrain the encoder."""
+        """Draw the pool and pretrain the encoder."""
         self.pool = self.search.pool()
         self._say(f"stage 1: {len(self.pool.codes):,} points in the pool")
         encoder = self.search.encoder(self.pool)
         if encoder is not None:
-            told = dict(zip(encoder.statistics, zip(encoder.r2, encoder.kendall, strict=True), strict=True))
-            self.journal.note("encoder", {name: {"r2": r2, "kendall": tau} for name, (r2, tau) in told.items()})
+            quality = dict(zip(encoder.statistics, zip(encoder.r2, encoder.kendall, strict=True), strict=True))
+            self.journal.note("encoder", {name: {"r2": r2, "kendall": tau} for name, (r2, tau) in quality.items()})
             encoder.save(self.journal.folder / ENCODER)
         self.journal.note("pool", len(self.pool.codes))
         self.iterations = self.search.iterations(self.pool, encoder)
 
     def stage_2(self) -> None:
-        """Rounds of trials; those that the journal has are not evaluated again."""
+        """Rounds of trials; those in the journal are not evaluated again."""
         while trials := self._next_round():
             self.iterations.tell(self._outcomes(trials))
             if self.iterations.round == 1:
-                told = {"epoch": self.iterations.stop_epoch, "correlations": self.iterations.correlations}
-                self.journal.note("stop", told)
+                stop = {"epoch": self.iterations.stop_epoch, "correlations": self.iterations.correlations}
+                self.journal.note("stop", stop)
         if self.iterations.predictor() is None:
             number, outcomes = len(self.iterations.state.scored()[0]), self.journal.outcomes().values()
             reason = next(outcome.reason for outcome in outcomes if outcome.failure)
@@ -243,23 +243,23 @@ class _Run:
         evolved = self.search.evolve(
             predictor, self.plan.constraints, self.iterations.state.best(len(self.iterations.trials))
         )
-        self.journal.note("evolved", [_evolved_to_plain(found) for found in evolved])
+        self.journal.note("evolved", [_evolved_to_plain(one) for one in evolved])
         return evolved
 
     def finals(self, evolved: Sequence[Evolved]) -> list[Winner]:
-        """Train the finalists of every constraint in full; the best of them wins, else the best predicted."""
+        """Train the finalists of every constraint in full; the best measured one wins, else the best predicted one."""
         full = self.plan.rounds.epochs
-        wanted = distinct(np.concatenate([self._finalists(found) for found in evolved]))
+        finalists = distinct(np.concatenate([self._finalists(one) for one in evolved]))
         done = {trial.code for trial in self.iterations.trials if trial.epochs == full}
         last = self.plan.rounds.rounds + 1  # even if fewer rounds used up the pool
-        asked = [code for code in map(tuple, wanted.tolist()) if code not in done]
+        asked = [code for code in map(tuple, finalists.tolist()) if code not in done]
         new = [Trial(number, last, code, full) for number, code in enumerate(asked, len(self.iterations.trials))]
         trials = self._asked_before(last) or new
         self._outcomes(trials)
-        return [self._winner(found) for found in evolved]
+        return [self._winner(one) for one in evolved]
 
     def _finalists(self, evolved: Evolved) -> Codes:
-        """The best measured point that meets the constraint, then the best predicted ones."""
+        """The best measured point that meets the constraint, then the best predicted points."""
         number = self.plan.finalists
         known = self.iterations.state.best(len(self.iterations.trials))
         fitting = known[outside(self.search.costs, evolved.constraint, known) == 0][: min(1, number - 1)]
@@ -298,7 +298,7 @@ class _Run:
         return [trial for trial in self.journal.trials() if trial.round == round_]
 
     def _outcomes(self, trials: Sequence[Trial]) -> list[Outcome]:
-        """The outcomes of ``trials``, evaluated where the journal lacks them."""
+        """The outcomes of ``trials``, evaluating those that the journal lacks."""
         known = {trial.number for trial in self.journal.trials()}
         if new := [trial for trial in trials if trial.number not in known]:
             self.journal.ask(new)
@@ -308,8 +308,8 @@ class _Run:
             self._say(f"round {left[0].round}: {len(left)} candidates, {left[0].epochs} epochs each")
         tasks = [Task(trial.number, self._candidate(trial), trial.epochs) for trial in left]
         by_number = {trial.number: trial for trial in left}
-        with _ended(self.executor.run(self.evaluator, tasks, self.limits) if tasks else iter(())) as found:
-            for outcome in found:
+        with _ended(self.executor.run(self.evaluator, tasks, self.limits) if tasks else iter(())) as stream:
+            for outcome in stream:
                 self.journal.tell(outcome)
                 for callback in self.callbacks:
                     callback.on_outcome(by_number[outcome.number], outcome)
@@ -326,7 +326,7 @@ class _Run:
 
 @contextmanager
 def _ended(outcomes: Iterator[Outcome]) -> Iterator[Iterator[Outcome]]:
-    """``outcomes``; when the block is left, whatever still runs is ended."""
+    """``outcomes``; tasks still running when the block is left are ended."""
     try:
         yield outcomes
     finally:
@@ -334,10 +334,10 @@ def _ended(outcomes: Iterator[Outcome]) -> Iterator[Iterator[Outcome]]:
             outcomes.close()
 
 
-def _evolved_to_plain(found: Evolved) -> dict[str, Any]:
+def _evolved_to_plain(evolved: Evolved) -> dict[str, Any]:
     return {
-        "constraint": [asdict(bound) for bound in found.constraint],
-        "codes": found.codes[:20].tolist(),
-        "scores": found.scores[:20].tolist(),
-        "progress": [list(point) for point in found.progress],
+        "constraint": [asdict(bound) for bound in evolved.constraint],
+        "codes": evolved.codes[:20].tolist(),
+        "scores": evolved.scores[:20].tolist(),
+        "progress": [list(point) for point in evolved.progress],
     }

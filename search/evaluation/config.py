@@ -1,4 +1,4 @@
-"""Where a search's scores and costs come from, as a value that its journal keeps: enough to go on with it later."""
+"""The source of a search's scores and costs, as a value kept in its journal: enough to resume it later."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 class EvaluatorConfig:
     """Candidates are trained on ``data`` or looked up in the recording ``table``.
 
-    ``data`` is split by ``data_seed``, and cut down to the part in the file ``subset``. ``resolution`` is for models
-    that name none. ``latency`` is the file of a latency table. ``identity`` tells the contents of all of these from
-    others, wherever they lie (:meth:`identified`).
+    ``data`` is split by ``data_seed``, and restricted to the part in the file ``subset``. ``resolution`` is for models
+    without one of their own. ``latency`` is the file of a latency table. ``identity`` identifies the contents of all of
+    these, independent of their paths (:meth:`identified`).
     """
 
     data: str = ""
@@ -44,7 +44,7 @@ class EvaluatorConfig:
 
     @property
     def absolute(self) -> EvaluatorConfig:
-        """The same with paths that hold in every folder."""
+        """The same with absolute paths."""
         data = self.data if self.data in ("", "digits") else str(Path(self.data).absolute())
         subset, table, latency = (
             path and str(Path(path).absolute()) for path in (self.subset, self.table, self.latency)
@@ -52,22 +52,22 @@ class EvaluatorConfig:
         return replace(self, data=data, subset=subset, table=table, latency=latency)
 
     def identified(self) -> EvaluatorConfig:
-        """The same with the identity of what lies there now. Raises :class:`ZooError` for what cannot be read."""
+        """The same with the identity of the current contents. Raises :class:`ZooError` if they cannot be read."""
         from fbnetv3_zoo.utils.paths import read_file
 
-        told = []
+        parts = []
         if self.data:
             from .training import opened
 
-            opened.cache_clear()  # what was there before may have changed; the evaluator goes by what is found now
-            told.append(opened(self.data, self.data_seed, self._subset).fingerprint)
-        for what, path in (("recording", self.table), ("latency table", self.latency)):
+            opened.cache_clear()  # the data may have changed since
+            parts.append(opened(self.data, self.data_seed, self._subset).fingerprint)
+        for kind, path in (("recording", self.table), ("latency table", self.latency)):
             if path:
-                told.append(f"{what} {hashlib.sha256(read_file(Path(path), f'a {what}')).hexdigest()[:16]}")
-        return replace(self, identity="; ".join(told))
+                parts.append(f"{kind} {hashlib.sha256(read_file(Path(path), f'a {kind}')).hexdigest()[:16]}")
+        return replace(self, identity="; ".join(parts))
 
     def evaluator(self, space: Space, execution: Execution) -> Evaluator:
-        """What scores the candidates of ``space``."""
+        """The evaluator of the candidates of ``space``."""
         if self.table:
             from .tabular import RecordedCurves
 
@@ -83,9 +83,9 @@ class EvaluatorConfig:
         return Path(self.subset) if self.subset else None
 
     def costs(self, space: Space) -> CostModel | None:
-        """The free statistics of the points of ``space``; None where there are none, or only those of its networks.
+        """The free statistics of the points of ``space``; None if there are none beside the counts of its networks.
 
-        Networks are counted; where the space has none, the recording's statistics are looked up.
+        For a space without networks, they are looked up in the recording.
         """
         if self.table and space.networks is None:
             from .tabular import RecordedCosts
@@ -94,7 +94,7 @@ class EvaluatorConfig:
         return measured_costs(space, self.latency) if self.latency else None
 
     def points(self, space: Space) -> Codes | None:
-        """The only points there are: those of the recording; None where every point can be scored."""
+        """The points of the recording; None if every point can be scored."""
         return self._recording.within(space).codes if self.table else None
 
     @cached_property
@@ -110,7 +110,7 @@ class EvaluatorConfig:
 
     @classmethod
     def from_plain(cls, data: Mapping[str, Any]) -> EvaluatorConfig:
-        """What :meth:`to_plain` gave."""
+        """The inverse of :meth:`to_plain`."""
         return from_plain(cls, dict(data), "origin")
 
 

@@ -1,4 +1,4 @@
-"""Recorded learning curves: kept in one file, and replayed as if they were trained."""
+"""Recorded learning curves: stored in one file, and replayed as if candidates were trained."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ _STATISTIC = "statistic."
 class Recording:
     """Learning curves of points of a space, and their free statistics.
 
-    ``codes`` has shape (points, dimensions), no point twice. ``curves`` has shape (points, repeats, epochs), higher is
-    better, with one epoch where only final scores are known. NaN stands after the last epoch of a curve that ended
-    earlier than others, and for the repeats that a point lacks, after those that it has; every point has one at least.
+    ``codes`` has shape (points, dimensions), each point once. ``curves`` has shape (points, repeats, epochs), higher is
+    better, with one epoch if only final scores are known. Shorter curves are padded with NaN at the end, and so are
+    missing repeats; every point has at least one.
     ``statistics`` are by name, each of shape (points,).
     """
 
@@ -68,13 +68,13 @@ class Recording:
 
     @cached_property
     def lengths(self) -> Ints:
-        """The number of epochs of every curve, shape (points, repeats); 0 where there is none."""
+        """The number of epochs of every curve, shape (points, repeats); 0 for a missing repeat."""
         lengths: Ints = np.isfinite(self.curves).sum(2)
         return lengths
 
     @cached_property
     def scores(self) -> Doubles:
-        """The last score of every curve, shape (points, repeats); NaN where there is none."""
+        """The last score of every curve, shape (points, repeats); NaN for a missing repeat."""
         last = np.maximum(self.lengths - 1, 0)[:, :, None]
         return np.take_along_axis(self.curves, last, 2)[:, :, 0]
 
@@ -89,16 +89,16 @@ class Recording:
         return {code.tobytes(): row for row, code in enumerate(self.codes)}
 
     def rows(self, codes: Codes) -> Ints:
-        """Where the points ``codes`` stand, shape (points,). Raises for one that was not recorded."""
-        found = [self._rows.get(code.tobytes(), -1) for code in self.space.check(codes)]
-        if -1 in found:
-            values = self.space.values(np.atleast_2d(codes)[found.index(-1)])
+        """The rows of the points ``codes``, shape (points,). Raises if one was not recorded."""
+        rows = [self._rows.get(code.tobytes(), -1) for code in self.space.check(codes)]
+        if -1 in rows:
+            values = self.space.values(np.atleast_2d(codes)[rows.index(-1)])
             shown = ", ".join(f"{name}={value}" for name, value in values.items())
             raise ZooError(f"the recording of {len(self)} points of space {self.space.name} lacks the point {shown}")
-        return np.array(found, np.int64)
+        return np.array(rows, np.int64)
 
     def within(self, space: Space) -> Recording:
-        """What was recorded of the points of ``space``, which holds some of the dimensions of this recording's."""
+        """The part of this recording in ``space``, which has the same dimensions with fewer values."""
         names = [dimension.name for dimension in space.dimensions]
         if names != [dimension.name for dimension in self.space.dimensions]:
             raise ZooError(f"space {space.name} has other dimensions than the recording's space {self.space.name}")
@@ -106,11 +106,11 @@ class Recording:
         for column, (ours, theirs) in enumerate(zip(self.space.dimensions, space.dimensions, strict=True)):
             for index, value in enumerate(theirs.options.values):
                 codes[self.codes[:, column] == ours.index(value), column] = index
-        kept = np.flatnonzero((codes >= 0).all(1))
-        if not len(kept):
+        rows = np.flatnonzero((codes >= 0).all(1))
+        if not len(rows):
             raise ZooError(f"the recording of {len(self)} points has none of space {space.name}")
-        statistics = {name: values[kept] for name, values in self.statistics.items()}
-        return Recording(space, codes[kept], self.curves[kept], statistics)
+        statistics = {name: values[rows] for name, values in self.statistics.items()}
+        return Recording(space, codes[rows], self.curves[rows], statistics)
 
     def save(self, path: str | Path) -> None:
         """Write everything into one safetensors file."""
@@ -120,7 +120,7 @@ class Recording:
 
     @classmethod
     def load(cls, path: str | Path) -> Recording:
-        """The recording that :meth:`save` wrote. Raises :class:`ZooError` where the file is damaged or another kind."""
+        """The recording that :meth:`save` wrote. Raises :class:`ZooError` if the file is damaged or of another kind."""
         arrays, metadata = _FILE.read(path)
         codes, curves = arrays.pop("codes").astype(np.int64), arrays.pop("curves")
         statistics = {name.removeprefix(_STATISTIC): values for name, values in sorted(arrays.items())}
@@ -133,7 +133,7 @@ class Recording:
 def record(
     space: Space, curves: Iterable[tuple[Sequence[int], Sequence[float]]], costs: CostModel | None = None
 ) -> Recording:
-    """A recording of (code, learning curve) pairs, such as a finished search's, with the statistics ``costs`` knows.
+    """A recording of (code, learning curve) pairs, such as those of a search, with the statistics of ``costs``.
 
     Curves may differ in length; several of one code become its repeats, the longest first.
     """
@@ -146,24 +146,24 @@ def record(
     epochs = max(len(curve) for of_code in by_code.values() for curve in of_code)
     array = np.full((len(by_code), repeats, epochs), np.nan)
     for row, of_code in zip(array, by_code.values(), strict=True):
-        for place, curve in zip(row, sorted(of_code, key=len, reverse=True), strict=False):
-            place[: len(curve)] = curve
+        for slot, curve in zip(row, sorted(of_code, key=len, reverse=True), strict=False):
+            slot[: len(curve)] = curve
     codes = space.check(np.array(list(by_code)))
     return Recording(space, codes, array, costs(codes) if costs else {})
 
 
 @dataclass(frozen=True)
 class RecordedCurves:
-    """An evaluator that looks curves up.
+    """An evaluator that looks up curves.
 
-    Of a point's repeats, it gives one drawn by ``seed`` and the point, so that the same candidate has the same curve.
+    Which repeat of a point it returns depends on ``seed`` and the point, so that a candidate always has the same curve.
     """
 
     recording: Recording
     seed: int = 0
 
     def __call__(self, candidate: Candidate, epochs: int) -> list[float]:
-        """The first ``epochs`` scores of a recorded curve. Raises where no curve of the point is as long."""
+        """The first ``epochs`` scores of a recorded curve. Raises if no curve of the point is long enough."""
         code = self.recording.space.code(candidate.values)
         row = self.recording.rows(code)[0]
         lengths = self.recording.lengths[row]
@@ -177,17 +177,17 @@ class RecordedCurves:
 
 @dataclass(frozen=True)
 class RecordedCosts:
-    """The recorded statistics as a cost model; it knows the recorded points only."""
+    """The recorded statistics as a cost model, for the recorded points only."""
 
     recording: Recording
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The statistics that were recorded."""
+        """The names of the recorded statistics."""
         return tuple(self.recording.statistics)
 
     def __call__(self, codes: Codes) -> Costs:
-        """The statistics of every point of ``codes``. Raises for one that was not recorded."""
+        """The statistics of every point of ``codes``. Raises if one was not recorded."""
         rows = self.recording.rows(codes)
         return {name: values[rows] for name, values in self.recording.statistics.items()}
 

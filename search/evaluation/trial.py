@@ -1,4 +1,4 @@
-"""What a search asks for and what it is told: trials, tasks, outcomes."""
+"""Trials, tasks and outcomes: the interface between a search and the evaluation of its candidates."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from ..space import Candidate
 
 
 class Evaluator(Protocol):
-    """Scores candidates. It is sent to other processes by pickle, and the same candidate gets the same curve."""
+    """Scores candidates. It must be picklable, and give the same curve for the same candidate."""
 
     def __call__(self, candidate: Candidate, epochs: int) -> Sequence[float]:
-        """The learning curve: a score after each of ``epochs`` epochs, higher is better (accuracy in [0, 1], say).
+        """The learning curve: a score after each of ``epochs`` epochs, higher is better (such as accuracy in [0, 1]).
 
-        Whatever it raises is recorded as the reason why the candidate has no score.
+        An exception is recorded as the reason why the candidate has no score.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A point that a search wants scored: its ``number`` from 0, its round from 1, its code, so many epochs."""
+    """A point to be scored: ``number`` counts from 0, ``round`` from 1; it is trained for ``epochs`` epochs."""
 
     number: int
     round: int
@@ -34,7 +34,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A trial on its way to an evaluator. Its number tells it from all others."""
+    """A trial as given to an evaluator. Its number is unique."""
 
     number: int
     candidate: Candidate
@@ -47,15 +47,15 @@ class Failure(Enum):
     ERROR = "error"
     TIMEOUT = "timeout"
     MEMORY = "memory"
-    LOST = "lost"  # the process or machine that had it is gone
+    LOST = "lost"  # its process or machine died
     NOT_FINITE = "not finite"  # the curve has a NaN or an infinity, or not one score an epoch
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a task ended: with a curve, or with a failure and ``reason``, one line that says what happened.
+    """How a task ended: with a curve, or with a failure and its ``reason`` in one line.
 
-    ``attempts`` counts the tries it took, ``seconds`` is the time of the last of them.
+    ``attempts`` is the number of attempts, ``seconds`` the duration of the last one.
     """
 
     number: int
@@ -68,9 +68,9 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one task may take: seconds and gigabytes (0: no limit), and how often it is tried again after a failure.
+    """Limits of a task: seconds and gigabytes (0: no limit), and the number of retries after a failure.
 
-    A curve that is not finite is not tried again: it would be the same.
+    A task whose curve is not finite is not retried: the curve would be the same.
     """
 
     seconds: float = 0.0
@@ -84,10 +84,10 @@ class Limits:
 
 
 class Executor(Protocol):
-    """Has tasks evaluated, somewhere. For the same tasks, every executor gives the same curves."""
+    """Evaluates tasks. All executors give the same curves for the same tasks."""
 
     def run(self, evaluator: Evaluator, tasks: Sequence[Task], limits: Limits) -> Iterator[Outcome]:
-        """One outcome a task, each as soon as it is there, in whatever order. A task never raises.
+        """One outcome a task, each as soon as it is available, in any order. A task never raises.
 
-        Closing the iterator ends what still runs.
+        Closing the iterator ends running tasks.
         """

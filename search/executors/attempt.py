@@ -101,21 +101,21 @@ def overdue(seconds: float) -> str:
 
 def is_memory(error: BaseException) -> bool:
     """Whether ``error`` says that memory could not be had; PyTorch says it with a RuntimeError."""
-    told = ("can't allocate memory", "not enough memory", "out of memory")
+    messages = ("can't allocate memory", "not enough memory", "out of memory")
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
         or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
-        or (isinstance(error, RuntimeError) and any(words in str(error) for words in told))
+        or (isinstance(error, RuntimeError) and any(message in str(error) for message in messages))
     )
 
 
 def one_line(error: BaseException) -> str:
     """``ValueError: what it says (file.py, line 3)``: the first line of the message and the place, if not here."""
     frames = traceback.extract_tb(error.__traceback__)
-    told = frames and frames[-1].filename != __file__
-    place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if told else ""
-    return printable(f"{type(error).__name__}: {_message(error)}".removesuffix(": ")) + place
+    elsewhere = frames and frames[-1].filename != __file__
+    location = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if elsewhere else ""
+    return printable(f"{type(error).__name__}: {_message(error)}".removesuffix(": ")) + location
 
 
 def _message(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""The networks of a search space: stages of rows as in the paper's Table 2, each with the values it may take."""
+"""The networks of a search space: stages of rows as in the paper's Table 2, with the values of each."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ConvChoices:
     stride: int
 
     def dimensions(self) -> dict[str, Options]:
-        """What may be chosen, by its short name."""
+        """The options, by short name."""
         return {"kernel_first": self.kernel_size, "channels": self.channels}
 
     def rows(self, chosen: Values, activation: Activation) -> Iterator[Row]:
@@ -37,8 +37,8 @@ class ConvChoices:
 class ResidualChoices:
     """Inverted residuals: ``depth`` blocks, of which the first has ``stride`` and values of its own.
 
-    Rows of the same non-empty ``shared`` take the same expansions. The kernel size is drawn once for the first block
-    and once for the rest: the published networks have both, which the table does not say in words.
+    Rows with the same non-empty ``shared`` have the same expansions. The first block and the rest have separate kernel
+    sizes, as in the published networks; the table does not say so.
     """
 
     kernel_size: Options
@@ -54,16 +54,16 @@ class ResidualChoices:
         check_flag("ResidualChoices.squeeze_excite", self.squeeze_excite)
 
     def dimensions(self) -> dict[str, Options]:
-        """What may be chosen, by its short name."""
-        found = {"kernel_first": self.kernel_size, "kernel_rest": self.kernel_size}
-        found |= {"expansion_first": self.expansion_first, "expansion_rest": self.expansion_rest}
-        found |= {"channels": self.channels, "depth": self.depth}
+        """The options, by short name."""
+        options = {"kernel_first": self.kernel_size, "kernel_rest": self.kernel_size}
+        options |= {"expansion_first": self.expansion_first, "expansion_rest": self.expansion_rest}
+        options |= {"channels": self.channels, "depth": self.depth}
         if max(self.depth.values) == 1:
-            del found["kernel_rest"], found["expansion_rest"]
-        return found
+            del options["kernel_rest"], options["expansion_rest"]
+        return options
 
     def rows(self, chosen: Values, activation: Activation) -> Iterator[Row]:
-        """One row for the first block, one for the rest."""
+        """One row for the first block, and one for the rest."""
         for number, repeats in (("first", 1), ("rest", chosen["depth"] - 1)):
             if repeats:
                 yield InvertedResidual(
@@ -81,7 +81,7 @@ class PoolingChoices:
     channels: Options
 
     def dimensions(self) -> dict[str, Options]:
-        """What may be chosen, by its short name."""
+        """The options, by short name."""
         return {"expansion_first": self.expansion, "channels": self.channels}
 
     def rows(self, chosen: Values, activation: Activation) -> Iterator[Row]:
@@ -96,7 +96,7 @@ RowChoices: TypeAlias = ConvChoices | ResidualChoices | PoolingChoices
 class Networks:
     """All networks of a space.
 
-    ``stages`` are grouped as in :class:`Arch`; their rows are counted through from 1, as the table's. Convolutions are
+    ``stages`` are grouped as in :class:`Arch`; rows are numbered from 1 across them, as in the table. Convolutions are
     padded by half their kernel.
     """
 
@@ -124,28 +124,28 @@ class Networks:
 
     @cached_property
     def names(self) -> tuple[dict[str, str], ...]:
-        """For every row, the dimension that each of its short names stands for: rows that share have one together."""
-        found = []
+        """For every row, the dimension of each of its short names; rows that share one have the same."""
+        names = []
         for number, row in enumerate(self.rows, start=1):
             shared = row.shared if isinstance(row, ResidualChoices) else ""
-            found.append(
+            names.append(
                 {
                     short: f"shared_{shared}.{short}" if shared and "expansion" in short else f"row{number}.{short}"
                     for short in row.dimensions()
                 }
             )
-        return tuple(found)
+        return tuple(names)
 
     @cached_property
     def dimensions(self) -> tuple[Dimension, ...]:
-        """What may be chosen, the resolution first, then row by row."""
-        found = {"resolution": Dimension("resolution", self.resolution, "architecture")}
+        """All dimensions, the resolution first, then row by row."""
+        dimensions = {"resolution": Dimension("resolution", self.resolution, "architecture")}
         for names, row in zip(self.names, self.rows, strict=True):
             for short, options in row.dimensions().items():
                 dimension = Dimension(names[short], options, "architecture")
-                if found.setdefault(dimension.name, dimension) != dimension:
+                if dimensions.setdefault(dimension.name, dimension) != dimension:
                     raise ZooError(f"rows that share {dimension.name} have different values for it")
-        return tuple(found.values())
+        return tuple(dimensions.values())
 
     def arch(self, name: str, values: Values) -> Arch:
         """The network with these values, by dimension."""
@@ -160,9 +160,9 @@ class Networks:
         return Arch(name, values["resolution"], tuple(stages), self.width_divisor, self.in_channels, self.num_classes)
 
     def values_of(self, arch: Arch) -> tuple[dict[str, Value], list[str]]:
-        """The values that give ``arch``, and the reasons why it lies outside; without reasons it lies inside.
+        """The values that give ``arch``, and the reasons why it lies outside, none if it lies inside.
 
-        The padding of strided convolutions, which is no dimension of the space, is not looked at.
+        The padding of strided convolutions, which is not a dimension of the space, is ignored.
         """
         if len(arch.stages) != len(self.stages):
             return {}, [f"it has {len(arch.stages)} stages; the networks of the space have {len(self.stages)}"]
@@ -175,9 +175,9 @@ class Networks:
             blocks = [block for block in arch.blocks if block.stage == s]
             best: tuple[list[str], dict[str, Value]] | None = None
             for parts in _cuts(blocks, len(stage)):
-                found, why = self._match(first, stage, parts, values)
+                read, why = self._match(first, stage, parts, values)
                 if best is None or len(why) < len(best[0]):
-                    best = why, found
+                    best = why, read
             if best is None:
                 return {}, [*reasons, f"stage {s} has {len(blocks)} blocks for {len(stage)} rows"]
             reasons += best[0]
@@ -190,11 +190,11 @@ class Networks:
     ) -> tuple[dict[str, Value], list[str]]:
         values, reasons = dict(known), []
         for number, (row, blocks) in enumerate(zip(stage, parts, strict=True), start=first):
-            seen, why = _read(row, blocks, self.activation)
+            read, why = _read(row, blocks, self.activation)
             reasons += [f"row {number + 1}: {reason}" for reason in why]
             for short, options in row.dimensions().items():
                 name = self.names[number][short]
-                value = seen.get(short, values.get(name, options.values[0]))
+                value = read.get(short, values.get(name, options.values[0]))
                 reasons += _outside(f"row {number + 1}: {short}", options, value)
                 if values.setdefault(name, value) != value:
                     reasons.append(
@@ -203,12 +203,12 @@ class Networks:
         return values, reasons
 
 
-def _outside(place: str, options: Options, value: Value) -> list[str]:
-    return [] if value in options.values else [f"{place} is {value}, not among {listed(options.values)}"]
+def _outside(name: str, options: Options, value: Value) -> list[str]:
+    return [] if value in options.values else [f"{name} is {value}, not among {listed(options.values)}"]
 
 
 def _cuts(blocks: Sequence[Block], parts: int) -> Iterator[list[Sequence[Block]]]:
-    """All ways to cut ``blocks`` into so many parts, none empty."""
+    """All ways to cut ``blocks`` into ``parts`` non-empty parts."""
     if parts == 1:
         if blocks:
             yield [blocks]
@@ -219,21 +219,21 @@ def _cuts(blocks: Sequence[Block], parts: int) -> Iterator[list[Sequence[Block]]
 
 
 def _read(row: RowChoices, blocks: Sequence[Block], activation: Activation) -> tuple[dict[str, Value], list[str]]:
-    """What ``blocks`` have chosen, by short names, and what no choice of ``row`` could give."""
+    """The values of ``blocks`` by short names, and the reasons why no values of ``row`` give them."""
     kinds = {ConvChoices: Conv, ResidualChoices: InvertedResidual, PoolingChoices: PoolingHead}
     kind = kinds[type(row)]
     if not all(isinstance(block.row, kind) for block in blocks):
         return {}, [f"has blocks that are no {kind.__name__}"]
     start, *rest = blocks
-    seen: dict[str, Value] = {"channels": start.out_channels, "kernel_first": start.kernel_size, "depth": len(blocks)}
+    values: dict[str, Value] = {"channels": start.out_channels, "kernel_first": start.kernel_size, "depth": len(blocks)}
     if not isinstance(row, ConvChoices):
-        seen["expansion_first"] = _whole(start)
+        values["expansion_first"] = _whole(start)
     reasons = [f"has {len(blocks)} blocks"] if rest and not isinstance(row, ResidualChoices) else []
     if rest:
-        seen |= {"kernel_rest": rest[0].kernel_size, "expansion_rest": _whole(rest[0])}
+        values |= {"kernel_rest": rest[0].kernel_size, "expansion_rest": _whole(rest[0])}
     elif isinstance(row, ResidualChoices):  # a row of one block: the rest's values have no effect
-        seen |= {"kernel_rest": row.kernel_size.values[0], "expansion_rest": row.expansion_rest.values[0]}
-        seen = {short: value for short, value in seen.items() if not (row.shared and short == "expansion_rest")}
+        values |= {"kernel_rest": row.kernel_size.values[0], "expansion_rest": row.expansion_rest.values[0]}
+        values = {short: value for short, value in values.items() if not (row.shared and short == "expansion_rest")}
     for block in blocks:
         reasons += _unusual(block, row, activation)
     if len({(block.kernel_size, _whole(block)) for block in rest}) > 1:
@@ -243,7 +243,7 @@ def _read(row: RowChoices, blocks: Sequence[Block], activation: Activation) -> t
     stride = 1 if isinstance(row, PoolingChoices) else row.stride
     if start.stride != stride or any(block.stride != 1 for block in rest):
         reasons.append(f"has stride {start.stride}, not {stride}" if start.stride != stride else "has a later stride 2")
-    return seen, list(dict.fromkeys(reasons))
+    return values, list(dict.fromkeys(reasons))
 
 
 def _whole(block: Block) -> Value:
@@ -252,21 +252,21 @@ def _whole(block: Block) -> Value:
 
 
 def _unusual(block: Block, row: RowChoices, activation: Activation) -> list[str]:
-    """What is unlike all blocks of ``row``, whatever was chosen."""
-    found = block.row
-    reasons = [] if getattr(found, "activation", None) is activation else [f"its activation is not {activation.value}"]
-    if isinstance(found, InvertedResidual) and isinstance(row, ResidualChoices):
+    """How ``block`` differs from all blocks of ``row``, whatever their values."""
+    actual = block.row
+    reasons = [] if getattr(actual, "activation", None) is activation else [f"its activation is not {activation.value}"]
+    if isinstance(actual, InvertedResidual) and isinstance(row, ResidualChoices):
         excite = SqueezeExcite(reduces="input") if row.squeeze_excite else None
-        if found.squeeze_excite != excite:
-            reasons.append("has other squeeze-excite" if found.squeeze_excite and excite else
+        if actual.squeeze_excite != excite:
+            reasons.append("has other squeeze-excite" if actual.squeeze_excite and excite else
                            "has squeeze-excite" if excite is None else "has no squeeze-excite")  # fmt: skip
-        if found.conv_bias or found.groups_1x1 != 1 or found.channels_per_group != 1:
+        if actual.conv_bias or actual.groups_1x1 != 1 or actual.channels_per_group != 1:
             reasons.append("has convolutions with bias or groups")
-    if isinstance(found, Conv) and not found.bias:
+    if isinstance(actual, Conv) and not actual.bias:
         reasons.append("has a convolution without bias")
     return reasons
 
 
 def choices(*values: Value) -> Choice:
-    """The short way to a :class:`Choice`."""
+    """Shorthand for :class:`Choice`."""
     return Choice(values)

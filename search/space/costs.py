@@ -1,4 +1,4 @@
-"""What points cost, a whole pool at once, and bounds on it."""
+"""The costs of points, a whole pool at once, and bounds on them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Costs = Mapping[str, Doubles]
 
 
 class CostModel(Protocol):
-    """Gives the free statistics of points: what a network costs before it is trained."""
+    """Computes the free statistics of points: costs of a network known without training it."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -38,7 +38,7 @@ class PoolLatency(Protocol):
 
     @property
     def activation(self) -> Activation:
-        """That of the blocks it knows."""
+        """The activation of the blocks it knows."""
 
     def __call__(self, table: Table) -> Doubles:
         """Milliseconds, shape (networks,)."""
@@ -47,7 +47,7 @@ class PoolLatency(Protocol):
 class NetworkCosts:
     """``macs``, ``parameters`` and ``peak_activation`` of a space's networks, as :mod:`fbnetv3_zoo.arch.cost` counts.
 
-    With ``latency``, made from a look-up table, ``latency_ms`` too.
+    With ``latency``, from a look-up table, also ``latency_ms``.
     """
 
     def __init__(self, space: Space, *, latency: PoolLatency | None = None) -> None:
@@ -66,15 +66,15 @@ class NetworkCosts:
         return ("macs", "parameters", "peak_activation", *(["latency_ms"] if self.latency else []))
 
     def __call__(self, codes: Codes) -> Costs:
-        """The costs of every point of ``codes``; some points at a time, as many as the processor's cache holds."""
+        """The costs of every point of ``codes``, computed in chunks that fit the processor's cache."""
         parts = [self._of(codes[start : start + 1024]) for start in range(0, len(codes), 1024)] or [self._of(codes)]
         return {name: np.concatenate([part[name] for part in parts]) for name in self.names}
 
     def _of(self, codes: Codes) -> Costs:
         table = self.space.tabulate(codes)
         cost = pool_cost(table)
-        found = {"macs": cost.macs, "parameters": cost.parameters, "peak_activation": cost.peak_activation}
-        costs = {name: numbers.astype(np.float64) for name, numbers in found.items()}
+        counts = {"macs": cost.macs, "parameters": cost.parameters, "peak_activation": cost.peak_activation}
+        costs = {name: numbers.astype(np.float64) for name, numbers in counts.items()}
         return costs if self.latency is None else {**costs, "latency_ms": self.latency(table)}
 
 
@@ -97,17 +97,17 @@ class Bound:
         return f"{low}{self.cost}{high}"
 
     def contains(self, cost: float) -> bool:
-        """Whether a network of this cost keeps to the bound."""
+        """Whether ``cost`` satisfies the bound."""
         return self.at_least <= cost <= self.at_most
 
     @property
     def in_a_name(self) -> str:
-        """As a part of a file's name, such as ``macs-450M``."""
+        """The bound as part of a file name, such as ``macs-450M``."""
         return re.sub(r"[^A-Za-z0-9.]+", "-", str(self)).strip("-")
 
 
 Constraint = tuple[Bound, ...]
-"""Bounds that hold together; none at all allow everything."""
+"""Bounds that must all hold; an empty tuple allows everything."""
 
 _UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
 _NUMBER = r"([0-9]+\.?[0-9]*(?:e[+-]?[0-9]+)?)([kMG]?)"
@@ -126,16 +126,16 @@ def parse_constraint(text: str) -> Constraint:
 
 
 def _parse(text: str) -> Bound:
-    found = re.fullmatch(rf"(?:{_NUMBER}\s*<=\s*)?([a-z_0-9]+?)(?:\s*<=\s*{_NUMBER})?", text)
-    if not found or (found[1] is None and found[4] is None):
+    match = re.fullmatch(rf"(?:{_NUMBER}\s*<=\s*)?([a-z_0-9]+?)(?:\s*<=\s*{_NUMBER})?", text)
+    if not match or (match[1] is None and match[4] is None):
         raise ZooError(f"bound {text!r} cannot be read; write 'macs<=450M' or '400M<=macs<=800M,parameters<=10M'")
-    low, low_unit, cost, high, high_unit = found.groups()
+    low, low_unit, cost, high, high_unit = match.groups()
     at_least = float(low) * _UNITS[low_unit] if low else 0.0
     return Bound(cost, float(high) * _UNITS[high_unit] if high else np.inf, at_least)
 
 
 def check_constraint(constraint: Constraint, names: Sequence[str]) -> None:
-    """Raise where a bound is on a cost that is not among ``names``."""
+    """Raise if a bound is on a cost that is not among ``names``."""
     for bound in constraint:
         if bound.cost not in names:
             known = ", ".join(names) or "none"
@@ -145,7 +145,7 @@ def check_constraint(constraint: Constraint, names: Sequence[str]) -> None:
 
 
 def violation(constraint: Constraint, costs: Costs) -> Doubles:
-    """How far points are outside, shape (points,): the sum of relative excesses; 0 exactly where all bounds hold."""
+    """The sum of relative excesses over the bounds, shape (points,); exactly 0 if all bounds hold."""
     total = np.zeros(len(next(iter(costs.values()))) if costs else 0)
     for bound in constraint:
         value = costs[bound.cost]

@@ -1,4 +1,4 @@
-"""What one dimension of a search space may be: one of a list, evenly spaced numbers, or numbers with an order."""
+"""The dimensions of a search space: choices from a list, evenly spaced numbers, or ordered numbers."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ Part: TypeAlias = Literal["architecture", "recipe"]
 
 
 MOST_VALUES, MOST_CHOICES = 10_000, 1_000
-"""Upper bounds of the values of a dimension, and of those that are encoded one-hot."""
+"""Maximum number of values of a dimension, and of one that is encoded one-hot."""
 
 
-def _check_number_of(place: str, values: Sequence[Value], most: int) -> None:
+def _check_number_of(name: str, values: Sequence[Value], most: int) -> None:
     if len(values) > most:
-        raise ZooError(f"{place} has {len(values)} values; at most {most} can be chosen from")
+        raise ZooError(f"{name} has {len(values)} values; at most {most} can be chosen from")
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One of ``values``, which have no order: encoded one-hot."""
+    """One of ``values``, unordered: encoded one-hot."""
 
     values: tuple[Value, ...]
 
@@ -72,7 +72,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Levels:
-    """One of ``values``, numbers in rising order with any distances: encoded as one number, the place from 0 to 1."""
+    """One of ``values``, numbers in rising order: encoded as one number, the index scaled to [0, 1]."""
 
     values: tuple[Value, ...]
 
@@ -91,7 +91,7 @@ Options: TypeAlias = Choice | Range | Levels
 
 @dataclass(frozen=True)
 class Dimension:
-    """A dimension of a space: its name, what it may be, and whether it belongs to the network or to its training."""
+    """A dimension of a space: its name, its values, and whether it belongs to the architecture or the recipe."""
 
     name: str
     options: Options
@@ -108,7 +108,7 @@ class Dimension:
 
     @property
     def width(self) -> int:
-        """Columns of the encoding: none where there is nothing to choose."""
+        """Columns of the encoding: 0 if there is a single value."""
         if len(self) == 1:
             return 0
         return len(self) if isinstance(self.options, Choice) else 1
@@ -128,7 +128,7 @@ class Dimension:
         return np.array(self.options.values)
 
     def index(self, value: Value) -> int:
-        """Where ``value`` stands among the values."""
+        """The index of ``value``. Raises :class:`ZooError` if it is not a value of this dimension."""
         for index, known in enumerate(self.options.values):
             if known == value and isinstance(known, bool) == isinstance(value, bool):
                 return index
@@ -136,6 +136,6 @@ class Dimension:
 
 
 def listed(values: Sequence[Value]) -> str:
-    """Values for a message, the middle of long lists left out."""
+    """``values`` for a message, without the middle of long lists."""
     shown = [str(value) for value in values]
     return ", ".join(shown if len(shown) <= 9 else [*shown[:3], "...", shown[-1]])

@@ -1,4 +1,4 @@
-"""The spaces that are shipped: the paper's, and a tiny one for small images."""
+"""The shipped spaces: the paper's, and a tiny one for small images."""
 
 from __future__ import annotations
 
@@ -77,6 +77,6 @@ PAPER_RECIPE = Space("paper_recipe", recipes=Recipes(_PROXY, (*_SEARCHED, _EMA),
 """Table 2's recipes, moving average included, for FBNetV2-L3: the paper's recipe-only search (section 4.1, Table 3)."""
 
 TINY = Space("tiny", _TINY, Recipes(_DIGITS, _SEARCHED_TINY))
-"""networks of 0.2 to 3 MMACs for 32 x 32 images, and recipes of six epochs: a search in minutes."""
+"""Networks of 0.2 to 3 MMACs for 32 x 32 images, and recipes of six epochs: a search in minutes."""
 
 SPACES: Mapping[str, Space] = MappingProxyType({space.name: space for space in (PAPER, PAPER_RECIPE, TINY)})

@@ -1,4 +1,4 @@
-"""The recipes of a search space: a base recipe, and what of it may be chosen."""
+"""The recipes of a search space: a base recipe, and the values of some of its fields."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OPTIMIZERS = {"rmsprop": RMSProp(), "sgd": SGD(), "adamw": AdamW()}
 
 @dataclass(frozen=True)
 class Setting:
-    """A field of :class:`Recipe`, dotted as in ``augmentation.mixup``, and its values; optimizers go by name."""
+    """A field of :class:`Recipe`, dotted as in ``augmentation.mixup``, and its values; optimizers are named."""
 
     field: str
     options: Options
@@ -27,7 +27,7 @@ class Setting:
 class Recipes:
     """All recipes of a space: ``base`` with every one of ``settings`` at one of its values.
 
-    ``sgd_rate_factor`` multiplies the learning rate where the optimizer is SGD (Table 2: 4).
+    ``sgd_rate_factor`` multiplies the learning rate if the optimizer is SGD (Table 2: 4).
     """
 
     base: Recipe
@@ -53,29 +53,29 @@ class Recipes:
 
     @cached_property
     def dimensions(self) -> tuple[Dimension, ...]:
-        """What may be chosen; names begin with ``recipe.``."""
+        """All dimensions; names begin with ``recipe.``."""
         return tuple(Dimension(f"recipe.{setting.field}", setting.options, "recipe") for setting in self.settings)
 
     def recipe(self, values: Values) -> Recipe:
         """The recipe with these values, by dimension."""
-        made = self.base
+        recipe = self.base
         for setting in self.settings:
-            made = _with(made, setting.field, values[f"recipe.{setting.field}"])
-        if isinstance(made.optimizer, SGD):
-            made = replace(made, learning_rate=round(made.learning_rate * self.sgd_rate_factor, 12))
-        return made
+            recipe = _with(recipe, setting.field, values[f"recipe.{setting.field}"])
+        if isinstance(recipe.optimizer, SGD):
+            recipe = replace(recipe, learning_rate=round(recipe.learning_rate * self.sgd_rate_factor, 12))
+        return recipe
 
     def values_of(self, recipe: Recipe) -> tuple[dict[str, Value], list[str]]:
         """The values that give ``recipe``, and the reasons why it lies outside."""
         if isinstance(recipe.optimizer, SGD):
             recipe = replace(recipe, learning_rate=round(recipe.learning_rate / self.sgd_rate_factor, 12))
         own, searched = recipe.values(), {setting.field for setting in self.settings}
-        found: dict[str, Value] = {}
+        values: dict[str, Value] = {}
         reasons = []
         for dimension in self.dimensions:
             field = dimension.name.removeprefix("recipe.")
             value = type(recipe.optimizer).__name__.lower() if field == "optimizer" else own[field]
-            found[dimension.name] = value
+            values[dimension.name] = value
             try:
                 dimension.index(value)
             except ZooError as error:
@@ -83,7 +83,7 @@ class Recipes:
         fixed = {key: value for key, value in self.base.values().items() if not key.startswith(tuple(searched))}
         others = {key: own.get(key) for key in fixed}
         reasons += [f"{key} is {others[key]}, not {fixed[key]}" for key in fixed if others[key] != fixed[key]]
-        return found, reasons
+        return values, reasons
 
 
 def _with(value: Any, field: str, setting: Value) -> Any:

@@ -29,7 +29,7 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Held:
-    """A dimension that is not searched: it keeps ``value``."""
+    """A dimension fixed at ``value`` instead of searched."""
 
     name: str
     value: Value
@@ -37,10 +37,10 @@ class Held:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A point of a space, made into what it stands for. ``values`` are by dimension.
+    """The network and recipe of a point. ``values`` are by dimension.
 
-    ``arch`` is None where the space has no networks (a table, a function) or where ``model`` names a fixed one that is
-    not of this package; ``recipe`` is None where the space has no recipes.
+    ``arch`` is None if the space has no networks (a table, a function) or ``model`` names a fixed one from outside this
+    package; ``recipe`` is None if the space has no recipes.
     """
 
     name: str
@@ -52,10 +52,10 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Space(SearchSpace):
-    """What is searched: networks or one fixed ``model``, recipes, and ``others``: dimensions of a table or a function.
+    """A joint space: networks or one fixed ``model``, recipes, and ``others``, dimensions of a table or a function.
 
-    ``model`` is a published name, the path of an arch JSON file, or ``torchvision:NAME``. ``held`` dimensions keep one
-    value: an architecture-only or recipe-only search is the same space with the other part held.
+    ``model`` is a published name, the path of an arch JSON file, or ``torchvision:NAME``. ``held`` dimensions are
+    fixed: a search of architectures or recipes alone uses the same space with the other part held.
     """
 
     name: str
@@ -88,8 +88,8 @@ class Space(SearchSpace):
     def dimensions(self) -> tuple[Dimension, ...]:
         """All dimensions, those of the architecture first; a held one has one value left."""
         held = {item.name: item.value for item in self.held}
-        found = [replace(d, options=Choice((held[d.name],))) if d.name in held else d for d in self._all]
-        return tuple(sorted(found, key=lambda d: d.part != "architecture"))
+        dimensions = [replace(d, options=Choice((held[d.name],))) if d.name in held else d for d in self._all]
+        return tuple(sorted(dimensions, key=lambda d: d.part != "architecture"))
 
     def _describe_size(self) -> str:
         return (
@@ -98,13 +98,13 @@ class Space(SearchSpace):
         )
 
     def width(self, part: Part | None = None) -> int:
-        """Columns of the encoding, all or those of one part; the architecture's come first."""
+        """Number of columns of the encoding, in total or of one part; the architecture's come first."""
         return sum(d.width for d in self.dimensions if part in (None, d.part))
 
     # Points
 
     def encode(self, codes: Codes) -> Floats:
-        """What a predictor sees, shape (points, :meth:`width`): choices one-hot, numbers from 0 to 1."""
+        """The encoding of points, shape (points, :meth:`width`): choices one-hot, numbers in [0, 1]."""
         out = np.empty((len(codes), self.width()), np.float32)
         start = 0
         for column, dimension in enumerate(self.dimensions):
@@ -128,7 +128,7 @@ class Space(SearchSpace):
     def mutate(self, codes: Codes, rng: np.random.Generator, rate: float | npt.NDArray[np.float64]) -> Codes:
         """Copies in which every dimension takes another value with probability ``rate`` (a number, or one a point).
 
-        Of a range, half of the time the next value up or down; else any other value is as likely.
+        Half of the changes of ordered dimensions are to the next value up or down; other changes are uniform.
         """
         free = self.sizes > 1
         hit = (rng.random(codes.shape) < np.reshape(rate, (-1, 1))) & free
@@ -142,16 +142,16 @@ class Space(SearchSpace):
     def _ordered(self) -> npt.NDArray[np.bool_]:
         return np.array([not isinstance(d.options, Choice) for d in self.dimensions])
 
-    # What points stand for
+    # The values of points
 
     def code(self, values: Values) -> Codes:
-        """The point with these values, shape (dimensions,). Raises for a value that is missing or not of the space."""
+        """The point with these values, shape (dimensions,). Raises if a value is missing or outside the space."""
         if missing := [d.name for d in self.dimensions if d.name not in values]:
             raise ZooError(f"values lack {', '.join(missing)}")
         return np.array([dimension.index(values[dimension.name]) for dimension in self.dimensions])
 
     def candidate(self, code: Sequence[int] | Codes, name: str = "candidate") -> Candidate:
-        """What the point ``code`` stands for."""
+        """The network and recipe at the point ``code``."""
         values = self.values(code)
         arch = self.networks.arch(name, values) if self.networks else None
         if self.model and not self.model.startswith("torchvision:"):
@@ -185,10 +185,10 @@ class Space(SearchSpace):
 
     def blocks(self) -> tuple[BlockKey, ...]:
         """Every block of every network at every resolution, each once, sorted; the classifiers too."""
-        found: set[BlockKey] = set()
+        blocks: set[BlockKey] = set()
         for chosen in block_choices(self._networks):
-            found |= set(distinct_blocks(self.tabulate(combinations(self.dimensions, chosen))))
-        return tuple(sorted(found))
+            blocks |= set(distinct_blocks(self.tabulate(combinations(self.dimensions, chosen))))
+        return tuple(sorted(blocks))
 
     def locate(self, arch: Arch) -> tuple[dict[str, Value], list[str]]:
         """The values that give ``arch``, and the reasons why it lies outside this space; none if it lies inside.
@@ -205,8 +205,8 @@ class Space(SearchSpace):
 
     def hold(self, values: Mapping[str, Value]) -> Space:
         """This space with the dimensions in ``values`` held at them."""
-        kept = {item.name: item.value for item in self.held} | dict(values)
-        return replace(self, held=tuple(Held(name, value) for name, value in kept.items()))
+        held = {item.name: item.value for item in self.held} | dict(values)
+        return replace(self, held=tuple(Held(name, value) for name, value in held.items()))
 
     def hold_part(self, part: Part, code: Sequence[int] | Codes) -> Space:
         """This space with all dimensions of ``part`` held as at the point ``code``; the other part is searched."""
@@ -223,20 +223,20 @@ class Space(SearchSpace):
         )
 
     def with_recipe(self, recipe: Recipe) -> Space:
-        """The networks alone, all trained by ``recipe``."""
+        """The networks alone, all trained with ``recipe``."""
         names = {d.name for d in self.recipes.dimensions} if self.recipes else set()
-        kept = tuple(item for item in self.held if item.name not in names)
-        return replace(self, recipes=Recipes(recipe), held=kept)
+        held = tuple(item for item in self.held if item.name not in names)
+        return replace(self, recipes=Recipes(recipe), held=held)
 
     def with_epochs(self, epochs: int) -> Space:
-        """The same with recipes of so many epochs."""
+        """This space with recipes of ``epochs`` epochs."""
         if self.recipes is None:
             raise ZooError(f"space {self.name}: has no recipes, so no epochs to change")
         return replace(self, recipes=replace(self.recipes, base=replace(self.recipes.base, epochs=epochs)))
 
 
 def find_space(source: str | Path | Space) -> Space:
-    """The space that ``source`` stands for: a value, a name of :data:`SPACES`, or the path of a JSON file."""
+    """A space from a value, a name in :data:`SPACES`, or the path of a JSON file."""
     from .presets import SPACES
 
     return find(Space, source, SPACES, what="space", rest=f"shipped are {', '.join(SPACES)}, others are JSON files")

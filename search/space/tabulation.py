@@ -79,5 +79,5 @@ def _residual(
 def _rounded(width: Ints, divisor: int) -> Ints:
     """:func:`fbnetv3_zoo.arch.rows.round_width` of whole numbers."""
     rounded = np.maximum(divisor, (2 * width + divisor) // (2 * divisor) * divisor)
-    made: Ints = np.where(width % divisor == 0, width, np.where(rounded >= 0.95 * width, rounded, rounded + divisor))
-    return made
+    widths: Ints = np.where(width % divisor == 0, width, np.where(rounded >= 0.95 * width, rounded, rounded + divisor))
+    return widths

@@ -1,4 +1,4 @@
-"""Which points of a pool to try next."""
+"""Choosing the points of a pool to evaluate next."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from ..space import Codes
 class AcquisitionConfig:
     """How a batch is chosen: by predicted mean + ``optimism`` x spread of the members.
 
-    ``by_member`` is the share of the batch for which single members are asked instead, one after the other (Thompson
-    sampling with an ensemble).
+    ``by_member`` is the share of the batch chosen by single members in turn instead (Thompson sampling with an
+    ensemble).
     """
 
     optimism: float = 0.5
@@ -29,7 +29,7 @@ class AcquisitionConfig:
 
 
 def choose(predictor: Predictor, pool: Codes, number: int, how: AcquisitionConfig, rng: np.random.Generator) -> Codes:
-    """``number`` points of ``pool`` (all, where it has fewer), the most promising first."""
+    """``number`` points of ``pool`` (all, if it has fewer), the most promising first."""
     if len(pool) <= number:
         return pool
     prediction = predictor.predict(pool)

@@ -33,25 +33,25 @@ from ..space import (
 
 Doubles = npt.NDArray[np.float64]
 Score = Callable[[Codes], Doubles]
-"""Scores of points, shape (points,): higher is better. What a predictor says, for one."""
+"""Scores of points, shape (points,), higher is better; for example a predictor's."""
 
-_OFFSPRING = 16  # times as many children are made as are picked by what they promise
-_FITTED = 400  # best points that the linear fit sees
-_MOVES = 150  # steps that bring what is outside a constraint nearer to it
-_SHARES = (0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 1.0)  # of the parent, in a child that is moved towards it
+_OFFSPRING = 16  # children created for each one picked by the linear fit
+_FITTED = 400  # best points that the linear fit uses
+_MOVES = 150  # repair steps of points that violate a constraint
+_SHARES = (0.15, 0.3, 0.45, 0.6, 0.75, 0.9, 1.0)  # of the parent in a child repaired by it
 
 
 @dataclass(frozen=True, slots=True)
 class EvolutionConfig:
     """How stage 3 proceeds.
 
-    ``population`` points, of which the best survive every generation; at most ``evaluations`` points are scored for a
-    constraint. Half of a generation is picked from many children by a linear fit to the best points scored so far; the
-    other half are children as they come. When the best score has not risen for ``patience`` generations, all points
-    that differ from the best in one dimension, and the most promising that differ in two, are tried. Where that does
-    not help, it begins anew from other points, with the calls that are left; it ends when a new beginning has brought
-    nothing better. ``crossover`` and ``mutation`` are the largest probabilities of the adaptive rule (its k1 = k3
-    and k2 = k4); since the best survive anyway, they cross at half the probability instead of not at all.
+    The best ``population`` points survive every generation; at most ``evaluations`` points are scored for a constraint.
+    Half of a generation is picked from many children by a linear fit to the best points scored so far; the other half
+    are random children. When the best score has not improved for ``patience`` generations, all points that differ from
+    the best in one dimension, and the most promising that differ in two, are tried. If that does not help, it restarts
+    from other points with the remaining evaluations, and ends when a restart finds nothing better. ``crossover`` and
+    ``mutation`` are the largest probabilities of the adaptive rule (its k1 = k3 and k2 = k4); since the best survive
+    anyway, they cross at half the probability instead of not at all.
     """
 
     population: int = 64
@@ -70,7 +70,7 @@ class EvolutionConfig:
 
 @dataclass(frozen=True)
 class Evolved:
-    """What evolution under one constraint found: ``codes`` (points, dimensions) with ``scores``, best first.
+    """The result of evolution under one constraint: ``codes`` (points, dimensions) with ``scores``, best first.
 
     ``progress`` has (points scored so far, best score) after every generation.
     """
@@ -85,12 +85,12 @@ def evolve(
     score: Score, space: Space, costs: CostModel, constraints: Sequence[Constraint], *, seeds: Codes | None = None,
     evolving: EvolutionConfig = EvolutionConfig(), seed: int = 0,
 ) -> list[Evolved]:  # fmt: skip
-    """The best points under each of ``constraints``, beginning with ``seeds``: the best of stage 2.
+    """The best points under each of ``constraints``, starting from ``seeds``, the best of stage 2.
 
-    Seeds that do not meet a constraint are moved until they do, and so is what was found under earlier constraints; in
-    the end, points found under any constraint serve all that they meet. Every point returned meets its constraint.
-    A space of no more points than ``evolving.evaluations`` is scored whole. Raises :class:`ZooError` with the nearest
-    reachable value for a constraint that nothing meets, before any is searched.
+    Seeds that violate a constraint are repaired, and so are results under earlier constraints; finally, results are
+    shared among all constraints that they meet. Every point returned meets its constraint. A space of at most
+    ``evolving.evaluations`` points is scored completely. Raises :class:`ZooError` with the nearest reachable value for
+    a constraint that no point meets, before any is searched.
     """
     rng = np.random.default_rng([seed, 3])
     known = np.zeros((0, len(space.dimensions)), np.int64) if seeds is None or not len(seeds) else space.check(seeds)
@@ -98,18 +98,18 @@ def evolve(
     for constraint in constraints:
         check_constraint(constraint, costs.names)
         starts.append(feasible_points(space, costs, constraint, rng, known=known))
-    found: list[Evolved] = []
+    results: list[Evolved] = []
     for constraint, start in zip(constraints, starts, strict=True):
-        before = np.concatenate([known, *(evolved.codes[: evolving.population // 4] for evolved in found)])
+        before = np.concatenate([known, *(evolved.codes[: evolving.population // 4] for evolved in results)])
         moved = descend(space, costs, constraint, before, rng, steps=_MOVES)
         fitting = moved[outside(costs, constraint, moved) == 0]
         run = _Evolution(score, space, costs, constraint, evolving, rng)
-        found.append(run.run(distinct(fitting), distinct(start)))
-    return [_shared(one, found, costs, evolving.population) for one in found]
+        results.append(run.run(distinct(fitting), distinct(start)))
+    return [_shared(one, results, costs, evolving.population) for one in results]
 
 
 def _shared(own: Evolved, others: Sequence[Evolved], costs: CostModel, population: int) -> Evolved:
-    """``own`` with what was found under other constraints and meets this one too."""
+    """``own`` with the results under other constraints that meet its own, too."""
     codes, scores = np.concatenate([one.codes for one in others]), np.concatenate([one.scores for one in others])
     codes, first = np.unique(codes, axis=0, return_index=True)
     fits = outside(costs, own.constraint, codes) == 0
@@ -120,7 +120,7 @@ def _shared(own: Evolved, others: Sequence[Evolved], costs: CostModel, populatio
 
 @dataclass(frozen=True)
 class ParetoFront:
-    """Points of which none is surpassed by another in both ``costs`` (lower is better) and ``scores``; costs rise.
+    """Pareto-optimal points by ``costs`` (lower is better) and ``scores``, cheapest first.
 
     ``codes`` has shape (points, dimensions).
     """
@@ -134,10 +134,10 @@ def pareto(
     score: Score, space: Space, costs: CostModel, *, cost: str = "macs", steps: int = 12, within: Constraint = (),
     seeds: Codes | None = None, evolving: EvolutionConfig = EvolutionConfig(), seed: int = 0,
 ) -> ParetoFront:  # fmt: skip
-    """The front of ``cost`` and score among the points that meet ``within``.
+    """The Pareto front of ``cost`` and score among the points that meet ``within``.
 
-    It is made of the best points under ``steps`` bounds on ``cost``, in equal ratios from the least to the largest
-    value that can be reached.
+    It consists of the best points under ``steps`` bounds on ``cost``, spaced geometrically from the least to the
+    largest reachable value.
     """
     check_whole("pareto: steps", steps, at_least=2)
     check_constraint((Bound(cost, at_most=1.0),), costs.names)
@@ -152,11 +152,11 @@ def pareto(
     ladder[[0, -1]] = least, largest
     bounds: list[Constraint] = [(*within, Bound(cost, at_most=float(at_most))) for at_most in ladder]
     known = np.concatenate([ends[0].codes[:1], *([] if seeds is None else [seeds])])
-    found = evolve(score, space, costs, bounds, seeds=known, evolving=evolving, seed=seed)
-    codes = np.concatenate([evolved.codes[:1] for evolved in found])
-    spent, scores = costs(codes)[cost], np.array([evolved.scores[0] for evolved in found])
-    kept = undominated(spent, scores)
-    return ParetoFront(codes[kept], spent[kept], scores[kept])
+    results = evolve(score, space, costs, bounds, seeds=known, evolving=evolving, seed=seed)
+    codes = np.concatenate([evolved.codes[:1] for evolved in results])
+    spent, scores = costs(codes)[cost], np.array([evolved.scores[0] for evolved in results])
+    front = undominated(spent, scores)
+    return ParetoFront(codes[front], spent[front], scores[front])
 
 
 def _signed(costs: CostModel, cost: str, sign: float, codes: Codes) -> Doubles:
@@ -164,11 +164,11 @@ def _signed(costs: CostModel, cost: str, sign: float, codes: Codes) -> Doubles:
 
 
 def undominated(costs: Doubles, scores: Doubles) -> npt.NDArray[np.int64]:
-    """The points than which none is both cheaper and better, cheapest first; indices."""
+    """Indices of the Pareto-optimal points, cheapest first."""
     order = np.lexsort((-scores, costs))
     best = np.maximum.accumulate(np.concatenate([[-np.inf], scores[order]]))[:-1]
-    kept: npt.NDArray[np.int64] = order[scores[order] > best]
-    return kept
+    front: npt.NDArray[np.int64] = order[scores[order] > best]
+    return front
 
 
 class _Evolution:
@@ -180,11 +180,11 @@ class _Evolution:
         self.how, self.rng = how, rng
         self.free = np.flatnonzero(space.sizes > 1)
         self.left = how.evaluations
-        self.known: dict[bytes, float] = {}  # of this beginning
+        self.known: dict[bytes, float] = {}  # scores since the last restart
         self.progress: list[tuple[int, float]] = []
 
     def run(self, seeds: Codes, start: Codes) -> Evolved:
-        """Begin from ``seeds`` and ``start``, then from other points until that brings nothing better."""
+        """Evolve from ``seeds`` and ``start``, then restart from other points until that brings no improvement."""
         if self.space.count() <= self.how.evaluations:
             codes, scores = self._begin(all_points(self.space))
             return self._evolved(codes, scores)
@@ -207,7 +207,7 @@ class _Evolution:
         return self._survivors(self._met(points), points[:0], np.zeros(0))
 
     def _settled(self, points: Codes) -> tuple[Codes, Doubles]:
-        """Generations from ``points`` until nothing rises, with an exchange around the best whenever they stagnate."""
+        """Generations from ``points`` until the score stops rising; on stagnation, a local search around the best."""
         codes, scores = self._begin(points)
         waited = 0
         while self.left:
@@ -226,7 +226,7 @@ class _Evolution:
         return met
 
     def _survivors(self, new: Codes, codes: Codes, scores: Doubles) -> tuple[Codes, Doubles]:
-        """The best of ``codes`` and of what is new in ``new``."""
+        """The best of ``codes`` and of the unscored points of ``new``."""
         fresh, fresh_scores = self._scored(new)
         codes, scores = np.concatenate([codes, fresh]), np.concatenate([scores, fresh_scores])
         codes, scores = _fittest(codes, scores, self.how.population)
@@ -235,7 +235,7 @@ class _Evolution:
         return codes, scores
 
     def _scored(self, codes: Codes) -> tuple[Codes, Doubles]:
-        """The points of ``codes`` that have no score yet, as many as may still get one, and their scores."""
+        """The unscored points of ``codes``, up to the remaining evaluations, and their scores."""
         picked = self._fresh(codes)[: self.left]
         if not len(picked):
             return picked, np.zeros(0)
@@ -247,15 +247,13 @@ class _Evolution:
         return picked, scores
 
     def _fresh(self, codes: Codes) -> Codes:
-        """The points of ``codes`` that have no score yet, each once."""
+        """The distinct points of ``codes`` that have no score yet."""
         codes = distinct(codes)
         fresh: Codes = codes[np.array([code.tobytes() not in self.known for code in codes], bool)]
         return fresh
 
     def _generation(self, codes: Codes, scores: Doubles) -> Codes:
-        """A generation to be scored: one half are those of many children that promise most, the other half are children
-        as they come; of these, what is outside the constraint is moved towards its parent.
-        """
+        """A generation to be scored: half the most promising of many children, half random children, repaired."""
         half = self.how.population // 2
         many, _ = self._children(codes, scores, 2 * _OFFSPRING * half)
         fresh = self._fresh(self._met(many))
@@ -264,7 +262,7 @@ class _Evolution:
         return np.concatenate([best, self._repaired(children, parents)])
 
     def _children(self, codes: Codes, scores: Doubles, number: int) -> tuple[Codes, Codes]:
-        """Crossed and mutated points, and the mother of each: the fitter the parents, the less is changed."""
+        """Crossed and mutated points, and the mother of each: the fitter the parents, the fewer changes."""
         rng = self.rng
         mother, father = _tournament(scores, number, rng), _tournament(scores, number, rng)
         ease = np.minimum(1, (scores[0] - scores) / max(scores[0] - scores.mean(), 1e-12))
@@ -275,20 +273,20 @@ class _Evolution:
         return self.space.mutate(children, rng, changes / max(1, len(self.free))), codes[mother]
 
     def _repaired(self, children: Codes, parents: Codes) -> Codes:
-        """``children``; those outside the constraint take on ever more of their parents until they are inside."""
+        """``children``; those that violate the constraint take on more and more of their parents until they meet it."""
         wrong = np.flatnonzero(outside(self.costs, self.constraint, children) > 0)
         if not len(wrong):
             return children
         rank = self.rng.random((len(wrong), children.shape[1]))
         mixed = np.stack([np.where(rank < share, parents[wrong], children[wrong]) for share in _SHARES], axis=1)
         good = outside(self.costs, self.constraint, mixed.reshape(-1, children.shape[1])) == 0
-        first = good.reshape(len(wrong), len(_SHARES)).argmax(1)  # with all of the parent, it is inside
-        kept: Codes = children.copy()
-        kept[wrong] = mixed[np.arange(len(wrong)), first]
-        return kept
+        first = good.reshape(len(wrong), len(_SHARES)).argmax(1)  # the parent itself meets it
+        repaired: Codes = children.copy()
+        repaired[wrong] = mixed[np.arange(len(wrong)), first]
+        return repaired
 
     def _promise(self, codes: Codes) -> Doubles:
-        """How ``codes`` should rank by a linear fit (ridge regression) to the best points scored so far."""
+        """Predicted scores of ``codes`` by ridge regression on the best points scored so far, without intercept."""
         scores = np.fromiter(self.known.values(), np.float64, len(self.known))
         best = np.argsort(-scores, kind="stable")[:_FITTED]
         points = np.frombuffer(b"".join(self.known), np.int64).reshape(len(scores), -1)[best]
@@ -300,9 +298,9 @@ class _Evolution:
         return promise
 
     def _exchanged(self, codes: Codes, scores: Doubles) -> Codes:
-        """Points that differ from the best in one or two dimensions, those with the best prospects.
+        """The most promising points that differ from the best in one or two dimensions.
 
-        All changes of one dimension are scored; gains and costs of two together are taken as their sums.
+        All changes of one dimension are scored; gains and costs of two are estimated as their sums.
         """
         single = np.concatenate([codes[:1], changed(self.space, codes[0])])
         self._scored(single)
@@ -314,12 +312,12 @@ class _Evolution:
         sums = np.where(fits, gain[first] + gain[second], -np.inf)
         ranked = np.argsort(-sums, kind="stable")[: 16 * self.how.population]
         first, second = first[ranked], second[ranked]
-        made = np.where(single[first] != codes[0], single[first], single[second])
-        return self._met(self._fresh(made))[: 4 * self.how.population]
+        pairs = np.where(single[first] != codes[0], single[first], single[second])
+        return self._met(self._fresh(pairs))[: 4 * self.how.population]
 
 
 def _tournament(scores: Doubles, number: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Indices of the better of two points drawn at random, so many times."""
+    """Indices of the better of two random points, ``number`` times."""
     drawn = rng.integers(0, len(scores), (2, number))
     winners: npt.NDArray[np.int64] = np.where(scores[drawn[0]] >= scores[drawn[1]], drawn[0], drawn[1])
     return winners

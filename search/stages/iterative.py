@@ -1,4 +1,4 @@
-"""Stage 2, constrained iterative optimisation: choose a batch, have it trained, refit the predictor (section 3.2)."""
+"""Stage 2, constrained iterative optimization: choose a batch, train it, refit the predictor (section 3.2)."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ class IterativeConfig:
 
 
 class IterativeSearch:
-    """Stage 2 as ask and tell: :meth:`ask` for a round's trials, have them evaluated, :meth:`tell` all outcomes.
+    """Stage 2 as ask and tell: :meth:`ask` for the trials of a round, evaluate them, :meth:`tell` all outcomes.
 
-    What is asked depends on the arguments and on what was told alone, in whatever order outcomes arrive.
+    The trials depend on the arguments and the outcomes alone, not on the order in which outcomes arrive.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class IterativeSearch:
         self._fitted: tuple[int, Predictor | None] | None = None
 
     def ask(self) -> list[Trial]:
-        """The next round's trials; none when all rounds are done or the pool is used up."""
+        """The trials of the next round; none when all rounds are done or the pool is exhausted."""
         if self.round == self.rounds.rounds:
             return []
         rng = np.random.default_rng([self.seed, 2, self.round])
@@ -79,14 +79,14 @@ class IterativeSearch:
         )
 
     def take_up(self, trials: Sequence[Trial]) -> list[Trial]:
-        """Go on with ``trials`` as the next round, instead of asking: those of a journal."""
+        """Continue with ``trials`` from a journal as the next round, instead of asking."""
         if len(self.outcomes) < len(self.trials):
-            raise ZooError(f"round {self.round}: {len(self.trials) - len(self.outcomes)} outcomes have not been told")
+            raise ZooError(f"round {self.round}: {len(self.trials) - len(self.outcomes)} outcomes are missing")
         self.trials += trials
         return list(trials)
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
-        """The outcomes of all trials that were asked for."""
+        """Add the outcomes of all trials that were asked for."""
         self.outcomes |= {outcome.number: outcome for outcome in outcomes}
         if missing := [trial.number for trial in self.trials if trial.number not in self.outcomes]:
             raise ZooError(f"round {self.round}: no outcome of trial {missing[0]}")
@@ -102,7 +102,7 @@ class IterativeSearch:
 
     @property
     def round(self) -> int:
-        """The last round that was asked for; 0 before the first."""
+        """The last round asked for; 0 before the first."""
         return self.state.round
 
     def predictor(self) -> Predictor | None:
@@ -112,15 +112,15 @@ class IterativeSearch:
         return self._fitted[1]
 
     def _choose_epoch(self) -> None:
-        told = [self.outcomes[trial.number] for trial in self.trials]  # in an order that does not depend on arrival
-        curves = [outcome.curve for outcome in told if outcome.failure is None]
+        outcomes = [self.outcomes[trial.number] for trial in self.trials]  # in an order independent of their arrival
+        curves = [outcome.curve for outcome in outcomes if outcome.failure is None]
         self.correlations = rank_correlations(np.array(curves)) if len(curves) > 2 else ()
         reached = [e for e, value in enumerate(self.correlations, start=1) if value >= self.rounds.correlation]
         self.stop_epoch = reached[0] if reached else self.rounds.epochs
 
 
 def rank_correlations(curves: Doubles) -> tuple[float, ...]:
-    """Spearman's correlation of the scores after every epoch with those after the last; curves (points, epochs)."""
+    """Spearman's rank correlation of the scores after every epoch with the last; curves (points, epochs)."""
     from scipy.stats import rankdata
 
     ranks = np.stack([rankdata(column) for column in curves.T])

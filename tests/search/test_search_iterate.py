@@ -130,7 +130,7 @@ def test_wrong_calls() -> None:
     assert refusal(lambda: begun(size=1)) == "the pool has 1 points; stage 2 needs at least 2"
     stage = begun()
     trials = stage.ask()
-    assert refusal(stage.ask) == "round 1: 6 outcomes have not been told"
+    assert refusal(stage.ask) == "round 1: 6 outcomes are missing"
     assert refusal(lambda: stage.tell([outcome(trials[0])])) == "round 1: no outcome of trial 1"
     assert refusal(lambda: IterativeConfig(0)) == "IterativeConfig.epochs is 0; it must be a whole number of at least 1"
     assert (
