@@ -1,9 +1,9 @@
-"""Where candidates are evaluated: in this process, in processes of this machine, on Ray. The curves are the same."""
+"""Executors, which evaluate candidates: in this process, in local processes, or on Ray. All give the same curves."""
 
 from __future__ import annotations
 
 from fbnetv3_zoo.errors import ZooError, nearest
-from fbnetv3_zoo.utils import telemetry  # noqa: F401 - ahead of the libraries that it silences
+from fbnetv3_zoo.utils import telemetry  # noqa: F401 - before the libraries that it silences
 from fbnetv3_zoo.utils.hardware import cores
 
 from ..evaluation.trial import Executor
@@ -17,8 +17,8 @@ KNOWN = ("in-process", "pool", "pool:N", "ray", "ray:ADDRESS", "ray://HOST:10001
 
 
 def find_executor(text: str) -> Executor:
-    """The executor that ``text`` names: ``in-process``, ``pool:4``, ``pool`` (a worker for every core that this process
-    may use), ``ray`` (a cluster of its own, or the one in RAY_ADDRESS), ``ray:ADDRESS``, ``ray://HOST:10001``.
+    """The executor that ``text`` names: ``in-process``, ``pool:4``, ``pool`` (a worker for every core available to this
+    process), ``ray`` (the cluster in RAY_ADDRESS, or a temporary one), ``ray:ADDRESS``, ``ray://HOST:10001``.
     """
     kind, _, rest = text.partition(":")
     if text == "in-process":

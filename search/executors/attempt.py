@@ -1,4 +1,4 @@
-"""One attempt at a task: the same on every executor, so that every executor gives the same outcomes."""
+"""One attempt at a task, shared by all executors, so that all give the same outcomes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LONGEST_REASON = 300
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """How one attempt ended: with a curve, or with a failure and its reason, in so many seconds."""
+    """How one attempt ended: with a curve, or with a failure and its reason, and its duration in seconds."""
 
     curve: tuple[float, ...]
     failure: Failure | None
@@ -31,17 +31,17 @@ class Attempt:
 
     @property
     def final(self) -> bool:
-        """Whether another attempt would end in the same way."""
+        """Whether another attempt would end the same way."""
         return self.failure in (None, Failure.NOT_FINITE)
 
     def outcome(self, task: Task, attempts: int) -> Outcome:
-        """The outcome of ``task`` where this was the last of so many attempts."""
+        """The outcome of ``task`` if this was the last of ``attempts`` attempts."""
         return Outcome(task.number, self.curve, self.failure, self.reason, attempts, self.seconds)
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptLimits:
-    """What an attempt may take: gigabytes (0: no limit), threads of PyTorch, seconds (0: no limit of its own)."""
+    """Limits of an attempt: gigabytes (0: no limit), threads of PyTorch, seconds (0: no limit of its own)."""
 
     gigabytes: float = 0.0
     threads: int = 1
@@ -49,11 +49,11 @@ class AttemptLimits:
 
 
 class InvalidCurve(Exception):  # noqa: N818 - a finding about a curve
-    """A curve that is not finite or has not one score an epoch; the message says where."""
+    """A curve that is not finite or does not have one score an epoch; the message says where."""
 
 
 def attempt(evaluator: Evaluator, task: Task, confines: AttemptLimits) -> Attempt:
-    """Have ``task`` evaluated in this process. Raises nothing but KeyboardInterrupt and :class:`Interrupted`."""
+    """Evaluate ``task`` in this process. Raises only KeyboardInterrupt and :class:`Interrupted`."""
     started = time.perf_counter()
     try:
         with ExitStack() as stack:
@@ -64,13 +64,13 @@ def attempt(evaluator: Evaluator, task: Task, confines: AttemptLimits) -> Attemp
         return Attempt(curve, None, "", time.perf_counter() - started)
     except (KeyboardInterrupt, Interrupted):
         raise
-    except BaseException as error:  # SystemExit too: a candidate ends nothing but itself
+    except BaseException as error:  # even SystemExit: a candidate must not end the search
         failure, reason = explained(error, confines)
         return Attempt((), failure, reason, time.perf_counter() - started)
 
 
 def checked(curve: Iterable[object], epochs: int) -> tuple[float, ...]:
-    """``curve`` as floats, one an epoch. Raises :class:`InvalidCurve` for another number of them, NaN and infinity."""
+    """``curve`` as floats, one an epoch. Raises :class:`InvalidCurve` for a wrong number, NaN and infinity."""
     if isinstance(curve, str) or not isinstance(curve, Iterable):
         raise TypeError(f"the evaluator returned {type(curve).__name__}; it must return one number an epoch")
     scores = tuple(float(score) for score in curve)  # type: ignore[arg-type]
@@ -83,7 +83,7 @@ def checked(curve: Iterable[object], epochs: int) -> tuple[float, ...]:
 
 
 def explained(error: BaseException, confines: AttemptLimits) -> tuple[Failure, str]:
-    """Why an attempt ended in ``error``: the failure and one line."""
+    """The failure and its reason in one line, for an attempt that raised ``error``."""
     if isinstance(error, InvalidCurve):
         return Failure.NOT_FINITE, str(error)
     if isinstance(error, TimeUp):
@@ -95,12 +95,12 @@ def explained(error: BaseException, confines: AttemptLimits) -> tuple[Failure, s
 
 
 def overdue(seconds: float) -> str:
-    """The reason of an attempt that took longer than ``seconds``."""
+    """The reason of an attempt that exceeded ``seconds``."""
     return f"still running after {seconds:g} s"
 
 
 def is_memory(error: BaseException) -> bool:
-    """Whether ``error`` says that memory could not be had; PyTorch says it with a RuntimeError."""
+    """Whether ``error`` reports that memory ran out; PyTorch raises a RuntimeError."""
     messages = ("can't allocate memory", "not enough memory", "out of memory")
     return (
         isinstance(error, MemoryError)
@@ -111,7 +111,7 @@ def is_memory(error: BaseException) -> bool:
 
 
 def one_line(error: BaseException) -> str:
-    """``ValueError: what it says (file.py, line 3)``: the first line of the message and the place, if not here."""
+    """``ValueError: message (file.py, line 3)``: the first line of the message and its origin, if not here."""
     frames = traceback.extract_tb(error.__traceback__)
     elsewhere = frames and frames[-1].filename != __file__
     location = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if elsewhere else ""
@@ -126,13 +126,13 @@ def _message(error: BaseException) -> str:
 
 
 def printable(text: str) -> str:
-    """``text`` as one line of printable characters, cut where it is very long."""
+    """``text`` as one line of printable characters, truncated if very long."""
     line = "".join(c if c.isprintable() else " " for c in text).strip()
     return line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]}..."
 
 
 class TaskQueue:
-    """The tasks that still wait for an attempt, and how many each has had."""
+    """The tasks waiting for an attempt, with the number of the attempt."""
 
     def __init__(self, tasks: Sequence[Task], limits: Limits) -> None:
         self._queue = deque((task, 1) for task in tasks)
@@ -142,15 +142,15 @@ class TaskQueue:
         return len(self._queue)
 
     def take(self) -> tuple[Task, int]:
-        """The next task, and the number of the attempt that it waits for, from 1."""
+        """The next task, and the number of its attempt, from 1."""
         return self._queue.popleft()
 
     def put_back(self, task: Task, number: int) -> None:
-        """Have ``task`` wait for the same attempt again: it was not begun."""
+        """Return ``task`` to the front of the queue: its attempt did not begin."""
         self._queue.appendleft((task, number))
 
     def settle(self, task: Task, number: int, ended: Attempt) -> Outcome | None:
-        """The outcome after attempt ``number``, or None where ``task`` waits for another one."""
+        """The outcome after attempt ``number``, or None if ``task`` will be retried."""
         if not ended.final and number <= self._limits.retries:
             self._queue.append((task, number + 1))
             return None
@@ -158,7 +158,7 @@ class TaskQueue:
 
 
 def check_tasks(tasks: Sequence[Task]) -> tuple[Task, ...]:
-    """``tasks``; raises where two have the same number."""
+    """``tasks`` as a tuple. Raises :class:`ZooError` if two have the same number."""
     numbers = [task.number for task in tasks]
     if twice := sorted({number for number in numbers if numbers.count(number) > 1}):
         raise ZooError(f"two tasks have the number {twice[0]}; every task needs a number of its own")

@@ -14,11 +14,11 @@ from .limits import check_alarm, check_memory_limit
 
 @dataclass(frozen=True)
 class InProcess:
-    """Has tasks evaluated one after the other in this process, on so many threads of PyTorch.
+    """Evaluates tasks one after the other in this process, on ``threads`` threads of PyTorch.
 
     A time limit works in the main thread, through SIGALRM: it ends Python code, but not a call that never returns from
-    compiled code, and a module whose import it cuts short cannot be imported again. A candidate that crashes takes the
-    process with it. :class:`LocalPool` survives all three.
+    compiled code, and a module whose import it interrupts cannot be imported again. A candidate that crashes ends the
+    process. :class:`LocalPool` survives all three.
     """
 
     threads: int = 1
@@ -27,7 +27,7 @@ class InProcess:
         check_whole("InProcess.threads", self.threads)
 
     def run(self, evaluator: Evaluator, tasks: Sequence[Task], limits: Limits) -> Iterator[Outcome]:
-        """One outcome a task, in order but for those tried again, which come last."""
+        """One outcome a task, in order, except that retries come last."""
         check_alarm(limits.seconds)
         check_memory_limit(limits.gigabytes)
         confines = AttemptLimits(limits.gigabytes, self.threads, limits.seconds)

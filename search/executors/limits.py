@@ -1,4 +1,4 @@
-"""Limits around an attempt: threads, memory, time. All are as before when the attempt has ended."""
+"""Limits of an attempt: threads, memory, time. All are restored when the attempt has ended."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from types import FrameType
 from fbnetv3_zoo.errors import ZooError
 
 STATUS = Path("/proc/self/status")
-AGAIN = 1.0  # seconds until an alarm that was swallowed rings again
+AGAIN = 1.0  # seconds until an alarm that was swallowed is repeated
 
 
 class TimeUp(BaseException):
-    """The time of an attempt is over. No Exception: what catches those must not stop it."""
+    """An attempt exceeded its time. Not an Exception, so that ``except Exception`` does not swallow it."""
 
 
 @contextmanager
 def thread_settings(threads: int) -> Iterator[None]:
-    """Within it, libraries that are loaded and processes that are started compute on so many threads.
+    """A context in which newly loaded libraries and new processes compute on ``threads`` threads.
 
-    Threads that wait do so asleep: spinning ones take the cores from the other workers.
+    Waiting threads sleep: spinning ones would take the cores from other workers.
     """
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    wanted = {name: str(threads) for name in names} | {"OMP_WAIT_POLICY": "PASSIVE"}
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
+    settings = {name: str(threads) for name in names} | {"OMP_WAIT_POLICY": "PASSIVE"}
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
     try:
         yield
     finally:
@@ -45,9 +45,9 @@ def thread_settings(threads: int) -> Iterator[None]:
 
 @contextmanager
 def computing_threads(threads: int) -> Iterator[None]:
-    """PyTorch computes on so many threads; it is not imported where it is not needed.
+    """A context in which PyTorch, if it is imported, computes on ``threads`` threads.
 
-    The order in which it sums depends on them, so curves are equal bit for bit where the threads are equal.
+    The order of its sums depends on their number: curves are equal bit for bit for equal numbers of threads.
     """
     torch = sys.modules.get("torch")
     before = torch.get_num_threads() if torch else 0
@@ -62,24 +62,24 @@ def computing_threads(threads: int) -> Iterator[None]:
 
 
 def check_memory_limit(gigabytes: float) -> None:
-    """Raise where the system cannot keep a limit of memory; 0 is none."""
+    """Raise if the system cannot enforce a memory limit; 0 is no limit."""
     if gigabytes and not STATUS.exists():
         raise ZooError("Limits.gigabytes needs Linux; leave it at 0")
 
 
 @contextmanager
 def memory_limit(gigabytes: float) -> Iterator[None]:
-    """This process may take so many gigabytes (10^9 bytes) more than it has; 0 is no limit.
+    """A context in which this process may allocate ``gigabytes`` (10^9 bytes) more; 0 is no limit.
 
-    It is private, writable memory that counts (RLIMIT_DATA), not address space: PyTorch and CUDA reserve much of that
-    and never use it. Memory of a GPU and of child processes does not count.
+    Private, writable memory counts (RLIMIT_DATA), not address space, of which PyTorch and CUDA reserve much that they
+    never use. Memory of GPUs and of child processes does not count.
     """
     if not gigabytes:
         yield
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    wanted = _held() + int(gigabytes * 1e9)
-    bounds = [wanted, *(bound for bound in (soft, hard) if bound != resource.RLIM_INFINITY)]
+    limit = _held() + int(gigabytes * 1e9)
+    bounds = [limit, *(limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY)]
     resource.setrlimit(resource.RLIMIT_DATA, (min(bounds), hard))
     try:
         yield
@@ -88,21 +88,21 @@ def memory_limit(gigabytes: float) -> Iterator[None]:
 
 
 def _held() -> int:
-    found = re.search(r"^VmData:\s+(\d+) kB", STATUS.read_text(), re.MULTILINE)
-    if found is None:
+    match = re.search(r"^VmData:\s+(\d+) kB", STATUS.read_text(), re.MULTILINE)
+    if match is None:
         raise OSError(f"{STATUS} has no VmData")
-    return int(found[1]) * 1024
+    return int(match[1]) * 1024
 
 
 def check_alarm(seconds: float) -> None:
-    """Raise where :func:`alarm` cannot ring; 0 is no limit."""
+    """Raise if :func:`alarm` would not work in this thread; 0 is no limit."""
     if seconds and threading.current_thread() is not threading.main_thread():
         raise ZooError("in-process, Limits.seconds needs the main thread; use the executor pool:1 or leave it at 0")
 
 
 @contextmanager
 def alarm(seconds: float) -> Iterator[None]:
-    """Raise :class:`TimeUp` in the main thread after so many seconds, and every second from then on; 0 never does."""
+    """Raise :class:`TimeUp` in the main thread after ``seconds`` and every second from then on; 0 is no limit."""
     if not seconds:
         yield
         return
@@ -119,7 +119,7 @@ def alarm(seconds: float) -> Iterator[None]:
             yield
         finally:
             armed = False
-    finally:  # reached even where it rings on the line above
+    finally:  # reached even if it rings on the line above
         armed = False
         signal.setitimer(signal.ITIMER_REAL, *timer)
         signal.signal(signal.SIGALRM, handler)

@@ -15,18 +15,18 @@ from .attempt import Attempt, AttemptLimits, TaskQueue, check_tasks, one_line
 from .limits import check_memory_limit
 from .pool_worker import PoolWorker, late, lost
 
-STILLBORN = 40  # so many workers in a row that are killed before they are ready are no accident
-EXITED = 10  # and one that ends by itself counts as much as so many
-PAUSE = 1.0  # seconds after which workers are looked at though nothing was heard
+FAILED_STARTS = 40  # workers in a row that are killed before they are ready, until the run is given up
+EXIT_WEIGHT = 10  # a worker that exits by itself counts as this many
+PAUSE = 1.0  # seconds after which workers are checked even without a message
 
 
 @dataclass(frozen=True)
 class LocalPool:
-    """Has tasks evaluated by so many processes of this machine, each on so many threads of PyTorch.
+    """Evaluates tasks in ``workers`` processes of this machine, each on ``threads`` threads of PyTorch.
 
-    A worker whose task takes longer than its limit is killed, with all that it has started, and replaced; so is one
-    that died. Workers import the caller's main module: a script's own code belongs under
-    ``if __name__ == "__main__":``. They end with this process, even where it is killed.
+    A worker whose task exceeds its time limit is killed, with its child processes, and replaced; so is one that died.
+    Workers import the caller's main module: a script's own code belongs under ``if __name__ == "__main__":``. They end
+    with this process, even if it is killed.
     """
 
     workers: int
@@ -37,36 +37,36 @@ class LocalPool:
         check_whole("LocalPool.threads", self.threads)
 
     def run(self, evaluator: Evaluator, tasks: Sequence[Task], limits: Limits) -> Iterator[Outcome]:
-        """One outcome a task, as they end. Raises where ``evaluator`` cannot be sent to another process.
+        """One outcome a task, as they end. Raises if ``evaluator`` cannot be pickled.
 
-        Tasks are handed out while the caller asks for outcomes: a worker whose task has ended waits meanwhile.
+        Tasks are handed out only while the caller waits for an outcome; until then, idle workers wait.
         """
         check_memory_limit(limits.gigabytes)
         checked = check_tasks(tasks)
-        return _outcomes(_Crew(self, _pickled(evaluator), TaskQueue(checked, limits), limits))
+        return _outcomes(_Workers(self, _pickled(evaluator), TaskQueue(checked, limits), limits))
 
 
 def _pickled(evaluator: Evaluator) -> bytes:
     try:
         return pickle.dumps(evaluator, pickle.HIGHEST_PROTOCOL)
     except Exception as error:
-        told = one_line(error.with_traceback(None))
+        reason = one_line(error.with_traceback(None))
         raise ZooError(
-            f"the evaluator cannot be pickled ({told}); other processes take a function of a module or an "
+            f"the evaluator cannot be pickled ({reason}); other processes take a function of a module or an "
             "instance of a module's class, or use the executor in-process"
         ) from None
 
 
-def _outcomes(crew: _Crew) -> Iterator[Outcome]:
-    atexit.register(crew.end)  # where the iterator is left half used
+def _outcomes(workers: _Workers) -> Iterator[Outcome]:
+    atexit.register(workers.end)  # in case the iterator is never closed
     try:
-        yield from crew.outcomes()
+        yield from workers.outcomes()
     finally:
-        crew.end()
-        atexit.unregister(crew.end)
+        workers.end()
+        atexit.unregister(workers.end)
 
 
-class _Crew:
+class _Workers:
     """The workers of one run."""
 
     def __init__(self, pool: LocalPool, evaluator: bytes, waiting: TaskQueue, limits: Limits) -> None:
@@ -74,7 +74,7 @@ class _Crew:
         self._seconds = limits.seconds
         self._confines = AttemptLimits(limits.gigabytes, pool.threads)
         self._workers: list[PoolWorker] = []
-        self._stillborn = 0
+        self._failed_starts = 0
 
     def outcomes(self) -> Iterator[Outcome]:
         while self._waiting or any(worker.task for worker in self._workers):
@@ -83,7 +83,7 @@ class _Crew:
             self._wait()
             for worker in tuple(self._workers):
                 outcome = self._turn(worker)
-                self._hand_out()  # before the caller takes its time
+                self._hand_out()  # before the caller processes the outcome
                 if outcome:
                     yield outcome
 
@@ -93,8 +93,8 @@ class _Crew:
             self._workers.pop().end()
 
     def _hire(self) -> None:
-        wanted = len(self._waiting) + sum(worker.task is not None for worker in self._workers)
-        while len(self._workers) < min(self._size, wanted):
+        needed = len(self._waiting) + sum(worker.task is not None for worker in self._workers)
+        while len(self._workers) < min(self._size, needed):
             try:
                 self._workers.append(PoolWorker(self._confines))
             except OSError as error:
@@ -111,15 +111,15 @@ class _Crew:
                     self._bury(worker)
 
     def _wait(self) -> None:
-        """Until a worker has something to say or has died, or its time is over.
+        """Wait until a worker sends a message, dies or exceeds its time.
 
-        Processes that a candidate started can hold a dead worker's pipes open: hence the pause.
+        Processes that a candidate started can keep a dead worker's pipes open: hence the pause.
         """
         left = [self._seconds - worker.seconds for worker in self._workers if self._seconds and worker.task]
         connection.wait([item for w in self._workers for item in w.awaited], max(0.0, min([PAUSE, *left])))
 
     def _turn(self, worker: PoolWorker) -> Outcome | None:
-        """Look at one worker; the outcome of its task, if that is settled."""
+        """Check one worker; the outcome of its task, if it has one."""
         if worker not in self._workers:
             return None
         task, number = worker.task, worker.number
@@ -149,7 +149,7 @@ class _Crew:
     def _welcome(self, worker: PoolWorker, problem: str) -> None:
         if problem:
             raise ZooError(f"the evaluator cannot be loaded in a worker process: {problem}")
-        self._stillborn = 0
+        self._failed_starts = 0
         worker.rest()
 
     def _dismiss(self, worker: PoolWorker) -> Attempt:
@@ -164,8 +164,8 @@ class _Crew:
         if worker.task is not None:
             return lost(worker, ended_by)
         if worker.state in ("starting", "loading"):
-            self._stillborn += 1 if ended_by.startswith("signal") else EXITED
-        if self._stillborn >= STILLBORN:
+            self._failed_starts += 1 if ended_by.startswith("signal") else EXIT_WEIGHT
+        if self._failed_starts >= FAILED_STARTS:
             raise ZooError(
                 f"worker processes end while they start ({ended_by}); a script's own code belongs under "
                 'if __name__ == "__main__":, and stderr may say more'

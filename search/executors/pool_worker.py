@@ -1,4 +1,4 @@
-"""A process of :class:`LocalPool`: what it does, and the handle that the pool has on it."""
+"""A process of :class:`LocalPool`: its main function, and the pool's handle on it."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ Pipe = connection.Connection
 
 
 def serve(pipe: Pipe, confines: AttemptLimits) -> None:
-    """The life of a worker: ask for the evaluator, say whether it could be loaded, then tasks in and attempts out."""
-    os.setpgrp()  # what a candidate starts can be ended with the worker, and Ctrl-C reaches the pool alone
+    """Main function of a worker: receive the evaluator, report whether it could be loaded, then evaluate tasks."""
+    os.setpgrp()  # its children are killed with the worker, and Ctrl-C reaches the pool alone
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with suppress(EOFError, OSError, Interrupted):
@@ -49,9 +49,9 @@ def _end_with_parent() -> None:
 
 
 class PoolWorker:
-    """A worker process and what it is about.
+    """A worker process and its task.
 
-    Every worker has a pipe of its own and shares nothing, so that one that dies, whenever it does, harms no other.
+    Every worker has its own pipe and shares nothing, so that its death never affects another.
     """
 
     def __init__(self, confines: AttemptLimits) -> None:
@@ -71,7 +71,7 @@ class PoolWorker:
         self._started = 0.0
 
     def teach(self, evaluator: bytes) -> None:
-        """Send the pickled evaluator. Raises EOFError where the worker has died."""
+        """Send the pickled evaluator. Raises EOFError if the worker has died."""
         try:
             self.pipe.send_bytes(evaluator)
         except OSError:
@@ -79,7 +79,7 @@ class PoolWorker:
         self.state = "loading"
 
     def give(self, task: Task, number: int) -> bool:
-        """Start attempt ``number`` at ``task``; False where the worker has died."""
+        """Start attempt ``number`` at ``task``; False if the worker has died."""
         try:
             self.pipe.send(task)
         except OSError:
@@ -88,26 +88,26 @@ class PoolWorker:
         return True
 
     def rest(self) -> None:
-        """Note that there is nothing to do."""
+        """Mark the worker as idle."""
         self.state, self.task = "idle", None
 
     @property
     def seconds(self) -> float:
-        """How long the task has been running."""
+        """How long the task has been running, in seconds."""
         return time.perf_counter() - self._started
 
     @property
     def silent(self) -> bool:
-        """Whether it lives and has nothing to say."""
+        """Whether the worker is alive and has sent nothing."""
         return self._process.exitcode is None and not self.pipe.poll()
 
     @property
     def awaited(self) -> list[Pipe | int]:
-        """What :func:`multiprocessing.connection.wait` is to wait for."""
+        """What to pass to :func:`multiprocessing.connection.wait`."""
         return [self.pipe, self._process.sentinel]
 
     def hear(self) -> object:
-        """The next message. Raises EOFError where the worker has died without one."""
+        """The next message. Raises EOFError if the worker died without one."""
         try:
             if self.pipe.poll():
                 return self.pipe.recv()
@@ -116,8 +116,8 @@ class PoolWorker:
         raise EOFError
 
     def end(self) -> str:
-        """End the process and all that it has started, at once; what it ended by."""
-        with suppress(ProcessLookupError, PermissionError):  # no group yet, or nobody left in it
+        """Kill the process and its children; the signal or exit code that it ended with."""
+        with suppress(ProcessLookupError, PermissionError):  # no group yet, or an empty one
             os.killpg(self.pid, signal.SIGKILL)
         self._process.kill()
         self._process.join()
@@ -132,5 +132,5 @@ def lost(worker: PoolWorker, ended_by: str) -> Attempt:
 
 
 def late(worker: PoolWorker, seconds: float) -> Attempt:
-    """The attempt of a worker that took longer than ``seconds``."""
+    """The attempt of a worker that exceeded ``seconds``."""
     return Attempt((), Failure.TIMEOUT, overdue(seconds), worker.seconds)

@@ -1,4 +1,4 @@
-"""Multi-layer perceptrons, several at once, in NumPy: encoder of the architecture, proxy head, accuracy head.
+"""Ensembles of multi-layer perceptrons in NumPy: encoder of the architecture, proxy head, accuracy head.
 
 Gradients are written out, all weights of a member lie in one row, and one BLAS thread computes: a fit takes fractions
 of a second, and the same data and seed give the same weights whatever the number of threads.
@@ -39,7 +39,7 @@ _FILE = ChecksummedFormat(
 
 @dataclass(frozen=True, slots=True)
 class TrainingPhase:
-    """One phase of training: Adam with decoupled weight decay, ``steps`` steps, the rate falling to 0 as a cosine.
+    """One phase of training: ``steps`` steps of Adam with decoupled weight decay, the rate falling to 0 as a cosine.
 
     The encoder's rate is ``encoder_rate`` times as large; 0 freezes it.
     """
@@ -89,7 +89,7 @@ class PerceptronEnsemble:
             return self.forward(self._for_all(x))[0].astype(np.float64)
 
     def predict_statistics(self, x: Floats) -> Doubles:
-        """The proxy head's outputs, members averaged, shape (points, outputs)."""
+        """The mean of the members' proxy heads, shape (points, outputs)."""
         with one_thread():
             mean: Doubles = self._linear("proxy", self.encode(self._for_all(x))[1]).mean(0, dtype=np.float64)
         return mean
@@ -101,22 +101,22 @@ class PerceptronEnsemble:
 
     def forward(self, x: Floats) -> tuple[Floats, tuple[Floats, ...]]:
         """Outputs (members, points) for inputs (members, points, columns), and what :meth:`backward` needs."""
-        kept: tuple[Floats, ...] = ()
-        seen = x
+        hidden_layers: tuple[Floats, ...] = ()
+        inputs = x
         if self.architecture:
             hidden, embedding = self.encode(x[..., : self.architecture])
-            seen = np.concatenate((embedding, x[..., self.architecture :]), -1)
-            kept = (hidden, embedding)
-        last = _rectified(self._linear("head.first", seen))
-        return self._linear("head.second", last)[..., 0], (x, seen, last, *kept)
+            inputs = np.concatenate((embedding, x[..., self.architecture :]), -1)
+            hidden_layers = (hidden, embedding)
+        last = _rectified(self._linear("head.first", inputs))
+        return self._linear("head.second", last)[..., 0], (x, inputs, last, *hidden_layers)
 
-    def backward(self, kept: tuple[Floats, ...], slope: Floats, *, with_encoder: bool) -> None:
+    def backward(self, layers: tuple[Floats, ...], slope: Floats, *, with_encoder: bool) -> None:
         """Fill the gradient, given the loss's slope at every output (members, points)."""
-        x, seen, last, *rest = kept
+        x, inputs, last, *rest = layers
         back = slope[..., None]
         self._gradient_of("head.second", last, back)
         back = self._back("head.second", back) * (last > 0)
-        self._gradient_of("head.first", seen, back)
+        self._gradient_of("head.first", inputs, back)
         if self.architecture and with_encoder:
             hidden, embedding = rest
             self.backward_encoder(x, hidden, embedding, self._back("head.first", back, self.embedding))
@@ -146,9 +146,9 @@ class PerceptronEnsemble:
 
     def _linear(self, name: str, x: Floats) -> Floats:
         layer = self.layers[name]
-        found: Floats = np.matmul(x, layer[:, 1:])
-        found += layer[:, :1]
-        return found
+        output: Floats = np.matmul(x, layer[:, 1:])
+        output += layer[:, :1]
+        return output
 
     def _gradient_of(self, name: str, x: Floats, back: Floats) -> None:
         gradient = self.gradients[name]
@@ -156,8 +156,8 @@ class PerceptronEnsemble:
         np.sum(back, 1, out=gradient[:, 0])
 
     def _back(self, name: str, back: Floats, inputs: int | None = None) -> Floats:
-        found: Floats = np.matmul(back, self.layers[name][:, 1:][:, :inputs].transpose(0, 2, 1))
-        return found
+        slope: Floats = np.matmul(back, self.layers[name][:, 1:][:, :inputs].transpose(0, 2, 1))
+        return slope
 
 
 class _Adam:
@@ -196,9 +196,9 @@ def train_network(
         for phase in phases:
             adam = _Adam(network, phase)
             for rate, picked in _steps(phase, len(x), BATCH, network.members, rng):
-                output, kept = network.forward(x[picked])
+                output, layers = network.forward(x[picked])
                 slope = np.clip(output - y[picked], -1, 1) / np.float32(picked.shape[1])
-                network.backward(kept, slope, with_encoder=phase.encoder_rate > 0)
+                network.backward(layers, slope, with_encoder=phase.encoder_rate > 0)
                 adam.step(rate)
 
 
@@ -216,7 +216,7 @@ def pretrain_network(
 def _steps(
     phase: TrainingPhase, count: int, size: int, members: int, rng: np.random.Generator
 ) -> Iterator[tuple[float, Ints]]:
-    """The rate of every step and the points of its batch, shape (members, batch): members have orders of their own."""
+    """The rate of every step and the points of its batch, shape (members, batch): each member has its own order."""
     batches: Iterator[Ints] = iter(())
     for step in range(phase.steps):
         picked = next(batches, None)
@@ -227,7 +227,7 @@ def _steps(
 
 
 def _epoch(count: int, size: int, members: int, rng: np.random.Generator) -> Iterator[Ints]:
-    """Whole batches in random order; what is left over of an epoch waits for the next one's order."""
+    """Whole batches in random order; the rest of an epoch is dropped."""
     order = rng.random((members, count)).argsort(1)
     for start in range(0, max(1, count - size + 1), size):
         yield order[:, start : start + size]
@@ -235,12 +235,12 @@ def _epoch(count: int, size: int, members: int, rng: np.random.Generator) -> Ite
 
 def _views(flat: Floats, shapes: Mapping[str, tuple[int, int]]) -> dict[str, Floats]:
     """Layers inside rows of weights: shape (members, 1 + inputs, width), the bias first."""
-    found, start = {}, 0
+    views, start = {}, 0
     for name, (inputs, width) in shapes.items():
         end = start + (inputs + 1) * width
-        found[name] = flat[:, start:end].reshape(len(flat), inputs + 1, width)
+        views[name] = flat[:, start:end].reshape(len(flat), inputs + 1, width)
         start = end
-    return found
+    return views
 
 
 def _rectified(x: Floats) -> Floats:
@@ -256,13 +256,13 @@ def _libraries() -> Any:
 
 
 def one_thread() -> Any:
-    """A context in which BLAS has one thread: small products are faster, and sums do not depend on their number."""
+    """A context in which BLAS uses one thread: faster for small products, and reproducible."""
     return _libraries().limit(limits=1, user_api="blas")
 
 
 @dataclass(frozen=True, eq=False)
 class Encoder:
-    """What stage 1 leaves: encoders' weights, and how well they tell the statistics of networks apart.
+    """The result of stage 1: weights of encoders, and how well they predict the statistics of networks.
 
     ``layers`` are by name, each of shape (members, 1 + inputs, outputs) with the bias first. ``space`` and
     ``fingerprint`` say whose architectures they encode. ``r2`` and ``kendall`` are by statistic, on the held-out fifth
@@ -277,7 +277,7 @@ class Encoder:
     kendall: tuple[float, ...]
 
     def put_into(self, network: PerceptronEnsemble, space: Space) -> None:
-        """Give ``network``, a predictor for ``space``, these encoders."""
+        """Copy these encoders into ``network``, a predictor for ``space``."""
         if self.fingerprint != fingerprint(space):
             raise ZooError(
                 f"the encoder was made for other architectures (of space {self.space}) than those of space "
@@ -294,23 +294,23 @@ class Encoder:
 
     def save(self, path: str | Path) -> None:
         """Write everything into one safetensors file."""
-        told = {name: getattr(self, name) for name in ("space", "fingerprint", "statistics", "r2", "kendall")}
-        _FILE.write(path, self.layers, {"encoder": json.dumps(told)})
+        figures = {name: getattr(self, name) for name in ("space", "fingerprint", "statistics", "r2", "kendall")}
+        _FILE.write(path, self.layers, {"encoder": json.dumps(figures)})
 
     @classmethod
     def load(cls, path: str | Path) -> Encoder:
-        """The encoder that :meth:`save` wrote. Raises :class:`ZooError` where the file is damaged or another kind."""
+        """The encoder that :meth:`save` wrote. Raises :class:`ZooError` if the file is damaged or of another kind."""
         layers, metadata = _FILE.read(path)
         try:
-            told = from_plain(_Told, parse_json(metadata["encoder"], "encoder"), "encoder")
+            figures = from_plain(_EncoderFigures, parse_json(metadata["encoder"], "encoder"), "encoder")
         except ZooError as error:
             raise ZooError(f"{path}: {error}") from None
-        return cls(layers, told.space, told.fingerprint, told.statistics, told.r2, told.kendall)
+        return cls(layers, figures.space, figures.fingerprint, figures.statistics, figures.r2, figures.kendall)
 
 
 @dataclass(frozen=True)
-class _Told:
-    """What the file of an encoder says besides its layers."""
+class _EncoderFigures:
+    """The entry beside the layers in the file of an encoder."""
 
     space: str
     fingerprint: str
@@ -320,6 +320,8 @@ class _Told:
 
 
 def fingerprint(space: Space) -> str:
-    """A digest of the architecture dimensions of ``space``, by which an encoder knows those it was made for."""
-    told = [(d.name, type(d.options).__name__, d.options.values) for d in space.dimensions if d.part == "architecture"]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+    """A digest of the architecture dimensions of ``space``, which identifies what an encoder was trained for."""
+    dimensions = [
+        (d.name, type(d.options).__name__, d.options.values) for d in space.dimensions if d.part == "architecture"
+    ]
+    return hashlib.sha256(json.dumps(dimensions).encode()).hexdigest()

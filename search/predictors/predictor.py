@@ -1,6 +1,6 @@
 """Predictors of a candidate's score: the paper's multi-layer perceptron, an ensemble of it, boosted trees.
 
-A predictor's kind is a value; :func:`fit` makes it into something that predicts.
+A predictor's kind is a value, from which :func:`fit` makes a predictor.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ Doubles = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float32]
 
 PRETRAINING_RATE = 3e-3
-_CHUNK = 2048  # points predicted at once: what fits the processor's cache
-_STEPS = 7  # columns that a number has beside the plain one
+_CHUNK = 2048  # points predicted at once, to fit the processor's cache
+_STEPS = 7  # additional columns of a number
 
 
 class Pretraining(Enum):
-    """How a pretrained encoder is used when accuracies are learned."""
+    """How a pretrained encoder is used when fitting scores."""
 
     NONE = "none"
     FROZEN_FIRST = "frozen-first"  # the paper: half of the steps with the encoder frozen, half with everything
@@ -95,7 +95,7 @@ class PredictedScores:
 
     @property
     def spread(self) -> Doubles:
-        """Standard deviation over the members, shape (points,): 0 where there is one."""
+        """Standard deviation over the members, shape (points,); 0 for a single member."""
         spread: Doubles = self.members.std(0)
         return spread
 
@@ -104,15 +104,15 @@ class Predictor(Protocol):
     """Predicts the scores of points."""
 
     def predict(self, codes: Codes) -> PredictedScores:
-        """The scores of ``codes``, shape (points, dimensions), in the unit of those it was fitted on."""
+        """The scores of ``codes``, shape (points, dimensions), in the unit of the scores fitted on."""
 
 
 def fit(
     kind: PredictorKind, space: Space, codes: Codes, scores: Doubles, *, encoder: Encoder | None = None, seed: int = 0
 ) -> Predictor:
-    """A predictor fitted on ``scores`` of ``codes``. ``encoder`` comes from stage 1 and serves an :class:`MLP` alone.
+    """A predictor fitted on ``scores`` of ``codes``. ``encoder``, from stage 1, is used by an :class:`MLP` only.
 
-    The same arguments give the same predictor, on one machine, whatever the number of threads.
+    The same arguments give the same predictor on one machine, for any number of threads.
     """
     scores = np.asarray(scores, np.float64)
     if len(codes) < 2:
@@ -129,9 +129,9 @@ def fit(
 def pretrain_encoder(
     space: Space, codes: Codes, statistics: Costs, *, kind: MLP = MLP(), steps: int = 1500, seed: int = 0
 ) -> Encoder:
-    """Stage 1: encoders for ``kind``, trained to tell the ``statistics`` (by name, shape (points,)) of ``codes``.
+    """Stage 1: encoders for ``kind``, trained to predict the ``statistics`` (by name, shape (points,)) of ``codes``.
 
-    A fifth of the points is held out for the figures of the result.
+    A fifth of the points is held out to measure the fit.
     """
     x = features(space, codes, part="architecture")
     if not x.shape[1] or not statistics:
@@ -149,13 +149,13 @@ def pretrain_encoder(
     )  # fmt: skip
     pretrain_network(network, x[used], learned.astype(np.float32), TrainingPhase(steps, PRETRAINING_RATE), rng)
     outputs = network.predict_statistics(x[held])
-    told = np.stack([target.scores(output) for target, output in zip(targets, outputs.T, strict=True)], 1)
-    figures = _quality(told, raw[held])
+    predicted = np.stack([target.scores(output) for target, output in zip(targets, outputs.T, strict=True)], 1)
+    figures = _quality(predicted, raw[held])
     return Encoder(network.encoder_layers, space.name, fingerprint(space), tuple(statistics), *figures)
 
 
 def _quality(predicted: Doubles, actual: Doubles) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """R2 and Kendall's tau by column; 0 for statistics that are all the same."""
+    """R2 and Kendall's tau by column; 0 for constant statistics."""
     from scipy.stats import kendalltau
 
     residual, total = ((predicted - actual) ** 2).sum(0), ((actual - actual.mean(0)) ** 2).sum(0)
@@ -165,23 +165,23 @@ def _quality(predicted: Doubles, actual: Doubles) -> tuple[tuple[float, ...], tu
 
 
 def features(space: Space, codes: Codes, *, part: Part | None = None) -> Floats:
-    """What a perceptron sees of ``codes``, shape (points, columns), the architecture's columns first.
+    """The inputs of a perceptron for ``codes``, shape (points, columns), the architecture's columns first.
 
-    Choices are one-hot. A number is one column from -1 to 1 and up to seven of 0 and 1 that say which of as many evenly
-    spaced values it reaches: with the plain column alone, few samples do not show that a score may rise and fall.
+    Choices are one-hot. A number is one column from -1 to 1, and up to seven of 0 or 1 for evenly spaced thresholds
+    that it reaches, which help to learn from few samples that a score may rise and fall.
     """
     tables = [
         (column, _columns(dimension))
         for column, dimension in enumerate(space.dimensions)
         if part in (None, dimension.part)
     ]
-    found = np.empty((len(codes), sum(table.shape[1] for _, table in tables)), np.float32)
+    columns = np.empty((len(codes), sum(table.shape[1] for _, table in tables)), np.float32)
     start = 0
     for column, table in tables:
         end = start + table.shape[1]
-        found[:, start:end] = table[codes[:, column]]
+        columns[:, start:end] = table[codes[:, column]]
         start = end
-    return found
+    return columns
 
 
 @lru_cache(maxsize=512)
@@ -192,15 +192,15 @@ def _columns(dimension: Dimension) -> Floats:
         return np.zeros((1, 0), np.float32)
     if isinstance(dimension.options, Choice):
         return np.eye(count, dtype=np.float32)
-    places, steps = np.arange(count)[:, None], min(count - 1, _STEPS) if count > 2 else 0
-    reached = places >= np.ceil(np.arange(1, steps + 1) * count / (steps + 1))
-    return np.concatenate((places * (2 / (count - 1)) - 1, reached), 1, dtype=np.float32)
+    indices, steps = np.arange(count)[:, None], min(count - 1, _STEPS) if count > 2 else 0
+    reached = indices >= np.ceil(np.arange(1, steps + 1) * count / (steps + 1))
+    return np.concatenate((indices * (2 / (count - 1)) - 1, reached), 1, dtype=np.float32)
 
 
 class TargetTransform:
-    """What a perceptron learns in place of scores: the mean of the standardised score and of its normal quantile.
+    """The target of a perceptron instead of the score: the mean of the standardized score and its normal quantile.
 
-    Few very bad scores then do not hide the differences among good ones. Beyond the scores seen, it goes on straight.
+    A few very bad scores then do not mask the differences among good ones. It is extrapolated linearly.
     """
 
     def __init__(self, scores: Doubles) -> None:
@@ -217,17 +217,17 @@ class TargetTransform:
         self._extend()
 
     def _extend(self) -> None:
-        """Add a far point at either end, in line with the outermost tenth."""
+        """Add a distant point at either end, on the line through the outermost tenth."""
         tenth = max(1, len(self.known) // 10)
         for end, inner in ((0, tenth), (-1, -1 - tenth)):
             slope = (self.known[end] - self.known[inner]) / (self.learned[end] - self.learned[inner])
             away = -100.0 if end == 0 else 100.0
-            place = 0 if end == 0 else len(self.known)
-            self.known = np.insert(self.known, place, self.known[end] + away * slope)
-            self.learned = np.insert(self.learned, place, self.learned[end] + away)
+            index = 0 if end == 0 else len(self.known)
+            self.known = np.insert(self.known, index, self.known[end] + away * slope)
+            self.learned = np.insert(self.learned, index, self.learned[end] + away)
 
     def standard(self, scores: Doubles) -> Doubles:
-        """What is learned in place of ``scores``."""
+        """The targets for ``scores``."""
         learned: Doubles = np.interp(scores, self.known, self.learned)
         return learned
 

@@ -1,4 +1,4 @@
-"""Being connected to a Ray cluster: the caller's, an existing one, or one of our own."""
+"""Connecting to a Ray cluster: the caller's, an existing one, or a temporary one."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _log = logging.getLogger("fbnetv3_zoo")
 
 QUIET = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-"""Where it is 0, Ray keeps to the loopback interface, on any system."""
+"""With the value 0, Ray uses the loopback interface only, on any system."""
 
 
 def imported() -> Any:
-    """The module ray; raises where it is missing."""
+    """The module ray. Raises :class:`ZooError` if it is not installed."""
     try:
         import ray
         import ray.cloudpickle
@@ -35,9 +35,9 @@ def imported() -> Any:
 
 @contextmanager
 def connected(ray: Any, address: str, workers: int | None, cpus: float, gpus: float, retries: int) -> Iterator[None]:
-    """Within it, Ray is initialised: by the caller, who keeps it, or by us, for so many workers of such a size.
+    """A context in which Ray is initialized: as the caller did, or with a cluster for ``workers`` tasks.
 
-    A cluster of our own tries a task again only so often after ending it for want of memory; else Ray has no limit.
+    A temporary cluster retries a task that ran out of memory at most ``retries`` times; by default, Ray has no limit.
     """
     if ray.is_initialized():
         _warn_of_too_little(ray, cpus, gpus)
@@ -58,7 +58,7 @@ def connected(ray: Any, address: str, workers: int | None, cpus: float, gpus: fl
 def _join(ray: Any, address: str) -> None:
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except Exception as error:  # of many kinds, by the kind of address
+    except Exception as error:  # its type depends on the address
         raise ZooError(f"no Ray cluster at {address!r}: {one_line(error)}") from None
 
 
@@ -77,11 +77,11 @@ def _start(ray: Any, workers: int | None, cpus: float, gpus: float, retries: int
 
 @contextmanager
 def _telling_nobody(ray: Any) -> Iterator[None]:
-    """Within it, a cluster is begun that connects to nothing but this machine, unless the user has set it otherwise.
+    """A context in which a new cluster makes no connections outside this machine, unless the user configured it so.
 
-    Ray would find its own address by connecting to 8.8.8.8, and listen there; it read its switch when it was imported.
-    Without a dashboard, Ray starts the dashboard's process for statistics of use alone, which looks clouds' names up
-    and asks their metadata servers even where the statistics are switched off.
+    Ray would determine its address by connecting to 8.8.8.8, and listen on it; it read its setting on import. Even
+    without a dashboard, Ray starts the dashboard's process for usage statistics, which looks up names of clouds and
+    queries their metadata servers even if the statistics are disabled.
     """
     changes: list[tuple[Any, str, Any]] = []
     if os.environ[LOOPBACK] == "0":
@@ -99,7 +99,7 @@ def _telling_nobody(ray: Any) -> Iterator[None]:
 
 
 def _lacking(ray: Any, cpus: float, gpus: float) -> str:
-    """What a task asks for, where no machine of the cluster has it."""
+    """The resources of a task, if no machine of the cluster has them; else an empty string."""
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if any(machine.get("CPU", 0) >= cpus and machine.get("GPU", 0) >= gpus for machine in machines):
         return ""
@@ -113,7 +113,7 @@ def _warn_of_too_little(ray: Any, cpus: float, gpus: float) -> None:
 
 @contextmanager
 def _as_before() -> Iterator[None]:
-    """Take back what we and Ray write into this process's environment: Ray claims ``breakpoint()``, for one."""
+    """Restore this process's environment afterwards: Ray replaces ``breakpoint()``, for example."""
     before = _settings()
     try:
         yield

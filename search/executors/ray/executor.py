@@ -17,20 +17,20 @@ from ..limits import check_memory_limit
 from .cluster import connected, imported
 from .task import Clock, PickledEvaluator, RayTask, Unloadable, evaluate
 
-PAUSE = 1.0  # seconds between two looks at the clock, at most
+PAUSE = 1.0  # most seconds between two checks of the clock
 
 
 @dataclass(frozen=True)
 class RayExecutor:
-    """Has tasks evaluated by Ray, spread over the machines of a cluster, so many processors and GPUs a task.
+    """Evaluates tasks with Ray, spread over the machines of a cluster, with CPUs and GPUs reserved for each.
 
     ``address`` is that of a cluster (``HOST:PORT``, ``auto``, ``ray://HOST:10001``), whose machines need this package
-    and the evaluator's; without one it is RAY_ADDRESS, and without that a cluster on this machine for the time of the
-    run. Where the caller has initialised Ray, that is used and left alone. ``workers`` is how many tasks run at a time:
-    without it, as many as the cluster has room for. ``threads`` is what PyTorch uses in each.
+    and the evaluator's; by default RAY_ADDRESS, or else a temporary cluster on this machine. If the caller has
+    initialized Ray, that is used and left running. ``workers`` tasks run at a time: by default as many as the cluster
+    has room for. Each uses ``threads`` threads of PyTorch.
 
-    Ray itself starts a task again whose worker or machine died, and says so on stdout. One that failed is submitted
-    again. One past its limit, counted from its latest start, is cancelled by force.
+    Ray itself restarts a task whose worker or machine died, and reports it on stdout. A task that failed is submitted
+    again. One that exceeds its time limit, counted from its latest start, is cancelled by force.
     """
 
     address: str = ""
@@ -47,7 +47,7 @@ class RayExecutor:
         check_whole("RayExecutor.threads", self.threads)
 
     def run(self, evaluator: Evaluator, tasks: Sequence[Task], limits: Limits) -> Iterator[Outcome]:
-        """One outcome a task, as they end. Raises where Ray is missing or ``evaluator`` cannot be pickled."""
+        """One outcome a task, as they end. Raises if Ray is not installed or ``evaluator`` cannot be pickled."""
         ray = imported()
         check_memory_limit(limits.gigabytes)
         checked = check_tasks(tasks)
@@ -56,14 +56,14 @@ class RayExecutor:
 
 def _pickled(ray: Any, evaluator: Evaluator) -> bytes:
     try:
-        found: bytes = ray.cloudpickle.dumps(evaluator)
+        data: bytes = ray.cloudpickle.dumps(evaluator)
     except Exception as error:
-        told = one_line(error.with_traceback(None))
+        reason = one_line(error.with_traceback(None))
         raise ZooError(
-            f"the evaluator cannot be pickled ({told}); other machines take a function of a module or an "
+            f"the evaluator cannot be pickled ({reason}); other machines take a function of a module or an "
             "instance of a module's class, or use the executor in-process"
         ) from None
-    return found
+    return data
 
 
 def _outcomes(
@@ -81,7 +81,7 @@ def _outcomes(
 
 
 class _Job:
-    """The tasks of one run that Ray knows of, by the references to their results."""
+    """The tasks of one run that were submitted to Ray, by the references to their results."""
 
     def __init__(self, ray: Any, settings: RayExecutor, evaluator: bytes, limits: Limits) -> None:
         self._ray, self._limits, self._room = ray, limits, settings.workers
@@ -105,21 +105,21 @@ class _Job:
                     yield outcome
 
     def end(self) -> None:
-        """Cancel what still runs, by force."""
+        """Cancel running tasks by force."""
         for reference in self._tasks:
-            with suppress(Exception):  # nothing may keep the others from being cancelled
+            with suppress(Exception):  # a failure must not prevent the others from being cancelled
                 self._ray.cancel(reference, force=True)
         with suppress(Exception):
             self._ray.kill(self._clock)
 
     def _submit(self, task: Task, begun: int) -> None:
-        """Have Ray evaluate ``task``, of which so many attempts have begun before."""
+        """Submit ``task`` to Ray; ``begun`` attempts have begun before."""
         order = RayTask(task, self._confines, self._limits.retries + 1)
         remote = self._remote.options(max_retries=self._limits.retries - begun, name=task.candidate.name)
         self._tasks[remote.remote(order, [self._evaluator], self._clock)] = task
 
     def _ended(self) -> list[Any]:
-        """References to tasks that have ended, none after a pause; tasks past their limit are cancelled on the way."""
+        """References to tasks that have ended, none after a pause; also cancels tasks that exceed their limit."""
         seconds = self._limits.seconds
         timeout = min(PAUSE, seconds / 4) if seconds else None
         ready, waiting = self._ray.wait(list(self._tasks), num_returns=1, timeout=timeout)
@@ -128,11 +128,11 @@ class _Job:
             for reference in (r for r in waiting if self._tasks[r].number in late):
                 self._late.add(self._tasks[reference].number)
                 self._ray.cancel(reference, force=True)
-        found: list[Any] = ready
-        return found
+        references: list[Any] = ready
+        return references
 
     def _outcome(self, reference: Any, task: Task) -> Outcome | None:
-        """What ``task`` ended in; None where it has been submitted again."""
+        """The outcome of ``task``; None if it was submitted again."""
         late = task.number in self._late
         self._late.discard(task.number)
         try:
@@ -148,17 +148,17 @@ class _Job:
         return outcome
 
     def _raised(self, task: Task, cause: BaseException) -> tuple[int, Attempt]:
-        """How many attempts have begun, and how the latest ended, where the task raised."""
+        """The number of attempts begun, and how the latest ended, for a task that raised."""
         if isinstance(cause, Unloadable):
             raise ZooError(f"the evaluator cannot be loaded in a worker process: {cause}") from None
         begun, seconds = self._ray.get(self._clock.stop.remote(task.number))
         return begun, Attempt((), Failure.ERROR, one_line(cause), seconds)
 
     def _gone(self, task: Task, error: Exception, late: bool) -> tuple[int, Attempt]:
-        """The same where its worker is gone. Unless it was late, Ray has then tried as often as it may.
+        """The same for a task whose worker is gone. Unless it was late, Ray has made all attempts.
 
-        Where Ray had started the task again after a death, a late one may have been cancelled just before or after its
-        new start: then that attempt does not count.
+        If Ray restarted the task after a death, a late one may have been cancelled just before or after its new start:
+        then that attempt does not count.
         """
         begun, seconds = self._ray.get(self._clock.stop.remote(task.number))
         if late:

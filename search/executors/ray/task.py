@@ -1,4 +1,4 @@
-"""What runs on Ray's side: one task, and the clock that counts its attempts. Works without importing Ray itself."""
+"""What runs on Ray's workers: one task, and the clock that counts its attempts. Does not import Ray on import."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..attempt import Attempt, AttemptLimits, attempt, one_line
 
 @dataclass(frozen=True, slots=True)
 class RayTask:
-    """What Ray is asked to do: a task, under confines, at most so many attempts."""
+    """A task for Ray, with its limits and the ``most`` attempts at it."""
 
     task: Task
     confines: AttemptLimits
@@ -24,7 +24,7 @@ class RayTask:
 
 @dataclass(frozen=True, slots=True)
 class PickledEvaluator:
-    """A pickled evaluator, and where the caller looks for modules: a worker looks there last."""
+    """A pickled evaluator, and the caller's module search path, which a worker appends to its own."""
 
     evaluator: bytes
     path: tuple[str, ...]
@@ -35,56 +35,56 @@ class Unloadable(Exception):  # noqa: N818
 
 
 class Clock:
-    """An actor that is told of the start of every attempt, so that a limit counts from there and not from the queue."""
+    """An actor notified of the start of every attempt, so that time limits do not include time in the queue."""
 
     def __init__(self) -> None:
         self._begun: dict[int, int] = {}
         self._since: dict[int, float] = {}
 
     def start(self, number: int) -> int:
-        """Note that an attempt at task ``number`` begins now; which one it is, from 1."""
+        """Record that an attempt at task ``number`` begins; its number, from 1."""
         self._since[number] = time.monotonic()
         self._begun[number] = self._begun.get(number, 0) + 1
         return self._begun[number]
 
     def stop(self, number: int) -> tuple[int, float]:
-        """Note that nothing runs of task ``number``: how many attempts have begun, how many seconds ago the latest."""
+        """Record that task ``number`` is not running; the number of attempts begun, and seconds since the latest."""
         since = self._since.pop(number, None)
         return self._begun.get(number, 0), 0.0 if since is None else time.monotonic() - since
 
     def overdue(self, seconds: float) -> list[int]:
-        """The tasks that have been running for more than so many seconds, or died as long ago."""
+        """The tasks whose latest attempt began more than ``seconds`` ago and has not ended, or died."""
         now = time.monotonic()
         return [number for number, since in self._since.items() if now - since > seconds]
 
 
 def evaluate(order: RayTask, evaluator: list[Any], clock: Any) -> tuple[int, Attempt]:
-    """One attempt at a task: which one it was, from 1, and how it ended.
+    """One attempt at a task: its number, from 1, and how it ended.
 
-    ``evaluator`` holds the reference to the pickled evaluator: Ray resolves none inside a list, so that a worker gets
-    it once and not with every task.
+    ``evaluator`` contains the reference to the pickled evaluator: Ray does not resolve references in a list, so that a
+    worker fetches it once and not with every task.
     """
     import ray
 
     number, loaded = order.task.number, _loaded(evaluator[0])
     begun = ray.get(clock.start.remote(number))
     try:
-        if begun > order.most:  # Ray does not count what memory or a lost machine ended
+        if begun > order.most:  # Ray does not count attempts ended by lack of memory or a lost machine
             return order.most, Attempt((), Failure.LOST, f"the worker process died {begun - 1} times", 0.0)
         return begun, attempt(loaded, order.task, order.confines)
     finally:
-        ray.get(clock.stop.remote(number))  # waited for: a run that has all results ends the clock
+        ray.get(clock.stop.remote(number))  # waits, because a run that has all results ends the clock
 
 
 @lru_cache(maxsize=1)
 def _loaded(reference: Any) -> Evaluator:
-    """The evaluator of this run, unpickled once a worker."""
+    """The evaluator of this run, unpickled once in each worker."""
     import ray
 
     try:
         packed = ray.get(reference)
         sys.path.extend(folder for folder in packed.path if folder not in sys.path)
-        found: Evaluator = pickle.loads(packed.evaluator)
+        evaluator: Evaluator = pickle.loads(packed.evaluator)
     except Exception as error:
         raise Unloadable(one_line(error)) from None
-    return found
+    return evaluator
