@@ -1,6 +1,6 @@
-"""Single networks of a supernet: the cheapest, the dearest, the most probable one under a bound, and drawn ones.
+"""Decoding of a supernet: the cheapest, the dearest, the most probable network under a bound, and random ones.
 
-Widths tie a layer to the one before; along that chain the best network is found exactly, by dynamic programming.
+Widths link a layer to the one before; the best network along that chain is computed exactly, by dynamic programming.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ Code = tuple[int, ...]
 _STEPS = 60
 _TRIES = 1_000
 _NATS = 1e-9
-"""What rounding may add to a log-probability, or as a part of it to a cost."""
+"""Tolerance for rounding errors of a log-probability, and relative to its value, of a cost."""
 
 
 class _Way(NamedTuple):
-    """A network of a chain: its log-probability, its cost, and a (candidate, expansion, width) for every layer."""
+    """A network of a chain: its log-probability and cost, and (candidate, expansion, width) of every layer."""
 
     worth: float
     cost: float
@@ -36,11 +36,11 @@ class _Way(NamedTuple):
 
 @dataclass(frozen=True)
 class _Chain:
-    """The networks of one resolution as ways through the layers.
+    """The networks of one resolution as paths through the layers.
 
-    ``worths``: log-probabilities, an array a layer of shape (candidates, expansions, output widths); ``costs``: the
-    same with the input widths in front; ``last``: the classifier's costs, shape (output widths,). ``worth`` and
-    ``cost`` are in every network.
+    ``worths``: log-probabilities, an array for each layer, of shape (candidates, expansions, output widths); ``costs``:
+    the same with a first axis of input widths; ``last``: costs of the classifier, shape (output widths,). ``worth`` and
+    ``cost`` are constants of every network.
     """
 
     side: int
@@ -51,14 +51,14 @@ class _Chain:
     last: Doubles
 
     def rest(self, price: float, weight: float = 1.0) -> list[Doubles]:
-        """The largest ``weight`` x worth - ``price`` x cost of what is to come, by number of layers done and width."""
-        found = [-price * self.last]
+        """The largest ``weight`` x worth - ``price`` x cost of the remaining layers, by layers done and width."""
+        best = [-price * self.last]
         for worth, cost in zip(reversed(self.worths), reversed(self.costs), strict=True):
-            found.append((weight * worth - price * cost + found[-1]).max(axis=(1, 2, 3)))
-        return found[::-1]
+            best.append((weight * worth - price * cost + best[-1]).max(axis=(1, 2, 3)))
+        return best[::-1]
 
     def best(self, price: float) -> _Way:
-        """The way with the largest worth - ``price`` x cost."""
+        """The path with the largest worth - ``price`` x cost."""
         worth, cost, width, steps = self.worth, self.cost, 0, []
         for worths, costs, rest in zip(self.worths, self.costs, self.rest(price)[1:], strict=True):
             values = worths - price * costs[width] + rest
@@ -67,11 +67,11 @@ class _Chain:
         return _Way(float(worth), float(cost + self.last[width]), np.array(steps, np.int64))
 
     def best_within(self, bound: float, price: float, floor: float) -> _Way | None:
-        """The way of the largest worth among those of cost at most ``bound``, or None where no worth exceeds ``floor``.
+        """The path of the largest worth with a cost of at most ``bound``; None if no worth exceeds ``floor``.
 
-        All ways are followed layer by layer, except those behind another one (to the same width, no dearer and worth
-        as much), those that cannot become cheap enough, and those that cannot exceed ``floor`` even in the relaxation
-        of the bound: worth - ``price`` x (cost - ``bound``).
+        All paths are followed layer by layer, except those dominated by another one (to the same width, no dearer and
+        worth as much), those that cannot become cheap enough, and those that cannot exceed ``floor`` even in the
+        relaxation of the bound: worth - ``price`` x (cost - ``bound``).
         """
         rest, least = self.rest(price), self.rest(1.0, 0.0)
         worth, cost, width = np.array([self.worth]), np.array([self.cost]), np.zeros(1, np.int64)
@@ -94,7 +94,7 @@ class _Chain:
 
 
 def _ahead(worth: Doubles, cost: Doubles, width: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """The places of those that are worth more than all others of their width that are no dearer."""
+    """The indices of paths that are worth more than all others of their width that are no dearer."""
     order = np.lexsort((-worth, cost, width))
     kept = []
     for group in np.split(order, np.flatnonzero(np.diff(width[order])) + 1):
@@ -104,7 +104,7 @@ def _ahead(worth: Doubles, cost: Doubles, width: npt.NDArray[np.int64]) -> npt.N
 
 
 def _chains(tables: CostTables, logs: Sequence[Doubles], sign: float = 1.0) -> list[_Chain]:
-    """The chain of every resolution, with ``sign`` x cost for the cost."""
+    """The chain of every resolution, with costs multiplied by ``sign``."""
     space, none, worths = tables.space, np.zeros(1), []
     for where in space.places:
         candidate, width, expansion = (none if at is None else logs[at] for at in where)
@@ -120,7 +120,7 @@ def _chains(tables: CostTables, logs: Sequence[Doubles], sign: float = 1.0) -> l
 
 
 def _best(chains: Sequence[_Chain], price: float) -> tuple[_Way, _Chain]:
-    """The best way at ``price``, and the chain it belongs to."""
+    """The best path at ``price``, and its chain."""
     ways = [(chain.best(price), chain) for chain in chains]
     return max(ways, key=lambda found: found[0].worth - price * found[0].cost)
 
@@ -135,7 +135,7 @@ def _code(space: LayerSpace, way: _Way, chain: _Chain) -> Code:
 
 
 def best_code(tables: CostTables, log_probabilities: Sequence[Doubles], price: float) -> Code:
-    """The point with the largest log-probability - ``price`` x cost; ``log_probabilities``: an array a dimension."""
+    """The point with the largest log-probability - ``price`` x cost; ``log_probabilities``: one array a dimension."""
     return _code(tables.space, *_best(_chains(tables, log_probabilities), price))
 
 
@@ -148,7 +148,7 @@ def extremes(tables: CostTables) -> tuple[tuple[float, Code], tuple[float, Code]
 
 
 def check_target(tables: CostTables, target: Bound) -> None:
-    """Raise where no network of the space meets ``target``, with what is nearest to it."""
+    """Raise if no network of the space meets ``target``, naming the nearest reachable cost."""
     (low, _), (high, _) = extremes(tables)
     if low > target.at_most:
         raise ZooError(
@@ -163,10 +163,10 @@ def check_target(tables: CostTables, target: Bound) -> None:
 
 
 def likeliest(tables: CostTables, probabilities: Sequence[Doubles], target: Bound | None) -> Code:
-    """The most probable point; with a target, of those that keep to the bound which the most probable one breaks.
+    """The most probable point; with a target, among those that meet the bound violated by the most probable one.
 
-    Where ``target`` has two bounds that are close together, it may break the other one. Raises :class:`ZooError` where
-    all networks lie beyond one of them.
+    If ``target`` has two bounds that are close together, the result may violate the other one. Raises
+    :class:`ZooError` if all networks lie beyond one of them.
     """
     logs = [np.log(np.maximum(p, 1e-30)) for p in probabilities]
     free = best_code(tables, logs, 0.0)
@@ -183,7 +183,7 @@ def likeliest(tables: CostTables, probabilities: Sequence[Doubles], target: Boun
 
 
 def _relaxed(chains: Sequence[_Chain], bound: float) -> tuple[float, tuple[_Way, _Chain]]:
-    """The least price of cost at which the best way keeps to ``bound`` (Lagrangian relaxation), and that way."""
+    """The least price at which the best path meets ``bound`` (Lagrangian relaxation), and that path."""
     low, high = 0.0, 1.0 / max(abs(bound), 1e-12)
     for _ in range(_STEPS):
         if (found := _best(chains, high))[0].cost <= bound:
@@ -202,23 +202,23 @@ def draw(
     tables: CostTables, probabilities: Sequence[Doubles], count: int, rng: np.random.Generator, *,
     target: Bound | None = None,
 ) -> Codes:  # fmt: skip
-    """Up to ``count`` different points drawn from the distribution, of those that meet ``target``.
+    """Up to ``count`` different points drawn from the distribution, among those that meet ``target``.
 
-    Fewer where 1,000 draws for each wanted one did not give more.
+    There are fewer if 1,000 draws for each did not give more.
     """
-    found: dict[Code, None] = {}
+    points: dict[Code, None] = {}
     for _ in range(_TRIES if count else 0):
         codes = np.stack([rng.choice(len(p), size=count, p=p / p.sum()) for p in probabilities], axis=1)
         costs = tables.of_codes(codes)
         good = np.ones(len(codes), bool) if target is None else (costs <= target.at_most) & (costs >= target.at_least)
-        found |= dict.fromkeys(map(tuple, codes[good].tolist()))
-        if len(found) >= count:
+        points |= dict.fromkeys(map(tuple, codes[good].tolist()))
+        if len(points) >= count:
             break
-    return np.array(list(found)[:count], np.int64).reshape(-1, len(tables.space.dimensions))
+    return np.array(list(points)[:count], np.int64).reshape(-1, len(tables.space.dimensions))
 
 
 def uniform(space: LayerSpace) -> list[Doubles]:
-    """Every value of every dimension as likely."""
+    """Uniform probabilities for every dimension."""
     return [np.full(len(d), 1 / len(d)) for d in space.dimensions]
 
 

@@ -1,4 +1,4 @@
-"""What a supernet's networks cost, as a differentiable function of the weights of their choices.
+"""The cost of a supernet's networks, as a differentiable function of the weights of their choices.
 
 A network's cost is a sum over its blocks, and a block's cost a table over its own choices, the input's width and the
 resolution. The expected cost under independent choices is linear in the weights of each: FBNet's latency loss (arXiv
@@ -32,8 +32,8 @@ COSTS = ("macs", "parameters", "latency_ms")
 class CostTables:
     """One cost of every part of every network of ``space``.
 
-    ``layers``: an array a layer, of shape (candidates, input widths, expansions, output widths, resolutions);
-    ``classifier``: (output widths of the last layer, resolutions); ``constant`` is in every network.
+    ``layers``: an array for each layer, of shape (candidates, input widths, expansions, output widths, resolutions);
+    ``classifier``: (output widths of the last layer, resolutions); ``constant`` is a cost of every network.
     """
 
     space: LayerSpace
@@ -83,7 +83,7 @@ class ExpectedCost:
         self._one = torch.ones(1, dtype=torch.float64)
 
     def __call__(self, weights: Sequence[Tensor]) -> Tensor:
-        """The cost (a double) where ``weights`` has, for every dimension of the space, one number a value."""
+        """The cost, a double; ``weights`` has one number a value for every dimension of the space."""
         weights = [weight.double().cpu() for weight in weights]
         space = self.tables.space
         sides = weights[0] if len(space.resolutions) > 1 else self._one
@@ -96,7 +96,7 @@ class ExpectedCost:
 
 
 def _last_maps(space: LayerSpace) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Widths and areas of the map ahead of the classifier, shapes (widths, 1) and (1, resolutions)."""
+    """Widths and areas of the map before the classifier, shapes (widths, 1) and (1, resolutions)."""
     return np.array(space.layers[-1].widths)[:, None], np.array(space.sides[-1])[None] ** 2
 
 
@@ -117,7 +117,7 @@ def _of_latency(space: LayerSpace, latency: LatencyTable | None) -> CostTables:
 
 
 def check_activation(space: LayerSpace, latency: LatencyTable) -> None:
-    """Raise unless all blocks of ``space`` have the activation that the table's blocks have."""
+    """Raise unless all blocks of ``space`` have the activation of the table's blocks."""
     if space.activations - {latency.activation}:
         others = ", ".join(sorted(activation.value for activation in space.activations))
         raise ZooError(

@@ -1,9 +1,9 @@
 """A layer of a supernet: the weighted sum of its candidates, whose widths are masks over shared weights.
 
-A mask of so many ones followed by zeros stands for a width (FBNetV2, section 3.1); weighted by the choice's weights and
-added up, the masks of all widths are one vector. No map is multiplied by it where that can be helped, for autograd
-would keep a copy: behind a norm the vector goes into the norm's scale and shift, ahead of a 1x1 convolution into its
-weights, beside squeeze-excite into the gate. All widths together then take the memory of one.
+A width is represented by a mask of ones followed by zeros (FBNetV2, section 3.1); the sum of all masks, weighted by the
+choice's weights, is one vector. Multiplying maps by it is avoided where possible, because autograd would save a copy:
+it is folded into scale and shift of a norm, the weights of a 1x1 convolution, or the gate of squeeze-excite. All widths
+together then take the memory of one.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from .space import LayerSpace
 
 @dataclass(frozen=True)
 class Masks:
-    """What scales a candidate's maps, each one number a channel, or None where nothing does.
+    """Factors of a candidate's maps, one number a channel, or None without scaling.
 
-    ``scale``: the output; ``same``: the input where it is added to the output or passed on; ``mid`` and ``squeezed``:
-    the expanded map and squeeze-excite's bottleneck.
+    ``scale``: of the output; ``same``: of the input where it is added to the output or passed through; ``mid`` and
+    ``squeezed``: of the expanded map and of squeeze-excite's bottleneck.
     """
 
     scale: Tensor | None = None
@@ -38,8 +38,8 @@ class Masks:
 class MixedLayer(nn.Module):
     """Layer ``number`` (from 0) of ``space``, every candidate at its largest widths.
 
-    The candidates' parameters have the names that they have in :class:`fbnetv3_zoo.FBNet`; a network's own are the
-    first of each axis.
+    The candidates' parameters have the same names as in :class:`fbnetv3_zoo.FBNet`; those of a single network are the
+    first entries along each axis.
     """
 
     def __init__(self, space: LayerSpace, number: int) -> None:
@@ -53,7 +53,7 @@ class MixedLayer(nn.Module):
     def forward(self, x: Tensor, weights: Sequence[Tensor], share: Tensor | None = None) -> Tensor:
         """The output, shape (batch, largest width, height, width), times ``share``.
 
-        ``x`` is masked already; ``weights`` has one number for every value of every dimension of the space.
+        ``x`` is already masked; ``weights`` has one number for every value of every dimension of the space.
         """
         before, width, expansion = (
             None if at is None else weights[at] for at in (self.before, self.where.channels, self.where.expansion)
@@ -71,10 +71,10 @@ class MixedLayer(nn.Module):
         return total
 
     def candidate(self, n: int) -> Branch:
-        """The candidate at place ``n``."""
-        found = self.candidates[n]
-        assert isinstance(found, Branch)
-        return found
+        """Candidate ``n``."""
+        candidate = self.candidates[n]
+        assert isinstance(candidate, Branch)
+        return candidate
 
     def _masks(
         self, candidate: Branch, factor: Tensor | None, before: Tensor | None, width: Tensor | None,
@@ -86,8 +86,8 @@ class MixedLayer(nn.Module):
         scale = factor if width is None else width @ self.masks * (one if factor is None else factor)  # type: ignore[operator]
         same = None
         if candidate.keeps.any():
-            kept = (into @ candidate.keeps) * out @ self.masks  # type: ignore[operator]
-            same = kept if factor is None else kept * factor
+            passed = (into @ candidate.keeps) * out @ self.masks  # type: ignore[operator]
+            same = passed if factor is None else passed * factor
         pairs = torch.outer(into, one if expansion is None else expansion).flatten()
         mid = None if candidate.mids is None else pairs @ candidate.mids
         squeezed = None if candidate.squeezes is None else pairs @ candidate.squeezes
@@ -95,14 +95,14 @@ class MixedLayer(nn.Module):
 
 
 def first_ones(widths: Sequence[int], largest: int) -> Tensor:
-    """A mask a width: so many ones, then zeros up to ``largest``; shape (widths, largest)."""
+    """A mask for each width: ones, then zeros up to ``largest``; shape (widths, largest)."""
     return (torch.arange(largest) < torch.tensor(widths)[:, None]).float()
 
 
 class Branch(nn.Module):
-    """What all candidates have: ``keeps`` says for which input and output widths the input goes on as it is.
+    """Base of all candidates: ``keeps`` is 1 for the input and output widths where the input is passed through.
 
-    ``mids`` and ``squeezes`` are the masks for every pair of input width and expansion; None where all are equal.
+    ``mids`` and ``squeezes`` are the masks for every pair of input width and expansion; None if all are equal.
     """
 
     keeps: Tensor
@@ -114,7 +114,7 @@ class Branch(nn.Module):
         raise NotImplementedError
 
     def hold_masks(self, keeps: Tensor, mids: Tensor | None, squeezes: Tensor | None) -> None:
-        """Keep the masks as buffers that no file has."""
+        """Register the masks as non-persistent buffers."""
         self.register_buffer("keeps", keeps, persistent=False)
         self.register_buffer("mids", mids, persistent=False)
         self.register_buffer("squeezes", squeezes, persistent=False)
@@ -151,7 +151,7 @@ class _Conv(ConvNormAct, Branch):
 
 
 class _Skip(ConvNormAct, Branch):
-    """The identity where widths agree, else a 1x1 convolution; ReLU lets a factor above zero through."""
+    """The identity if widths agree, else a 1x1 convolution; ReLU commutes with positive factors."""
 
     def mix(self, x: Tensor, masks: Masks) -> Tensor:
         changed = masks.scale
@@ -184,11 +184,11 @@ def _candidate(space: LayerSpace, number: int, n: int) -> Branch:
     keeps = torch.tensor(
         [[float(_keeps(space.block(number, n, i, 0, o))) for o in range(widths)] for i in range(before)]
     )
-    found = _build(largest, bool(keeps.all()))
-    found.hold_masks(
+    candidate = _build(largest, bool(keeps.all()))
+    candidate.hold_masks(
         keeps, _masks([block.expanded_channels for block in flat]), _masks([block.se_channels for block in flat])
     )
-    return found
+    return candidate
 
 
 def _largest(blocks: Sequence[Block], out_channels: int) -> Block:
@@ -227,13 +227,13 @@ def _by_channel(factors: Tensor, x: Tensor) -> Tensor:
 
 
 def _widened(x: Tensor, channels: int) -> Tensor:
-    """``x`` with so many channels: the first of them, or zeros behind them."""
+    """``x`` with ``channels`` channels: cut, or padded with zeros."""
     missing = channels - x.shape[1]
     return x[:, :channels] if missing <= 0 else F.pad(x, (0, 0, 0, 0, 0, missing))
 
 
 def _normed(norm: nn.BatchNorm2d, x: Tensor, factors: Tensor | None) -> Tensor:
-    """``factors`` times the norm of ``x``, without a map more than the norm alone."""
+    """``factors`` times the norm of ``x``, without saving another map."""
     if factors is None:
         y: Tensor = norm(x)
         return y

@@ -1,4 +1,4 @@
-"""What a differentiable search is to do, as one value; and the shipped plans."""
+"""A differentiable search as one value, and the shipped plans."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Absolute:
 
 
 _COLDEST = 1e-3
-"""Of a lower temperature the softmax has no slope, and at last no value."""
+"""At lower temperatures the gradient of the softmax vanishes, and finally its value overflows."""
 
 CostLoss: TypeAlias = Product | Sum | Absolute
 """How the cost enters the loss of the choices."""
@@ -72,9 +72,9 @@ class SupernetPlan:
     ``recipe`` trains the weights on a part of the training images; from epoch ``choice_epoch`` (from 0) on, Adam
     trains the choices in turn with them, at ``choice_rate`` with ``choice_decay`` (added to the gradient), on the other
     part, a ``choice_share`` of the images. The temperature of the Gumbel softmax begins at ``temperature`` and is
-    multiplied by exp(-``cooling``) after every epoch. ``cost`` enters the loss as ``loss`` says. The network that is
-    found costs at most what ``target`` allows (None: whatever is most probable); ``draws`` others are drawn from the
-    distribution and meet its lower bound too. Everything random comes from the recipe's seed.
+    multiplied by exp(-``cooling``) after every epoch. ``loss`` determines how ``cost`` enters the loss. The resulting
+    network meets the upper bound of ``target`` (None: the most probable network); ``draws`` others are drawn from the
+    distribution, and also meet its lower bound. All randomness derives from the recipe's seed.
     """
 
     name: str
@@ -137,7 +137,7 @@ class SupernetPlan:
         return self.temperature * math.exp(-self.cooling * epoch)
 
     def with_epochs(self, epochs: int) -> SupernetPlan:
-        """The same search in so many epochs: the choices begin at the same part of it, and cool down as far."""
+        """The same search in ``epochs`` epochs, with the beginning of the choices and the cooling scaled to it."""
         check_whole("epochs", epochs)
         before = self.recipe.epochs
         return replace(
@@ -147,7 +147,7 @@ class SupernetPlan:
 
     @property
     def result_name(self) -> str:
-        """The name of what is found, as in ``mine-macs-1M``."""
+        """The name of the result, such as ``mine-macs-1M``."""
         return self.name if self.target is None else f"{self.name}-{self.target.in_a_name}"
 
     def to_json(self) -> str:
@@ -156,7 +156,7 @@ class SupernetPlan:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> SupernetPlan:
-        """The plan in ``text``. Raises :class:`ZooError` with the place of what is wrong."""
+        """The plan in ``text``. Raises :class:`ZooError` naming the field that is wrong."""
         return from_json(cls, text)
 
 

@@ -1,4 +1,4 @@
-"""The spaces that are shipped for supernets: FBNet's, one like FBNetV2's, and tiny ones for 32 x 32 images."""
+"""The shipped spaces of supernets: FBNet's, one like FBNetV2's, and tiny ones for 32 x 32 images."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _masked(
 
 
 def _v2_stage(low: int, high: int, step: int, layers: int, stride: int, *acts: Activation) -> list[Layer]:
-    """Layers of widths ``low`` to ``high``, of which the first has ``stride`` and is never left out."""
+    """Layers of widths ``low`` to ``high``; the first has ``stride`` and cannot be skipped."""
     widths = tuple(range(low, high + 1, step))
     expansions = tuple(1.75 + 0.5 * n for n in range(10))
     return [_masked(widths, expansions, stride if n == 0 else 1, activations=acts, skip=n > 0) for n in range(layers)]
@@ -78,7 +78,7 @@ V2 = LayerSpace("v2", (128, 160, 192, 224, 256, 288), (
     (*_v2_stage(144, 192, 16, 5, 2, HSWISH), *_v2_stage(208, 240, 16, 1, 1, HSWISH)),
     (Layer((PoolingHead(1984, 6, HSWISH),), (1600, 1984)),),
 ))  # fmt: skip
-"""In the manner of FBNetV2's space, around the widths of its networks; the paper's own table is not published here."""
+"""A space like FBNetV2's, around the widths of its networks; not the paper's own table."""
 
 _TINY_KINDS = [(k, e) for k in (3, 5) for e in (1, 2, 4)]
 
@@ -119,6 +119,6 @@ LAYER_SPACES: Mapping[str, LayerSpace] = MappingProxyType(
 
 
 def find_layer_space(source: str | Path | LayerSpace) -> LayerSpace:
-    """The space that ``source`` stands for: a value, a name of :data:`LAYER_SPACES`, or the path of a JSON file."""
+    """A space from a value, a name in :data:`LAYER_SPACES`, or the path of a JSON file."""
     rest = f"shipped are {', '.join(LAYER_SPACES)}, others are JSON files"
     return find(LayerSpace, source, LAYER_SPACES, what="space", rest=rest)

@@ -1,4 +1,4 @@
-"""What a differentiable search leaves: its plan, a line an epoch, what it found."""
+"""The result of a differentiable search: its plan, its epochs, and its network."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class SupernetEpoch:
 
     @property
     def decided(self) -> float:
-        """How far the choices are decided: the mean of their largest probabilities."""
+        """How decided the choices are: the mean of their largest probabilities."""
         return sum(map(max, self.probabilities)) / len(self.probabilities)
 
     @classmethod
@@ -51,7 +51,7 @@ class SupernetEpoch:
 
 @dataclass(frozen=True)
 class SampledNetwork:
-    """One network of the space: its point, log-probability in nats, cost, and accuracy with the supernet's weights."""
+    """A network of the space: its point, log-probability in nats, cost, and accuracy with the supernet's weights."""
 
     code: tuple[int, ...]
     log_probability: float
@@ -72,32 +72,32 @@ class SupernetResult:
 
     @property
     def arch(self) -> Arch:
-        """The network that was found."""
+        """The resulting network."""
         return self.plan.space.arch(self.found.code, self.plan.result_name)
 
     @property
     def files(self) -> list[Path]:
-        """What is there for use."""
+        """The output files."""
         return [self.folder / name for name in (f"{self.plan.result_name}.arch.json", PLAN, EPOCHS, FOUND)]
 
     def write(self) -> None:
-        """Write all files but the epochs': all of them, or none."""
-        told = {"data": self.data, "found": asdict(self.found), "drawn": [asdict(one) for one in self.drawn]}
-        texts = {PLAN: self.plan.to_json(), self.files[0].name: self.arch.to_json(), FOUND: json_text(told, indent=1)}
+        """Write all files except the epochs': all of them, or none."""
+        result = {"data": self.data, "found": asdict(self.found), "drawn": [asdict(one) for one in self.drawn]}
+        texts = {PLAN: self.plan.to_json(), self.files[0].name: self.arch.to_json(), FOUND: json_text(result, indent=1)}
         with replacing_together(*(self.folder / name for name in texts)) as written:
             for path, text in zip(written, texts.values(), strict=True):
                 path.write_text(text + "\n")
 
     @classmethod
     def read(cls, folder: str | Path) -> SupernetResult:
-        """The search in ``folder``. Raises :class:`ZooError` where none has ended there."""
-        place = Path(folder)
-        if missing := next((name for name in (PLAN, EPOCHS, FOUND) if not is_file(place / name)), None):
+        """The search in ``folder``. Raises :class:`ZooError` if it has not ended or there is none."""
+        path = Path(folder)
+        if missing := next((name for name in (PLAN, EPOCHS, FOUND) if not is_file(path / name)), None):
             raise ZooError(f"{folder}: holds no differentiable search that has ended (there is no {missing})")
-        text, lines, told = (read_file(place / name, "a file of a search") for name in (PLAN, EPOCHS, FOUND))
+        text, lines, result_text = (read_file(path / name, "a file of a search") for name in (PLAN, EPOCHS, FOUND))
         try:
             plan = SupernetPlan.from_json(text)
-            found = from_plain(_Found, parse_json(told, FOUND), FOUND.removesuffix(".json"))
+            found = from_plain(_Found, parse_json(result_text, FOUND), FOUND.removesuffix(".json"))
             epochs = tuple(
                 SupernetEpoch.from_plain(parse_json(line, f"{EPOCHS}, line {number}"))
                 for number, line in enumerate(lines.splitlines()[: plan.recipe.epochs + 1], start=1)
@@ -107,12 +107,12 @@ class SupernetResult:
             _check_points(plan, epochs, (found.found, *found.drawn))
         except ZooError as error:
             raise ZooError(f"{folder}: its files are damaged ({error}); search again in another folder") from None
-        return cls(place, plan, found.data, epochs, found.found, found.drawn)
+        return cls(path, plan, found.data, epochs, found.found, found.drawn)
 
 
 @dataclass(frozen=True)
 class _Found:
-    """What stands in the file of what was found."""
+    """The contents of the file of the result."""
 
     data: str
     found: SampledNetwork

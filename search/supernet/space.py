@@ -1,4 +1,4 @@
-"""The networks of a supernet: layers, each with candidate blocks, output widths and expansions to choose from."""
+"""The spaces of supernets: layers, each with candidate blocks, output widths and expansions to choose from."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from ..space import Choice, Codes, Dimension, Levels, SearchSpace, Value, listed
 
 @dataclass(frozen=True)
 class Layer:
-    """One block of the network, to be chosen.
+    """The choices for one block of the network.
 
-    ``candidates``: rows of one block each, of which one is taken; all have the same stride. ``channels``: output widths
-    in rising order, one of which replaces the candidates' (none: all candidates have the same, and keep it).
-    ``expansions``: likewise for candidates that are inverted residuals or pooling heads.
+    ``candidates``: rows of one block each, all of the same stride. ``channels``: output widths in rising order that
+    replace the candidates'; if empty, all candidates must have the same, and keep it. ``expansions``: likewise for
+    candidates that are inverted residuals or pooling heads.
     """
 
     candidates: tuple[Row, ...]
@@ -58,7 +58,7 @@ class Layer:
 
     @cached_property
     def widths(self) -> tuple[int, ...]:
-        """The output widths there are."""
+        """All output widths."""
         return self.channels or (self.candidates[0].out_channels,)
 
     @cached_property
@@ -67,7 +67,7 @@ class Layer:
         return frozenset(row.activation for row in self.candidates if not isinstance(row, Skip))
 
     def row(self, candidate: int, width: int, expansion: int) -> Row:
-        """The row of these choices, each given by its place."""
+        """The row of these choices, each given by its index."""
         row = self.candidates[candidate]
         if self.channels:
             row = replace(row, out_channels=self.channels[width])
@@ -77,7 +77,7 @@ class Layer:
 
 
 class LayerDimensions(NamedTuple):
-    """Where a layer's choices stand among the dimensions of its space; None where there is nothing to choose."""
+    """The indices of a layer's choices among the dimensions of its space; None for a choice with a single value."""
 
     candidate: int | None
     channels: int | None
@@ -88,8 +88,7 @@ class LayerDimensions(NamedTuple):
 class LayerSpace(SearchSpace):
     """All networks of a supernet, as one value.
 
-    ``resolutions``: image sides in pixels, in rising order. ``stages`` are grouped as in :class:`Arch`. A point is a
-    row of whole numbers, the place of what is chosen for each of :attr:`dimensions`.
+    ``resolutions``: image sides in pixels, in rising order. ``stages`` are grouped as in :class:`Arch`.
     """
 
     name: str
@@ -112,17 +111,17 @@ class LayerSpace(SearchSpace):
 
     def _check_masks(self, number: int, candidate: int) -> None:
         blocks = [self.block(number, candidate, *at) for at in np.ndindex(*self.shape(number)[1:])]
-        place = f"{self.name}: layer {number + 1}, candidate {candidate + 1}"
+        name = f"{self.name}: layer {number + 1}, candidate {candidate + 1}"
         row = blocks[0].row
         if len({block.expands for block in blocks}) > 1:
             raise ZooError(
-                f"{place}: some of its expansions need a 1x1 convolution and some do not; make those that do not a "
+                f"{name}: some of its expansions need a 1x1 convolution and some do not; make those that do not a "
                 "candidate of their own"
             )
         if len(blocks) > 1 and isinstance(row, InvertedResidual) and row.groups_1x1 * row.channels_per_group > 1:
-            raise ZooError(f"{place}: widths of grouped convolutions cannot be chosen; leave its layer one width")
+            raise ZooError(f"{name}: widths of grouped convolutions cannot be chosen; leave its layer one width")
         if len({(block.kernel_size - 2 * block.padding, block.stride) for block in self._firsts(number)}) > 1:
-            raise ZooError(f"{place}: its map is not as large as those of the other candidates; change their padding")
+            raise ZooError(f"{name}: its map is not as large as those of the other candidates; change their padding")
 
     def _firsts(self, number: int) -> list[Block]:
         return [self.block(number, c, 0, 0, 0) for c in range(len(self.layers[number].candidates))]
@@ -139,7 +138,7 @@ class LayerSpace(SearchSpace):
 
     @cached_property
     def sides(self) -> tuple[tuple[int, ...], ...]:
-        """Sides in pixels of the map that every layer takes, and of the last one's output; one a resolution."""
+        """Sides in pixels of every layer's input map and of the last one's output, for each resolution."""
         networks = [self.arch([0] * len(self.dimensions), "network")]
         if len(self.resolutions) > 1:
             others = [0] * (len(self.dimensions) - 1)
@@ -149,53 +148,55 @@ class LayerSpace(SearchSpace):
 
     @cached_property
     def _choices(self) -> tuple[tuple[Dimension, ...], tuple[LayerDimensions, ...]]:
-        found = [Dimension("resolution", Levels(self.resolutions), "architecture")] if len(self.resolutions) > 1 else []
+        dimensions = (
+            [Dimension("resolution", Levels(self.resolutions), "architecture")] if len(self.resolutions) > 1 else []
+        )
         places = []
         for number, layer in enumerate(self.layers, start=1):
-            told = {"expansion": not layer.expansions, "activation": len(layer.activations) > 1}
-            names = tuple(label_of(row, **told) for row in layer.candidates)
+            parts = {"expansion": not layer.expansions, "activation": len(layer.activations) > 1}
+            names = tuple(label_of(row, **parts) for row in layer.candidates)
             names = names if len(set(names)) == len(names) else tuple(f"{n + 1} {x}" for n, x in enumerate(names))
             options = {"candidate": names, "channels": layer.channels, "expansion": layer.expansions}
-            where: dict[str, int | None] = {}
-            for what, values in options.items():
-                where[what] = len(found) if len(values) > 1 else None
+            columns: dict[str, int | None] = {}
+            for choice, values in options.items():
+                columns[choice] = len(dimensions) if len(values) > 1 else None
                 if len(values) > 1:
-                    kind = Choice(values) if what == "candidate" else Levels(values)
-                    found.append(Dimension(f"layer{number}.{what}", kind, "architecture"))
-            places.append(LayerDimensions(**where))
-        return tuple(found), tuple(places)
+                    kind = Choice(values) if choice == "candidate" else Levels(values)
+                    dimensions.append(Dimension(f"layer{number}.{choice}", kind, "architecture"))
+            places.append(LayerDimensions(**columns))
+        return tuple(dimensions), tuple(places)
 
     @property
     def dimensions(self) -> tuple[Dimension, ...]:
-        """What is to be chosen: the resolution first, then layer by layer; what has one value is none."""
+        """All choices with more than one value: the resolution first, then layer by layer."""
         return self._choices[0]
 
     @property
     def places(self) -> tuple[LayerDimensions, ...]:
-        """For every layer, where its choices stand among the dimensions."""
+        """For every layer, the indices of its choices among the dimensions."""
         return self._choices[1]
 
     def shape(self, number: int) -> tuple[int, int, int, int]:
-        """Of layer ``number`` (from 0): how many candidates, input widths, expansions, output widths there are."""
+        """Numbers of candidates, input widths, expansions and output widths of layer ``number`` (from 0)."""
         layer = self.layers[number]
         before = len(self.layers[number - 1].widths) if number else 1
         return len(layer.candidates), before, max(1, len(layer.expansions)), len(layer.widths)
 
     def block(self, number: int, candidate: int, before: int, expansion: int, width: int) -> Block:
-        """The settled block of layer ``number`` (from 0) with these choices, each given by its place."""
+        """The settled block of layer ``number`` (from 0) with these choices, each given by its index."""
         channels = self.layers[number - 1].widths[before] if number else self.in_channels
         row = self.layers[number].row(candidate, width, expansion)
         (block,) = settle([[row]], in_channels=channels, width_divisor=self.width_divisor)
         return block
 
     def arch(self, code: Sequence[int] | Codes, name: str) -> Arch:
-        """The network at the point ``code``. Raises :class:`ZooError` where it is no point of this space."""
+        """The network at the point ``code``. Raises :class:`ZooError` if it is no point of this space."""
         code = [int(n) for n in code]
         if not self.is_point(code):
             raise ZooError(f"space {self.name}: {code} is no point of it; it has {len(self.dimensions)} dimensions")
         rows = iter(
-            layer.row(*(0 if at is None else code[at] for at in where))
-            for layer, where in zip(self.layers, self.places, strict=True)
+            layer.row(*(0 if at is None else code[at] for at in columns))
+            for layer, columns in zip(self.layers, self.places, strict=True)
         )
         stages = tuple(tuple(next(rows) for _ in stage) for stage in self.stages)
         side = self.resolutions[code[0] if len(self.resolutions) > 1 else 0]
@@ -219,14 +220,14 @@ class LayerSpace(SearchSpace):
         lengths = [sum(block.stage == number for block in arch.blocks) for number in range(len(arch.stages))]
         if lengths != [len(stage) for stage in self.stages]:
             return {}, [*reasons, f"its stages have {lengths} blocks"]
-        for number, (layer, where, block) in enumerate(
+        for number, (layer, columns, block) in enumerate(
             zip(self.layers, self.places, arch.blocks, strict=True), start=1
         ):
             row = block.row if isinstance(block.row, PoolingHead) else replace(block.row, repeats=1)
-            found = _find(layer, row)
-            if found is None:
+            indices = _find(layer, row)
+            if indices is None:
                 reasons.append(f"layer {number} is {label_of(row, activation=True)} of {row.out_channels} channels")
-            for at, n in zip(where, found or (), strict=found is not None):
+            for at, n in zip(columns, indices or (), strict=indices is not None):
                 if at is not None:
                     code[at] = n
         return self.values(code), reasons
@@ -278,16 +279,16 @@ class LayerSpace(SearchSpace):
     def blocks(self) -> tuple[BlockKey, ...]:
         """Every block of every network at every resolution, each once, sorted; the classifiers too."""
         tables = [self.tabulate_layer(number) for number in range(len(self.layers))]
-        found = {key for table in tables for key in distinct_blocks(table) if not key.classifier}
-        return tuple(sorted(found | {key for key in distinct_blocks(self.tabulate_classifiers()) if key.classifier}))
+        keys = {key for table in tables for key in distinct_blocks(table) if not key.classifier}
+        return tuple(sorted(keys | {key for key in distinct_blocks(self.tabulate_classifiers()) if key.classifier}))
 
     def fitted(self, *, num_classes: int, in_channels: int) -> LayerSpace:
-        """The same for other images."""
+        """This space for other images and classes."""
         return replace(self, num_classes=num_classes, in_channels=in_channels)
 
 
 def label_of(row: Row, *, expansion: bool = True, activation: bool = False) -> str:
-    """A row in a few characters, such as ``k5_e6_se``; what a layer's candidates are told apart by."""
+    """A short name of ``row``, such as ``k5_e6_se``, which distinguishes the candidates of a layer."""
     if isinstance(row, Conv):
         return f"conv_k{row.kernel_size}"
     if isinstance(row, PoolingHead):
@@ -302,11 +303,11 @@ def label_of(row: Row, *, expansion: bool = True, activation: bool = False) -> s
 
 
 def fixed(*rows: Row) -> tuple[Layer, ...]:
-    """Layers without a choice."""
+    """Layers with a single candidate each."""
     return tuple(Layer((row,)) for row in rows)
 
 
 def _find(layer: Layer, row: Row) -> tuple[int, int, int] | None:
-    """The places of candidate, width and expansion that give ``row``."""
+    """The indices of candidate, width and expansion that give ``row``; None if none do."""
     ranges = (range(len(layer.candidates)), range(len(layer.widths)), range(max(1, len(layer.expansions))))
     return next((at for at in product(*ranges) if layer.row(*at) == row), None)

@@ -20,11 +20,11 @@ from .space import LayerSpace
 class Supernet(nn.Module):
     """All networks of ``space`` with shared weights.
 
-    Every choice is a softmax of its logits: with Gumbel noise and a temperature while training (FBNet, section 3.2),
-    without noise in evaluation, or one-hot where :attr:`code` holds a point. Where there are several resolutions, every
-    layer takes the map sampled down to each, and puts its results back in their places (:func:`interspersed`).
-    Norms begin as 1 whatever the rows say (``zero_init_last_norm`` is for single networks), so that every candidate has
-    an answer of its own from the first step on.
+    Every choice is a softmax of its logits: with Gumbel noise and a temperature in training (FBNet, section 3.2),
+    without noise in evaluation, or one-hot if :attr:`code` is a point. With several resolutions, every layer is applied
+    to the map subsampled to each, and its outputs are scattered back (:func:`interspersed`). Norms are initialized to 1
+    whatever the rows say (``zero_init_last_norm`` is for single networks), so that candidates differ from the first
+    step on.
     """
 
     preprocess: Preprocess
@@ -49,22 +49,22 @@ class Supernet(nn.Module):
 
     @property
     def num_classes(self) -> int:
-        """Number of logits of an answer."""
+        """Number of classes."""
         return self.space.num_classes
 
     def set_gradient_checkpointing(self, enabled: bool = True) -> None:
-        """Refuses: a supernet has none."""
+        """Raise :class:`ZooError` if enabled: not supported."""
         if enabled:
             raise ZooError("supernets know no gradient checkpointing; leave it out")
 
     def draw_noise(self, seed: int) -> None:
-        """Draw the Gumbel noise of the choices, for all that follows in training."""
+        """Draw the Gumbel noise of the choices, used in training until the next draw."""
         generator = torch.Generator().manual_seed(seed)
         uniform = [torch.rand(len(d), generator=generator, dtype=torch.float64) for d in self.space.dimensions]
         self.noise = [-(-u.clamp(1e-12, 1 - 1e-12).log()).log() for u in uniform]
 
     def weights(self) -> list[Tensor]:
-        """What the values of every dimension count, each tensor adding up to 1."""
+        """The weights of the values of every dimension; each tensor sums to 1."""
         if self.code is not None:
             return [
                 nn.functional.one_hot(torch.tensor(n), len(logit)).to(logit)
@@ -76,7 +76,7 @@ class Supernet(nn.Module):
         return [torch.softmax(logit / self.temperature, 0) for logit in logits]
 
     def probabilities(self) -> list[Tensor]:
-        """P of every value of every dimension, softmax of the logits alone (FBNet, section 3.2); no gradient."""
+        """Probabilities of the values of every dimension: softmax of the logits (FBNet, section 3.2), detached."""
         return [torch.softmax(logit.detach().double(), 0) for logit in self.logits]
 
     def forward(self, images: Tensor) -> Tensor:
@@ -110,7 +110,7 @@ class Supernet(nn.Module):
         return total
 
     def _average(self, x: Tensor, weights: Sequence[Tensor]) -> Tensor:
-        """Features (batch, channels): the averages of the last map at each resolution's places."""
+        """Features (batch, channels): averages of the last map over the pixels of each resolution."""
         if isinstance(self.space.layers[-1].candidates[0], PoolingHead):
             return x.flatten(1)
         if len(sides := self.space.sides[-1]) == 1:
@@ -119,7 +119,7 @@ class Supernet(nn.Module):
         return torch.stack(parts).sum(0)
 
     def network(self, code: Sequence[int], name: str = "chosen") -> FBNet:
-        """The network at ``code`` with its part of the supernet's weights, in evaluation mode."""
+        """The network at ``code`` with its share of the supernet's weights, in evaluation mode."""
         arch = self.space.arch(code, name)
         model = FBNet(arch)
         blocks = FBNet._blocks(model.stages)
@@ -132,18 +132,18 @@ class Supernet(nn.Module):
         return model.eval()
 
 
-def _cut(source: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The first of every axis of ``source``, as many as ``wanted`` has."""
-    return {name: source[name][tuple(slice(n) for n in value.shape)] for name, value in wanted.items()}
+def _cut(source: dict[str, Tensor], targets: dict[str, Tensor]) -> dict[str, Tensor]:
+    """``source`` cut to the shapes of ``targets``: the first entries along every axis."""
+    return {name: source[name][tuple(slice(n) for n in value.shape)] for name, value in targets.items()}
 
 
 def places_of(side: int, of: int, device: torch.device) -> Tensor:
-    """Which of ``of`` rows (or columns) a map of ``side`` rows has: the nearest neighbours, the first one row 0."""
+    """The rows (or columns), of ``of``, that a map of ``side`` rows samples: nearest neighbours, the first is row 0."""
     return torch.arange(side, device=device) * of // side
 
 
 def sampled(x: Tensor, side: int) -> Tensor:
-    """``x`` sampled down to ``side`` x ``side`` by nearest neighbours (FBNetV2, section 3.3)."""
+    """``x`` subsampled to ``side`` x ``side`` by nearest neighbours (FBNetV2, section 3.3)."""
     if side == x.shape[-1]:
         return x
     at = places_of(side, x.shape[-1], x.device)
@@ -151,7 +151,7 @@ def sampled(x: Tensor, side: int) -> Tensor:
 
 
 def interspersed(x: Tensor, side: int) -> Tensor:
-    """``x`` in a map of ``side`` x ``side``, its pixels where :func:`sampled` takes them, zeros between them.
+    """``x`` scattered into a map of ``side`` x ``side``, at the pixels that :func:`sampled` reads; the rest is zero.
 
     A convolution at the smaller size between the two is the dilated, strided one at the larger size (FBNetV2, fig. 4).
     """
