@@ -84,13 +84,18 @@ def create(
             file, arch, named=named, num_classes=num_classes, in_chans=in_chans, generator=generator, skeleton=empty
         )
     else:
-        arch = replace(
-            arch,
-            num_classes=arch.num_classes if num_classes is None else num_classes,
-            in_channels=arch.in_channels if in_chans is None else in_chans,
-        )
+        arch = _adapted(arch, num_classes, in_chans)
         network = FBNet(arch, drop_rate=drop_rate, drop_path_rate=drop_path_rate, generator=generator)
     return FBNetFeatures(network, out_indices) if features_only else network
+
+
+def _adapted(arch: Arch, num_classes: int | None, in_chans: int | None) -> Arch:
+    """``arch`` with another number of classes and image channels, where they are given."""
+    return replace(
+        arch,
+        num_classes=arch.num_classes if num_classes is None else num_classes,
+        in_channels=arch.in_channels if in_chans is None else in_chans,
+    )
 
 
 def _read_beside(

@@ -203,7 +203,7 @@ def test_images_that_cannot_be_read(pets: Path, photos: Path) -> None:
     lines = succeed("validate", pets, "--data", photos, "--on-bad-image", "skip").splitlines()[1:]
     assert re.match(r"test accuracy [\d.]+% \(\d of 5; ", lines[0])
     keys = ", ".join(f"test/dog/{n}.png" for n in range(5))
-    assert lines[4] == f"unreadable images left out: 7 ({keys} and 2 more)"
+    assert lines[3] == f"unreadable images left out: 7 ({keys} and 2 more)"
     found = _told(pets, "--data", photos, "--on-bad-image", "skip")
     assert (found["skipped"], found["total"], len(found["skipped_images"])) == (7, 5, 7)
     assert set(found["skipped_images"]) == {
@@ -218,7 +218,7 @@ def test_names_that_are_wide_or_no_text(pets: Path, photos: Path, tmp_path: Path
         (tmp_path / "photos" / "test" / "dog" / f"{n}.png").unlink()
     text = succeed("validate", pets, "--data", tmp_path / "photos", "--on-bad-image", "skip", "--per-class")
     lines = text.splitlines()[1:]
-    assert lines[4] == "unreadable images left out: 1 (test/dog/6\\n\\udcff.png)"
+    assert lines[3] == "unreadable images left out: 1 (test/dog/6\\n\\udcff.png)"
     head, *rows = lines[6:]
     starts = ("dog         2 ", "猫          3 ")  # the sign is two columns wide
     assert [sum(row.startswith(start) for row in rows) for start in starts] == [1, 1]
