@@ -39,7 +39,7 @@ from .teacher import TeacherSource, find_teacher
 def train(
     arch: Arch, data: Dataset, recipe: Recipe, folder: str | Path, *, teacher: TeacherSource | None = None,
     pretrained: bool | str | Path | WeightsFile = False, resume: bool = False, execution: Execution = Execution(),
-    callbacks: Sequence[Callback] = (),
+    callbacks: Sequence[Callback] = (), report: bool = True,
 ) -> Run:  # fmt: skip
     """Train ``arch`` on ``data`` and leave the result in ``folder``; under ``torchrun``, all processes together.
 
@@ -56,6 +56,7 @@ def train(
             schedule does not depend on it. The number of processes may change.
         execution: where and how to compute.
         callbacks: called after every step and epoch, in the leading process.
+        report: write ``curve.png`` and ``report.html`` when the run has ended.
 
     Raises :class:`ZooError` for input that does not fit, and where the loss explodes or stops being a number (the batch
     is then in ``folder``); :class:`Interrupted` where SIGTERM ends the run, after a checkpoint.
@@ -66,7 +67,7 @@ def train(
         join(execution.device) as world,
         claimed(Path(folder), world),
         own_randomness(world),
-        closing(_Trainer(arch, data, recipe, Path(folder), execution, world)) as trainer,
+        closing(_Trainer(arch, data, recipe, Path(folder), execution, world, report)) as trainer,
     ):
         trainer.look(callbacks)
         trainer.prepare(teacher, pretrained)
@@ -78,12 +79,12 @@ class _Trainer(Engine[Batch, Run]):
     learner: Learner
 
     def __init__(
-        self, arch: Arch, data: Dataset, recipe: Recipe, folder: Path, execution: Execution, world: World
+        self, arch: Arch, data: Dataset, recipe: Recipe, folder: Path, execution: Execution, world: World, report: bool
     ) -> None:
         if len(data["train"]) < 2 or not data["validation"]:
             raise ZooError(f"{data.name}: needs at least 2 images to train on and 1 to validate on")
         recipe = fitted(recipe, len(data["train"]), tell=world.leads)
-        self.arch, self.data, self.folder = arch, data, folder
+        self.arch, self.data, self.folder, self.report = arch, data, folder, report
         self.preprocess = data.preprocess(arch.resolution)
         batches = TrainingBatches(data["train"], self.preprocess, recipe, execution=execution, world=world)
         super().__init__(recipe, batches, folder, execution=execution, world=world)
@@ -172,7 +173,7 @@ class _Trainer(Engine[Batch, Run]):
         warning = "" if measured.beats_chance else self._no_better_than_chance(split, measured)
         bad = {*self.progress.all_bad, *(printable(image.key) for image in self.unusable)}
         bad_images = tuple(sorted({*bad, *map(printable, measured.skipped)}))
-        if self.world.leads:
+        if self.world.leads and self.report:
             self._report(measured, split, bad_images, warning)
         test = measured if self.data["test"] else None
         return Run(self.folder, model, self.progress.history, test, bad_images, warning)

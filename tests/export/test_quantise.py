@@ -18,7 +18,7 @@ from disks import small_disk
 from networks import V1, V2, fitted, producers, settled
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
-from runs import PLAIN
+from runs import PLAIN, train
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.classify import Classifier
@@ -42,7 +42,6 @@ from fbnetv3_zoo.export.quantization.quantize import QuantizationConfig, Target,
 from fbnetv3_zoo.export.quantization.sensitivity import by_sensitivity
 from fbnetv3_zoo.export.sample_images import photographs
 from fbnetv3_zoo.preprocess import stack
-from fbnetv3_zoo.training import train
 from fbnetv3_zoo.training.data import digits
 from fbnetv3_zoo.utils.onnx_io import entries_of
 

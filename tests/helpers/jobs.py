@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from runs import few_digits
+from runs import few_digits, train
 from safetensors.torch import save_file
 
 from fbnetv3_zoo.arch import Arch
@@ -23,7 +23,7 @@ from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.factory import create
 from fbnetv3_zoo.preprocess import Preprocess
 from fbnetv3_zoo.recipes import Recipe
-from fbnetv3_zoo.training import Callback, Dataset, Epoch, Execution, Interrupted, Step, train
+from fbnetv3_zoo.training import Callback, Dataset, Epoch, Execution, Interrupted, Step
 from fbnetv3_zoo.training.data import Example
 from fbnetv3_zoo.training.distributed import join
 from fbnetv3_zoo.training.engine import Engine

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from fbnetv3_zoo.recipes import SGD, Augmentation, RandAugment, Recipe, RMSProp
 from fbnetv3_zoo.training import Callback, Dataset, Step
+from fbnetv3_zoo.training import train as train_and_report
 from fbnetv3_zoo.training.checkpoint import Checkpoints
 from fbnetv3_zoo.training.data import digits
 
@@ -23,6 +25,9 @@ RECIPE = Recipe(
     weight_decay=1e-3, clip_norm=5.0, ema_decay=0.8, label_smoothing=0.1, dropout=0.2, stochastic_depth=0.2,
 )  # fmt: skip
 PLAIN = Recipe(2, 16, SGD(), 0.05, warmup_epochs=1, weight_decay=1e-3)
+
+train = partial(train_and_report, report=False)
+"""Training alone: drawing a report takes longer than a small run."""
 
 
 def few_digits(seed: int = 0, every: int = 12) -> Dataset:

@@ -17,14 +17,14 @@ from disks import small_disk
 from filelock import FileLock
 from killed import leave_half_a_file
 from refusals import refusal
-from runs import PLAIN, RECIPE, Stopped, Stopper, assert_same, checkpoints, few_digits, metadata, metrics
+from runs import PLAIN, RECIPE, Stopped, Stopper, assert_same, checkpoints, few_digits, metadata, metrics, train
 from safetensors.torch import load_file, save
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.preprocess import Preprocess
 from fbnetv3_zoo.recipes import CosineDecay, Recipe
-from fbnetv3_zoo.training import Callback, Dataset, Execution, Run, Step, train
+from fbnetv3_zoo.training import Callback, Dataset, Execution, Run, Step
 from fbnetv3_zoo.training.callbacks import Epoch
 from fbnetv3_zoo.training.checkpoint import Checkpoints, Progress, restore
 from fbnetv3_zoo.training.learner import Learner

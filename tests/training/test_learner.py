@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 from refusals import refusal
-from runs import PLAIN, RECIPE, Stopped, Stopper, assert_same, checkpoints, metadata, tensors
+from runs import PLAIN, RECIPE, Stopped, Stopper, assert_same, checkpoints, metadata, tensors, train
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.factory import create
 from fbnetv3_zoo.preprocess import Preprocess
 from fbnetv3_zoo.recipes import SGD
-from fbnetv3_zoo.training import Dataset, Execution, Precision, train
+from fbnetv3_zoo.training import Dataset, Execution, Precision
 from fbnetv3_zoo.training.learner import Learner
 from fbnetv3_zoo.training.loader import Batch, TrainingBatches
 

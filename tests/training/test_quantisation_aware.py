@@ -13,7 +13,7 @@ import pytest
 import torch
 from networks import settled
 from onnx import numpy_helper
-from runs import PLAIN, RECIPE, Stopped, Stopper, assert_same, checkpoints, tensors
+from runs import PLAIN, RECIPE, Stopped, Stopper, assert_same, checkpoints, tensors, train
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -33,7 +33,7 @@ from fbnetv3_zoo.export.quantization.quantize import QuantizationConfig, Target,
 from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.preprocess import stack
 from fbnetv3_zoo.recipes import SGD, CosineDecay, Recipe
-from fbnetv3_zoo.training import Dataset, Execution, Precision, find_dataset, train
+from fbnetv3_zoo.training import Dataset, Execution, Precision, find_dataset
 from fbnetv3_zoo.training.learner import Learner
 from fbnetv3_zoo.training.loader import Batch
 from fbnetv3_zoo.training.qat import RoundedMap, follow_ranges, imitate_int8, plain_state, rounded_weight
@@ -199,7 +199,7 @@ def test_resumed_is_as_never_killed(tiny_arch: Arch, data: Dataset, tmp_path: Pa
 
 @pytest.mark.parametrize("recipe", [INT8, replace(PLAIN, weight_levels=63)], ids=["averaged", "not averaged"])
 def test_what_is_delivered_is_plain(recipe: Recipe, tiny_arch: Arch, data: Dataset, tmp_path: Path) -> None:
-    run = train(tiny_arch, data, recipe, tmp_path / "run")
+    run = train(tiny_arch, data, recipe, tmp_path / "run", report=True)
     assert run.model.state_dict().keys() == FBNet(tiny_arch).state_dict().keys()
     assert {type(m) for m in run.model.modules()} == {type(m) for m in FBNet(tiny_arch).modules()}
     weight = run.model.classifier.weight

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from forks import Job, Server
 from jobs import INTERRUPTED
-from runs import PLAIN, RECIPE, Stopped, Stopper, assert_same, checkpoints, metadata, metrics
+from runs import PLAIN, RECIPE, Stopped, Stopper, assert_same, checkpoints, metadata, metrics, train
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.recipes import SGD, AdamW, CosineDecay, Recipe
-from fbnetv3_zoo.training import Callback, Dataset, Execution, Interrupted, Run, Step, train
+from fbnetv3_zoo.training import Callback, Dataset, Execution, Interrupted, Run, Step
 from fbnetv3_zoo.utils.serialization import to_json
 
 EVERY_STEP = Execution(checkpoint_steps=1)

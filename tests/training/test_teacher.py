@@ -21,7 +21,7 @@ from golden import official_checkpoint
 from loopback import running
 from PIL import Image
 from refusals import refusal
-from runs import PLAIN, Stopped, Stopper, assert_same, checkpoints, tensors
+from runs import PLAIN, Stopped, Stopper, assert_same, checkpoints, tensors, train
 from torch import Tensor, nn
 from waiting import PATIENCE
 
@@ -32,7 +32,7 @@ from fbnetv3_zoo.factory import create
 from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.preprocess import Preprocess
 from fbnetv3_zoo.recipes import Augmentation, Distillation, Recipe
-from fbnetv3_zoo.training import Callback, Dataset, Epoch, Execution, Step, Teacher, find_teacher, train
+from fbnetv3_zoo.training import Callback, Dataset, Epoch, Execution, Step, Teacher, find_teacher
 from fbnetv3_zoo.training.distributed import World
 from fbnetv3_zoo.training.learner import Learner
 from fbnetv3_zoo.training.loader import TrainingBatches

@@ -25,14 +25,14 @@ import torch
 import torch.nn.functional as F
 from forks import ENVIRONMENT, Job, Server
 from jobs import REFUSED
-from runs import PLAIN, RECIPE, assert_same, checkpoints, few_digits, metadata, metrics, tensors
+from runs import PLAIN, RECIPE, assert_same, checkpoints, few_digits, metadata, metrics, tensors, train
 from safetensors.torch import load_file
 from waiting import PATIENCE
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.preprocess import stack
 from fbnetv3_zoo.recipes import SGD, Optimizer, RMSProp
-from fbnetv3_zoo.training import Execution, train
+from fbnetv3_zoo.training import Execution
 from fbnetv3_zoo.utils.serialization import to_json
 from fbnetv3_zoo.weights.serialization import load
 

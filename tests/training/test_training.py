@@ -17,7 +17,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 from refusals import refusal
-from runs import PLAIN, RECIPE, Stopped, Stopper, assert_same, checkpoints, few_digits, metadata, metrics, tensors
+from runs import (
+    PLAIN,
+    RECIPE,
+    Stopped,
+    Stopper,
+    assert_same,
+    checkpoints,
+    few_digits,
+    metadata,
+    metrics,
+    tensors,
+    train,
+)
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -26,7 +38,7 @@ from torchvision.ops import StochasticDepth
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.preprocess import Preprocess, stack
 from fbnetv3_zoo.recipes import SGD, ExponentialDecay, Optimizer, Recipe, RMSProp
-from fbnetv3_zoo.training import Callback, Dataset, Epoch, Execution, Run, Step, train
+from fbnetv3_zoo.training import Callback, Dataset, Epoch, Execution, Run, Step
 from fbnetv3_zoo.training.learner import Student
 from fbnetv3_zoo.training.loader import TrainingBatches
 from fbnetv3_zoo.weights.serialization import load, save

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from pictures import images, labelled
 from refusals import refusal
-from runs import PLAIN, Stopped, Stopper, assert_same
+from runs import PLAIN, Stopped, Stopper, assert_same, train
 from shell import run
 
 from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.training import find_dataset, train
+from fbnetv3_zoo.training import find_dataset
 
 
 def test_outputs_inside_the_data_are_refused_before_anything_is_written(tmp_path: Path) -> None:

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 from refusals import refusal
-from runs import PLAIN
+from runs import PLAIN, train
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.preprocess import Preprocess
 from fbnetv3_zoo.recipes import Augmentation
-from fbnetv3_zoo.training import Callback, Dataset, Execution, OnBadImage, find_dataset, train
+from fbnetv3_zoo.training import Callback, Dataset, Execution, OnBadImage, find_dataset
 from fbnetv3_zoo.training.data.image_files import FileReader
 from fbnetv3_zoo.training.data.image_headers import HeaderCache, Unusable, check_images, in_one_line, look_at
 from fbnetv3_zoo.weights.serialization import load
@@ -201,7 +201,7 @@ def test_images_left_out_are_counted_once_each_and_named(
         _damage(photos / name)
     recipe = replace(RECIPE, augmentation=Augmentation(repeats=3))
     execution = Execution(on_bad_image=OnBadImage.SKIP, check_images=check, workers=workers)
-    run = train(tiny_arch, find_dataset(photos), recipe, tmp_path / "run", execution=execution)
+    run = train(tiny_arch, find_dataset(photos), recipe, tmp_path / "run", execution=execution, report=True)
     assert set(run.bad_images) >= {"test/cat/1.png"}
     assert set(run.bad_images) <= {*bad, "test/cat/1.png", "val/dog/1.png"}
     if check:
@@ -232,7 +232,9 @@ def test_the_result_is_saved_before_it_is_measured(photos: Path, tiny_arch: Arch
     assert told.endswith(f"; training itself has ended, its result is {run / 'model.safetensors'}")
     assert load(run / "model.safetensors").num_classes == 2
     (photos / "test/cat/1.png").write_bytes(_photo(1))
-    assert train(tiny_arch, find_dataset(photos), RECIPE, run, resume=True, execution=blind).test is not None
+    assert (
+        train(tiny_arch, find_dataset(photos), RECIPE, run, resume=True, execution=blind, report=True).test is not None
+    )
     assert (run / "report.html").exists()
 
 
@@ -275,7 +277,7 @@ def test_the_rate_is_that_of_the_batch_that_is_run(
 
 def test_a_result_no_better_than_chance_says_so(photos: Path, tiny_arch: Arch, tmp_path: Path) -> None:
     """Photographs of noise: there is nothing to learn."""
-    run = train(tiny_arch, find_dataset(photos), replace(RECIPE, epochs=1), tmp_path / "run")
+    run = train(tiny_arch, find_dataset(photos), replace(RECIPE, epochs=1), tmp_path / "run", report=True)
     assert run.test is not None
     assert run.warning == (
         f"test accuracy {run.test.fraction:.2%} is no better than chance (always answering 'cat' is right for 50.00%); "
