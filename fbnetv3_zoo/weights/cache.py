@@ -139,12 +139,12 @@ class WeightsCache:
     def kept(self, name: str | None = None) -> list[CachedWeights]:
         """The cached files (of the weights ``name``, if given), newest first; empty if the folder does not exist."""
         try:
-            files = [kept for path in self.folder.iterdir() if (kept := CachedWeights.parse(path)) is not None]
+            files = [file for path in self.folder.iterdir() if (file := CachedWeights.parse(path)) is not None]
         except FileNotFoundError:
             return []
         except OSError as error:
             raise self._refusal(error) from None
-        return sorted((kept for kept in files if name in (None, kept.name)), key=_age)
+        return sorted((file for file in files if name in (None, file.name)), key=_age)
 
     @contextmanager
     def temporary(self, name: str) -> Iterator[Path]:
@@ -230,8 +230,8 @@ class WeightsCache:
             raise ZooError(f"{self.lock_path}: {error}; mend the file, or delete it to trust anew") from None
 
     def _refusal(self, error: Exception) -> CacheError:
-        place = f"{self.folder}: cannot be used as cache ({_reason(error)})"
-        return CacheError(f"{place}; set FBNETV3_ZOO_CACHE to another folder")
+        problem = f"{self.folder}: cannot be used as cache ({_reason(error)})"
+        return CacheError(f"{problem}; set FBNETV3_ZOO_CACHE to another folder")
 
 
 def sha256_of(data: bytes) -> str:
@@ -257,8 +257,8 @@ def _reason(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
-def _age(kept: CachedWeights) -> float:
+def _age(file: CachedWeights) -> float:
     try:
-        return -kept.path.stat().st_mtime
+        return -file.path.stat().st_mtime
     except OSError:  # another process has just removed it
         return 0.0

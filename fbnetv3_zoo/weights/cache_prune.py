@@ -38,13 +38,13 @@ def survey(store: WeightsCache) -> list[CachedFile]:
     Files of weights that were never fetched to this folder are left out: they are the user's.
     """
     files, whole = [], set()
-    for kept in filter(lambda kept: store.has_got(kept.name), store.kept()):
-        state = _state(kept, store)
-        if state is FileState.WHOLE and (kept.name, kept.source) in whole:
+    for file in filter(lambda file: store.has_got(file.name), store.kept()):
+        state = _state(file, store)
+        if state is FileState.WHOLE and (file.name, file.source) in whole:
             state = FileState.SUPERSEDED
         if state is FileState.WHOLE:
-            whole.add((kept.name, kept.source))
-        files.append(CachedFile(kept.path, kept.name, state, _size(kept.path)))
+            whole.add((file.name, file.source))
+        files.append(CachedFile(file.path, file.name, state, _size(file.path)))
     for path in filter(is_abandoned, marked_in(store.folder)):
         files.append(CachedFile(path, "", FileState.LEFTOVER, sum(map(_size, (path / NEW).glob("*")))))
     return sorted(files, key=lambda entry: (entry.name, entry.path))
@@ -63,18 +63,18 @@ def _removed(entry: CachedFile, store: WeightsCache) -> bool:
     if entry.state is FileState.LEFTOVER:
         return take_over(entry.path)
     with store.sole(entry.name):
-        kept = CachedWeights.parse(entry.path)
-        if kept is not None and entry.state is FileState.DAMAGED and whole_contents(kept) is not None:
+        file = CachedWeights.parse(entry.path)
+        if file is not None and entry.state is FileState.DAMAGED and whole_contents(file) is not None:
             return False  # another process has got it anew
         store.discard(entry.path)
     return True
 
 
-def _state(kept: CachedWeights, store: WeightsCache) -> FileState:
-    if whole_contents(kept) is None:
+def _state(file: CachedWeights, store: WeightsCache) -> FileState:
+    if whole_contents(file) is None:
         return FileState.DAMAGED
-    record = RECORDS.get(kept.name)
-    return FileState.WHOLE if record is None or is_expected(kept, record, store) else FileState.SUPERSEDED
+    record = RECORDS.get(file.name)
+    return FileState.WHOLE if record is None or is_expected(file, record, store) else FileState.SUPERSEDED
 
 
 def _size(path: Path) -> int:

@@ -114,20 +114,20 @@ def _renamed(arch: Arch, given: Mapping[str, Tensor], layout: Layout) -> dict[st
 
 
 def rename(
-    given: Mapping[str, Tensor], names: Mapping[str, str], wanted: Mapping[str, Tensor], what: str
+    given: Mapping[str, Tensor], names: Mapping[str, str], expected: Mapping[str, Tensor], what: str
 ) -> dict[str, Tensor]:
-    """``given`` with our names: ``names`` maps theirs to ours, ``wanted`` has a tensor of the right shape for each.
+    """``given`` with our names: ``names`` maps theirs to ours, ``expected`` has a tensor of the right shape for each.
 
     Raises :class:`ZooError` naming missing and left-over keys, and tensors of the wrong shape or type.
     """
     wrong = [
-        f"{theirs} {fault}" for theirs, ours in names.items() if (fault := _fault(given.get(theirs), wanted[ours]))
+        f"{theirs} {fault}" for theirs, ours in names.items() if (fault := _fault(given.get(theirs), expected[ours]))
     ]
     missing, left_over = sorted(names.keys() - given.keys()), sorted(given.keys() - names.keys())
     if missing or left_over or wrong:
         faults = (_some("missing", missing), _some("left over", left_over), _some("of the wrong kind", wrong))
         raise ZooError(f"state dict does not fit {what}: {'; '.join(filter(None, faults))}")
-    return {ours: given[theirs].reshape(wanted[ours].shape) for theirs, ours in names.items()}
+    return {ours: given[theirs].reshape(expected[ours].shape) for theirs, ours in names.items()}
 
 
 def _wanted(arch: Arch) -> dict[str, Tensor]:
@@ -136,17 +136,17 @@ def _wanted(arch: Arch) -> dict[str, Tensor]:
         return FBNet(arch).state_dict()
 
 
-def _fault(given: Tensor | None, wanted: Tensor) -> str:
-    """Why ``given`` does not fit ``wanted``, "" if it does; a linear layer may be stored as a 1 x 1 convolution."""
+def _fault(given: Tensor | None, expected: Tensor) -> str:
+    """Why ``given`` does not fit ``expected``, "" if it does; a linear layer may be stored as a 1 x 1 convolution."""
     if given is None:
         return ""
     if given.layout is not torch.strided or given.is_quantized or given.is_meta or given.is_nested:
         return "is not a dense tensor"
-    shape = given.shape[: wanted.ndim] if given.shape[wanted.ndim :] == (1, 1) else given.shape
-    if shape != wanted.shape:
-        return f"has shape {str(tuple(given.shape))[:80]}, not {tuple(wanted.shape)}"
-    if given.is_floating_point() != wanted.is_floating_point() or given.is_complex():
-        return f"is {given.dtype}, not {wanted.dtype}"
+    shape = given.shape[: expected.ndim] if given.shape[expected.ndim :] == (1, 1) else given.shape
+    if shape != expected.shape:
+        return f"has shape {str(tuple(given.shape))[:80]}, not {tuple(expected.shape)}"
+    if given.is_floating_point() != expected.is_floating_point() or given.is_complex():
+        return f"is {given.dtype}, not {expected.dtype}"
     return ""
 
 

@@ -104,8 +104,8 @@ class _Transfer:
             raise ZooError(f"{self._address}: the server redirects in a circle") from None
         except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
             if isinstance(reason := _innermost(error), ssl.SSLCertVerificationError):
-                place = f"{self._address}: its certificate is not trusted ({reason.verify_message})"
-                raise ZooError(f"{place}; set REQUESTS_CA_BUNDLE to a file with its issuer's") from None
+                problem = f"{self._address}: its certificate is not trusted ({reason.verify_message})"
+                raise ZooError(f"{problem}; set REQUESTS_CA_BUNDLE to a file with its issuer's") from None
             size = "" if self._version.size is None else f" of {self._version.size}"
             raise _TransientError(_cause(error) + (f" after {self._done}{size} bytes" if self._done else "")) from None
         except (OSError, ValueError) as error:  # requests' other errors, urllib3's for odd addresses, a missing bundle

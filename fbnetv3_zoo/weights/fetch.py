@@ -44,27 +44,27 @@ def read(record: WeightsEntry, store: WeightsCache, *, local: bytes | None = Non
 
 def fetch(record: WeightsEntry, store: WeightsCache) -> CachedWeights:
     """Make sure that the weights of ``record`` are in the cache, undamaged. Raises :class:`ZooError` if that fails."""
-    kept = CachedWeights.parse(Path(read(record, store).name))
-    assert kept is not None
-    return kept
+    cached = CachedWeights.parse(Path(read(record, store).name))
+    assert cached is not None
+    return cached
 
 
 def _kept(record: WeightsEntry, store: WeightsCache) -> WeightsFile | None:
     """An undamaged cached file of ``record``; None if there is none."""
-    for kept in store.kept(record.name):
-        if (file := _opened(kept, record, store)) is not None:
+    for cached in store.kept(record.name):
+        if (file := _opened(cached, record, store)) is not None:
             clear(store.folder)  # left by a writer that was killed after moving its file
             return file
     return None
 
 
-def whole_contents(kept: CachedWeights) -> bytes | None:
+def whole_contents(cached: CachedWeights) -> bytes | None:
     """The contents of the file; None if the digest is not that in its name, or if it cannot be read."""
     try:
-        data = kept.path.read_bytes()
+        data = cached.path.read_bytes()
     except OSError:
         return None
-    return data if short_digest(data) == kept.digest else None
+    return data if short_digest(data) == cached.digest else None
 
 
 def is_local(address: str) -> bool:
@@ -72,20 +72,20 @@ def is_local(address: str) -> bool:
     return not address.startswith(("http://", "https://", "hf-hub:"))
 
 
-def is_expected(kept: CachedWeights, record: WeightsEntry, store: WeightsCache) -> bool:
-    """Whether ``kept`` was converted from one of the record's files as published, or as first fetched."""
+def is_expected(cached: CachedWeights, record: WeightsEntry, store: WeightsCache) -> bool:
+    """Whether ``cached`` was converted from one of the record's files as published, or as first fetched."""
     known = [_known_digest(record, source, store) for source in record.sources]
-    return any(not digest or digest.startswith(kept.source) for digest in known)
+    return any(not digest or digest.startswith(cached.source) for digest in known)
 
 
-def _opened(kept: CachedWeights, record: WeightsEntry, store: WeightsCache) -> WeightsFile | None:
+def _opened(cached: CachedWeights, record: WeightsEntry, store: WeightsCache) -> WeightsFile | None:
     """The file, if it is undamaged and was converted from one of the record's files, by the full digest.
 
     Its name has only eight digits of that digest, which can be forged.
     """
-    if not is_expected(kept, record, store) or (data := whole_contents(kept)) is None:
+    if not is_expected(cached, record, store) or (data := whole_contents(cached)) is None:
         return None
-    file = parse(data, str(kept.path))
+    file = parse(data, str(cached.path))
     origin = file.metadata.get(SOURCE_SHA256, "")
     known = [_known_digest(record, source, store) for source in record.sources]
     return file if any(origin.startswith(digest) for digest in known) else None
@@ -99,28 +99,28 @@ def _known_digest(record: WeightsEntry, source: WeightsSource, store: WeightsCac
 
 def _fetch(record: WeightsEntry, store: WeightsCache, local: bytes | None) -> WeightsFile:
     if not list(_places(record, store)):
-        kept = next((kept for kept in store.kept(record.name) if is_expected(kept, record, store)), None)
-        state = "not in the cache" if kept is None else f"{kept.path} is damaged"
+        cached = next((cached for cached in store.kept(record.name) if is_expected(cached, record, store)), None)
+        state = "not in the cache" if cached is None else f"{cached.path} is damaged"
         raise ZooError(f"{record.name}: {state}, and offline; {_by_hand(record, store)}")
     with store.sole(record.name):
         if (file := _kept(record, store)) is not None:  # another process was faster
             return file
-        for kept in store.kept(record.name):
-            if is_expected(kept, record, store) and (reason := _damage(kept)) is not None:
-                LOG.warning("%s: damaged (%s); fetching it again", kept.path, reason)
-                store.discard(kept.path)
+        for cached in store.kept(record.name):
+            if is_expected(cached, record, store) and (reason := _damage(cached)) is not None:
+                LOG.warning("%s: damaged (%s); fetching it again", cached.path, reason)
+                store.discard(cached.path)
         return _fetch_from_any(record, store, local)
 
 
-def _damage(kept: CachedWeights) -> str | None:
+def _damage(cached: CachedWeights) -> str | None:
     """What is wrong with a file; None if it is undamaged or has been removed."""
     try:
-        data = kept.path.read_bytes()
+        data = cached.path.read_bytes()
     except FileNotFoundError:
         return None
     except OSError as error:
         return error.strerror
-    return None if short_digest(data) == kept.digest else "does not have the digest in its name"
+    return None if short_digest(data) == cached.digest else "does not have the digest in its name"
 
 
 def _places(record: WeightsEntry, store: WeightsCache) -> Iterator[tuple[WeightsSource, str]]:
@@ -154,10 +154,10 @@ def _fetch_from_any(record: WeightsEntry, store: WeightsCache, local: bytes | No
             failures.append(str(error))
         else:
             _lock(origin, source, address, store)
-            kept = store.keep(record.name, origin.sha256, in_order(to_bytes(file.tensors, dict(file.metadata))))
+            cached = store.keep(record.name, origin.sha256, in_order(to_bytes(file.tensors, dict(file.metadata))))
             if record.license is not None:
                 LOG.warning("%s: licence %s (%s)", record.name, record.license.value, record.license.terms)
-            return replace(file, name=str(kept.path))
+            return replace(file, name=str(cached.path))
     raise ZooError(f"{record.name}: cannot be fetched: {'; '.join(failures)}; {_by_hand(record, store)}")
 
 

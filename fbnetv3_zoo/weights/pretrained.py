@@ -79,27 +79,27 @@ def build(
     )  # fmt: skip
 
 
-def find_weights(network: str, place: str | Path | bool) -> WeightsEntry | str | Path:
-    """What ``place`` stands for: the record of a published network's weights, or the place of a file as it is given.
+def find_weights(network: str, source: str | Path | bool) -> WeightsEntry | str | Path:
+    """The weights given by ``source``: the record of published weights, or the source of a file, unchanged.
 
-    ``network`` is a network's name, or ``name.tag``; ``place`` is True for the network's first weights, a tag, a path,
-    an address, or ``hf-hub:owner/name``. Raises :class:`ZooError` for what is none of these.
+    ``network`` is the name of a network, or ``name.tag``; ``source`` is True for the network's first weights, a tag, a
+    path, an address, or ``hf-hub:owner/name``. Raises :class:`ZooError` for anything else.
     """
-    if place is True:
+    if source is True:
         return find_record(network)
-    if not isinstance(place, (str, Path)) or not str(place):
-        raise ZooError(f"pretrained is {place!r}; give True, a tag, a path, an address or hf-hub:owner/name")
+    if not isinstance(source, (str, Path)) or not str(source):
+        raise ZooError(f"pretrained is {source!r}; give True, a tag, a path, an address or hf-hub:owner/name")
     name, _, tag = network.partition(".")
     tags = [record.tag for record in RECORDS.values() if record.arch.name == name]
-    if place in tags or place in RECORDS:
-        record = RECORDS[f"{name}.{place}" if place in tags else str(place)]
+    if source in tags or source in RECORDS:
+        record = RECORDS[f"{name}.{source}" if source in tags else str(source)]
         if record.arch.name != name or tag not in ("", record.tag):
             raise ZooError(f"{record.name} are not weights of {network}; name {record.name} as the model")
         return record
-    if Path(place).suffix or str(place).startswith(_REMOTE) or exists(place):
-        return place
+    if Path(source).suffix or str(source).startswith(_REMOTE) or exists(source):
+        return source
     given = f"a tag ({', '.join(tags)}), a path" if tags else "a path"
-    raise ZooError(f"{name}: unknown weights {str(place)!r}; give {given}, an address or hf-hub:owner/name")
+    raise ZooError(f"{name}: unknown weights {str(source)!r}; give {given}, an address or hf-hub:owner/name")
 
 
 def _difference(other_arch: Arch, arch: Arch) -> str:
@@ -109,23 +109,23 @@ def _difference(other_arch: Arch, arch: Arch) -> str:
     return f"{other_arch.name}, not {arch.name}; {other}load() the file alone (--model FILE)"
 
 
-def _is_pickled(place: str | Path) -> bool:
-    """Whether ``place`` is the path of a checkpoint on this machine."""
-    return not str(place).startswith(_REMOTE) and Path(place).suffix.lower() in PICKLED
+def _is_pickled(source: str | Path) -> bool:
+    """Whether ``source`` is the path of a checkpoint on this machine."""
+    return not str(source).startswith(_REMOTE) and Path(source).suffix.lower() in PICKLED
 
 
-def _record_of(arch: Arch, place: str | Path, local: bytes | None) -> WeightsEntry | None:
+def _record_of(arch: Arch, location: str | Path, local: bytes | None) -> WeightsEntry | None:
     """A record made up for a file that the store keeps: one at an address, or a pickled one, whose contents ``local``
     are. Others need no store.
     """
-    if str(place).startswith(("http://", "https://")):
-        address, pin, pinned = str(place).partition("#sha256=")
+    if str(location).startswith(("http://", "https://")):
+        address, pin, pinned = str(location).partition("#sha256=")
         if pin and not re.fullmatch(r"[0-9a-fA-F]{8,64}", pinned):
             raise ZooError(f"{address}: no digest follows #sha256=; give 8 to 64 hexadecimal digits")
         tag = f"at_{hashlib.sha256(identity_of(address).encode()).hexdigest()[:16]}"
         source = WeightsSource(address, pinned.lower())
     elif local is not None:
-        source, tag = WeightsSource(str(Path(place).expanduser()), sha256_of(local)), "local"
+        source, tag = WeightsSource(str(Path(location).expanduser()), sha256_of(local)), "local"
     else:
         return None
     return WeightsEntry(

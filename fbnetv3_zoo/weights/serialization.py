@@ -102,11 +102,11 @@ class WeightsFile:
         return self.description
 
 
-def open_weights(place: str | Path) -> WeightsFile:
+def open_weights(source: str | Path) -> WeightsFile:
     """Open a weight file of this project at a path or ``hf-hub:owner/name``. Raises :class:`ZooError` on failure."""
-    if str(place).startswith("hf-hub:"):
-        return parse(hub.contents_of(str(place), offline=WeightsCache().offline), str(place))
-    return read_tensors(place)
+    if str(source).startswith("hf-hub:"):
+        return parse(hub.contents_of(str(source), offline=WeightsCache().offline), str(source))
+    return read_tensors(source)
 
 
 def read_tensors(path: str | Path) -> WeightsFile:
