@@ -24,7 +24,7 @@ from ..data.fitting import mirrored
 class Boxed:
     """An image (uint8: height, width, 3) with boxes (float32: objects, 4) in pixels and labels (int64: objects).
 
-    Arrays, as a worker process would need a file descriptor for every tensor that it gives.
+    Arrays, since worker processes need a file descriptor for every tensor that they send.
     """
 
     image: npt.NDArray[np.uint8]
@@ -61,7 +61,7 @@ class DetectionBatch:
 
 
 class DetectionBatches(Batches[DetectionBatch]):
-    """The batches of a detector's run. An image that cannot be read is always replaced by the next one."""
+    """The batches of a detector's run. Unreadable images are always replaced."""
 
     def __init__(
         self, samples: Sequence[AnnotatedImage], recipe: Recipe, *, execution: Execution, world: World

@@ -21,7 +21,7 @@ class DetectorLearner(BaseLearner[DetectionBatch]):
 
     @property
     def result(self) -> FasterRCNN:
-        """The detector that a run delivers: the average where there is one."""
+        """The detector that a run returns: the average, if there is one."""
         found = super().result
         assert isinstance(found, FasterRCNN)
         return found

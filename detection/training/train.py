@@ -142,7 +142,7 @@ def _check(spec: DetectorSpec, data: CocoData, validation: CocoData, recipe: Rec
 
 class _DetectorTraining(Engine[DetectionBatch, DetectionRun]):
     learner: DetectorLearner
-    highest_loss = sys.float_info.max  # of boxes it may be large at first, and come back
+    highest_loss = sys.float_info.max  # it may be high at first, and recover
 
     def __init__(
         self, spec: DetectorSpec, data: CocoData, validation: CocoData, recipe: Recipe, folder: Path,
@@ -177,7 +177,7 @@ class _DetectorTraining(Engine[DetectionBatch, DetectionRun]):
             self.unreadable.record(Path(path), "replaced by another in training", ZooError(complaint))
 
     def measure_epoch(self) -> DetectionEpoch:
-        """Average precision in validation."""
+        """Measure the average precision in validation."""
         at, self.precision = self.progress, self._measure()
         return DetectionEpoch(
             epoch=at.epoch + 1,
@@ -191,7 +191,7 @@ class _DetectorTraining(Engine[DetectionBatch, DetectionRun]):
         )
 
     def finish(self) -> DetectionRun:
-        """The detector in its file, measured."""
+        """Save the detector, and measure it if that was not done."""
         if self.world.leads:
             save_detector(self.learner.result, self.spec, self.folder / "model.safetensors")
         precision = self.precision or self._measure()
@@ -214,7 +214,7 @@ def _fingerprint(samples: Sequence[AnnotatedImage]) -> str:
 
     digest = blake3()
     for sample in samples:
-        told: Mapping[str, object] = {"file": sample.path.name, "size": [sample.width, sample.height]}
-        digest.update(json.dumps(told).encode())
+        fields: Mapping[str, object] = {"file": sample.path.name, "size": [sample.width, sample.height]}
+        digest.update(json.dumps(fields).encode())
         digest.update(sample.boxes.tobytes() + sample.labels.tobytes() + sample.crowd.tobytes())
     return digest.hexdigest()

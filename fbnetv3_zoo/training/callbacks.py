@@ -41,7 +41,7 @@ class Epoch:
 
 
 class Callback:
-    """Is called while a run goes on, of whatever kind, in the leading process. Override what is of interest."""
+    """Receives the events of a run of any kind, in the leading process. Override the methods of interest."""
 
     def on_look(self, done: int, total: int) -> None:
         """The headers of ``done`` of ``total`` images have been looked at, before the first epoch."""

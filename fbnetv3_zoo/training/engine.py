@@ -1,7 +1,7 @@
-"""The training loop, one for all kinds of runs: resume, epochs, learning rate, checkpoints, SIGTERM, callbacks.
+"""The training loop of all kinds of runs: resuming, epochs, learning rate, checkpoints, SIGTERM, callbacks.
 
-Everything random comes from the recipe's seed, the epoch and the step, so that a resumed run ends with the very weights
-of one that was never interrupted.
+All randomness is derived from the recipe's seed, the epoch and the step, so that a resumed run ends with exactly the
+same weights as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -27,20 +27,21 @@ from .loader import AnyBatch, Batches, seed_of
 from .preemption import Termination
 
 EXPLODED = 1000.0
-"""A loss above this, in nats, ends the run: nothing comes back from there."""
+"""Loss in nats above which a run fails, since it does not recover."""
 
 Result = TypeVar("Result")
 
 
 class ExplodedLossError(ZooError):
-    """The loss of a step has left all bounds."""
+    """The loss of a step is NaN or too high."""
 
 
 class Engine(ABC, Generic[AnyBatch, Result]):
-    """A run in this process of ``world``; a subclass says what is trained, measured and given as the result.
+    """A run in this process of ``world``. Subclasses define what is trained and evaluated, and the result.
 
-    It sets ``learner`` and ``identity`` (what the run's checkpoints are told by) before :meth:`begin`. Where ``output``
-    is None, the run stays in memory: it writes nothing, and leaves SIGTERM alone.
+    A subclass sets ``learner`` and ``identity`` (what must be the same on resuming) before :meth:`begin`. If ``output``
+    is None, the run stays in memory: it writes no files and does not handle SIGTERM. ``epochs``: the number to train,
+    if not the recipe's.
     """
 
     learner: BaseLearner[AnyBatch]
@@ -59,22 +60,22 @@ class Engine(ABC, Generic[AnyBatch, Result]):
             self._checkpoints = Checkpoints(output / "checkpoints", keep=execution.keep_checkpoints)
         self._termination, self._last_write, self._measuring_since = Termination(), 0.0, 0.0
 
-    # What a subclass gives
+    # Defined by subclasses
 
     @abstractmethod
     def measure_epoch(self) -> Any:
-        """The record of the epoch that has just been trained: a dataclass of numbers, a line of ``metrics.jsonl``."""
+        """Evaluate after an epoch; its record, a dataclass of numbers, becomes a line of ``metrics.jsonl``."""
 
     @abstractmethod
     def finish(self) -> Result:
-        """What the run gives, after its last epoch."""
+        """The result of the run, after its last epoch."""
 
     def steps_in(self, epoch: int) -> int:
-        """Steps of ``epoch`` (from 0); those after the first ``batches.steps`` do not count in the training loss."""
+        """Number of steps in ``epoch`` (from 0); only the first ``batches.steps`` count in the training loss."""
         return self.batches.steps
 
     def parts_in(self, epoch: int, first_step: int) -> Iterator[list[AnyBatch]]:
-        """The parts of every step of ``epoch``, from ``first_step`` on, for this process."""
+        """The parts of each step of ``epoch`` for this process, starting at ``first_step``."""
         return self.batches.epoch(epoch, first_step=first_step)
 
     def rate_at(self, epoch: int, step: int) -> float:
@@ -82,7 +83,7 @@ class Engine(ABC, Generic[AnyBatch, Result]):
         return self.recipe.learning_rate_at(epoch, (step + 1) / self.batches.steps)
 
     def gradients(self, parts: Sequence[AnyBatch], seed: int) -> float:
-        """Compute the gradients of a step; this process's loss."""
+        """Compute the gradients of a step and return the loss of this process."""
         return self.learner.gradients(parts, seed=seed)
 
     def update(self, rate: float) -> None:
@@ -90,9 +91,9 @@ class Engine(ABC, Generic[AnyBatch, Result]):
         self.learner.update(rate)
 
     def on_unreadable(self, images: Sequence[tuple[str, str]]) -> None:
-        """Key and complaint of images that a step replaced by others, in any of the processes."""
+        """Called after each step with key and error of the images that it replaced, in all processes."""
 
-    # What a record of an epoch can be made from
+    # For the records of epochs
 
     @property
     def train_loss(self) -> float:
@@ -101,23 +102,23 @@ class Engine(ABC, Generic[AnyBatch, Result]):
 
     @property
     def images_per_second(self) -> float:
-        """Images trained on by second, over all processes."""
+        """Training images per second, over all processes."""
         return round(self.batches.steps * self.batches.batch_size / self.progress.seconds, 2)
 
     @property
     def seconds(self) -> float:
-        """Seconds of the epoch so far: its steps, and the measuring."""
+        """Duration of the epoch so far: its steps and the evaluation."""
         return round(self.progress.seconds + time.monotonic() - self._measuring_since, 2)
 
     @property
     def remedy(self) -> str:
-        """What to do about a loss that explodes."""
+        """Advice for a loss that explodes."""
         return f"lower learning_rate ({self.recipe.learning_rate:g})"
 
     # The loop
 
     def begin(self, *, resume: bool, epoch: Callable[..., Any]) -> None:
-        """Take up the newest checkpoint where there is one; ``epoch`` makes a record from its fields."""
+        """Resume from the newest checkpoint, if any; ``epoch`` makes a record of an epoch from its fields."""
         assert self._output is not None
         assert self._checkpoints is not None
         data = self.world.share(self._checkpoints.begin(resume=resume) if self.world.leads else None)
@@ -125,20 +126,21 @@ class Engine(ABC, Generic[AnyBatch, Result]):
             self.progress = restore(data, self.learner, identity=self.identity, place=self._output, epoch=epoch)
 
     def run(self, callbacks: Sequence[Callback] = ()) -> Result:
-        """All epochs that are left, then the result. The leading process tells ``callbacks``."""
-        listening = callbacks if self.world.leads else ()
+        """Run the remaining epochs and return the result; ``callbacks`` are called in the leading process."""
+        if not self.world.leads:
+            callbacks = ()
         self._last_write = time.monotonic()
         with self._termination if self._output else nullcontext():
             while self.progress.epoch < self._epochs:
-                self._train_epoch(listening)
+                self._train_epoch(callbacks)
                 epoch = self._end_epoch()
-                for callback in listening:
+                for callback in callbacks:
                     callback.on_epoch(epoch)
             self._write_metrics()
             return self.finish()
 
     def close(self) -> None:
-        """Let go of the processes that prepare images; an error that is kept would keep them, too."""
+        """Release the worker processes, which a reference from an exception would keep alive."""
         del self.batches
 
     def _train_epoch(self, callbacks: Sequence[Callback]) -> None:
@@ -170,17 +172,17 @@ class Engine(ABC, Generic[AnyBatch, Result]):
         return Step(at.epoch + 1, at.step + 1, self.steps_in(at.epoch), loss, rate, speed)
 
     def _refuse(self, loss: float, rate: float, parts: list[AnyBatch]) -> None:
-        """End the run: the loss has left all bounds. What led there is kept."""
-        at, kept = self.progress, ""
+        """Fail because of the loss, after writing the batch to a file."""
+        at, where = self.progress, ""
         if self._output is not None:
             path = self._output / f"failed-batch-{self.world.rank}.safetensors"
             tensors = {f"{name}.{n}": tensor for n, part in enumerate(parts) for name, tensor in part.tensors().items()}
             about = {"epoch": at.epoch + 1, "step": at.step + 1, "learning_rate": rate, "loss": loss}
             write_tensors(path, tensors, {key: str(value) for key, value in about.items()})
-            kept = f"; the batch is in {path}"
+            where = f"; the batch is in {path}"
         raise ExplodedLossError(
             f"loss is {loss:.4g} in epoch {at.epoch + 1}, step {at.step + 1}, at learning rate {rate:.4g}; "
-            f"{self.remedy}{kept}"
+            f"{self.remedy}{where}"
         )
 
     def _end_epoch(self) -> Any:

@@ -52,8 +52,8 @@ class Student(nn.Module):
 class BaseLearner(ABC, Generic[AnyBatch]):
     """Module, optimizer and moving average of a run, in this process of ``world``.
 
-    ``student`` is what is trained, on its device; ``result`` the part of it that the run delivers (default: all), of
-    which the average is taken.
+    ``student`` is the trained module, on its device; ``result`` the part of it that the run returns (default: all),
+    which is averaged.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class BaseLearner(ABC, Generic[AnyBatch]):
 
     @property
     def result(self) -> nn.Module:
-        """The network that a run delivers: the average where there is one."""
+        """The network that the run returns: the average, if there is one."""
         return self._result if self.average is None else self.average.module
 
     @property
@@ -111,7 +111,7 @@ class BaseLearner(ABC, Generic[AnyBatch]):
         self._follow()
 
     def _follow(self) -> None:
-        """Let the average follow what it is of."""
+        """Update the moving average."""
         if self.average is not None:
             self.average.update_parameters(self._result)
 
@@ -177,7 +177,7 @@ class Learner(BaseLearner[Batch]):
 
 
 def synchronised(module: AnyModule, world: World) -> AnyModule:
-    """``module`` with norms over all processes where several GPUs share a batch."""
+    """``module`` with synchronised batch norms if several GPUs share a batch."""
     if world.size == 1 or world.device.type != "cuda":
         return module
     converted: AnyModule = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]

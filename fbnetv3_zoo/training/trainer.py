@@ -124,7 +124,7 @@ class _Trainer(Engine[Batch, Run]):
             warn_of_long_average(recipe, self.batches.steps)
 
     def measure_epoch(self) -> Epoch:
-        """Validation; the network is kept where it is the best so far."""
+        """Validate, and save the network if it is the best so far."""
         at, last = self.progress, self.progress.epoch + 1 == self.recipe.epochs
         measured = self._measure("validation")
         if not math.isfinite(measured.loss):
@@ -154,7 +154,7 @@ class _Trainer(Engine[Batch, Run]):
         )  # fmt: skip
 
     def finish(self) -> Run:
-        """The network in its files, then measured and described."""
+        """Save the network, then test it and write the report."""
         model, path = self._delivered(), self.folder / "model.safetensors"
         if self.world.leads:
             save(model, path)

@@ -82,7 +82,7 @@ class TrainingEvaluator:
 
 
 class _Training(Engine[Batch, list[float]]):
-    """A training in memory, the records of whose epochs are accuracies on ``split``."""
+    """A training in memory; the record of an epoch is the accuracy on ``split``."""
 
     learner: Learner
 

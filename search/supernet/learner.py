@@ -50,14 +50,14 @@ class SupernetLearner(Learner):
         self.supernet.temperature = self.averaged.temperature = temperature
 
     def gradients(self, parts: Sequence[Batch], *, seed: int, noise: int | None = None) -> float:
-        """Gradients of the weights' cross entropy, which is returned, the choices drawn from ``noise``."""
+        """Compute the gradients of the cross entropy and return it; ``noise`` is the seed of the Gumbel noise."""
         self.supernet.draw_noise(seed_of(seed, 1) if noise is None else noise)
         return super().gradients(parts, seed=seed)
 
     def choice_gradients(self, parts: Sequence[Batch], *, seed: int, noise: int | None = None) -> float:
-        """Gradients of the choices' whole loss, the weights standing still; returns its cross entropy in nats.
+        """Compute the gradients of the choices' loss with fixed weights and return its cross entropy in nats.
 
-        Processes take the mean of theirs here: those that exchange gradients know only of the weights.
+        They are averaged over processes here, since DistributedDataParallel exchanges only those of the weights.
         """
         exchanging, self._forward = self._forward, self.student
         self.supernet.requires_grad_(False)

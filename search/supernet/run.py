@@ -88,7 +88,7 @@ class _SupernetSearch(Engine[Batch, SupernetResult]):
         super().__init__(plan.recipe, batches, folder, execution=execution, world=world)
 
     def _parts_of_data(self) -> Iterator[Sequence[Example]]:
-        """The images that the weights are trained on, and those for the choices."""
+        """The images for the weights, and those for the choices."""
         count, seed = len(self.data["train"]), self.plan.recipe.seed
         order = np.random.default_rng([seed, 0]).permutation(count)
         for_choices = max(2, round(self.plan.choice_share * count))
@@ -110,16 +110,16 @@ class _SupernetSearch(Engine[Batch, SupernetResult]):
             warn_of_long_average(self.recipe, self.batches.steps)
 
     def close(self) -> None:
-        """Let go of the processes that prepare images."""
+        """Release the worker processes."""
         super().close()
         del self.choice_batches
 
     def steps_in(self, epoch: int) -> int:
-        """Steps of the weights, and of the choices once their time has come."""
+        """Number of steps for the weights, and from the plan's ``choice_epoch`` on for the choices."""
         return self.batches.steps + (self.choice_batches.steps if epoch >= self.plan.choice_epoch else 0)
 
     def parts_in(self, epoch: int, first_step: int) -> Iterator[list[Batch]]:
-        """First the weights' images, then the choices'."""
+        """First the parts for the weights, then those for the choices."""
         self.learner.set_temperature(self.plan.temperature_at(epoch))
         own = self.batches.steps
         if first_step < own:
@@ -132,7 +132,7 @@ class _SupernetSearch(Engine[Batch, SupernetResult]):
         return super().rate_at(epoch, step) if step < self.batches.steps else self.plan.choice_rate
 
     def gradients(self, parts: Sequence[Batch], seed: int) -> float:
-        """Those of the weights or of the choices, with the same noise in every process."""
+        """Compute the gradients of the weights or of the choices, with the same noise in every process."""
         at = self.progress
         noise = seed_of(seed_of(self.recipe.seed, at.epoch, at.step, 0), 1)
         if at.step < self.batches.steps:
@@ -147,7 +147,7 @@ class _SupernetSearch(Engine[Batch, SupernetResult]):
             self.learner.update_choices()
 
     def measure_epoch(self) -> SupernetEpoch:
-        """Validation, and the choices as they stand."""
+        """Validate, and record the probabilities of the choices."""
         at, measured = self.progress, self._measure()
         if not math.isfinite(measured.loss):
             raise ZooError(f"validation loss is {measured.loss} in epoch {at.epoch + 1}; lower learning_rate")
@@ -183,7 +183,7 @@ class _SupernetSearch(Engine[Batch, SupernetResult]):
             self.learner.averaged.code = None
 
     def finish(self) -> SupernetResult:
-        """The network that is found, and others, in their files."""
+        """Choose the network, measure it and others that are drawn, and write the result."""
         probabilities, target = self._probabilities(), self.plan.target
         self.learner.set_temperature(self.plan.temperature_at(self.recipe.epochs - 1))
         first = likeliest(self.tables, probabilities, target)
