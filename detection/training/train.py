@@ -165,8 +165,9 @@ class _DetectorTraining(Engine[DetectionBatch, DetectionRun]):
             self.spec = self.spec.with_weights_of(source)
         model = self.spec.build(source=source, freeze_at=freeze_at, fixed_norms=fixed_norms)
         self.learner = DetectorLearner(model, self.recipe, execution=self.execution, world=self.world)
+        described = str(self.spec).replace(" license=", " licence=")  # the field's name when runs were first identified
         self.identity = {
-            "detector": json.dumps([str(self.spec), freeze_at, fixed_norms]),
+            "detector": json.dumps([described, freeze_at, fixed_norms]),
             "data": _fingerprint(self.data.samples),
             "recipe": recipe_identity(self.recipe),
         }
