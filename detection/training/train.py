@@ -29,8 +29,9 @@ from ..data.faults import Unreadable
 from ..data.fitting import evaluation_data, training_data
 from ..models.serialization import DetectorSpec, save_detector
 from .batches import DetectionBatch, DetectionBatches
-from .evaluate import AveragePrecision, average_precision, check_objects
+from .evaluate import AveragePrecision, Detections, average_precision, check_objects
 from .learner import DetectorLearner
+from .page import write_detection_report
 from .predict import find_objects
 
 
@@ -55,8 +56,8 @@ class DetectionEpoch:
 class DetectionRun:
     """A finished run: the detector in evaluation mode (averaged weights), its epochs, its precision in validation.
 
-    ``folder`` holds ``model.safetensors``, ``metrics.jsonl`` and ``checkpoints/``; ``faults`` are those of the data,
-    with the images that could not be read on the way.
+    ``folder`` holds ``model.safetensors``, ``report.html``, ``predictions.png``, ``metrics.jsonl`` and
+    ``checkpoints/``; ``faults`` are those of the data, and the images that could not be read on the way.
     """
 
     folder: Path
@@ -70,7 +71,7 @@ class DetectionRun:
 def train_detector(
     spec: DetectorSpec, data: CocoData, validation: CocoData, recipe: Recipe, folder: str | Path, *,
     source: FBNet | None = None, freeze_at: int = 0, fixed_norms: bool = False, resume: bool = False,
-    execution: Execution = Execution(), callbacks: Sequence[Callback] = (),
+    execution: Execution = Execution(), callbacks: Sequence[Callback] = (), report: bool = True,
 ) -> DetectionRun:  # fmt: skip
     """Train a detector and leave the result in ``folder``; under ``torchrun``, all processes together.
 
@@ -91,6 +92,7 @@ def train_detector(
             ``check_images`` must be as by default; images that cannot be read are replaced whatever ``on_bad_image``
             says.
         callbacks: called after every step and epoch, in the leading process.
+        report: write ``report.html`` and ``predictions.png`` when the run has ended.
 
     Raises :class:`ZooError` for input that does not fit and a loss that stops being finite (the batch is then in
     ``folder``); :class:`Interrupted` where
@@ -106,7 +108,10 @@ def train_detector(
         ):
             training.prepare(source, freeze_at, fixed_norms)
             training.begin(resume=resume, epoch=DetectionEpoch)
-            return training.run(callbacks)
+            run = training.run(callbacks)
+            if report and world.leads:
+                write_detection_report(run, training.data, training.validation, recipe, training.detections)
+            return run
 
 
 def _fitted(
@@ -157,6 +162,7 @@ class _DetectorTraining(Engine[DetectionBatch, DetectionRun]):
         super().__init__(recipe, batches, folder, execution=execution, world=world)
         self.unreadable = Unreadable(log=world.leads)
         self.precision: AveragePrecision | None = None
+        self.detections: list[Detections] = []
 
     def prepare(self, source: FBNet | None, freeze_at: int, fixed_norms: bool) -> None:
         """Build the detector; its initial values come from the recipe's seed."""
@@ -202,11 +208,11 @@ class _DetectorTraining(Engine[DetectionBatch, DetectionRun]):
 
     def _measure(self) -> AveragePrecision:
         self.world.share_buffers(self.learner.result)
-        found = find_objects(
+        self.detections = find_objects(
             self.learner.result, self.validation.samples, self.unreadable, device=self.world.device, world=self.world
         )
         self.learner.student.train()
-        return average_precision(self.validation, found)
+        return average_precision(self.validation, self.detections)
 
 
 def _fingerprint(samples: Sequence[AnnotatedImage]) -> str:

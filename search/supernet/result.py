@@ -14,7 +14,7 @@ from fbnetv3_zoo.utils.serialization import from_plain, json_text, parse_json
 
 from .plan import SupernetPlan
 
-PLAN, EPOCHS, FOUND = "plan.json", "metrics.jsonl", "found.json"
+PLAN, EPOCHS, FOUND, REPORT = "plan.json", "metrics.jsonl", "found.json", "report.html"
 
 
 @dataclass(frozen=True)

@@ -30,16 +30,17 @@ from fbnetv3_zoo.utils.paths import check_outside
 from .decoding import Doubles, check_target, draw, likeliest
 from .expected_cost import CostTables
 from .learner import SupernetLearner
+from .page import write_report
 from .plan import SupernetPlan
-from .result import SampledNetwork, SupernetEpoch, SupernetResult
+from .result import REPORT, SampledNetwork, SupernetEpoch, SupernetResult
 from .supernet import Supernet
 
 
 def search_supernet(
     plan: SupernetPlan, data: Dataset, folder: str | Path, *, latency: LatencyTable | None = None,
-    resume: bool = False, execution: Execution = Execution(), callbacks: Sequence[Callback] = (),
+    resume: bool = False, execution: Execution = Execution(), callbacks: Sequence[Callback] = (), report: bool = True,
 ) -> SupernetResult:  # fmt: skip
-    """Carry out ``plan`` on ``data`` and leave the result in ``folder``; under ``torchrun``, all processes together.
+    """Carry out ``plan`` on ``data``, with the result and a report in ``folder``; under ``torchrun``, in all processes.
 
     Args:
         plan: what to search, and how.
@@ -50,6 +51,7 @@ def search_supernet(
             interrupted.
         execution: where and how to compute.
         callbacks: called after every step and epoch, in the leading process.
+        report: write ``report.html`` at the end.
 
     Raises :class:`ZooError` for input that does not fit and a target that cannot be reached, before there is a folder,
     and where the loss explodes (the batch is then in ``folder``); :class:`Interrupted` where SIGTERM ends the search,
@@ -70,7 +72,10 @@ def search_supernet(
                 looked=partial(tell_looked, callbacks),
             )  # fmt: skip
             search.begin(resume=resume, epoch=lambda **fields: SupernetEpoch.from_plain(fields))
-            return search.run(callbacks)
+            result = search.run(callbacks)
+        if report and world.leads:
+            write_report(result, result.folder / REPORT)
+        return result
 
 
 class _SupernetSearch(Engine[Batch, SupernetResult]):

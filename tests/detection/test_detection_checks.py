@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ from fbnetv3_zoo.recipes import Augmentation
 from fbnetv3_zoo.training import Callback
 
 WIDTH, HEIGHT = 96, 64
+
+
+train = partial(train_detector, report=False)
 
 
 def write(folder: Path, change: Callable[[dict[str, Any]], object] = lambda told: None, *, images: int = 4) -> Path:
@@ -315,7 +319,7 @@ def test_nothing_to_find_is_refused_before_anything_is_done(tmp_path: Path) -> N
     for judged, but in ((empty, ""), (crowds, " except crowds")):
         expected = f"boxes: has no objects{but}, so precision cannot be measured; annotate some"
         assert refusal(lambda judged=judged: average_precision(judged, found_right(judged))) == expected
-        assert refusal(lambda judged=judged: train_detector(SPEC, data, judged, RECIPE, tmp_path / "run")) == expected
+        assert refusal(lambda judged=judged: train(SPEC, data, judged, RECIPE, tmp_path / "run")) == expected
     assert not (tmp_path / "run").exists()
 
 
@@ -344,7 +348,7 @@ def test_images_that_turn_out_damaged_end_nothing(tmp_path: Path, caplog: pytest
     seen = Epochs()
     recipe = replace(RECIPE, epochs=2, batch_size=4)
     with caplog.at_level(logging.WARNING, "fbnetv3_zoo"):
-        run = train_detector(SPEC, data, judged, recipe, tmp_path / "run", callbacks=[seen])
+        run = train(SPEC, data, judged, recipe, tmp_path / "run", callbacks=[seen])
     assert [epoch.skipped for epoch in seen.epochs] == [1, 1]
     assert run.faults == (
         "1 images that could not be read, replaced by another in training (5.png)",
@@ -359,7 +363,7 @@ def test_what_does_not_fit_the_detector_is_told_before_training(
     data, judged = read(tmp_path / "train", set_box(0, [0, 20, 1e-6, 24])), read(tmp_path / "val")
     recipe = replace(RECIPE, epochs=1, batch_size=3, augmentation=Augmentation(flip=1.0))
     with caplog.at_level(logging.WARNING, "fbnetv3_zoo"):
-        run = train_detector(SPEC, data, judged, recipe, tmp_path / "run")
+        run = train(SPEC, data, judged, recipe, tmp_path / "run")
     told = "1 boxes too thin to learn from when scaled, left out (annotation 0 of 0.png)"
     assert [record.getMessage() for record in caplog.records] == [f"boxes: {told}"]
     assert run.faults == (told,)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from fbnetv3_zoo.detection.training.train import DetectionRun, train_detector
 from fbnetv3_zoo.training import Callback, Execution, Interrupted, Precision, Step
 from fbnetv3_zoo.utils.serialization import to_json
 
+train = partial(train_detector, report=False)
 SHORT = replace(RECIPE, epochs=2)
 EVERY_STEP = Execution(checkpoint_steps=1)
 
@@ -45,7 +47,7 @@ def data(annotations: Path) -> CocoData:
 
 @pytest.fixture(scope="module")
 def alone(data: CocoData, tmp_path_factory: pytest.TempPathFactory) -> DetectionRun:
-    return train_detector(SPEC, data, data, SHORT, tmp_path_factory.mktemp("alone"))
+    return train(SPEC, data, data, SHORT, tmp_path_factory.mktemp("alone"))
 
 
 @pytest.fixture(scope="module")
@@ -119,14 +121,14 @@ class _Ending(Callback):
 
 def test_sigterm_and_image_processes(alone: DetectionRun, data: CocoData, tmp_path: Path) -> None:
     with pytest.raises(Interrupted, match="ended by SIGTERM after step 1 of epoch 2; continue with --resume"):
-        train_detector(SPEC, data, data, SHORT, tmp_path, execution=Execution(workers=1), callbacks=[_Ending()])
-    train_detector(SPEC, data, data, SHORT, tmp_path, resume=True)
+        train(SPEC, data, data, SHORT, tmp_path, execution=Execution(workers=1), callbacks=[_Ending()])
+    train(SPEC, data, data, SHORT, tmp_path, resume=True)
     _assert_same(tmp_path, alone.folder)
 
 
 def test_in_parts_and_in_half_precision(alone: DetectionRun, data: CocoData, tmp_path: Path) -> None:
     first = alone.epochs[0].train_loss
     for name, execution in (("parts", Execution(accumulation=2)), ("bf16", Execution(precision=Precision.BFLOAT16))):
-        run = train_detector(SPEC, data, data, replace(SHORT, epochs=1), tmp_path / name, execution=execution)
+        run = train(SPEC, data, data, replace(SHORT, epochs=1), tmp_path / name, execution=execution)
         assert run.epochs[0].train_loss == pytest.approx(first, rel=0.3)
         assert run.epochs[0].train_loss != first

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,8 @@ from fbnetv3_zoo.recipes import Augmentation
 from fbnetv3_zoo.training import Callback, Execution, Step
 from fbnetv3_zoo.utils.serialization import to_json
 
+train = partial(train_detector, report=False)
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> CocoData:
@@ -41,12 +44,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> CocoData:
 
 @pytest.fixture(scope="module")
 def run(data: CocoData, tmp_path_factory: pytest.TempPathFactory) -> DetectionRun:
-    return train_detector(SPEC, data, data, RECIPE, tmp_path_factory.mktemp("run") / "run")
+    return train(SPEC, data, data, RECIPE, tmp_path_factory.mktemp("run") / "run")
 
 
 def refusal(**changes: object) -> str:
     with pytest.raises(ZooError) as caught:
-        train_detector(**changes)  # type: ignore[arg-type]
+        train(**changes)  # type: ignore[arg-type]
     return str(caught.value)
 
 
@@ -67,8 +70,8 @@ class Stop(Callback):
 def test_an_interrupted_run_goes_on_to_the_same_weights(run: DetectionRun, data: CocoData, tmp_path: Path) -> None:
     often = Execution(checkpoint_steps=2)
     with pytest.raises(KeyboardInterrupt):
-        train_detector(SPEC, data, data, RECIPE, tmp_path / "run", execution=often, callbacks=[Stop()])
-    again = train_detector(SPEC, data, data, RECIPE, tmp_path / "run", resume=True)
+        train(SPEC, data, data, RECIPE, tmp_path / "run", execution=often, callbacks=[Stop()])
+    again = train(SPEC, data, data, RECIPE, tmp_path / "run", resume=True)
     assert_equal(run.folder, again.folder)
     assert [e.train_loss for e in again.epochs] == [e.train_loss for e in run.epochs]
 
@@ -99,7 +102,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(run: DetectionRun, data: CocoD
     )
     assert done.returncode == -signal.SIGKILL
     assert not (tmp_path / "run" / "model.safetensors").exists()
-    again = train_detector(SPEC, data, data, RECIPE, tmp_path / "run", resume=True)
+    again = train(SPEC, data, data, RECIPE, tmp_path / "run", resume=True)
     assert_equal(run.folder, again.folder)
 
 
@@ -129,7 +132,7 @@ def test_a_network_gives_its_weights_and_colours(data: CocoData, tmp_path: Path)
     source.preprocess = replace(source.preprocess, mean=(0.1, 0.2, 0.3))
     source.weights, source.license = "facebook/tiny_in1k", "CC-BY-NC-4.0"
     once = replace(RECIPE, epochs=1)
-    spec = train_detector(SPEC, data, data, once, tmp_path / "run", source=source, freeze_at=2, fixed_norms=True).spec
+    spec = train(SPEC, data, data, once, tmp_path / "run", source=source, freeze_at=2, fixed_norms=True).spec
     model, stored = load_detector(tmp_path / "run" / "model.safetensors")
     assert stored == spec
     assert (spec.weights, spec.license) == ("facebook/tiny_in1k", "CC-BY-NC-4.0")
@@ -151,7 +154,7 @@ def test_mirrored_images_have_mirrored_boxes(
     for share in (1.0, 0.0):
         recipe = replace(RECIPE, augmentation=Augmentation(flip=share))
         with pytest.raises(KeyboardInterrupt):
-            train_detector(SPEC, data, data, recipe, tmp_path / str(share))
+            train(SPEC, data, data, recipe, tmp_path / str(share))
     (image, boxes), (plain, expected) = seen[0], seen[RECIPE.batch_size]
     assert torch.equal(image, plain.flip(2))
     columns = [2, 1, 0, 3]

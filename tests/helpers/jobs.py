@@ -132,6 +132,7 @@ def _detector(job: Job, tell: Tell) -> None:
     run = train_detector(
         SPEC, data, data, replace(RECIPE, epochs=2), job["folder"], resume=True,
         execution=from_json(Execution, job["execution"]), callbacks=[Teller(tell, None, job.get("ends"))],
+        report=False,
     )  # fmt: skip
     tell(f"result {run.precision} {[epoch.train_loss for epoch in run.epochs]}")
 

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -45,6 +46,7 @@ from fbnetv3_zoo.training.data import Example
 from fbnetv3_zoo.training.data.dataset import SPLITS
 from fbnetv3_zoo.utils.serialization import from_json
 
+search = partial(search_supernet, report=False)
 HSWISH = Activation.HARD_SWISH
 SPACE = LayerSpace("mixed", (24, 32), (
     (Layer((Conv(3, 16, 2, HSWISH),), (8, 16)),),
@@ -183,7 +185,7 @@ def do(job: forks.Job, tell: forks.Tell) -> int:
         tell_parameters(tell)
         plan = replace(PLAN, recipe=replace(RECIPE, epochs=2), draws=2)
     try:
-        found = search_supernet(plan, data, job["folder"], resume=True, execution=execution, callbacks=[callback])
+        found = search(plan, data, job["folder"], resume=True, execution=execution, callbacks=[callback])
     except Interrupted as error:
         tell(f"interrupted: {error}")
         return INTERRUPTED

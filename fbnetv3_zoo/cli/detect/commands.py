@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 
     from fbnetv3_zoo.detection.data.coco import CocoData
     from fbnetv3_zoo.detection.training.evaluate import AveragePrecision, Detections
-    from fbnetv3_zoo.detection.training.train import DetectionRun
 
-    from ...recipes import Recipe
 
 app = command_group(
     """Detectors on torchvision: train on boxes in COCO format, validate, predict, export.
@@ -77,7 +75,6 @@ def train(
         )  # fmt: skip
     if not leads():
         return
-    _write_report(run, data, judged, chosen)
     if as_json:
         print_json({"folder": run.folder, "precision": asdict(run.precision), "faults": run.faults})
         return
@@ -214,18 +211,6 @@ def _detected(detector: FasterRCNN, image: Image, path: Path) -> Detections:
     except ZooError as error:
         raise ZooError(f"{printable(str(path))}: {error}") from None
     return detections
-
-
-def _write_report(run: DetectionRun, data: CocoData, validation: CocoData, recipe: Recipe) -> None:
-    import torch
-
-    from fbnetv3_zoo.detection.data.faults import Unreadable
-    from fbnetv3_zoo.detection.training.page import SHOWN, write_detection_report
-    from fbnetv3_zoo.detection.training.predict import find_objects
-
-    samples = validation.samples[:: max(1, len(validation) // SHOWN)][:SHOWN]
-    detections = find_objects(run.model, samples, Unreadable(), device=torch.device("cpu"))
-    write_detection_report(run, data, replace(validation, samples=samples), recipe, detections)
 
 
 def _print_precision(precision: AveragePrecision) -> None:

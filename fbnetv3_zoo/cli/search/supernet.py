@@ -74,7 +74,6 @@ def _command(kind: str, purpose: str) -> Callable[..., None]:
         as_json: Json = False,
     ) -> None:
         from fbnetv3_zoo.search.supernet import DMASKING_PLANS, DNAS_PLANS, search_supernet
-        from fbnetv3_zoo.search.supernet.page import write_report
 
         from ...arch.latency import LatencyTable
         from ...training import find_dataset
@@ -90,13 +89,11 @@ def _command(kind: str, purpose: str) -> Callable[..., None]:
             )  # fmt: skip
         if not leads():
             return
-        report = record.folder / "report.html"
-        write_report(record, report)
         if as_json:
             print_json(_plain(record))
             return
         _print_record(record)
-        for path in (*record.files, report):
+        for path in (*record.files, record.folder / "report.html"):
             say(written(path))
 
     search.__name__ = kind

@@ -10,9 +10,9 @@ import pytest
 from disks import file_limit
 from refusals import refusal
 from runs import checkpoints
-from supernet_jobs import PLAN, RESULTS, Halt, Stopped, assert_same
+from supernet_jobs import PLAN, RESULTS, Halt, Stopped, assert_same, search
 
-from fbnetv3_zoo.search.supernet import SupernetResult, search_supernet
+from fbnetv3_zoo.search.supernet import SupernetResult
 from fbnetv3_zoo.training import Dataset, Execution
 
 EVERY_STEP = Execution(checkpoint_steps=1)
@@ -23,38 +23,38 @@ EVERY_STEP = Execution(checkpoint_steps=1)
 
 def test_results_that_cannot_be_written(straight: SupernetResult, data: Dataset, tmp_path: Path) -> None:
     with pytest.raises(Stopped):
-        search_supernet(PLAN, data, tmp_path, callbacks=[Halt(4)])
+        search(PLAN, data, tmp_path, callbacks=[Halt(4)])
     sizes = {name: (straight.folder / name).stat().st_size for name in RESULTS}
     sizes["metrics.jsonl"] = (tmp_path / "metrics.jsonl").stat().st_size  # its seconds are its own
     assert sizes["mixed-macs-160k.arch.json"] < sizes["found.json"] < sizes["metrics.jsonl"] < sizes["plan.json"]
     for name in ("mixed-macs-160k.arch.json", "found.json", "metrics.jsonl", "plan.json"):
         with file_limit(sizes[name] - 1):
-            said = refusal(lambda: search_supernet(PLAN, data, tmp_path, resume=True))
+            said = refusal(lambda: search(PLAN, data, tmp_path, resume=True))
         first = "plan.json" if name == "plan.json" else "metrics.jsonl"
         assert said == f"{tmp_path}/{first}: cannot be written (File too large)"
         assert {path.name for path in tmp_path.iterdir()} == {".fbnetv3-zoo.lock", "checkpoints", "metrics.jsonl"}
     for name in ("plan.json", "mixed-macs-160k.arch.json", "found.json"):
         (tmp_path / name).unlink(missing_ok=True)
         (tmp_path / name).mkdir()
-        said = refusal(lambda: search_supernet(PLAN, data, tmp_path, resume=True))
+        said = refusal(lambda: search(PLAN, data, tmp_path, resume=True))
         assert said == f"{tmp_path}/{name}: cannot be written (Is a directory)"
         assert not (tmp_path / "found.json").is_file()
         assert list(tmp_path.glob(".*.json*")) == []
         (tmp_path / name).rmdir()
-    search_supernet(PLAN, data, tmp_path, resume=True)
+    search(PLAN, data, tmp_path, resume=True)
     assert_same(tmp_path, straight.folder)
 
 
 def test_a_disk_that_is_full_at_a_checkpoint(straight: SupernetResult, data: Dataset, tmp_path: Path) -> None:
     with pytest.raises(Stopped):
-        search_supernet(PLAN, data, tmp_path, execution=EVERY_STEP, callbacks=[Halt(3, 4)])
+        search(PLAN, data, tmp_path, execution=EVERY_STEP, callbacks=[Halt(3, 4)])
     before = checkpoints(tmp_path)
     with file_limit(before[0].stat().st_size // 2):
-        said = refusal(lambda: search_supernet(PLAN, data, tmp_path, resume=True, execution=EVERY_STEP))
+        said = refusal(lambda: search(PLAN, data, tmp_path, resume=True, execution=EVERY_STEP))
     assert said.startswith(f"{tmp_path}/checkpoints/epoch-0002-step-000004-")
     assert said.endswith(".safetensors: cannot be written (File too large)")
     assert checkpoints(tmp_path) == before
-    search_supernet(PLAN, data, tmp_path, resume=True)
+    search(PLAN, data, tmp_path, resume=True)
     assert_same(tmp_path, straight.folder)
 
 

@@ -28,6 +28,7 @@ from supernet_jobs import (
     content,
     measured,
     noting,
+    search,
     serving,
 )
 
@@ -43,7 +44,6 @@ from fbnetv3_zoo.search.supernet import (
     SupernetEpoch,
     SupernetPlan,
     SupernetResult,
-    search_supernet,
 )
 from fbnetv3_zoo.search.supernet.decoding import extremes
 from fbnetv3_zoo.search.supernet.expected_cost import CostTables
@@ -75,14 +75,14 @@ def test_the_same_seed_gives_the_same_search(straight: SupernetResult, data: Dat
     """Whatever the state of torch's generator, which is left as it was; workers make no difference."""
     torch.manual_seed(99)
     before = torch.get_rng_state()
-    again = search_supernet(PLAN, data, tmp_path, execution=Execution(workers=1, checkpoint_steps=2))
+    again = search(PLAN, data, tmp_path, execution=Execution(workers=1, checkpoint_steps=2))
     assert torch.equal(torch.get_rng_state(), before)
     assert_same(tmp_path, straight.folder)
     assert content(again) == content(straight)
 
 
 def test_another_seed_gives_another(straight: SupernetResult, data: Dataset, tmp_path: Path) -> None:
-    other = search_supernet(replace(PLAN, recipe=replace(RECIPE, seed=1)), data, tmp_path)
+    other = search(replace(PLAN, recipe=replace(RECIPE, seed=1)), data, tmp_path)
     ends = [load_file(checkpoints(record.folder)[0]) for record in (straight, other)]
     moved = [name for name, tensor in ends[0].items() if not torch.equal(tensor, ends[1][name])]
     assert {name for name in ends[0] if "logits" in name or "conv.weight" in name} <= set(moved)
@@ -142,8 +142,8 @@ def test_resumed_with_few_checkpoints(
 ) -> None:
     """Of every second step; what was done after it is done again."""
     with pytest.raises(Stopped):
-        search_supernet(PLAN, data, tmp_path, execution=Execution(checkpoint_steps=2), callbacks=[Halt(*moment)])
-    found = search_supernet(PLAN, data, tmp_path, resume=True)
+        search(PLAN, data, tmp_path, execution=Execution(checkpoint_steps=2), callbacks=[Halt(*moment)])
+    found = search(PLAN, data, tmp_path, resume=True)
     assert_same(tmp_path, straight.folder)
     assert content(found) == content(straight)
 
@@ -153,12 +153,12 @@ def test_sigterm_ends_it_after_a_checkpoint(step: int, straight: SupernetResult,
     before = signal.getsignal(signal.SIGTERM)
     halt = Halt(2, step, lambda: signal.raise_signal(signal.SIGTERM))
     with pytest.raises(Interrupted) as caught:
-        search_supernet(PLAN, data, tmp_path, callbacks=[halt])
+        search(PLAN, data, tmp_path, callbacks=[halt])
     assert str(caught.value) == f"ended by SIGTERM after step {step} of epoch 2; continue with --resume"
     assert signal.getsignal(signal.SIGTERM) is before
     progress = metadata(checkpoints(tmp_path)[0])["progress"]
     assert (progress["epoch"], progress["step"]) == (1, step)
-    search_supernet(PLAN, data, tmp_path, resume=True)
+    search(PLAN, data, tmp_path, resume=True)
     assert_same(tmp_path, straight.folder)
 
 
@@ -172,7 +172,7 @@ def test_sigterm_to_a_process(server: Server, tmp_path: Path) -> None:
 
 def test_a_finished_search_is_only_told_again(straight: SupernetResult, data: Dataset) -> None:
     before = {path: path.read_bytes() for path in straight.folder.rglob("*") if path.is_file()}
-    again = search_supernet(PLAN, data, straight.folder, resume=True, callbacks=[_Deaf()])
+    again = search(PLAN, data, straight.folder, resume=True, callbacks=[_Deaf()])
     assert again == straight
     assert {path: path.read_bytes() for path in straight.folder.rglob("*") if path.is_file()} == before
 
@@ -211,7 +211,7 @@ def test_its_network_is_a_file(straight: SupernetResult) -> None:
 
 def test_without_target_or_draws(straight: SupernetResult, data: Dataset, tmp_path: Path) -> None:
     """The most probable network of all."""
-    found = search_supernet(short(target=None, draws=0), data, tmp_path)
+    found = search(short(target=None, draws=0), data, tmp_path)
     assert found.drawn == ()
     assert found.found.code == found.epochs[-1].code
     assert found.found.cost == found.epochs[-1].likeliest
@@ -221,13 +221,13 @@ def test_without_target_or_draws(straight: SupernetResult, data: Dataset, tmp_pa
 def test_as_many_draws_as_there_are_networks(straight: SupernetResult, data: Dataset, tmp_path: Path) -> None:
     codes = np.array(list(np.ndindex(*(len(d) for d in SPACE.dimensions))))
     good = codes[CostTables.of(SPACE, "macs").of_codes(codes) <= 160_000]
-    found = search_supernet(short(draws=len(good) - 1), data, tmp_path)
+    found = search(short(draws=len(good) - 1), data, tmp_path)
     assert len(found.drawn) == len(good) - 1 == 8
     assert {found.found.code, *(one.code for one in found.drawn)} == set(map(tuple, good.tolist()))
 
 
 def test_a_target_from_both_sides(data: Dataset, tmp_path: Path) -> None:
-    found = search_supernet(short(target=Bound("macs", 600_000, 480_000)), data, tmp_path)
+    found = search(short(target=Bound("macs", 600_000, 480_000)), data, tmp_path)
     assert found.epochs[-1].likeliest < 480_000
     assert 480_000 <= found.found.cost <= 600_000
     assert len(found.drawn) == 5
@@ -237,7 +237,7 @@ def test_a_target_from_both_sides(data: Dataset, tmp_path: Path) -> None:
 
 def test_a_target_too_narrow_for_the_most_probable_network(data: Dataset, tmp_path: Path) -> None:
     """That of all that are dear enough is too dear; so one that was drawn is taken."""
-    found = search_supernet(short(target=Bound("macs", 600_000, 543_000)), data, tmp_path)
+    found = search(short(target=Bound("macs", 600_000, 543_000)), data, tmp_path)
     assert 543_000 <= found.found.cost <= 600_000
     beyond = [one for one in found.drawn if one.cost > 600_000]
     assert len(beyond) == 1
@@ -270,16 +270,16 @@ def test_latency_is_a_cost(data: Dataset, tmp_path: Path) -> None:
     low, high = (cost for cost, _ in extremes(CostTables.of(SPACE, "latency_ms", table)))
     target = Bound("latency_ms", (low + high) / 2)
     plan = short(cost="latency_ms", target=target, loss=Product())
-    found = search_supernet(plan, data, tmp_path, latency=table)
+    found = search(plan, data, tmp_path, latency=table)
     for one in (found.found, *found.drawn):
         (expected,) = table(tabulate([SPACE.arch(one.code, "network")]))
         assert one.cost == pytest.approx(expected, rel=1e-12)
         assert one.cost <= target.at_most
     other = measured(SPACE, seed=1)
     said = f"{tmp_path}: the run was begun with another latency table; give another folder"
-    assert refusal(lambda: search_supernet(plan, data, tmp_path, latency=other, resume=True)) == said
+    assert refusal(lambda: search(plan, data, tmp_path, latency=other, resume=True)) == said
     again = LatencyTable.from_json(table.to_json())
-    assert search_supernet(plan, data, tmp_path, latency=again, resume=True) == found
+    assert search(plan, data, tmp_path, latency=again, resume=True) == found
 
 
 def test_weights_and_choices_see_different_images(data: Dataset, tmp_path: Path) -> None:
@@ -298,7 +298,7 @@ def test_weights_and_choices_see_different_images(data: Dataset, tmp_path: Path)
             read.clear()
 
     noted = noting(data, lambda example: read.append(example.key))
-    search_supernet(replace(PLAN, draws=0), noted, tmp_path, callbacks=[Dividing()])
+    search(replace(PLAN, draws=0), noted, tmp_path, callbacks=[Dividing()])
     seen = {epoch: ([], []) for epoch in range(1, 5)}  # type: dict[int, tuple[list[str], list[str]]]
     for (epoch, step), keys in steps.items():
         assert len(keys) == 18
@@ -316,7 +316,7 @@ def test_weights_and_choices_see_different_images(data: Dataset, tmp_path: Path)
 
 def refused_at_once(folder: Path, plan: SupernetPlan, data: Dataset, **rest: Any) -> str:
     """What is said before there is a folder."""
-    said = refusal(lambda: search_supernet(plan, data, folder / "new", **rest))
+    said = refusal(lambda: search(plan, data, folder / "new", **rest))
     assert not (folder / "new").exists()
     return said
 
@@ -335,7 +335,7 @@ def test_targets_out_of_reach(target: str, said: str, data: Dataset, tmp_path: P
 
 
 def test_the_nearest_target_is_not_refused(data: Dataset, tmp_path: Path) -> None:
-    found = search_supernet(short(target=Bound("macs", 84_896)), data, tmp_path)
+    found = search(short(target=Bound("macs", 84_896)), data, tmp_path)
     assert (found.found.cost, found.drawn) == (84_896, ())
 
 
@@ -350,7 +350,7 @@ def test_executions_that_are_refused(data: Dataset, tmp_path: Path) -> None:
 
 
 def test_bf16(straight: SupernetResult, data: Dataset, tmp_path: Path) -> None:
-    found = search_supernet(short(), data, tmp_path, execution=Execution(precision=Precision.BFLOAT16))
+    found = search(short(), data, tmp_path, execution=Execution(precision=Precision.BFLOAT16))
     assert found.epochs[0].train_loss == pytest.approx(straight.epochs[0].train_loss, rel=0.02)
     assert found.epochs[0].train_loss != straight.epochs[0].train_loss
 
@@ -378,19 +378,19 @@ def test_latency_needs_a_table(data: Dataset, tmp_path: Path) -> None:
 def test_folders_of_other_searches(straight: SupernetResult, data: Dataset) -> None:
     folder = straight.folder
     said = f"{folder}: holds a run; continue it with --resume (resume=True), or give another folder"
-    assert refusal(lambda: search_supernet(PLAN, data, folder)) == said
+    assert refusal(lambda: search(PLAN, data, folder)) == said
     other, others = replace(PLAN, draws=4), few_digits(seed=1)
     differs = ", ".join(f"{split} images: {len(data[split])} then, as many others now" for split in SPLITS)
     told = f"data ({differs})"
     for plan, images, named in ((other, data, "plan"), (PLAN, others, told), (other, others, f"plan and {told}")):
         said = f"{folder}: the run was begun with another {named}; give another folder"
-        assert refusal(lambda p=plan, d=images: search_supernet(p, d, folder, resume=True)) == said
+        assert refusal(lambda p=plan, d=images: search(p, d, folder, resume=True)) == said
 
 
 @pytest.mark.parametrize("rate", [9e5, 0.999e6])
 def test_a_loss_that_explodes(rate: float, data: Dataset, tmp_path: Path) -> None:
     recipe = replace(RECIPE, learning_rate=rate, warmup_epochs=0, clip_norm=0.0)
-    said = refusal(lambda: search_supernet(replace(PLAN, recipe=recipe), data, tmp_path))
+    said = refusal(lambda: search(replace(PLAN, recipe=recipe), data, tmp_path))
     assert said.startswith("loss is ")
     file = tmp_path / "failed-batch-0.safetensors"
     assert f" in epoch 1, step 2, at learning rate {rate:.4g}; lower learning_rate ({rate:g}); " in said
