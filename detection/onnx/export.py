@@ -100,7 +100,7 @@ def export_detector(
         _write(_whole(detector), temporary, _metadata(detector, spec))
         agreements = compare_detections(detector, expected, on_onnx(temporary, images), path)
         size = temporary.stat().st_size
-    boxes, scores = (np.concatenate(found) for found in zip(*((a.boxes, a.scores) for a in agreements), strict=True))
+    boxes, scores = (np.concatenate(each) for each in zip(*((a.boxes, a.scores) for a in agreements), strict=True))
     return DetectorExportReport(
         path=path,
         detections=tuple(len(one.boxes) for one in agreements),
@@ -155,14 +155,14 @@ class _Graph:
 
     def example(self, *, more: int = 0) -> tuple[Tensor, ...]:
         """Normally distributed inputs whose dynamic axes all differ in size; ``more`` makes them longer."""
-        free = sorted({axis for shape in self.axes.values() for axis in shape if isinstance(axis, str)})
-        sides = {axis: 2 + more + 2 * self.least + 3 * n for n, axis in enumerate(free)}
+        dynamic = sorted({axis for shape in self.axes.values() for axis in shape if isinstance(axis, str)})
+        sides = {axis: 2 + more + 2 * self.least + 3 * n for n, axis in enumerate(dynamic)}
         length = {**sides, self.counted: 2 + more}
         generator = torch.Generator().manual_seed(more)
         shapes = [[a if isinstance(a, int) else length[a] for a in shape] for shape in self.axes.values()]
         return tuple(torch.randn(shape, generator=generator) for shape in shapes)
 
-    def free(self, kind: Callable[[str], Any]) -> dict[str, Any]:
+    def dynamic_axes(self, kind: Callable[[str], Any]) -> dict[str, Any]:
         """The dynamic axes of each input by number, with ``kind`` applied to their names."""
         shapes = self.axes.values()
         return {"inputs": tuple({n: kind(a) for n, a in enumerate(one) if isinstance(a, str)} for one in shapes)}
@@ -181,12 +181,12 @@ def _parts(detector: FasterRCNN) -> dict[str, _Graph]:
     with torch.no_grad():
         names = tuple(detector.backbone(torch.zeros(1, 3, 64, 64)))
     maps = {name: ("batch", channels, f"height_{name}", f"width_{name}") for name in names}
-    found = tuple(f"{kind}_{name}" for kind in ("logits", "deltas") for name in names)
+    outputs = tuple(f"{kind}_{name}" for kind in ("logits", "deltas") for name in names)
     regions = {"regions": ("regions", channels, *heads.box_roi_pool.output_size)}
     images = {"images": ("batch", 3, "height", "width")}
     return {
         "trunk": _Graph(_Maps(detector.backbone), images, names, "batch", least=32),
-        "rpn_head": _Graph(_RegionHead(detector.rpn.head), maps, found, "batch"),
+        "rpn_head": _Graph(_RegionHead(detector.rpn.head), maps, outputs, "batch"),
         "box_head": _Graph(BoxOutputs(heads.box_head, heads.box_predictor), regions, ("logits", "deltas"), "regions"),
     }
 
@@ -268,12 +268,12 @@ def _folded(module: nn.Module) -> nn.Module:
 def _write(graph: _Graph, path: Path, metadata: Mapping[str, str]) -> None:
     with quiet_exporter():
         program = torch.export.export(
-            _folded(graph.module), graph.example(), dynamic_shapes=graph.free(graph.dim), strict=False,
+            _folded(graph.module), graph.example(), dynamic_shapes=graph.dynamic_axes(graph.dim), strict=False,
             prefer_deferred_runtime_asserts_over_guards=True,
         )  # fmt: skip
         exported = torch.onnx.export(
             program, dynamo=True, opset_version=OPSET, input_names=graph.inputs, output_names=graph.outputs,
-            dynamic_shapes=graph.free(str), optimize=True, verbose=False, custom_translation_table=TRANSLATIONS,
+            dynamic_shapes=graph.dynamic_axes(str), optimize=True, verbose=False, custom_translation_table=TRANSLATIONS,
         )  # fmt: skip
     if exported is None:
         raise AssertionError("torch.onnx.export returned nothing")
@@ -290,8 +290,8 @@ def _difference(graph: _Graph, temporary: Path, path: Path) -> float:
     inputs, largest = graph.example(more=2), 0.0
     with torch.inference_mode():
         expected = graph.module(*inputs)
-    found = session.run(graph.outputs, {name: x.numpy() for name, x in zip(graph.inputs, inputs, strict=True)})
-    for one, other, name in zip(expected, found, graph.outputs, strict=True):
+    actual = session.run(graph.outputs, {name: x.numpy() for name, x in zip(graph.inputs, inputs, strict=True)})
+    for one, other, name in zip(expected, actual, graph.outputs, strict=True):
         difference = float(np.abs(one.numpy() - other).max() / one.abs().max().clamp(min=1e-6))
         if not difference <= PART_TOLERANCE:
             raise ZooError(

@@ -1,4 +1,4 @@
-"""A detector on ONNX Runtime against the same on PyTorch: detection by detection."""
+"""Compares the detections of a detector on ONNX Runtime with those on PyTorch."""
 
 from __future__ import annotations
 

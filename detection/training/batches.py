@@ -1,4 +1,4 @@
-"""Images with boxes to train on, mirrored by chance, in batches whose contents depend on seed, epoch and step alone."""
+"""Training batches of randomly mirrored images with boxes, which depend only on seed, epoch and step."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class DetectionBatch:
         }
 
     def inputs(self, device: torch.device) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-        """Images in [0, 1] and targets as torchvision's detectors take them."""
+        """Images in [0, 1] and targets for torchvision's detectors."""
         images = [
             torch.from_numpy(one.image).permute(2, 0, 1).to(device).float().div_(255)  # as of to_pixels
             for one in self.images

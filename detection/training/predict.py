@@ -1,4 +1,4 @@
-"""What a detector finds in images and in a data set."""
+"""Running a detector on images and datasets."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ from .evaluate import Detections
 def detect(
     model: FasterRCNN, images: Iterable[Tensor], *, device: torch.device = torch.device("cpu")
 ) -> Iterator[Detections]:
-    """What ``model`` finds in every image (as of :func:`to_pixels`), one by one; it is put into evaluation mode.
+    """The detections of ``model`` in each image (see :func:`to_pixels`), one by one, in evaluation mode.
 
-    Raises :class:`ZooError` for an image that is so thin that it cannot be scaled for the detector.
+    Raises :class:`ZooError` if an image is too thin to be scaled for the detector.
     """
     model.eval()
     for image in images:
         check_scalable(model, image.shape[2], image.shape[1])
         with torch.inference_mode():
-            (found,) = model([image.to(device)])
-        yield Detections(*(found[key].cpu().numpy() for key in ("boxes", "scores", "labels")))
+            (output,) = model([image.to(device)])
+        yield Detections(*(output[key].cpu().numpy() for key in ("boxes", "scores", "labels")))
 
 
 def find_objects(
     model: FasterRCNN, samples: Sequence[AnnotatedImage], unreadable: Unreadable, *, device: torch.device,
     world: World = World(),
 ) -> list[Detections]:  # fmt: skip
-    """What ``model`` finds in the images of a data set: nothing in one that turns out ``unreadable``.
+    """The detections of ``model`` in the images of a dataset; none in images that are recorded as ``unreadable``.
 
     The processes of ``world`` share the images, and all get the whole list.
     """
     none = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
-    shares = world.gather([_found(model, sample, device) for sample in samples[world.rank :: world.size]])
+    shares = world.gather([_detections(model, sample, device) for sample in samples[world.rank :: world.size]])
     answers = []
     for number, sample in enumerate(samples):
         answer = shares[number % world.size][number // world.size]
@@ -56,14 +56,14 @@ def find_objects(
     return answers
 
 
-def _found(model: FasterRCNN, sample: AnnotatedImage, device: torch.device) -> Detections | str:
-    """What is found in an image, or why it cannot be read."""
+def _detections(model: FasterRCNN, sample: AnnotatedImage, device: torch.device) -> Detections | str:
+    """The detections in an image, or the reason why it cannot be read."""
     try:
         pixels = read_pixels(sample)
     except ZooError as error:
         return str(error)
-    (found,) = detect(model, [pixels], device=device)
-    return found
+    (detections,) = detect(model, [pixels], device=device)
+    return detections
 
 
 def to_pixels(image: Image) -> Tensor:
@@ -73,5 +73,5 @@ def to_pixels(image: Image) -> Tensor:
 
 
 def read_pixels(sample: AnnotatedImage) -> Tensor:
-    """The pixels of a data set's image. Raises :class:`ZooError` where its size is not the annotated one."""
+    """The pixels of a dataset's image. Raises :class:`ZooError` if its size is not the annotated one."""
     return to_pixels(open_image(sample))

@@ -67,23 +67,23 @@ def measure_blocks(
     if table is None:
         table = LatencyTable(here, activation, {})
     check_same(table, here, activation)
-    wanted, found = table.lacks(blocks), dict(table.blocks)
-    if not wanted:
+    missing, latencies = table.lacks(blocks), dict(table.blocks)
+    if not missing:
         if path is not None:
             clear(path.parent)  # what a writer left that was killed after saving the table
         return table
     timer = Timer(threads, rounds)
-    frames = _measured_frames(wanted, activation, timer)
+    frames = _measured_frames(missing, activation, timer)
     saved = time.monotonic()
     try:
-        for measured in _measured(wanted, activation, timer, frames):
-            found |= measured
-            on_progress(len(found) - len(table.blocks))
+        for measured in _measured(missing, activation, timer, frames):
+            latencies |= measured
+            on_progress(len(latencies) - len(table.blocks))
             if path is not None and time.monotonic() - saved > SAVE_EVERY:
-                replace(table, blocks=found, call=frames[NOTHING]).save(path)
+                replace(table, blocks=latencies, call=frames[NOTHING]).save(path)
                 saved = time.monotonic()
     finally:
-        table = replace(table, blocks=found, call=frames[NOTHING])
+        table = replace(table, blocks=latencies, call=frames[NOTHING])
         if path is not None:
             table.save(path)
     return table
@@ -189,13 +189,13 @@ def _measured_frames(wanted: Sequence[BlockKey], activation: Activation, timer: 
     """The latency of all frames of ``wanted``, interleaved with some of these blocks to fill the caches as usual."""
     frames = {frame for key in wanted for frame in _frames(key)} | {NOTHING}
     others = [framed_graph(key, activation) for key in next(_parts(wanted, TOGETHER // 2), [])]
-    found: dict[Frame, float] = {}
+    latencies: dict[Frame, float] = {}
     for part in _parts(sorted(frames), TOGETHER // 2):
         graphs = [empty_graph() if frame == NOTHING else frame_graph(*frame, activation) for frame in part]
         alternating = [graph for pair in zip_longest(graphs, others) for graph in pair if graph is not None]
         times = dict(zip(map(id, alternating), timer(alternating).tolist(), strict=True))
-        found |= {frame: round(times[id(graph)], 6) for frame, graph in zip(part, graphs, strict=True)}
-    return found
+        latencies |= {frame: round(times[id(graph)], 6) for frame, graph in zip(part, graphs, strict=True)}
+    return latencies
 
 
 def _parts(items: Sequence[T], size: int) -> Iterator[list[T]]:

@@ -54,9 +54,9 @@ def align_channels(graph: onnx.GraphProto, multiple: int = BLOCK) -> None:
     widths.align(multiple)
     wide = {weight.name: weight for node in convolutions(graph) for weight in widths.widened(node)}
     used = {name for node in graph.node for name in node.input}
-    kept = [weight for weight in graph.initializer if weight.name in used and weight.name not in wide]
+    others = [weight for weight in graph.initializer if weight.name in used and weight.name not in wide]
     del graph.initializer[:]
-    graph.initializer.extend([*kept, *wide.values()])
+    graph.initializer.extend([*others, *wide.values()])
 
 
 class _Widths:
@@ -137,11 +137,11 @@ def attribute(node: onnx.NodeProto, name: str, default: int) -> int:
 
 def consumers(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
     """The nodes that read each tensor."""
-    found: dict[str, list[onnx.NodeProto]] = defaultdict(list)
+    readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
     for node in graph.node:
         for name in node.input:
-            found[name].append(node)
-    return found
+            readers[name].append(node)
+    return readers
 
 
 def convolutions(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:

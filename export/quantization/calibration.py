@@ -96,19 +96,19 @@ def map_values(model: onnx.ModelProto, images: Floats, names: Sequence[str]) -> 
     """Each tensor's values, batch by batch."""
     probed = onnx.ModelProto()
     probed.CopyFrom(model)
-    (given,) = probed.graph.input
-    answered = {value.name for value in probed.graph.output}
-    wanted = [name for name in names if name != given.name and name not in answered]
-    probed.graph.output.extend(map(onnx.helper.make_empty_tensor_value_info, wanted))
+    (model_input,) = probed.graph.input
+    outputs = {value.name for value in probed.graph.output}
+    added = [name for name in names if name != model_input.name and name not in outputs]
+    probed.graph.output.extend(map(onnx.helper.make_empty_tensor_value_info, added))
     options = session_options()
     session = onnxruntime.InferenceSession(probed.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    others = [name for name in names if name != given.name]
+    others = [name for name in names if name != model_input.name]
     for start in range(0, len(images), BATCH):
         batch = images[start : start + BATCH]
-        if given.name in names:
-            yield given.name, batch
+        if model_input.name in names:
+            yield model_input.name, batch
         if others:
-            yield from zip(others, session.run(others, {given.name: batch}), strict=True)
+            yield from zip(others, session.run(others, {model_input.name: batch}), strict=True)
 
 
 _MOST = 2.0**100

@@ -1,4 +1,4 @@
-"""Int8 forms of a float graph, with some layers in float: the first that is good enough."""
+"""Int8 models of a float graph with more and more layers in float, until one is good enough."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ class OnnxInt8:
     model: onnx.ModelProto
 
     def logits(self, *, threads: int | None = None) -> Logits:
-        """What it computes; see :class:`Int8Model`."""
+        """See :class:`Int8Model`."""
         return logits_of(self.model, threads=threads)
 
     def save(self, path: Path, entries: Mapping[str, str]) -> int:
-        """Write it; see :class:`Int8Model`."""
+        """See :class:`Int8Model`."""
         onnx.helper.set_model_props(self.model, dict(entries))
         onnx.checker.check_model(self.model, full_check=True)
         with replacing(path) as temporary:

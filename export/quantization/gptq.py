@@ -79,7 +79,7 @@ def rounded(weight: Doubles, moments: Doubles, levels: int) -> Whole:
     """
     upper = _factor(moments)
     left = np.ascontiguousarray(weight.swapaxes(1, 2), np.float64)  # the weights of an input are contiguous
-    found = np.zeros(left.shape, np.int8)
+    integers = np.zeros(left.shape, np.int8)
     for start in range(0, weight.shape[2], _BLOCK):
         block = slice(start, min(start + _BLOCK, weight.shape[2]))
         part, errors, triangle = left[:, block], np.zeros_like(left[:, block]), upper[:, block, block]
@@ -87,10 +87,10 @@ def rounded(weight: Doubles, moments: Doubles, levels: int) -> Whole:
             whole = np.clip(np.round(part[:, n]), -levels, levels)
             errors[:, n] = (part[:, n] - whole) / triangle[:, n, n, None]
             part[:, n:] -= triangle[:, n, n:, None] * errors[:, None, n]
-            found[:, start + n] = whole
+            integers[:, start + n] = whole
         left[:, block.stop :] -= np.matmul(upper[:, block, block.stop :].swapaxes(1, 2), errors)
-    turned: Whole = found.swapaxes(1, 2)
-    return turned
+    result: Whole = integers.swapaxes(1, 2)
+    return result
 
 
 def _factor(moments: Doubles) -> Doubles:

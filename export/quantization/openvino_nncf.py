@@ -143,8 +143,8 @@ class IntermediateBuild:
 
 def _names(model: openvino.Model, layers: frozenset[str]) -> list[str]:
     """OpenVINO's names of ``layers``: their own, with a suffix if the bias became an addition."""
-    found = (operation.get_friendly_name() for operation in model.get_ops())
-    return [name for name in found if name.removesuffix("/WithoutBiases") in layers]
+    names = (operation.get_friendly_name() for operation in model.get_ops())
+    return [name for name in names if name.removesuffix("/WithoutBiases") in layers]
 
 
 def _unworthy(graph: onnx.ModelProto) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""What the commands that train share: their groups of options, where a run starts from, and what is printed of it."""
+"""Shared by the training commands: groups of options, the initial weights, and printing of results."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Workers = Annotated[int, typer.Option(help="Number of processes that load images
 
 @dataclass(frozen=True, slots=True)
 class RecipeOptions:
-    """What is changed of a recipe."""
+    """Changes of a recipe."""
 
     epochs: Annotated[int | None, typer.Option(help="Number of epochs, if not the recipe's.")] = None
     batch_size: Annotated[
@@ -40,7 +40,7 @@ class RecipeOptions:
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of the run, if not the recipe's.")] = None
 
     def data_seed(self, recipe: Recipe) -> int:
-        """Seed of the split of the data, which is that of the run."""
+        """Seed of the data's split, which is that of the run."""
         return recipe.seed if self.seed is None else self.seed
 
     def applied(self, recipe: Recipe, *, images: int | None = None) -> Recipe:
@@ -60,7 +60,7 @@ class RecipeOptions:
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """How a run computes and is kept, as all commands with checkpoints have it."""
+    """Execution and checkpoints of a run."""
 
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the output folder.")] = False
     device: Device = "cpu"
@@ -90,7 +90,7 @@ class RunOptions:
 
 @dataclass(frozen=True, slots=True)
 class TrainingOptions(RunOptions):
-    """What the training of classifiers has besides."""
+    """Further options for the training of classifiers."""
 
     compile: Annotated[bool, typer.Option("--compile", help="Use torch.compile.")] = False
     gradient_checkpointing: Annotated[
@@ -126,7 +126,7 @@ def recipe_for(source: str | None, data: str) -> Recipe:
 
 @dataclass(frozen=True, slots=True)
 class StartOptions:
-    """The network of a training, and the weights that it starts from."""
+    """The network to train, and its initial weights."""
 
     model: Annotated[
         str | None,
@@ -143,7 +143,7 @@ class StartOptions:
     ] = None
 
     def network(self, shape: ArchOptions) -> tuple[Arch, str | WeightsFile | None]:
-        """The network, changed to ``shape``, and the weights that it starts from; None for random ones."""
+        """The network, changed to ``shape``, and its initial weights; None for random ones."""
         from ..weights.registry import find_record
 
         if self.pretrained and self.weights is not None:
@@ -175,7 +175,7 @@ def _file_of(model: str | None, weights: str | None) -> WeightsFile | None:
 
 
 def callbacks_of(folder: Path, *, tensorboard: bool) -> list[Callback]:
-    """Who watches the run besides the screen."""
+    """Callbacks of the run besides the progress on the terminal."""
     if not tensorboard:
         return []
     from ..training.tensorboard_writer import TensorBoard

@@ -25,7 +25,7 @@ FollowLinks = Annotated[bool, typer.Option("--follow-links", help="Allow links t
 
 @dataclass(frozen=True, slots=True)
 class BoxesOptions:
-    """Boxes to train on and boxes to measure by, with their images."""
+    """Training and validation annotations, with their images."""
 
     annotations: Annotations
     validation: Annotated[Path, typer.Option(help="Validation annotations, a JSON file in COCO format.")]
@@ -34,12 +34,12 @@ class BoxesOptions:
     follow_links: FollowLinks = False
 
     def check_outside(self, output: Path) -> None:
-        """Raise where ``output`` lies in a folder of images."""
+        """Raise :class:`ZooError` if ``output`` is inside a folder of images."""
         for folder in (self.images, self.validation_images):
             check_outside(output, folder)
 
     def read(self) -> tuple[CocoData, CocoData]:
-        """The images to train on, and those to measure by."""
+        """The training and validation images."""
         from fbnetv3_zoo.detection.data.coco import read_coco
 
         pairs = ((self.annotations, self.images), (self.validation, self.validation_images))
@@ -51,7 +51,7 @@ class BoxesOptions:
 
 @dataclass(frozen=True, slots=True)
 class DetectorOptions:
-    """The detector, and the weights that its network starts from."""
+    """The detector, and the initial weights of its network."""
 
     model: Annotated[str, typer.Option(help="A published name or an arch JSON file.")] = "fbnetv3_a"
     kind: Annotated[Literal["c4", "fpn"], typer.Option(help="Conv4 backbone (C4) or feature pyramid (FPN).")] = "c4"
@@ -78,7 +78,7 @@ class DetectorOptions:
         return DetectorSpec(class_names, kind=kind, settings=settings, arch=network_of(self.model))
 
     def start(self) -> FBNet | None:
-        """The network with weights to start from; None for random ones."""
+        """The network with its initial weights; None for random ones."""
         from ...factory import create
 
         if self.pretrained and self.weights is not None:

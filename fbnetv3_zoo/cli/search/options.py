@@ -30,7 +30,7 @@ Folder = Annotated[Path, typer.Argument(help="The folder of a search.")]
 
 @dataclass(frozen=True, slots=True)
 class PlanOptions:
-    """The plan of a search, and what is changed of it."""
+    """The plan of a search, and its changes."""
 
     plan: PlanSource = "tiny"
     space: Space = None
@@ -79,7 +79,7 @@ class PlanOptions:
 
 @dataclass(frozen=True, slots=True)
 class DataOptions:
-    """What candidates are scored on."""
+    """The data, recording and latency table by which candidates are scored."""
 
     data: Annotated[
         str | None, typer.Option("--data", help="Training data: 'digits' or a folder, as for `fbnetv3 train`.")
@@ -91,7 +91,7 @@ class DataOptions:
     latency: Latency = None
 
     def config(self) -> EvaluatorConfig:
-        """These options as the value that the journal keeps."""
+        """These options as the value stored in the journal."""
         from fbnetv3_zoo.search.evaluation import EvaluatorConfig
 
         return EvaluatorConfig(
@@ -102,7 +102,7 @@ class DataOptions:
 
 @dataclass(frozen=True, slots=True)
 class MovedOptions:
-    """Where the files of a search lie now."""
+    """New paths of a search's files."""
 
     data: Annotated[str | None, typer.Option(help="New path of its data, if moved.")] = None
     subset: Annotated[str | None, typer.Option(help="New path of its subset file, if moved.")] = None
@@ -132,7 +132,7 @@ class MovedOptions:
 
 @dataclass(frozen=True, slots=True)
 class CandidateOptions:
-    """Where candidates are evaluated and within what limits, and how far the search goes."""
+    """Executor and limits of the candidates, and the last stage to run."""
 
     executor: Annotated[
         str, typer.Option("--executor", help="in-process, pool, pool:N, ray or ray:ADDRESS (`pip install ray`).")
