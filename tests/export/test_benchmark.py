@@ -353,9 +353,8 @@ def test_peak_of_one_thread() -> None:
     assert 0.1 < found.gflops < 1e5
 
 
-def test_operators_of_a_graph(tiny_arch: Arch, tmp_path: Path) -> None:
-    export_onnx(create(tiny_arch), tmp_path / "model.onnx")
-    kinds = operators_of(OpenRequest(str(tmp_path / "model.onnx"), "plain", 1, side=32), 2)
+def test_operators_of_a_graph(model_files: Path) -> None:
+    kinds = operators_of(OpenRequest(str(model_files / "net.onnx"), "plain", 1, side=32), 2)
     assert {"Conv", "GlobalAveragePool"} <= {one.kind for one in kinds}
     assert kinds == tuple(sorted(kinds, key=lambda one: -one.milliseconds))
     assert all(one.count == int(one.count) for one in kinds if one.kind == "Conv")
@@ -546,9 +545,8 @@ def test_what_it_refuses(options: list[str], complaint: str, here: Path) -> None
     assert (ended.code, ended.err) == (2, f"error: {complaint.replace('{here}', str(here))}\n")
 
 
-def test_files_have_weights_and_a_size(tiny_arch: Arch, tmp_path: Path) -> None:
-    path = str(tmp_path / "model.onnx")
-    export_onnx(create(tiny_arch), path)
+def test_files_have_weights_and_a_size(model_files: Path, tmp_path: Path) -> None:
+    path = str(model_files / "net.onnx")
     expected = f"{path}: is a file with its own weights; leave out --pretrained"
     assert refusal(lambda: find_candidate(path, tmp_path, ModelOptions(pretrained=True))) == expected
     expected = f"{path}: is for 32 pixels; leave out --resolution, or give a .safetensors file"
