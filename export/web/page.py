@@ -91,24 +91,10 @@ def write_web(
     with replacing_page(folder) as new:
         description = _write_model(ready, new / MODEL)
         graph = _graph(new / MODEL, ready)
-        told = entries_of(graph)
         for name in SITE:
             (new / name).write_bytes(files("fbnetv3_zoo.export").joinpath("site").joinpath(name).read_bytes())
         runtime_size = _write_runtime(parts, new / "runtime")
-        card: dict[str, Any] = {
-            "format": FORMAT,
-            "format_version": VERSION,
-            "network": description.arch.name,
-            "file": MODEL,
-            "bytes": (new / MODEL).stat().st_size,
-            "precision": _precision(graph),
-            "class_names": [description.name_of(index) for index in range(description.arch.num_classes)],
-            "preprocess": _plain_preprocess(description),
-            "licence": license or description.license or told.get("license"),
-            "source": source or description.weights or told.get("source"),
-            "samples": _copy_samples(samples, new),
-            "runtime": {"folder": "runtime/", "script": SCRIPT, "version": RUNTIME.version},
-        }
+        card = _card(description, graph, license, source, _copy_samples(samples, new), (new / MODEL).stat().st_size)
         written = sorted(path.relative_to(new).as_posix() for path in new.rglob("*") if path.is_file())
         text = json.dumps({**card, "files": sorted([*written, CARD])}, ensure_ascii=False, indent=1)
         (new / CARD).write_text(text + "\n", encoding="utf-8")
@@ -117,6 +103,28 @@ def write_web(
         folder, card["network"], card["precision"], len(card["class_names"]), len(samples), card["licence"],
         card["source"], card["bytes"], runtime_size, size, RUNTIME.version,
     )  # fmt: skip
+
+
+def _card(
+    description: Description, graph: onnx.ModelProto, license: str | None, source: str | None,
+    samples: list[dict[str, str]], size: int,
+) -> dict[str, Any]:  # fmt: skip
+    """The page's description of the network and its file of ``size`` bytes."""
+    entries = entries_of(graph)
+    return {
+        "format": FORMAT,
+        "format_version": VERSION,
+        "network": description.arch.name,
+        "file": MODEL,
+        "bytes": size,
+        "precision": _precision(graph),
+        "class_names": [description.name_of(index) for index in range(description.arch.num_classes)],
+        "preprocess": _plain_preprocess(description),
+        "licence": license or description.license or entries.get("license"),
+        "source": source or description.weights or entries.get("source"),
+        "samples": samples,
+        "runtime": {"folder": "runtime/", "script": SCRIPT, "version": RUNTIME.version},
+    }
 
 
 def _opened(model: str | Path | FBNet) -> Path | FBNet:

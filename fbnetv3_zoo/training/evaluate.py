@@ -21,6 +21,7 @@ from .data import Example
 from .distributed import World
 from .execution import OnBadImage
 from .loader import no_orphans
+from .losses import row_scores
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -315,25 +316,10 @@ def _predictions(predict: Predict, batches: Iterator[_Batch], on_bad_image: OnBa
         share.classes = logits.shape[1]
         if labels.max() >= share.classes:
             raise ZooError(f"an image has label {labels.max()}, but the network has {share.classes} classes")
-        predicted, ranks, losses, probabilities = _scores(logits, labels)
+        predicted, ranks, losses, probabilities = row_scores(logits, labels)
         share.integers.append(np.stack([np.array(batch.positions, dtype=np.int64), labels, predicted, ranks]))
         share.reals.append(np.stack([losses, probabilities]))
     return share
-
-
-def _scores(logits: Doubles, labels: Ints) -> tuple[Ints, Ints, Doubles, Doubles]:
-    """Predicted class, rank of the true class, cross entropy, and probability of the predicted class, for each row."""
-    own = np.take_along_axis(logits, labels[:, None], axis=1)
-    ranks = (~(logits < own)).sum(1) - 1  # ties and NaN count as errors
-    others = np.maximum(logits, np.finfo(np.float64).min)  # even -inf ranks above the true class, which is excluded
-    np.put_along_axis(others, labels[:, None], -np.inf, axis=1)
-    predicted = np.where(ranks == 0, labels, others.argmax(1))
-    peak = logits.max(1, keepdims=True)
-    with np.errstate(invalid="ignore"):  # infinite logits make the loss nan
-        powers = np.exp(logits - peak)
-        losses = np.log(powers.sum(1)) + (peak - own)[:, 0]
-        probabilities = np.take_along_axis(powers, predicted[:, None], axis=1)[:, 0] / powers.sum(1)
-    return predicted, ranks, losses, probabilities
 
 
 def _raise_errors(shares: Sequence[_Share | str]) -> list[_Share]:

@@ -1,11 +1,16 @@
-"""The terms of the loss, each a mean over the images of a batch, in nats unless stated otherwise."""
+"""The terms of the loss, each a mean over the images of a batch, in nats unless stated otherwise; and scores by row."""
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..recipes import Distillation
+
+Doubles = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
 
 def distilled_loss(labels_loss: Tensor, logits: Tensor, teacher_logits: Tensor, distillation: Distillation) -> Tensor:
@@ -32,3 +37,18 @@ def map_distance(maps: Tensor, teacher_maps: Tensor) -> Tensor:
     """
     pooled = F.adaptive_avg_pool2d(teacher_maps, (maps.shape[-2], maps.shape[-1]))
     return (1 - F.cosine_similarity(maps, pooled, dim=1)).mean()
+
+
+def row_scores(logits: Doubles, labels: Ints) -> tuple[Ints, Ints, Doubles, Doubles]:
+    """Predicted class, rank of the true class, cross entropy, and probability of the predicted class, for each row."""
+    own = np.take_along_axis(logits, labels[:, None], axis=1)
+    ranks = (~(logits < own)).sum(1) - 1  # ties and NaN count as errors
+    others = np.maximum(logits, np.finfo(np.float64).min)  # even -inf ranks above the true class, which is excluded
+    np.put_along_axis(others, labels[:, None], -np.inf, axis=1)
+    predicted = np.where(ranks == 0, labels, others.argmax(1))
+    peak = logits.max(1, keepdims=True)
+    with np.errstate(invalid="ignore"):  # infinite logits make the loss nan
+        powers = np.exp(logits - peak)
+        losses = np.log(powers.sum(1)) + (peak - own)[:, 0]
+        probabilities = np.take_along_axis(powers, predicted[:, None], axis=1)[:, 0] / powers.sum(1)
+    return predicted, ranks, losses, probabilities

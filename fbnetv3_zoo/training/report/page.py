@@ -70,9 +70,10 @@ def write_report(path: str | Path, report: Report) -> None:
 
 def _tiles(report: Report) -> list[tuple[str, str, str]]:
     evaluation, split = report.evaluation, report.split
+    top5 = (f"Top-5 on {split}", f"{evaluation.top5_fraction:.2%}", _interval(evaluation.top5_interval))
     return [
         (f"Top-1 on {split}", f"{evaluation.fraction:.2%}", _interval(evaluation.interval)),
-        (f"Top-5 on {split}", f"{evaluation.top5_fraction:.2%}", _interval(evaluation.top5_interval)),
+        *([top5] if len(report.data.class_names) > 5 else []),
         ("Images", f"{evaluation.total:,}", f"{evaluation.total - evaluation.top1:,} answered wrong"),
         ("Loss", finite(evaluation.loss, ".4f"), "mean cross entropy in nats"),
     ]
