@@ -200,7 +200,7 @@ def test_convert_with_other_preprocessing(tiny_arch: Arch, tmp_path: Path) -> No
         (("--mean", "0.5", "--std", "0.5"), "--mean and --std: give 3 numbers, one per channel"),
         (("--mean", "half"), "--mean is 'half'; give comma-separated numbers, such as 0.5,0.5,0.5"),
         (("--std", "1,0,1"), "--std is 0"),
-        (("--resize", 8), "Preprocess.resize is 8; it must be at least the resolution, 32"),
+        (("--resize", 8), "--resize is 8; it must be at least the resolution, 32"),
     ):
         assert told in run(*command, *options).err
 
