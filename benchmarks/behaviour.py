@@ -24,7 +24,19 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 ROOT = Path(__file__).resolve().parents[1]
-TIMES = {"seconds", "images_per_second", "megabytes", "memory_mb", "time", "started", "begun", "ended", "created"}
+TIMES = {
+    "seconds",
+    "images_per_second",
+    "megabytes",
+    "memory_mb",
+    "time",
+    "started",
+    "begun",
+    "ended",
+    "created",
+    "at",
+    "digest",
+}
 TINY = ("--model", "fbnetv3_a", "--small-images", "--width", "0.25", "--depth", "0.34")
 Command = Callable[..., str]
 
@@ -53,7 +65,7 @@ def metrics(folder: Path) -> list[Any]:
 
 
 def journal(path: Path) -> dict[str, str]:
-    """A digest of every table, columns of times left out."""
+    """A digest of every table, without the columns of times and the digests over them."""
     with sqlite3.connect(path) as database:
         names = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         return {name: digest(_rows(database, name).encode()) for name in sorted(names)}
