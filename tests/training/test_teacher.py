@@ -242,22 +242,37 @@ def test_its_own_channels_resolution_and_normalisation(channels: int, recording:
 
 
 class _Meddling(Callback):
-    """Puts every module that there is into training mode, once a step."""
+    """Puts every network that there is into training mode, once a step, until :meth:`restore`."""
+
+    def __init__(self) -> None:
+        self.evaluating: list[nn.Module] = []
 
     def on_step(self, step: Step) -> None:
-        for module in [found for found in gc.get_objects() if type(found) in (FBNet, Recording)]:
-            module.train()
+        for module in [module for module in gc.get_objects() if type(module) in (FBNet, Recording)]:
+            if not module.training:
+                self.evaluating.append(module.train())
+
+    def restore(self) -> None:
+        for module in self.evaluating:
+            module.eval()
+
+
+@pytest.fixture
+def meddling() -> Iterator[_Meddling]:
+    callback = _Meddling()
+    yield callback
+    callback.restore()  # other tests look at networks of this process
 
 
 def test_in_evaluation_mode_and_without_gradients_whatever_happens(
-    recording: Recording, network: FBNet, tiny_arch: Arch, data: Dataset, tmp_path: Path
+    meddling: _Meddling, recording: Recording, network: FBNet, tiny_arch: Arch, data: Dataset, tmp_path: Path
 ) -> None:
-    train(tiny_arch, data, ONE_EPOCH, tmp_path / "recording", teacher=recording, callbacks=[_Meddling()])
+    train(tiny_arch, data, ONE_EPOCH, tmp_path / "recording", teacher=recording, callbacks=[meddling])
     assert recording.states == {(False, False)}
     assert recording.training
     assert all(parameter.grad is None for parameter in recording.parameters())
     folders = [tmp_path / "left alone", tmp_path / "meddled with"]
-    for folder, callbacks in zip(folders, ([], [_Meddling()]), strict=True):
+    for folder, callbacks in zip(folders, ([], [meddling]), strict=True):
         train(tiny_arch, data, ONE_EPOCH, folder, teacher=network, callbacks=callbacks)
     assert_same(*folders)
 
