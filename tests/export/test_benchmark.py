@@ -291,7 +291,7 @@ def test_files_on_the_routes_that_they_have(tiny_arch: Arch, tmp_path: Path) -> 
     export_onnx(model, tmp_path / "model.onnx")
     wanted = ModelOptions()
     weights = find_candidate(str(tmp_path / "model.safetensors"), tmp_path, wanted)
-    assert weights.order(Route.EAGER, 3) == OpenRequest(str(tmp_path / "model.safetensors"), "plain", 3, 3, 32)
+    assert weights.request(Route.EAGER, 3) == OpenRequest(str(tmp_path / "model.safetensors"), "plain", 3, 3, 32)
     plan = _plan(TWO, batches=(2,))
     found = benchmark([str(tmp_path / "model.onnx")], plan)
     (row,) = found.rows
@@ -304,7 +304,7 @@ def test_files_on_the_routes_that_they_have(tiny_arch: Arch, tmp_path: Path) -> 
 def test_int8(here: Path) -> None:
     """A file that is int8 already is known for one."""
     candidate = find_candidate(str(here / "tiny.json"), here, ModelOptions())
-    path = candidate.order(Route.ONNXRUNTIME_INT8, 1).path
+    path = candidate.request(Route.ONNXRUNTIME_INT8, 1).path
     found = benchmark(
         [str(here / "tiny.json"), path], BenchmarkConfig((Route.ONNXRUNTIME, Route.ONNXRUNTIME_INT8), rounds=3)
     )
@@ -325,7 +325,7 @@ def test_int8(here: Path) -> None:
 def test_another_resolution(here: Path, tiny_arch: Arch) -> None:
     found = find_candidate(str(here / "tiny.json"), here, ModelOptions(resolution=48))
     assert found.subject == Subject(str(here / "tiny.json"), 48, cost_of(tiny_arch, resolution=48).macs)
-    order = found.order(Route.ONNXRUNTIME, 1)
+    order = found.request(Route.ONNXRUNTIME, 1)
     assert (order.side, order.channels) == (48, 3)
 
 
@@ -469,7 +469,7 @@ def test_a_file_that_cannot_be_opened(tmp_path: Path) -> None:
 @pytest.mark.long
 def test_a_call_that_fails_ends_nothing(here: Path) -> None:
     """An order of the wrong size: the process says so, and waits for the next."""
-    export = find_candidate(str(here / "tiny.json"), here, ModelOptions()).order(Route.ONNXRUNTIME, 1)
+    export = find_candidate(str(here / "tiny.json"), here, ModelOptions()).request(Route.ONNXRUNTIME, 1)
     worker = BenchWorker(replace(export, channels=2))
     try:
         for _ in range(2):
@@ -501,7 +501,7 @@ def test_no_compiler(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", str(here / "no-compiler"))
     expected = "torch.compile needs a C++ compiler; install g++ or clang, or set CXX"
     candidate = find_candidate(str(here / "tiny.json"), here, ModelOptions())
-    assert refusal(lambda: candidate.order(Route.COMPILED, 1)) == expected
+    assert refusal(lambda: candidate.request(Route.COMPILED, 1)) == expected
 
 
 def test_without_timm(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -525,7 +525,7 @@ ROUTES = "eager, compiled, onnxruntime, onnxruntime-int8, openvino, openvino-bf1
         (["--batches", "1,,2"], "--batches has ''; give whole numbers from 1 to 1024, separated by commas"),
         (["--batches", "2,2"], "--batches has 2 twice; give it once"),
         (["--threads", "many"], "--threads has 'many'; give whole numbers from 1 to 1024, separated by commas"),
-        (["--rounds", "2"], "BenchmarkConfig.rounds is 2; it must be a whole number of at least 3"),
+        (["--rounds", "2"], "--rounds is 2; it must be a whole number of at least 3"),
         (["--resolution", "0"], "resolution is 0; it must be a whole number of at least 1"),
         (["--against", "mobilenetv9"],
          "--against mobilenetv9: timm has no network of that name (did you mean 'mobilenetv3_rw'?)"),
