@@ -234,8 +234,8 @@ def _read_float(source: Path, keep: Collection[str]) -> onnx.ModelProto:
         raise ZooError(f"{source}: takes batches of {axes[0].dim_value} only; export it for batches of any size")
     layers = {layer.name for layer in layers_of(model)}
     if unknown := sorted(set(keep) - layers):
-        example = min(layers, default="")
-        raise ZooError(f"{source}: has no layer {unknown[0]!r} to keep in float; layers have names like {example!r}")
+        names = f"layers have names like {min(layers, default='')!r}"
+        raise ZooError(f"{source}: has no layer {unknown[0]!r} to keep in float; {names}")
     return model
 
 
