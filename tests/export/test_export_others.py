@@ -260,7 +260,9 @@ def test_wrong_calls(model: FBNet, graph: Path, tmp_path: Path) -> None:
         "platform is 'x'; choose from arm, amd64": lambda: export_mobile(
             graph, "net.ort", platform="x",  # type: ignore[arg-type]
         ),
-        "net.pt: give a network or an .onnx file written by `fbnetv3 export onnx`": lambda: export_mobile("net.pt", "n.ort"),
+        "net.pt: give a network or an .onnx file written by `fbnetv3 export onnx`": lambda: export_mobile(
+            "net.pt", "net.ort"
+        ),
         f"{tmp_path}/no.onnx: no such file": lambda: export_openvino(tmp_path / "no.onnx", "net.xml"),
         "images is empty; give at least one, or None for photographs": lambda: parity(graph, [graph], images=[]),
     }  # fmt: skip
