@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -123,6 +124,8 @@ class Row:
 class LoadCost:
     """What it took to have a model ready on a route, imports included; ``file_size`` in bytes."""
 
+    FORMAT: ClassVar[str] = "loaded"
+
     model: str
     route: Route
     threads: int
@@ -133,6 +136,8 @@ class LoadCost:
 @dataclass(frozen=True, slots=True)
 class UnavailableRoute:
     """A route that a model could not be measured on here, and why."""
+
+    FORMAT: ClassVar[str] = "absent"
 
     model: str
     route: Route

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -19,6 +20,8 @@ class AcquisitionConfig:
     ``by_member`` is the share of the batch chosen by single members in turn instead (Thompson sampling with an
     ensemble).
     """
+
+    FORMAT: ClassVar[str] = "choosing"
 
     optimism: float = 0.5
     by_member: float = 0.5

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +54,8 @@ class EvolutionConfig:
     ``mutation`` are the largest probabilities of the adaptive rule (its k1 = k3 and k2 = k4); since the best survive
     anyway, they cross at half the probability instead of not at all.
     """
+
+    FORMAT: ClassVar[str] = "evolving"
 
     population: int = 64
     evaluations: int = 8000

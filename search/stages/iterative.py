@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,8 @@ class IterativeConfig:
     After the first round, training stops at the first epoch whose scores have at least this rank ``correlation``
     (Spearman) with the last epoch's; 1 never stops early.
     """
+
+    FORMAT: ClassVar[str] = "rounds"
 
     epochs: int
     rounds: int = 5
