@@ -35,24 +35,24 @@ def subset(folder: Path) -> Form:
 
 @form("benchmark")
 def benchmark(folder: Path) -> Form:
-    from fbnetv3_zoo.export.bench import report
+    from fbnetv3_zoo.export.bench import results
     from fbnetv3_zoo.export.bench.backends import Route
     from fbnetv3_zoo.utils.serialization import to_json
 
     times = (2.0, 3.0, 2.5)
-    row = report.Row("a", Route.ONNXRUNTIME, 1, 1, times, report.figures_of(times, batch=1), 3.0, 10**8)
-    found = report.Benchmark(
-        report.Machine("cpu", ("AVX2",), 2, 10**9, "linux", {"torch": "2"}), Route.ONNXRUNTIME, 3,
-        (report.Subject("a", 224, 10**8, 75.0),), (row,), (report.Peak(1, 100.5),),
-        (report.LoadCost("a", Route.EAGER, 1, 0.5, 10**7),), (report.UnavailableRoute("a", Route.EXECUTORCH, "none"),),
-        (report.Operators("a", Route.ONNXRUNTIME, 1, 1, (report.OperatorKind("Conv", "float", 20.0, 1.5),)),),
+    row = results.Row("a", Route.ONNXRUNTIME, 1, 1, times, results.figures_of(times, batch=1), 3.0, 10**8)
+    found = results.Benchmark(
+        results.Machine("cpu", ("AVX2",), 2, 10**9, "linux", {"torch": "2"}), Route.ONNXRUNTIME, 3,
+        (results.Subject("a", 224, 10**8, 75.0),), (row,), (results.Peak(1, 100.5),),
+        (results.LoadCost("a", Route.EAGER, 1, 0.5, 10**7),), (results.UnavailableRoute("a", Route.EXECUTORCH, "none"),),
+        (results.Operators("a", Route.ONNXRUNTIME, 1, 1, (results.OperatorKind("Conv", "float", 20.0, 1.5),)),),
         ("noise",),
     )  # fmt: skip
 
     def read(path: Path) -> None:
-        told = report.Benchmark.read(path)
-        report.check_measured(told)
-        report.noise(told.rows, told.baseline)
+        told = results.Benchmark.read(path)
+        results.check_measured(told)
+        results.noise(told.rows, told.baseline)
         for subject in told.subjects:
             str((subject.published, told.best(subject.name, told.baseline)))
 

@@ -137,7 +137,7 @@ def supernet_space(folder: Path) -> Form:
 
     def read(path: Path) -> None:
         found = find_layer_space(path)
-        str((found.sides, found.size, found.activations))
+        str((found.sides, found.count(), found.activations))
         found.arch([0] * len(found.dimensions), "first")
 
     return Form(LAYER_SPACES["tiny_dmasking"].to_json().encode(), read)
@@ -286,7 +286,7 @@ def _resealed_program(path: Path) -> None:
     data = path.read_bytes()
     bare = program._SEAL.sub(program.SEAL_MARK.encode() + b"0" * 64, data)
     if program._SEAL.search(data):
-        path.write_bytes(bare.replace(b"0" * 64, program._digest(bare), 1))
+        path.write_bytes(program.sealed(bare))
 
 
 form("onnx")(_opens(".onnx"))

@@ -444,10 +444,10 @@ def test_interrupted_at_the_terminal(here: Path) -> None:
 def test_processes_end_with_the_one_that_started_them(here: Path) -> None:
     code = (
         "import sys\n"
-        "from fbnetv3_zoo.export.bench import Plan, Route, benchmark\n"
+        "from fbnetv3_zoo.export.bench import BenchmarkConfig, Route, benchmark\n"
         "def tell(turn):\n"
         "    if turn.number == 1: print(turn.pid, flush=True)\n"
-        "benchmark(sys.argv[1:], Plan((Route.ONNXRUNTIME,), rounds=10**6, peak=False), on_turn=tell)\n"
+        "benchmark(sys.argv[1:], BenchmarkConfig((Route.ONNXRUNTIME,), rounds=10**6, peak=False), on_turn=tell)\n"
     )
     command = [sys.executable, "-c", code, str(here / "tiny.json"), str(here / "other.json")]
     kept_here = {**os.environ, "TMPDIR": str(here)}  # it has no time to tidy up

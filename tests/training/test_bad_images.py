@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import io
 import json
+import os
 import re
 import resource
 import struct
@@ -23,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from folders import HELPERS
 from PIL import Image
 from refusals import refusal
 from waiting import PATIENCE
@@ -254,7 +256,9 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.long
 def test_ten_thousand_damaged_images(many: Path) -> None:
     """As many batches as ever, every image that Pillow cannot read is told, and no other."""
-    with subprocess.Popen([sys.executable, __file__, many], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HELPERS), *filter(None, sys.path)])}
+    command, pipe = [sys.executable, __file__, many], subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, env=environment) as running:
         files = list(many.glob("train/*/*"))
         bad = {path.relative_to(many).as_posix() for path in files if is_bad(path)}
         out, err = running.communicate(timeout=PATIENCE)
