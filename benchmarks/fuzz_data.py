@@ -44,7 +44,8 @@ def benchmark(folder: Path) -> Form:
     found = results.Benchmark(
         results.Machine("cpu", ("AVX2",), 2, 10**9, "linux", {"torch": "2"}), Route.ONNXRUNTIME, 3,
         (results.Subject("a", 224, 10**8, 75.0),), (row,), (results.Peak(1, 100.5),),
-        (results.LoadCost("a", Route.EAGER, 1, 0.5, 10**7),), (results.UnavailableRoute("a", Route.EXECUTORCH, "none"),),
+        (results.LoadCost("a", Route.EAGER, 1, 0.5, 10**7),),
+        (results.UnavailableRoute("a", Route.EXECUTORCH, "none"),),
         (results.Operators("a", Route.ONNXRUNTIME, 1, 1, (results.OperatorKind("Conv", "float", 20.0, 1.5),)),),
         ("noise",),
     )  # fmt: skip
