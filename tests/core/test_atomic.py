@@ -40,7 +40,7 @@ for value in (1.0, 2.0):
         tensor.fill_(value)
 random.seed(0)
 parent = os.getpid()
-for kills in range(1, 61):
+for kills in range(1, 301):
     child = os.fork()
     if child == 0:
         while os.getppid() == parent:
@@ -50,7 +50,7 @@ for kills in range(1, 61):
                     temporary.write_bytes(letter * 9_000_000)
     while not other.exists():
         time.sleep(0.01)
-    time.sleep(random.uniform(0.0, 0.1))
+    time.sleep(random.uniform(0.0, 0.1 + kills / 200))  # a busy machine takes longer to begin
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     values = {value.item() for tensor in load(path).state_dict().values() for value in tensor.unique()}
