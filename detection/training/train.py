@@ -23,6 +23,7 @@ from fbnetv3_zoo.training.execution import Execution
 from fbnetv3_zoo.training.loader import seed_of
 from fbnetv3_zoo.training.run_folder import claimed, own_randomness
 from fbnetv3_zoo.utils.log import LOG
+from fbnetv3_zoo.utils.serialization import to_json
 
 from ..data.coco import AnnotatedImage, CocoData
 from ..data.faults import Unreadable
@@ -171,9 +172,8 @@ class _DetectorTraining(Engine[DetectionBatch, DetectionRun]):
             self.spec = self.spec.with_weights_of(source)
         model = self.spec.build(source=source, freeze_at=freeze_at, fixed_norms=fixed_norms)
         self.learner = DetectorLearner(model, self.recipe, execution=self.execution, world=self.world)
-        described = str(self.spec).replace(" license=", " licence=")  # the field's name when runs were first identified
         self.identity = {
-            "detector": json.dumps([described, freeze_at, fixed_norms]),
+            "detector": json.dumps([to_json(self.spec), freeze_at, fixed_norms]),
             "data": _fingerprint(self.data.samples),
             "recipe": recipe_identity(self.recipe),
         }
