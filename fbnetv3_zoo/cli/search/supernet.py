@@ -106,7 +106,8 @@ dnas = _command(
 )
 dmasking = _command(
     "dmasking",
-    "FBNetV2's differentiable search for blocks, and by masks for widths, expansions and resolution. Interrupted ",
+    "FBNetV2's differentiable search for blocks, and by masks for widths, expansions and resolution. Interrupted "
+    "searches continue with --resume.",
 )
 
 
