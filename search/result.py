@@ -53,9 +53,9 @@ class SearchResult(Notes):
     def measured(self) -> bool:
         """Whether all rounds of stage 2 are done."""
         last = self.plan.rounds.rounds
-        asked = [trial for trial in self.trials if trial.round <= last]
-        finished = all(trial.number in self.outcomes for trial in asked)
-        return self.evolved is not None or (finished and any(trial.round == last for trial in asked))
+        proposed = [trial for trial in self.trials if trial.round <= last]
+        finished = all(trial.number in self.outcomes for trial in proposed)
+        return self.evolved is not None or (finished and any(trial.round == last for trial in proposed))
 
     @property
     def stop_epoch(self) -> int:

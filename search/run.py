@@ -252,8 +252,8 @@ class _Run:
         finalists = distinct(np.concatenate([self._finalists(one) for one in evolved]))
         done = {trial.code for trial in self.iterations.trials if trial.epochs == full}
         last = self.plan.rounds.rounds + 1  # even if fewer rounds used up the pool
-        asked = [code for code in map(tuple, finalists.tolist()) if code not in done]
-        new = [Trial(number, last, code, full) for number, code in enumerate(asked, len(self.iterations.trials))]
+        missing = [code for code in map(tuple, finalists.tolist()) if code not in done]
+        new = [Trial(number, last, code, full) for number, code in enumerate(missing, len(self.iterations.trials))]
         trials = self._asked_before(last) or new
         self._outcomes(trials)
         return [self._winner(one) for one in evolved]

@@ -229,10 +229,10 @@ def noise(rows: Sequence[Row], baseline: Route) -> tuple[str, ...]:
     if not noisy:
         return ()
     most, row = max(spreads, key=lambda pair: pair[0])
-    place = f"{row.model}, {counted(row.threads, 'thread')}, batch {row.batch}"
+    measurement = f"{row.model}, {counted(row.threads, 'thread')}, batch {row.batch}"
     return (
         f"the machine was busy: quartiles of {baseline.value} lie over {100 * NOISY:.0f} % of the median apart in "
-        f"{len(noisy)} of {counted(len(spreads), 'row')}, most ({100 * most:.0f} %) for {place}; measure again",
+        f"{len(noisy)} of {counted(len(spreads), 'row')}, most ({100 * most:.0f} %) for {measurement}; measure again",
     )
 
 

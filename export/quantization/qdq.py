@@ -102,9 +102,9 @@ def quantised(
         keep: names of convolutions and linear layers that stay in float, with their outputs.
     """
     graph = _Writer(model.graph, ranges, weights, frozenset(keep), settings).graph()
-    made = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
-    made.metadata_props.extend(model.metadata_props)
-    return made
+    model_int8 = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
+    model_int8.metadata_props.extend(model.metadata_props)
+    return model_int8
 
 
 def layers_of(model: onnx.ModelProto) -> list[onnx.NodeProto]:

@@ -29,9 +29,9 @@ class EpochBar(Callback):
         times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
         shown = self.console.is_terminal and leads()
         self._progress = Progress(
-            TextColumn("{task.fields[told]}"), *columns, *times, console=self.console, disable=not shown
+            TextColumn("{task.fields[note]}"), *columns, *times, console=self.console, disable=not shown
         )
-        self._task = self._progress.add_task("", total=epochs, epoch=1, loss=float("nan"), speed=0.0, told="")
+        self._task = self._progress.add_task("", total=epochs, epoch=1, loss=float("nan"), speed=0.0, note="")
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -49,11 +49,11 @@ class EpochBar(Callback):
     def on_step(self, step: Step) -> None:
         """Update the bar."""
         position, speed = step.epoch - 1 + step.step / step.steps, step.images_per_second
-        self._progress.update(self._task, completed=position, epoch=step.epoch, loss=step.loss, speed=speed, told="")
+        self._progress.update(self._task, completed=position, epoch=step.epoch, loss=step.loss, speed=speed, note="")
 
     def tell(self, text: str) -> None:
         """Show ``text`` before the bar until the next update."""
-        self._progress.update(self._task, told=text)
+        self._progress.update(self._task, note=text)
 
 
 class TrainingProgress(EpochBar):

@@ -45,13 +45,13 @@ def train(
     from ..training import train as run_training
     from .progress import TrainingProgress
 
-    asked = training.recipe_for(recipe, data)
+    base = training.recipe_for(recipe, data)
     if weight_levels is not None:
-        asked = replace(asked, weight_levels=weight_levels)
+        base = replace(base, weight_levels=weight_levels)
     arch, weights = start.network(shape)
-    images = find_dataset(data, seed=changes.data_seed(asked), subset=subset)
+    images = find_dataset(data, seed=changes.data_seed(base), subset=subset)
     check_outside(output, images.root)
-    chosen = changes.applied(asked, images=len(images["train"]))
+    chosen = changes.applied(base, images=len(images["train"]))
     with TrainingProgress(chosen.epochs) as progress:
         run = run_training(
             arch, images, chosen, output, teacher=teacher, pretrained=weights or False, resume=running.resume,

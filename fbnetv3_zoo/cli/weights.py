@@ -101,10 +101,10 @@ def verify(names: Names = None, cache: Cache = None, lock: Lock = None, as_json:
     from ..weights.cache_prune import FileState, survey
     from ..weights.registry import find_record
 
-    asked = {find_record(name).name for name in names or ()}
+    wanted = {find_record(name).name for name in names or ()}
     files = [entry for entry in survey(_existing(cache, lock)) if entry.state is not FileState.LEFTOVER]
-    shown = [entry for entry in files if not asked or entry.name in asked]
-    if missing := asked - {entry.name for entry in shown}:
+    shown = [entry for entry in files if not wanted or entry.name in wanted]
+    if missing := wanted - {entry.name for entry in shown}:
         raise ZooError(f"{', '.join(sorted(missing))}: not in the cache; `fbnetv3 weights fetch` gets them")
     _show(shown, as_json=as_json, nothing="the cache is empty")
     if any(entry.state is FileState.DAMAGED for entry in shown):

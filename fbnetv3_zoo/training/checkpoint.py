@@ -180,8 +180,8 @@ def restore(
     except _Other as error:
         raise ZooError(f"{place}: the run was begun with another {error}; give another folder") from None
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        told = f"{place}: its newest checkpoint is whole but makes no sense ({in_short(error)})"
-        raise ZooError(f"{told}; delete it to go on from the one before") from None
+        message = f"{place}: its newest checkpoint is whole but makes no sense ({in_short(error)})"
+        raise ZooError(f"{message}; delete it to go on from the one before") from None
 
 
 class _Other(Exception):  # noqa: N818 - says what is other
@@ -206,14 +206,14 @@ def _restored(
     return progress
 
 
-def _progress(told: Mapping[str, Any], epoch: Callable[..., Any]) -> Progress:
-    history = tuple(epoch(**_with_nan(entry)) for entry in told["history"])
+def _progress(stored: Mapping[str, Any], epoch: Callable[..., Any]) -> Progress:
+    history = tuple(epoch(**_with_nan(entry)) for entry in stored["history"])
     for number, finished in enumerate(history, start=1):
         for name, value in asdict(finished).items():
             if not _is_numeric(value):
                 raise ZooError(f"{name} of epoch {number} is {shown(value)}; it must be a number")
     progress = Progress(
-        **{**told, "history": history, "bad": _keys(told, "bad"), "bad_before": _keys(told, "bad_before")}
+        **{**stored, "history": history, "bad": _keys(stored, "bad"), "bad_before": _keys(stored, "bad_before")}
     )
     for name in ("epoch", "step"):
         check_whole(name, getattr(progress, name), at_least=0, at_most=1 << 50)
@@ -229,8 +229,8 @@ def _is_numeric(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _keys(told: Mapping[str, Any], field: str) -> tuple[str, ...]:
-    keys = told[field]
+def _keys(stored: Mapping[str, Any], field: str) -> tuple[str, ...]:
+    keys = stored[field]
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise ZooError(f"{field} is {shown(keys)}; it must be a list of names")
     return tuple(keys)
@@ -243,8 +243,8 @@ def _with_nan(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 def _named(key: str, then: object, now: str) -> str:
     """What a run was begun with otherwise; of data also in which part."""
-    told = data_difference(then, now) if key == "data" and isinstance(then, str) else ""
-    return f"{key} ({told})" if told else key
+    difference = data_difference(then, now) if key == "data" and isinstance(then, str) else ""
+    return f"{key} ({difference})" if difference else key
 
 
 def _tensors(learner: TrainingState) -> dict[str, Tensor]:

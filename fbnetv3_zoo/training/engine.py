@@ -157,7 +157,7 @@ class Engine(ABC, Generic[AnyBatch, Result]):
         rate = self.rate_at(at.epoch, at.step)
         own = self.gradients(parts, seed_of(self.recipe.seed, at.epoch, at.step, world.rank))
         bad = [(printable(key), complaint) for part in parts for key, complaint in part.bad]
-        sums = world.total(torch.tensor([own, len(bad), self._termination.asked], dtype=torch.float64))
+        sums = world.total(torch.tensor([own, len(bad), self._termination.requested], dtype=torch.float64))
         loss = float(sums[0]) / world.size
         if not loss <= self.highest_loss:
             self._refuse(loss, rate, parts)
@@ -195,7 +195,7 @@ class Engine(ABC, Generic[AnyBatch, Result]):
 
     def _write_if_due(self) -> None:
         taken = self.progress.epoch * self.batches.steps + self.progress.step
-        ends = self._termination.agreed or (self.world.size == 1 and self._termination.asked)
+        ends = self._termination.agreed or (self.world.size == 1 and self._termination.requested)
         if ends or self.execution.checkpoint_due(taken, time.monotonic() - self._last_write):
             self._write()
         if ends:

@@ -19,7 +19,7 @@ class Termination:
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
         self.agreed = False
         self._before: Any = None
 
@@ -36,7 +36,7 @@ class Termination:
             signal.signal(signal.SIGTERM, self._before)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
+        self.requested = True
 
 
 def _leave_group(_: Termination) -> None:

@@ -117,8 +117,8 @@ class _Trainer(Engine[Batch, Run]):
             network, recipe, teacher=found or None, execution=self.execution, world=self.world, generator=generator
         )
         if found:
-            seen = found.check(self.data, world=self.world, execution=self.execution)
-            self.notes.append(f"teacher {found.name}: validation accuracy {seen}")
+            accuracy = found.check(self.data, world=self.world, execution=self.execution)
+            self.notes.append(f"teacher {found.name}: validation accuracy {accuracy}")
         self.identity = self._identity()
         if self.world.leads:
             warn_of_long_average(recipe, self.batches.steps)

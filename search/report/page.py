@@ -85,7 +85,7 @@ class _Subject:
 
 def _summary(subject: _Subject) -> dict[str, object]:
     record = subject.record
-    done, asked = len(record.outcomes), len(record.trials)
+    done, proposed = len(record.outcomes), len(record.trials)
     searched = sorted({dimension.part for dimension in record.plan.space.dimensions if len(dimension) > 1})
     return {
         "title": f"Search {record.plan.name}",
@@ -93,7 +93,7 @@ def _summary(subject: _Subject) -> dict[str, object]:
         "space": record.plan.space.name,
         "seed": record.plan.seed,
         "tiles": _tiles(subject),
-        "notes": [note for note in (_state(record, done, asked), subject.encoder[1]) if note],
+        "notes": [note for note in (_state(record, done, proposed), subject.encoder[1]) if note],
     }
 
 
@@ -110,14 +110,14 @@ def _tiles(subject: _Subject) -> list[tuple[str, str, str]]:
     return tiles
 
 
-def _state(record: SearchResult, done: int, asked: int) -> str:
+def _state(record: SearchResult, done: int, proposed: int) -> str:
     if record.done:
         return ""
     last = max((trial.round for trial in record.trials), default=0)
     where = f"in round {last} of {record.plan.rounds.rounds}" if last else "before its first round"
     if record.evolved is not None:
         where = "while its finalists are trained"
-    left = f"; {counted(asked - done, 'candidate')} still to be scored" if asked > done else ""
+    left = f"; {counted(proposed - done, 'candidate')} still to be scored" if proposed > done else ""
     return f"The search has not ended: it is {where}{left}. What follows is of what there is so far."
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import tracing
 from folders import ROOT
+from programs import needed
 
 LOOKS_UP = """
 import socket, subprocess, sys
@@ -36,7 +37,7 @@ folder.mkdir(parents=True)
 
 
 def traced(tmp_path: Path, program: str) -> tracing.Traced:
-    tracing.strace()
+    needed("strace")
     (tmp_path / "program.py").write_text(program)
     seen = tracing.traced([sys.executable, str(tmp_path / "program.py")], cwd=tmp_path)
     assert seen.code == 0, seen.err
@@ -45,7 +46,7 @@ def traced(tmp_path: Path, program: str) -> tracing.Traced:
 
 def test_no_library_connects_to_anything() -> None:
     """Each native library once; every command with ``benchmarks/connections.py``, which fails here if it lacks one."""
-    tracing.strace()
+    needed("strace")
     command = [sys.executable, str(ROOT / "benchmarks" / "connections.py"), "--quick"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -93,11 +94,11 @@ def test_addresses(address: str, found: tuple[str, ...]) -> None:
         assert tracing.connections(f"7 sendmsg(3, {{msg_name={address}, msg_iov=[]}}, 0) = 0\n") == (0, found)
 
 
-def test_without_strace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("CI_STRACE", raising=False)
+    monkeypatch.delenv("CI_PROGRAMS", raising=False)
     with pytest.raises(pytest.skip.Exception, match="install the Debian package strace"):
-        tracing.strace()
-    monkeypatch.setenv("CI_STRACE", "required")
+        needed("strace", "another")
+    monkeypatch.setenv("CI_PROGRAMS", "required")
     with pytest.raises(pytest.fail.Exception, match="install the Debian package strace"):
-        tracing.strace()
+        needed("strace", "another")

@@ -572,16 +572,6 @@ def test_many_images_at_once(numbers: Site, driver: Playwright) -> None:
     )
 
 
-def test_without_a_browser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("CI_BROWSER", raising=False)
-    with pytest.raises(pytest.skip.Exception, match="install the Debian package chromium"):
-        browser.chromium()
-    monkeypatch.setenv("CI_BROWSER", "required")
-    with pytest.raises(pytest.fail.Exception, match="install the Debian package chromium"):
-        browser.chromium()
-
-
 def test_the_camera_gives_way_to_an_image(opened: Visit, numbers: Site) -> None:
     """An image that is chosen while the browser still asks for the camera is what is shown; two clicks are one."""
     click = "for (const id of ['camera', 'camera']) document.getElementById(id).click()"

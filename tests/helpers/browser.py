@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import functools
 import http.server
-import os
-import shutil
 import tempfile
 import threading
 import time
@@ -17,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import pytest
 from loopback import running
+from programs import needed
 from waiting import PATIENCE
 
 from fbnetv3_zoo.export.web.ort_web import PinnedPackage
@@ -50,14 +48,8 @@ _ASK = """async (files) => {
 
 
 def chromium() -> str:
-    """Where Chromium is. Without it the test is skipped, or fails where CI_BROWSER=required is set."""
-    for name in ("chromium", "chromium-browser", "google-chrome"):
-        if (found := shutil.which(name)) is not None:
-            return found
-    complaint = "no Chromium: install the Debian package chromium"
-    if os.environ.get("CI_BROWSER") == "required":
-        pytest.fail(complaint)
-    pytest.skip(complaint)
+    """Path of Chromium."""
+    return needed("chromium", "chromium-browser", "google-chrome")
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.request import ProxyHandler, build_opener
 
-import pytest
 from folders import ROOT
 
 OURS = ".cache/fbnetv3-zoo"
@@ -41,16 +39,6 @@ class Traced:
     connects: int
     elsewhere: tuple[str, ...]
     left: tuple[str, ...]
-
-
-def strace() -> str:
-    """Where strace is. Without it the test is skipped, or fails where CI_STRACE=required is set."""
-    if (found := shutil.which("strace")) is not None:
-        return found
-    complaint = "no strace: install the Debian package strace"
-    if os.environ.get("CI_STRACE") == "required":
-        pytest.fail(complaint)
-    pytest.skip(complaint)
 
 
 def fbnetv3(*arguments: str, cwd: Path, visited: bool = False) -> Traced:

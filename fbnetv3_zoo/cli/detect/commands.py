@@ -106,14 +106,14 @@ def validate(
     from ...training.distributed import usable
 
     detector, spec = load_detector(model)
-    data, place = read_coco(annotations, images or annotations.parent, follow_links=follow_links), usable(device)
+    data, target = read_coco(annotations, images or annotations.parent, follow_links=follow_links), usable(device)
     if data.class_names != spec.class_names:
         raise ZooError(f"{annotations}: {_differing(data.class_names, spec.class_names, str(model))}")
     data = evaluation_data(data, spec.settings)
     _tell_faults(annotations, data)
     check_objects(data)
     unreadable = Unreadable()
-    precision = average_precision(data, find_objects(detector.to(place), data.samples, unreadable, device=place))
+    precision = average_precision(data, find_objects(detector.to(target), data.samples, unreadable, device=target))
     if as_json:
         print_json({"images": len(data), **asdict(precision), "faults": [*data.faults, *unreadable.lines]})
         return

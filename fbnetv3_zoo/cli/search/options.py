@@ -125,8 +125,8 @@ class MovedOptions:
             raise ZooError(f"{error}; {remedy}") from None
         if now.identity != before.identity:
             difference = data_difference(before.identity, now.identity) or "its contents differ"
-            place = f"{folder}: {now.data or now.table} has changed since the search started"
-            raise ZooError(f"{place} ({difference}); restore it")
+            changed = f"{folder}: {now.data or now.table} has changed since the search started"
+            raise ZooError(f"{changed} ({difference}); restore it")
         return now
 
 
