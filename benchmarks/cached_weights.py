@@ -39,11 +39,11 @@ def cases(folder: Path) -> dict[str, Callable[[], object]]:
     theirs.write_bytes(save(in_memory))
     return {
         "create(pretrained=True) from the cache": lambda: create("fbnetv3_e", pretrained=True, store=store),
-        "create, safetensors read bare, load_state_dict": lambda: create("fbnetv3_e").load_state_dict(load_file(bare)),
+        "create, plain safetensors, load_state_dict": lambda: create("fbnetv3_e").load_state_dict(load_file(bare)),
         "timm fbnetv3_d: create_model, load_state_dict": lambda: timm.create_model("fbnetv3_d").load_state_dict(
             in_memory
         ),
-        "timm fbnetv3_d: the same, safetensors read bare": lambda: timm.create_model("fbnetv3_d").load_state_dict(
+        "timm fbnetv3_d: the same, plain safetensors": lambda: timm.create_model("fbnetv3_d").load_state_dict(
             load_file(theirs)
         ),
     }

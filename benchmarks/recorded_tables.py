@@ -139,8 +139,8 @@ OURS = "this search"
 METHODS: Mapping[str, Method] = {
     OURS: ours,
     "random": random_search,
-    "evolution, 50 alive": evolution(50, 10),
-    "evolution, 10 alive": evolution(10, 10),
+    "evolution, population 50": evolution(50, 10),
+    "evolution, population 10": evolution(10, 10),
     "TPE": tpe(multivariate=False),
     "TPE, multivariate": tpe(multivariate=True),
 }

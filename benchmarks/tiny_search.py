@@ -1,6 +1,6 @@
 """Search the space "tiny" on the digits for real: joint, architecture-only, recipe-only and random search.
 
-python benchmarks/tiny_search.py run --folder runs/tiny      # trains on two cores, and goes on where it was interrupted
+python benchmarks/tiny_search.py run --folder runs/tiny      # trains on two cores, and resumes after an interruption
 python benchmarks/tiny_search.py tables --parts 3            # from the recorded results, in half a minute
 
 Every search has the same number of trainings under the same bound, and every one's best is trained again with three

@@ -1,6 +1,6 @@
 """Differentiable searches on the digits: what they find against random networks of the same cost.
 
-python benchmarks/tiny_supernets.py run --folder runs/supernets     # on two cores; goes on where it was interrupted
+python benchmarks/tiny_supernets.py run --folder runs/supernets     # on two cores; resumes after an interruption
 python benchmarks/tiny_supernets.py tables                          # from the recorded results
 
 Three seeds of the plans ``tiny`` of DNAS and DMaskingNAS. Every network found is trained from scratch with three other
@@ -117,7 +117,7 @@ def _tested(archs: Sequence[Arch], seeds: Sequence[int], kept: Path) -> list[flo
 def tables() -> None:
     """Print what was recorded: means over the seeds with 95 % intervals (Student's t)."""
     results = json.loads((RESULTS / "results.json").read_text())
-    print("| search | found: MMACs | test % | 20 random of the same cost, test % | ahead of so many of 20 | seconds |")
+    print("| search | found: MMACs | test % | 20 random of the same cost, test % | better than, of 20 | seconds |")
     print("|---|---:|---:|---:|---:|---:|")
     for method in (*PLANS, "joint search"):
         of = [result for result in results if result["method"] == method]
