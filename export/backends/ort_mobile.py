@@ -187,9 +187,17 @@ def _converted(
     return converted, config
 
 
+_WITHOUT_TORCH = (
+    "import runpy, sys; sys.modules['torch'] = None; runpy.run_module(sys.argv.pop(1), run_name='__main__')"
+)
+
+
 def _tool(tool: str, *arguments: str | Path, name: str) -> str:
-    """Output of ``python -m onnxruntime.tools.TOOL``, which would configure logging if run in this process."""
-    command = [sys.executable, "-m", f"onnxruntime.tools.{tool}", *map(str, arguments)]
+    """Output of ``python -m onnxruntime.tools.TOOL``, which would configure logging if run in this process.
+
+    These tools do not use torch, but would import it where it is installed, which takes longer than their work.
+    """
+    command = [sys.executable, "-c", _WITHOUT_TORCH, f"onnxruntime.tools.{tool}", *map(str, arguments)]
     with scratch() as folder:
         ended = subprocess.run(
             command, cwd=folder, env={**os.environ, "TMPDIR": str(folder)}, check=False, capture_output=True, text=True,

@@ -133,15 +133,14 @@ def test_export(home: Home, exported: tuple[Path, str]) -> None:
     assert difference.endswith(" (batches of 1, 2, 7, 32 photographs)")
 
 
-def test_export_a_network_without_weights(home: Home, tmp_path: Path) -> None:
-    process = script("export", "onnx", home.folder / "arch.json", "--opset", 20, "--resolution", 64, cwd=tmp_path)
-    out, err = process.communicate(timeout=PATIENCE)
-    assert (process.returncode, err) == (0, "")
-    lines = out.splitlines()
+def test_export_a_network_without_weights(smallest_arch: Arch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("arch.json").write_text(smallest_arch.to_json())
+    lines = succeed("export", "onnx", "arch.json", "--opset", 20, "--resolution", 64).splitlines()
     assert lines[0] == "weights are random: good for timing, not for classifying"
-    assert lines[1].startswith("tiny.onnx: opset 20, ")
+    assert lines[1].startswith("smallest.onnx: opset 20, ")
     assert lines[2] == "input images: batch x 3 x 64 x 64"
-    assert next(o.version for o in onnx.load(tmp_path / "tiny.onnx").opset_import if not o.domain) == 20
+    assert next(o.version for o in onnx.load("smallest.onnx").opset_import if not o.domain) == 20
 
 
 def test_export_as_json(home: Home, exported: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,9 +73,9 @@ def test_every_command_that_writes_is_killed_by_the_benchmark(monkeypatch: pytes
 
 
 @pytest.fixture
-def model(tiny_arch: Arch, tmp_path: Path) -> Path:
+def model(smallest_arch: Arch, tmp_path: Path) -> Path:
     path = tmp_path / "m.safetensors"
-    save(FBNet(tiny_arch, generator=torch.Generator().manual_seed(0)), path)
+    save(FBNet(smallest_arch, generator=torch.Generator().manual_seed(0)), path)
     return path
 
 

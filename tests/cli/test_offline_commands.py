@@ -44,6 +44,7 @@ def traced(tmp_path: Path, program: str) -> tracing.Traced:
     return seen
 
 
+@pytest.mark.long
 def test_no_library_connects_to_anything() -> None:
     """Each native library once; every command with ``benchmarks/connections.py``, which fails here if it lacks one."""
     needed("strace")

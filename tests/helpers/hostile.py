@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-CPU_SECONDS = 4  # the bombs of memory need one or two
+CPU_SECONDS = 2  # the bombs of memory need one or two
 MODULE = "harmful_module"
 SYSTEM = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}}
 STORAGE = bytes(16)

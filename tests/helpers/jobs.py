@@ -47,7 +47,7 @@ def do(job: Job, tell: Tell) -> int:
     """Do ``job``; the exit status."""
     logging.disable()
     try:
-        {"train": _train, "steps": _steps, "detector": _detector}[job["name"]](job, tell)
+        {"train": _train, "steps": _steps, "detector": _detector, "call": _call}[job["name"]](job, tell)
     except ZooError as error:
         tell(f"refused: {error}")
         return REFUSED
@@ -75,6 +75,12 @@ class Teller(Callback):
 
     def on_epoch(self, epoch: Epoch) -> None:
         self._tell(f"epoch {epoch.epoch}")
+
+
+def _call(job: Job, tell: Tell) -> None:
+    """Call a function of a module with ``tell``."""
+    module, _, function = job["function"].rpartition(".")
+    getattr(importlib.import_module(module), function)(tell)
 
 
 def _train(job: Job, tell: Tell) -> None:

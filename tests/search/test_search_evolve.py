@@ -106,15 +106,14 @@ def test_it_begins_anew_where_calls_are_left() -> None:
         encoded = PAPER.encode(codes) - 0.5
         return ((encoded @ one) * (encoded @ other)).sum(1)
 
-    for seed in (2, 3):
-        few, many = (
-            evolve(rugged, PAPER, COSTS, [()], evolving=EvolutionConfig(evaluations=calls), seed=seed)[0]
-            for calls in (4800, 20_000)
-        )
-        assert many.progress[: len(few.progress) - 1] == few.progress[:-1]
-        assert many.scores[0] > few.scores[0] + 5
-        assert many.scores[0] == many.progress[-1][1] == pytest.approx(rugged(many.codes[:1])[0])
-        assert len(distinct(many.codes)) == len(many.codes) == EvolutionConfig().population
+    few, many = (
+        evolve(rugged, PAPER, COSTS, [()], evolving=EvolutionConfig(evaluations=calls), seed=2)[0]
+        for calls in (4800, 20_000)
+    )
+    assert many.progress[: len(few.progress) - 1] == few.progress[:-1]
+    assert many.scores[0] > few.scores[0] + 5
+    assert many.scores[0] == many.progress[-1][1] == pytest.approx(rugged(many.codes[:1])[0])
+    assert len(distinct(many.codes)) == len(many.codes) == EvolutionConfig().population
 
 
 def test_the_optimum_of_a_knapsack() -> None:

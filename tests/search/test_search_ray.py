@@ -75,26 +75,32 @@ def test_a_cluster_of_its_own_keeps_to_this_machine(monkeypatch: pytest.MonkeyPa
         assert private.ray_constants.ENABLE_RAY_CLUSTER
 
 
-def test_workers_that_die_or_hang(tmp_path: Path, cluster: str) -> None:
+LOST = (Failure.LOST, "the worker process died (WorkerCrashedError)", 2)
+ENDINGS = {  # failure, reason, attempts
+    "kill_once": (None, "", 2),
+    "curve": (None, "", 1),
+    "memory": (Failure.MEMORY, f"MemoryError {place('bytearray')}; the limit is 2 GB", 2),
+    "hang_once": (None, "", 2),
+    "kill": LOST,
+    "vanish": LOST,
+    "hang": (Failure.TIMEOUT, "still running after 3 s", 2),
+}
+
+
+@pytest.mark.parametrize("count", [4, pytest.param(len(ENDINGS), marks=pytest.mark.long)])
+def test_workers_that_die_or_hang(count: int, tmp_path: Path, cluster: str) -> None:
     """Ray starts again what a dead worker had; and the caller's Ray is left alone."""
-    kinds = ["kill_once", "curve", "kill", "hang", "hang_once", "vanish", "curve", "memory"]
+    kinds = [*ENDINGS][:count]
     tasks = [task(number, kind) for number, kind in enumerate(kinds)]
     limits = Limits(seconds=3, gigabytes=2)
     found = by_number(RayExecutor(workers=2).run(Misbehaving(tmp_path), tasks, limits))
-    assert [(outcome.failure, outcome.reason, outcome.attempts) for outcome in found] == [
-        (None, "", 2),
-        (None, "", 1),
-        (Failure.LOST, "the worker process died (WorkerCrashedError)", 2),
-        (Failure.TIMEOUT, "still running after 3 s", 2),
-        (None, "", 2),
-        (Failure.LOST, "the worker process died (WorkerCrashedError)", 2),
-        (None, "", 1),
-        (Failure.MEMORY, f"MemoryError {place('bytearray')}; the limit is 2 GB", 2),
-    ]
+    endings = [(outcome.failure, outcome.reason, outcome.attempts) for outcome in found]
+    assert dict(zip(kinds, endings, strict=True)) == {kind: ENDINGS[kind] for kind in kinds}
     assert found[1].curve == tuple(Misbehaving(tmp_path)(tasks[1].candidate, 3))
     assert ray.is_initialized()
 
 
+@pytest.mark.long
 def test_a_limit_does_not_count_the_queue(cluster: str) -> None:
     """Sixty tasks of 0.2 s on two processors: the last of them ends after more than 5 s, and is not late."""
     tasks = [Task(n, Candidate("c", {"number": n, "seconds": 0.2}), 1) for n in range(60)]

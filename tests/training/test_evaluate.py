@@ -7,28 +7,26 @@ import math
 import os
 import re
 import signal
-import subprocess
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
 import torch.nn.functional as F
+from forks import Server
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from refusals import refusal
 from scipy.stats import binomtest
 from sklearn.metrics import top_k_accuracy_score
-from waiting import PATIENCE
 
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.preprocess import Preprocess
 from fbnetv3_zoo.training.data import Example
+from fbnetv3_zoo.training.distributed import World, join
 from fbnetv3_zoo.training.evaluate import Evaluation, Floats, evaluate
 from fbnetv3_zoo.training.execution import OnBadImage
 
@@ -308,44 +306,29 @@ def test_wrong_arguments() -> None:
     assert told == "on_bad_image is 'skip'; it must be an OnBadImage"
 
 
-TOGETHER = """
-import json
-from test_evaluate import ONE_PIXEL, _answers, _equal, _pictures
-from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.training.evaluate import evaluate
-from fbnetv3_zoo.training.execution import OnBadImage
-from fbnetv3_zoo.training.distributed import join
-
-equal, refusals = [], []
-with join() as world:
-    for count, bad in ((1, []), (2, []), (7, []), (8, []), (33, [4, 7, 8]), (2, [1]), (3, [0, 2])):
-        examples, options = _pictures(count, bad=bad), {"batch_size": 5, "on_bad_image": OnBadImage.SKIP}
-        together = evaluate(_answers, examples, ONE_PIXEL, **options, world=world)
-        alone = evaluate(_answers, examples, ONE_PIXEL, **options)
-        equal.append(_equal(together, alone) and together.total == count - len(bad))
-    for bad in ([5], [2, 5]):
-        try:
-            evaluate(_answers, _pictures(7, bad=bad), ONE_PIXEL, world=world)
-        except ZooError as error:
-            refusals.append(str(error))
-    every = world.gather((equal, refusals, world.size))
-    if world.leads:
-        print(json.dumps(every))
-"""
+def together(tell: Callable[[str], None]) -> None:
+    """What each of two processes does: evaluate sets of images together and alone."""
+    equal, refusals = [], []
+    with join() as world:
+        for count, bad in ((1, []), (2, []), (7, []), (8, []), (33, [4, 7, 8]), (2, [1]), (3, [0, 2])):
+            examples = _pictures(count, bad=bad)
+            one, every = (
+                evaluate(_answers, examples, ONE_PIXEL, batch_size=5, on_bad_image=OnBadImage.SKIP, world=group)
+                for group in (World(), world)
+            )
+            equal.append(_equal(every, one) and every.total == count - len(bad))
+        for bad in ([5], [2, 5]):
+            refusals.append(refusal(lambda bad=bad: evaluate(_answers, _pictures(7, bad=bad), ONE_PIXEL, world=world)))  # type: ignore[misc]
+        tell(json.dumps([equal, refusals, world.size]))
 
 
-def test_two_processes_give_the_record_of_one(tmp_path: Path) -> None:
+def test_two_processes_give_the_record_of_one(server: Server) -> None:
     """Odd and even numbers of images, fewer images than processes, bad ones in either process's share."""
-    (tmp_path / "together.py").write_text(TOGETHER)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    paths = os.pathsep.join(filter(None, sys.path))
-    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    script = [*command, str(tmp_path / "together.py")]
-    done = subprocess.run(script, check=False, env=environment, capture_output=True, text=True, timeout=PATIENCE)
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = server("call", size=2, function=f"{__name__}.together")
+    assert done["codes"] == [0, 0], done
     remedy = "cannot be read as an image (truncated); with --on-bad-image skip such images are left out and counted"
-    told = [f"5.png: {remedy}", f"2.png: {remedy}"]
-    assert json.loads(done.stdout) == [[[True] * 7, told, 2]] * 2
+    refusals = [f"5.png: {remedy}", f"2.png: {remedy}"]
+    assert [json.loads(lines[-1]) for lines in done["lines"]] == [[[True] * 7, refusals, 2]] * 2
 
 
 def test_chance_is_the_commonest_class() -> None:

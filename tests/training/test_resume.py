@@ -40,7 +40,7 @@ def _moments(count: int, first: float, step: float) -> list[Job]:
     return [{**moment, "fresh": number % 10 == 9} for number, moment in enumerate(moments)]
 
 
-@pytest.mark.parametrize("count", [6, pytest.param(30, marks=pytest.mark.long)])
+@pytest.mark.parametrize("count", [4, pytest.param(30, marks=pytest.mark.long)])
 def test_killed_often_is_as_never_killed(count: int, server: Server, tiny_arch: Arch, tmp_path: Path) -> None:
     """Shuffling, augmentation, mixing, dropout, stochastic depth, moving average, RMSProp, two worker processes."""
     execution = Execution(workers=2, checkpoint_steps=2)

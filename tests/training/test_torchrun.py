@@ -13,7 +13,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -125,31 +124,27 @@ def test_however_a_batch_is_divided_the_steps_are_the_same(
 # --- exact resume ---
 
 
-def test_killed_5_times_is_as_never_killed(
-    server: Server, straight: tuple[Path, Job], tiny_arch: Arch, tmp_path: Path
+@pytest.mark.parametrize("kills", [2, pytest.param(5, marks=pytest.mark.long)])
+def test_killed_often_is_as_never_killed(
+    kills: int, server: Server, straight: tuple[Path, Job], tiny_arch: Arch, tmp_path: Path
 ) -> None:
-    """The first group is torchrun's, of fresh interpreters; the others are forked."""
     folder, told = straight
     job, chance, step = _job(tiny_arch, tmp_path), random.Random(1), (told["last"] - told["first"]) / 14
-    with _torchrun(job) as process:
-        said = _until(process, "step 1 3")
-        time.sleep(chance.uniform(0, step))
-        assert process.poll() is None
-        _kill(process)
-    assert len([line for line in said if line.startswith("pid ")]) == 2
     moments = [
-        {"delay": chance.uniform(0, told["first"])},
+        {"steps": 4, "delay": chance.uniform(0, step)},
         {"steps": 0, "writing": str(tmp_path / "checkpoints")},
-        *({"steps": chance.randint(1, 3), "delay": chance.uniform(0, step)} for _ in range(2)),
+        {"delay": chance.uniform(0, told["first"])},
+        *({"steps": chance.randint(1, 2), "delay": chance.uniform(0, step)} for _ in range(2)),
     ]
-    assert [server("train", size=2, kill=moment, **job)["codes"] for moment in moments] == [TWO] * 4
+    assert [server("train", size=2, kill=moment, **job)["codes"] for moment in moments[:kills]] == [TWO] * kills
     assert not (tmp_path / "model.safetensors").exists()
     last = server("train", size=2, **job)
     assert last["codes"] == [0, 0], last
-    assert sum(line.startswith("step") for line in last["lines"][0]) < 12
+    assert sum(line.startswith("step") for line in last["lines"][0]) < 14
     assert_same(tmp_path, folder)
 
 
+@pytest.mark.long
 def test_sigterm_to_torchrun(server: Server, straight: tuple[Path, Job], tiny_arch: Arch, tmp_path: Path) -> None:
     job = _job(tiny_arch, tmp_path, replace(EXECUTION, checkpoint_steps=0))
     with _torchrun(job) as process:
@@ -163,6 +158,21 @@ def test_sigterm_to_torchrun(server: Server, straight: tuple[Path, Job], tiny_ar
     assert (progress["epoch"], progress["step"]) == (1, int(step))
     again = server("train", size=2, **job)
     assert again["codes"] == [0, 0], again
+    assert_same(tmp_path, straight[0])
+
+
+@pytest.mark.long
+def test_killed_under_torchrun_and_resumed(
+    server: Server, straight: tuple[Path, Job], tiny_arch: Arch, tmp_path: Path
+) -> None:
+    job = _job(tiny_arch, tmp_path)
+    with _torchrun(job) as process:
+        said = _until(process, "step 1 3")
+        assert process.poll() is None
+        _kill(process)
+    assert len([line for line in said if line.startswith("pid ")]) == 2
+    last = server("train", size=2, **job)
+    assert last["codes"] == [0, 0], last
     assert_same(tmp_path, straight[0])
 
 

@@ -387,6 +387,7 @@ def test_other_files_are_refused(others: dict[str, Any], name: str) -> None:
     assert not outcome["wrote"]
 
 
+@pytest.mark.unforked
 def test_a_sound_file_is_read_by_the_same_process(state: dict[str, Tensor], tmp_path: Path) -> None:
     torch.save(state, tmp_path / "a.pth")
     torch.save(state, tmp_path / "b.pth", _use_new_zipfile_serialization=False)
@@ -562,6 +563,7 @@ def _hostile(tmp_path: Path, name: str, *, old: bool = False) -> Path:
     return path
 
 
+@pytest.mark.unforked
 def test_hostile_files_are_refused_for_real(tmp_path: Path) -> None:
     said = {
         ("system", True): "holds more than tensors (os.system); save model.state_dict() alone",
@@ -574,6 +576,7 @@ def test_hostile_files_are_refused_for_real(tmp_path: Path) -> None:
     assert list((tmp_path / "marks").iterdir()) == []
 
 
+@pytest.mark.unforked
 def test_no_variable_of_the_environment_opens_the_door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     path = _hostile(tmp_path, "open")
@@ -581,6 +584,7 @@ def test_no_variable_of_the_environment_opens_the_door(tmp_path: Path, monkeypat
     assert list((tmp_path / "marks").iterdir()) == []
 
 
+@pytest.mark.unforked
 def test_a_reader_that_takes_too_long_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = _hostile(tmp_path, "laughs_key")
     monkeypatch.setattr(foreign, "_SECONDS", 1)
@@ -588,6 +592,7 @@ def test_a_reader_that_takes_too_long_is_ended(tmp_path: Path, monkeypatch: pyte
     assert _child_of(os.getpid()) is None
 
 
+@pytest.mark.unforked
 def test_a_reader_that_is_killed_is_told_of(tmp_path: Path) -> None:
     path = _hostile(tmp_path, "laughs_key")
     killer = threading.Thread(target=lambda: os.kill(until(lambda: _child_of(os.getpid())), signal.SIGKILL))
@@ -598,6 +603,7 @@ def test_a_reader_that_is_killed_is_told_of(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.unforked
 def test_memory_of_the_real_reader_is_bounded(tmp_path: Path) -> None:
     path = _hostile(tmp_path, "bytearrays")
     script = (
@@ -612,6 +618,7 @@ def test_memory_of_the_real_reader_is_bounded(tmp_path: Path) -> None:
     assert 300_000 < int(kilobytes) < own + (unpickle._MEMORY >> 10)
 
 
+@pytest.mark.unforked
 def test_a_reader_ends_with_its_parent(tmp_path: Path) -> None:
     path = tmp_path / "slow.pth"
     path.write_bytes(hostile.legacy(b"\x80\x02}" + b"q\x00" * 30_000_000 + b"."))  # half a minute of opcodes

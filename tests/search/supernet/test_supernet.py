@@ -120,14 +120,15 @@ def differences(net: Supernet, network: FBNet, code: tuple[int, ...], images: Te
     return found
 
 
+@pytest.mark.parametrize("count", [40, pytest.param(200, marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", every(SPACES, "tiny_dnas", "tiny_dmasking"))
-def test_every_point_answers_as_its_network(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_point_answers_as_its_network(name: str, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     net, images, found = shared(name), images_for(SPACES[name]), []
     for kind in (Conv2d, ClassifierHead):  # drawing the weights that copies replace takes a quarter of the time
         monkeypatch.setattr(kind, "reset_parameters", lambda self: None)
-    for code in map(tuple, SPACES[name].sample(200, np.random.default_rng(0), method="uniform").tolist()):
+    for code in map(tuple, SPACES[name].sample(count, np.random.default_rng(0), method="uniform").tolist()):
         found.append(differences(net, net.network(code), code, images))
-    assert np.shape(found) == (200, 1 + len(net.layers))
+    assert np.shape(found) == (count, 1 + len(net.layers))
     assert (np.array(found) <= 1e-6).all()
 
 

@@ -120,10 +120,13 @@ def moments(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def test_killed_and_resumed_is_as_never_killed(straight: SupernetResult, server: Server, tmp_path: Path) -> None:
+@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.long)])
+def test_killed_and_resumed_is_as_never_killed(
+    every: int, straight: SupernetResult, server: Server, tmp_path: Path
+) -> None:
     """Shuffling, augmentation, mixing, dropout, noise of the choices, clipping, moving average."""
     job: Job = {"folder": str(tmp_path), "execution": to_json(EVERY_STEP)}
-    for moment in moments(tmp_path):
+    for moment in moments(tmp_path)[::every]:
         told = server("search", **job, **moment)
         assert told["codes"] == KILLED, (moment, told)
         if "flushes" in moment:
