@@ -153,7 +153,7 @@ def exported_as(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exp
     return export
 
 
-@pytest.fixture(params=SPECS)
+@pytest.fixture(params=["c4", "fpn", pytest.param("published", marks=pytest.mark.long)])
 def exported(request: pytest.FixtureRequest, exported_as: Callable[[str], Exported]) -> Exported:
     return exported_as(request.param)
 
@@ -468,7 +468,7 @@ def test_what_is_in_the_way(c4: Exported, tmp_path: Path, monkeypatch: pytest.Mo
         assert told == f"{tmp_path / path}: cannot be written ({reason})"
 
 
-@pytest.mark.parametrize("name", ["c4", "fpn"])
+@pytest.mark.parametrize("name", [pytest.param("c4", marks=pytest.mark.long), "fpn"])
 def test_parts(
     name: str, exported_as: Callable[[str], Exported], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],

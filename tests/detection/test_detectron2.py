@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from detectors import PARAMETERS
 from detectron2_tools import assert_went_on, script, stored, tool, write_data
 from torch import nn
 
@@ -18,29 +20,42 @@ from fbnetv3_zoo.detection.detectron2.ema import BufferedAverage
 SMALL = [
     *("MODEL.DEVICE", "cpu", "MODEL.FBNETV3.NORM", "BN", "MODEL.FBNETV3.PRETRAINED", ""),
     *("INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TEST", "64", "DATALOADER.NUM_WORKERS", "0"),
-    *("SOLVER.IMS_PER_BATCH", "2", "SOLVER.BASE_LR", "0.001"),
+    *("SOLVER.IMS_PER_BATCH", "2", "SOLVER.BASE_LR", "0.001", "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "16"),
+    *("MODEL.RPN.POST_NMS_TOPK_TRAIN", "50", "MODEL.RPN.POST_NMS_TOPK_TEST", "50"),
 ]
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_data(tmp_path_factory.mktemp("datasets"))
+def data(shared: Callable[[str, Callable[[Path], object]], Path]) -> Path:
+    return shared("detectron2-datasets", write_data)
 
 
-@pytest.mark.parametrize("config", ["fbnetv3_a_c4.yaml", pytest.param("fbnetv3_a_fpn.yaml", marks=pytest.mark.long)])
-def test_train_net_trains_resumes_and_evaluates(config: str, data: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
+def trained(config: str, data: Path, folder: Path) -> list[object]:
+    """Train three steps in ``folder``; the options that it was done with."""
     options = [*SMALL, "MODEL.FBNETV3.EMA_DECAY", 0.5, "OUTPUT_DIR", folder]
-    first = tool(data, "train_net.py", config, *options, "SOLVER.MAX_ITER", 20)
-    assert "Starting training from iteration 0" in first
-    assert "copypaste: Task: bbox" in first
+    told = tool(data, "train_net.py", config, *options, "SOLVER.MAX_ITER", 3)
+    assert "Starting training from iteration 0" in told
+    assert "copypaste: Task: bbox" in told
     losses = [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
-    assert losses[0]["iteration"] == 19
+    assert losses[0]["iteration"] == 2
     assert all(np.isfinite(losses[0][name]) for name in ("loss_cls", "loss_box_reg", "loss_rpn_cls", "loss_rpn_loc"))
+    assert stored(folder)[2] == 3
+    return options
+
+
+def test_train_net_trains(data: Path, tmp_path: Path) -> None:
+    trained("fbnetv3_a_c4.yaml", data, tmp_path / "run")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("config", ["fbnetv3_a_c4.yaml", "fbnetv3_a_fpn.yaml"])
+def test_train_net_trains_resumes_and_evaluates(config: str, data: Path, tmp_path: Path) -> None:
+    """Which the LazyConfig tool does in test_detectron2_lazy.py."""
+    folder = tmp_path / "run"
+    options = trained(config, data, folder)
     before = stored(folder)
-    assert before[2] == 20
-    more = tool(data, "train_net.py", config, *options, "SOLVER.MAX_ITER", 21, before=("--resume",))
-    assert "Starting training from iteration 20" in more
+    more = tool(data, "train_net.py", config, *options, "SOLVER.MAX_ITER", 4, before=("--resume",))
+    assert "Starting training from iteration 3" in more
     assert_went_on(folder, before, 0.5)
     only = tool(data, "train_net.py", config, *options, "MODEL.WEIGHTS", folder / "model_final.pth",
                 before=("--eval-only",))  # fmt: skip
@@ -49,13 +64,10 @@ def test_train_net_trains_resumes_and_evaluates(config: str, data: Path, tmp_pat
     assert "not found in the checkpoint" not in only
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("config", "parameters"),
-    [
-        ("fbnetv3_a_c4.yaml", "4.3M"),
-        pytest.param("fbnetv3_a_detector.yaml", "5.3M", marks=pytest.mark.long),
-        pytest.param("fbnetv3_e_fpn.yaml", "23.0M", marks=pytest.mark.long),
-    ],
+    [("fbnetv3_a_c4.yaml", "4.3M"), ("fbnetv3_a_detector.yaml", "5.3M"), ("fbnetv3_e_fpn.yaml", "23.0M")],
 )
 def test_analyze_model_counts(config: str, parameters: str, data: Path) -> None:
     written = tool(data, "analyze_model.py", config, *SMALL, before=("-n", "1", "--tasks", "parameter", "flop"))
@@ -86,7 +98,7 @@ def config(name, *options):
 for name in "abcdefg":
     model = build_model(config("fbnetv3_a_detector", "MODEL.FBNETV3.NAME", f"fbnetv3_{name}_detector"))
     print("parameters", name, sum(p.numel() for p in model.parameters()))
-for size in ((33, 65), (97, 131), (801, 1203)):
+for size in ((33, 65), (97, 131), (201, 303)):
     backbone = build_backbone(config("fbnetv3_a_c4")).eval()
     with torch.no_grad():
         maps = backbone(torch.zeros(1, 3, *size))
@@ -119,10 +131,8 @@ except ZooError as error:
 """
 
 
-def test_what_its_parts_promise(data: Path) -> None:
-    from detectors import PARAMETERS
-
-    lines = script(data, f"SMALL = {SMALL!r}\n{PROMISES}")
+def test_what_its_parts_promise(told: list[str]) -> None:
+    lines = told[: told.index("AVERAGE")]
     assert [line for line in lines if line.startswith("parameters")] == [
         f"parameters {name[8]} {counts[-1]}" for name, counts in PARAMETERS.items()
     ]
@@ -253,8 +263,15 @@ print("without", without.state_dict().keys() == mean.keys() == without.averaged_
 """
 
 
-def test_evaluation_uses_an_average_that_resuming_continues(data: Path, tmp_path: Path) -> None:
-    assert script(data, f"SMALL, FOLDER = {SMALL!r}, {str(tmp_path)!r}\n{AVERAGE}") == [
+@pytest.fixture(scope="module")
+def told(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """What the two scripts print in one process: importing detectron2 takes seconds."""
+    folder = str(tmp_path_factory.mktemp("average"))
+    return script(data, f"SMALL, FOLDER = {SMALL!r}, {folder!r}\n{PROMISES}\nprint('AVERAGE')\n{AVERAGE}")
+
+
+def test_evaluation_uses_an_average_that_resuming_continues(told: list[str]) -> None:
+    assert told[told.index("AVERAGE") + 1 :] == [
         "parameters True",
         "untrained True",
         "no gradients, no update 0",
