@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,17 +17,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from networks import SHORT
 from PIL import Image
 from refusals import refusal
 from shell import run, script, succeed
 from waiting import PATIENCE, gone, until
 
-from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.arch.cost import cost_of
 from fbnetv3_zoo.export import export_onnx
-from fbnetv3_zoo.export.bench import Benchmark, BenchmarkConfig, BenchProgress, ModelOptions, Route, benchmark
+from fbnetv3_zoo.export.bench import Benchmark, BenchmarkConfig, BenchProgress, ModelOptions, Route, benchmark, measure
 from fbnetv3_zoo.export.bench.artifacts import find_candidate
-from fbnetv3_zoo.export.bench.hardware import instructions, machine_here, peak_of
+from fbnetv3_zoo.export.bench.hardware import instructions, machine_here
 from fbnetv3_zoo.export.bench.measure import OnTurn, rotated
 from fbnetv3_zoo.export.bench.operators import by_kind, operators_of
 from fbnetv3_zoo.export.bench.plots import draw_pictures
@@ -54,9 +55,11 @@ TIMES = st.lists(st.floats(0.01, 1e4), min_size=1, max_size=30)
 
 
 @pytest.fixture
-def here(tiny_arch: Arch, tmp_path: Path) -> Path:
-    for name in ("tiny.json", "other.json"):
-        (tmp_path / name).write_text(tiny_arch.to_json())
+def here(model_files: Path, tmp_path: Path) -> Path:
+    """A folder with a small network, and with two ONNX files, which need no export."""
+    (tmp_path / "short.json").write_text(SHORT.to_json())
+    for name in ("one.onnx", "two.onnx"):
+        shutil.copy(model_files / "net.onnx", tmp_path / name)
     return tmp_path
 
 
@@ -66,7 +69,7 @@ def _plan(routes: tuple[Route, ...], *, batches: tuple[int, ...] = (1,), rounds:
 
 def _two(here: Path, *, rounds: int, batches: tuple[int, ...] = (1,), on_turn: OnTurn) -> Benchmark:
     """Two models measured on a route whose process is ready in a tenth of a second."""
-    models, plan = [str(here / "tiny.json"), str(here / "other.json")], _plan(FAST, batches=batches, rounds=rounds)
+    models, plan = [str(here / "one.onnx"), str(here / "two.onnx")], _plan(FAST, batches=batches, rounds=rounds)
     return benchmark(models, plan, on_turn=on_turn)
 
 
@@ -235,18 +238,19 @@ def test_pictures_of_what_there_is(tmp_path: Path) -> None:
 # Measuring
 
 
-def test_the_command(here: Path, tiny_arch: Arch) -> None:
-    model, folder = here / "tiny.json", here / "found"
+def test_the_command(here: Path) -> None:
+    model, folder = here / "short.json", here / "found"
     options = ["--routes", "eager,onnxruntime", "--batches", "3,1", "--threads", 1, "--rounds", 4]
     text = succeed("benchmark", model, *options, "--output", folder, "--profile")
     found = Benchmark.read(folder / "benchmark.json")
-    macs = cost_of(tiny_arch).macs
+    macs = cost_of(SHORT).macs
     assert found.subjects == (Subject(str(model), 32, macs),)
     assert [(row.route, row.threads, row.batch) for row in found.rows] == [
         (Route.EAGER, 1, 1), (Route.ONNXRUNTIME, 1, 1), (Route.EAGER, 1, 3), (Route.ONNXRUNTIME, 1, 3),
     ]  # fmt: skip
     (peak,) = found.peaks
-    assert peak.gflops > 0
+    assert peak.threads == 1
+    assert 0.1 < peak.gflops < 1e5
     for row in found.rows:
         baseline = next(r for r in found.rows if (r.route, r.batch) == (Route.ONNXRUNTIME, row.batch))
         assert len(row.times_ms) == 4
@@ -265,10 +269,12 @@ def test_the_command(here: Path, tiny_arch: Arch) -> None:
     assert lines == [("eager", "1"), ("onnxruntime", "1"), ("eager", "3"), ("onnxruntime", "3")]
 
 
-def test_for_scripts(here: Path) -> None:
+def test_for_scripts(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "peak_of", lambda threads: Peak(threads, 100.0))
     options = ["--routes", "onnxruntime", "--batches", 1, "--threads", 1, "--rounds", 3, "--json"]
-    told = json.loads(succeed("benchmark", here / "tiny.json", *options))
+    told = json.loads(succeed("benchmark", here / "one.onnx", *options))
     (row,) = told["rows"]
+    assert [peak["gflops"] for peak in told["peaks"]] == [100.0]
     assert (row["route"], len(row["times_ms"])) == ("onnxruntime", 3)
     assert row["figures"]["p50_ms"] == sorted(row["times_ms"])[1]
 
@@ -277,7 +283,7 @@ def test_for_scripts(here: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the memory of processes from /proc")
 def test_a_route_has_only_its_own_memory(here: Path) -> None:
     """ONNX Runtime's process does not hold PyTorch; and a process does not count what its parent has."""
-    found = benchmark([str(here / "tiny.json")], _plan(TWO))
+    found = benchmark([str(here / "short.json")], _plan(TWO))
     eager, onnxruntime = (row.memory for row in found.rows)
     assert eager is not None
     assert onnxruntime is not None
@@ -285,8 +291,8 @@ def test_a_route_has_only_its_own_memory(here: Path) -> None:
 
 
 @pytest.mark.long
-def test_files_on_the_routes_that_they_have(tiny_arch: Arch, tmp_path: Path) -> None:
-    model = create(tiny_arch).eval()
+def test_files_on_the_routes_that_they_have(tmp_path: Path) -> None:
+    model = create(SHORT).eval()
     save(model, tmp_path / "model.safetensors")
     export_onnx(model, tmp_path / "model.onnx")
     wanted = ModelOptions()
@@ -303,15 +309,15 @@ def test_files_on_the_routes_that_they_have(tiny_arch: Arch, tmp_path: Path) -> 
 @pytest.mark.long
 def test_int8(here: Path) -> None:
     """A file that is int8 already is known for one."""
-    candidate = find_candidate(str(here / "tiny.json"), here, ModelOptions())
+    candidate = find_candidate(str(here / "short.json"), here, ModelOptions())
     path = candidate.request(Route.ONNXRUNTIME_INT8, 1).path
     found = benchmark(
-        [str(here / "tiny.json"), path], BenchmarkConfig((Route.ONNXRUNTIME, Route.ONNXRUNTIME_INT8), rounds=3)
+        [str(here / "short.json"), path], BenchmarkConfig((Route.ONNXRUNTIME, Route.ONNXRUNTIME_INT8), rounds=3)
     )
     rows = [(row.model, row.route, row.batch, len(row.times_ms)) for row in found.rows if row.batch == 1]
     assert rows == [
-        (str(here / "tiny.json"), Route.ONNXRUNTIME, 1, 3),
-        (str(here / "tiny.json"), Route.ONNXRUNTIME_INT8, 1, 3),
+        (str(here / "short.json"), Route.ONNXRUNTIME, 1, 3),
+        (str(here / "short.json"), Route.ONNXRUNTIME_INT8, 1, 3),
         (path, Route.ONNXRUNTIME_INT8, 1, 3),
     ]
     shares = {row.route: row.figures.peak_share for row in found.rows if row.figures}
@@ -322,9 +328,9 @@ def test_int8(here: Path) -> None:
 
 
 @pytest.mark.long
-def test_another_resolution(here: Path, tiny_arch: Arch) -> None:
-    found = find_candidate(str(here / "tiny.json"), here, ModelOptions(resolution=48))
-    assert found.subject == Subject(str(here / "tiny.json"), 48, cost_of(tiny_arch, resolution=48).macs)
+def test_another_resolution(here: Path) -> None:
+    found = find_candidate(str(here / "short.json"), here, ModelOptions(resolution=48))
+    assert found.subject == Subject(str(here / "short.json"), 48, cost_of(SHORT, resolution=48).macs)
     order = found.request(Route.ONNXRUNTIME, 1)
     assert (order.side, order.channels) == (48, 3)
 
@@ -338,19 +344,12 @@ def test_published_accuracy_belongs_to_a_resolution(tmp_path: Path) -> None:
 @pytest.mark.long
 def test_another_network_beside(here: Path) -> None:
     plan = _plan(FAST)
-    found = benchmark([str(here / "tiny.json")], plan, against=["mobilenetv3_small_050"])
+    found = benchmark([str(here / "short.json")], plan, against=["mobilenetv3_small_050"])
     assert [(row.model, row.route, len(row.times_ms)) for row in found.rows] == [
-        (str(here / "tiny.json"), Route.ONNXRUNTIME, 3),
+        (str(here / "short.json"), Route.ONNXRUNTIME, 3),
         ("mobilenetv3_small_050", Route.ONNXRUNTIME, 3),
     ]
     assert found.subjects[1] == Subject("mobilenetv3_small_050", 224, rival=True)
-
-
-def test_peak_of_one_thread() -> None:
-    found = peak_of(1)
-    assert found is not None
-    assert found.threads == 1
-    assert 0.1 < found.gflops < 1e5
 
 
 def test_operators_of_a_graph(model_files: Path) -> None:
@@ -374,7 +373,7 @@ def test_a_process_that_is_killed(here: Path) -> None:
     """It is told of in its row, with the rounds until then; the other goes on, at this batch and the next."""
 
     def kill(turn: BenchProgress) -> None:
-        if (Path(turn.model).name, turn.batch, turn.number) == ("tiny.json", 1, 2):
+        if (Path(turn.model).name, turn.batch, turn.number) == ("one.onnx", 1, 2):
             os.kill(turn.pid, signal.SIGKILL)
 
     found = _two(here, rounds=5, batches=(1, 2), on_turn=kill)
@@ -394,7 +393,7 @@ def test_a_baseline_that_is_killed_at_once(here: Path) -> None:
         if (turn.route, turn.batch, turn.number) == (Route.ONNXRUNTIME, 1, 0):
             os.kill(turn.pid, signal.SIGKILL)
 
-    found = benchmark([str(here / "tiny.json")], _plan(TWO), on_turn=kill)
+    found = benchmark([str(here / "short.json")], _plan(TWO), on_turn=kill)
     eager, baseline = found.rows
     assert (baseline.times_ms, baseline.figures) == ((), None)
     assert baseline.problem.startswith("its process was killed")
@@ -421,7 +420,7 @@ def test_interrupted_at_the_terminal(here: Path) -> None:
     """The file is written, the table printed."""
     ours, theirs = pty.openpty()
     options = ["--routes", "onnxruntime", "--batches", 1, "--threads", 1, "--rounds", 10**6, "--output", here / "found"]
-    process = script("benchmark", here / "tiny.json", *options, cwd=here, stderr=theirs)
+    process = script("benchmark", here / "short.json", *options, cwd=here, stderr=theirs)
     os.close(theirs)
     seen = b""
     try:
@@ -449,7 +448,7 @@ def test_processes_end_with_the_one_that_started_them(here: Path) -> None:
         "    if turn.number == 1: print(turn.pid, flush=True)\n"
         "benchmark(sys.argv[1:], BenchmarkConfig((Route.ONNXRUNTIME,), rounds=10**6, peak=False), on_turn=tell)\n"
     )
-    command = [sys.executable, "-c", code, str(here / "tiny.json"), str(here / "other.json")]
+    command = [sys.executable, "-c", code, str(here / "one.onnx"), str(here / "two.onnx")]
     kept_here = {**os.environ, "TMPDIR": str(here)}  # it has no time to tidy up
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=kept_here) as process:
         assert process.stdout is not None
@@ -469,7 +468,7 @@ def test_a_file_that_cannot_be_opened(tmp_path: Path) -> None:
 @pytest.mark.long
 def test_a_call_that_fails_ends_nothing(here: Path) -> None:
     """An order of the wrong size: the process says so, and waits for the next."""
-    export = find_candidate(str(here / "tiny.json"), here, ModelOptions()).request(Route.ONNXRUNTIME, 1)
+    export = find_candidate(str(here / "short.json"), here, ModelOptions()).request(Route.ONNXRUNTIME, 1)
     worker = BenchWorker(replace(export, channels=2))
     try:
         for _ in range(2):
@@ -484,15 +483,15 @@ def test_a_call_that_fails_ends_nothing(here: Path) -> None:
 def test_a_route_without_its_package(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is told of, and the others are measured."""
     monkeypatch.setitem(sys.modules, "openvino", None)
-    found = benchmark([str(here / "tiny.json")], _plan((Route.OPENVINO, Route.ONNXRUNTIME)))
+    found = benchmark([str(here / "short.json")], _plan((Route.OPENVINO, Route.ONNXRUNTIME)))
     reason = 'needs OpenVINO, which is not installed; pip install "fbnetv3-zoo[openvino]"'
-    assert found.absent == (UnavailableRoute(str(here / "tiny.json"), Route.OPENVINO, reason),)
+    assert found.absent == (UnavailableRoute(str(here / "short.json"), Route.OPENVINO, reason),)
     assert [row.route for row in found.rows] == [Route.ONNXRUNTIME]
 
 
 def test_nothing_possible(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
-    ended = run("benchmark", here / "tiny.json", "--routes", "openvino")
+    ended = run("benchmark", here / "short.json", "--routes", "openvino")
     reason = 'needs OpenVINO, which is not installed; pip install "fbnetv3-zoo[openvino]"'
     assert (ended.code, ended.err) == (2, f"error: nothing could be measured (openvino: {reason})\n")
 
@@ -500,13 +499,13 @@ def test_nothing_possible(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_compiler(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", str(here / "no-compiler"))
     expected = "torch.compile needs a C++ compiler; install g++ or clang, or set CXX"
-    candidate = find_candidate(str(here / "tiny.json"), here, ModelOptions())
+    candidate = find_candidate(str(here / "short.json"), here, ModelOptions())
     assert refusal(lambda: candidate.request(Route.COMPILED, 1)) == expected
 
 
 def test_without_timm(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    ended = run("benchmark", here / "tiny.json", "--against", "resnet50")
+    ended = run("benchmark", here / "short.json", "--against", "resnet50")
     expected = '--against resnet50: needs timm, which is not installed; pip install "fbnetv3-zoo[bench]"'
     assert (ended.code, ended.err) == (2, f"error: {expected}\n")
 
@@ -533,15 +532,15 @@ ROUTES = "eager, compiled, onnxruntime, onnxruntime-int8, openvino, openvino-bf1
          "--against: timm networks are measured on onnxruntime; add it to --routes"),
         (["--images", "{here}/absent"], "{here}/absent: no such folder; give a folder of images"),
         (["{here}/absent.onnx"], "{here}/absent.onnx: no such file"),
-        (["{here}/tiny.json"], "{here}/tiny.json: is given twice; name each model once"),
+        (["{here}/short.json"], "{here}/short.json: is given twice; name each model once"),
         (["fbnetv3_h"],
          "unknown model 'fbnetv3_h' (did you mean 'fbnetv3_g'?); `fbnetv3 list` shows all"),
-        (["--output", "{here}/tiny.json"], "{here}/tiny.json: cannot be created (File exists)"),
+        (["--output", "{here}/short.json"], "{here}/short.json: cannot be created (File exists)"),
     ],
 )  # fmt: skip
 def test_what_it_refuses(options: list[str], complaint: str, here: Path) -> None:
     given = [option.replace("{here}", str(here)) for option in options]
-    ended = run("benchmark", here / "tiny.json", *given)
+    ended = run("benchmark", here / "short.json", *given)
     assert (ended.code, ended.err) == (2, f"error: {complaint.replace('{here}', str(here))}\n")
 
 

@@ -15,6 +15,7 @@ import onnxruntime
 import pytest
 import skimage.data
 import torch
+from networks import SHORT
 from PIL import Image
 from torch import nn
 
@@ -82,8 +83,8 @@ def exported(request: pytest.FixtureRequest, tiny_arch: Arch, tmp_path_factory: 
 
 
 @pytest.fixture(scope="module")
-def tiny(tiny_arch: Arch) -> FBNet:
-    return trained_like(tiny_arch)
+def short() -> FBNet:
+    return trained_like(SHORT)
 
 
 def _refusal(*arguments: object, **options: object) -> str:
@@ -128,9 +129,9 @@ def test_the_file_describes_itself(exported: Exported) -> None:
     assert (entries["format"], entries["format_version"]) == ("fbnetv3_zoo", "1")
 
 
-def test_where_weights_come_from_travels(tiny: FBNet, tmp_path: Path) -> None:
+def test_where_weights_come_from_travels(short: FBNet, tmp_path: Path) -> None:
     """From the network into its weight file, out of that, into the ONNX file; with a digest and how it was made."""
-    model = copy.deepcopy(tiny)
+    model = copy.deepcopy(short)
     model.weights, model.license = "fbnetv3_a.fb_in1k", "CC-BY-NC-4.0"
     save(model, tmp_path / "model.safetensors")
     loaded = load(tmp_path / "model.safetensors")
@@ -138,14 +139,14 @@ def test_where_weights_come_from_travels(tiny: FBNet, tmp_path: Path) -> None:
     entries = entries_of(onnx.load(export_onnx(loaded, tmp_path / "net.onnx", batch_sizes=[1]).path))
     assert (entries["weights"], entries["licence"]) == ("fbnetv3_a.fb_in1k", "CC-BY-NC-4.0")
     assert Description.from_metadata(entries) == model.description
-    assert entries["weights_sha256"] == to_onnx.weights_digest(model) == to_onnx.weights_digest(tiny)
+    assert entries["weights_sha256"] == to_onnx.weights_digest(model) == to_onnx.weights_digest(short)
     assert len(entries["weights_sha256"]) == 64
     made_by = r"fbnetv3-zoo \S+, torch \S+, onnx \S+; opset 18, channels in multiples of 16"
     assert re.fullmatch(made_by, entries["made_by"])
     with torch.no_grad():
         model.classifier.bias[0] += 1
     assert to_onnx.weights_digest(model) != entries["weights_sha256"]
-    assert not {"weights", "licence"} & tiny.description.to_metadata().keys()
+    assert not {"weights", "licence"} & short.description.to_metadata().keys()
 
 
 def test_a_file_may_be_off_as_far_as_float32_itself(
@@ -183,8 +184,8 @@ def test_it_answers_as_the_weight_file_does(exported: Exported, tmp_path: Path) 
     assert len({answer[0].name for answer in answers}) > 1
 
 
-def test_another_opset_and_resolution(tiny: FBNet, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    report = export_onnx(tiny, tmp_path / "deep" / "down" / "net.onnx", opset=23, resolution=48, batch_sizes=[3])
+def test_another_opset_and_resolution(short: FBNet, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    report = export_onnx(short, tmp_path / "deep" / "down" / "net.onnx", opset=23, resolution=48, batch_sizes=[3])
     assert capfd.readouterr() == ("", "")
     assert (report.opset, list(report.differences)) == (23, [3])
     assert report.inputs == {"images": ("batch", 3, 48, 48)}
@@ -194,7 +195,7 @@ def test_another_opset_and_resolution(tiny: FBNet, tmp_path: Path, capfd: pytest
     assert classifier.description.preprocess == Preprocess(60, 48, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
     images = torch.from_numpy(stack(classifier.description.preprocess, PHOTOS))
     with torch.inference_mode():
-        expected = tiny(images).numpy()
+        expected = short(images).numpy()
     np.testing.assert_allclose(classifier.logits(images.numpy()), expected, rtol=0, atol=1e-4)
 
 
@@ -270,9 +271,9 @@ def test_a_small_difference_is_found(exported: Exported, tmp_path: Path, monkeyp
     ],
 )
 def test_what_cannot_be_exported(
-    name: str, options: dict[str, object], complaint: str, tiny: FBNet, tmp_path: Path
+    name: str, options: dict[str, object], complaint: str, short: FBNet, tmp_path: Path
 ) -> None:
-    assert _refusal(tiny, tmp_path / name, **options) == complaint.format(path=tmp_path / name)
+    assert _refusal(short, tmp_path / name, **options) == complaint.format(path=tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 
 

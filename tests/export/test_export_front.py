@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 import skimage.data
 import torch
-from networks import fitted, settled
+from networks import SHORT, fitted, settled
 from onnx import TensorProto, helper
 from PIL import Image
 
@@ -71,8 +71,8 @@ def _levels(preprocess: Preprocess, image: Image.Image) -> npt.NDArray[np.float6
 
 
 @pytest.fixture(scope="module")
-def model(tiny_arch: Arch) -> FBNet:
-    network = settled(tiny_arch)
+def model() -> FBNet:
+    network = settled(SHORT)
     network.preprocess = PREPROCESS
     with torch.no_grad():
         network.classifier.weight *= 4  # so that it is sure of what it sees
@@ -166,8 +166,8 @@ def test_another_resolution_and_opset(model: FBNet, tmp_path: Path) -> None:
     assert Description.from_metadata(entries_of(onnx.load(path))) == replace(model.description, preprocess=larger)
 
 
-def test_other_than_images(tiny_arch: Arch, tmp_path: Path) -> None:
-    network = FBNet(replace(tiny_arch, in_channels=2))
+def test_other_than_images(tmp_path: Path) -> None:
+    network = FBNet(replace(SHORT, in_channels=2))
     with pytest.raises(ZooError) as caught:
         export_onnx(network, tmp_path / "net.onnx", preprocessing=True)
     assert str(caught.value).startswith("preprocessing in the graph needs 1 or 3 channels, but this network has 2; ")

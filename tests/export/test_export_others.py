@@ -17,7 +17,7 @@ import onnx
 import pytest
 import torch
 from disks import small_disk
-from networks import NAMES, V1, settled
+from networks import NAMES, SHORT, V1, settled
 from PIL import Image
 from shell import run, succeed
 
@@ -25,6 +25,7 @@ from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.classify import Classifier
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.export.backends import common as sources
+from fbnetv3_zoo.export.backends import executorch_pte, ort_mobile
 from fbnetv3_zoo.export.backends.executorch_pte import ExecuTorchReport, export_executorch
 from fbnetv3_zoo.export.backends.openvino_ir import OpenVINOReport, export_openvino
 from fbnetv3_zoo.export.backends.ort_mobile import MobileReport, Platform, Style, check_usability, export_mobile
@@ -51,6 +52,11 @@ def model(tiny_arch: Arch) -> FBNet:
     return settled(tiny_arch, NAMES)
 
 
+@pytest.fixture(scope="module")
+def short() -> FBNet:
+    return settled(SHORT, NAMES)
+
+
 @pytest.fixture
 def graph(model_files: Path) -> Path:
     """The network as an ONNX file."""
@@ -63,8 +69,13 @@ def suffix(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def source(suffix: str, model: FBNet, graph: Path) -> FBNet | Path:
-    """What a file of this ending is made of, already as a graph where one will do: that takes seconds less."""
+def source(suffix: str, model: FBNet, graph: Path, model_files: Path, monkeypatch: pytest.MonkeyPatch) -> FBNet | Path:
+    """What a file of this ending is made of; converting it gives, at once, the file of the same network."""
+    program = executorch_pte._Lowered((model_files / "net.pte").read_bytes(), 0, 0, {})
+    monkeypatch.setattr(executorch_pte, "_lowered", lambda *given: program)
+    pair = model_files / "arm.ort", model_files / "arm.required_operators.config"
+    monkeypatch.setattr(ort_mobile, "_converted", lambda *given: pair)
+    monkeypatch.setattr(ort_mobile, "check_usability", lambda *given: ())
     return model if suffix == ".pte" else graph
 
 
@@ -98,50 +109,52 @@ def test_networks_of_all_three_papers(
         assert Classifier.open(report.path).description == network.eval().description
 
 
-def test_what_a_program_computes_where(model: FBNet, tmp_path: Path) -> None:
-    fixed = export_executorch(model, tmp_path / "one.pte", max_batch=1)
+def test_what_a_program_computes_where(short: FBNet, tmp_path: Path) -> None:
+    fixed = export_executorch(short, tmp_path / "one.pte", max_batch=1)
     assert (fixed.parts, fixed.portable) == (1, {})
-    free = export_executorch(
-        model, tmp_path / "three.pte", max_batch=20
-    )  # more than torch's own rules of thumb turn at
+    # more images than torch's own rules of thumb turn at
+    free = export_executorch(short, tmp_path / "many.pte", max_batch=20)
     assert (free.parts, free.portable) == (2, {"view_copy": 1})
-    convolutions = sum(isinstance(module, torch.nn.Conv2d) for module in model.modules())
+    convolutions = sum(isinstance(module, torch.nn.Conv2d) for module in short.modules())
     assert free.delegated == fixed.delegated - 1 > 2 * convolutions
-    (found,) = parity(model, [free.path], images=photographs(41), batches=[41]).files
+    (found,) = parity(short, [free.path], images=photographs(41), batches=[41]).files
     assert found.relative <= 1e-4
 
 
-def test_mobile_files(graph: Path, tmp_path: Path) -> None:
-    forms = ((Style.FIXED, Platform.ARM), (Style.RUNTIME, Platform.ARM), (Style.FIXED, Platform.AMD64))
-    for style, platform in forms:
-        path = tmp_path / f"{style.value}_{platform.value}.ort"
-        report = export_mobile(graph, path, style=style, platform=platform, type_reduction=style is Style.RUNTIME)
-        assert (report.style, report.platform) == (style, platform)
-        operators = report.operators.read_text().splitlines()
-        assert operators[0] == f"# Generated from {path.name}"
-        assert not any(line.startswith("#") for line in operators[1:])  # they would name folders of this machine
+def test_mobile_files(graph: Path, model_files: Path, tmp_path: Path) -> None:
+    """Of another style and of another platform than those that :func:`networks.write_files` has written."""
+    path = tmp_path / "runtime.ort"
+    report = export_mobile(graph, path, style=Style.RUNTIME, type_reduction=True)
+    assert (report.path, report.style, report.platform) == (path, Style.RUNTIME, Platform.ARM)
+    assert report.operators == tmp_path / "runtime.required_operators.config"
+    assert list(report.parity) == ["ONNX Runtime"]
+    files = (model_files / "arm.ort", model_files / "net.ort", path)
+    for file in files:
+        told = file.with_suffix(".required_operators.config").read_text()
+        first, *operators = told.splitlines()
+        assert first == f"# Generated from {file.name}"
+        assert not any(line.startswith("#") for line in operators)  # they would name folders of this machine
         assert any(line.startswith("ai.onnx;13;Gemm") for line in operators)
-        assert ("float" in report.operators.read_text()) == (style is Style.RUNTIME)
-        assert list(report.parity) == ["ONNX Runtime"]
-    contents = {path.name: path.read_bytes() for path in tmp_path.glob("*.ort")}
-    assert contents["fixed_arm.ort"] != contents["runtime_arm.ort"]
-    assert contents["fixed_arm.ort"] != contents["fixed_amd64.ort"]
+        assert ("float" in told) == (file == path)
+    assert len({file.read_bytes() for file in files}) == 3
 
 
 def test_a_fixed_batch_suits_accelerators(graph: Path, tmp_path: Path) -> None:
-    free, fixed = (export_mobile(graph, tmp_path / f"{n}.ort", batch=n) for n in (None, 2))
-    assert [found.accelerator for found in fixed.usability] == ["NNAPI", "CoreML NeuralNetwork", "CoreML MLProgram"]
-    assert [found.fixed_shapes for found in free.usability] == [True] * 3
-    assert [found.fixed_shapes for found in fixed.usability] == [False] * 3
-    apple = fixed.usability[2]
+    free = check_usability(graph)
+    report = export_mobile(graph, tmp_path / "two.ort", batch=2, platform=Platform.AMD64)
+    assert (report.style, report.platform) == (Style.FIXED, Platform.AMD64)
+    fixed = report.usability
+    assert [found.accelerator for found in fixed] == ["NNAPI", "CoreML NeuralNetwork", "CoreML MLProgram"]
+    assert [found.fixed_shapes for found in free] == [True] * 3
+    assert [found.fixed_shapes for found in fixed] == [False] * 3
+    apple = fixed[2]
     nodes = apple.all_nodes
     assert nodes >= len(onnx.load(graph).graph.node)
     assert (apple.nodes, apple.partitions, apple.unsupported, apple.suits) == (nodes, 1, (), "yes")
     assert str(apple) == f"CoreML MLProgram: yes ({nodes} of {nodes} nodes in 1 partition)"
-    android = free.usability[0]
+    android = free[0]
     assert (android.suits, "HardSigmoid" in android.unsupported) == ("no", True)
     assert str(android).startswith(f"NNAPI with a fixed batch: no ({android.nodes} of {nodes} nodes in ")
-    assert check_usability(graph) == free.usability
 
 
 def test_half_weights_take_half_the_space(graph: Path, tmp_path: Path) -> None:
@@ -231,12 +244,12 @@ def test_a_pair_opens_whole_wherever_its_writer_is_killed(graph: Path, tmp_path:
 
 
 def test_a_full_disk_for_temporary_files_is_said(
-    suffix: str, model: FBNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    suffix: str, short: FBNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = tmp_path / "disk"
     with small_disk(disk, 32768):
         monkeypatch.setattr("tempfile.tempdir", str(disk))
-        told = _refusal(lambda: EXPORTERS[suffix](model, tmp_path / f"net{suffix}"))
+        told = _refusal(lambda: EXPORTERS[suffix](short, tmp_path / f"net{suffix}"))
         assert not list(disk.glob(".fbnetv3-zoo-*"))  # torch has put a folder of its own there
     remedy = "make room, or set TMPDIR to another folder"
     reasons = "No space left on device", "File too large"
@@ -335,22 +348,29 @@ def test_numbers_that_are_none(model: FBNet, graph: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "suffix"), [("network", ".ort"), ("graph", ".ort"), ("graph", ".xml"), ("network", ".pte")]
+    ("kind", "suffix"),
+    [("network", ".ort"), ("graph", ".ort"), ("network", ".xml"), ("graph", ".xml"), ("network", ".pte")],
 )
-def test_the_commands(kind: str, suffix: str, model: FBNet, graph: Path, tmp_path: Path) -> None:
+def test_the_commands(kind: str, suffix: str, short: FBNet, graph: Path, tmp_path: Path) -> None:
+    """Of a network as a person reads it, of a graph as JSON and with a name of its own."""
     given = tmp_path / ("net.safetensors" if kind == "network" else "net.onnx")
-    save(model, given) if kind == "network" else shutil.copy(graph, given)
     command = {".ort": "mobile", ".xml": "openvino", ".pte": "executorch"}[suffix]
-    lines = succeed("export", command, given).splitlines()
-    path = given.with_suffix(suffix)
-    assert lines[0].startswith(f"{path} (")
-    compared = [line for line in lines if line.startswith("largest difference to ")]
-    assert len(compared) == (2 if kind == "network" and suffix != ".pte" else 1)
-    assert all(line.endswith(" (10 images, same top class for all)") for line in compared)
-    if kind == "graph":
-        data = json.loads(succeed("export", command, given, "--output", tmp_path / f"two{suffix}", "--json"))
-        assert data["path"] == str(tmp_path / f"two{suffix}")
-        assert all(0 < found["relative"] < 1e-4 and found["agreement"] == 1 for found in data["parity"].values())
+    if kind == "network":
+        save(short, given)
+        path = given.with_suffix(suffix)
+        lines = succeed("export", command, given).splitlines()
+        assert lines[0].startswith(f"{path} (")
+        compared = [line for line in lines if line.startswith("largest difference to ")]
+        assert len(compared) == (1 if suffix == ".pte" else 2)
+        assert all(line.endswith(" (10 images, same top class for all)") for line in compared)
+    else:
+        shutil.copy(graph, given)
+        path = tmp_path / f"two{suffix}"
+        data = json.loads(succeed("export", command, given, "--output", path, "--json"))
+        assert data["path"] == str(path)
+        (found,) = data["parity"].values()
+        assert 0 < found["relative"] < 1e-4
+        assert found["agreement"] == 1
     Image.new("RGB", (50, 40), "orange").save(tmp_path / "image.png")
     (answer,) = json.loads(succeed("classify", tmp_path / "image.png", "--model", path, "--top", 10, "--json"))
     (wanted,) = json.loads(succeed("classify", tmp_path / "image.png", "--model", given, "--top", 10, "--json"))

@@ -66,13 +66,6 @@ def _parts(count: int, seed: int) -> Floats:
     return stack(PREPROCESS, parts)
 
 
-@pytest.fixture(scope="module")
-def others(source: Path) -> tuple[Floats, Floats]:
-    """Parts that are not shown to the quantiser, and float's logits."""
-    images = _parts(330, seed=1)
-    return images, logits_of(onnx.load(source))(images)
-
-
 def _openvino(path: Path) -> Logits:
     import openvino
 
@@ -80,12 +73,20 @@ def _openvino(path: Path) -> Logits:
     return lambda images: np.concatenate([request.infer([image[None]])[0].copy() for image in images])
 
 
-@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+@pytest.mark.parametrize(
+    ("suffix", "shown", "others"),
+    [
+        (".onnx", 32, 99),
+        pytest.param(".onnx", 96, 330, marks=pytest.mark.long),
+        pytest.param(".xml", 96, 330, marks=pytest.mark.long),
+    ],
+)
 def test_int8_gives_the_class_that_float_gives(
-    suffix: str, source: Path, others: tuple[Floats, Floats], tmp_path: Path
+    suffix: str, shown: int, others: int, source: Path, tmp_path: Path
 ) -> None:
-    images, expected = others
-    report = quantize(source, tmp_path / f"int8{suffix}", _parts(96, seed=0), test=images)
+    images = _parts(others, seed=1)
+    expected = logits_of(onnx.load(source))(images)
+    report = quantize(source, tmp_path / f"int8{suffix}", _parts(shown, seed=0), test=images)
     logits = logits_of(onnx.load(report.path)) if suffix == ".onnx" else _openvino(report.path)
     found = logits(images)
     same = expected.argmax(1) == found.argmax(1)

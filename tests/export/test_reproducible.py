@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from networks import SHORT
 from safetensors.torch import load, save
 
 from fbnetv3_zoo.arch import Arch
@@ -45,10 +46,10 @@ quantize(folder / "net.onnx", folder / "int8.onnx", images, config=config)
 
 
 @pytest.fixture(scope="module")
-def made(tiny_arch: Arch, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Two folders of the same files, written by two processes that hash differently."""
     arch = tmp_path_factory.mktemp("arch") / "arch.json"
-    arch.write_text(tiny_arch.to_json())
+    arch.write_text(SHORT.to_json())
     folders, running = [tmp_path_factory.mktemp(name) for name in ("one", "another-place")], []
     for number, folder in enumerate(folders):
         paths = os.pathsep.join(filter(None, sys.path))

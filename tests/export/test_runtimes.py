@@ -39,6 +39,7 @@ def test_compiled(model: FBNet) -> None:
     _assert_close(compiled(_images(2)), model(_images(2)))
 
 
+@pytest.mark.long
 @torch.inference_mode()
 def test_compiled_to_machine_code(tiny_arch: Arch) -> None:
     stem, (_, strided), head = tiny_arch.stages

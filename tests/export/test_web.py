@@ -24,11 +24,11 @@ from browser import served
 from disks import small_disk, without_privileges
 from folders import ROOT
 from killed import leave_half_a_file
+from networks import SHORT
 from PIL import Image
 from shell import run, script, succeed
 from waiting import PATIENCE
 
-from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.classify import Classifier
 from fbnetv3_zoo.cli.common import program
 from fbnetv3_zoo.errors import ZooError
@@ -58,8 +58,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def network(tiny_arch: Arch) -> FBNet:
-    model = FBNet(tiny_arch, generator=torch.Generator().manual_seed(0))
+def network() -> FBNet:
+    model = FBNet(SHORT, generator=torch.Generator().manual_seed(0))
     model.preprocess = Preprocess(40, 32, Interpolation.BICUBIC)
     return model
 
@@ -99,7 +99,7 @@ def test_the_folder(page: Written, home: Path) -> None:
 
 def test_what_the_page_knows(page: Written, network: FBNet, model: Path) -> None:
     expected = {
-        "format": "fbnetv3_zoo.web", "format_version": 1, "network": "tiny", "file": "model.onnx",
+        "format": "fbnetv3_zoo.web", "format_version": 1, "network": "short", "file": "model.onnx",
         "bytes": model.stat().st_size, "precision": "float32", "class_names": [str(n) for n in range(10)],
         "licence": None, "source": None,
         "samples": [{"file": "samples/1.png", "name": "a sea"}, {"file": "samples/2.jpg", "name": "Night"}],
@@ -112,7 +112,7 @@ def test_what_the_page_knows(page: Written, network: FBNet, model: Path) -> None
     assert {key: value for key, value in page.card.items() if key != "files"} == expected
     assert Classifier.open(model).description == network.description
     report = page.report
-    assert (report.network, report.precision, report.classes, report.samples) == ("tiny", "float32", 10, 2)
+    assert (report.network, report.precision, report.classes, report.samples) == ("short", "float32", 10, 2)
 
 
 def test_nothing_points_elsewhere(page: Written) -> None:
@@ -142,7 +142,7 @@ def test_a_weight_file_and_its_onnx_file(network: FBNet, model: Path, tmp_path: 
     one = write_web(tmp_path / "net.safetensors", tmp_path / "one")
     other = write_web(model, tmp_path / "other")
     assert (tmp_path / "other" / "model.onnx").read_bytes() == model.read_bytes()
-    assert one.network == other.network == "tiny"
+    assert one.network == other.network == "short"
     opened = [Classifier.open(tmp_path / name / "model.onnx").description for name in ("one", "other")]
     assert opened[0] == opened[1]
 
@@ -205,7 +205,7 @@ def test_wrong_input_leaves_nothing(network: FBNet, model: Path, home: Path, tmp
     ):  # fmt: skip
         assert refusal(*arguments, **options).startswith(complaint)
     five = FBNet(replace(network.arch, in_channels=5), generator=torch.Generator().manual_seed(0))
-    assert refusal(five, out) == "tiny: takes 5 channels; a page can fill 1 or 3"
+    assert refusal(five, out) == "short: takes 5 channels; a page can fill 1 or 3"
     assert not out.exists()
     assert [path.name for path in tmp_path.glob("out/.*")] == []
 
@@ -424,15 +424,15 @@ def test_the_command(model: Path, home: Path, tmp_path: Path) -> None:
     text = succeed("export", "web", model, "--out", tmp_path / "page", "--sample", home / "a sea.png")
     size = sum(len(content) for content in files(tmp_path / "page").values())
     first, last = text.splitlines()
-    assert first.startswith(f"{tmp_path}/page: tiny, 10 classes, float32; {size / 1e6:.1f} MB (model ")
+    assert first.startswith(f"{tmp_path}/page: short, 10 classes, float32; {size / 1e6:.1f} MB (model ")
     assert last == f"look at it: {program()} serve-demo {tmp_path}/page"
     told = json.loads(succeed("export", "web", model, "--output", tmp_path / "page", "--json"))
     report = asdict(write_web(model, tmp_path / "page")) | {"folder": str(tmp_path / "page")}
     assert told == {"licence": report.pop("license"), **report}
 
 
-def test_the_command_with_a_name(tmp_path: Path, tiny_arch: Arch) -> None:
-    (tmp_path / "arch.json").write_text(tiny_arch.to_json())
+def test_the_command_with_a_name(tmp_path: Path) -> None:
+    (tmp_path / "arch.json").write_text(SHORT.to_json())
     first, *_ = succeed("export", "web", tmp_path / "arch.json", "--out", tmp_path / "page").splitlines()
     assert first == "weights are random: good for timing, not for classifying"
     card = json.loads((tmp_path / "page" / "model.json").read_text())

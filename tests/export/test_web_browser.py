@@ -19,6 +19,7 @@ import pytest
 import skimage.data
 import torch
 from browser import AXE, FAKE_CAMERA, Visit, plainly_served, served, visit
+from networks import SHORT
 from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from PIL import Image
@@ -140,24 +141,24 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def numbers(tiny_arch: Arch, home: Path) -> Site:
+def numbers(home: Path) -> Site:
     """Ten handwritten digits, with samples."""
     images = []
-    for number, example in enumerate(digits()["test"][::18][:20]):
+    for number, example in enumerate(digits()["test"][::18][:12]):
         images.append(home / f"digit {number}.png")
         example.read().save(images[-1])
     model = home / "numbers.onnx"
-    export_onnx(reading(tiny_arch), model, batch_sizes=[1])
+    export_onnx(reading(SHORT), model, batch_sizes=[1])
     write_web(model, home / "numbers", samples=images[:3], license="CC0-1.0", source="a test")
     return Site(home / "numbers", model, tuple(images))
 
 
 @pytest.fixture(scope="module")
-def photos(tiny_arch: Arch, home: Path) -> Site:
+def photos(home: Path) -> Site:
     """Photographs in colour, and parts of them: PNG, so that they decode to the same pixels everywhere."""
     images = []
     rng = np.random.default_rng(0)
-    for number in range(20):
+    for number in range(12):
         photo = Image.fromarray(getattr(skimage.data, PHOTOS[number % 5])())
         if number >= 5:
             left, top = (int(rng.integers(100)) for _ in range(2))
@@ -165,7 +166,7 @@ def photos(tiny_arch: Arch, home: Path) -> Site:
         images.append(home / f"photo-{number}.png")
         photo.save(images[-1], compress_level=1)
     model = home / "photos.onnx"
-    export_onnx(seeing(tiny_arch), model, batch_sizes=[1])
+    export_onnx(seeing(SHORT), model, batch_sizes=[1])
     write_web(model, home / "photos")
     return Site(home / "photos", model, tuple(images))
 
@@ -367,9 +368,9 @@ def test_jpeg_comes_close(workshop: Visit, photos: Site) -> None:
 
 def test_the_card(opened: Visit, numbers: Site) -> None:
     size = numbers.model.stat().st_size / 1e6
-    facts = f"tiny · 10 classes · {size:.1f} MB · float32 · licence of the weights: CC0-1.0 · weights: a test"
+    facts = f"short · 10 classes · {size:.1f} MB · float32 · licence of the weights: CC0-1.0 · weights: a test"
     assert opened.text("card") == facts
-    assert opened.page.title() == "tiny · Image classifier"
+    assert opened.page.title() == "short · Image classifier"
     assert not opened.page.locator("#unstarted").count()
 
 
