@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
+import copy
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,10 +15,11 @@ import onnx
 import onnxruntime
 import pytest
 from disks import small_disk
-from networks import V1, V2, fitted, producers, settled
+from networks import SHORT, V1, V2, fitted, producers, settled
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from runs import PLAIN, train
+from shell import run
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.classify import Classifier
@@ -26,6 +27,7 @@ from fbnetv3_zoo.description import Description
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.export import export_onnx
 from fbnetv3_zoo.export.onnx.passes import attribute
+from fbnetv3_zoo.export.onnx.preprocessing import take_images
 from fbnetv3_zoo.export.quantization import gptq as rounding
 from fbnetv3_zoo.export.quantization.calibration import ValueRange, find_ranges, read_calibration, sample_images
 from fbnetv3_zoo.export.quantization.gptq import input_moments, rounded
@@ -41,7 +43,7 @@ from fbnetv3_zoo.export.quantization.qdq import (
 from fbnetv3_zoo.export.quantization.quantize import QuantizationConfig, Target, quantize
 from fbnetv3_zoo.export.quantization.sensitivity import by_sensitivity
 from fbnetv3_zoo.export.sample_images import photographs
-from fbnetv3_zoo.preprocess import stack
+from fbnetv3_zoo.preprocess import Preprocess, stack
 from fbnetv3_zoo.training.data import digits
 from fbnetv3_zoo.utils.onnx_io import entries_of
 
@@ -53,10 +55,11 @@ ANY = QuantizationConfig(agreement=0)
 
 
 @pytest.fixture(scope="module")
-def source(tiny_arch: Arch, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file of a network that knows the digits, with weights that came from somewhere."""
     folder = tmp_path_factory.mktemp("float")
-    network = train(tiny_arch.for_small_images(), digits(), replace(PLAIN, epochs=12), folder / "run").model
+    recipe = replace(PLAIN, epochs=10, learning_rate=0.2)
+    network = train(SHORT, digits(), recipe, folder / "run").model
     network.weights, network.license = "tiny.digits", "CC-BY-4.0"
     return export_onnx(network, folder / "net.onnx", batch_sizes=[2]).path
 
@@ -537,8 +540,10 @@ def test_files_that_cannot_be_quantised(source: Path, model: onnx.ModelProto, tm
     assert not output.exists()
 
 
-def test_preprocessing_inside_is_refused(tiny_arch: Arch, tmp_path: Path) -> None:
-    path = export_onnx(settled(tiny_arch), tmp_path / "net.onnx", preprocessing=True, batch_sizes=[1]).path
+def test_preprocessing_inside_is_refused(model: onnx.ModelProto, tmp_path: Path) -> None:
+    inside, path = copy.deepcopy(model), tmp_path / "net.onnx"
+    take_images(inside, Preprocess(32, 32, mean=(0.5,), std=(0.5,)))
+    onnx.save_model(inside, path)
     told = f"{path}: does not take batches of float images; export it without preprocessing"
     assert _refusal(path, tmp_path / "int8.onnx", SHOWN) == told
 
@@ -592,14 +597,11 @@ def test_a_full_disk(suffix: str, source: Path, tmp_path: Path) -> None:
         assert list((tmp_path / "disk").iterdir()) == []
 
 
-def test_without_nncf(source: Path, tmp_path: Path) -> None:
-    code = "import sys; sys.modules['nncf'] = None\nfrom fbnetv3_zoo.cli import main\nmain(sys.argv[1:])\n"
+def test_without_nncf(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "nncf", None)
     for n, image in enumerate(SHOWN[:8]):
         image.save(tmp_path / f"{n}.png")
-    arguments = ["export", "int8", str(source), "--images", str(tmp_path), "--output", str(tmp_path / "int8.xml")]
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == (
-        f'error: {source}: needs OpenVINO with NNCF, which is not installed; pip install "fbnetv3-zoo[openvino]"\n'
-    )
+    ended = run("export", "int8", source, "--images", tmp_path, "--output", tmp_path / "int8.xml")
+    told = 'needs OpenVINO with NNCF, which is not installed; pip install "fbnetv3-zoo[openvino]"'
+    assert (ended.code, ended.out, ended.err) == (2, "", f"error: {source}: {told}\n")
     assert not list(tmp_path.glob("int8*"))
