@@ -86,18 +86,11 @@ def export_onnx(
     """
     if Path(path).suffix != ".onnx":
         raise ZooError(f"{path}: ONNX files end in .onnx; change the extension")
-    if opset not in OPSETS:
-        raise ZooError(f"opset is {opset!r}; choose from {OPSETS.start} to {OPSETS.stop - 1}")
-    side = model.preprocess.resolution if resolution is None else resolution
-    check_whole("resolution", side, at_least=model.arch.min_resolution)
-    check_whole("align", align)
     if not batch_sizes:
         raise ZooError("batch_sizes is empty; give at least one batch size to compare")
     for size in batch_sizes:
         check_whole("batch_sizes", size)
-    if (dtype := next(model.parameters()).dtype) is not torch.float32:
-        raise ZooError(f"the network's weights are {dtype}; export needs torch.float32, call model.float() first")
-    form = _Form(opset, model.preprocess.at_resolution(side), any_size and not preprocessing, preprocessing, align)
+    form = _form(model, opset, resolution, any_size=any_size, preprocessing=preprocessing, align=align)
     with _evaluating(model), replacing(path) as temporary:
         _write(model, temporary, form)
         try:
@@ -122,6 +115,24 @@ class _Form:
     def __str__(self) -> str:
         inside = ", preprocessing inside" if self.preprocessing else ""
         return f"opset {self.opset}, channels in multiples of {self.align}{inside}"
+
+
+def _form(
+    model: FBNet, opset: int, resolution: int | None, *, any_size: bool, preprocessing: bool, align: int
+) -> _Form:
+    """The form that these arguments of :func:`export_onnx` ask for. Raises :class:`ZooError` if ``model`` has none."""
+    if opset not in OPSETS:
+        raise ZooError(f"opset is {opset!r}; choose from {OPSETS.start} to {OPSETS.stop - 1}")
+    side = model.preprocess.resolution if resolution is None else resolution
+    check_whole("resolution", side, at_least=model.arch.min_resolution)
+    check_whole("align", align)
+    if (dtype := next(model.parameters()).dtype) is not torch.float32:
+        raise ZooError(f"the network's weights are {dtype}; export needs torch.float32, call model.float() first")
+    if preprocessing:
+        from .preprocessing import check_channels
+
+        check_channels(model.arch.in_channels)
+    return _Form(opset, model.preprocess.at_resolution(side), any_size and not preprocessing, preprocessing, align)
 
 
 @contextlib.contextmanager

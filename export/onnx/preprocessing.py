@@ -18,6 +18,14 @@ Attribute = str | int | float | list[int]
 Array = npt.NDArray[np.float32] | npt.NDArray[np.int64]
 
 
+def check_channels(count: int) -> None:
+    """Raise :class:`ZooError` if :func:`take_images` cannot make an image of ``count`` channels."""
+    if count not in (1, 3):
+        raise ZooError(
+            f"preprocessing in the graph needs 1 or 3 channels, but this network has {count}; export without it"
+        )
+
+
 def take_images(model: onnx.ModelProto, preprocess: Preprocess) -> None:
     """Add ``preprocess`` before ``model`` and softmax after it.
 
@@ -25,11 +33,6 @@ def take_images(model: onnx.ModelProto, preprocess: Preprocess) -> None:
     ``probabilities``, shape (classes,). The resize is ONNX's, antialiased: within one grey level of Pillow's, and
     equal in about 99 pixels of 100.
     """
-    if len(preprocess.mean) not in (1, 3):
-        raise ZooError(
-            f"preprocessing in the graph needs 1 or 3 channels, but this network has {len(preprocess.mean)}; export "
-            f"without it"
-        )
     graph, front = model.graph, _Nodes("preprocess")
     (images,), (logits,) = graph.input, graph.output
     _resized_and_cropped(front, preprocess, images.name)
