@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -78,9 +79,10 @@ class Teller(Callback):
 
 
 def _call(job: Job, tell: Tell) -> None:
-    """Call a function of a module with ``tell``."""
-    module, _, function = job["function"].rpartition(".")
-    getattr(importlib.import_module(module), function)(tell)
+    """Call a function of a test's file with ``tell``."""
+    file = Path(job["file"])
+    sys.path.insert(0, str(file.parent))
+    getattr(importlib.import_module(file.stem), job["function"])(tell)
 
 
 def _train(job: Job, tell: Tell) -> None:

@@ -324,7 +324,7 @@ def together(tell: Callable[[str], None]) -> None:
 
 def test_two_processes_give_the_record_of_one(server: Server) -> None:
     """Odd and even numbers of images, fewer images than processes, bad ones in either process's share."""
-    done = server("call", size=2, function=f"{__name__}.together")
+    done = server("call", size=2, file=__file__, function=together.__name__)
     assert done["codes"] == [0, 0], done
     remedy = "cannot be read as an image (truncated); with --on-bad-image skip such images are left out and counted"
     refusals = [f"5.png: {remedy}", f"2.png: {remedy}"]
