@@ -14,6 +14,7 @@ from itertools import groupby
 
 from ..errors import ZooError, check_number, check_type, check_whole, shown
 from ..utils.serialization import from_json, to_json
+from ..utils.tables import in_notebook, table
 from .rows import Conv, InvertedResidual, PoolingHead, Row, Skip, round_width
 
 
@@ -98,6 +99,16 @@ class Arch:
             _check_groups(self.name, block)
         check_size(self.name, blocks, resolution=self.resolution, num_classes=self.num_classes)
 
+    def __str__(self) -> str:
+        """The rows as a table, like those of the papers."""
+        heading = ("stage", "row", "kernel", "stride", "expansion", "squeeze-excite", "activation", "out", "repeats")
+        lines = [heading, *(_cells(s, row) for s, stage in enumerate(self.stages) for row in stage)]
+        images = f"{self.in_channels} x {self.resolution} x {self.resolution} pixels"
+        return f"{self.name}: {images}, {self.num_classes:,} classes\n{table(lines, left=2)}"
+
+    def _repr_html_(self) -> str:
+        return in_notebook(str(self))
+
     def to_json(self) -> str:
         """This network as JSON, for :meth:`from_json`."""
         return to_json(self)
@@ -166,6 +177,17 @@ class Arch:
             for stage in self.stages
         )
         return replace(self, name=f"{self.name}_symmetric", stages=stages)
+
+
+def _cells(stage: int, row: Row) -> tuple[object, ...]:
+    """A row in :meth:`Arch.__str__`; "-" for what its kind does not have."""
+    squeeze_excite = getattr(row, "squeeze_excite", None)
+    activation = getattr(row, "activation", None)
+    return (
+        stage, type(row).__name__, getattr(row, "kernel_size", "-"), _stride(row), getattr(row, "expansion", "-"),
+        f"{squeeze_excite.ratio:g} of {squeeze_excite.reduces}" if squeeze_excite else "-",
+        activation.value if activation else "-", row.out_channels, _repeats(row),
+    )  # fmt: skip
 
 
 def _stride(row: Row) -> int:

@@ -44,7 +44,7 @@ def _print_version(wanted: bool) -> None:
 app = typer.Typer(
     name="fbnetv3",
     help="FBNetV3 networks: list, fetch, train, distil, search, validate, export, classify, detect.",
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 
@@ -59,10 +59,10 @@ def _program(
 
 
 app.command("list")(list_command.list_)
-for command in (
-    info.info, train.train, distil.distil, validate.validate, classify.classify, subset.subset, demo.demo,
-    serve_demo.serve_demo, benchmark.benchmark,
-):  # fmt: skip
+for command in (info.info, train.train, distil.distil, validate.validate, classify.classify):
+    app.command()(command)
+app.command("predict", help="Another name of classify.")(classify.classify)
+for command in (subset.subset, demo.demo, serve_demo.serve_demo, benchmark.benchmark):
     app.command()(command)
 app.add_typer(detect.app, name="detect")
 app.add_typer(export.app, name="export")
@@ -103,7 +103,7 @@ def _carry_out(arguments: Sequence[str]) -> int:
     except (typer.Abort, KeyboardInterrupt):
         status = 130
     if status == 130:
-        output.complain("interrupted")
+        output.complain(usage.interrupted(typer.main.get_command(app), arguments))
     return int(status)
 
 

@@ -1,7 +1,10 @@
-"""``fbnetv3 classify``."""
+"""``fbnetv3 classify``, also called ``predict``."""
 
 from __future__ import annotations
 
+import csv
+import io
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,7 +20,9 @@ if TYPE_CHECKING:
 
 
 def classify(
-    images: Annotated[list[Path], typer.Argument(help="Image files: JPEG, PNG, WebP, TIFF, BMP.")],
+    images: Annotated[
+        list[Path], typer.Argument(help="Image files (JPEG, PNG, WebP, TIFF, BMP), or folders of images.")
+    ],
     model: Annotated[
         str,
         typer.Option(
@@ -27,6 +32,9 @@ def classify(
     ],
     pretrained: Pretrained = False,
     top: Annotated[int, typer.Option(min=1, help="Number of classes to show.")] = 5,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="Print CSV: image, rank, class, probability; one row for each class.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Classify images: print the most probable classes with their probabilities.
@@ -35,17 +43,24 @@ def classify(
 
     Example: fbnetv3 classify cat.jpg dog.png --model fbnetv3_e --pretrained
     """
+    if as_csv and as_json:
+        raise ZooError("--csv and --json both choose a format; give only one")
+    paths = list(_files(images))
     classifier = open_classifier(model, pretrained=pretrained)
+    if as_csv:
+        say("image,rank,class,probability")
     results, failed = [], False
-    for path in images:
+    for path in paths:
         try:
-            (predictions,) = _answered(classifier, path, top)
+            (predictions,) = _predicted(classifier, path, top)
         except ZooError as error:
             complain(f"error: {error}")
             failed = True
             continue
         results.append({"image": str(path), "predictions": [asdict(prediction) for prediction in predictions]})
-        if not as_json:
+        if as_csv:
+            _print_rows(path, predictions)
+        elif not as_json:
             say(path)
             for prediction in predictions:
                 say(f"  {prediction.probability:7.2%}  {prediction.name}")
@@ -55,7 +70,30 @@ def classify(
         raise typer.Exit(2)
 
 
-def _answered(classifier: Classifier, path: Path, top: int) -> list[list[Prediction]]:
+def _files(paths: Sequence[Path]) -> Iterator[Path]:
+    """``paths``, with the images in and below a folder in its place."""
+    from ..training.data.listing import images_in
+
+    for path in paths:
+        if not path.is_dir():
+            yield path
+            continue
+        names = images_in(path)
+        if not names:
+            raise ZooError(f"{printable(str(path))}: has no images (JPEG, PNG, WebP, TIFF, BMP)")
+        yield from (path / name for name in names)
+
+
+def _print_rows(path: Path, predictions: Sequence[Prediction]) -> None:
+    for rank, prediction in enumerate(predictions, start=1):
+        row = io.StringIO()
+        csv.writer(row, lineterminator="").writerow(
+            [printable(str(path)), rank, printable(prediction.name), f"{prediction.probability:.6f}"]
+        )
+        say(row.getvalue())
+
+
+def _predicted(classifier: Classifier, path: Path, top: int) -> list[list[Prediction]]:
     """The predictions for the image at ``path``, whose name is in all errors."""
     from ..images import read_image
 

@@ -32,12 +32,6 @@ Pretrained = Annotated[
     bool, typer.Option("--pretrained", help="Use the published weights of the model, a name such as fbnetv3_e.")
 ]
 Resolution = Annotated[int | None, typer.Option(help="Image side in pixels, if not the network's own.")]
-DataSource = Annotated[
-    str,
-    typer.Option(
-        "--data", help="'digits', or a folder with class folders of images, the files of CIFAR, or tar files."
-    ),
-]
 Seed = Annotated[int, typer.Option(help="Seed of the split into training, validation and test.")]
 
 

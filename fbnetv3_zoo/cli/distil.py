@@ -11,8 +11,8 @@ import typer
 from ..errors import ZooError
 from ..utils.paths import check_outside
 from . import training_options as training
-from .common import DataSource, Json, leads, output_folder, print_json
-from .options import ArchOptions, grouped
+from .common import Json, leads, output_folder, print_json
+from .options import ArchOptions, DataOptions, grouped
 from .output import say
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def distil(
     *,
     output: Annotated[Path, output_folder("Folder, in which each network gets a folder.")],
     models: Annotated[str, typer.Option(help="Comma-separated published names or arch JSON files.")],
-    data: DataSource = "digits",
+    data: DataOptions,
     subset: training.SubsetFile = None,
     teacher: Annotated[
         str | None, typer.Option(help="Use this network as teacher instead of the largest of the models.")
@@ -41,8 +41,9 @@ def distil(
 ) -> None:
     """Train a family in two steps: the largest network on labels, then all of them with it as teacher.
 
-    Example: fbnetv3 distil --models fbnetv3_a,fbnetv3_g --recipe own --data /data/imagenet --output runs/family
+    Example: fbnetv3 distil --models fbnetv3_a,fbnetv3_g --recipe own /data/imagenet --output runs/family
     """
+    from ..recipes import find_recipe
     from ..training import find_dataset
     from ..training.distill import Member
     from ..training.distill import distil as distil_family
@@ -50,9 +51,9 @@ def distil(
 
     members = []
     for model in map(str.strip, models.split(",")):
-        chosen = _own_recipe(model) if recipe == "own" else training.recipe_for(recipe, data)
+        chosen = _own_recipe(model) if recipe == "own" else find_recipe(recipe or training.recipe_name(data.source))
         members.append(Member(shape.arch_of(model), chosen))
-    images = find_dataset(data, seed=changes.data_seed(members[0].recipe), subset=subset)
+    images = find_dataset(data.source, seed=changes.data_seed(members[0].recipe), subset=subset)
     check_outside(output, images.root)
     members = [replace(one, recipe=changes.applied(one.recipe, images=len(images["train"]))) for one in members]
     with TrainingProgress(max(member.recipe.epochs for member in members)) as progress:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from ..errors import ZooError
 from .common import Resolution, network_of
 
 if TYPE_CHECKING:
@@ -51,6 +52,29 @@ def _options_of(group: type[Any]) -> list[inspect.Parameter]:
         )
         for field in fields(group)
     ]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class DataOptions:
+    """Labelled images, given as an argument or as an option."""
+
+    data_argument: Annotated[
+        str | None, typer.Argument(metavar="DATA", help="The images; the same as --data.", show_default=False)
+    ] = None
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="'digits', or a folder with class folders of images, the files of CIFAR, or tar files.",
+            show_default="digits",
+        ),
+    ] = None
+
+    @property
+    def source(self) -> str:
+        """What to find the images by; raises :class:`ZooError` where two are given."""
+        if self.data is not None and self.data_argument is not None:
+            raise ZooError(f"{self.data_argument} and --data {self.data} both give images; give only one")
+        return self.data or self.data_argument or "digits"
 
 
 @dataclass(frozen=True, slots=True)

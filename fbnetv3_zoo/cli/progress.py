@@ -31,7 +31,7 @@ class EpochBar(Callback):
         self._progress = Progress(
             TextColumn("{task.fields[note]}"), *columns, *times, console=self.console, disable=not shown
         )
-        self._task = self._progress.add_task("", total=epochs, epoch=1, loss=float("nan"), speed=0.0, note="")
+        self._task = self._progress.add_task("", total=epochs, epoch=1, loss="-", speed="-", note="")
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -49,7 +49,9 @@ class EpochBar(Callback):
     def on_step(self, step: Step) -> None:
         """Update the bar."""
         position, speed = step.epoch - 1 + step.step / step.steps, step.images_per_second
-        self._progress.update(self._task, completed=position, epoch=step.epoch, loss=step.loss, speed=speed, note="")
+        self._progress.update(
+            self._task, completed=position, epoch=step.epoch, loss=f"{step.loss:.3f}", speed=f"{speed:.0f}", note=""
+        )
 
     def tell(self, text: str) -> None:
         """Show ``text`` before the bar until the next update."""
@@ -61,8 +63,8 @@ class TrainingProgress(EpochBar):
 
     def __init__(self, epochs: int) -> None:
         epoch = TextColumn("epoch {task.fields[epoch]}/{task.total:g}")
-        loss = TextColumn("loss"), TextColumn("{task.fields[loss]:.3f}")
-        super().__init__(epochs, epoch, BarColumn(), *loss, TextColumn("{task.fields[speed]:.0f} images/s"))
+        loss = TextColumn("loss"), TextColumn("{task.fields[loss]}")
+        super().__init__(epochs, epoch, BarColumn(), *loss, TextColumn("{task.fields[speed]} images/s"))
         self._epochs = epochs
 
     def announce(self, name: str) -> None:

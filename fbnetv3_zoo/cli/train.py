@@ -10,8 +10,9 @@ import typer
 
 from ..utils.paths import check_outside
 from . import training_options as training
-from .common import DataSource, Json, leads, output_folder, print_json
-from .options import ArchOptions, grouped
+from .common import Json, leads, output_folder, print_json
+from .options import ArchOptions, DataOptions, grouped
+from .run_header import print_header
 
 
 @grouped
@@ -20,7 +21,7 @@ def train(
     output: Annotated[Path, output_folder("Folder for model, report, metrics and checkpoints.")],
     start: training.StartOptions,
     shape: ArchOptions,
-    data: DataSource = "digits",
+    data: DataOptions,
     subset: training.SubsetFile = None,
     recipe: training.RecipeSource = None,
     changes: training.RecipeOptions,
@@ -39,24 +40,28 @@ def train(
 
     On several GPUs or machines: torchrun --nproc-per-node 8 -m fbnetv3_zoo train --device cuda ...
 
-    Example: fbnetv3 train --model fbnetv3_a --small-images --width 0.5 --depth 0.5 --output runs/digits
+    Example: fbnetv3 train photos --model fbnetv3_e --pretrained --output runs/photos
     """
+    from ..recipes import find_recipe
     from ..training import find_dataset
     from ..training import train as run_training
     from .progress import TrainingProgress
 
-    base = training.recipe_for(recipe, data)
+    name = recipe or training.recipe_name(data.source)
+    base = find_recipe(name)
     if weight_levels is not None:
         base = replace(base, weight_levels=weight_levels)
     arch, weights = start.network(shape)
-    images = find_dataset(data, seed=changes.data_seed(base), subset=subset)
+    images = find_dataset(data.source, seed=changes.data_seed(base), subset=subset)
     check_outside(output, images.root)
     chosen = changes.applied(base, images=len(images["train"]))
+    execution, callbacks = running.execution(), training.callbacks_of(output, tensorboard=tensorboard)
+    if not as_json:
+        print_header(arch, weights, images, chosen, execution, output, named=name)
     with TrainingProgress(chosen.epochs) as progress:
         run = run_training(
             arch, images, chosen, output, teacher=teacher, pretrained=weights or False, resume=running.resume,
-            execution=running.execution(),
-            callbacks=[progress, *training.callbacks_of(output, tensorboard=tensorboard)],
+            execution=execution, callbacks=[progress, *callbacks],
         )  # fmt: skip
     if as_json and leads():
         print_json(training.outcome(run))

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ..errors import ZooError, first_few
-from .common import brings_weights, holds_weights, leads, written
+from .common import brings_weights, holds_weights, leads, program, written
 from .options import ArchOptions
-from .output import say
+from .output import in_shell, say
 
 if TYPE_CHECKING:
     from ..arch import Arch
@@ -36,7 +36,9 @@ class RecipeOptions:
         int | None,
         typer.Option(help="Images per step over all processes; scales learning rate and moving average."),
     ] = None
-    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate, if not the recipe's.")] = None
+    learning_rate: Annotated[
+        float | None, typer.Option("--learning-rate", "--lr", help="Peak learning rate, if not the recipe's.")
+    ] = None
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of the run, if not the recipe's.")] = None
 
     def data_seed(self, recipe: Recipe) -> int:
@@ -114,14 +116,11 @@ class TrainingOptions(RunOptions):
         )  # fmt: skip
 
 
-def recipe_for(source: str | None, data: str) -> Recipe:
-    """The recipe of that name or file; by default the one for the kind of data."""
-    from ..recipes import find_recipe
+def recipe_name(data: str) -> str:
+    """The name of the recipe for the kind of ``data``."""
     from ..training.data.cifar import find_cifar
 
-    if source is None:
-        source = "digits" if data == "digits" else "cifar10" if find_cifar(Path(data)) else "photos"
-    return find_recipe(source)
+    return "digits" if data == "digits" else "cifar10" if find_cifar(Path(data)) else "photos"
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +198,8 @@ def print_outcome(run: Run) -> None:
     for name in ("model.safetensors", "best.safetensors", "report.html", "metrics.jsonl", "curve.png"):
         say(written(run.folder / name))
     tell_of_trouble(run)
+    model = in_shell(run.folder / "model.safetensors")
+    say(f"next: {program()} classify IMAGES --model {model}", f"      {program()} export onnx {model}")
 
 
 def tell_of_trouble(run: Run) -> None:

@@ -41,15 +41,30 @@ def with_options(line: str, arguments: Sequence[str]) -> str:
     return f"{option} {line[start.end() :]}" if given else line
 
 
+def interrupted(program: Any, arguments: Sequence[str]) -> str:
+    """The line for a command of ``program`` that Ctrl-C has ended, and how to continue it."""
+    name, command = _called(program, arguments)
+    if any("--resume" in parameter.opts for parameter in getattr(command, "params", ())):
+        return "interrupted; the same command with --resume continues"
+    if name == "fbnetv3 search run":
+        return "interrupted; `fbnetv3 search resume FOLDER` continues"
+    return "interrupted"
+
+
 def _named_in(program: Any, arguments: Sequence[str]) -> str:
     """The command named by the first of ``arguments``, such as "fbnetv3 export onnx"."""
-    names = ["fbnetv3"]
+    return _called(program, arguments)[0]
+
+
+def _called(program: Any, arguments: Sequence[str]) -> tuple[str, Any]:
+    """The command named by the first of ``arguments``, and its name, such as "fbnetv3 export onnx"."""
+    name = "fbnetv3"
     for word in arguments:
-        program = getattr(program, "commands", {}).get(word)
-        if program is None:
+        below = getattr(program, "commands", {}).get(word)
+        if below is None:
             break
-        names.append(word)
-    return " ".join(names)
+        name, program = f"{name} {word}", below
+    return name, program
 
 
 def meant(given: str, known: Sequence[str]) -> str:

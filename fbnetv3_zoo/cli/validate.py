@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ..errors import first_few, printable
-from .common import DataSource, Json, Pretrained, open_classifier, print_json
-from .options import grouped
+from .common import Json, Pretrained, open_classifier, print_json
+from .options import DataOptions, grouped
 from .output import console, say
 
 if TYPE_CHECKING:
@@ -24,10 +24,9 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class MeasureOptions:
+class MeasureOptions(DataOptions):
     """The images to measure on, and how they are read."""
 
-    data: DataSource = "digits"
     split: Annotated[
         Literal["all", "train", "validation", "test"] | None,
         typer.Option(help="Split to evaluate (default: all of a folder without splits, else test or validation)."),
@@ -49,7 +48,7 @@ class MeasureOptions:
         from ..training import find_dataset
 
         seed = (0 if self.split in _DRAWN else None) if self.seed is None else self.seed
-        return find_dataset(self.data, seed=seed, subset=self.subset)
+        return find_dataset(self.source, seed=seed, subset=self.subset)
 
 
 @grouped
@@ -70,7 +69,7 @@ def validate(
 ) -> None:
     """Evaluate a model on labelled images: accuracy with 95 % intervals, and speed.
 
-    Example: fbnetv3 validate demo/model.onnx --data digits --per-class
+    Example: fbnetv3 validate demo/model.onnx digits --per-class
     """
     from ..training.data import SPLITS
 
@@ -80,7 +79,7 @@ def validate(
     accuracy = _measured(classifier, examples, images.class_names, options, model=model)
     whole = sum(len(images[part]) for part in SPLITS)
     if as_json:
-        source = {"model": model, "data": options.data, "split": measured, "images": whole}
+        source = {"model": model, "data": options.source, "split": measured, "images": whole}
         print_json({**source, **_plain(accuracy)})
         return
     say(f"{len(examples):,} of {whole:,} images ({measured})")
@@ -98,7 +97,7 @@ def _measured(
     from ..training.class_matching import match_classes
 
     own = classifier.description.class_names
-    order = match_classes(own, classifier.description.arch.num_classes, class_names, network=model, data=options.data)
+    order = match_classes(own, classifier.description.arch.num_classes, class_names, network=model, data=options.source)
     names = class_names if own is None else tuple(own[n] for n in order)
     with _counted(_in_order(classifier.logits, order), len(examples)) as predict:
         return evaluate(

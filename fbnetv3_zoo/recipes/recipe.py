@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from ..errors import check_flag, check_number, check_type, check_whole
 from ..utils.serialization import from_json, to_json
+from ..utils.tables import in_notebook, table
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +244,13 @@ class Recipe:
     def values(self) -> dict[str, Any]:
         """All values by dotted name, such as ``optimizer.momentum``, defaults included."""
         return dict(_values(self, ""))
+
+    def __str__(self) -> str:
+        """All values by dotted name, as a table."""
+        return table([("value of", "recipe"), *self.values().items()], left=2)
+
+    def _repr_html_(self) -> str:
+        return in_notebook(str(self))
 
     def to_json(self) -> str:
         """This recipe as JSON, for :meth:`from_json`."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from ..errors import Interrupted, ZooError, check_number, check_whole, in_short, shown
+from ..errors import Interrupted, ZooError, check_number, check_whole, in_short, printable, shown
 from ..recipes import ExponentialDecay, Recipe
 from ..utils.atomic_write import replacing
 from ..utils.digest import short_digest
@@ -242,9 +242,35 @@ def _with_nan(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _named(key: str, then: object, now: str) -> str:
-    """What a run was begun with otherwise; of data also in which part."""
-    difference = data_difference(then, now) if key == "data" and isinstance(then, str) else ""
+    """What a run was begun with otherwise: ``key``, and in which part."""
+    if not isinstance(then, str):
+        return key
+    difference = data_difference(then, now) if key == "data" else _json_difference(then, now)
     return f"{key} ({difference})" if difference else key
+
+
+def _json_difference(then: str, now: str) -> str:
+    """The values that differ in two JSON texts, such as "learning_rate: 0.1 then, 0.05 now"; empty for other texts."""
+    try:
+        one, other = (dict(_values(parse_json(text, "identity"))) for text in (then, now))
+    except ZooError:
+        return ""
+    names = [name for name in {**one, **other} if one.get(name) != other.get(name)]
+    first = [f"{printable(name)}: {shown(one.get(name))} then, {shown(other.get(name))} now" for name in names[:3]]
+    return ", ".join(first) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _values(value: object, name: str = "") -> Iterator[tuple[str, object]]:
+    """The numbers and texts in a JSON value, by dotted names; a list that differs in length is named as a whole."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _values(item, f"{name}.{key}" if name else key)
+    elif isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value):
+        yield f"number of {name}", len(value)
+        for n, item in enumerate(value):
+            yield from _values(item, f"{name}.{n}")
+    elif name:
+        yield name, value
 
 
 def _tensors(learner: TrainingState) -> dict[str, Tensor]:

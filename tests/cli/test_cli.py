@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import re
@@ -27,8 +29,8 @@ from fbnetv3_zoo.weights.serialization import save
 from fbnetv3_zoo.zoo import ARCHS, PUBLISHED, list_models
 
 COMMANDS = (
-    "list", "info", "train", "distil", "validate", "classify", "subset", "demo", "serve-demo", "benchmark",
-    "detect", "export", "recipe", "search", "weights",
+    "list", "info", "train", "distil", "validate", "classify", "predict", "subset", "demo", "serve-demo",
+    "benchmark", "detect", "export", "recipe", "search", "weights",
 )  # fmt: skip
 
 
@@ -247,6 +249,27 @@ def test_classify_as_text(home: Home, pictures: dict[str, Path]) -> None:
     assert succeed("classify", path, "--model", home.model, "--top", 2).splitlines() == expected[:3]
 
 
+def test_classify_a_folder_as_csv(home: Home, pictures: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    shutil.copy(pictures["grey.png"], tmp_path / 'a, "1".png')
+    shutil.copy(pictures["rgb.png"], tmp_path / "below" / "b.png")
+    (tmp_path / "notes.txt").touch()
+    text = succeed("predict", tmp_path, "--model", home.model, "--top", 2, "--csv")
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert [(row["image"], row["rank"]) for row in rows] == [
+        (str(tmp_path / name), rank) for name in ('a, "1".png', "below/b.png") for rank in "12"
+    ]
+    found = _answers(succeed("classify", tmp_path, "--model", home.model, "--top", 2, "--json"))
+    for row in rows:
+        assert float(row["probability"]) == pytest.approx(found[Path(row["image"]).name][row["class"]], abs=1e-6)
+
+
+def test_classify_a_folder_without_images(home: Home, tmp_path: Path) -> None:
+    ended = run("classify", tmp_path, "--model", home.model)
+    assert (ended.code, ended.err) == (2, f"error: {tmp_path}: has no images (JPEG, PNG, WebP, TIFF, BMP)\n")
+    assert "give only one" in run("classify", tmp_path, "--model", home.model, "--csv", "--json").err
+
+
 def test_classify_goes_on_after_a_broken_file(home: Home, pictures: dict[str, Path], tmp_path: Path) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(pictures["rgb.png"].read_bytes()[:80])
@@ -277,6 +300,17 @@ def test_help(command: str) -> None:
     text = " ".join(_plain(succeed(command, "--help")).split())
     assert f"Usage: fbnetv3 {command} [OPTIONS]" in text
     assert f"Example: fbnetv3 {command}" in text
+
+
+def test_help_of_a_command_below_another_in_short() -> None:
+    assert succeed("export", "int8", "-h") == succeed("export", "int8", "--help")
+
+
+def test_completion() -> None:
+    words = {"_FBNETV3_COMPLETE": "complete_bash", "COMP_WORDS": "fbnetv3 export o", "COMP_CWORD": "2"}
+    command = [str(Path(sys.executable).with_name("fbnetv3"))]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **words}, check=False)
+    assert (done.returncode, done.stdout.split()) == (0, ["onnx", "openvino"])
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ()])

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from PIL import Image
 from runs import checkpoints, metadata
 from shell import Ended, run
@@ -24,12 +25,14 @@ from waiting import PATIENCE
 
 from fbnetv3_zoo import training
 from fbnetv3_zoo.arch import Arch
+from fbnetv3_zoo.arch.cost import cost_of
 from fbnetv3_zoo.cli import app
 from fbnetv3_zoo.cli.progress import TrainingProgress
 from fbnetv3_zoo.description import Description
+from fbnetv3_zoo.errors import counted
 from fbnetv3_zoo.recipes import RECIPES, SGD, AdamW, ExponentialDecay, Recipe
-from fbnetv3_zoo.training import Execution, OnBadImage, Precision
-from fbnetv3_zoo.training.data import choose_subset, digits
+from fbnetv3_zoo.training import Dataset, Execution, OnBadImage, Precision
+from fbnetv3_zoo.training.data import SPLITS, choose_subset, digits
 from fbnetv3_zoo.training.tensorboard_writer import TensorBoard
 from fbnetv3_zoo.weights.serialization import load, save
 from fbnetv3_zoo.zoo import ARCHS
@@ -49,7 +52,11 @@ class Home:
     folder: Path
     first: Ended
     resumed: Ended
-    test_images: int
+    data: Dataset
+
+    @property
+    def test_images(self) -> int:
+        return len(self.data["test"])
 
     @property
     def options(self) -> tuple[object, ...]:
@@ -73,7 +80,7 @@ def home(tiny_arch: Arch, tmp_path_factory: pytest.TempPathFactory) -> Home:
     options = (*_options(folder), "--output", folder / "run", "--tensorboard")
     first = run("train", *options)
     resumed = run("train", *options, "--epochs", 3, "--resume", "--json")
-    return Home(folder, first, resumed, len(part.apply(digits())["test"]))
+    return Home(folder, first, resumed, part.apply(digits()))
 
 
 def _metrics(folder: Path) -> list[dict[str, Any]]:
@@ -85,13 +92,28 @@ def _metrics(folder: Path) -> list[dict[str, Any]]:
 
 def test_what_it_prints(home: Home) -> None:
     assert home.first.code == 0
-    accuracy, test, *files, warning = home.first.out.splitlines()
+    accuracy, test, *files, warning, classify, export = home.first.out.splitlines()
     epoch = _metrics(home.folder / "run")[0]
     assert accuracy == f"validation accuracy {epoch['validation_top1']:.2%} after 1 epochs"
     assert re.fullmatch(rf"test accuracy [\d.]+% \(\d+ of {home.test_images}; 95 % interval [\d.]+% to [\d.]+%\)", test)
     assert [line.split(" (")[0] for line in files] == [str(home.folder / "run" / name) for name in LEFT]
     assert warning.startswith("warning: test accuracy 50.00% is no better than chance (always answering ")
-    (line,) = home.first.err.splitlines()
+    model = home.folder / "run" / "model.safetensors"
+    assert (classify[:6], export[:6]) == ("next: ", 6 * " ")
+    assert classify.endswith(f" classify IMAGES --model {model}")
+    assert export.endswith(f" export onnx {model}")
+    *header, line = home.first.err.splitlines()
+    counts, (train, validation, test) = home.data.counts("train"), (len(home.data[split]) for split in SPLITS)
+    cost = cost_of(load(model).arch)
+    assert header == [
+        f"images   {train} to train on, {validation} to validate on, {test} to test on; "
+        f"2 classes with {min(counts)} to {max(counts)} training images each",
+        f"network  tiny, 32 x 32 pixels, {cost.parameters / 1e6:.2f} M parameters, {cost.macs / 1e6:.1f} M MACs; "
+        "starts from random weights",
+        f"recipe   {home.folder / 'recipe.json'}: 1 epoch of {train // 8} steps of 8 images; SGD, learning rate 0.05",
+        f"device   cpu, {counted(torch.get_num_threads(), 'thread')}",
+        f"output   {home.folder / 'run'}",
+    ]
     assert re.fullmatch(LINE.format(1, 1), line)
     assert f"train loss {epoch['train_loss']:.3f}  validation loss {epoch['validation_loss']:.3f}  top-1" in line
     assert f" {epoch['validation_top1']:7.2%}  {epoch['seconds']:.1f} s" in line
@@ -305,7 +327,9 @@ def test_a_teacher_from_a_file(kind: str, home: Home, tmp_path: Path) -> None:
     assert re.fullmatch("[0-9a-f]{64}", digest)
     assert f"teacher {teacher}: validation accuracy " in (tmp_path / "run" / "report.html").read_text()
     again = run("train", *home.options, "--output", tmp_path / "run", "--epochs", 2, "--resume")
-    assert again.err == f"error: {tmp_path}/run: the run was begun with another teacher; give another folder\n"
+    assert again.err.splitlines()[-1] == (
+        f"error: {tmp_path}/run: the run was begun with another teacher; give another folder"
+    )
 
 
 def test_the_seed_of_a_run_is_that_of_its_split(home: Home, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -335,14 +359,14 @@ def test_sigterm_and_resumed(home: Home, tmp_path: Path) -> None:
     options = (*home.options, "--output", "run")
     process = _started("fbnetv3_zoo", "train", *options, "--epochs", 100_000, cwd=tmp_path)
     assert process.stderr is not None
-    assert process.stderr.readline().startswith("epoch   1/100000")
+    next(line for line in process.stderr if line.startswith("epoch   1/100000"))
     process.terminate()
     out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, out) == (143, "")
     *before, last = err.splitlines()
     found = re.fullmatch(r"ended by SIGTERM after step (\d+) of epoch (\d+); continue with --resume", last)
     assert found is not None
-    assert all(line.startswith("epoch ") for line in before)
+    assert all(line.startswith("epoch ") for line in before[5:])
     assert not (tmp_path / "run" / "model.safetensors").exists()
     epochs = int(found[2])
     again = run("train", *home.options, "--output", tmp_path / "run", "--epochs", epochs, "--resume", "--json")
@@ -355,11 +379,11 @@ def test_interrupted_from_the_keyboard(home: Home, tmp_path: Path) -> None:
     options = (*home.options, "--output", "run", "--epochs", 100_000)
     process = _started("fbnetv3_zoo", "train", *options, cwd=tmp_path)
     assert process.stderr is not None
-    assert process.stderr.readline().startswith("epoch   1/100000")
+    next(line for line in process.stderr if line.startswith("epoch   1/100000"))
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, out) == (130, "")
-    assert err.splitlines()[-1] == "interrupted"
+    assert err.splitlines()[-1] == "interrupted; the same command with --resume continues"
     assert "Traceback" not in err
 
 

@@ -131,6 +131,12 @@ def test_for_scripts(suffix: str, model: Path) -> None:
     assert row["interval"] == pytest.approx(list(binomtest(row["right"], row["images"]).proportion_ci(method="wilson")))
 
 
+def test_images_as_an_argument(model: Path, pets: Path) -> None:
+    assert run("validate", model, "digits").out.splitlines()[:2] == run("validate", model).out.splitlines()[:2]
+    two = run("validate", model, "digits", "--data", pets)
+    assert (two.code, two.err) == (2, f"error: digits and --data {pets} both give images; give only one\n")
+
+
 def test_for_readers(model: Path) -> None:
     found = _told(model)
     first, *lines = succeed("validate", model).splitlines()

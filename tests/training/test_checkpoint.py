@@ -27,6 +27,7 @@ from fbnetv3_zoo.recipes import CosineDecay, Recipe
 from fbnetv3_zoo.training import Callback, Dataset, Execution, Run, Step
 from fbnetv3_zoo.training.callbacks import Epoch
 from fbnetv3_zoo.training.checkpoint import Checkpoints, Progress, restore
+from fbnetv3_zoo.training.data import SPLITS
 from fbnetv3_zoo.training.learner import Learner
 from fbnetv3_zoo.utils.serialization import parse_json
 
@@ -212,15 +213,17 @@ def test_resumed_with_something_else(what: str, tiny_arch: Arch, data: Dataset, 
     teacher = FBNet(replace(tiny_arch, in_channels=1)) if "teacher" in what else None
     if teacher is not None:
         teacher.preprocess = Preprocess(32, 32, mean=data.mean, std=data.std)
-    told = what
-    if what == "data":
-        told = ", ".join(
-            f"{split} images: {len(data[split])} then, as many others now" for split in ("train", "validation", "test")
-        )
-        told = f"data ({told})"
-    assert refusal(lambda: train(arch, data, recipe, begun, resume=True, teacher=teacher)) == (
-        f"{begun}: the run was begun with another {told}; give another folder"
-    )
+    splits = ", ".join(f"{name} images: {len(data[name])} then, as many others now" for name in SPLITS)
+    differences = {
+        "network": "network (name: 'tiny' then, 'tiny_w2' now, stages.0.0.out_channels: 8 then, 16 now, "
+        "stages.1.0.out_channels: 8 then, 16 now and 2 more)",
+        "data": f"data ({splits})",
+        "recipe": f"recipe (learning_rate: {RECIPE.learning_rate} then, 0.04 now)",
+        "teacher": "teacher",
+    }
+    told = " and ".join(differences[part] for part in what.split(" and "))
+    said = refusal(lambda: train(arch, data, recipe, begun, resume=True, teacher=teacher))
+    assert said == f"{begun}: the run was begun with another {told}; give another folder"
     assert _contents(begun) == before
 
 
@@ -231,7 +234,7 @@ def test_a_cosine_is_as_long_as_it_was(tiny_arch: Arch, data: Dataset, tmp_path:
         train(tiny_arch, data, recipe, tmp_path, execution=EVERY_STEP, callbacks=[Stopper(1, 2)])
     longer: Recipe = replace(recipe, epochs=3)
     assert refusal(lambda: train(tiny_arch, data, longer, tmp_path, resume=True)) == (
-        f"{tmp_path}: the run was begun with another recipe; give another folder"
+        f"{tmp_path}: the run was begun with another recipe (epochs: 2 then, 3 now); give another folder"
     )
 
 

@@ -17,7 +17,7 @@ class DetectionProgress(EpochBar):
     """A progress bar with the loss, and a line for each finished epoch."""
 
     def __init__(self, epochs: int) -> None:
-        super().__init__(epochs, BarColumn(), TextColumn("loss {task.fields[loss]:.3f}"))
+        super().__init__(epochs, BarColumn(), TextColumn("loss {task.fields[loss]}"))
         self._epochs = epochs
 
     def on_epoch(self, epoch: DetectionEpoch) -> None:

@@ -38,9 +38,7 @@ class SupernetProgress(EpochBar):
 
     def __init__(self, plan: SupernetPlan) -> None:
         epoch = TextColumn("epoch {task.fields[epoch]}/{task.total:g}")
-        super().__init__(
-            plan.recipe.epochs, epoch, BarColumn(), TextColumn("loss"), TextColumn("{task.fields[loss]:.3f}")
-        )
+        super().__init__(plan.recipe.epochs, epoch, BarColumn(), TextColumn("loss"), TextColumn("{task.fields[loss]}"))
         self._plan = plan
 
     def on_epoch(self, epoch: SupernetEpoch) -> None:

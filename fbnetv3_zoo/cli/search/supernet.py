@@ -11,8 +11,8 @@ import typer
 
 from ...errors import ZooError
 from .. import training_options as training
-from ..common import DataSource, Json, leads, output_folder, print_json, program, written
-from ..options import grouped
+from ..common import Json, leads, output_folder, print_json, program, written
+from ..options import DataOptions, grouped
 from ..output import in_shell, say
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def _command(kind: str, purpose: str) -> Callable[..., None]:
         *,
         output: Annotated[Path, output_folder("Folder for network, report, metrics and checkpoints.")],
         planned: PlanOptions,
-        data: DataSource = "digits",
+        data: DataOptions,
         data_seed: Annotated[int, typer.Option(help="Seed of the data's split.")] = 0,
         subset: training.SubsetFile = None,
         latency: Latency = None,
@@ -81,7 +81,7 @@ def _command(kind: str, purpose: str) -> Callable[..., None]:
 
         plan = planned.search_plan({"dnas": DNAS_PLANS, "dmasking": DMASKING_PLANS}[kind])
         table = LatencyTable.load(latency) if latency else None
-        images = find_dataset(data, seed=data_seed, subset=subset)
+        images = find_dataset(data.source, seed=data_seed, subset=subset)
         with SupernetProgress(plan) as progress:
             record = search_supernet(
                 plan, images, output, latency=table, resume=running.resume,

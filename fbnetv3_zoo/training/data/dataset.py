@@ -14,8 +14,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from ...errors import printable
 from ...images import LeastSize
 from ...preprocess import Preprocess
+from ...utils.tables import in_notebook, table
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -72,6 +74,22 @@ class Dataset:
 
     def __getitem__(self, split: Split) -> Sequence[Example]:
         return self.splits[split]
+
+    def counts(self, split: Split) -> Integers:
+        """The number of images of each class in ``split``, shape (classes,)."""
+        return np.bincount(labels_of(self.splits[split]), minlength=len(self.class_names))
+
+    def __str__(self) -> str:
+        """Number of images of each class in each split; of many classes, the first ones."""
+        counts = [self.counts(split) for split in SPLITS]
+        rows = list(zip(map(printable, self.class_names), *(count.tolist() for count in counts), strict=True))
+        omitted = [("...",) + 3 * ("",)] if len(rows) > 20 else []
+        total = ("all", *(int(count.sum()) for count in counts))
+        classes = table([("class", *SPLITS), *(rows[:15] if omitted else rows), *omitted, total])
+        return f"{printable(self.name)}: {len(self.class_names):,} classes\n{classes}"
+
+    def _repr_html_(self) -> str:
+        return in_notebook(str(self))
 
     def preprocess(self, side: int) -> Preprocess:
         """The preprocessing for a network trained on this data with inputs of ``side`` x ``side`` pixels."""

@@ -384,8 +384,8 @@ def test_folders_of_other_searches(straight: SupernetResult, data: Dataset) -> N
     assert refusal(lambda: search(PLAN, data, folder)) == said
     other, others = replace(PLAN, draws=4), few_digits(seed=1)
     differs = ", ".join(f"{split} images: {len(data[split])} then, as many others now" for split in SPLITS)
-    told = f"data ({differs})"
-    for plan, images, named in ((other, data, "plan"), (PLAN, others, told), (other, others, f"plan and {told}")):
+    told, changed = f"data ({differs})", f"plan (draws: {PLAN.draws} then, 4 now)"
+    for plan, images, named in ((other, data, changed), (PLAN, others, told), (other, others, f"{changed} and {told}")):
         said = f"{folder}: the run was begun with another {named}; give another folder"
         assert refusal(lambda p=plan, d=images: search(p, d, folder, resume=True)) == said
 
