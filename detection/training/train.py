@@ -140,6 +140,8 @@ def _check(spec: DetectorSpec, data: CocoData, validation: CocoData, recipe: Rec
         )
     if recipe.weight_levels:
         raise ZooError("recipe: detectors are not trained for int8; set weight_levels to 0")
+    if recipe.balanced or recipe.frozen_stages or recipe.patience:
+        raise ZooError("recipe: balanced, frozen_stages and patience are for classifiers; leave them out")
     default = Execution()
     for field in ("compile", "channels_last", "gradient_checkpointing", "check_images"):
         if getattr(execution, field) != getattr(default, field):

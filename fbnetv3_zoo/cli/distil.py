@@ -34,7 +34,7 @@ def distil(
         str | None,
         typer.Option(help="As for train; 'own': for each network the recipe of its name (as in the paper)."),
     ] = None,
-    changes: training.RecipeOptions,
+    changes: training.ClassifierRecipeOptions,
     shape: ArchOptions,
     running: training.TrainingOptions,
     as_json: Json = False,

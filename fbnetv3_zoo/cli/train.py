@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +11,6 @@ from ..utils.paths import check_outside
 from . import training_options as training
 from .common import Json, leads, output_folder, print_json
 from .options import ArchOptions, DataOptions, grouped
-from .run_header import print_header
 
 
 @grouped
@@ -24,11 +22,7 @@ def train(
     data: DataOptions,
     subset: training.SubsetFile = None,
     recipe: training.RecipeSource = None,
-    changes: training.RecipeOptions,
-    weight_levels: Annotated[
-        int | None,
-        typer.Option(help="Quantisation-aware training with this weight range: 127, or 63 without VNNI."),
-    ] = None,
+    changes: training.ClassifierRecipeOptions,
     teacher: Annotated[
         str | None, typer.Option(help="Teacher for distillation: a published name, a .safetensors or .onnx file.")
     ] = None,
@@ -45,12 +39,10 @@ def train(
     from ..recipes import find_recipe
     from ..training import find_dataset
     from ..training import train as run_training
-    from .progress import TrainingProgress
+    from .progress import TrainingProgress, print_header
 
     name = recipe or training.recipe_name(data.source)
     base = find_recipe(name)
-    if weight_levels is not None:
-        base = replace(base, weight_levels=weight_levels)
     arch, weights = start.network(shape)
     images = find_dataset(data.source, seed=changes.data_seed(base), subset=subset)
     check_outside(output, images.root)

@@ -61,6 +61,64 @@ class RecipeOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class ClassifierRecipeOptions(RecipeOptions):
+    """Further changes of a recipe, for classifiers."""
+
+    optimizer: Annotated[
+        Literal["sgd", "rmsprop", "adamw"] | None,
+        typer.Option(help="Optimizer, if not the recipe's; another one needs --learning-rate, too."),
+    ] = None
+    weight_decay: Annotated[float | None, typer.Option(help="Weight decay, if not the recipe's.")] = None
+    ema_decay: Annotated[
+        float | None, typer.Option(help="Decay per step of the moving average of weights (0: no average).")
+    ] = None
+    freeze: Annotated[
+        int | None, typer.Option(help="Number of the network's first stages that keep their weights and statistics.")
+    ] = None
+    balanced: Annotated[
+        bool, typer.Option("--balanced", help="Weight classes inversely to their number of training images.")
+    ] = False
+    patience: Annotated[
+        int | None, typer.Option(help="End after so many epochs without a better validation accuracy.")
+    ] = None
+
+    weight_levels: Annotated[
+        int | None,
+        typer.Option(help="Quantisation-aware training with this weight range: 127, or 63 without VNNI."),
+    ] = None
+
+    def applied(self, recipe: Recipe, *, images: int | None = None) -> Recipe:
+        """``recipe`` with these changes; see :meth:`RecipeOptions.applied`."""
+        recipe = self._optimized(recipe)
+        if images is not None and self.ema_decay is not None:  # counts as it is given, too
+            from ..training.loader import fitted
+
+            recipe = fitted(recipe, images, tell=leads(), rate_given=self.learning_rate is not None)
+        recipe = RecipeOptions.applied(self, recipe, images=images)
+        names = {"weight_decay": "weight_decay", "ema_decay": "ema_decay", "freeze": "frozen_stages",
+                 "patience": "patience", "weight_levels": "weight_levels"}  # fmt: skip
+        given = {field: getattr(self, option) for option, field in names.items()}
+        given["balanced"] = self.balanced or None
+        return replace(recipe, **{field: value for field, value in given.items() if value is not None})
+
+    def _optimized(self, recipe: Recipe) -> Recipe:
+        from ..recipes import SGD, AdamW, RMSProp
+
+        if self.optimizer is None:
+            return recipe
+        kind = {"sgd": SGD, "rmsprop": RMSProp, "adamw": AdamW}[self.optimizer]
+        if isinstance(recipe.optimizer, kind):
+            return recipe
+        if self.learning_rate is None:
+            own = type(recipe.optimizer).__name__
+            raise ZooError(
+                f"--optimizer {self.optimizer}: the recipe's learning rate of {recipe.learning_rate:.4g} is for {own}; "
+                "give --learning-rate, too"
+            )
+        return replace(recipe, optimizer=kind())
+
+
+@dataclass(frozen=True, slots=True)
 class RunOptions:
     """Execution and checkpoints of a run."""
 

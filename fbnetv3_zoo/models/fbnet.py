@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..arch import Arch, InvertedResidual, PoolingHead
 from ..description import Description
-from ..errors import ZooError, check_number
+from ..errors import ZooError, check_number, check_whole
 from ..preprocess import Preprocess
 from .blocks import ClassifierHead, Conv2d, InvertedResidualBlock, build_block, is_graph, laid_out
 
@@ -79,6 +79,7 @@ class FBNet(nn.Module):
         self.weights: str | None = None
         self.license: str | None = None
         self.gradient_checkpointing = False
+        self._frozen = 0
         with nullcontext() if generator is None else torch.random.fork_rng(devices=[]):
             self.stages = nn.Sequential(*_build_stages(arch, drop_path_rate))
             self.dropout = nn.Dropout(drop_rate)
@@ -138,6 +139,24 @@ class FBNet(nn.Module):
     def set_gradient_checkpointing(self, enabled: bool = True) -> None:
         """Recompute each block's activations in the backward pass instead of keeping them: less memory, more time."""
         self.gradient_checkpointing = enabled
+
+    def freeze(self, stages: int) -> None:
+        """Keep weights and statistics of the first ``stages`` stages (0: of none) in all training that follows.
+
+        Raises :class:`ZooError` unless ``stages`` is a whole number up to the number of stages.
+        """
+        check_whole("stages to freeze", stages, at_least=0, at_most=len(self.stages))
+        self._frozen = stages
+        for n, stage in enumerate(self.stages):
+            stage.requires_grad_(n >= stages)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> FBNet:
+        """Set training mode, in which frozen stages stay in evaluation mode."""
+        super().train(mode)
+        for n in range(self._frozen):
+            self.stages[n].eval()
+        return self
 
     @property
     def description(self) -> Description:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from enum import Enum
 from typing import Any, TypeAlias
 
-from ..errors import check_flag, check_number, check_type, check_whole
+from ..errors import ZooError, check_flag, check_number, check_type, check_whole
 from ..utils.serialization import from_json, to_json
 from ..utils.tables import in_notebook, table
 
@@ -178,7 +178,9 @@ class Recipe:
     ``ema_warmup`` it is at most (1 + steps) / (10 + steps). ``dropout`` is the ``drop_rate`` of the network,
     ``stochastic_depth`` its ``drop_path_rate``. ``distillation`` applies if there is a teacher. ``weight_levels``
     trains for int8: activations are rounded to 8 bits, weights to integers of at most this magnitude, as in the int8
-    model (0: no rounding; 127; 63 for x86 without VNNI).
+    model (0: no rounding; 127; 63 for x86 without VNNI). With ``balanced``, the loss of each class is weighted
+    inversely to its number of training images. The first ``frozen_stages`` stages keep their initial weights and
+    statistics. After ``patience`` epochs without a better validation accuracy, the run ends (0: never).
     """
 
     epochs: int
@@ -197,6 +199,9 @@ class Recipe:
     stochastic_depth: float = 0.0
     distillation: Distillation = Distillation()
     weight_levels: int = 0
+    balanced: bool = False
+    frozen_stages: int = 0
+    patience: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -214,6 +219,11 @@ class Recipe:
         check_flag("Recipe.ema_warmup", self.ema_warmup)
         check_type("Recipe.distillation", self.distillation, Distillation, "a Distillation")
         check_whole("Recipe.weight_levels", self.weight_levels, at_least=0, at_most=127)
+        check_flag("Recipe.balanced", self.balanced)
+        for field in ("frozen_stages", "patience"):
+            check_whole(f"Recipe.{field}", getattr(self, field), at_least=0)
+        if self.frozen_stages and self.weight_levels:
+            raise ZooError("Recipe.frozen_stages: training for int8 (weight_levels) changes all stages; set one to 0")
         check_whole("Recipe.seed", self.seed, at_least=0, at_most=2**32 - 1)
 
     def learning_rate_at(self, epoch: int, progress: float) -> float:

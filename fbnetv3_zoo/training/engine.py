@@ -70,6 +70,11 @@ class Engine(ABC, Generic[AnyBatch, Result]):
     def finish(self) -> Result:
         """The result of the run, after its last epoch."""
 
+    @property
+    def ends_early(self) -> bool:
+        """Whether the run ends before its last epoch."""
+        return False
+
     def steps_in(self, epoch: int) -> int:
         """Number of steps in ``epoch`` (from 0); only the first ``batches.steps`` count in the training loss."""
         return self.batches.steps
@@ -131,7 +136,7 @@ class Engine(ABC, Generic[AnyBatch, Result]):
             callbacks = ()
         self._last_write = time.monotonic()
         with self._termination if self._output else nullcontext():
-            while self.progress.epoch < self._epochs:
+            while self.progress.epoch < self._epochs and not self.ends_early:
                 self._train_epoch(callbacks)
                 epoch = self._end_epoch()
                 for callback in callbacks:

@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Generic, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -20,7 +19,7 @@ from .augment import build_mixer
 from .distributed import World
 from .execution import Execution, Precision
 from .loader import AnyBatch, Batch
-from .losses import distilled_loss, map_distance
+from .losses import distilled_loss, labels_loss, map_distance
 from .optim import build_average, build_optimizer
 from .qat import follow_ranges
 from .teacher import Teacher, normalised
@@ -132,16 +131,17 @@ class Learner(BaseLearner[Batch]):
 
     ``network`` is trained in place: moved to the device, its norms synchronised where several GPUs share a batch.
     Where no maps are compared, any module will do that has ``preprocess``, ``num_classes`` and
-    ``set_gradient_checkpointing``.
+    ``set_gradient_checkpointing``. ``class_weights``: factor of the loss for each class.
     """
 
     student: Student
 
     def __init__(
         self, network: FBNet, recipe: Recipe, *, teacher: Teacher | None = None, execution: Execution = Execution(),
-        world: World = World(), generator: torch.Generator | None = None,
+        world: World = World(), generator: torch.Generator | None = None, class_weights: Tensor | None = None,
     ) -> None:  # fmt: skip
         self.teacher, self.preprocess = teacher, network.preprocess
+        self._class_weights = None if class_weights is None else class_weights.to(world.device)
         self._format = _memory_format(execution, world)
         maps = _map_channels(teacher, recipe)
         network.set_gradient_checkpointing(execution.gradient_checkpointing)
@@ -168,7 +168,7 @@ class Learner(BaseLearner[Batch]):
         with self._reduced_precision():
             logits, maps = self._forward(images)
             answers, teacher_maps = (None, None) if self.teacher is None else self.teacher(pixels)
-        loss = F.cross_entropy(logits.float(), targets, label_smoothing=recipe.label_smoothing)
+        loss = labels_loss(logits.float(), targets, recipe.label_smoothing, self._class_weights)
         if answers is not None:
             loss = distilled_loss(loss, logits.float(), answers, recipe.distillation)
         if maps is not None and teacher_maps is not None:

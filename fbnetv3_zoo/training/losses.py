@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -11,6 +12,23 @@ from ..recipes import Distillation
 
 Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+
+
+def labels_loss(logits: Tensor, targets: Tensor, smoothing: float, class_weights: Tensor | None) -> Tensor:
+    """Cross entropy of ``targets``: classes, shape (images,), or probabilities, shape (images, classes).
+
+    Each class counts with its weight. The mean is over images, so that a batch may be divided.
+    """
+    if class_weights is None:
+        return F.cross_entropy(logits, targets, label_smoothing=smoothing)
+    total = F.cross_entropy(logits, targets, weight=class_weights, label_smoothing=smoothing, reduction="sum")
+    return total / len(logits)
+
+
+def class_weights_of(counts: npt.NDArray[np.int64]) -> Tensor:
+    """Weights inversely proportional to the numbers ``counts`` of images of each class; their mean over images is 1."""
+    weights = counts.sum() / (np.count_nonzero(counts) * np.maximum(counts, 1))
+    return torch.from_numpy(weights.astype(np.float32))
 
 
 def distilled_loss(labels_loss: Tensor, logits: Tensor, teacher_logits: Tensor, distillation: Distillation) -> Tensor:

@@ -16,6 +16,7 @@ from ..errors import ZooError, in_short, printable
 from ..factory import create
 from ..models.fbnet import FBNet
 from ..recipes import Recipe
+from ..utils.log import LOG
 from ..utils.paths import check_outside, exists
 from ..weights.serialization import WeightsFile, save
 from .callbacks import Callback, Epoch, Run, tell_looked
@@ -28,6 +29,7 @@ from .evaluate import Evaluation, evaluate
 from .execution import Execution
 from .learner import Learner
 from .loader import Batch, TrainingBatches, fitted, tell_of_statistics
+from .losses import class_weights_of
 from .optim import warn_of_long_average
 from .qat import imitate_int8, plain_state
 from .report import Report, write_report
@@ -112,16 +114,26 @@ class _Trainer(Engine[Batch, Run]):
         if recipe.weight_levels:
             imitate_int8(network, recipe.weight_levels)
             self.notes.append("trained for int8: all accuracies but the teacher's are of rounded weights and maps")
+        network.freeze(recipe.frozen_stages)
         found = teacher and find_teacher(teacher, preprocess=self.preprocess, device=self.world.device)
+        weights = class_weights_of(self.data.counts("train")) if recipe.balanced else None
         self.learner = Learner(
-            network, recipe, teacher=found or None, execution=self.execution, world=self.world, generator=generator
-        )
+            network, recipe, teacher=found or None, execution=self.execution, world=self.world, generator=generator,
+            class_weights=weights,
+        )  # fmt: skip
         if found:
             accuracy = found.check(self.data, world=self.world, execution=self.execution)
             self.notes.append(f"teacher {found.name}: validation accuracy {accuracy}")
         self.identity = self._identity()
         if self.world.leads:
             warn_of_long_average(recipe, self.batches.steps)
+
+    @property
+    def ends_early(self) -> bool:
+        """Whether the last ``recipe.patience`` epochs have brought no better validation accuracy."""
+        scores = [epoch.validation_top1 for epoch in self.progress.history]
+        patience = self.recipe.patience
+        return 0 < patience < len(scores) and max(scores[-patience:]) <= max(scores[:-patience])
 
     def measure_epoch(self) -> Epoch:
         """Validate, and save the network if it is the best so far."""
@@ -155,7 +167,11 @@ class _Trainer(Engine[Batch, Run]):
 
     def finish(self) -> Run:
         """Save the network, then test it and write the report."""
-        model, path = self._delivered(), self.folder / "model.safetensors"
+        model, path, ended = self._delivered(), self.folder / "model.safetensors", len(self.progress.history)
+        if self.ends_early and ended < self.recipe.epochs and self.world.leads:
+            text = f"ended after epoch {ended} of {self.recipe.epochs}: validation accuracy has not risen for"
+            LOG.warning("%s %d epochs", text, self.recipe.patience)
+            self.notes.append(f"{text} {self.recipe.patience} epochs")
         if self.world.leads:
             save(model, path)
             if not exists(self.folder / "best.safetensors"):

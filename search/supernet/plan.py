@@ -108,6 +108,8 @@ class SupernetPlan:
             raise ZooError(
                 "SupernetPlan.recipe: supernets know no stochastic_depth and no weight_levels; set both to 0"
             )
+        if self.recipe.balanced or self.recipe.frozen_stages or self.recipe.patience:
+            raise ZooError("SupernetPlan.recipe: supernets know no balanced, frozen_stages or patience; leave them out")
         check_whole("SupernetPlan.choice_epoch", self.choice_epoch, at_least=0, at_most=self.recipe.epochs - 1)
         check_number("SupernetPlan.choice_rate", self.choice_rate, above=0)
         check_number("SupernetPlan.choice_decay", self.choice_decay, at_least=0)

@@ -228,13 +228,13 @@ def test_every_option_arrives(home: Home, monkeypatch: pytest.MonkeyPatch, tmp_p
         "--weights", "w.safetensors", "--weight-levels", 63, "--resume", "--device", "cuda:1", "--workers", 3,
         "--precision", "bf16", "--compile", "--gradient-checkpointing", "--accumulation", 4, "--checkpoint-steps", 50,
         "--checkpoint-minutes", 2.5, "--keep-checkpoints", 9, "--on-bad-image", "skip", "--skip-image-check",
-        "--tensorboard", "--json",
+        "--tensorboard", "--json", "--weight-decay", 0.25, "--ema-decay", 0.75, "--balanced", "--patience", 6,
     )  # fmt: skip
     assert given.arch == replace(ARCHS["fbnetv3_b"].for_small_images().scaled(width=0.5, depth=2), resolution=40)
     assert given.recipe == replace(
-        RECIPES["cifar10"].for_batch_size(64), epochs=7, learning_rate=0.3, weight_levels=63, seed=5
-    )
-    assert given.recipe.ema_decay == pytest.approx(RECIPES["cifar10"].ema_decay ** 0.5)
+        RECIPES["cifar10"].for_batch_size(64), epochs=7, learning_rate=0.3, weight_levels=63, seed=5, weight_decay=0.25,
+        ema_decay=0.75, balanced=True, patience=6,
+    )  # fmt: skip
     assert (given.teacher, given.pretrained, given.resume) == ("t.onnx", "w.safetensors", True)
     assert given.execution == Execution(
         device="cuda:1", workers=3, precision=Precision.BFLOAT16, compile=True, gradient_checkpointing=True,
@@ -245,6 +245,17 @@ def test_every_option_arrives(home: Home, monkeypatch: pytest.MonkeyPatch, tmp_p
     assert unchanged == {"channels_last"}  # has no option: the layout follows the device
     assert given.data.class_names == _class_names(home)
     assert [type(callback) for callback in given.callbacks] == [TrainingProgress, TensorBoard]
+
+
+def test_another_optimizer_needs_its_own_rate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    options = ("--output", tmp_path / "new", "--optimizer", "adamw")
+    found = _given(monkeypatch, *options, "--lr", 0.001, "--freeze", 2).recipe
+    assert found == replace(RECIPES["digits"], optimizer=AdamW(), learning_rate=0.001, frozen_stages=2)
+    assert _given(monkeypatch, *options[:3], "sgd").recipe == RECIPES["digits"]
+    told = run("train", *options).err
+    assert told == (
+        "error: --optimizer adamw: the recipe's learning rate of 0.1 is for SGD; give --learning-rate, too\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,8 @@ recipes = st.builds(
     stochastic_depth=shares,
     distillation=distillations,
     weight_levels=st.integers(0, 127),
+    balanced=st.booleans(),
+    patience=st.integers(0, 1000),
     seed=st.integers(0, 2**32 - 1),
 )
 
@@ -134,6 +136,9 @@ REFUSED: list[tuple[Any, str, object, str]] = [
     (PLAIN, "distillation", 0.8, "a Distillation"),
     (PLAIN, "weight_levels", 128, "a whole number of at most 127"),
     (PLAIN, "weight_levels", True, "a whole number of at least 0"),
+    (PLAIN, "balanced", 1, FLAG),
+    (PLAIN, "frozen_stages", -1, "a whole number of at least 0"),
+    (PLAIN, "patience", 0.5, "a whole number of at least 0"),
     (PLAIN, "seed", -1, "a whole number of at least 0"),
     (PLAIN, "seed", 2**32, "a whole number of at most 4294967295"),
     (PLAIN, "seed", 0.5, "a whole number of at least 0"),
