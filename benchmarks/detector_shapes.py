@@ -35,7 +35,7 @@ from fbnetv3_zoo.detection.data.coco import CocoData, read_coco
 from fbnetv3_zoo.detection.models.serialization import DetectorSpec
 from fbnetv3_zoo.detection.training.train import train_detector
 from fbnetv3_zoo.models.fbnet import FBNet
-from fbnetv3_zoo.recipes import RECIPES, SGD
+from fbnetv3_zoo.recipes import RECIPES, SGD, Augmentation, CosineDecay, Recipe
 from fbnetv3_zoo.training import find_dataset, train
 from fbnetv3_zoo.weights.state_dict import adapt_stem
 from fbnetv3_zoo.zoo import ARCHS
@@ -46,7 +46,10 @@ SETTINGS = RCNNSettings(
     min_size=SIDE, max_size=SIDE, anchor_sizes=(24, 36, 48), aspect_ratios=(1.0,), proposals_in_training=300,
     regions_in_training=32,
 )  # fmt: skip
-RECIPE = RECIPES["boxes"]
+RECIPE = Recipe(
+    12, 8, SGD(), 0.05, Augmentation(flip=0.5), CosineDecay(0.01), warmup_epochs=1, weight_decay=1e-4, ema_decay=0.98,
+    clip_norm=10.0,
+)  # fmt: skip
 WAYS = {
     "torchvision": "train_detector, from the digits' network",
     "detectron2": "detectron2's DefaultTrainer, from the same",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,13 +48,16 @@ def distil(
     from ..training.distill import distil as distil_family
     from .progress import TrainingProgress
 
-    members = []
-    for model in map(str.strip, models.split(",")):
-        chosen = _own_recipe(model) if recipe == "own" else find_recipe(recipe or training.recipe_name(data.source))
-        members.append(Member(shape.arch_of(model), chosen))
-    images = find_dataset(data.source, seed=changes.data_seed(members[0].recipe), subset=subset)
+    names = [name.strip() for name in models.split(",")]
+    own = {name: _own_recipe(name) for name in names} if recipe == "own" else {}
+    given = own[names[0]] if own else find_recipe(recipe) if recipe else None
+    images = find_dataset(data.source, seed=changes.data_seed(given), subset=subset)
     check_outside(output, images.root)
-    members = [replace(one, recipe=changes.applied(one.recipe, images=len(images["train"]))) for one in members]
+    if not own:
+        _, common = training.named_recipe(recipe, data.source, images, changes, pretrained=False)
+        own = dict.fromkeys(names, common)
+    count = len(images["train"])
+    members = [Member(shape.arch_of(name), changes.applied(own[name], images=count)) for name in names]
     with TrainingProgress(max(member.recipe.epochs for member in members)) as progress:
         family = distil_family(
             members, images, output, teacher=teacher, resume=running.resume, execution=running.execution(),

@@ -41,11 +41,11 @@ def train(
     from ..training import train as run_training
     from .progress import TrainingProgress, print_header
 
-    name = recipe or training.recipe_name(data.source)
-    base = find_recipe(name)
+    given = find_recipe(recipe) if recipe else None
     arch, weights = start.network(shape)
-    images = find_dataset(data.source, seed=changes.data_seed(base), subset=subset)
+    images = find_dataset(data.source, seed=changes.data_seed(given), subset=subset)
     check_outside(output, images.root)
+    name, base = training.named_recipe(recipe, data.source, images, changes, pretrained=weights is not None)
     chosen = changes.applied(base, images=len(images["train"]))
     execution, callbacks = running.execution(), training.callbacks_of(output, tensorboard=tensorboard)
     if not as_json:

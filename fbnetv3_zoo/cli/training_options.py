@@ -16,7 +16,7 @@ from .output import in_shell, say
 if TYPE_CHECKING:
     from ..arch import Arch
     from ..recipes import Recipe
-    from ..training import Callback, Execution, Run
+    from ..training import Callback, Dataset, Execution, Run
     from ..weights.serialization import WeightsFile
 
 RecipeSource = Annotated[
@@ -41,9 +41,9 @@ class RecipeOptions:
     ] = None
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of the run, if not the recipe's.")] = None
 
-    def data_seed(self, recipe: Recipe) -> int:
+    def data_seed(self, recipe: Recipe | None) -> int:
         """Seed of the data's split, which is that of the run."""
-        return recipe.seed if self.seed is None else self.seed
+        return self.seed if self.seed is not None else recipe.seed if recipe else 0
 
     def applied(self, recipe: Recipe, *, images: int | None = None) -> Recipe:
         """``recipe`` with these changes.
@@ -174,11 +174,21 @@ class TrainingOptions(RunOptions):
         )  # fmt: skip
 
 
-def recipe_name(data: str) -> str:
-    """The name of the recipe for the kind of ``data``."""
+def named_recipe(
+    source: str | None, data: str, images: Dataset, changes: RecipeOptions, *, pretrained: bool
+) -> tuple[str, Recipe]:
+    """The recipe of the name or file ``source``, by default the one for the ``images`` that ``data`` is; and its name.
+
+    For images of one's own that is :func:`~fbnetv3_zoo.recipes.fit_recipe`.
+    """
+    from ..recipes import find_recipe, fit_recipe
     from ..training.data.cifar import find_cifar
 
-    return "digits" if data == "digits" else "cifar10" if find_cifar(Path(data)) else "photos"
+    if source is None and data != "digits" and not find_cifar(Path(data)):
+        fitted = fit_recipe(len(images["train"]), epochs=changes.epochs, pretrained=pretrained)
+        return f"fitted to {fitted.purpose}", fitted.recipe
+    name = source or ("digits" if data == "digits" else "cifar10")
+    return name, find_recipe(name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """Training recipes as values, and the named ones."""
 
+from .fitting import fit_detection_recipe, fit_recipe
 from .presets import NAMED, OWN, RECIPES, find_recipe
 from .recipe import (
     SGD,
@@ -33,4 +34,6 @@ __all__ = [
     "Recipe",
     "SGD",
     "find_recipe",
+    "fit_detection_recipe",
+    "fit_recipe",
 ]

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from ..utils.serialization import find
-from .recipe import SGD, Augmentation, CosineDecay, ExponentialDecay, RandAugment, Recipe, RMSProp
+from .recipe import SGD, Augmentation, ExponentialDecay, RandAugment, Recipe, RMSProp
 
 PAPER = "FBNetV3 paper (arXiv 2006.02049)"
 OWN = "this project's choice"
@@ -115,38 +115,6 @@ _NAMED = {
         ),
         "the handwritten digits of scikit-learn",
         {"distillation.weight": _STATED["distillation.weight"]},
-    ),
-    "photos": RecipePreset(
-        Recipe(
-            epochs=100,
-            batch_size=64,
-            optimizer=SGD(),
-            learning_rate=0.1,
-            augmentation=Augmentation(crop_area=0.08, flip=0.5),
-            schedule=ExponentialDecay(0.96),
-            weight_decay=2e-5,
-            ema_decay=0.999,
-            label_smoothing=0.1,
-            dropout=0.2,
-        ),
-        "a folder of photographs of one's own",
-        {"distillation.weight": _STATED["distillation.weight"]},
-    ),
-    "boxes": RecipePreset(
-        Recipe(
-            epochs=12,
-            batch_size=8,
-            optimizer=SGD(),
-            learning_rate=0.05,
-            augmentation=Augmentation(flip=0.5),
-            schedule=CosineDecay(0.01),
-            warmup_epochs=1,
-            weight_decay=1e-4,
-            ema_decay=0.98,
-            clip_norm=10.0,
-        ),
-        "a detector on some hundred images with boxes (`fbnetv3 detect train`)",
-        {"schedule": f"{PAPER}, section 5.3: cosine after a warm-up; its end: {OWN}"},
     ),
 }
 

@@ -114,6 +114,8 @@ class _Trainer(Engine[Batch, Run]):
         if recipe.weight_levels:
             imitate_int8(network, recipe.weight_levels)
             self.notes.append("trained for int8: all accuracies but the teacher's are of rounded weights and maps")
+        if recipe.frozen_stages and pretrained is False:
+            raise ZooError("frozen_stages: random weights should not be frozen; start from weights, or set it to 0")
         network.freeze(recipe.frozen_stages)
         found = teacher and find_teacher(teacher, preprocess=self.preprocess, device=self.world.device)
         weights = class_weights_of(self.data.counts("train")) if recipe.balanced else None

@@ -51,7 +51,7 @@ def test_as_json_it_is_a_file_for_training(name: str, tmp_path: Path) -> None:
 
 
 def test_a_recipe_of_ones_own(tmp_path: Path) -> None:
-    recipe, path = replace(RECIPES["photos"], schedule=CosineDecay(0.01), epochs=7), tmp_path / "own.json"
+    recipe, path = replace(RECIPES["digits"], schedule=CosineDecay(0.01), epochs=7), tmp_path / "own.json"
     path.write_text(recipe.to_json())
     head, _, *lines = succeed("recipe", "show", path).splitlines()
     assert head == f"{path}: a recipe of your own"

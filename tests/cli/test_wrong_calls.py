@@ -100,7 +100,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (path / "folder.json").mkdir()
     (path / "used" / "checkpoints").mkdir(parents=True)
     (path / "used" / "checkpoints" / f"epoch-0001-step-000000-{'0' * 16}.safetensors").write_text("of a run")
-    (path / "photos.json").write_text(RECIPES["photos"].to_json())
+    (path / "photos.json").write_text(RECIPES["digits"].to_json())
     (path / "subset.json").write_text(Subset("others", 0, ("0", "x"), ("1.png",)).to_json())
     (path / "one_class" / "cat").mkdir(parents=True)
     return path

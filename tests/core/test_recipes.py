@@ -22,7 +22,7 @@ KINDS = {"SGD": "sgd", "RMSProp": "rmsprop"}
 
 
 def test_their_names() -> None:
-    assert list(RECIPES) == list(NAMED) == [*PAPERS, "proxy", "cifar10", "digits", "photos", "boxes"]
+    assert list(RECIPES) == list(NAMED) == [*PAPERS, "proxy", "cifar10", "digits"]
     for name, named in NAMED.items():
         assert RECIPES[name] is named.recipe
         assert named.purpose

@@ -13,18 +13,21 @@ from refusals import refusal
 from runs import PLAIN, RECIPE, Stopped, Stopper, assert_same, train
 
 from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.factory import create
 from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.recipes import Recipe
 from fbnetv3_zoo.training import Dataset, Execution
 from fbnetv3_zoo.training.losses import class_weights_of, labels_loss
+from fbnetv3_zoo.weights.serialization import save
 
 STILL = replace(PLAIN, epochs=6, learning_rate=1e-9, warmup_epochs=0, patience=2)
 
 
 def test_frozen_stages_keep_weights_and_statistics(tiny_arch: Arch, data: Dataset, tmp_path: Path) -> None:
-    run = train(tiny_arch, data, replace(RECIPE, epochs=1, frozen_stages=2), tmp_path)
-    before = create(run.model.arch, generator=torch.Generator().manual_seed(RECIPE.seed)).state_dict()
+    arch, recipe = replace(tiny_arch, in_channels=1), replace(RECIPE, epochs=1, frozen_stages=2)
+    start = FBNet(arch, generator=torch.Generator().manual_seed(1))
+    save(start, tmp_path / "start.safetensors")
+    run = train(arch, data, recipe, tmp_path / "run", pretrained=tmp_path / "start.safetensors")
+    before = start.state_dict()
     changed = {name for name, value in run.model.state_dict().items() if not torch.equal(value, before[name])}
     assert changed
     assert {name.split(".")[1] for name in changed if name.startswith("stages")} == {"2"}
@@ -99,6 +102,7 @@ def test_int8_changes_all_stages() -> None:
     assert said == "Recipe.frozen_stages: training for int8 (weight_levels) changes all stages; set one to 0"
 
 
-def test_more_stages_than_there_are(tiny_arch: Arch, data: Dataset, tmp_path: Path) -> None:
-    recipe: Recipe = replace(PLAIN, frozen_stages=9)
-    assert "stages to freeze is 9" in refusal(lambda: train(tiny_arch, data, recipe, tmp_path))
+def test_random_stages_are_not_frozen(tiny_arch: Arch, data: Dataset, tmp_path: Path) -> None:
+    recipe: Recipe = replace(PLAIN, frozen_stages=1)
+    told = "frozen_stages: random weights should not be frozen; start from weights, or set it to 0"
+    assert refusal(lambda: train(tiny_arch, data, recipe, tmp_path)) == told

@@ -45,7 +45,7 @@ def train(
     detector: DetectorOptions,
     freeze_at: Annotated[int, typer.Option(min=0, help="Number of first stages to freeze.")] = 0,
     fixed_norms: Annotated[bool, typer.Option("--fixed-norms", help="Freeze batch norms.")] = False,
-    recipe: training.RecipeSource = "boxes",
+    recipe: training.RecipeSource = None,
     changes: training.RecipeOptions,
     running: training.RunOptions,
     as_json: Json = False,
@@ -57,13 +57,14 @@ def train(
     from fbnetv3_zoo.detection.data.fitting import evaluation_data, training_data
     from fbnetv3_zoo.detection.training.train import train_detector
 
-    from ...recipes import find_recipe
+    from ...recipes import find_recipe, fit_detection_recipe
     from .progress import DetectionProgress
 
-    chosen = changes.applied(find_recipe(recipe or "boxes"))
+    given = find_recipe(recipe) if recipe else None
     boxes.check_outside(output)
     data, judged = boxes.read()
     spec = detector.spec(data.class_names)
+    chosen = changes.applied(given or fit_detection_recipe(len(data), epochs=changes.epochs).recipe)
     data = training_data(data, spec.settings, mirror=chosen.augmentation.flip > 0)
     judged = evaluation_data(judged, spec.settings)
     for file, one in ((boxes.annotations, data), (boxes.validation, judged)):
