@@ -47,12 +47,12 @@ def form(name: str) -> Callable[[Callable[[Path], Form]], Callable[[Path], Form]
 
 @form("arch")
 def arch(folder: Path) -> Form:
-    from fbnetv3_zoo.arch.cost import cost_of
+    from fbnetv3_zoo.arch.cost import arch_cost
     from fbnetv3_zoo.zoo import ARCHS, find_arch
 
     def read(path: Path) -> None:
         found = find_arch(path)
-        cost_of(found)
+        arch_cost(found)
         found.scaled(width=1.5, depth=2.0, resolution=1.5)
 
     return Form(ARCHS["fbnetv3_a"].to_json().encode(), read)

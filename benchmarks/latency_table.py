@@ -22,7 +22,7 @@ import onnx
 
 from fbnetv3_zoo import create
 from fbnetv3_zoo.arch import Activation, Arch
-from fbnetv3_zoo.arch.cost import cost_of, pool_cost, tabulate
+from fbnetv3_zoo.arch.cost import arch_cost, pool_cost, tabulate
 from fbnetv3_zoo.arch.latency import distinct_blocks, network_blocks
 from fbnetv3_zoo.export import export_onnx
 from fbnetv3_zoo.export.onnx.block_graphs import block_graph, network_graph
@@ -39,7 +39,7 @@ def networks(each: int, seed: int) -> list[Arch]:
     codes = PAPER.sample(20_000, np.random.default_rng(seed))
     macs, found = NetworkCosts(PAPER)(codes)["macs"], []
     for name in NAMES:
-        near = np.argsort(np.abs(macs - cost_of(ARCHS[name]).macs))[:each]
+        near = np.argsort(np.abs(macs - arch_cost(ARCHS[name]).macs))[:each]
         found += [PAPER.candidate(codes[n], f"{name}_like_{i}").arch for i, n in enumerate(near)]
     return [arch for arch in found if arch is not None]
 

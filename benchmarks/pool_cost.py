@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.arch.cost import Table, cost_of, pool_cost, tabulate
+from fbnetv3_zoo.arch.cost import Table, arch_cost, pool_cost, tabulate
 from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.search.space import PAPER, Codes, NetworkCosts
 from fbnetv3_zoo.zoo import ARCHS
@@ -112,7 +112,7 @@ def published() -> None:
         times.append(time.perf_counter() - started)
     sample = archs[:200]
     started = time.perf_counter()
-    singles = [cost_of(arch).macs for arch in sample]
+    singles = [arch_cost(arch).macs for arch in sample]
     alone = (time.perf_counter() - started) / len(sample)
     assert singles == list(pool.macs[: len(sample)])
     print(f"{NETWORKS:,} published networks at many scales, tabulated before: {spread(times, 1, 's')}")

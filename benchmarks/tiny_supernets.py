@@ -26,7 +26,7 @@ import torch
 from scipy import stats
 
 from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.arch.cost import cost_of
+from fbnetv3_zoo.arch.cost import arch_cost
 from fbnetv3_zoo.recipes import RECIPES
 from fbnetv3_zoo.search.evaluation import Limits, Task, TrainingEvaluator
 from fbnetv3_zoo.search.executors import LocalPool
@@ -66,7 +66,7 @@ def run(folder: Path) -> None:
         arch = TINY.candidate(TINY.code(winner["winner"]), "joint").arch
         assert arch is not None
         tests = _tested([arch] * len(RETRAININGS), RETRAININGS, folder / f"joint-{number}.json")
-        results.append({"method": "joint search", "seed": winner["seed"], "macs": cost_of(arch).macs, "tests": tests})
+        results.append({"method": "joint search", "seed": winner["seed"], "macs": arch_cost(arch).macs, "tests": tests})
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     tables()
@@ -95,7 +95,7 @@ def _compared(method: str, seed: int, record: SupernetResult) -> dict[str, Any]:
         "chosen": {name: str(value) for name, value in space.values(record.found.code).items()},
         "tests": tests[: len(RETRAININGS)],
         "random": tests[len(RETRAININGS) :],
-        "random_macs": [cost_of(arch).macs for arch in archs],
+        "random_macs": [arch_cost(arch).macs for arch in archs],
     }
 
 

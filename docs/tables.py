@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from fbnetv3_zoo.arch.cost import cost_of
+from fbnetv3_zoo.arch.cost import arch_cost
 from fbnetv3_zoo.weights.registry import RECORDS, WeightsEntry
 
 PAGE = Path(__file__).parent / "weights.md"
@@ -23,7 +23,7 @@ def _row(record: WeightsEntry) -> str:
     accuracy = record.accuracy[0]
     top5 = "-" if accuracy.top5 is None else f"{accuracy.top5:.2f}"
     digest = ", ".join(f"`{source.sha256}`" for source in record.sources if source.sha256) or "-"
-    megabytes = 4 * cost_of(record.arch).parameters / 1e6
+    megabytes = 4 * arch_cost(record.arch).parameters / 1e6
     return (
         f"| `{record.name}` | {megabytes:.1f} | {accuracy.top1:.2f} | {top5} | {accuracy.resolution} "
         f"| {record.preprocess.resize}{'*' if 'assumed' in record.note else ''} "

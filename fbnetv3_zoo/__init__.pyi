@@ -2,10 +2,7 @@
 
 from . import detection as detection, export as export, search as search
 from .arch import Arch as Arch
-from .arch.cost import (
-    Cost as Cost,
-    cost_of as cost_of,
-)
+from .arch.cost import Cost as Cost
 from .errors import ZooError as ZooError
 from .export import export_onnx as export_onnx
 from .factory import (
@@ -28,7 +25,10 @@ from .weights.serialization import (
     load as load,
     save as save,
 )
-from .zoo import list_models as list_models
+from .zoo import (
+    cost_of as cost_of,
+    list_models as list_models,
+)
 
 __version__: str
 __all__: list[str]

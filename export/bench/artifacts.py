@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fbnetv3_zoo.arch.cost import cost_of
+from fbnetv3_zoo.arch.cost import arch_cost
 from fbnetv3_zoo.classify import ENDINGS, Classifier
 from fbnetv3_zoo.errors import ZooError, check_whole, in_short
 from fbnetv3_zoo.weights.registry import RECORDS
@@ -164,7 +164,7 @@ def find_candidate(model: str, folder: Path, options: ModelOptions) -> BenchMode
     arch, side = description.arch, description.preprocess.resolution
     if options.resolution not in (None, side):
         raise ZooError(f"{model}: is for {side} pixels; leave out --resolution, or give a .safetensors file")
-    subject = Subject(model, side, cost_of(arch, resolution=side).macs)
+    subject = Subject(model, side, arch_cost(arch, resolution=side).macs)
     files = {_form(Path(model)): Path(model)}
     return BenchModel(subject, arch.in_channels, folder, images=options.images, largest=options.largest, files=files)
 
@@ -174,7 +174,7 @@ def _of_network(model: str, network: FBNet, folder: Path, options: ModelOptions,
     side = own.resolution if options.resolution is None else options.resolution
     check_whole("resolution", side, at_least=network.arch.min_resolution)
     network.preprocess = own.at_resolution(side)
-    subject = Subject(model, side, cost_of(network.arch, resolution=side).macs)
+    subject = Subject(model, side, arch_cost(network.arch, resolution=side).macs)
     if named:
         subject = _with_published(subject)
     return BenchModel(

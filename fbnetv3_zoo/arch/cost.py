@@ -84,7 +84,7 @@ class Cost:
     blocks: tuple[BlockCost, ...]
 
 
-def cost_of(arch: Arch, *, resolution: int | None = None) -> Cost:
+def arch_cost(arch: Arch, *, resolution: int | None = None) -> Cost:
     """Cost of ``arch`` at ``resolution`` pixels (default: its own). Raises :class:`ZooError` if that is too small."""
     side = arch.resolution if resolution is None else resolution
     check_whole("resolution", side)

@@ -21,13 +21,13 @@ def info(
 
     Example: fbnetv3 info fbnetv3_a
     """
-    from ..arch.cost import cost_of
+    from ..arch.cost import arch_cost
     from ..utils.serialization import to_plain
     from ..weights.registry import RECORDS
     from ..zoo import PUBLISHED
 
     arch = shape.arch_of(model)
-    cost = cost_of(arch)
+    cost = arch_cost(arch)
     published = PUBLISHED.get(arch.name)
     data: dict[str, Any] = {
         "name": arch.name,

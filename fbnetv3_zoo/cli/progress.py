@@ -114,9 +114,9 @@ _PURPOSES: dict[Split, str] = {"train": "to train on", "validation": "to validat
 
 
 def _network(arch: Arch, weights: str | WeightsFile | None, images: Dataset) -> str:
-    from ..arch.cost import cost_of
+    from ..arch.cost import arch_cost
 
-    cost = cost_of(replace(arch, num_classes=len(images.class_names), in_channels=len(images.mean)))
+    cost = arch_cost(replace(arch, num_classes=len(images.class_names), in_channels=len(images.mean)))
     start = "random weights" if weights is None else weights if isinstance(weights, str) else weights.name
     size = f"{cost.parameters / 1e6:,.2f} M parameters, {cost.macs / 1e6:,.1f} M MACs"
     return f"{arch.name}, {arch.resolution} x {arch.resolution} pixels, {size}; starts from {printable(start)}"

@@ -38,13 +38,14 @@ def train(
     """
     from ..recipes import find_recipe
     from ..training import find_dataset
-    from ..training import train as run_training
-    from .progress import TrainingProgress, print_header
 
     given = find_recipe(recipe) if recipe else None
     arch, weights = start.network(shape)
     images = find_dataset(data.source, seed=changes.data_seed(given), subset=subset)
     check_outside(output, images.root)
+    from ..training import train as run_training  # torch, which wrong paths need not wait for
+    from .progress import TrainingProgress, print_header
+
     name, base = training.named_recipe(recipe, data.source, images, changes, pretrained=weights is not None)
     chosen = changes.applied(base, images=len(images["train"]))
     execution, callbacks = running.execution(), training.callbacks_of(output, tensorboard=tensorboard)

@@ -231,13 +231,16 @@ class StartOptions:
 
 def _file_of(model: str | None, weights: str | None) -> WeightsFile | None:
     """The file of this project that ``model`` is, or without a model the .safetensors file ``weights``, if any."""
-    from ..weights.serialization import open_weights
-    from ..weights.torch_checkpoint import read_any
-
     if model is not None:
-        return open_weights(model) if holds_weights(model) else None
+        if not holds_weights(model):
+            return None
+        from ..weights.serialization import open_weights
+
+        return open_weights(model)
     if weights is None or not weights.endswith(".safetensors") or "://" in weights:
         return None
+    from ..weights.torch_checkpoint import read_any
+
     return replace(read_any(Path(weights).expanduser()), name=weights)
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..training import Dataset, Evaluation
     from ..training.class_matching import Order
     from ..training.data import Example
-    from ..training.evaluate import ClassAccuracy, Floats, Predict
+    from ..training.evaluation import ClassAccuracy, Floats, Predict
 
 
 @dataclass(frozen=True, slots=True)

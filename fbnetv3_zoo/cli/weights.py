@@ -241,12 +241,12 @@ def _store(*, cache: Path | None = None, mirror: str | None = None, lock: Path |
 
 
 def _row(record: Any, path: Path | None) -> dict[str, Any]:
-    from ..arch.cost import cost_of
+    from ..arch.cost import arch_cost
     from ..utils.serialization import to_plain
 
     return {
         "name": record.name,
-        "megabytes": round(4 * cost_of(record.arch).parameters / 1e6, 1),
+        "megabytes": round(4 * arch_cost(record.arch).parameters / 1e6, 1),
         "licence": record.license.value,
         "accuracy": [{**to_plain(a), "evidence": a.evidence.value} for a in record.accuracy],
         "addresses": [source.address for source in record.sources],

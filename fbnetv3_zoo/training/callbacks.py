@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..models.fbnet import FBNet
-from .evaluate import Evaluation
+from .evaluation import Evaluation
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,8 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from ..errors import Interrupted, ZooError, check_number, check_whole, in_short, printable, shown
+from ..errors import Interrupted as Interrupted
+from ..errors import ZooError, check_number, check_whole, in_short, printable, shown
 from ..recipes import ExponentialDecay, Recipe
 from ..utils.atomic_write import replacing
 from ..utils.digest import short_digest

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..arch import Arch
-from ..arch.cost import cost_of
+from ..arch.cost import arch_cost
 from ..errors import ZooError
 from ..recipes import Recipe
 from .callbacks import Callback, Run
@@ -60,6 +60,6 @@ def distil(
 
     first: Run | None = None
     if teacher is None:
-        first = run(max(members, key=lambda member: cost_of(member.arch).macs), "teacher", None)
+        first = run(max(members, key=lambda member: arch_cost(member.arch).macs), "teacher", None)
         teacher = first.model
     return Family(first, {member.arch.name: run(member, member.arch.name, teacher) for member in members})

@@ -11,7 +11,7 @@ from typing import Any
 
 
 class Termination:
-    """Records a SIGTERM in its context: ``asked`` once this process has received one, ``agreed`` once all know.
+    """Records a SIGTERM in its context: ``requested`` once this process has received one, ``agreed`` once all know.
 
     Processes forked by multiprocessing in the meantime (those that load images) leave the process group, so that a
     SIGTERM to the whole group does not end them before the checkpoint is written. Outside the main thread, where Python

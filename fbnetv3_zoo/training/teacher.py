@@ -30,7 +30,7 @@ from ..zoo import ARCHS
 from .class_matching import match_classes
 from .data import Dataset
 from .distributed import World
-from .evaluate import Evaluation, evaluate
+from .evaluation import Evaluation, evaluate
 from .execution import Execution
 
 TeacherSource: TypeAlias = "Teacher | nn.Module | str | Path"

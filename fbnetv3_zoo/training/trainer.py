@@ -25,7 +25,7 @@ from .data import Dataset, Split
 from .data.image_headers import Unusable, look_before_run
 from .distributed import World, join
 from .engine import EXPLODED, Engine
-from .evaluate import Evaluation, evaluate
+from .evaluation import Evaluation, evaluate
 from .execution import Execution
 from .learner import Learner
 from .loader import Batch, TrainingBatches, fitted, tell_of_statistics

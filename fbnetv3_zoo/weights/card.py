@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..arch.cost import cost_of
+from ..arch.cost import arch_cost
 from ..description import Description
 from ..errors import printable
 from ..models.fbnet import FBNet
@@ -58,7 +58,7 @@ def _front_matter(license: str | None, datasets: list[str]) -> str:
 
 def _body(description: Description, title: str) -> list[str]:
     arch, preprocess = description.arch, description.preprocess
-    cost = cost_of(arch)
+    cost = arch_cost(arch)
     family = _PAPERS.get(arch.name.partition("_")[0], "the FBNet family")
     classes = f"{arch.num_classes}"
     if description.class_names is not None:

@@ -8,12 +8,13 @@ from pathlib import Path
 from types import MappingProxyType
 
 from ..arch import Arch
+from ..arch.cost import Cost, arch_cost
 from ..errors import ZooError
 from ..utils.serialization import find
 from . import fbnet, fbnetv2, fbnetv3
 from .published import PUBLISHED, Published
 
-__all__ = ["ARCHS", "PUBLISHED", "Published", "find_arch", "list_models"]
+__all__ = ["ARCHS", "PUBLISHED", "Published", "cost_of", "find_arch", "list_models"]
 
 ARCHS: Mapping[str, Arch] = MappingProxyType(
     {
@@ -49,6 +50,11 @@ ARCHS: Mapping[str, Arch] = MappingProxyType(
 def list_models(pattern: str = "*") -> list[str]:
     """Names of the published networks that match ``pattern`` (shell wildcards), in order of publication."""
     return [name for name in ARCHS if fnmatchcase(name, pattern)]
+
+
+def cost_of(source: str | Path | Arch, *, resolution: int | None = None) -> Cost:
+    """The cost of the network that :func:`find_arch` gives for ``source``, at its own or another ``resolution``."""
+    return arch_cost(find_arch(source), resolution=resolution)
 
 
 def find_arch(source: str | Path | Arch) -> Arch:

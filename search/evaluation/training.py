@@ -20,7 +20,7 @@ from fbnetv3_zoo.training.data import Split
 from fbnetv3_zoo.training.data.image_headers import look_before_run
 from fbnetv3_zoo.training.distributed import World
 from fbnetv3_zoo.training.engine import Engine, ExplodedLossError
-from fbnetv3_zoo.training.evaluate import evaluate
+from fbnetv3_zoo.training.evaluation import evaluate
 from fbnetv3_zoo.training.execution import Execution
 from fbnetv3_zoo.training.learner import Learner
 from fbnetv3_zoo.training.loader import Batch, TrainingBatches, fitted

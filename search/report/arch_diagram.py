@@ -7,7 +7,7 @@ from itertools import groupby, pairwise
 from markupsafe import Markup
 
 from fbnetv3_zoo.arch import Arch, Block, PoolingHead
-from fbnetv3_zoo.arch.cost import cost_of
+from fbnetv3_zoo.arch.cost import arch_cost
 from fbnetv3_zoo.report.page import render
 
 _STEP, _BAR, _LEFT = 22, 15, 68  # pixels: from block to block, of a bar, of the names of the lines
@@ -55,7 +55,7 @@ def _block(index: int, block: Block, tallest: int, *, shows_channels: bool) -> d
 def _stages(arch: Arch) -> list[dict[str, object]]:
     """Where each stage begins, its middle, and the side of its feature maps."""
     bounds, sides = [0], []
-    for _, blocks in groupby(cost_of(arch).blocks, key=lambda cost: cost.block.stage):
+    for _, blocks in groupby(arch_cost(arch).blocks, key=lambda cost: cost.block.stage):
         inside = list(blocks)
         bounds.append(bounds[-1] + len(inside))
         sides.append(inside[-1].size)

@@ -11,7 +11,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from fbnetv3_zoo.arch.cost import cost_of
+from fbnetv3_zoo.arch.cost import arch_cost
 from fbnetv3_zoo.errors import counted
 from fbnetv3_zoo.report.charts import chart
 from fbnetv3_zoo.report.page import Figure, name, write_page
@@ -70,7 +70,7 @@ def _cost_name(record: SupernetResult) -> str:
 
 def _network(record: SupernetResult) -> dict[str, object]:
     """The network found."""
-    arch, cost = record.arch, cost_of(record.arch)
+    arch, cost = record.arch, arch_cost(record.arch)
     among = "of the space"
     if record.plan.target is not None:
         met = record.plan.target.contains(record.found.cost)

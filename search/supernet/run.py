@@ -20,7 +20,7 @@ from fbnetv3_zoo.training.data.dataset import take
 from fbnetv3_zoo.training.data.image_headers import look_before_run
 from fbnetv3_zoo.training.distributed import World, join
 from fbnetv3_zoo.training.engine import Engine
-from fbnetv3_zoo.training.evaluate import Evaluation, evaluate
+from fbnetv3_zoo.training.evaluation import Evaluation, evaluate
 from fbnetv3_zoo.training.execution import Execution, Precision
 from fbnetv3_zoo.training.loader import Batch, TrainingBatches, seed_of
 from fbnetv3_zoo.training.optim import warn_of_long_average

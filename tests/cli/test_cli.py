@@ -23,7 +23,7 @@ from shell import run, script, succeed
 from waiting import PATIENCE
 
 from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.arch.cost import cost_of
+from fbnetv3_zoo.arch.cost import arch_cost
 from fbnetv3_zoo.training.data import digits
 from fbnetv3_zoo.weights.serialization import save
 from fbnetv3_zoo.zoo import ARCHS, PUBLISHED, list_models
@@ -79,7 +79,7 @@ def test_list_as_json() -> None:
     rows = json.loads(succeed("list", "--json"))
     assert [row["name"] for row in rows] == list_models()
     for row in rows:
-        cost = cost_of(ARCHS[row["name"]])
+        cost = arch_cost(ARCHS[row["name"]])
         assert (row["macs"], row["parameters"]) == (cost.macs, cost.parameters)
         assert row["resolution"] == ARCHS[row["name"]].resolution
         published = PUBLISHED.get(row["name"])
@@ -88,7 +88,7 @@ def test_list_as_json() -> None:
 
 def test_info_shows_the_published_figures() -> None:
     text = succeed("info", "fbnetv3_a")
-    published, cost = PUBLISHED["fbnetv3_a"], cost_of(ARCHS["fbnetv3_a"])
+    published, cost = PUBLISHED["fbnetv3_a"], arch_cost(ARCHS["fbnetv3_a"])
     assert text.startswith("fbnetv3_a, 224 x 224 pixels\n")
     lines = {line.split("  ")[0]: line.split() for line in text.splitlines()}
     assert lines["MACs"] == ["MACs", f"{cost.macs:,}", "(published:", f"{published.macs:,})"]
@@ -108,7 +108,7 @@ def test_info_without_published_figures(home: Home) -> None:
 
 @pytest.mark.parametrize("name", ["fbnet_c", "fbnetv2_l1", "fbnetv3_a0", "fbnetv3_20g"])
 def test_info_as_json(name: str) -> None:
-    data, cost = json.loads(succeed("info", name, "--json")), cost_of(ARCHS[name])
+    data, cost = json.loads(succeed("info", name, "--json")), arch_cost(ARCHS[name])
     for field in ("resolution", "macs", "conv_weights", "parameters", "peak_activation"):
         assert data[field] == getattr(cost, field)
     assert [row["macs"] for row in data["blocks"]] == [line.macs for line in cost.blocks]
@@ -122,7 +122,7 @@ def test_info_of_a_derived_network() -> None:
     data = json.loads(succeed("info", "fbnetv3_a", *options))
     arch = replace(ARCHS["fbnetv3_a"].for_small_images().scaled(width=0.5, depth=2), resolution=40)
     assert (data["name"], data["resolution"]) == ("fbnetv3_a_small_w0.5_d2", 40)
-    assert (data["macs"], data["parameters"]) == (cost_of(arch).macs, cost_of(arch).parameters)
+    assert (data["macs"], data["parameters"]) == (arch_cost(arch).macs, arch_cost(arch).parameters)
 
 
 def test_export(home: Home, exported: tuple[Path, str]) -> None:
@@ -335,6 +335,13 @@ def test_looking_up_imports_nothing_heavy(arguments: list[str]) -> None:
     found = _imported(f"from fbnetv3_zoo.cli import main\ntry: main({arguments!r})\nexcept SystemExit: pass")
     assert "fbnetv3_zoo.cli" in found
     assert not found & HEAVY
+
+
+def test_a_wrong_path_does_not_wait_for_torch(tmp_path: Path) -> None:
+    arguments = ["train", str(tmp_path / "absent"), "--output", str(tmp_path / "run")]
+    found = _imported(f"from fbnetv3_zoo.cli import main\ntry: main({arguments!r})\nexcept SystemExit: pass")
+    assert "fbnetv3_zoo.training.data.find" in found
+    assert "torch" not in found
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:

@@ -16,7 +16,7 @@ from shell import Ended, run, succeed
 
 from fbnetv3_zoo import training, zoo
 from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.arch.cost import cost_of
+from fbnetv3_zoo.arch.cost import arch_cost
 from fbnetv3_zoo.cli.common import program
 from fbnetv3_zoo.training import Dataset
 from fbnetv3_zoo.training.checkpoint import Checkpoints
@@ -74,7 +74,7 @@ def test_what_it_prints(demo: Demo, small: Arch) -> None:
     assert len(on_torch) == 3
     assert on_onnx == on_torch[2]
     start = next(n for n, line in enumerate(lines) if line.startswith("network "))
-    large, slim = (cost_of(load(demo.folder / name / "model.safetensors").arch) for name in ("teacher", "distilled"))
+    large, slim = (arch_cost(load(demo.folder / name / "model.safetensors").arch) for name in ("teacher", "distilled"))
     for line, cost, label, found in zip(
         lines[start + 1 : start + 4],
         (large, slim, slim),

@@ -10,7 +10,7 @@ import pytest
 from shell import run, succeed
 
 from fbnetv3_zoo.arch import Activation, Arch, Conv, InvertedResidual, PoolingHead, Skip
-from fbnetv3_zoo.arch.cost import cost_of, tabulate
+from fbnetv3_zoo.arch.cost import arch_cost, tabulate
 from fbnetv3_zoo.arch.latency import LatencyTable, distinct_blocks
 from fbnetv3_zoo.cli.common import program
 from fbnetv3_zoo.search import SupernetPlan, SupernetResult
@@ -61,7 +61,7 @@ def test_its_network_is_a_file_for_the_other_commands(searched: tuple[Path, str]
     arch = Arch.from_json(path.read_bytes())
     record = SupernetResult.read(folder)
     assert record.arch == arch
-    assert cost_of(arch).macs == record.found.cost <= 130_000
+    assert arch_cost(arch).macs == record.found.cost <= 130_000
     assert f"minute-macs-130k: {record.found.cost:,.6g} macs (target macs<=130k)" in told
     assert f"{program()} train --model {path}" in told
     assert succeed("info", path).startswith("minute-macs-130k")

@@ -25,7 +25,7 @@ from waiting import PATIENCE
 
 from fbnetv3_zoo import training
 from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.arch.cost import cost_of
+from fbnetv3_zoo.arch.cost import arch_cost
 from fbnetv3_zoo.cli import app
 from fbnetv3_zoo.cli.progress import TrainingProgress
 from fbnetv3_zoo.description import Description
@@ -104,7 +104,7 @@ def test_what_it_prints(home: Home) -> None:
     assert export.endswith(f" export onnx {model}")
     *header, line = home.first.err.splitlines()
     counts, (train, validation, test) = home.data.counts("train"), (len(home.data[split]) for split in SPLITS)
-    cost = cost_of(load(model).arch)
+    cost = arch_cost(load(model).arch)
     assert header == [
         f"images   {train} to train on, {validation} to validate on, {test} to test on; "
         f"2 classes with {min(counts)} to {max(counts)} training images each",

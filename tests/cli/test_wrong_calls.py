@@ -21,7 +21,7 @@ from refusals import refusal
 from safetensors.torch import save_file
 
 from fbnetv3_zoo.arch import Activation, Arch, Conv, InvertedResidual, PoolingHead, Row, Skip, SqueezeExcite
-from fbnetv3_zoo.arch.cost import cost_of
+from fbnetv3_zoo.arch.cost import arch_cost
 from fbnetv3_zoo.classify import Classifier
 from fbnetv3_zoo.cli import main
 from fbnetv3_zoo.description import Description
@@ -156,7 +156,7 @@ CALLS: list[tuple[Callable[[Path], object], str]] = [
     (lambda _: arch().scaled(width=0), "scaled: width is 0; it must be a number above 0"),
     (lambda _: arch().scaled(depth=math.nan), "scaled: depth is nan; it must be a number above 0"),
     (lambda _: arch().for_small_images(), "net: for_small_images needs two rows of stride 2; this network has 1"),
-    (lambda _: cost_of(ARCHS["fbnetv3_a"], resolution=32),
+    (lambda _: arch_cost(ARCHS["fbnetv3_a"], resolution=32),
      "fbnetv3_a: resolution is 32; its strides and padding need at least 49"),
     # Networks in files
     (lambda _: Arch.from_json("net"), "arch JSON cannot be read: Expecting value: line 1 column 1 (char 0)"),

@@ -31,7 +31,7 @@ from fbnetv3_zoo.arch import (
     SqueezeExcite,
     round_width,
 )
-from fbnetv3_zoo.arch.cost import cost_of
+from fbnetv3_zoo.arch.cost import arch_cost
 from fbnetv3_zoo.errors import ZooError, nearest
 from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.zoo import ARCHS, find_arch
@@ -201,7 +201,7 @@ def test_symmetric_maps_are_the_side_over_the_stride(arch: Arch, extra: int) -> 
     symmetric = arch.with_symmetric_padding()
     assert symmetric.min_resolution == 1
     side = 1 + extra
-    lines = cost_of(symmetric, resolution=side).blocks
+    lines = arch_cost(symmetric, resolution=side).blocks
     maps = [(line.size, line.block.reduction) for line in lines if not isinstance(line.block.row, PoolingHead)]
     assert [size for size, _ in maps] == [ceil(side / reduction) for _, reduction in maps]
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from strategies import archs
 
 from fbnetv3_zoo.arch import Arch, InvertedResidual
-from fbnetv3_zoo.arch.cost import Cost, PoolCost, cost_of, pool_cost, tabulate
+from fbnetv3_zoo.arch.cost import Cost, PoolCost, arch_cost, pool_cost, tabulate
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.zoo import ARCHS
@@ -27,7 +27,7 @@ TOTALS = ("macs", "conv_weights", "parameters", "peak_activation")
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_published_counts_to_the_unit(name: str) -> None:
-    cost = cost_of(ARCHS[name], resolution=FIGURES[name]["resolution"])
+    cost = arch_cost(ARCHS[name], resolution=FIGURES[name]["resolution"])
     rounded = round(cost.conv_weights, -1) if name.startswith("fbnet_") else cost.conv_weights  # published to ten
     assert (cost.macs, rounded) == (FIGURES[name]["macs"], FIGURES[name]["conv_weights"])
 
@@ -37,24 +37,24 @@ def test_twenty_are_published() -> None:
 
 
 def test_parameters_as_users_count_them() -> None:
-    assert cost_of(ARCHS["fbnetv3_a"]).parameters == 8_598_480
+    assert arch_cost(ARCHS["fbnetv3_a"]).parameters == 8_598_480
 
 
 @pytest.mark.parametrize("name", ARCHS)
 def test_costs_are_those_of_the_module(name: str) -> None:
-    _assert_same(cost_of(ARCHS[name]), count(ARCHS[name]))
+    _assert_same(arch_cost(ARCHS[name]), count(ARCHS[name]))
 
 
 @pytest.mark.parametrize(("name", "resolution"), [("fbnetv3_a", 49), ("fbnetv3_a", 193), ("fbnetv3_f", 101)])
 def test_costs_at_another_resolution(name: str, resolution: int) -> None:
-    cost = cost_of(ARCHS[name], resolution=resolution)
+    cost = arch_cost(ARCHS[name], resolution=resolution)
     assert cost.resolution == resolution
     _assert_same(cost, count(ARCHS[name], resolution=resolution))
 
 
 @given(archs())
 def test_costs_of_any_network_are_those_of_the_module(arch: Arch) -> None:
-    _assert_same(cost_of(arch), count(arch, device="cpu"))
+    _assert_same(arch_cost(arch), count(arch, device="cpu"))
 
 
 def _assert_same(cost: Cost, counts: Counts) -> None:
@@ -65,7 +65,7 @@ def _assert_same(cost: Cost, counts: Counts) -> None:
 @pytest.mark.parametrize("name", ["fbnet_a", "fbnetv2_f1", "fbnetv3_a"])
 def test_lines_of_the_table_add_up(name: str) -> None:
     arch = ARCHS[name]
-    cost, width = cost_of(arch), arch.blocks[-1].out_channels
+    cost, width = arch_cost(arch), arch.blocks[-1].out_channels
     assert [line.block for line in cost.blocks] == list(arch.blocks)
     pooled = width * cost.blocks[-1].size ** 2
     assert sum(line.macs for line in cost.blocks) == cost.macs - pooled - width * 1000
@@ -87,7 +87,7 @@ def test_fvcore_counts_all_but_the_pools(name: str) -> None:
     arch = ARCHS[name]
     images = torch.zeros(1, 3, arch.resolution, arch.resolution)
     analysis = FlopCountAnalysis(FBNet(arch).eval(), images).unsupported_ops_warnings(False)
-    operators, counts, cost = analysis.by_operator(), count(arch), cost_of(arch)
+    operators, counts, cost = analysis.by_operator(), count(arch), arch_cost(arch)
     assert set(operators) == {"conv", "linear", "batch_norm"}
     assert operators["conv"] + operators["linear"] == cost.macs - counts.pooled
     assert operators["batch_norm"] == 2 * counts.normed
@@ -100,14 +100,14 @@ def test_fvcore_counts_all_but_the_pools(name: str) -> None:
 def test_a_pool_is_counted_as_each_alone(pool: list[Arch]) -> None:
     costs = pool_cost(tabulate(pool))
     for n, arch in enumerate(pool):
-        _assert_line(costs, n, cost_of(arch))
+        _assert_line(costs, n, arch_cost(arch))
 
 
 def test_a_pool_at_one_resolution() -> None:
     pool = [ARCHS["fbnet_a"], ARCHS["fbnetv3_g"], ARCHS["fbnetv3_a0"]]
     costs = pool_cost(tabulate(pool, resolution=160))
     for n, arch in enumerate(pool):
-        _assert_line(costs, n, cost_of(arch, resolution=160))
+        _assert_line(costs, n, arch_cost(arch, resolution=160))
 
 
 @pytest.mark.long
@@ -117,7 +117,7 @@ def test_twenty_thousand_networks_at_once(tiny_arch: Arch) -> None:
     assert costs.macs.shape == (20_000,)
     assert len(np.unique(costs.macs)) > 10_000
     for n in range(0, 20_000, 397):
-        _assert_line(costs, n, cost_of(pool[n]))
+        _assert_line(costs, n, arch_cost(pool[n]))
 
 
 @cache
@@ -154,8 +154,8 @@ def _assert_line(costs: PoolCost, n: int, alone: Cost) -> None:
 @given(archs())
 def test_a_resolution_too_small_is_refused(arch: Arch) -> None:
     least = arch.min_resolution
-    assert cost_of(arch, resolution=least).blocks[-1].size >= 1
+    assert arch_cost(arch, resolution=least).blocks[-1].size >= 1
     with pytest.raises(ZooError) as caught:
-        cost_of(arch, resolution=least - 1)
+        arch_cost(arch, resolution=least - 1)
     expected = f"{arch.name}: resolution is {least - 1}; its strides and padding need at least {least}"
     assert str(caught.value) == (expected if least > 1 else "resolution is 0; it must be a whole number of at least 1")

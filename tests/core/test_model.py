@@ -11,7 +11,7 @@ from strategies import archs
 from torch import Tensor, nn
 
 from fbnetv3_zoo.arch import Activation, Arch, Conv, InvertedResidual, PoolingHead
-from fbnetv3_zoo.arch.cost import cost_of
+from fbnetv3_zoo.arch.cost import arch_cost
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.factory import create
 from fbnetv3_zoo.models.blocks import build_block
@@ -36,7 +36,7 @@ def test_published_networks_give_their_maps_and_logits(name: str) -> None:
         maps = model.feature_maps(torch.empty(2, 3, arch.resolution, arch.resolution))
         logits = model.forward_head(maps["stride32"])
     assert logits.shape == (2, 1000)
-    trunk = [line for line in cost_of(arch).blocks if line.block.stage < arch.trunk_depth]
+    trunk = [line for line in arch_cost(arch).blocks if line.block.stage < arch.trunk_depth]
     expected = {f"stride{line.block.reduction}": (line.block.out_channels, line.size) for line in trunk}
     assert {key: (x.shape[1], x.shape[2]) for key, x in maps.items()} == expected
     assert list(maps) == ["stride2", "stride4", "stride8", "stride16", "stride32"]

@@ -23,7 +23,7 @@ from refusals import refusal
 from shell import run, script, succeed
 from waiting import PATIENCE, gone, until
 
-from fbnetv3_zoo.arch.cost import cost_of
+from fbnetv3_zoo.arch.cost import arch_cost
 from fbnetv3_zoo.export import export_onnx
 from fbnetv3_zoo.export.bench import Benchmark, BenchmarkConfig, BenchProgress, ModelOptions, Route, benchmark, measure
 from fbnetv3_zoo.export.bench.artifacts import find_candidate
@@ -243,7 +243,7 @@ def test_the_command(here: Path) -> None:
     options = ["--routes", "eager,onnxruntime", "--batches", "3,1", "--threads", 1, "--rounds", 4]
     text = succeed("benchmark", model, *options, "--output", folder, "--profile")
     found = Benchmark.read(folder / "benchmark.json")
-    macs = cost_of(SHORT).macs
+    macs = arch_cost(SHORT).macs
     assert found.subjects == (Subject(str(model), 32, macs),)
     assert [(row.route, row.threads, row.batch) for row in found.rows] == [
         (Route.EAGER, 1, 1), (Route.ONNXRUNTIME, 1, 1), (Route.EAGER, 1, 3), (Route.ONNXRUNTIME, 1, 3),
@@ -330,7 +330,7 @@ def test_int8(here: Path) -> None:
 @pytest.mark.long
 def test_another_resolution(here: Path) -> None:
     found = find_candidate(str(here / "short.json"), here, ModelOptions(resolution=48))
-    assert found.subject == Subject(str(here / "short.json"), 48, cost_of(SHORT, resolution=48).macs)
+    assert found.subject == Subject(str(here / "short.json"), 48, arch_cost(SHORT, resolution=48).macs)
     order = found.request(Route.ONNXRUNTIME, 1)
     assert (order.side, order.channels) == (48, 3)
 

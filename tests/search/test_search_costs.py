@@ -7,7 +7,7 @@ import pytest
 import torch
 from refusals import refusal
 
-from fbnetv3_zoo.arch.cost import COLUMNS, PoolCost, Table, cost_of, pool_cost, tabulate
+from fbnetv3_zoo.arch.cost import COLUMNS, PoolCost, Table, arch_cost, pool_cost, tabulate
 from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.search.space import (
     PAPER,
@@ -65,7 +65,7 @@ def test_costs_by_name(space: Space) -> None:
     for name in model.names:
         assert costs[name].dtype == np.float64
         assert costs[name].tolist() == getattr(whole, name).tolist()
-    alone = cost_of(space.candidate(codes[-1]).arch)  # type: ignore[arg-type]
+    alone = arch_cost(space.candidate(codes[-1]).arch)  # type: ignore[arg-type]
     assert [costs[name][-1] for name in model.names] == [getattr(alone, name) for name in model.names]
     none = model(codes[:0])
     assert {name: found.shape for name, found in none.items()} == dict.fromkeys(model.names, (0,))

@@ -18,7 +18,7 @@ from shell import Ended, run
 
 from fbnetv3_zoo import training
 from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.arch.cost import cost_of
+from fbnetv3_zoo.arch.cost import arch_cost
 from fbnetv3_zoo.recipes import RECIPES, SGD, Recipe
 from fbnetv3_zoo.training import Callback, Execution, Precision, train
 from fbnetv3_zoo.training import distill as family
@@ -35,7 +35,7 @@ def archs(tiny_arch: Arch) -> tuple[Arch, Arch, Arch]:
     """A small, a large and a middle one."""
     wide = {"small": 1.0, "large": 2.0, "middle": 1.5}
     small, large, middle = (replace(tiny_arch.scaled(width=factor), name=name) for name, factor in wide.items())
-    assert cost_of(small).macs < cost_of(middle).macs < cost_of(large).macs
+    assert arch_cost(small).macs < arch_cost(middle).macs < arch_cost(large).macs
     return small, large, middle
 
 

@@ -359,7 +359,7 @@ def test_workers_end_with_their_batches() -> None:
 
 KILLED = """
 import os, signal, time
-from fbnetv3_zoo.training.evaluate import _batches as in_order
+from fbnetv3_zoo.training.evaluation import _batches as in_order
 from test_loader import _batches as in_training
 
 fork, parent = os.fork, os.getpid()

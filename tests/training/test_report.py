@@ -21,13 +21,13 @@ from PIL import Image
 from refusals import refusal
 
 from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.arch.cost import cost_of
+from fbnetv3_zoo.arch.cost import arch_cost
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.preprocess import LeastSize, Preprocess
 from fbnetv3_zoo.recipes import NAMED, RECIPES, AdamW, CosineDecay
 from fbnetv3_zoo.training.callbacks import Epoch
 from fbnetv3_zoo.training.data import Dataset, Example
-from fbnetv3_zoo.training.evaluate import Evaluation
+from fbnetv3_zoo.training.evaluation import Evaluation
 from fbnetv3_zoo.training.execution import Execution
 from fbnetv3_zoo.training.report import Report, sources_of, write_report
 from fbnetv3_zoo.training.report.curves import curve_charts, draw_curve
@@ -327,7 +327,7 @@ def test_sources_of_every_named_recipe(name: str) -> None:
 
 def test_network_run_and_machine(page: Any, tiny_arch: Arch) -> None:
     read = page(Case(changes={"processes": 2, "epochs": EPOCHS}))
-    cost = cost_of(replace(tiny_arch, num_classes=3, in_channels=1))
+    cost = arch_cost(replace(tiny_arch, num_classes=3, in_channels=1))
     assert read.told("Network") == (
         f"Network Name tiny Parameters {cost.parameters:,} MACs {cost.macs:,} for one image "
         "Input 1 x 32 x 32 (channels, height, width) Classes 3 "

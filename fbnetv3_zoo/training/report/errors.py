@@ -14,7 +14,7 @@ from ...errors import ZooError
 from ...preprocess import Preprocess
 from ...report.page import name
 from ..data import Example
-from ..evaluate import ClassAccuracy, Evaluation
+from ..evaluation import ClassAccuracy, Evaluation
 
 LINES = 50
 """How many classes, and how many confusions, are listed; up to so many classes a matrix is drawn."""

@@ -11,14 +11,14 @@ from statistics import harmonic_mean
 from markupsafe import Markup
 
 from ...arch import Arch
-from ...arch.cost import cost_of
+from ...arch.cost import arch_cost
 from ...preprocess import Preprocess
 from ...recipes import NAMED, Recipe
 from ...report.environment import describe_machine
 from ...report.page import name, names, write_page
 from ..callbacks import Epoch
 from ..data import SPLITS, Dataset, Split
-from ..evaluate import Evaluation
+from ..evaluation import Evaluation
 from ..execution import Execution
 from .curves import curve_charts
 from .errors import errors_of, finite
@@ -128,7 +128,7 @@ def _value(value: object) -> str:
 
 def _network(report: Report) -> dict[str, object]:
     given, arch = report.preprocess, report.arch
-    cost = cost_of(arch, resolution=given.resolution)
+    cost = arch_cost(arch, resolution=given.resolution)
     side, means, deviations = given.resolution, _list(given.mean), _list(given.std)
     return {
         "Name": name(arch.name),

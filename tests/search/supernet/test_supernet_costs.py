@@ -15,7 +15,7 @@ from scipy.stats import chisquare
 from torch import Tensor
 
 from fbnetv3_zoo.arch import Activation, Conv, InvertedResidual, PoolingHead, Skip, SqueezeExcite
-from fbnetv3_zoo.arch.cost import cost_of, tabulate
+from fbnetv3_zoo.arch.cost import arch_cost, tabulate
 from fbnetv3_zoo.arch.latency import BlockKey, Conditions, LatencyTable, distinct_blocks
 from fbnetv3_zoo.search.space import Bound
 from fbnetv3_zoo.search.supernet import LAYER_SPACES, Layer, LayerSpace
@@ -81,7 +81,7 @@ def true_costs(space: LayerSpace, codes: Codes, cost: str) -> Doubles:
     archs = [space.arch(code, "network") for code in codes]
     if cost == "latency_ms":
         return measured(space)(tabulate(archs))
-    return np.array([getattr(cost_of(arch), cost) for arch in archs], np.float64)
+    return np.array([getattr(arch_cost(arch), cost) for arch in archs], np.float64)
 
 
 # Costs
@@ -175,14 +175,14 @@ def test_blocks_that_were_not_measured(missing: Callable[[BlockKey], bool]) -> N
 @pytest.mark.parametrize("space", [V1, V2, TINY_DNAS, TINY_DMASKING, FLAT], ids=lambda space: space.name)
 def test_shapes_of_points_are_those_of_their_networks(space: LayerSpace) -> None:
     for code in space.sample(20, np.random.default_rng(4), method="uniform"):
-        blocks = cost_of(space.arch(code, "network")).blocks
+        blocks = arch_cost(space.arch(code, "network")).blocks
         assert effective_shapes(space, one_hot(space, code)) == [(b.block.out_channels, b.size) for b in blocks]
 
 
 def test_effective_shapes_are_means_over_all_networks() -> None:
     probabilities, codes = soft(SMALL, 5), all_codes(SMALL)
     chances = np.exp(log_probability(probabilities, codes))
-    blocks = [cost_of(SMALL.arch(code, "network")).blocks for code in codes]
+    blocks = [arch_cost(SMALL.arch(code, "network")).blocks for code in codes]
     shapes = np.array([[(b.block.out_channels, b.size) for b in row] for row in blocks])
     found = effective_shapes(SMALL, [torch.from_numpy(p) for p in probabilities])
     np.testing.assert_allclose(found, np.einsum("n,nls->ls", chances, shapes), rtol=1e-12)

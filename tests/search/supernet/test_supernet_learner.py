@@ -14,7 +14,7 @@ from supernet_jobs import SPACE, measured
 from torch import Tensor
 
 from fbnetv3_zoo.arch import Activation, Conv, InvertedResidual, PoolingHead, Skip
-from fbnetv3_zoo.arch.cost import cost_of, tabulate
+from fbnetv3_zoo.arch.cost import arch_cost, tabulate
 from fbnetv3_zoo.preprocess import Preprocess
 from fbnetv3_zoo.recipes import SGD, Recipe
 from fbnetv3_zoo.search.space import Bound
@@ -183,7 +183,7 @@ def test_the_gradient_is_that_of_the_whole_loss(loss: CostLoss, share: float | N
 def exact_costs(cost: str) -> list[float]:
     """What every network of the space costs, in the order of its points."""
     archs = [MANY.arch(code, "network") for code in np.ndindex(*(len(d) for d in MANY.dimensions))]
-    found = measured(MANY)(tabulate(archs)) if cost == "latency_ms" else [getattr(cost_of(a), cost) for a in archs]
+    found = measured(MANY)(tabulate(archs)) if cost == "latency_ms" else [getattr(arch_cost(a), cost) for a in archs]
     return [float(value) for value in found]
 
 

@@ -22,7 +22,7 @@ from supernet_records import (
     record_of,
 )
 
-from fbnetv3_zoo.arch.cost import cost_of
+from fbnetv3_zoo.arch.cost import arch_cost
 from fbnetv3_zoo.search.space import parse_constraint
 from fbnetv3_zoo.search.supernet import DMASKING_PLANS, DNAS_PLANS, Product, SupernetPlan, SupernetResult, charts
 from fbnetv3_zoo.search.supernet.page import write_report
@@ -62,7 +62,7 @@ def test_its_head(blocks: tuple[SupernetResult, Reader, str]) -> None:
 
 def test_the_network_found(blocks: tuple[SupernetResult, Reader, str]) -> None:
     record, page, content = blocks
-    told, cost = page.told("The network found"), cost_of(record.arch)
+    told, cost = page.told("The network found"), arch_cost(record.arch)
     assert "mine-macs-120k , the most probable network of those that meet the target: " in told
     assert (
         f"16 x 16 pixels, 1,000 outputs, {cost.macs / 1e3:.4g} k MACs, {cost.parameters / 1e3:.4g} k parameters" in told

@@ -34,7 +34,7 @@ from supernet_jobs import (
 
 from fbnetv3_zoo import create
 from fbnetv3_zoo.arch import Activation, InvertedResidual
-from fbnetv3_zoo.arch.cost import cost_of, tabulate
+from fbnetv3_zoo.arch.cost import arch_cost, tabulate
 from fbnetv3_zoo.arch.latency import LatencyTable
 from fbnetv3_zoo.errors import Interrupted
 from fbnetv3_zoo.search.space import Bound, parse_constraint
@@ -196,7 +196,7 @@ def test_what_is_found(straight: SupernetResult) -> None:
     everything = [straight.found, *straight.drawn]
     assert len({one.code for one in everything}) == len(everything) == 6
     for one in everything:
-        assert cost_of(SPACE.arch(one.code, "network")).macs == one.cost <= 160_000
+        assert arch_cost(SPACE.arch(one.code, "network")).macs == one.cost <= 160_000
         assert round(31 * one.accuracy, 9) in range(32)
         chances = [p[n] for p, n in zip(straight.epochs[-1].probabilities, one.code, strict=True)]
         assert one.log_probability == pytest.approx(float(torch.tensor(chances, dtype=torch.float64).log().sum()))

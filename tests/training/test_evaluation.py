@@ -27,7 +27,7 @@ from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.preprocess import Preprocess
 from fbnetv3_zoo.training.data import Example
 from fbnetv3_zoo.training.distributed import World, join
-from fbnetv3_zoo.training.evaluate import Evaluation, Floats, evaluate
+from fbnetv3_zoo.training.evaluation import Evaluation, Floats, evaluate
 from fbnetv3_zoo.training.execution import OnBadImage
 
 ONE_PIXEL = Preprocess(1, 1, mean=(0.0,), std=(1 / 255,))  # gives an image's only pixel as it is
