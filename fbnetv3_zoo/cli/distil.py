@@ -42,7 +42,6 @@ def distil(
 
     Example: fbnetv3 distil --models fbnetv3_a,fbnetv3_g --recipe own /data/imagenet --output runs/family
     """
-    from ..recipes import find_recipe
     from ..training import find_dataset
     from ..training.distill import Member
     from ..training.distill import distil as distil_family
@@ -50,7 +49,7 @@ def distil(
 
     names = [name.strip() for name in models.split(",")]
     own = {name: _own_recipe(name) for name in names} if recipe == "own" else {}
-    given = own[names[0]] if own else find_recipe(recipe) if recipe else None
+    given = own[names[0]] if own else training.given_recipe(recipe)
     images = find_dataset(data.source, seed=changes.data_seed(given), subset=subset)
     check_outside(output, images.root)
     if not own:

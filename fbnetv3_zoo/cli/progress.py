@@ -68,11 +68,13 @@ class EpochBar(Callback):
 class TrainingProgress(EpochBar):
     """A progress bar with loss and images/s, and a line for each finished epoch."""
 
-    def __init__(self, epochs: int) -> None:
+    def __init__(self, epochs: int, *, heading: str = "") -> None:
         epoch = TextColumn("epoch {task.fields[epoch]}/{task.total:g}")
         loss = TextColumn("loss"), TextColumn("{task.fields[loss]}")
         super().__init__(epochs, epoch, BarColumn(), *loss, TextColumn("{task.fields[speed]} images/s"))
         self._epochs = epochs
+        if heading:
+            self.announce(heading)
 
     def announce(self, name: str) -> None:
         """Print a heading for the run ``name``."""
@@ -91,10 +93,10 @@ class TrainingProgress(EpochBar):
 
 def print_header(
     arch: Arch, weights: str | WeightsFile | None, images: Dataset, recipe: Recipe, execution: Execution, output: Path,
-    *, named: str,
+    *, named: str, shown: bool,
 ) -> None:  # fmt: skip
-    """Print images, network, recipe (``named``) and device to standard error, in the leading process."""
-    if leads():
+    """Print images, network, recipe (``named``) and device to standard error, in the leading process, if ``shown``."""
+    if leads() and shown:
         complain(f"images   {_images(images)}")
         complain(f"network  {_network(arch, weights, images)}")
         complain(f"recipe   {printable(named)}: {_recipe(recipe, images)}")

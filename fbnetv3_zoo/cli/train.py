@@ -9,7 +9,7 @@ import typer
 
 from ..utils.paths import check_outside
 from . import training_options as training
-from .common import Json, leads, output_folder, print_json
+from .common import Json, leads, output_folder
 from .options import ArchOptions, DataOptions, grouped
 
 
@@ -26,6 +26,9 @@ def train(
     teacher: Annotated[
         str | None, typer.Option(help="Teacher for distillation: a published name, a .safetensors or .onnx file.")
     ] = None,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Number of runs, of successive seeds, for a mean with an interval.")
+    ] = 1,
     running: training.TrainingOptions,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write TensorBoard logs.")] = False,
     as_json: Json = False,
@@ -36,10 +39,9 @@ def train(
 
     Example: fbnetv3 train photos --model fbnetv3_e --pretrained --output runs/photos
     """
-    from ..recipes import find_recipe
     from ..training import find_dataset
 
-    given = find_recipe(recipe) if recipe else None
+    given = training.given_recipe(recipe)
     arch, weights = start.network(shape)
     images = find_dataset(data.source, seed=changes.data_seed(given), subset=subset)
     check_outside(output, images.root)
@@ -48,15 +50,17 @@ def train(
 
     name, base = training.named_recipe(recipe, data.source, images, changes, pretrained=weights is not None)
     chosen = changes.applied(base, images=len(images["train"]))
-    execution, callbacks = running.execution(), training.callbacks_of(output, tensorboard=tensorboard)
-    if not as_json:
-        print_header(arch, weights, images, chosen, execution, output, named=name)
-    with TrainingProgress(chosen.epochs) as progress:
-        run = run_training(
-            arch, images, chosen, output, teacher=teacher, pretrained=weights or False, resume=running.resume,
-            execution=execution, callbacks=[progress, *callbacks],
-        )  # fmt: skip
-    if as_json and leads():
-        print_json(training.outcome(run))
-    elif leads():
-        training.print_outcome(run)
+    execution = running.execution()
+    training.callbacks_of(output, tensorboard=tensorboard)  # says at once if TensorBoard is missing
+    print_header(arch, weights, images, chosen, execution, output, named=name, shown=not as_json)
+    runs = []
+    for folder, seeded in training.folders(output, chosen, seeds):
+        weights = start.network(shape)[1] if runs else weights  # a run owns the tensors that it starts from
+        with TrainingProgress(chosen.epochs, heading=folder.name if seeds > 1 else "") as progress:
+            run = run_training(
+                arch, images, seeded, folder, teacher=teacher, pretrained=weights or False, resume=running.resume,
+                execution=execution, callbacks=[progress, *training.callbacks_of(folder, tensorboard=tensorboard)],
+            )  # fmt: skip
+        runs.append(run)
+    if leads():
+        training.print_runs(runs, as_json=as_json)

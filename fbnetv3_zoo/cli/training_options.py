@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ..errors import ZooError, first_few
-from .common import brings_weights, holds_weights, leads, program, written
+from .common import brings_weights, holds_weights, leads, print_json, program, written
 from .options import ArchOptions
 from .output import in_shell, say
 
@@ -174,6 +175,13 @@ class TrainingOptions(RunOptions):
         )  # fmt: skip
 
 
+def given_recipe(source: str | None) -> Recipe | None:
+    """The recipe of the name or file ``source``, if one is given."""
+    from ..recipes import find_recipe
+
+    return None if source is None else find_recipe(source)
+
+
 def named_recipe(
     source: str | None, data: str, images: Dataset, changes: RecipeOptions, *, pretrained: bool
 ) -> tuple[str, Recipe]:
@@ -258,6 +266,42 @@ def outcome(run: Run) -> dict[str, Any]:
     test = run.test.summary() if run.test else None
     fields = {"folder": run.folder, "last_epoch": asdict(run.epochs[-1]), "test": test}
     return {**fields, "bad_images": list(run.bad_images), "warning": run.warning or None}
+
+
+def folders(output: Path, recipe: Recipe, seeds: int) -> Iterator[tuple[Path, Recipe]]:
+    """The folder and the recipe of each of ``seeds`` runs."""
+    for seed in range(recipe.seed, recipe.seed + seeds):
+        yield output if seeds == 1 else output / f"seed-{seed}", replace(recipe, seed=seed)
+
+
+def print_runs(runs: Sequence[Run], *, as_json: bool) -> None:
+    """Print the result of a run, or those of several and their mean."""
+    if len(runs) == 1:
+        if as_json:
+            print_json(outcome(runs[0]))
+        else:
+            print_outcome(runs[0])
+        return
+    split = "test" if all(run.test for run in runs) else "validation"
+    scores = [run.test.fraction if run.test else run.epochs[-1].validation_top1 for run in runs]
+    mean, low, high = mean_interval(scores)
+    if as_json:
+        print_json({"runs": [outcome(run) for run in runs], "split": split, "mean": mean, "interval": [low, high]})
+        return
+    for run, score in zip(runs, scores, strict=True):
+        say(f"{run.folder / 'model.safetensors'}: {split} accuracy {score:.2%}")
+        tell_of_trouble(run)
+    say(f"{split} accuracy over {len(runs)} seeds: mean {mean:.2%}, 95 % interval {low:.2%} to {high:.2%}")
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean of at least two ``values``, and the bounds of its 95 % interval by Student's t."""
+    from statistics import fmean, stdev
+
+    from scipy.stats import t
+
+    mean, half = fmean(values), float(t.ppf(0.975, len(values) - 1)) * stdev(values) / len(values) ** 0.5
+    return mean, mean - half, mean + half
 
 
 def print_outcome(run: Run) -> None:

@@ -103,11 +103,12 @@ def test_what_it_prints(home: Home) -> None:
     assert classify.endswith(f" classify IMAGES --model {model}")
     assert export.endswith(f" export onnx {model}")
     *header, line = home.first.err.splitlines()
-    counts, (train, validation, test) = home.data.counts("train"), (len(home.data[split]) for split in SPLITS)
+    train, validation, test = (len(home.data[split]) for split in SPLITS)
+    assert home.data.counts("train").tolist() == [train // 2] * 2
     cost = arch_cost(load(model).arch)
     assert header == [
         f"images   {train} to train on, {validation} to validate on, {test} to test on; "
-        f"2 classes with {min(counts)} to {max(counts)} training images each",
+        f"2 classes with {train // 2} training images each",
         f"network  tiny, 32 x 32 pixels, {cost.parameters / 1e6:.2f} M parameters, {cost.macs / 1e6:.1f} M MACs; "
         "starts from random weights",
         f"recipe   {home.folder / 'recipe.json'}: 1 epoch of {train // 8} steps of 8 images; SGD, learning rate 0.05",
@@ -117,6 +118,19 @@ def test_what_it_prints(home: Home) -> None:
     assert re.fullmatch(LINE.format(1, 1), line)
     assert f"train loss {epoch['train_loss']:.3f}  validation loss {epoch['validation_loss']:.3f}  top-1" in line
     assert f" {epoch['validation_top1']:7.2%}  {epoch['seconds']:.1f} s" in line
+
+
+def test_several_seeds(home: Home, tmp_path: Path) -> None:
+    options = ("train", *home.options, "--output", tmp_path / "runs", "--seed", 4, "--seeds", 2)
+    found = json.loads(run(*options, "--json").out)
+    scores = [one["test"]["accuracy"] for one in found["runs"]]
+    assert [Path(one["folder"]).name for one in found["runs"]] == ["seed-4", "seed-5"]
+    assert load(tmp_path / "runs" / "seed-4" / "model.safetensors").arch.name == "tiny"
+    half = 12.706204736 * abs(scores[0] - scores[1]) / 2  # t of one degree of freedom
+    assert found["mean"] == pytest.approx(sum(scores) / 2)
+    assert found["interval"] == pytest.approx([found["mean"] - half, found["mean"] + half])
+    lines = run(*options, "--resume").out.splitlines()
+    assert lines[-1].startswith(f"test accuracy over 2 seeds: mean {found['mean']:.2%}, 95 % interval ")
 
 
 def test_resumed_and_told_to_scripts(home: Home) -> None:
