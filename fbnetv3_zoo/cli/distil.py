@@ -11,7 +11,7 @@ from ..errors import ZooError
 from ..utils.paths import check_outside
 from . import training_options as training
 from .common import Json, leads, output_folder, print_json
-from .options import ArchOptions, DataOptions, grouped
+from .options import ArchOptions, DataOptions, configurable
 from .output import say
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..training.distill import Family
 
 
-@grouped
+@configurable
 def distil(
     *,
     output: Annotated[Path, output_folder("Folder, in which each network gets a folder.")],

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from ..errors import ZooError
-from .common import Resolution, network_of
+from ..errors import ZooError, nearest, printable
+from ..utils.atomic_write import replacing
+from ..utils.paths import read_file
+from ..utils.serialization import json_text, parse_json
+from .common import Resolution, leads, network_of
 
 if TYPE_CHECKING:
     from ..arch import Arch
+
+
+CONFIG = "config.json"
+"""File in an output folder with the options of the command that filled it."""
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
@@ -22,25 +30,105 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
 
     Typer gives a value for each field; ``command`` gets one instance for all of them, made here.
     """
+    parameters, groups = _ungrouped(command)
+
+    @wraps(command)
+    def with_options(**values: Any) -> None:
+        command(**_regrouped(values, groups))
+
+    return _with_signature(with_options, parameters)
+
+
+def configurable(command: Callable[..., None]) -> Callable[..., None]:
+    """:func:`grouped`, with an option ``--config`` for a file of options, which is also left in the output folder."""
+    parameters, groups = _ungrouped(command)
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters.append(inspect.Parameter("config", keyword, default=None, annotation=_ConfigFile))
+    parameters.append(inspect.Parameter("context", keyword, annotation=typer.Context))
+
+    @wraps(command)
+    def with_options(*, config: Path | None, context: typer.Context, **values: Any) -> None:
+        options = _by_option(context, values)
+        output: Path = values["output"]
+        command(**_regrouped(values, groups))
+        if leads():
+            with replacing(output / CONFIG) as temporary:
+                temporary.write_text(json_text(options, indent=1) + "\n", encoding="utf-8")
+
+    return _with_signature(with_options, parameters)
+
+
+_NOT_KEPT = ("config", "help", "json", "output", "resume")
+
+
+def _long_names(context: typer.Context) -> dict[str, str]:
+    """The long name of each option of a command, without hyphens before it, and the parameter's own name."""
+    options = [(name, one.name) for one in context.command.params for name in one.opts if name.startswith("--")]
+    return {name.removeprefix("--"): str(parameter) for name, parameter in options}
+
+
+def _by_option(context: typer.Context, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that are not None, by the first long name of their option; of data, whichever way it was given."""
+    names: dict[str, str] = {}
+    for name, parameter in _long_names(context).items():
+        names.setdefault(parameter, name)
+    given = {**values, "data": values.get("data") or values.get("data_argument")}
+    return {
+        name: given[parameter]
+        for parameter, name in names.items()
+        if name not in _NOT_KEPT and given.get(parameter) is not None
+    }
+
+
+def _take_config(context: typer.Context, value: Path | None) -> Path | None:
+    """Make the options in the file ``value`` the command's defaults. Raises :class:`ZooError` naming a wrong one."""
+    if value is None:
+        return None
+    options = parse_json(read_file(value, "a JSON file of options"), str(value))
+    known = {name: own for name, own in _long_names(context).items() if name not in ("config", "help")}
+    if not isinstance(options, dict):
+        raise ZooError(f"{value}: is not a JSON object of options")
+    for name in options:
+        if name.replace("_", "-") not in known:
+            raise ZooError(f"{value}: no option --{printable(name)}{nearest(name, known)}")
+    context.default_map = {known[name.replace("_", "-")]: option for name, option in options.items()}
+    return value
+
+
+_ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", is_eager=True, callback=_take_config,
+        help="JSON file of options, such as an output folder's config.json; the command line takes precedence.",
+    ),
+]  # fmt: skip
+
+
+def _ungrouped(command: Callable[..., None]) -> tuple[list[inspect.Parameter], dict[str, type[Any]]]:
+    """The parameters of ``command`` with those in place of groups, and the groups by name."""
     hints = get_type_hints(command, include_extras=True)
     groups = {name: kind for name, kind in hints.items() if isinstance(kind, type) and is_dataclass(kind)}
     parameters: list[inspect.Parameter] = []
     for one in inspect.signature(command).parameters.values():
         options = _options_of(groups[one.name]) if one.name in groups else [one.replace(annotation=hints[one.name])]
         parameters += (option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in options)
+    return parameters, groups
 
-    @wraps(command)
-    def with_options(**values: Any) -> None:
-        instances = {
-            name: kind(**{field.name: values.pop(field.name) for field in fields(kind)})
-            for name, kind in groups.items()
-        }
-        command(**instances, **values)
 
-    del with_options.__wrapped__
-    with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    with_options.__annotations__ = {one.name: one.annotation for one in parameters}
-    return with_options
+def _regrouped(values: Mapping[str, Any], groups: Mapping[str, type[Any]]) -> dict[str, Any]:
+    """``values`` with an instance for each group."""
+    rest = dict(values)
+    instances = {
+        name: kind(**{field.name: rest.pop(field.name) for field in fields(kind)}) for name, kind in groups.items()
+    }
+    return {**instances, **rest}
+
+
+def _with_signature(function: Callable[..., None], parameters: Sequence[inspect.Parameter]) -> Callable[..., None]:
+    del function.__wrapped__  # type: ignore[attr-defined]
+    function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    function.__annotations__ = {one.name: one.annotation for one in parameters}
+    return function
 
 
 def _options_of(group: type[Any]) -> list[inspect.Parameter]:

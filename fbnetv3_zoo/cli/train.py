@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..utils.paths import check_outside
 from . import training_options as training
 from .common import Json, leads, output_folder
-from .options import ArchOptions, DataOptions, grouped
+from .options import ArchOptions, DataOptions, configurable
+
+if TYPE_CHECKING:
+    from ..training import Run
 
 
-@grouped
+@configurable
 def train(
     *,
     output: Annotated[Path, output_folder("Folder for model, report, metrics and checkpoints.")],
@@ -53,7 +56,7 @@ def train(
     execution = running.execution()
     training.callbacks_of(output, tensorboard=tensorboard)  # says at once if TensorBoard is missing
     print_header(arch, weights, images, chosen, execution, output, named=name, shown=not as_json)
-    runs = []
+    runs: list[Run] = []
     for folder, seeded in training.folders(output, chosen, seeds):
         weights = start.network(shape)[1] if runs else weights  # a run owns the tensors that it starts from
         with TrainingProgress(chosen.epochs, heading=folder.name if seeds > 1 else "") as progress:

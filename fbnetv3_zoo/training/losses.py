@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -25,7 +27,7 @@ def labels_loss(logits: Tensor, targets: Tensor, smoothing: float, class_weights
     return total / len(logits)
 
 
-def class_weights_of(counts: npt.NDArray[np.int64]) -> Tensor:
+def class_weights_of(counts: npt.NDArray[np.integer[Any]]) -> Tensor:
     """Weights inversely proportional to the numbers ``counts`` of images of each class; their mean over images is 1."""
     weights = counts.sum() / (np.count_nonzero(counts) * np.maximum(counts, 1))
     return torch.from_numpy(weights.astype(np.float32))

@@ -149,7 +149,12 @@ def test_resumed_and_told_to_scripts(home: Home) -> None:
 
 def test_what_it_leaves(home: Home) -> None:
     folder = home.folder / "run"
-    assert {path.name for path in folder.iterdir()} - {".fbnetv3-zoo.lock"} == {*LEFT, "checkpoints", "tensorboard"}
+    assert {path.name for path in folder.iterdir()} - {".fbnetv3-zoo.lock"} == {
+        *LEFT,
+        "checkpoints",
+        "config.json",
+        "tensorboard",
+    }
     assert [path.name[:11] for path in checkpoints(folder)] == ["epoch-0003-", "epoch-0002-"]
     model = load(folder / "model.safetensors")
     assert (model.arch.name, model.arch.num_classes, model.class_names) == ("tiny", 2, _class_names(home))
@@ -259,6 +264,40 @@ def test_every_option_arrives(home: Home, monkeypatch: pytest.MonkeyPatch, tmp_p
     assert unchanged == {"channels_last"}  # has no option: the layout follows the device
     assert given.data.class_names == _class_names(home)
     assert [type(callback) for callback in given.callbacks] == [TrainingProgress, TensorBoard]
+
+
+def test_options_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "mine.json"
+    file.write_text('{"data": "digits", "lr": 0.25, "batch_size": 8, "epochs": 9, "tensorboard": true}')
+    given = _given(monkeypatch, "--config", file, "--epochs", 7, "--output", tmp_path / "new")
+    assert (given.recipe.epochs, given.recipe.batch_size, given.recipe.learning_rate) == (7, 8, 0.25)
+    assert [type(callback) for callback in given.callbacks] == [TrainingProgress, TensorBoard]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"epoch": 3}', "no option --epoch (did you mean 'epochs'?)"),
+        ("[1]", "is not a JSON object of options"),
+        ('{"config": "other.json"}', "no option --config"),
+    ],
+)
+def test_wrong_files_of_options(text: str, told: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.json"
+    file.write_text(text)
+    ended = run("train", "--config", file, "--output", tmp_path / "new")
+    assert (ended.code, ended.err.partition(": ")[2]) == (2, f"{file}: {told}\n")
+
+
+def test_the_options_of_a_run_are_those_of_another(home: Home, tmp_path: Path) -> None:
+    config = json.loads((home.folder / "run" / "config.json").read_text())
+    assert {"output", "resume", "json", "config", "help"}.isdisjoint(config)
+    assert (config["epochs"], config["recipe"], config["tensorboard"]) == (3, str(home.folder / "recipe.json"), True)
+    again = run("train", "--config", home.folder / "run" / "config.json", "--output", tmp_path / "again", "--json")
+    assert again.code == 0
+    assert json.loads((tmp_path / "again" / "config.json").read_text()) == config
+    weights = [load(folder / "model.safetensors").state_dict() for folder in (home.folder / "run", tmp_path / "again")]
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
 
 
 def test_another_optimizer_needs_its_own_rate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from ...errors import ZooError, first_few, printable
 from ...utils.paths import exists, make_folder
 from .. import training_options as training
 from ..common import Json, command_group, is_ours, leads, output_file, output_folder, print_json, written
-from ..options import grouped
+from ..options import configurable
 from ..output import complain, say
 from .options import Annotations, BoxesOptions, DetectorOptions, FollowLinks, Images
 
@@ -37,7 +37,7 @@ Model = Annotated[Path, typer.Option(help="A detector written by `fbnetv3 detect
 
 
 @app.command()
-@grouped
+@configurable
 def train(
     *,
     boxes: BoxesOptions,

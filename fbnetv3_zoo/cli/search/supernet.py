@@ -12,7 +12,7 @@ import typer
 from ...errors import ZooError
 from .. import training_options as training
 from ..common import Json, leads, output_folder, print_json, program, written
-from ..options import DataOptions, grouped
+from ..options import DataOptions, configurable
 from ..output import in_shell, say
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _command(kind: str, purpose: str) -> Callable[..., None]:
 
     search.__name__ = kind
     search.__doc__ = f'{purpose}\n\nExample: fbnetv3 search {kind} --target "macs<=1M" --output runs/{kind}'
-    return grouped(search)
+    return configurable(search)
 
 
 dnas = _command(
