@@ -89,7 +89,7 @@ COMMANDS = (
     Command("serve-demo served --port 0", visited=True, quick=True),
     Command("classify digit.png --model m.safetensors"),
     Command("classify digit.png --model m.onnx"),
-    Command("classify digit.png --model int8.onnx"),
+    Command("predict digit.png --model int8.onnx"),
     Command("classify digit.png --model m.ort"),
     Command("classify digit.png --model m.xml"),
     Command("classify digit.png --model int8.xml", quick=True),

@@ -66,6 +66,7 @@ LEFT_OUT = {
     "info": WRITES_NOTHING,
     "validate": WRITES_NOTHING,
     "classify": WRITES_NOTHING,
+    "predict": WRITES_NOTHING,
     "serve-demo": "serves what is there",
     "detect validate": WRITES_NOTHING,
     "recipe list": WRITES_NOTHING,

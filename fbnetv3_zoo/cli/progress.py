@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +13,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeE
 from ..errors import counted, printable
 from ..training.callbacks import Callback
 from .common import leads
-from .output import complain, console, show_above
+from .output import console, show_above
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -66,20 +67,25 @@ class EpochBar(Callback):
 
 
 class TrainingProgress(EpochBar):
-    """A progress bar with loss and images/s, and a line for each finished epoch."""
+    """A progress bar with loss and images/s, and a line for each finished epoch; before the first step, ``header``."""
 
-    def __init__(self, epochs: int, *, heading: str = "") -> None:
+    def __init__(self, epochs: int, *, header: Sequence[str] = ()) -> None:
         epoch = TextColumn("epoch {task.fields[epoch]}/{task.total:g}")
         loss = TextColumn("loss"), TextColumn("{task.fields[loss]}")
         super().__init__(epochs, epoch, BarColumn(), *loss, TextColumn("{task.fields[speed]} images/s"))
-        self._epochs = epochs
-        if heading:
-            self.announce(heading)
+        self._epochs, self._header = epochs, header
 
     def announce(self, name: str) -> None:
         """Print a heading for the run ``name``."""
         if leads():
             show_above(self.console, f"{name}:")
+
+    def on_step(self, step: Step) -> None:
+        """Print the header before the first step, and update the bar."""
+        for line in self._header:
+            show_above(self.console, line)
+        self._header = ()
+        super().on_step(step)
 
     def on_epoch(self, epoch: Epoch) -> None:
         """Print the epoch's line."""
@@ -91,17 +97,18 @@ class TrainingProgress(EpochBar):
         )
 
 
-def print_header(
+def header(
     arch: Arch, weights: str | WeightsFile | None, images: Dataset, recipe: Recipe, execution: Execution, output: Path,
-    *, named: str, shown: bool,
-) -> None:  # fmt: skip
-    """Print images, network, recipe (``named``) and device to standard error, in the leading process, if ``shown``."""
-    if leads() and shown:
-        complain(f"images   {_images(images)}")
-        complain(f"network  {_network(arch, weights, images)}")
-        complain(f"recipe   {printable(named)}: {_recipe(recipe, images)}")
-        complain(f"device   {execution.device}{_threads(execution)}")
-        complain(f"output   {printable(str(output))}")
+    *, named: str,
+) -> list[str]:  # fmt: skip
+    """Lines that describe a run: images, network, recipe (``named``), device and output folder."""
+    return [
+        f"images   {_images(images)}",
+        f"network  {_network(arch, weights, images)}",
+        f"recipe   {printable(named)}: {_recipe(recipe, images)}",
+        f"device   {execution.device}{_threads(execution)}",
+        f"output   {printable(str(output))}",
+    ]
 
 
 def _images(images: Dataset) -> str:

@@ -9,7 +9,7 @@ import typer
 
 from ..utils.paths import check_outside
 from . import training_options as training
-from .common import Json, leads, output_folder
+from .common import Json, output_folder
 from .options import ArchOptions, DataOptions, configurable
 
 if TYPE_CHECKING:
@@ -49,21 +49,21 @@ def train(
     images = find_dataset(data.source, seed=changes.data_seed(given), subset=subset)
     check_outside(output, images.root)
     from ..training import train as run_training  # torch, which wrong paths need not wait for
-    from .progress import TrainingProgress, print_header
+    from .progress import TrainingProgress, header
 
     name, base = training.named_recipe(recipe, data.source, images, changes, pretrained=weights is not None)
     chosen = changes.applied(base, images=len(images["train"]))
     execution = running.execution()
     training.callbacks_of(output, tensorboard=tensorboard)  # says at once if TensorBoard is missing
-    print_header(arch, weights, images, chosen, execution, output, named=name, shown=not as_json)
+    lines = [] if as_json else header(arch, weights, images, chosen, execution, output, named=name)
     runs: list[Run] = []
     for folder, seeded in training.folders(output, chosen, seeds):
         weights = start.network(shape)[1] if runs else weights  # a run owns the tensors that it starts from
-        with TrainingProgress(chosen.epochs, heading=folder.name if seeds > 1 else "") as progress:
+        lines = lines if seeds == 1 else [*lines, f"{folder.name}:"]
+        with TrainingProgress(chosen.epochs, header=lines) as progress:
             run = run_training(
                 arch, images, seeded, folder, teacher=teacher, pretrained=weights or False, resume=running.resume,
                 execution=execution, callbacks=[progress, *training.callbacks_of(folder, tensorboard=tensorboard)],
             )  # fmt: skip
-        runs.append(run)
-    if leads():
-        training.print_runs(runs, as_json=as_json)
+        runs, lines = [*runs, run], []
+    training.print_runs(runs, as_json=as_json)

@@ -275,7 +275,9 @@ def folders(output: Path, recipe: Recipe, seeds: int) -> Iterator[tuple[Path, Re
 
 
 def print_runs(runs: Sequence[Run], *, as_json: bool) -> None:
-    """Print the result of a run, or those of several and their mean."""
+    """Print the result of a run, or those of several and their mean, in the leading process."""
+    if not leads():
+        return
     if len(runs) == 1:
         if as_json:
             print_json(outcome(runs[0]))

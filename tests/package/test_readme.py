@@ -47,7 +47,7 @@ def test_options_shown_exist(command: str, capsys: pytest.CaptureFixture[str]) -
     calls = re.findall(rf"(?:fbnetv3|_zoo) {command} (.*?)(?:  +fbnetv3 .*)?\n", PAGES)  # two commands may share a line
     shown = {option for rest in calls for option in rest.split()}
     options = {option for option in shown if option.startswith("--")}
-    assert "--data" in options or command == "subset"
+    assert "--output" in options or command == "subset"
     with pytest.raises(SystemExit):
         main([command, "--help"])
     printed = capsys.readouterr().out
