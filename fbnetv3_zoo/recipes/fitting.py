@@ -1,6 +1,6 @@
 """Recipes fitted to the number of training images: the defaults for data of one's own.
 
-Measured in docs/fine-tuning.md.
+The rules, and what has been measured of them: docs/fine-tuning.md.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ..errors import check_whole
 from .presets import OWN, RecipePreset
 from .recipe import SGD, Augmentation, CosineDecay, Recipe
 
-_MEASURED = f"{OWN}, measured in docs/fine-tuning.md"
+_RULE = f"{OWN}: docs/fine-tuning.md"
 _LEAST_AVERAGED = 40
 
 
@@ -96,5 +96,5 @@ def _by(images: int, rule: str) -> str:
 
 
 def _sources(own: Mapping[str, str]) -> Mapping[str, str]:
-    measured = dict.fromkeys(("learning_rate", "schedule", "ema_decay", "warmup_epochs", "augmentation"), _MEASURED)
+    measured = dict.fromkeys(("learning_rate", "schedule", "ema_decay", "warmup_epochs", "augmentation"), _RULE)
     return MappingProxyType({**measured, **own})
