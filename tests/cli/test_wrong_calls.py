@@ -47,7 +47,7 @@ STEM = Conv(3, 8, 2, RELU)
 WHOLE = "it must be a whole number of at least 1"
 BELOW_1 = "it must be a number at least 0 and below 1"
 FROM_0_TO_1 = "it must be a number at least 0 and at most 1"
-KNOWN = f"known are {', '.join(f'fbnetv3_{letter}' for letter in 'abcdefg')}, proxy, cifar10, digits, photos, boxes"
+KNOWN = f"known are {', '.join(f'fbnetv3_{letter}' for letter in 'abcdefg')}, proxy, cifar10, digits"
 DIGITS = RECIPES["digits"]
 
 
@@ -262,7 +262,7 @@ CALLS: list[tuple[Callable[[Path], object], str]] = [
     (lambda here: read_image(here / "garbage.png"),
      "{here}/garbage.png: cannot be read as an image (none of BMP, GIF, ICO, JPEG, JPEG2000, PNG, PPM, TIFF, WEBP)"),
     # Training, evaluation, export
-    (lambda _: find_recipe("photo"), f"unknown recipe 'photo' (did you mean 'photos'?); {KNOWN}"),
+    (lambda _: find_recipe("digit"), f"unknown recipe 'digit' (did you mean 'digits'?); {KNOWN}"),
     (lambda here: find_recipe(here / "absent.json"), "{here}/absent.json: no such file"),
     (lambda here: find_recipe(here / "net.json"),
      '{here}/net.json: recipe JSON lacks "format": "fbnetv3_zoo.recipe"; write such files with to_json()'),
@@ -414,7 +414,8 @@ COMMANDS: list[tuple[str, str]] = [
     ("classify {here}/image.png --model {here}/garbage.onnx", "{here}/garbage.onnx: cannot be read as ONNX ({...})"),
     ("classify {here}/image.png --model {here}/notes.txt",
      "{here}/notes.txt: is not a model file; give one that ends in .safetensors, .onnx, .ort, .xml or .pte"),
-    ("classify {here}/folder --model {here}/letters.safetensors", "{here}/folder: is a folder; name image files"),
+    ("classify {here}/folder --model {here}/letters.safetensors",
+     "{here}/folder: has no images (JPEG, PNG, WebP, TIFF, BMP)"),
     ("classify {here}/absent.png --model {here}/letters.safetensors", "{here}/absent.png: no such file"),
 ]  # fmt: skip
 
