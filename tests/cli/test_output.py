@@ -183,7 +183,7 @@ def test_a_fault_of_the_program_keeps_its_traceback(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize(
     ("given", "meant"),
-    [("--lr 1", "--learning-rate"), ("--num-workers 2", "--workers"), ("--img-size 96", "--resolution"),
+    [("--learn-rate 1", "--learning-rate"), ("--num-workers 2", "--workers"), ("--img-size 96", "--resolution"),
      ("--batch 8", "--batch-size"), ("--gpu 0", "--device"), ("--dataset x", "--data"), ("--Epochs 3", "--epochs")],
 )  # fmt: skip
 def test_the_option_that_was_meant(given: str, meant: str, capsys: pytest.CaptureFixture[str]) -> None:
