@@ -12,9 +12,10 @@ import typer
 
 from ..errors import counted, printable
 from ..utils.paths import make_folder
+from ..utils.tables import table
 from .common import Json, Pretrained, Resolution, output_folder, print_json, written
 from .options import grouped
-from .output import console, say
+from .output import console, say, say_text
 
 if TYPE_CHECKING:
     from fbnetv3_zoo.export.bench import BenchmarkConfig
@@ -141,7 +142,7 @@ def _show(result: Benchmark) -> None:
         macs = "" if subject.macs is None else f", {subject.macs / 1e6:.1f} MMACs"
         say("", f"{subject.name}, {subject.resolution} px{macs}")
         if rows:
-            _print_table([_HEADER, *(_cells(result, row) for row in rows)])
+            say_text(table([_HEADER, *(_cells(result, row) for row in rows)]))
         for row in rows:
             if row.problem:
                 say(f"{row.route.value}, threads {row.threads}, batch {row.batch}: {row.problem}")
@@ -191,14 +192,6 @@ def _cells(result: Benchmark, row: Row) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _print_table(lines: Sequence[Sequence[str]]) -> None:
-    """Print columns, the first aligned to the left, the others to the right."""
-    widths = [max(len(line[n]) for line in lines) for n in range(len(lines[0]))]
-    for first, *rest in lines:
-        cells = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))]
-        say("  ".join(cells).rstrip())
-
-
 def _print_best(result: Benchmark, rows: Sequence[Row]) -> None:
     from fbnetv3_zoo.export.bench.results import throughput
 
@@ -214,10 +207,8 @@ def _print_operators(operators: Operators) -> None:
     whole = sum(one.milliseconds for one in operators.kinds)
     setting = f"{operators.route.value}, threads {operators.threads}, batch {operators.batch}"
     say("", f"{operators.model}, {setting}: {whole:.2f} ms by operator")
-    _print_table([
-        ("operator", "how", "number", "ms", "part"),
-        *(
-            (one.kind, one.how, f"{one.count:.0f}", f"{one.milliseconds:.3f}", f"{one.milliseconds / whole:.0%}")
-            for one in operators.kinds[:TOP]
-        ),
-    ])  # fmt: skip
+    rows = [
+        (one.kind, one.how, f"{one.count:.0f}", f"{one.milliseconds:.3f}", f"{one.milliseconds / whole:.0%}")
+        for one in operators.kinds[:TOP]
+    ]
+    say_text(table([("operator", "how", "number", "ms", "part"), *rows]))

@@ -53,7 +53,7 @@ def distil(
     images = find_dataset(data.source, seed=changes.data_seed(given), subset=subset)
     check_outside(output, images.root)
     if not own:
-        _, common = training.named_recipe(recipe, data.source, images, changes, pretrained=False)
+        _, common = training.named_recipe(recipe, given, data.source, images, changes, pretrained=False)
         own = dict.fromkeys(names, common)
     count = len(images["train"])
     members = [Member(shape.arch_of(name), changes.applied(own[name], images=count)) for name in names]

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..utils.paths import check_outside
 from . import training_options as training
 from .common import Json, output_folder
 from .options import ArchOptions, DataOptions, configurable
@@ -47,14 +46,12 @@ def train(
     given = training.given_recipe(recipe)
     arch, weights = start.network(shape)
     images = find_dataset(data.source, seed=changes.data_seed(given), subset=subset)
-    check_outside(output, images.root)
     from ..training import train as run_training  # torch, which wrong paths need not wait for
     from .progress import TrainingProgress, header
 
-    name, base = training.named_recipe(recipe, data.source, images, changes, pretrained=weights is not None)
+    name, base = training.named_recipe(recipe, given, data.source, images, changes, pretrained=weights is not None)
     chosen = changes.applied(base, images=len(images["train"]))
     execution = running.execution()
-    training.callbacks_of(output, tensorboard=tensorboard)  # says at once if TensorBoard is missing
     lines = [] if as_json else header(arch, weights, images, chosen, execution, output, named=name)
     runs: list[Run] = []
     for folder, seeded in training.folders(output, chosen, seeds):
@@ -65,5 +62,6 @@ def train(
                 arch, images, seeded, folder, teacher=teacher, pretrained=weights or False, resume=running.resume,
                 execution=execution, callbacks=[progress, *training.callbacks_of(folder, tensorboard=tensorboard)],
             )  # fmt: skip
-        runs, lines = [*runs, run], []
+        runs.append(run)
+        lines = []
     training.print_runs(runs, as_json=as_json)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import typer
 
@@ -42,6 +42,9 @@ class RecipeOptions:
     ] = None
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of the run, if not the recipe's.")] = None
 
+    _fields: ClassVar[Mapping[str, str]] = {name: name for name in ("epochs", "learning_rate", "seed")}
+    """The field of a recipe that an option changes."""
+
     def data_seed(self, recipe: Recipe | None) -> int:
         """Seed of the data's split, which is that of the run."""
         return self.seed if self.seed is not None else recipe.seed if recipe else 0
@@ -49,16 +52,17 @@ class RecipeOptions:
     def applied(self, recipe: Recipe, *, images: int | None = None) -> Recipe:
         """``recipe`` with these changes.
 
-        A learning rate counts as it is given, so the recipe is fitted to the number of ``images`` to train on before.
+        Values count as they are given, so the recipe is fitted to the number of ``images`` to train on before those
+        that fitting scales.
         """
         if self.batch_size is not None:
             recipe = recipe.for_batch_size(self.batch_size)
-        if images is not None and self.learning_rate is not None:
+        given = {field: value for name, field in self._fields.items() if (value := getattr(self, name)) is not None}
+        if images is not None and not given.keys().isdisjoint(("learning_rate", "ema_decay")):
             from ..training.loader import fitted
 
-            recipe = fitted(recipe, images, tell=leads(), rate_given=True)
-        given = {name: getattr(self, name) for name in ("epochs", "learning_rate", "seed")}
-        return replace(recipe, **{name: value for name, value in given.items() if value is not None})
+            recipe = fitted(recipe, images, tell=leads(), rate_given="learning_rate" in given)
+        return replace(recipe, **given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,25 +86,21 @@ class ClassifierRecipeOptions(RecipeOptions):
     patience: Annotated[
         int | None, typer.Option(help="End after so many epochs without a better validation accuracy.")
     ] = None
-
     weight_levels: Annotated[
         int | None,
         typer.Option(help="Quantisation-aware training with this weight range: 127, or 63 without VNNI."),
     ] = None
 
+    _fields: ClassVar[Mapping[str, str]] = {
+        **RecipeOptions._fields,
+        "weight_decay": "weight_decay", "ema_decay": "ema_decay", "freeze": "frozen_stages", "patience": "patience",
+        "weight_levels": "weight_levels",
+    }  # fmt: skip
+
     def applied(self, recipe: Recipe, *, images: int | None = None) -> Recipe:
         """``recipe`` with these changes; see :meth:`RecipeOptions.applied`."""
-        recipe = self._optimized(recipe)
-        if images is not None and self.ema_decay is not None:  # counts as it is given, too
-            from ..training.loader import fitted
-
-            recipe = fitted(recipe, images, tell=leads(), rate_given=self.learning_rate is not None)
-        recipe = RecipeOptions.applied(self, recipe, images=images)
-        names = {"weight_decay": "weight_decay", "ema_decay": "ema_decay", "freeze": "frozen_stages",
-                 "patience": "patience", "weight_levels": "weight_levels"}  # fmt: skip
-        given = {field: getattr(self, option) for option, field in names.items()}
-        given["balanced"] = self.balanced or None
-        return replace(recipe, **{field: value for field, value in given.items() if value is not None})
+        changed = RecipeOptions.applied(self, self._optimized(recipe), images=images)
+        return replace(changed, balanced=True) if self.balanced else changed
 
     def _optimized(self, recipe: Recipe) -> Recipe:
         from ..recipes import SGD, AdamW, RMSProp
@@ -183,20 +183,22 @@ def given_recipe(source: str | None) -> Recipe | None:
 
 
 def named_recipe(
-    source: str | None, data: str, images: Dataset, changes: RecipeOptions, *, pretrained: bool
+    source: str | None, given: Recipe | None, data: str, images: Dataset, changes: RecipeOptions, *, pretrained: bool
 ) -> tuple[str, Recipe]:
-    """The recipe of the name or file ``source``, by default the one for the ``images`` that ``data`` is; and its name.
+    """The recipe ``given`` by ``source``, by default the one for the ``images`` that ``data`` is; and its name.
 
-    For images of one's own that is :func:`~fbnetv3_zoo.recipes.fit_recipe`.
+    For images of one's own, that is a fitted one.
     """
-    from ..recipes import find_recipe, fit_recipe
+    if given is not None:
+        return str(source), given
+    from ..recipes import RECIPES, fit_recipe
     from ..training.data.cifar import find_cifar
 
-    if source is None and data != "digits" and not find_cifar(Path(data)):
-        fitted = fit_recipe(len(images["train"]), epochs=changes.epochs, pretrained=pretrained)
-        return f"fitted to {fitted.purpose}", fitted.recipe
-    name = source or ("digits" if data == "digits" else "cifar10")
-    return name, find_recipe(name)
+    if data == "digits" or find_cifar(Path(data)):
+        name = "digits" if data == "digits" else "cifar10"
+        return name, RECIPES[name]
+    fitted = fit_recipe(len(images["train"]), epochs=changes.epochs, pretrained=pretrained)
+    return f"fitted to {fitted.purpose}", fitted.recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,9 +286,13 @@ def print_runs(runs: Sequence[Run], *, as_json: bool) -> None:
         else:
             print_outcome(runs[0])
         return
+    import numpy as np
+
+    from ..utils.intervals import mean_interval
+
     split = "test" if all(run.test for run in runs) else "validation"
     scores = [run.test.fraction if run.test else run.epochs[-1].validation_top1 for run in runs]
-    mean, low, high = mean_interval(scores)
+    mean, low, high = map(float, mean_interval(np.array(scores)))
     if as_json:
         print_json({"runs": [outcome(run) for run in runs], "split": split, "mean": mean, "interval": [low, high]})
         return
@@ -294,16 +300,6 @@ def print_runs(runs: Sequence[Run], *, as_json: bool) -> None:
         say(f"{run.folder / 'model.safetensors'}: {split} accuracy {score:.2%}")
         tell_of_trouble(run)
     say(f"{split} accuracy over {len(runs)} seeds: mean {mean:.2%}, 95 % interval {low:.2%} to {high:.2%}")
-
-
-def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean of at least two ``values``, and the bounds of its 95 % interval by Student's t."""
-    from statistics import fmean, stdev
-
-    from scipy.stats import t
-
-    mean, half = fmean(values), float(t.ppf(0.975, len(values) - 1)) * stdev(values) / len(values) ** 0.5
-    return mean, mean - half, mean + half
 
 
 def print_outcome(run: Run) -> None:

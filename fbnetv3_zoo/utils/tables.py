@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
+from ..errors import printable
+
 
 def table(rows: Sequence[Sequence[object]], *, left: int = 1) -> str:
-    """``rows``, the first of which is the heading, in columns: the first ``left`` aligned left, the others right."""
-    texts = [[str(cell) for cell in row] for row in rows]
+    """``rows``, the first of which is the heading, in columns: the first ``left`` aligned left, the others right.
+
+    Cells are made printable, so that each row is one line.
+    """
+    texts = [[printable(str(cell)) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     lines = (
         "  ".join(

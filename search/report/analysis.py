@@ -175,15 +175,6 @@ def _held_out(
     return Predictions(predictor.predict(scored.codes[held]).mean, scored.scores[held], guessed, scored.rounds[held])
 
 
-def interval(values: Doubles) -> tuple[Doubles, Doubles, Doubles]:
-    """Mean over the last axis, and the ends of its 95 % t interval."""
-    from scipy.stats import t
-
-    mean, count = values.mean(-1), values.shape[-1]
-    half = float(t.ppf(0.975, count - 1)) * values.std(-1, ddof=1) / math.sqrt(count)
-    return mean, mean - half, mean + half
-
-
 @dataclass(frozen=True, eq=False)
 class Effect:
     """What changing one dimension alone does to the predicted score.

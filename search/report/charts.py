@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fbnetv3_zoo.report.charts import FAINT, FIRST, SECOND, amounts, between, legend_above, shares, whole_numbers
+from fbnetv3_zoo.utils.intervals import mean_interval
 
 from ..stages.evolution import undominated
-from .analysis import Effect, Efficiency, Predictions, ScoredPoints, interval
+from .analysis import Effect, Efficiency, Predictions, ScoredPoints
 from .formatting import value_of
 
 Doubles = npt.NDArray[np.float64]
@@ -46,7 +47,7 @@ def efficiency(axes: Any, curves: Sequence[Efficiency], of: str) -> None:
     """Error (``of`` "mse") or rank correlation ("kendall") by number of points, with 95 % intervals."""
     positions = np.arange(len(curves[0].sizes))
     for n, one in enumerate(curves):
-        mean, low, high = interval(one.mse if of == "mse" else one.kendall)
+        mean, low, high = mean_interval(one.mse if of == "mse" else one.kendall)
         where = positions + (0.06 * (2 * n - 1) if len(curves) > 1 else 0)
         ink, marker = (FIRST, "o") if one.pretrained else (SECOND, "s")
         axes.errorbar(where, mean, yerr=[mean - low, high - mean], color=ink, marker=marker, markersize=5,

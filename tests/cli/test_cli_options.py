@@ -10,7 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from fbnetv3_zoo.cli.options import ArchOptions, grouped
-from fbnetv3_zoo.cli.training_options import RecipeOptions, RunOptions, TrainingOptions
+from fbnetv3_zoo.cli.training_options import ClassifierRecipeOptions, RecipeOptions, RunOptions, TrainingOptions
 from fbnetv3_zoo.recipes import RECIPES
 from fbnetv3_zoo.training import Execution, OnBadImage, Precision
 
@@ -66,6 +66,14 @@ def test_options_reach_the_execution() -> None:
         device="cuda:1", precision=Precision.BFLOAT16, on_bad_image=OnBadImage.SKIP, check_images=False, workers=3
     )
     assert chosen.execution() == expected
+
+
+def test_an_average_counts_as_it_is_given() -> None:
+    """Also where fewer images than a batch are trained on, to which the run fits the recipe."""
+    changes = ClassifierRecipeOptions(batch_size=64, ema_decay=0.5)
+    changed = changes.applied(RECIPES["digits"], images=20)
+    assert (changed.batch_size, changed.ema_decay) == (20, 0.5)
+    assert changed.for_images(20) == changed
 
 
 @pytest.mark.parametrize("images", [None, 1000])

@@ -44,6 +44,7 @@ from fbnetv3_zoo.search.space import (
 )
 from fbnetv3_zoo.search.stages import EvolutionConfig, IterativeConfig
 from fbnetv3_zoo.search.stages.evolution import undominated
+from fbnetv3_zoo.utils.intervals import mean_interval
 
 SMALL = MLP(members=2, hidden=8, embedding=8, steps=40)
 ROUNDS = IterativeConfig(epochs=6, rounds=3, batch=12, predictor=SMALL)
@@ -222,7 +223,7 @@ def test_sample_efficiency_is_measured_on_others(joint: tuple[SearchResult, Read
     told = page.told("Sample efficiency")
     assert "Mean over 6 random parts of the 36 candidates" in told
     assert "9 others are predicted. Both lines use the same candidates." in told
-    mean, low, high = analysis.interval(found[0].mse)
+    mean, low, high = mean_interval(found[0].mse)
     for row, ends in zip(found[0].mse, zip(mean, low, high, strict=True), strict=True):
         error = row.std(ddof=1) / np.sqrt(len(row))
         assert ends == pytest.approx((row.mean(), *t.interval(0.95, len(row) - 1, row.mean(), error)))

@@ -82,7 +82,7 @@ class Dataset:
     def __str__(self) -> str:
         """Number of images of each class in each split; of many classes, the first ones."""
         counts = [self.counts(split) for split in SPLITS]
-        rows = list(zip(map(printable, self.class_names), *(count.tolist() for count in counts), strict=True))
+        rows = list(zip(self.class_names, *(count.tolist() for count in counts), strict=True))
         omitted = [("...",) + 3 * ("",)] if len(rows) > 20 else []
         total = ("all", *(int(count.sum()) for count in counts))
         classes = table([("class", *SPLITS), *(rows[:15] if omitted else rows), *omitted, total])
