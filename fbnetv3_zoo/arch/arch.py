@@ -109,6 +109,16 @@ class Arch:
     def _repr_html_(self) -> str:
         return in_notebook(str(self))
 
+    def summary(self, *, resolution: int | None = None) -> str:
+        """Every block with its widths, side of its output in pixels, multiply-accumulates and parameters; the totals.
+
+        ``resolution``: side of the image in pixels (default: the network's own).
+        :class:`~fbnetv3_zoo.arch.cost.Cost` says what is counted.
+        """
+        from .summary import summarize
+
+        return summarize(self, resolution=resolution)
+
     def to_json(self) -> str:
         """This network as JSON, for :meth:`from_json`."""
         return to_json(self)

@@ -49,12 +49,13 @@ def distil(
 
     names = [name.strip() for name in models.split(",")]
     own = {name: _own_recipe(name) for name in names} if recipe == "own" else {}
-    given = own[names[0]] if own else training.given_recipe(recipe)
-    images = find_dataset(data.source, seed=changes.data_seed(given), subset=subset)
+    preset = None if own else training.given_preset(recipe)
+    given = own[names[0]] if own else preset.recipe if preset else None
+    images = find_dataset(data.source, seed=changes.data_seed(given), subset=subset, val_split=data.val_split)
     check_outside(output, images.root)
     if not own:
-        _, common = training.named_recipe(recipe, given, data.source, images, changes, pretrained=False)
-        own = dict.fromkeys(names, common)
+        _, common = training.named_preset(recipe, preset, data.source, images, changes, pretrained=False)
+        own = dict.fromkeys(names, common.recipe)
     count = len(images["train"])
     members = [Member(shape.arch_of(name), changes.applied(own[name], images=count)) for name in names]
     with TrainingProgress(max(member.recipe.epochs for member in members)) as progress:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .common import Json, print_json
 from .options import ArchOptions, grouped
-from .output import say
+from .output import say, say_text
+
+if TYPE_CHECKING:
+    from ..arch import Arch
 
 
 @grouped
@@ -52,7 +55,7 @@ def info(
     if as_json:
         print_json(data)
     else:
-        _print_table(data)
+        _print_table(arch, data)
 
 
 def _row(line: Any) -> dict[str, Any]:
@@ -73,28 +76,14 @@ def _row(line: Any) -> dict[str, Any]:
     }
 
 
-def _print_table(data: dict[str, Any]) -> None:
-    side = data["resolution"]
-    say(f"{data['name']}, {side} x {side} pixels", "")
-    head = f"{'block':>6}  {'kind':18}{'in':>5}{'expanded':>10}{'out':>6}{'k':>3}{'s':>3}{'SE':>5}{'map':>6}"
-    say(f"{head}{'MACs':>13}{'parameters':>12}")
-    for row in data["blocks"]:
-        expanded, squeezed = row["expanded_channels"] or "-", row["squeeze_excite_channels"] or "-"
-        say(
-            f"{row['stage']:>4}.{row['block']:<2} {row['kind']:18}{row['in_channels']:>5}{expanded:>10}"
-            f"{row['out_channels']:>6}{row['kernel_size']:>3}{row['stride']:>3}{squeezed:>5}{row['size']:>6}"
-            f"{row['macs']:>13,}{row['parameters']:>12,}"
-        )
-    published = data["published"] or {}
-    say()
-    for key, label in (("macs", "MACs"), ("conv_weights", "conv weights")):
-        beside = f"   (published: {published[key]:,})" if key in published else ""
-        say(f"{label:16}{data[key]:>16,}{beside}")
-    say(f"{'parameters':16}{data['parameters']:>16,}")
-    say(f"{'peak activation':16}{data['peak_activation']:>16,}   (elements held at once, one image)")
+def _print_table(arch: Arch, data: dict[str, Any]) -> None:
+    say_text(arch.summary())
+    if published := data["published"]:
+        macs, weights = published["macs"], published["conv_weights"]
+        say(f"{'published':16}{macs:,} MACs, {weights:,} conv weights")
     for weights in data["weights"]:
         say("", f"weights {weights['name']} (licence {weights['licence']})")
         for line in (*weights["accuracy"], *filter(None, [weights["note"]])):
             say(f"    {line}")
     if not data["weights"]:
-        say(f"{'weights':16}{'-':>16}   none are published for this network")
+        say("weights         none are published for this network")

@@ -156,6 +156,13 @@ class DataOptions:
             show_default="digits",
         ),
     ] = None
+    val_split: Annotated[
+        float | None,
+        typer.Option(
+            help="Share held out for validation, of data without validation images of its own (default: 0.2).",
+            show_default=False,
+        ),
+    ] = None
 
     @property
     def source(self) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ..errors import counted, printable
+from ..errors import SHOWN, counted, printable
 from ..training.callbacks import Callback
 from .common import leads
 from .output import console, show_above
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from ..training import Dataset, Epoch, Execution, Step
     from ..training.data import Split
     from ..weights.serialization import WeightsFile
+
+
+UNEVEN = 10
+"""Ratio of the largest to the smallest class from which on it is said."""
 
 
 class EpochBar(Callback):
@@ -104,8 +108,9 @@ def header(
     """Lines that describe a run: images, network, recipe (``named``), device and output folder."""
     return [
         f"images   {_images(images)}",
+        *_uneven(images, recipe),
         f"network  {_network(arch, weights, images)}",
-        f"recipe   {printable(named)}: {_recipe(recipe, images)}",
+        *_told_recipe(recipe, images, named),
         f"device   {execution.device}{_threads(execution)}",
         f"output   {printable(str(output))}",
     ]
@@ -117,6 +122,17 @@ def _images(images: Dataset) -> str:
     each = f"{most:,}" if least == most else f"{least:,} to {most:,}"
     splits = ", ".join(f"{len(images[name]):,} {purpose}" for name, purpose in _PURPOSES.items() if images[name])
     return f"{splits}; {len(images.class_names):,} classes with {each} training images each"
+
+
+def _uneven(images: Dataset, recipe: Recipe) -> list[str]:
+    """A line on classes of very different size, and what helps."""
+    counts = images.counts("train")
+    if counts.max() <= UNEVEN * max(1, counts.min()):
+        return []
+    order = counts.argsort(kind="stable")
+    smallest = [f"{printable(images.class_names[n])} {counts[n]:,}" for n in order[:SHOWN]]
+    remedy = "" if recipe.balanced else "; --balanced weights them alike"
+    return [f"         classes differ more than {UNEVEN} times in size, smallest: {', '.join(smallest)}{remedy}"]
 
 
 _PURPOSES: dict[Split, str] = {"train": "to train on", "validation": "to validate on", "test": "to test on"}
@@ -131,11 +147,44 @@ def _network(arch: Arch, weights: str | WeightsFile | None, images: Dataset) -> 
     return f"{arch.name}, {arch.resolution} x {arch.resolution} pixels, {size}; starts from {printable(start)}"
 
 
-def _recipe(recipe: Recipe, images: Dataset) -> str:
+def _told_recipe(recipe: Recipe, images: Dataset, named: str) -> list[str]:
+    """The recipe in three lines: its name and length; the steps; what else is done."""
     recipe = recipe.for_images(len(images["train"]))
     steps = counted(len(images["train"]) // recipe.batch_size, "step")
     rate = f"{type(recipe.optimizer).__name__}, learning rate {recipe.learning_rate:.4g}"
-    return f"{counted(recipe.epochs, 'epoch')} of {steps} of {recipe.batch_size:,} images; {rate}"
+    average = f"average of weights {recipe.ema_decay:.4g}" if recipe.ema_decay else "no average of weights"
+    return [
+        f"recipe   {printable(named)}: {counted(recipe.epochs, 'epoch')} of {steps} of {recipe.batch_size:,} images",
+        f"         {rate}, {_schedule(recipe)}, {average}",
+        f"         {_augmentation(recipe)}",
+    ]
+
+
+def _schedule(recipe: Recipe) -> str:
+    from ..recipes import CosineDecay
+
+    fall = "cosine" if isinstance(recipe.schedule, CosineDecay) else f"x {recipe.schedule.factor:g} an epoch"
+    return f"{fall} after {counted(recipe.warmup_epochs, 'epoch')} of warm-up" if recipe.warmup_epochs else fall
+
+
+def _augmentation(recipe: Recipe) -> str:
+    """What is done to the images, and against overfitting."""
+    given, parts = recipe.augmentation, []
+    if given.crop_area < 1:
+        parts.append(f"crops of {given.crop_area:.0%} or more")
+    if given.flip:
+        parts.append("flips")
+    if given.shift:
+        parts.append("small shifts")
+    if given.policy is not None:
+        parts.append(type(given.policy).__name__)
+    for name in ("erasing", "mixup", "cutmix"):
+        if value := getattr(given, name):
+            parts.append(f"{name} {value:g}")
+    for field, name in (("label_smoothing", "label smoothing"), ("dropout", "dropout")):
+        if value := getattr(recipe, field):
+            parts.append(f"{name} {value:g}")
+    return ", ".join(parts) or "images as they are"
 
 
 def _threads(execution: Execution) -> str:

@@ -37,18 +37,18 @@ def show(
     recipe: Annotated[str, typer.Argument(help="A name from `fbnetv3 recipe list`, or a JSON file.")],
     as_json: Json = False,
 ) -> None:
-    """Show the values of a recipe with their sources. --json prints a file for --recipe.
+    """Show the values of a recipe with their sources. --json prints a file for --recipe, with every value.
 
     Example: fbnetv3 recipe show fbnetv3_g
     """
-    from ..recipes import NAMED, find_recipe
+    from ..recipes import find_preset
 
-    chosen, named = find_recipe(recipe), NAMED.get(recipe)
+    chosen = find_preset(recipe)
     if as_json:
-        say_text(chosen.to_json())
+        say_text(chosen.recipe.to_json())
         return
-    say(f"{recipe}: {named.purpose if named else 'a recipe of your own'}", "")
-    values = chosen.values()
+    say(f"{recipe}: {chosen.purpose}", "")
+    values = chosen.recipe.values()
     width = 2 + max(map(len, values))
     for field, value in values.items():
-        say(f"{field:{width}}{value!s:18}{named.source_of(field) if named else ''}".rstrip())
+        say(f"{field:{width}}{value!s:18}{chosen.source_of(field) if chosen.all_sources else ''}".rstrip())

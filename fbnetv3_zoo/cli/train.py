@@ -43,21 +43,23 @@ def train(
     """
     from ..training import find_dataset
 
-    given = training.given_recipe(recipe)
+    given = training.given_preset(recipe)
     arch, weights = start.network(shape)
-    images = find_dataset(data.source, seed=changes.data_seed(given), subset=subset)
+    images = find_dataset(
+        data.source, seed=changes.data_seed(given.recipe if given else None), subset=subset, val_split=data.val_split
+    )
     from ..training import train as run_training  # torch, which wrong paths need not wait for
     from .progress import TrainingProgress, header
 
-    name, base = training.named_recipe(recipe, given, data.source, images, changes, pretrained=weights is not None)
-    chosen = changes.applied(base, images=len(images["train"]))
+    name, base = training.named_preset(recipe, given, data.source, images, changes, pretrained=weights is not None)
+    chosen = base.changed(changes.applied(base.recipe, images=len(images["train"])))
     execution = running.execution()
-    lines = [] if as_json else header(arch, weights, images, chosen, execution, output, named=name)
+    lines = [] if as_json else header(arch, weights, images, chosen.recipe, execution, output, named=name)
     runs: list[Run] = []
     for folder, seeded in training.folders(output, chosen, seeds):
         weights = start.network(shape)[1] if runs else weights  # a run owns the tensors that it starts from
         lines = lines if seeds == 1 else [*lines, f"{folder.name}:"]
-        with TrainingProgress(chosen.epochs, header=lines) as progress:
+        with TrainingProgress(chosen.recipe.epochs, header=lines) as progress:
             run = run_training(
                 arch, images, seeded, folder, teacher=teacher, pretrained=weights or False, resume=running.resume,
                 execution=execution, callbacks=[progress, *training.callbacks_of(folder, tensorboard=tensorboard)],

@@ -16,7 +16,7 @@ from .output import in_shell, say
 
 if TYPE_CHECKING:
     from ..arch import Arch
-    from ..recipes import Recipe
+    from ..recipes import Recipe, RecipePreset
     from ..training import Callback, Dataset, Execution, Run
     from ..weights.serialization import WeightsFile
 
@@ -175,30 +175,31 @@ class TrainingOptions(RunOptions):
         )  # fmt: skip
 
 
-def given_recipe(source: str | None) -> Recipe | None:
+def given_preset(source: str | None) -> RecipePreset | None:
     """The recipe of the name or file ``source``, if one is given."""
-    from ..recipes import find_recipe
+    from ..recipes import find_preset
 
-    return None if source is None else find_recipe(source)
+    return None if source is None else find_preset(source)
 
 
-def named_recipe(
-    source: str | None, given: Recipe | None, data: str, images: Dataset, changes: RecipeOptions, *, pretrained: bool
-) -> tuple[str, Recipe]:
+def named_preset(
+    source: str | None, given: RecipePreset | None, data: str, images: Dataset, changes: RecipeOptions, *,
+    pretrained: bool,
+) -> tuple[str, RecipePreset]:  # fmt: skip
     """The recipe ``given`` by ``source``, by default the one for the ``images`` that ``data`` is; and its name.
 
     For images of one's own, that is a fitted one.
     """
     if given is not None:
         return str(source), given
-    from ..recipes import RECIPES, fit_recipe
+    from ..recipes import NAMED, fit_recipe
     from ..training.data.cifar import find_cifar
 
     if data == "digits" or find_cifar(Path(data)):
         name = "digits" if data == "digits" else "cifar10"
-        return name, RECIPES[name]
+        return name, NAMED[name]
     fitted = fit_recipe(len(images["train"]), epochs=changes.epochs, pretrained=pretrained)
-    return f"fitted to {fitted.purpose}", fitted.recipe
+    return f"fitted to {fitted.purpose}", fitted
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,10 +271,12 @@ def outcome(run: Run) -> dict[str, Any]:
     return {**fields, "bad_images": list(run.bad_images), "warning": run.warning or None}
 
 
-def folders(output: Path, recipe: Recipe, seeds: int) -> Iterator[tuple[Path, Recipe]]:
+def folders(output: Path, preset: RecipePreset, seeds: int) -> Iterator[tuple[Path, RecipePreset]]:
     """The folder and the recipe of each of ``seeds`` runs."""
-    for seed in range(recipe.seed, recipe.seed + seeds):
-        yield output if seeds == 1 else output / f"seed-{seed}", replace(recipe, seed=seed)
+    first = preset.recipe.seed
+    for seed in range(first, first + seeds):
+        seeded = preset.changed(replace(preset.recipe, seed=seed))
+        yield output if seeds == 1 else output / f"seed-{seed}", seeded
 
 
 def print_runs(runs: Sequence[Run], *, as_json: bool) -> None:

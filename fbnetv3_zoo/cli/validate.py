@@ -48,7 +48,7 @@ class MeasureOptions(DataOptions):
         from ..training import find_dataset
 
         seed = (0 if self.split in _DRAWN else None) if self.seed is None else self.seed
-        return find_dataset(self.source, seed=seed, subset=self.subset)
+        return find_dataset(self.source, seed=seed, subset=self.subset, val_split=self.val_split)
 
 
 @grouped
@@ -106,8 +106,6 @@ def _measured(
         )  # fmt: skip
 
 
-TOP = 5
-"""Classes among which a right answer counts as one of the top 5: with so few classes, every answer does."""
 _DRAWN = ("train", "validation", "test")
 """Splits that have to be drawn by seed if the data has none."""
 
@@ -158,8 +156,10 @@ def _plain(evaluation: Evaluation) -> dict[str, object]:
 
 
 def _print_summary(split: str, evaluation: Evaluation) -> None:
+    from ..training.evaluation import FEW_CLASSES
+
     say(f"{split} accuracy {evaluation}")
-    if len(evaluation.per_class) > TOP:
+    if len(evaluation.per_class) > FEW_CLASSES:
         low, high = evaluation.top5_interval
         right = f"{evaluation.top5} of {evaluation.total}"
         say(f"top-5 {evaluation.top5_fraction:.2%} ({right}; 95 % interval {low:.2%} to {high:.2%})")

@@ -1,7 +1,7 @@
 """Training recipes as values, and the named ones."""
 
 from .fitting import fit_detection_recipe, fit_recipe
-from .presets import NAMED, OWN, RECIPES, find_recipe
+from .presets import NAMED, OWN, RECIPES, RecipePreset, find_preset, find_recipe, preset_of
 from .recipe import (
     SGD,
     AdamW,
@@ -32,8 +32,11 @@ __all__ = [
     "RMSProp",
     "RandAugment",
     "Recipe",
+    "RecipePreset",
     "SGD",
+    "find_preset",
     "find_recipe",
     "fit_detection_recipe",
     "fit_recipe",
+    "preset_of",
 ]

@@ -7,24 +7,49 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
-from ..utils.serialization import find
+from ..errors import ZooError, check_type
+from ..utils.paths import read_file
+from ..utils.serialization import find, format_of, from_json, to_json
 from .recipe import SGD, Augmentation, ExponentialDecay, RandAugment, Recipe, RMSProp
 
 PAPER = "FBNetV3 paper (arXiv 2006.02049)"
 OWN = "this project's choice"
+CHOSEN = "chosen for this run"
 
 
 @dataclass(frozen=True, slots=True)
 class RecipePreset:
-    """A recipe with its purpose and the sources of its values."""
+    """A recipe with its purpose and the sources of its values (None: not known)."""
 
     recipe: Recipe
     purpose: str
-    sources: Mapping[str, str]
+    sources: Mapping[str, str] | None
+
+    def __post_init__(self) -> None:
+        check_type("RecipePreset.recipe", self.recipe, Recipe, "a Recipe")
 
     def source_of(self, field: str) -> str:
         """Source of the value of ``field``, a dotted name of :meth:`Recipe.values`."""
-        return self.sources.get(field, OWN)
+        return (self.sources or {}).get(field, OWN)
+
+    @property
+    def all_sources(self) -> dict[str, str]:
+        """The source of every value, by field; empty if they are not known."""
+        return {} if self.sources is None else {field: self.source_of(field) for field in self.recipe.values()}
+
+    def changed(self, recipe: Recipe, *, source: str = CHOSEN) -> RecipePreset:
+        """This preset with another ``recipe``; values that differ from this one's have this ``source``."""
+        if self.sources is None:
+            return replace(self, recipe=recipe)
+        own, values = self.recipe.values(), recipe.values()
+        sources = {field: self.source_of(field) if own.get(field) == values[field] else source for field in values}
+        return replace(self, recipe=recipe, sources=MappingProxyType(sources))
+
+    def to_json(self) -> str:
+        """All values as JSON, with their sources if they are known, for :func:`find_preset`."""
+        if self.sources is None:
+            return self.recipe.to_json()
+        return to_json(replace(self, sources=self.all_sources), defaults=True)
 
 
 _FINAL = f"{PAPER}, final training"
@@ -125,6 +150,40 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType({name: named.recipe for name, n
 def find_recipe(source: str | Path | Recipe) -> Recipe:
     """The recipe given by ``source``: a :class:`Recipe`, a name in :data:`RECIPES`, or the path of a JSON file.
 
-    Raises :class:`ZooError` for an unknown name and for a file that cannot be read.
+    The file may hold sources, as the ``recipe.json`` of a run does. Raises :class:`ZooError` for an unknown name and
+    for a file that cannot be read.
     """
-    return find(Recipe, source, RECIPES, what="recipe", rest=f"known are {', '.join(RECIPES)}")
+    return source if isinstance(source, Recipe) else find_preset(source).recipe
+
+
+def find_preset(source: str | Path | RecipePreset) -> RecipePreset:
+    """The same as :func:`find_recipe`, with the sources of its values."""
+    if isinstance(source, (str, Path)) and str(source) not in NAMED and Path(source).suffix == ".json":
+        return _read(Path(source))
+    return find(RecipePreset, source, NAMED, what="recipe", rest=f"known are {', '.join(RECIPES)}")
+
+
+def _read(path: Path) -> RecipePreset:
+    data = read_file(path, "a JSON file with a recipe")
+    try:
+        if format_of(data, "recipe JSON") == "fbnetv3_zoo.recipe_preset":
+            return from_json(RecipePreset, data)
+        return RecipePreset(Recipe.from_json(data), "a recipe of your own", None)
+    except ZooError as error:
+        raise ZooError(f"{path}: {error}") from None
+
+
+OF_A_RUN = ("epochs", "batch_size", "learning_rate", "ema_decay", "seed")
+"""Values that change with the machine and the time there is; a recipe keeps its name with others."""
+
+
+def preset_of(recipe: Recipe, *, arch: str = "") -> RecipePreset:
+    """The named recipe that ``recipe`` is, with other values of :data:`OF_A_RUN` perhaps; else one without sources.
+
+    Where several have the same values, the one named like ``arch`` is meant.
+    """
+    own = {field: getattr(recipe, field) for field in OF_A_RUN}
+    for key in sorted(NAMED, key=lambda key: key != arch):
+        if recipe == replace(NAMED[key].recipe, **own):
+            return NAMED[key].changed(recipe)
+    return RecipePreset(recipe, "a recipe of your own", None)

@@ -263,8 +263,8 @@ class Recipe:
         return in_notebook(str(self))
 
     def to_json(self) -> str:
-        """This recipe as JSON, for :meth:`from_json`."""
-        return to_json(self)
+        """This recipe as JSON with every field, for :meth:`from_json`."""
+        return to_json(self, defaults=True)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Recipe:

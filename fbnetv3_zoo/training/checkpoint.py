@@ -26,7 +26,7 @@ from ..utils.atomic_write import replacing
 from ..utils.digest import short_digest
 from ..utils.log import LOG
 from ..utils.safetensors_order import in_order
-from ..utils.serialization import json_text, parse_json
+from ..utils.serialization import json_text, parse_json, to_json
 from ..utils.temporary_folder import clear
 from ..weights.serialization import parse
 from .callbacks import Epoch
@@ -90,7 +90,7 @@ class TrainingState(Protocol):
 
 def recipe_identity(recipe: Recipe) -> str:
     """The recipe as a run's checkpoints are told by: its epochs may grow where the schedule does not depend on them."""
-    return (replace(recipe, epochs=1) if isinstance(recipe.schedule, ExponentialDecay) else recipe).to_json()
+    return to_json(replace(recipe, epochs=1) if isinstance(recipe.schedule, ExponentialDecay) else recipe)
 
 
 class Checkpoints:

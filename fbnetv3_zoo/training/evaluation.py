@@ -28,6 +28,9 @@ Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Predict = Callable[[Floats], Floats]
 
+FEW_CLASSES = 10
+"""Up to so many classes, the accuracy among the first five answers says little and is not shown."""
+
 _ALONE = World()
 
 
@@ -148,10 +151,16 @@ class Evaluation:
     @property
     def wrong(self) -> Ints:
         """Indices of the misclassified images, by decreasing loss; NaN comes first."""
-        rows = np.flatnonzero(self.ranks > 0)
+        return self._by_loss(np.flatnonzero(self.ranks > 0))
+
+    @property
+    def right(self) -> Ints:
+        """Indices of the correctly classified images, by decreasing loss: the least certain first."""
+        return self._by_loss(np.flatnonzero(self.ranks == 0))
+
+    def _by_loss(self, rows: npt.NDArray[np.intp]) -> Ints:
         losses = np.nan_to_num(self.losses[rows], nan=math.inf, posinf=math.inf)
-        by_loss: Ints = rows[np.argsort(-losses, kind="stable")].astype(np.int64)
-        return by_loss
+        return rows[np.argsort(-losses, kind="stable")].astype(np.int64)
 
     def summary(self) -> dict[str, Any]:
         """The figures as plain values for JSON; the loss is None if it is not finite."""

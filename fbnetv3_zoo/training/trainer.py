@@ -15,7 +15,8 @@ from ..arch import Arch
 from ..errors import ZooError, in_short, printable
 from ..factory import create
 from ..models.fbnet import FBNet
-from ..recipes import Recipe
+from ..recipes import Recipe, RecipePreset, preset_of
+from ..utils.atomic_write import replacing
 from ..utils.log import LOG
 from ..utils.paths import check_outside, exists
 from ..weights.serialization import WeightsFile, save
@@ -39,16 +40,16 @@ from .teacher import TeacherSource, find_teacher
 
 
 def train(
-    arch: Arch, data: Dataset, recipe: Recipe, folder: str | Path, *, teacher: TeacherSource | None = None,
-    pretrained: bool | str | Path | WeightsFile = False, resume: bool = False, execution: Execution = Execution(),
-    callbacks: Sequence[Callback] = (), report: bool = True,
+    arch: Arch, data: Dataset, recipe: Recipe | RecipePreset, folder: str | Path, *,
+    teacher: TeacherSource | None = None, pretrained: bool | str | Path | WeightsFile = False, resume: bool = False,
+    execution: Execution = Execution(), callbacks: Sequence[Callback] = (), report: bool = True,
 ) -> Run:  # fmt: skip
     """Train ``arch`` on ``data`` and leave the result in ``folder``; under ``torchrun``, all processes together.
 
     Args:
         arch: the network; its classes and input channels are changed to the data's.
         data: images to train, validate and test on.
-        recipe: how to train.
+        recipe: how to train; the sources of a preset's values are kept in ``recipe.json`` and the report.
         folder: where the files go; must not hold a run unless ``resume``.
         teacher: a network to learn from, as ``recipe.distillation`` says: a module, a published name, a model file
             (``.safetensors``, ``.onnx``) or ``hf-hub:owner/name``. It is validated before the first epoch.
@@ -74,18 +75,26 @@ def train(
         trainer.look(callbacks)
         trainer.prepare(teacher, pretrained)
         trainer.begin(resume=resume, epoch=Epoch)
+        trainer.keep_recipe()
         return trainer.run(callbacks)
+
+
+RECIPE = "recipe.json"
+"""The file of a run's recipe, for ``--recipe`` and :func:`~fbnetv3_zoo.recipes.find_preset`."""
 
 
 class _Trainer(Engine[Batch, Run]):
     learner: Learner
 
     def __init__(
-        self, arch: Arch, data: Dataset, recipe: Recipe, folder: Path, execution: Execution, world: World, report: bool
-    ) -> None:
+        self, arch: Arch, data: Dataset, recipe: Recipe | RecipePreset, folder: Path, execution: Execution,
+        world: World, report: bool,
+    ) -> None:  # fmt: skip
         if len(data["train"]) < 2 or not data["validation"]:
             raise ZooError(f"{data.name}: needs at least 2 images to train on and 1 to validate on")
-        recipe = fitted(recipe, len(data["train"]), tell=world.leads)
+        preset = recipe if isinstance(recipe, RecipePreset) else preset_of(recipe, arch=arch.name)
+        recipe = fitted(preset.recipe, len(data["train"]), tell=world.leads)
+        self.preset = preset.changed(recipe, source=f"for {len(data['train']):,} images")
         self.arch, self.data, self.folder, self.report = arch, data, folder, report
         self.preprocess = data.preprocess(arch.resolution)
         batches = TrainingBatches(data["train"], self.preprocess, recipe, execution=execution, world=world)
@@ -129,6 +138,12 @@ class _Trainer(Engine[Batch, Run]):
         self.identity = self._identity()
         if self.world.leads:
             warn_of_long_average(recipe, self.batches.steps)
+
+    def keep_recipe(self) -> None:
+        """Write the recipe, with the sources of its values, into the folder."""
+        if self.world.leads:
+            with replacing(self.folder / RECIPE) as temporary:
+                temporary.write_text(self.preset.to_json() + "\n", encoding="utf-8")
 
     @property
     def ends_early(self) -> bool:
@@ -225,7 +240,7 @@ class _Trainer(Engine[Batch, Run]):
     def _report(self, measured: Evaluation, split: Split, bad_images: Sequence[str], warning: str) -> None:
         draw_curve([asdict(epoch) for epoch in self.progress.history], self.folder / "curve.png")
         report = Report(
-            self.arch, self.data, self.recipe, self.preprocess, self.progress.history, split, measured, self.execution,
+            self.arch, self.data, self.preset, self.preprocess, self.progress.history, split, measured, self.execution,
             self.world.size, [*self.notes, *filter(None, [warning])], bad_images,
         )  # fmt: skip
         write_report(self.folder / "report.html", report)

@@ -14,7 +14,7 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import Enum
 from functools import cache
 from pathlib import Path
-from types import UnionType
+from types import MappingProxyType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from ..errors import ZooError, nearest, parse_enum, printable, shown
@@ -23,9 +23,13 @@ from .paths import read_file
 T = TypeVar("T")
 
 
-def to_json(value: object) -> str:
-    """JSON text of ``value`` with its format (``fbnetv3_zoo.arch``, ``fbnetv3_zoo.recipe``) and version."""
-    return json_text({"format": f"fbnetv3_zoo.{_tag(type(value))}", "version": 1, **to_plain(value)}, indent=1)
+def to_json(value: object, *, defaults: bool = False) -> str:
+    """JSON text of ``value`` with its format (``fbnetv3_zoo.arch``, ``fbnetv3_zoo.recipe``) and version.
+
+    ``defaults``: whether fields with default values are written, too.
+    """
+    plain = to_plain(value, defaults=defaults)
+    return json_text({"format": f"fbnetv3_zoo.{_tag(type(value))}", "version": 1, **plain}, indent=1)
 
 
 def from_json(kind: type[T], text: str | bytes, *, at_most: int = 1 << 19) -> T:
@@ -42,6 +46,13 @@ def from_json(kind: type[T], text: str | bytes, *, at_most: int = 1 << 19) -> T:
     if (version := data.pop("version", None)) != 1:
         raise ZooError(f"{name} JSON has version {shown(version)}; this release reads version 1")
     return from_plain(kind, data, name)
+
+
+def format_of(text: str | bytes, name: str) -> str | None:
+    """The format that JSON ``text`` names. Raises :class:`ZooError`, beginning with ``name``, if it is not JSON."""
+    data = parse_json(text, name)
+    found = data.get("format") if isinstance(data, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def read_json(kind: type[T], path: Path) -> T:
@@ -149,15 +160,20 @@ def find(kind: type[T], source: object, known: Mapping[str, T], *, what: str, re
     return read_json(kind, path)
 
 
-def to_plain(value: object) -> Any:
-    """``value`` as dicts, lists, strings, numbers, booleans and None; fields with default values are omitted."""
+def to_plain(value: object, *, defaults: bool = False) -> Any:
+    """``value`` as dicts, lists, strings, numbers, booleans and None.
+
+    ``defaults``: whether fields with default values are included.
+    """
     if is_dataclass(value):
-        values = {_key(f): getattr(value, f.name) for f in fields(value) if getattr(value, f.name) != f.default}
-        return {name: _tagged(item) for name, item in values.items()}
+        values = {_key(f): (getattr(value, f.name), f.default) for f in fields(value)}
+        return {name: _tagged(item, defaults) for name, (item, usual) in values.items() if defaults or item != usual}
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, (tuple, list)):
-        return [_tagged(item) for item in value]
+        return [_tagged(item, defaults) for item in value]
+    if isinstance(value, Mapping):
+        return {name: _tagged(item, defaults) for name, item in value.items()}
     return value
 
 
@@ -173,8 +189,8 @@ def from_plain(kind: type[T], data: object, where: str) -> T:
     return built
 
 
-def _tagged(value: object) -> Any:
-    plain = to_plain(value)
+def _tagged(value: object, defaults: bool) -> Any:
+    plain = to_plain(value, defaults=defaults)
     return {"op": _tag(type(value)), **plain} if is_dataclass(value) else plain
 
 
@@ -190,6 +206,10 @@ def _build(hint: Any, data: Any, where: str) -> Any:
         if not isinstance(data, list):
             raise ZooError(f"{where} is {shown(data)}; it must be a list")
         return _build_tuple(get_args(hint), data, where)
+    if origin is Mapping:
+        if not isinstance(data, dict):
+            raise ZooError(f"{where} is {shown(data)}; it must be an object")
+        return MappingProxyType({key: _build(get_args(hint)[1], item, f"{where}.{key}") for key, item in data.items()})
     if origin in (Union, UnionType):
         return _build_union(get_args(hint), data, where)
     if hint is Any:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 from shell import run, succeed
 
-from fbnetv3_zoo.recipes import NAMED, RECIPES, CosineDecay, Recipe, find_recipe
+from fbnetv3_zoo.recipes import NAMED, RECIPES, Augmentation, CosineDecay, Recipe, find_preset, find_recipe
+from fbnetv3_zoo.recipes.presets import CHOSEN
 
 
 def test_list() -> None:
@@ -48,6 +49,38 @@ def test_as_json_it_is_a_file_for_training(name: str, tmp_path: Path) -> None:
     path = tmp_path / "recipe.json"
     path.write_text(succeed("recipe", "show", name, "--json"))
     assert find_recipe(path) == RECIPES[name]
+    plain = json.loads(path.read_text())
+    assert {field.name for field in fields(Recipe)} <= plain.keys()
+    assert {field.name for field in fields(Augmentation)} <= plain["augmentation"].keys()
+
+
+def test_a_file_keeps_sources(tmp_path: Path) -> None:
+    preset, path = NAMED["digits"], tmp_path / "recipe.json"
+    changed = preset.changed(replace(preset.recipe, epochs=3, schedule=CosineDecay()))
+    path.write_text(changed.to_json())
+    read = find_preset(path)
+    assert read == replace(changed, sources=read.sources)
+    assert read.all_sources == changed.all_sources
+    assert {field for field, source in read.sources.items() if source == CHOSEN} == {
+        "epochs", "schedule", "schedule.final",
+    }  # fmt: skip
+    lines = {line.split()[0]: line for line in succeed("recipe", "show", path).splitlines()[2:]}
+    assert lines["epochs"].split(maxsplit=2) == ["epochs", "3", "chosen for this run"]
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"sources": {"epochs": 3}}, "recipe_preset.sources.epochs is 3; it must be text"),
+        ({"sources": []}, "recipe_preset.sources is []; it must be an object"),
+        ({"recipe": 3}, "recipe_preset.recipe is 3; it must be an object"),
+        ({"purpose": None}, "recipe_preset.purpose is None; it must be text"),
+    ],
+)
+def test_a_file_with_wrong_sources(change: dict[str, object], complaint: str, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.json"
+    path.write_text(json.dumps({**json.loads(NAMED["digits"].to_json()), **change}))
+    assert run("recipe", "show", path).err.splitlines()[-1] == f"error: {path}: {complaint}"
 
 
 def test_a_recipe_of_ones_own(tmp_path: Path) -> None:

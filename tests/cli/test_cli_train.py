@@ -30,7 +30,7 @@ from fbnetv3_zoo.cli import app
 from fbnetv3_zoo.cli.progress import TrainingProgress
 from fbnetv3_zoo.description import Description
 from fbnetv3_zoo.errors import counted
-from fbnetv3_zoo.recipes import RECIPES, SGD, AdamW, ExponentialDecay, Recipe, fit_recipe
+from fbnetv3_zoo.recipes import RECIPES, SGD, AdamW, ExponentialDecay, Recipe, RecipePreset, find_preset, fit_recipe
 from fbnetv3_zoo.training import Dataset, Execution, OnBadImage, Precision
 from fbnetv3_zoo.training.data import SPLITS, choose_subset, digits
 from fbnetv3_zoo.training.tensorboard_writer import TensorBoard
@@ -111,13 +111,28 @@ def test_what_it_prints(home: Home) -> None:
         f"2 classes with {train // 2} training images each",
         f"network  tiny, 32 x 32 pixels, {cost.parameters / 1e6:.2f} M parameters, {cost.macs / 1e6:.1f} M MACs; "
         "starts from random weights",
-        f"recipe   {home.folder / 'recipe.json'}: 1 epoch of {train // 8} steps of 8 images; SGD, learning rate 0.05",
+        f"recipe   {home.folder / 'recipe.json'}: 1 epoch of {train // 8} steps of 8 images",
+        "         SGD, learning rate 0.05, x 0.8 an epoch, average of weights 0.5",
+        "         images as they are",
         f"device   cpu, {counted(torch.get_num_threads(), 'thread')}",
         f"output   {home.folder / 'run'}",
     ]
     assert re.fullmatch(LINE.format(1, 1), line)
     assert f"train loss {epoch['train_loss']:.3f}  validation loss {epoch['validation_loss']:.3f}  top-1" in line
     assert f" {epoch['validation_top1']:7.2%}  {epoch['seconds']:.1f} s" in line
+
+
+def test_uneven_classes_are_told_of(home: Home, tmp_path: Path) -> None:
+    for name, count in (("owl", 40), ("cat", 3)):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for n in range(count):
+            pixels = np.random.default_rng([count, n]).integers(0, 255, (8, 8, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{n}.png")
+    options = ("train", tmp_path / "photos", "--model", home.folder / "arch.json", "--epochs", 1)
+    told = run(*options, "--output", tmp_path / "run").err
+    hint = "         classes differ more than 10 times in size, smallest: cat 1, owl 24"
+    assert f"{hint}; --balanced weights them alike\n" in told
+    assert f"{hint}\n" in run(*options, "--output", tmp_path / "again", "--balanced").err
 
 
 def test_several_seeds(home: Home, tmp_path: Path) -> None:
@@ -153,6 +168,7 @@ def test_what_it_leaves(home: Home) -> None:
         *LEFT,
         "checkpoints",
         "config.json",
+        "recipe.json",
         "tensorboard",
     }
     assert [path.name[:11] for path in checkpoints(folder)] == ["epoch-0003-", "epoch-0002-"]
@@ -220,8 +236,8 @@ def _given(monkeypatch: pytest.MonkeyPatch, *options: object) -> SimpleNamespace
     """What ``fbnetv3 train OPTIONS`` gives to :func:`fbnetv3_zoo.training.train`."""
     given = SimpleNamespace()
 
-    def note(arch: Arch, data: Any, recipe: Recipe, folder: Path, **rest: Any) -> None:
-        vars(given).update(arch=arch, data=data, recipe=recipe, folder=folder, **rest)
+    def note(arch: Arch, data: Any, preset: RecipePreset, folder: Path, **rest: Any) -> None:
+        vars(given).update(arch=arch, data=data, recipe=preset.recipe, folder=folder, **rest)
         raise _Called
 
     monkeypatch.setattr(training, "train", note)
@@ -357,11 +373,14 @@ def test_photographs_of_ones_own(home: Home, photos: Path, tmp_path: Path) -> No
     )  # fmt: skip
     assert ended.code == 0
     assert json.loads(ended.out)["test"] is None
+    kept = find_preset(tmp_path / "run" / "recipe.json")
+    assert kept.all_sources["epochs"] == "this project's choice, for 8 images: from trained weights"
+    assert kept.all_sources["batch_size"] == kept.all_sources["seed"] == "chosen for this run"
     model = load(tmp_path / "run" / "model.safetensors")
     assert (model.arch.resolution, model.arch.in_channels, model.class_names) == (48, 3, ("bright", "dark"))
     assert model.preprocess.resize == 55  # 8 / 7 of the crop
     recipe = Recipe.from_json(metadata(checkpoints(tmp_path / "run")[0])["identity"]["recipe"])
-    assert recipe == replace(fit_recipe(18, epochs=2, pretrained=True).recipe.for_batch_size(4), seed=3)
+    assert kept.recipe == recipe == replace(fit_recipe(18, epochs=2, pretrained=True).recipe.for_batch_size(4), seed=3)
 
 
 def _linear(description: Description) -> onnx.ModelProto:

@@ -33,6 +33,24 @@ def test_a_network_is_its_rows(name: str) -> None:
     assert max(map(len, (head, names, *rows))) <= 100
 
 
+@pytest.mark.parametrize("side", [None, 320])
+def test_summary(side: int | None) -> None:
+    arch = ARCHS["fbnetv3_a"]
+    head, _, names, *rest = arch.summary(resolution=side).splitlines()
+    cost = cost_of(arch, resolution=side)
+    assert head == f"fbnetv3_a, {side or 224} x {side or 224} pixels"
+    assert names.split()[-3:] == ["map", "MACs", "parameters"]
+    rows = [line.split() for line in rest[: len(cost.blocks)]]
+    assert [row[-3:] for row in rows] == [
+        [str(block.size), f"{block.macs:,}", f"{block.parameters:,}"] for block in cost.blocks
+    ]
+    totals = dict(line.rsplit(maxsplit=1) for line in rest[len(cost.blocks) + 1 : -1])
+    assert totals == {
+        "MACs": f"{cost.macs:,}", "conv weights": f"{cost.conv_weights:,}", "parameters": f"{cost.parameters:,}",
+    }  # fmt: skip
+    assert f"{cost.peak_activation:,}" in rest[-1]
+
+
 def test_a_network_in_a_notebook(tiny_arch: Arch) -> None:
     text = tiny_arch._repr_html_()
     assert text.startswith("<pre>tiny: 3 x 32 x 32 pixels, 10 classes\n")

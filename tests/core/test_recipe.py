@@ -167,9 +167,9 @@ def test_json_gives_an_equal_recipe_back(recipe: Recipe) -> None:
     assert Recipe.from_json(recipe.to_json().encode()) == recipe
 
 
-def test_json_leaves_out_what_is_default() -> None:
+def test_json_has_every_value_and_needs_those_without_default() -> None:
     recipe = replace(PLAIN, optimizer=RMSProp(0.8), augmentation=Augmentation(flip=0.5, policy=AutoAugment()))
-    assert json.loads(recipe.to_json()) == {
+    plain = {
         "format": "fbnetv3_zoo.recipe",
         "version": 1,
         "epochs": 10,
@@ -180,6 +180,12 @@ def test_json_leaves_out_what_is_default() -> None:
         "schedule": {"op": "exponential_decay", "factor": 0.5},
         "warmup_epochs": 2,
     }
+    assert Recipe.from_json(json.dumps(plain)) == recipe
+    complete = json.loads(recipe.to_json())
+    assert complete["optimizer"] == {"op": "rms_prop", "momentum": 0.8, "smoothing": 0.9, "epsilon": 0.001}
+    assert complete["augmentation"]["policy"] == {"op": "auto_augment", "found_on": "imagenet"}
+    assert (complete["augmentation"]["mixup"], complete["seed"], complete["balanced"]) == (0.0, 0, False)
+    assert complete.keys() == {"format", "version", *(field.name for field in fields(Recipe))}
 
 
 def _with(part: str, data: object) -> str:

@@ -81,7 +81,7 @@ def _command(kind: str, purpose: str) -> Callable[..., None]:
 
         plan = planned.search_plan({"dnas": DNAS_PLANS, "dmasking": DMASKING_PLANS}[kind])
         table = LatencyTable.load(latency) if latency else None
-        images = find_dataset(data.source, seed=data_seed, subset=subset)
+        images = find_dataset(data.source, seed=data_seed, subset=subset, val_split=data.val_split)
         with SupernetProgress(plan) as progress:
             record = search_supernet(
                 plan, images, output, latency=table, resume=running.resume,

@@ -90,11 +90,11 @@ def find_cifar(root: Path) -> tuple[CifarLayout, Path] | None:
     return next(iter(versions.values()), None)
 
 
-def cifar(path: str | Path, *, seed: int = 0) -> Dataset:
+def cifar(path: str | Path, *, seed: int = 0, val_split: float | None = None) -> Dataset:
     """CIFAR-10 or CIFAR-100 (fine labels) in the folder ``path``, 32 x 32 RGB.
 
-    A tenth of the training images of each class, drawn by ``seed``, is for validation; the test images are as
-    published. Raises :class:`ZooError`, which names the file, if one is missing or damaged.
+    The share ``val_split`` (None: a tenth) of the training images of each class, drawn by ``seed``, is for validation;
+    the test images are as published. Raises :class:`ZooError`, which names the file, if one is missing or damaged.
     """
     check_seed(seed)
     version = find_cifar(Path(path))
@@ -104,7 +104,7 @@ def cifar(path: str | Path, *, seed: int = 0) -> Dataset:
     count = layout.train_images // len(layout.train)
     parts = [_read(folder / name, layout, count) for name in layout.train]
     train = np.concatenate([pixels for pixels, _ in parts]), np.concatenate([labels for _, labels in parts])
-    rest, held_out = _hold_out(train[1], seed)
+    rest, held_out = _hold_out(train[1], seed, 0.1 if val_split is None else val_split)
     mean, std = STATISTICS[layout.title]
     splits: dict[Split, Sequence[Example]] = {
         "train": _examples("train", *train).at(rest),
@@ -130,13 +130,13 @@ def _examples(split: str, pixels: Bytes, labels: Integers) -> Examples:
     return Examples(keys, labels, np.arange(len(labels)), _Pictures(pixels))
 
 
-def _hold_out(labels: Integers, seed: int) -> tuple[Integers, Integers]:
+def _hold_out(labels: Integers, seed: int, share: float) -> tuple[Integers, Integers]:
     """Indices for training and validation, each in order."""
     rng = np.random.default_rng(seed)
     held_out = np.zeros(len(labels), dtype=bool)
     for label in range(int(labels.max()) + 1):
         members = np.flatnonzero(labels == label)
-        held_out[rng.permutation(members)[len(members) - len(members) // 10 :]] = True
+        held_out[rng.permutation(members)[len(members) - int(len(members) * share + 1e-9) :]] = True
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 

@@ -14,8 +14,10 @@ from .dataset import Dataset, Example
 from .splitting import split_by_seed
 
 
-def digits(*, seed: int = 0) -> Dataset:
+def digits(*, seed: int = 0, val_split: float | None = None) -> Dataset:
     """The 1,797 handwritten digits of scikit-learn: 8 x 8 grey images, about 20 % each for validation and test.
+
+    ``val_split`` is another share for validation.
 
     Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository.
     """
@@ -27,7 +29,7 @@ def digits(*, seed: int = 0) -> Dataset:
     names = tuple(str(digit) for digit in range(10))
     first_with: dict[bytes, int] = {}
     first = np.array([first_with.setdefault(image.tobytes(), n) for n, image in enumerate(pixels)])
-    parts = split_by_seed(labels, seed, image=str, classes=names, first=first)
+    parts = split_by_seed(labels, seed, image=str, classes=names, first=first, val_split=val_split)
     splits = {
         split: tuple(Example(ArrayReader(pixels[n]), int(labels[n]), key=str(n)) for n in indices)
         for split, indices in parts.items()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...errors import first_few
+from ...errors import ZooError, first_few
 from ...utils.paths import is_folder
 from .cifar import cifar, find_cifar
 from .dataset import Dataset, labels_of
@@ -14,36 +14,45 @@ from .digits import digits
 from .folder import folder
 from .listing import warn
 from .shards import has_shards, shards
+from .splitting import check_val_split
 from .subset import Subset, load_subset
 
 
-def find_dataset(source: str | Path, *, seed: int | None = 0, subset: Subset | str | Path | None = None) -> Dataset:
+def find_dataset(
+    source: str | Path, *, seed: int | None = 0, subset: Subset | str | Path | None = None,
+    val_split: float | None = None,
+) -> Dataset:  # fmt: skip
     """The dataset ``source``: ``"digits"``, or the path of a folder.
 
     The kind of a folder follows from its contents: the files of CIFAR (:func:`cifar`), tar files (:func:`shards`), or
     class folders (:func:`folder`). ``seed`` splits data without splits of its own; with None, all images of a folder
     without splits are in the test split, and no validation split is taken from the training images (digits and CIFAR
-    are split as with 0). ``subset``, or the path of its file, selects a part of the data, split by the subset's own
-    seed.
+    are split as with 0). ``val_split``: the share of the images held out for validation where the data has no such
+    split of its own (default: a fifth, of CIFAR a tenth). ``subset``, or the path of its file, selects a part of the
+    data, split by the subset's own seed.
     """
+    check_val_split(val_split)
     if subset is not None:
+        if val_split is not None:
+            raise ZooError("a subset says itself which images are held out; leave out --val-split")
         subset = subset if isinstance(subset, Subset) else load_subset(subset)
-        data = subset.apply(_find_whole(source, seed=subset.seed))
+        data = subset.apply(_find_whole(source, seed=subset.seed, val_split=None))
     else:
-        data = _find_whole(source, seed=seed)
+        data = _find_whole(source, seed=seed, val_split=val_split)
     _tell_unmeasured(data)
     return data
 
 
-def _find_whole(source: str | Path, *, seed: int | None) -> Dataset:
+def _find_whole(source: str | Path, *, seed: int | None, val_split: float | None) -> Dataset:
     root = Path(source)
     if str(source) == "digits":
-        return digits(seed=seed or 0)
+        return digits(seed=seed or 0, val_split=val_split)
     if not is_folder(root):
-        return folder(root, seed=seed)
+        return folder(root, seed=seed, val_split=val_split)
     if find_cifar(root):
-        return cifar(root, seed=seed or 0)
-    return shards(root, seed=seed) if has_shards(root) else folder(root, seed=seed)
+        return cifar(root, seed=seed or 0, val_split=val_split)
+    kind = shards if has_shards(root) else folder
+    return kind(root, seed=seed, val_split=val_split)
 
 
 def _tell_unmeasured(data: Dataset) -> None:

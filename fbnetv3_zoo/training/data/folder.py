@@ -20,14 +20,14 @@ from .splits import class_folders, find_splits, warn_unlabelled
 from .splitting import hold_out_by_seed, split_by_seed
 
 
-def folder(path: str | Path, *, seed: int | None = 0) -> Dataset:
+def folder(path: str | Path, *, seed: int | None = 0, val_split: float | None = None) -> Dataset:
     """A folder with class folders of image files.
 
     Either ``path/CLASS/IMAGE``, split randomly by ``seed`` (60 % for training, 20 % each for validation and test, in
     each class; files with equal contents stay together; with None all are test images), or
     ``path/{train,val,test}/CLASS/IMAGE``, in the usual spellings, with these splits. Without a validation folder, a
     fifth of the training images, drawn by seed, is used instead; without a test folder, or if its images have no
-    labels, the test split is empty.
+    labels, the test split is empty. ``val_split`` is another share for validation than a fifth.
     """
     root = Path(path)
     if not paths.is_folder(root):
@@ -37,8 +37,8 @@ def folder(path: str | Path, *, seed: int | None = 0) -> Dataset:
     if runs := sorted(set(folders_in(root)) - set(names)):
         warn(f"{printable(str(root))}: results of training left out: {first_few(runs)}")
     if places := find_splits(root, names):
-        return _split_folder(root, places, seed)
-    return _whole_folder(root, _enough(root, names), seed)
+        return _split_folder(root, places, seed, val_split)
+    return _whole_folder(root, _enough(root, names), seed, val_split)
 
 
 def photos(root: Path, classes: Sequence[str], splits: Mapping[Split, Sequence[Example]]) -> Dataset:
@@ -49,13 +49,16 @@ def photos(root: Path, classes: Sequence[str], splits: Mapping[Split, Sequence[E
 
 
 def divided(
-    root: Path, splits: Mapping[Split, Examples], seed: int | None, *, first: Callable[[Examples], Integers]
-) -> Mapping[Split, Examples]:
-    """``splits``, with a fifth of the training images as validation split if there is none."""
+    root: Path, splits: Mapping[Split, Examples], seed: int | None, val_split: float | None, *,
+    first: Callable[[Examples], Integers],
+) -> Mapping[Split, Examples]:  # fmt: skip
+    """``splits``, with ``val_split`` (None: a fifth) of the training images as validation split if there is none."""
+    if val_split is not None and "validation" in splits:
+        raise ZooError(f"{printable(str(root))}: has validation images of its own; leave out --val-split")
     if seed is None or "train" not in splits or "validation" in splits:
         return splits
     whole = splits["train"]
-    rest, held_out = hold_out_by_seed(whole.labels, seed, first=first(whole))
+    rest, held_out = hold_out_by_seed(whole.labels, seed, first=first(whole), val_split=val_split)
     warn(
         f"{printable(str(root))}: has no validation images; {len(held_out):,} of {len(whole):,} training images, "
         f"drawn by seed {seed}, are used instead"
@@ -63,7 +66,7 @@ def divided(
     return {**splits, "train": whole.at(rest), "validation": whole.at(held_out)}
 
 
-def _whole_folder(root: Path, classes: Sequence[str], seed: int | None) -> Dataset:
+def _whole_folder(root: Path, classes: Sequence[str], seed: int | None, val_split: float | None) -> Dataset:
     left_out: Counter[str] = Counter()
     names = _class_names(root, classes)
     examples = _list(root, "", classes, names, left_out)
@@ -72,13 +75,13 @@ def _whole_folder(root: Path, classes: Sequence[str], seed: int | None) -> Datas
         return photos(root, names, {"test": examples})
     parts = split_by_seed(
         examples.labels, seed, image=lambda n: root / examples.keys[n], classes=[root / name for name in classes],
-        first=first_of_equal(str(root), examples.keys),
+        first=first_of_equal(str(root), examples.keys), val_split=val_split,
     )  # fmt: skip
     splits: dict[Split, Sequence[Example]] = {split: examples.at(indices) for split, indices in parts.items()}
     return photos(root, names, splits)
 
 
-def _split_folder(root: Path, places: Mapping[Split, str], seed: int | None) -> Dataset:
+def _split_folder(root: Path, places: Mapping[Split, str], seed: int | None, val_split: float | None) -> Dataset:
     leading = next(split for split in SPLITS if split in places)
     names = _class_names(root / places[leading], _enough(root / places[leading], folders_in(root / places[leading])))
     splits: dict[Split, Examples] = {}
@@ -95,7 +98,8 @@ def _split_folder(root: Path, places: Mapping[Split, str], seed: int | None) -> 
         splits[split] = _list(root, f"{place}/", classes, names, left_out)
         loose += look_into(root / place).images
     warn_left_out(root, left_out, loose=loose)
-    return photos(root, names, divided(root, splits, seed, first=lambda train: first_of_equal(str(root), train.keys)))
+    own = divided(root, splits, seed, val_split, first=lambda train: first_of_equal(str(root), train.keys))
+    return photos(root, names, own)
 
 
 def _unknown(root: Path, folder: str, unknown: Sequence[str], leading: str) -> str:

@@ -33,13 +33,14 @@ def has_shards(root: Path) -> bool:
     return bool(_tars(root)) or any(_tars(root / name) for name in named_splits(folders_in(root)))
 
 
-def shards(path: str | Path, *, seed: int | None = 0) -> Dataset:
+def shards(path: str | Path, *, seed: int | None = 0, val_split: float | None = None) -> Dataset:
     """A folder of tar files, whose samples are an image (jpg, png, ...) and its class index (cls, or json).
 
     The tar files are either in folders for splits, or in ``path`` with the split in their names, in the usual
     spellings. If no name has a split, the samples are split randomly by ``seed``, as in
     :func:`~fbnetv3_zoo.training.data.folder`, which also describes how missing splits are handled.
     ``path/classes.txt`` has the class names, one per line; without it, classes are named by their indices.
+    ``val_split`` is another share for validation than a fifth.
     """
     root = Path(path)
     names = read_names(root / "classes.txt") if exists(root / "classes.txt") else None
@@ -51,13 +52,20 @@ def shards(path: str | Path, *, seed: int | None = 0) -> Dataset:
         raise ZooError(f"{root}: needs at least 2 classes, has {len(names)}")
     if None not in indexed:
         named = {split: part for split, part in indexed.items() if split is not None}
-        return photos(root, names, divided(root, named, seed, first=lambda part: np.arange(len(part))))
+        return photos(root, names, divided(root, named, seed, val_split, first=_all_differ))
     whole = indexed[None]
     if seed is None:
         return photos(root, names, {"test": whole})
     classes = [f"{root}: class {name!r}" for name in names]
-    parts = split_by_seed(whole.labels, seed, image=lambda n: root / whole.keys[n], classes=classes)
+    parts = split_by_seed(
+        whole.labels, seed, image=lambda n: root / whole.keys[n], classes=classes, val_split=val_split
+    )
     return photos(root, names, {split: whole.at(indices) for split, indices in parts.items()})
+
+
+def _all_differ(part: Examples) -> Integers:
+    """Contents of samples are not compared."""
+    return np.arange(len(part))
 
 
 def _places(root: Path) -> dict[Split | None, list[str]]:

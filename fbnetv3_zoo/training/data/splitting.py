@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
-from ...errors import SHOWN, ZooError, check_whole, first_few
+from ...errors import SHOWN, ZooError, check_number, check_whole, first_few
 from .dataset import SPLITS, Integers, Split
+
+_FIFTH = 0.2
 
 
 def split_by_seed(
     labels: Integers, seed: int, *, image: Callable[[int], object], classes: Sequence[object],
-    first: Integers | None = None,
+    first: Integers | None = None, val_split: float | None = None,
 ) -> dict[Split, Integers]:  # fmt: skip
-    """Indices of each split: in each class, a fifth each for test and validation, the rest for training.
+    """Indices of each split: in each class, a fifth for test, ``val_split`` (None: a fifth) for validation, the rest
+    for training.
 
     ``first`` has for each image the index of the first one with equal contents (None: all differ); equal images stay
     together. ``image`` (called with an index) and ``classes`` give the names for errors.
@@ -29,17 +33,21 @@ def split_by_seed(
     parts: dict[Split, list[Integers]] = {split: [] for split in SPLITS}
     for _, images in groups:
         shuffled = [images[n] for n in rng.permutation(len(images))]
-        held_out = max(1, -(-len(images) // 5))
-        parts["test"].append(_flat(shuffled[:held_out]))
-        parts["validation"].append(_flat(shuffled[held_out : 2 * held_out]))
-        parts["train"].append(_flat(shuffled[2 * held_out :]))
+        tested = _share(len(images), _FIFTH)
+        end = min(tested + max(1, _share(len(images), val_split)), len(images) - 1)
+        parts["test"].append(_flat(shuffled[:tested]))
+        parts["validation"].append(_flat(shuffled[tested:end]))
+        parts["train"].append(_flat(shuffled[end:]))
     return {split: np.concatenate(part) for split, part in parts.items()}
 
 
-def hold_out_by_seed(labels: Integers, seed: int, *, first: Integers) -> tuple[Integers, Integers]:
-    """Indices for training and validation, with a fifth of each class for validation; single images are for training.
+def hold_out_by_seed(
+    labels: Integers, seed: int, *, first: Integers, val_split: float | None = None
+) -> tuple[Integers, Integers]:
+    """Indices for training and validation, with the share ``val_split`` (None: a fifth) of each class for validation.
 
-    ``first`` is as in :func:`split_by_seed`, but equal images in different classes are allowed.
+    Single images are for training. ``first`` is as in :func:`split_by_seed`, but equal images in different classes are
+    allowed.
     """
     check_seed(seed)
     rng = np.random.default_rng(seed)
@@ -47,10 +55,21 @@ def hold_out_by_seed(labels: Integers, seed: int, *, first: Integers) -> tuple[I
     train, validation = [], []
     for _, images in _by_class(labels, own):
         shuffled = [images[n] for n in rng.permutation(len(images))]
-        held_out = min(-(-len(images) // 5), len(images) - 1)
+        held_out = min(_share(len(images), val_split), len(images) - 1)
         validation.append(_flat(shuffled[:held_out]))
         train.append(_flat(shuffled[held_out:]))
     return np.concatenate(train), np.concatenate(validation)
+
+
+def _share(images: int, share: float | None) -> int:
+    """The share (None: a fifth) of a number of images, rounded up."""
+    return math.ceil(images * (_FIFTH if share is None else share) - 1e-9)
+
+
+def check_val_split(val_split: object) -> None:
+    """Raise :class:`ZooError` unless ``val_split`` is None or a share below one."""
+    if val_split is not None:
+        check_number("val_split", val_split, above=0, below=1)
 
 
 def _check_torn(torn: Integers, first: Integers, image: Callable[[int], object]) -> None:

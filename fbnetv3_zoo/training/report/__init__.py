@@ -1,5 +1,5 @@
 """The report of a training run: one HTML page."""
 
-from .page import Report, sources_of, write_report
+from .page import Report, write_report
 
-__all__ = ["Report", "sources_of", "write_report"]
+__all__ = ["Report", "write_report"]

@@ -22,6 +22,10 @@ COUNTED = 20
 """Up to how many classes the cells of the matrix bear their counts."""
 MISTAKES = 32
 """How many of the costliest mistakes are shown."""
+UNSURE = 16
+"""How many of the right answers are shown, those given with the least certainty."""
+NAMED = 5
+"""How many of the most frequent confusions are named beside the matrix."""
 
 _SIDE = 128  # of a picture, in pixels
 
@@ -38,9 +42,10 @@ def errors_of(evaluation: Evaluation, examples: Sequence[Example], preprocess: P
         "matrix": _matrix(evaluation) if has_matrix else None,
         "short_names": max(map(len, names)) <= 2,
         "counts_shown": len(names) <= COUNTED,
-        "confusions": [] if has_matrix else _confusions(evaluation),
+        "confusions": _confusions(evaluation, NAMED if has_matrix else LINES),
         "wrong": len(evaluation.wrong),
-        "mistakes": [_mistake(evaluation, row, examples, preprocess) for row in evaluation.wrong[:MISTAKES].tolist()],
+        "mistakes": [_answer(evaluation, row, examples, preprocess) for row in evaluation.wrong[:MISTAKES].tolist()],
+        "unsure": [_answer(evaluation, row, examples, preprocess) for row in evaluation.right[:UNSURE].tolist()],
     }
 
 
@@ -57,10 +62,10 @@ def _matrix(evaluation: Evaluation) -> list[list[int]]:
     return counts
 
 
-def _confusions(evaluation: Evaluation) -> list[tuple[object, ...]]:
+def _confusions(evaluation: Evaluation, most: int) -> list[tuple[object, ...]]:
     """The most frequent pairs of true and wrongly answered class: names, images, share of the class."""
     answers, names, images = evaluation.answers, evaluation.class_names, np.bincount(evaluation.labels)
-    wrong = answers[answers[:, 0] != answers[:, 1]][:LINES].tolist()
+    wrong = answers[answers[:, 0] != answers[:, 1]][:most].tolist()
     return [
         (name(names[truth]), name(names[answer]), f"{count:,}", f"{count / images[truth]:.1%}")
         for truth, answer, count in wrong
@@ -68,8 +73,8 @@ def _confusions(evaluation: Evaluation) -> list[tuple[object, ...]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Mistake:
-    """A wrong answer. ``picture``: the image as the network saw it, PNG in base64, "" if it cannot be read."""
+class Answer:
+    """An answer to one image. ``picture``: the image as the network saw it, PNG in base64, "" if it cannot be read."""
 
     key: str
     picture: str
@@ -81,11 +86,11 @@ class Mistake:
     loss: str
 
 
-def _mistake(evaluation: Evaluation, row: int, examples: Sequence[Example], preprocess: Preprocess) -> Mistake:
+def _answer(evaluation: Evaluation, row: int, examples: Sequence[Example], preprocess: Preprocess) -> Answer:
     example, names = examples[int(evaluation.positions[row])], evaluation.class_names
     loss = float(evaluation.losses[row])
     picture, small = _picture(example, preprocess)
-    return Mistake(
+    return Answer(
         key=example.key,
         picture=picture,
         small=small,

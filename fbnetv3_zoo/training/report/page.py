@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from statistics import harmonic_mean
@@ -13,18 +13,15 @@ from markupsafe import Markup
 from ...arch import Arch
 from ...arch.cost import arch_cost
 from ...preprocess import Preprocess
-from ...recipes import NAMED, Recipe
+from ...recipes import RecipePreset
 from ...report.environment import describe_machine
 from ...report.page import name, names, write_page
 from ..callbacks import Epoch
 from ..data import SPLITS, Dataset, Split
-from ..evaluation import Evaluation
+from ..evaluation import FEW_CLASSES, Evaluation
 from ..execution import Execution
 from .curves import curve_charts
 from .errors import errors_of, finite
-
-OF_A_RUN = ("epochs", "batch_size", "learning_rate", "ema_decay", "seed")
-"""Values that change with the machine and the time there is; a recipe keeps its name with others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +33,7 @@ class Report:
 
     arch: Arch
     data: Dataset
-    recipe: Recipe
+    recipe: RecipePreset
     preprocess: Preprocess
     epochs: Sequence[Epoch]
     split: Split
@@ -49,7 +46,7 @@ class Report:
 
 def write_report(path: str | Path, report: Report) -> None:
     """Write ``report`` as the HTML file ``path``: pictures within it, nothing fetched, readable without a script."""
-    sources = sources_of(report.recipe, arch=report.arch.name)
+    sources = report.recipe.all_sources
     write_page(
         path,
         __package__,
@@ -61,7 +58,7 @@ def write_report(path: str | Path, report: Report) -> None:
         curves=curve_charts([asdict(epoch) for epoch in report.epochs]) if report.epochs else {},
         **errors_of(report.evaluation, report.data[report.split], report.preprocess),
         has_sources=bool(sources),
-        recipe=_recipe(report.recipe, sources),
+        recipe=_recipe(report.recipe),
         network=_network(report),
         run=_run(report),
         machine=describe_machine(),
@@ -73,7 +70,7 @@ def _tiles(report: Report) -> list[tuple[str, str, str]]:
     top5 = (f"Top-5 on {split}", f"{evaluation.top5_fraction:.2%}", _interval(evaluation.top5_interval))
     return [
         (f"Top-1 on {split}", f"{evaluation.fraction:.2%}", _interval(evaluation.interval)),
-        *([top5] if len(report.data.class_names) > 5 else []),
+        *([top5] if len(report.data.class_names) > FEW_CLASSES else []),
         ("Images", f"{evaluation.total:,}", f"{evaluation.total - evaluation.top1:,} answered wrong"),
         ("Loss", finite(evaluation.loss, ".4f"), "mean cross entropy in nats"),
     ]
@@ -93,31 +90,14 @@ def _notes(report: Report) -> list[str]:
     return notes
 
 
-def _recipe(recipe: Recipe, sources: Mapping[str, str]) -> list[tuple[str, ...]]:
+def _recipe(preset: RecipePreset) -> list[tuple[str, ...]]:
     """Fields of the recipe with their values, and the sources of these where there are any."""
-    values = {key: _value(value) for key, value in recipe.values().items() if value not in _ONE_KIND}
+    values = {key: _value(value) for key, value in preset.recipe.values().items() if value not in _ONE_KIND}
+    sources = preset.all_sources
     return [(key, value, sources[key]) if sources else (key, value) for key, value in values.items()]
 
 
 _ONE_KIND = ("Augmentation", "Distillation")  # their own values follow, and there is no other kind
-
-
-def sources_of(recipe: Recipe, *, arch: str) -> dict[str, str]:
-    """Where each value of a named recipe comes from, by field; nothing where ``recipe`` is not a named one.
-
-    A named recipe stays one with other values of :data:`OF_A_RUN`, which are said to be the run's own. Where several
-    have the same values, the one named like ``arch`` is meant.
-    """
-    own = {field: getattr(recipe, field) for field in OF_A_RUN}
-    for key in sorted(NAMED, key=lambda key: key != arch):
-        named = NAMED[key]
-        if recipe == replace(named.recipe, **own):
-            given = named.recipe.values()
-            return {
-                field: named.source_of(field) if value == given[field] else "chosen for this run"
-                for field, value in recipe.values().items()
-            }
-    return {}
 
 
 def _value(value: object) -> str:

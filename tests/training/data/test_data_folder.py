@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import shutil
 import tracemalloc
@@ -64,6 +65,27 @@ def test_a_folder_is_split_by_seed(photos: Path) -> None:
     assert folder(photos).fingerprint == data.fingerprint
     assert folder(photos, seed=1).fingerprint != data.fingerprint
     assert _files(folder(photos, seed=1), "test") != _files(data, "test")
+
+
+@pytest.mark.parametrize(("share", "train", "validation"), [(0.1, 7, 1), (0.3, 5, 3), (0.5, 3, 5), (0.99, 1, 7)])
+def test_another_share_for_validation(photos: Path, share: float, train: int, validation: int) -> None:
+    data, usual = find_dataset(photos, val_split=share), find_dataset(photos)
+    assert {split: len(data[split]) for split in SPLITS} == {
+        "train": 2 * train, "validation": 2 * validation, "test": 4,
+    }  # fmt: skip
+    assert _files(data, "test") == _files(usual, "test")
+    assert len(set.union(*(_files(data, split) for split in SPLITS))) == 20
+
+
+def test_a_share_for_validation_that_cannot_be(photos: Path, tmp_path: Path) -> None:
+    for share in (0, 1, -0.1, math.nan, "half"):
+        assert refusal(lambda share=share: find_dataset(photos, val_split=share)).startswith(f"val_split is {share!r}")
+    for split in ("train", "val"):
+        for name in ("cat", "dog"):
+            for n in range(2):
+                _write(tmp_path / "own" / split / name / f"{n}.png")
+    expected = f"{tmp_path}/own: has validation images of its own; leave out --val-split"
+    assert refusal(lambda: find_dataset(tmp_path / "own", val_split=0.3)) == expected
 
 
 def test_labels_and_pixels_are_those_of_the_files(photos: Path) -> None:
