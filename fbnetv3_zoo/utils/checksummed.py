@@ -51,9 +51,12 @@ class ChecksummedFormat:
             temporary.write_bytes(in_order(save(contiguous, {**entries, "sha256": digest(contiguous, entries)})))
 
     def read(self, path: str | Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
-        """Arrays and metadata. Raises :class:`ZooError` if the file is damaged, incomplete or of another kind."""
+        """Arrays and metadata. Raises :class:`ZooError` if the file is damaged, incomplete or of another kind.
+
+        The entry ``sha256`` is the digest of all contents.
+        """
         arrays, metadata = self.parse(Path(path))
-        written = metadata.pop("sha256", None)
+        written = metadata.pop("sha256", "")
         if metadata.get("format") != self.format:
             kind = self.name.partition(" ")[2]
             raise ZooError(f"{path}: is no {kind} (format {self.format!r}); {self.writer} writes such files")
@@ -64,7 +67,7 @@ class ChecksummedFormat:
         for name, array in arrays.items():
             if array.dtype.kind not in self.arrays.get(name, self.others):
                 raise ZooError(f"{path}: has {shown(name)} of type {array.dtype}, unlike {self.name}; {self.remedy}")
-        return arrays, metadata
+        return arrays, {**metadata, "sha256": written}
 
     def parse(self, path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
         """Arrays and metadata of any safetensors file, unchecked."""
@@ -85,5 +88,6 @@ def digest(arrays: Arrays, metadata: Mapping[str, str]) -> str:
     state = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
-        state.update(json.dumps([name, array.dtype.str, array.shape]).encode() + array.tobytes())
+        state.update(json.dumps([name, array.dtype.str, array.shape]).encode())
+        state.update(array.reshape(-1).view(np.uint8).data)
     return state.hexdigest()

@@ -61,7 +61,8 @@ class Dataset:
     """Examples by split, with the class names and the preprocessing for a network.
 
     ``mean`` and ``std`` (of values in [0, 1]) have one entry per channel; ``resize_ratio`` is the ratio of the shorter
-    side to the crop in evaluation. ``root`` is the folder of the dataset, None if it has none.
+    side to the crop in evaluation. ``root`` is the folder of the dataset, None if it has none; ``digest`` the SHA-256
+    of its contents if that is known, otherwise empty.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Dataset:
     resize_ratio: float
     splits: Mapping[Split, Sequence[Example]]
     root: str | None = None
+    digest: str = ""
 
     def __getitem__(self, split: Split) -> Sequence[Example]:
         return self.splits[split]
@@ -99,12 +101,13 @@ class Dataset:
     def fingerprint(self) -> str:
         """Identifies the data, independent of the path of its folder.
 
-        It has counts and digests of the class names, and of the labels and keys of every split in order. A run is only
-        resumed on data with the same fingerprint.
+        It has counts and digests of the class names, of the labels and keys of every split in order, and of the
+        contents if that is known. A run is only resumed on data with the same fingerprint.
         """
         names = hashlib.sha256(repr(self.class_names).encode(errors="surrogateescape")).hexdigest()
         parts = [f"{len(self.class_names)} classes {names}"]
         parts += [f"{len(self.splits[split])} {split} images {_digest(self.splits[split])}" for split in SPLITS]
+        parts += [f"{sum(map(len, self.splits.values()))} stored images {self.digest}"] if self.digest else []
         return _BETWEEN.join(parts)
 
 

@@ -13,6 +13,7 @@ from .dataset import Dataset, labels_of
 from .digits import digits
 from .folder import folder
 from .listing import warn
+from .rendered import ImageFile
 from .shards import has_shards, shards
 from .splitting import check_val_split
 from .subset import Subset, load_subset
@@ -22,7 +23,7 @@ def find_dataset(
     source: str | Path, *, seed: int | None = 0, subset: Subset | str | Path | None = None,
     val_split: float | None = None,
 ) -> Dataset:  # fmt: skip
-    """The dataset ``source``: ``"digits"``, or the path of a folder.
+    """The dataset ``source``: ``"digits"``, the path of a folder, or of a file written by ``fbnetv3 data``.
 
     The kind of a folder follows from its contents: the files of CIFAR (:func:`cifar`), tar files (:func:`shards`), or
     class folders (:func:`folder`). ``seed`` splits data without splits of its own; with None, all images of a folder
@@ -48,7 +49,11 @@ def _find_whole(source: str | Path, *, seed: int | None, val_split: float | None
     if str(source) == "digits":
         return digits(seed=seed or 0, val_split=val_split)
     if not is_folder(root):
-        return folder(root, seed=seed, val_split=val_split)
+        if root.suffix != ".safetensors":
+            return folder(root, seed=seed, val_split=val_split)
+        if val_split is not None:
+            raise ZooError(f"{root}: has validation images of its own; leave out --val-split")
+        return ImageFile.load(root).dataset()
     if find_cifar(root):
         return cifar(root, seed=seed or 0, val_split=val_split)
     kind = shards if has_shards(root) else folder
