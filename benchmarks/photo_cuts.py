@@ -28,15 +28,15 @@ FORMER = Recipe(
 )  # fmt: skip
 
 
-def cuts(photos: Sequence[str], per_class: int, seed: int) -> Dataset:
-    """Square cuts of each of ``photos``, a quarter to half of its shorter side long, at 128 pixels."""
+def cuts(photos: Sequence[str], per_class: int, seed: int, *, side: int = 128) -> Dataset:
+    """Square cuts of each of ``photos``, a quarter to half of its shorter side long, at ``side`` pixels."""
     rng, examples = np.random.default_rng(seed), []
     for label, name in enumerate(photos):
         whole = Image.fromarray(getattr(skimage.data, name)()).convert("RGB")
         for number in range(per_class):
-            side = int(rng.integers(min(whole.size) // 4, min(whole.size) // 2))
-            left, top = (int(rng.integers(length - side + 1)) for length in whole.size)
-            cut = whole.crop((left, top, left + side, top + side)).resize((128, 128))
+            part = int(rng.integers(min(whole.size) // 4, min(whole.size) // 2))
+            left, top = (int(rng.integers(length - part + 1)) for length in whole.size)
+            cut = whole.crop((left, top, left + part, top + part)).resize((side, side))
             examples.append(Example(ArrayReader(np.asarray(cut)), label, f"{name}/{number}"))
     labels = np.array([example.label for example in examples])
     parts = split_by_seed(labels, seed, image=lambda n: examples[n].key, classes=photos)

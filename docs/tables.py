@@ -20,14 +20,16 @@ def with_tables(page: str) -> str:
 
 
 def _row(record: WeightsEntry) -> str:
-    accuracy = record.accuracy[0]
-    top5 = "-" if accuracy.top5 is None else f"{accuracy.top5:.2f}"
-    digest = ", ".join(f"`{source.sha256}`" for source in record.sources if source.sha256) or "-"
+    given = record.accuracy[0] if record.accuracy else None
+    top1 = f"{given.top1:.2f}" if given else "-"
+    top5 = f"{given.top5:.2f}" if given and given.top5 is not None else "-"
+    source = given.evidence.value if given else "-"
+    digest = ", ".join(f"`{one.sha256[:8]}`" for one in record.sources if one.sha256) or "-"
     megabytes = 4 * arch_cost(record.arch).parameters / 1e6
     return (
-        f"| `{record.name}` | {megabytes:.1f} | {accuracy.top1:.2f} | {top5} | {accuracy.resolution} "
+        f"| `{record.name}` | {megabytes:.1f} | {top1} | {top5} | {record.preprocess.resolution} "
         f"| {record.preprocess.resize}{'*' if 'assumed' in record.note else ''} "
-        f"| {record.license.value if record.license else '-'} | {digest} | {accuracy.evidence.value} |"
+        f"| {record.license.value if record.license else '-'} | {digest} | {source} |"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -106,12 +107,13 @@ def header(
     *, named: str,
 ) -> list[str]:  # fmt: skip
     """Lines that describe a run: images, network, recipe (``named``), device and output folder."""
+    threads = _threads(arch, recipe.for_images(len(images["train"])), execution)
     return [
         f"images   {_images(images)}",
         *_uneven(images, recipe),
         f"network  {_network(arch, weights, images)}",
         *_told_recipe(recipe, images, named),
-        f"device   {execution.device}{_threads(execution)}",
+        f"device   {execution.device}{threads}",
         f"output   {printable(str(output))}",
     ]
 
@@ -187,7 +189,10 @@ def _augmentation(recipe: Recipe) -> str:
     return ", ".join(parts) or "images as they are"
 
 
-def _threads(execution: Execution) -> str:
-    import torch
+def _threads(arch: Arch, recipe: Recipe, execution: Execution) -> str:
+    from ..training.execution import step_macs, threads_for
 
-    return f", {counted(torch.get_num_threads(), 'thread')}" if execution.device == "cpu" else ""
+    if execution.device != "cpu":
+        return ""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    return f", {counted(threads_for(step_macs(arch, recipe, execution, processes), execution), 'thread')}"

@@ -160,6 +160,9 @@ class TrainingOptions(RunOptions):
     on_bad_image: Annotated[
         Literal["raise", "skip"], typer.Option(help="If an image cannot be read, fail or skip it.")
     ] = "raise"
+    threads: Annotated[
+        int, typer.Option(help="Number of threads on the CPU (0: by the size of a step, or OMP_NUM_THREADS).")
+    ] = 0
     skip_image_check: Annotated[
         bool,
         typer.Option("--skip-image-check", help="Do not read the headers of all images before the first epoch."),
@@ -172,6 +175,7 @@ class TrainingOptions(RunOptions):
         return replace(
             RunOptions.execution(self), compile=self.compile, gradient_checkpointing=self.gradient_checkpointing,
             on_bad_image=OnBadImage(self.on_bad_image), check_images=not self.skip_image_check,
+            threads=self.threads,
         )  # fmt: skip
 
 

@@ -55,11 +55,9 @@ def list_(
         return
     say(f"{'name':24}{'MB':>7}{'top-1 %':>9}{'pixels':>8}  {'licence':14}cache")
     for row in rows:
-        top1 = row["accuracy"][0]
-        say(
-            f"{row['name']:24}{row['megabytes']:>7.1f}{top1['top1']:>9.2f}{top1['resolution']:>8}"
-            f"  {row['licence']:14}{'kept' if row['kept'] else '-'}"
-        )
+        top1 = f"{row['accuracy'][0]['top1']:.2f}" if row["accuracy"] else "-"
+        place = "in the package" if row["packaged"] else "kept" if row["kept"] else "-"
+        say(f"{row['name']:24}{row['megabytes']:>7.1f}{top1:>9}{row['pixels']:>8}  {row['licence']:14}{place}")
     say("", f"MB: parameters in float32. top-1: ImageNet, by the publishers' records. Cache: {store.folder}")
 
 
@@ -84,6 +82,10 @@ def fetch(
     store = _store(cache=cache, mirror=mirror, lock=lock)
     rows = []
     for record in RECORDS.values() if all_ else [find_record(name) for name in names or ()]:
+        if record.packaged is not None:
+            if not all_:
+                say(f"{record.name}: comes with the package")
+            continue
         file = get(record, store)
         rows.append({"name": record.name, "path": file.path, "source_sha256": file.source, "blake3": file.digest})
         if not as_json:
@@ -251,6 +253,8 @@ def _row(record: Any, path: Path | None) -> dict[str, Any]:
         "accuracy": [{**to_plain(a), "evidence": a.evidence.value} for a in record.accuracy],
         "addresses": [source.address for source in record.sources],
         "sha256": [source.sha256 for source in record.sources],
+        "pixels": record.preprocess.resolution,
+        "packaged": record.packaged is not None,
         "kept": path,
     }
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 
+from ..arch import Arch
 from ..errors import check_flag, check_number, check_type, check_whole
+from ..recipes import Recipe
 
 
 class Precision(Enum):
@@ -32,7 +37,8 @@ class Execution:
     which a batch is computed, each normalised on its own. ``channels_last``: memory layout of the maps (None: the
     faster one for the device). ``checkpoint_steps`` and ``checkpoint_minutes``: intervals of checkpoints besides those
     after every epoch (0: none). ``keep_checkpoints``: number of newest checkpoints to keep. ``check_images``: whether
-    to read the headers of all images before the first epoch.
+    to read the headers of all images before the first epoch. ``threads``: number of threads that train a classifier
+    on the CPU (0: by the size of a step, see :func:`threads_for`).
     """
 
     device: str = "cpu"
@@ -47,6 +53,7 @@ class Execution:
     keep_checkpoints: int = 2
     on_bad_image: OnBadImage = OnBadImage.RAISE
     check_images: bool = True
+    threads: int = 0
 
     def __post_init__(self) -> None:
         check_type("Execution.device", self.device, str, "text, such as 'cpu' or 'cuda'")
@@ -61,9 +68,50 @@ class Execution:
         check_number("Execution.checkpoint_minutes", self.checkpoint_minutes, at_least=0)
         check_whole("Execution.keep_checkpoints", self.keep_checkpoints)
         check_flag("Execution.check_images", self.check_images)
+        check_whole("Execution.threads", self.threads, at_least=0, at_most=1024)
         check_type("Execution.on_bad_image", self.on_bad_image, OnBadImage, "an OnBadImage")
 
     def checkpoint_due(self, steps: int, waited: float) -> bool:
         """Whether a checkpoint is due after ``steps`` steps of the run, ``waited`` seconds after the last one."""
         every, minutes = self.checkpoint_steps, self.checkpoint_minutes
         return (every > 0 and steps % every == 0) or (minutes > 0 and waited >= 60 * minutes)
+
+
+MACS_FOR_TWO = 300_000_000
+"""Multiply-accumulates of a step for each thread. Below, a second one brings nothing, and on a busy machine it costs
+time, since threads wait for one another: docs/training.md has the measurements."""
+
+
+def threads_for(macs: float, execution: Execution) -> int:
+    """Number of threads for steps of ``macs`` multiply-accumulates, the forward pass alone.
+
+    What ``execution.threads`` or the variable OMP_NUM_THREADS says is kept, and so is everything on a GPU.
+    """
+    import torch
+
+    most = torch.get_num_threads()
+    if execution.threads:
+        return execution.threads
+    if "OMP_NUM_THREADS" in os.environ or torch.device(execution.device).type != "cpu":
+        return most
+    return max(1, min(most, int(macs / MACS_FOR_TWO)))
+
+
+def step_macs(arch: Arch, recipe: Recipe, execution: Execution, processes: int = 1) -> float:
+    """Multiply-accumulates of the forward pass that a process computes at once."""
+    from ..arch.cost import arch_cost
+
+    return arch_cost(arch).macs * recipe.batch_size / (processes * execution.accumulation)
+
+
+@contextmanager
+def computing_on(threads: int) -> Iterator[None]:
+    """A context in which PyTorch computes on ``threads`` threads."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -27,7 +27,7 @@ from .data.image_headers import Unusable, look_before_run
 from .distributed import World, join
 from .engine import EXPLODED, Engine
 from .evaluation import Evaluation, evaluate
-from .execution import Execution
+from .execution import Execution, computing_on, step_macs, threads_for
 from .learner import Learner
 from .loader import Batch, TrainingBatches, fitted, tell_of_statistics
 from .losses import class_weights_of
@@ -76,7 +76,8 @@ def train(
         trainer.prepare(teacher, pretrained)
         trainer.begin(resume=resume, epoch=Epoch)
         trainer.keep_recipe()
-        return trainer.run(callbacks)
+        with computing_on(trainer.threads):
+            return trainer.run(callbacks)
 
 
 RECIPE = "recipe.json"
@@ -138,6 +139,11 @@ class _Trainer(Engine[Batch, Run]):
         self.identity = self._identity()
         if self.world.leads:
             warn_of_long_average(recipe, self.batches.steps)
+
+    @property
+    def threads(self) -> int:
+        """Number of threads to compute with."""
+        return threads_for(step_macs(self.arch, self.recipe, self.execution, self.world.size), self.execution)
 
     def keep_recipe(self) -> None:
         """Write the recipe, with the sources of its values, into the folder."""

@@ -33,17 +33,29 @@ SOURCE_SHA256 = "source_sha256"
 
 
 def read(record: WeightsEntry, store: WeightsCache, *, local: bytes | None = None) -> WeightsFile:
-    """The cached file of ``record``, which is fetched first if necessary.
+    """The cached file of ``record``, which is fetched first if necessary; a file of this package is read in place.
 
     Its digest is checked: a damaged file is reported, removed and fetched again. ``local`` is the content of the
     record's file if it is on this machine and has been read already. Raises :class:`ZooError` if the weights are
     unavailable.
     """
+    if record.packaged is not None:
+        return _packaged(record, record.packaged)
     return _kept(record, store) or _fetch(record, store, local)
 
 
+def _packaged(record: WeightsEntry, path: Path) -> WeightsFile:
+    data = read_weights(path)
+    if sha256_of(data) != record.sources[0].sha256:
+        raise ZooError(f"{path}: is damaged; install fbnetv3-zoo again")
+    return replace(_converted(record, data, str(path), record.sources[0].sha256), name=record.name)
+
+
 def fetch(record: WeightsEntry, store: WeightsCache) -> CachedWeights:
-    """Make sure that the weights of ``record`` are in the cache, undamaged. Raises :class:`ZooError` if that fails."""
+    """Make sure that the weights of ``record`` are in the cache, undamaged. Raises :class:`ZooError` if that fails.
+
+    Not for those of this package, which need no cache.
+    """
     cached = CachedWeights.parse(Path(read(record, store).name))
     assert cached is not None
     return cached

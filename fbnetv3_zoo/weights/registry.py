@@ -19,6 +19,9 @@ from ..preprocess import Preprocess
 from ..zoo import ARCHS, PUBLISHED, find_arch
 from .url import file_name_of
 
+_PACKAGE = "package:"
+_FILES = Path(__file__).with_name("files")
+
 
 class Layout(Enum):
     """Whose parameter names a file uses; see :mod:`fbnetv3_zoo.weights.convert`."""
@@ -69,8 +72,8 @@ class Accuracy:
 class WeightsSource:
     """A source of a file.
 
-    ``address`` is an HTTP(S) address, ``hf-hub:owner/name`` or a path. ``sha256`` is the file's SHA-256 in hexadecimal,
-    or the leading digits that are published ("" for none).
+    ``address`` is an HTTP(S) address, ``hf-hub:owner/name``, ``package:file`` or a path. ``sha256`` is the file's
+    SHA-256 in hexadecimal, or the leading digits that are published ("" for none).
     """
 
     address: str
@@ -108,6 +111,12 @@ class WeightsEntry:
     def name(self) -> str:
         """Name of the network and tag, such as ``fbnetv3_e.fb_in1k``."""
         return f"{self.arch.name}.{self.tag}"
+
+    @property
+    def packaged(self) -> Path | None:
+        """The path of the file if this package brings it."""
+        _, prefix, name = self.sources[0].address.rpartition(_PACKAGE)
+        return _FILES / name if prefix else None
 
     def key(self, source: WeightsSource) -> str:
         """The name of the file at ``source`` in lock files and mirrors."""
@@ -200,11 +209,32 @@ def _timm(name: str, file: str, side: int, top1: float) -> WeightsEntry:
     )
 
 
+def _own(file: str, sha256: str, *, classes: int, note: str) -> WeightsEntry:
+    name, _, tag = file.removesuffix(".safetensors").partition(".")
+    arch = replace(ARCHS[name], num_classes=classes)
+    return WeightsEntry(
+        tag=tag,
+        arch=arch,
+        sources=(WeightsSource(f"{_PACKAGE}{file}", sha256),),
+        layout=Layout.OWN,
+        license=License.APACHE,
+        preprocess=Preprocess(arch.resolution, arch.resolution),
+        imagenet_classes=False,
+        note=note,
+    )
+
+
 def _records() -> Iterator[WeightsEntry]:
     for name, folder in _OFFICIAL_FILES.items():
         yield _official(name, folder)
         if name in _TIMM_FILES:
             yield _timm(name, *_TIMM_FILES[name])
+    yield _own(
+        "fbnetv3_nano.zoo_v1.safetensors",
+        "4e334f8070f827f833f43573fbacbb3f07515f70e632c47e31fb98f9ef549c72",
+        classes=39,
+        note="comes with the package; trained on characters, emoji and parts of photographs",
+    )
 
 
 RECORDS: Mapping[str, WeightsEntry] = MappingProxyType({record.name: record for record in _records()})

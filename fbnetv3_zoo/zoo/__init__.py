@@ -1,4 +1,4 @@
-"""The published networks as values, one module per paper; :data:`ARCHS` maps their names to them."""
+"""The published networks as values, one module per paper, and a small one; :data:`ARCHS` maps their names to them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..arch import Arch
 from ..arch.cost import Cost, arch_cost
 from ..errors import ZooError
 from ..utils.serialization import find
-from . import fbnet, fbnetv2, fbnetv3
+from . import fbnet, fbnetv2, fbnetv3, nano
 from .published import PUBLISHED, Published
 
 __all__ = ["ARCHS", "PUBLISHED", "Published", "cost_of", "find_arch", "list_models"]
@@ -42,13 +42,14 @@ ARCHS: Mapping[str, Arch] = MappingProxyType(
             fbnetv3.FBNETV3_F,
             fbnetv3.FBNETV3_G,
             fbnetv3.FBNETV3_20G,
+            nano.FBNETV3_NANO,
         )
     }
 )
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Names of the published networks that match ``pattern`` (shell wildcards), in order of publication."""
+    """Names of the networks that match ``pattern`` (shell wildcards), in order of publication."""
     return [name for name in ARCHS if fnmatchcase(name, pattern)]
 
 
