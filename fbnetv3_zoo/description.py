@@ -85,6 +85,7 @@ _OTHER_KINDS = {
     "fbnetv3_zoo.checkpoint": "is a checkpoint of a run, not a model; take model.safetensors of the run's folder, or "
     "continue the run with --resume",
     "fbnetv3_zoo.encoder": "is a search's encoder, not a classifier; `fbnetv3 search` uses it by itself",
+    "fbnetv3_zoo.images": "is a data set, not a model; `fbnetv3 train` and every --data take it",
     "fbnetv3_zoo.recording": "is a recording of a search, not a classifier; `fbnetv3 search run --table` takes it",
 }
 

@@ -22,6 +22,16 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 LARGEST = 1 << 30
 """Largest file, in bytes."""
 
+_KINDS = {
+    "fbnetv3_zoo": "a model",
+    "fbnetv3_zoo.checkpoint": "a checkpoint of a run",
+    "fbnetv3_zoo.detector": "a detector",
+    "fbnetv3_zoo.encoder": "an encoder of a search",
+    "fbnetv3_zoo.images": "a data set",
+    "fbnetv3_zoo.recording": "a recording of a search",
+}
+"""The kinds of our safetensors files, by their entry ``format`` without the version."""
+
 _UNREADABLE = (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError)
 
 
@@ -58,8 +68,10 @@ class ChecksummedFormat:
         arrays, metadata = self.parse(Path(path))
         written = metadata.pop("sha256", "")
         if metadata.get("format") != self.format:
-            kind = self.name.partition(" ")[2]
-            raise ZooError(f"{path}: is no {kind} (format {self.format!r}); {self.writer} writes such files")
+            kind = _KINDS.get(metadata.get("format", "").partition(" ")[0])
+            unknown = f"is no {self.name.partition(' ')[2]} (format {self.format!r})"
+            other = unknown if kind is None else f"is {kind}, not {self.name}"
+            raise ZooError(f"{path}: {other}; {self.writer} writes such files")
         if written != digest(arrays, metadata):
             raise ZooError(f"{path}: is damaged (its contents do not fit the digest in it); {self.remedy}")
         if lacking := [*(self.arrays.keys() - arrays.keys()), *({*self.metadata} - metadata.keys())]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO
 
+from ..description import other_kind
 from ..errors import ZooError
 from ..utils.atomic_write import scratch
 from ..utils.processes import last_line
@@ -39,6 +40,8 @@ def parse_any(data: bytes, name: str) -> WeightsFile:
     Raises :class:`ZooError` if it cannot be read.
     """
     file = parse(data, name) if _check_ending(name) == ".safetensors" else _unpickled(data, name)
+    if file.metadata.get("format", "").startswith("fbnetv3_zoo.images"):
+        raise ZooError(f"{name}: {other_kind(file.metadata)}")
     try:
         return replace(file, tensors=unwrap(file.tensors))
     except ZooError as error:

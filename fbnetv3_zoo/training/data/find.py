@@ -13,7 +13,7 @@ from .dataset import Dataset, labels_of
 from .digits import digits
 from .folder import folder
 from .listing import warn
-from .rendered import ImageFile
+from .rendered.image_file import ImageFile
 from .shards import has_shards, shards
 from .splitting import check_val_split
 from .subset import Subset, load_subset

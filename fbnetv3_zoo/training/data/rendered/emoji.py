@@ -2,67 +2,73 @@
 
 from __future__ import annotations
 
-import io
+import json
 from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from ....errors import ZooError, check_whole, first_few, in_short, printable
+from ....errors import ZooError, check_whole, first_few, printable
 from ..dataset import SPLITS, Split
-from .drawings import Drawing, Vendor
+from ..listing import warn
 from .image_file import ImageFile, statistics
+from .sandbox import Drawer, GivenUpError
+from .vector import check_rasteriser
+from .vendors import Vendor
 
 Pixels = npt.NDArray[np.uint8]
-LARGEST_SIDE = 256
-_FINER = 4
-_FILLED = 0.92
+LARGEST_SIDE = 128
 _LEAST_MEANINGS = 20
-"""Groups with fewer meanings are left out."""
 
 
-def emoji(
-    vendors: Sequence[Vendor], *, held_out: str, validation: str | None = None, side: int = 32
-) -> tuple[ImageFile, list[str]]:
-    """Pictures of every meaning that all ``vendors`` draw, RGB, ``side`` x ``side``; and notes on what was left out.
+def emoji(vendors: Sequence[Vendor], *, held_out: str, validation: str | None = None, side: int = 32) -> ImageFile:
+    """Pictures of every meaning that all ``vendors`` draw, RGB on white, ``side`` x ``side``, by group of meanings.
 
     The drawings of the vendor ``held_out`` are for test, those of ``validation`` (None: of the last other one) for
-    validation, and those of the others for training.
+    validation, and those of the others for training. Meanings that vendors sort into different groups are left out, and
+    groups with fewer than 20; what is left out is logged. Raises :class:`ZooError` for fewer than three vendors.
     """
     check_whole("side", side, at_least=8, at_most=LARGEST_SIDE)
+    check_rasteriser()
     splits = _splits([vendor.name for vendor in vendors], held_out, validation)
-    meanings, notes = _meanings(vendors)
-    classes = sorted(set(meanings.values()))
-    rows = [
-        (vendor, meaning)
-        for split in SPLITS
-        for vendor in vendors
-        if splits[vendor.name] == split
-        for meaning in meanings
-    ]
-    images, kept, failed = [], [], []
-    for vendor, meaning in rows:
-        try:
-            images.append(draw(vendor.drawings[meaning], side))
-            kept.append((vendor.name, meaning))
-        except ZooError as error:
-            failed.append(f"{vendor.name} {meaning} {error}")
-    if failed:
-        notes.append(f"{len(failed):,} drawings left out: {first_few(failed)}")
-    names = list(dict.fromkeys(name for name, _ in kept))
-    sizes = [sum(splits[name] == split for name, _ in kept) for split in SPLITS]
-    pixels = np.stack(images)
-    mean, std = statistics(pixels[: sizes[0]])
-    file = ImageFile(
+    groups = _groups(vendors)
+    ordered = sorted(vendors, key=lambda vendor: SPLITS.index(splits[vendor.name]))
+    drawn = _draw_all(ordered, sorted(groups), side)
+    keys, pixels = list(drawn), np.stack(list(drawn.values()))
+    classes, names = sorted(set(groups.values())), [vendor.name for vendor in ordered]
+    train, validated, test = (sum(splits[vendor] == split for vendor, _ in keys) for split in SPLITS)
+    mean, std = statistics(pixels[:train])
+    return ImageFile(
         "emoji", tuple(classes), tuple(names), mean, std, pixels,
-        np.array([classes.index(meanings[meaning]) for _, meaning in kept]),
-        np.array([names.index(name) for name, _ in kept]), (sizes[0], sizes[1], sizes[2]),
-        tuple(f"{name}/{meaning}" for name, meaning in kept),
-        {"made_by": "fbnetv3 data emoji", "vendors": [dict(vendor.origin) for vendor in vendors]},
+        np.array([classes.index(groups[meaning]) for _, meaning in keys]),
+        np.array([names.index(vendor) for vendor, _ in keys]), (train, validated, test), tuple(map("/".join, keys)),
+        json.dumps({"made_by": "fbnetv3 data emoji", "vendors": [dict(v.origin) for v in ordered]}, sort_keys=True),
     )  # fmt: skip
-    return file, notes
+
+
+def _draw_all(vendors: Sequence[Vendor], meanings: Sequence[str], side: int) -> dict[tuple[str, str], Pixels]:
+    """The pictures by vendor and meaning; meanings that cannot be drawn for all vendors are left out and logged."""
+    pictures: dict[tuple[str, str], Pixels] = {}
+    failed: dict[str, str] = {}
+    with Drawer() as drawer:
+        for vendor in vendors:
+            for meaning in meanings:
+                drawing = vendor.drawings[meaning]
+                given = {"size": [drawing.width, drawing.height], "side": side}
+                try:
+                    told, parts = drawer.ask(f"{vendor.name} {meaning}", "drawing", drawing.body.encode(), **given)
+                except GivenUpError as error:
+                    raise ZooError(f"drawings cannot be drawn: {error}") from None
+                except ZooError as error:
+                    told, parts = [str(error)], []
+                if told:
+                    failed.setdefault(meaning, f"{meaning} ({vendor.name}: {told[0]})")
+                else:
+                    pictures[vendor.name, meaning] = np.frombuffer(parts[0], np.uint8).reshape(side, side, 3)
+    if failed:
+        warn(f"{len(failed):,} emoji left out: {first_few(list(failed.values()))}")
+    return {key: picture for key, picture in pictures.items() if key[1] not in failed}
 
 
 def _splits(names: Sequence[str], held_out: str, validation: str | None) -> dict[str, Split]:
@@ -81,44 +87,19 @@ def _splits(names: Sequence[str], held_out: str, validation: str | None) -> dict
     return {name: "test" if name == held_out else "validation" if name == validation else "train" for name in names}
 
 
-def _meanings(vendors: Sequence[Vendor]) -> tuple[dict[str, str], list[str]]:
+def _groups(vendors: Sequence[Vendor]) -> dict[str, str]:
     """The group of every meaning that all vendors draw and sort alike, in groups of some size."""
     common = sorted(set.intersection(*(set(vendor.drawings) for vendor in vendors)))
-    groups = {meaning: {vendor.drawings[meaning].group for vendor in vendors} for meaning in common}
-    agreed = {meaning: group for meaning, (group, *others) in groups.items() if not others}
-    counts = Counter(agreed.values())
-    small = sorted(group for group, count in counts.items() if count < _LEAST_MEANINGS)
-    notes = (
-        [f"{len(common) - len(agreed):,} emoji left out, which vendors sort differently"]
-        if len(agreed) < len(common)
-        else []
-    )
+    sorted_into = {meaning: {vendor.drawings[meaning].group for vendor in vendors} for meaning in common}
+    groups = {meaning: min(found) for meaning, found in sorted_into.items() if len(found) == 1}
+    if len(groups) < len(common):
+        warn(f"{len(common) - len(groups):,} emoji left out that vendors sort into different groups")
+    counts = Counter(groups.values())
+    small = sorted(f"{group} ({count})" for group, count in counts.items() if count < _LEAST_MEANINGS)
     if small:
-        notes.append(f"groups left out with fewer than {_LEAST_MEANINGS} emoji: {first_few(small)}")
-    return {meaning: group for meaning, group in agreed.items() if group not in small}, notes
-
-
-def draw(drawing: Drawing, side: int) -> Pixels:
-    """The drawing in the middle of a white square, (side, side, 3), as large as fits."""
-    import resvg_py
-
-    svg = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-        f'viewBox="0 0 {drawing.width:g} {drawing.height:g}">{drawing.body}</svg>'
-    )
-    fine = side * _FINER
-    try:
-        data = resvg_py.svg_to_bytes(svg_string=svg, width=fine, height=fine, skip_system_fonts=True)
-        image = Image.open(io.BytesIO(bytes(data))).convert("RGBA")
-    except (OSError, ValueError) as error:
-        raise ZooError(f"cannot be drawn ({in_short(error)})") from None
-    box = image.getchannel("A").getbbox()
-    if box is None:
-        raise ZooError("draws nothing")
-    image = image.crop(box)
-    scale = _FILLED * fine / max(image.size)
-    width, height = (max(1, round(length * scale)) for length in image.size)
-    image = image.resize((width, height), Image.Resampling.BICUBIC)
-    canvas = Image.new("RGBA", (fine, fine), "white")
-    canvas.alpha_composite(image, ((fine - width) // 2, (fine - height) // 2))
-    return np.asarray(canvas.convert("RGB").resize((side, side), Image.Resampling.BOX))
+        warn(f"groups left out with fewer than {_LEAST_MEANINGS} emoji that all vendors draw: {first_few(small)}")
+    if len(counts) - len(small) < 2:
+        raise ZooError(
+            f"all vendors draw {len(common):,} emoji alike; at least 2 groups of {_LEAST_MEANINGS} are needed"
+        )
+    return {meaning: group for meaning, group in groups.items() if counts[group] >= _LEAST_MEANINGS}

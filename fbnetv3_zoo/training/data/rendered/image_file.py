@@ -32,6 +32,10 @@ _FILE = ChecksummedFormat(
     arrays={"images": "u", "labels": "iu", "groups": "iu", "sizes": "iu", "keys": "u"},
     metadata=("name", "class_names", "group_names", "mean", "std", "provenance"),
 )  # fmt: skip
+LARGEST_IMAGES = 3 << 28
+"""Most bytes of all pixels together."""
+
+_MOST_IMAGES = 2_000_000
 _MOST_CLASSES, _MOST_GROUPS, _LARGEST_SIDE, _LONGEST_NAME = 10_000, 1_000_000, 1024, 500
 
 
@@ -42,7 +46,7 @@ class ImageFile:
     ``images`` are uint8, (images, height, width) of grey or (images, height, width, 3) of RGB, in the order of the
     splits, of which ``sizes`` are the numbers of images. ``labels`` and ``groups`` (images,) are indices into
     ``class_names`` and ``group_names``. ``keys`` name the images, each differently. ``mean`` and ``std`` are those of
-    :class:`Dataset`. ``provenance`` is anything that JSON can hold, ``digest`` that of the file, if it was read from
+    :class:`Dataset`. ``provenance`` is JSON text, ``digest`` that of the file, if it was read from
     one. Raises :class:`ZooError` for anything that does not fit.
     """
 
@@ -56,12 +60,13 @@ class ImageFile:
     groups: Integers
     sizes: tuple[int, int, int]
     keys: tuple[str, ...]
-    provenance: Any
+    provenance: str
     digest: str = ""
 
     def __post_init__(self) -> None:
         _check_images(self.images)
         count = len(self.images)
+        _check_names("data set", (self.name,), at_least=1, at_most=1)
         if sum(self.sizes) != count or min(self.sizes) < 0:
             raise ZooError(f"its splits are of {self.sizes} images, of {count:,} in all")
         _check_names("class", self.class_names, at_least=2, at_most=_MOST_CLASSES)
@@ -89,11 +94,16 @@ class ImageFile:
         ends = np.cumsum(self.sizes).tolist()
         return {s: np.arange(end - size, end) for s, size, end in zip(SPLITS, self.sizes, ends, strict=True)}
 
+    def counts(self) -> dict[Split, dict[str, int]]:
+        """The numbers of images and of groups of each split."""
+        rows = self._rows()
+        return {split: {"images": len(at), "groups": len(np.unique(self.groups[at]))} for split, at in rows.items()}
+
     def dataset(self) -> Dataset:
         """The images as a dataset, read from memory."""
-        keys, source = Names.of(self.keys), _Stored(self.images)
+        keys, labels, source = Names.of(self.keys), self.labels.astype(np.int32), _Stored(self.images)
         splits: dict[Split, Sequence[Example]] = {
-            split: Examples(keys, self.labels, rows, source) for split, rows in self._rows().items()
+            split: Examples(keys, labels, rows, source) for split, rows in self._rows().items()
         }
         return Dataset(
             self.name, self.class_names, self.mean, self.std, 1.0, MappingProxyType(splits), None, self.digest
@@ -106,25 +116,26 @@ class ImageFile:
             "images": self.images, "labels": self.labels.astype(np.uint16), "groups": self.groups.astype(np.uint32),
             "sizes": np.array(self.sizes, np.int64), "keys": np.frombuffer(keys, np.uint8),
         }  # fmt: skip
-        entries = {entry: json.dumps(getattr(self, entry), sort_keys=True) for entry in _ENTRIES}
-        _FILE.write(path, arrays, {"name": self.name, **entries})
+        entries = {entry: json.dumps(getattr(self, entry)) for entry in _ENTRIES}
+        _FILE.write(path, arrays, {"name": self.name, "provenance": self.provenance, **entries})
 
     @classmethod
     def load(cls, path: str | Path) -> ImageFile:
         """The images that :meth:`save` wrote. Raises :class:`ZooError` if the file is damaged or of another kind."""
         arrays, metadata = _FILE.read(path)
         try:
-            names, groups, mean, std = (_list(metadata[entry], entry) for entry in _ENTRIES[:4])
+            _check_images(arrays["images"])
+            names, groups, mean, std = (_list(metadata[entry], entry) for entry in _ENTRIES)
             return cls(
                 metadata["name"], names, groups, mean, std, arrays["images"], arrays["labels"], arrays["groups"],
-                _sizes(arrays["sizes"]), _lines(arrays["keys"]), parse_json(metadata["provenance"], "provenance"),
+                _sizes(arrays["sizes"]), _lines(arrays["keys"], len(arrays["images"])), metadata["provenance"],
                 metadata["sha256"],
             )  # fmt: skip
         except ZooError as error:
             raise ZooError(f"{path}: {error}; make it again by `fbnetv3 data`") from None
 
 
-_ENTRIES = ("class_names", "group_names", "mean", "std", "provenance")
+_ENTRIES = ("class_names", "group_names", "mean", "std")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -149,6 +160,8 @@ def _check_images(images: Pixels) -> None:
     good = images.dtype == np.uint8 and (images.ndim == 3 or (images.ndim == 4 and images.shape[-1] == 3))
     if not good or not len(images) or not all(1 <= side <= _LARGEST_SIDE for side in images.shape[1:3]):
         raise ZooError(f"its images are of shape {images.shape} and type {images.dtype}")
+    if len(images) > _MOST_IMAGES or images.size > LARGEST_IMAGES:
+        raise ZooError(f"it has {len(images):,} images of {images.size:,} bytes, more than a file may have")
 
 
 def _check_indices(name: str, values: Integers, count: int, below: int) -> None:
@@ -165,7 +178,7 @@ def _check_names(what: str, names: Sequence[str], *, at_least: int, at_most: int
         if not name or len(name) > _LONGEST_NAME or not name.isprintable():
             raise ZooError(f"it has the {what} name {shown(name)}")
     if len(set(names)) < len(names):
-        raise ZooError(f"it has a {what} name twice")
+        raise ZooError(f"it has {'an' if what == 'image' else 'a'} {what} name twice")
 
 
 def _list(text: str, entry: str) -> Any:
@@ -183,9 +196,11 @@ def _sizes(sizes: npt.NDArray[Any]) -> tuple[int, int, int]:
     return train, validation, test
 
 
-def _lines(text: npt.NDArray[Any]) -> tuple[str, ...]:
+def _lines(text: npt.NDArray[Any], count: int) -> tuple[str, ...]:
     if text.dtype != np.uint8 or text.ndim != 1:
         raise ZooError(f"its keys are of shape {text.shape} and type {text.dtype}")
+    if np.count_nonzero(text == ord("\n")) != count:
+        raise ZooError(f"it has {np.count_nonzero(text == 10):,} keys for {count:,} images")
     try:
         lines = bytes(text).decode().split("\n")
     except UnicodeDecodeError:

@@ -68,7 +68,7 @@ def read_vendor(name: str, folder: str | Path) -> Vendor:
 def _read(path: Path, digest: Any) -> dict[str, Any]:
     data = read_file(path, "a JSON file of drawings", at_most=LARGEST_FILE)
     digest.update(hashlib.sha256(data).digest())
-    return _object(parse_json(data, str(path)), path, "an object")
+    return _object(parse_json(data, str(path)), path, "object")
 
 
 def _object(value: Any, path: Path, what: str) -> dict[str, Any]:
