@@ -68,7 +68,10 @@ COMMANDS = (
     Command("weights verify"),
     Command("weights prune"),
     Command("subset digits --classes 4 --held-out 40 --output subset.json"),
+    Command("data letters --fonts fonts --output letters.safetensors"),
+    Command("data emoji --drawings a=drawn/a --drawings b=drawn/b --drawings c=drawn/c --held-out c", quick=True),
     Command(f"train --model arch.json {DIGITS} --output trained", quick=True),
+    Command("train letters.safetensors --model arch.json --epochs 1 --batch-size 64 --output letters"),
     Command(f"train --model arch.json {DIGITS} --output trained --resume"),
     Command(f"train --model arch.json {DIGITS} --output events --workers 2 --tensorboard"),
     Command(f"train --model arch.json {DIGITS} --output compiled --compile"),
@@ -143,6 +146,8 @@ def uncovered(commands: Sequence[Command]) -> list[str]:
 
 def make_inputs(folder: Path) -> None:
     """The files that commands begin with."""
+    import drawings
+    import fonts
     import shapes
     import torch
 
@@ -168,6 +173,9 @@ def make_inputs(folder: Path) -> None:
     model = FBNet(arch, generator=torch.Generator().manual_seed(0)).eval()
     save(model, folder / "m.safetensors")
     torch.save(model.state_dict(), folder / "state.pth")
+    shutil.copytree(fonts.SHIPPED, folder / "fonts")
+    for name, colour in (("a", "#f00"), ("b", "#0a0"), ("c", "#00f")):
+        drawings.write_vendor(folder / "drawn" / name, colour)
     find_dataset("digits", seed=0)["test"][0].read().save(folder / "digit.png")
     (folder / "mirror").mkdir()
     (folder / "served").mkdir()

@@ -24,6 +24,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import fuzz_data  # noqa: F401 - makes its formats known
+import fuzz_drawn  # noqa: F401
 import fuzz_weights  # noqa: F401
 from fuzz_formats import FORMS, Form, Kind
 from fuzz_mutations import of_bytes, of_json, of_lines, of_text

@@ -40,6 +40,9 @@ COMMANDS = (
     Command("export int8 (OpenVINO)", "export int8 ONNX --data digits --output OUT/i.xml"),
     Command("export web", "export web MODEL --output OUT/page --runtime RUNTIME"),
     Command("subset", "subset digits --classes 4 --held-out 40 --output OUT/s.json"),
+    Command("data letters", "data letters --fonts FONTS --output OUT/l.safetensors"),
+    Command("data emoji", "data emoji --drawings a=DRAWN/a --drawings b=DRAWN/b --drawings c=DRAWN/c --held-out c "
+            "--output OUT/e.safetensors"),
     Command("search run", TINY, resumed="search resume OUT", fresh=True),
     Command("search pretrain", "search pretrain --plan tiny --pool 256 --output OUT/e.safetensors"),
     Command("search evolve", "search evolve OUT --constraint macs<=0.6M", begins_with="SEARCH"),

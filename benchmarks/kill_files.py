@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -29,6 +30,8 @@ NAMES = {
     "BOXES": "boxes",
     "SETTINGS": "settings.json",
     "DETECTOR": "run/model.safetensors",
+    "FONTS": "fonts",
+    "DRAWN": "drawn",
 }
 
 
@@ -110,6 +113,19 @@ class Files:
         _call("detect", "train", "--annotations", boxes, "--validation", boxes, "--model", str(self.path("BOXARCH")),
               "--settings", str(self.path("SETTINGS")), "--epochs", "1", "--batch-size", "4",
               "--output", str(path.parent))  # fmt: skip
+
+    def _make_fonts(self, path: Path) -> None:
+        import fonts
+
+        path.mkdir()
+        for name in ("cmr10.ttf", "cmss10.ttf", "cmtt10.ttf"):
+            shutil.copy(fonts.SHIPPED / name, path / name)
+
+    def _make_drawn(self, path: Path) -> None:
+        import drawings
+
+        for name, colour in (("a", "#f00"), ("b", "#0a0"), ("c", "#00f")):
+            drawings.write_vendor(path / name, colour)
 
 
 def _call(*words: str) -> None:

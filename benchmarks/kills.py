@@ -97,11 +97,12 @@ class Try:
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
     def _meant(self, word: str) -> str:
-        """A word of a command with the path for the name that it begins with."""
-        name, slash, rest = word.partition("/")
+        """A word of a command with the path for the name that it, or its value (``key=NAME``), begins with."""
+        key, equals, value = word.rpartition("=")
+        name, slash, rest = value.partition("/")
         if name == "OUT":
-            return f"{self.out}{slash}{rest}"
-        return f"{self.files.path(name)}{slash}{rest}" if name in NAMES else word
+            return f"{key}{equals}{self.out}{slash}{rest}"
+        return f"{key}{equals}{self.files.path(name)}{slash}{rest}" if name in NAMES else word
 
     def check(self, *, cleared: bool) -> None:
         """Raise where a decoy is touched, a result damaged, or (``cleared``) something is left."""

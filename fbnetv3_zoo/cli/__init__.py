@@ -21,13 +21,14 @@ from . import (
     output,
     recipe,
     serve_demo,
-    subset,
     train,
     usage,
     validate,
     weights,
 )
 from . import list as list_command
+from .data import commands as data
+from .data import subset
 from .detect import commands as detect
 from .export import commands as export
 from .search import commands as search
@@ -66,6 +67,7 @@ app.command("predict", help="Another name of classify.\n\nExample: fbnetv3 predi
 )
 for command in (subset.subset, demo.demo, serve_demo.serve_demo, benchmark.benchmark):
     app.command()(command)
+app.add_typer(data.app, name="data")
 app.add_typer(detect.app, name="detect")
 app.add_typer(export.app, name="export")
 app.add_typer(recipe.app, name="recipe")

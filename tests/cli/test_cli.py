@@ -30,7 +30,7 @@ from fbnetv3_zoo.zoo import ARCHS, PUBLISHED, list_models
 
 COMMANDS = (
     "list", "info", "train", "distil", "validate", "classify", "predict", "subset", "demo", "serve-demo",
-    "benchmark", "detect", "export", "recipe", "search", "weights",
+    "benchmark", "data", "detect", "export", "recipe", "search", "weights",
 )  # fmt: skip
 
 

@@ -1,0 +1,1 @@
+"""``fbnetv3 detect``."""

@@ -1,0 +1,109 @@
+"""``fbnetv3 data``: datasets that are drawn, each in one file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ...errors import ZooError
+from ..common import Json, command_group, output_file, print_json, program, target_of, written
+from ..output import in_shell, say
+
+if TYPE_CHECKING:
+    from ...training.data.rendered import ImageFile
+
+app = command_group(
+    """Draw datasets, each into one file, which every --data takes.
+
+    Example: fbnetv3 data letters --fonts /usr/share/fonts --output letters.safetensors
+    """
+)
+
+Size = Annotated[int, typer.Option(help="Side of the images in pixels.")]
+
+
+@app.command()
+def letters(
+    fonts: Annotated[list[Path], typer.Option(help="Folder of TrueType and OpenType fonts; may be repeated.")],
+    output: Annotated[Path | None, output_file("File to write (default: letters.safetensors).")] = None,
+    size: Size = 32,
+    seed: Annotated[int, typer.Option(help="Seed of the splits, of the faces and of the distortions.")] = 0,
+    faces: Annotated[int, typer.Option(help="Most faces of a family, such as Regular and Bold.")] = 3,
+    classes: Annotated[
+        str | None, typer.Option(help="Characters, each a class (default: 34 that are not mistaken for one another).")
+    ] = None,
+    without: Annotated[
+        list[str] | None, typer.Option(help="Font family to leave out, such as one of symbols; may be repeated.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Draw characters from font files, with whole font families held out for validation and test.
+
+    Example: fbnetv3 data letters --fonts /usr/share/fonts --output letters.safetensors
+    """
+    from ...training.data.rendered import CHARACTERS
+    from ...training.data.rendered import letters as draw_letters
+
+    path = _file(output, "letters")
+    characters = CHARACTERS if classes is None else classes
+    images = draw_letters(fonts, side=size, seed=seed, faces=faces, characters=characters, without=without or ())
+    _write(images, path, ("family", "families"), as_json=as_json)
+
+
+@app.command()
+def emoji(
+    drawings: Annotated[
+        list[str],
+        typer.Option(metavar="VENDOR=FOLDER", help="A vendor's drawings in Iconify's JSON form; repeated, 3 or more."),
+    ],
+    held_out: Annotated[str, typer.Option(help="The vendor whose drawings are for test.")],
+    validation: Annotated[
+        str | None, typer.Option(help="The vendor whose drawings are for validation (default: the last other one).")
+    ] = None,
+    output: Annotated[Path | None, output_file("File to write (default: emoji.safetensors).")] = None,
+    size: Size = 32,
+    as_json: Json = False,
+) -> None:
+    """Draw the emoji of several vendors, by group, with one vendor held out for validation and one for test.
+
+    Example: fbnetv3 data emoji --drawings noto=noto --drawings twemoji=twemoji --drawings openmoji=openmoji --held-out
+    openmoji
+    """
+    from ...training.data.rendered import emoji as draw_emoji
+    from ...training.data.rendered import read_vendor
+
+    path = _file(output, "emoji")
+    vendors = [read_vendor(name, folder) for name, folder in map(_vendor, drawings)]
+    images = draw_emoji(vendors, held_out=held_out, validation=validation, side=size)
+    _write(images, path, ("vendor", "vendors"), as_json=as_json)
+
+
+def _vendor(text: str) -> tuple[str, str]:
+    name, equals, folder = text.partition("=")
+    if not (name and equals and folder):
+        raise ZooError(f"--drawings is {text!r}; give VENDOR=FOLDER, such as noto=package")
+    return name, folder
+
+
+def _file(output: Path | None, name: str) -> Path:
+    path = target_of(output, Path(f"{name}.safetensors"))
+    if path.suffix != ".safetensors":
+        raise ZooError(f"{path}: data sets are written as .safetensors; change the extension")
+    return path
+
+
+def _write(images: ImageFile, path: Path, groups: tuple[str, str], *, as_json: bool) -> None:
+    """Write the file and tell what is in it; ``groups`` is the word for what is held out, for one and for several."""
+    images.save(path)
+    counts = images.counts()
+    if as_json:
+        print_json({"file": path, "name": images.name, "classes": len(images.class_names), **counts})
+        return
+    splits = (
+        f"{part['images']:,} images of {part['groups']:,} {groups[part['groups'] != 1]} for {split}"
+        for split, part in counts.items()
+    )
+    say(f"{images.name}, {len(images.class_names)} classes: {', '.join(splits)}")
+    say(written(path), f"next: {program()} train {in_shell(path)}")
