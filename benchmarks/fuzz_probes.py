@@ -33,7 +33,8 @@ def warm_up(suffix: str) -> None:
         _asked(_server(suffix), [b""])
 
 
-def _run(suffix: str, parts: Sequence[bytes]) -> subprocess.CompletedProcess[str] | None:
+def _run(suffix: str, parts: Sequence[bytes], work: int) -> subprocess.CompletedProcess[str] | None:
+    assert work == 1, "detectors are not fuzzed"
     code, told = _asked(_server(suffix), [bytes(part) for part in parts])
     return None if code is None else subprocess.CompletedProcess([], code, "", told)
 

@@ -23,6 +23,10 @@ from .models.serialization import (
     save_detector as save_detector,
 )
 from .onnx.export import export_detector as export_detector
+from .opened import (
+    OpenDetector as OpenDetector,
+    open_detector as open_detector,
+)
 from .training.evaluate import (
     Detections as Detections,
     average_precision as average_precision,

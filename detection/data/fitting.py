@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.transform import resize_boxes
 
 from fbnetv3_zoo.errors import ZooError
@@ -23,9 +22,9 @@ LEAST_SIDE = 0.01
 """In pixels of the scaled image; torchvision's detectors return no thinner box."""
 
 
-def check_scalable(model: FasterRCNN, width: int, height: int) -> None:
-    """Raise :class:`ZooError` if an image of this size is too thin to be scaled for the detector."""
-    shortest, longest = model.transform.min_size[-1], model.transform.max_size
+def check_scalable(shortest: int, longest: int, image: Tensor) -> None:
+    """Raise :class:`ZooError` if ``image`` (3, height, width) is too thin to be scaled to these sides."""
+    height, width = image.shape[1:]
     if 0 in scaled_size(width, height, shortest, longest):
         raise ZooError(
             f"an image of {width} x {height} pixels is too thin for this detector: scaled to {longest} pixels on its "

@@ -143,10 +143,10 @@ def _alike(one: Tensor, other: Tensor) -> bool:
 def parse_spec(metadata: Mapping[str, str], name: str) -> DetectorSpec:
     """The spec in the metadata of a detector's file; errors begin with ``name``."""
     if metadata.get("format") != FORMAT:
-        raise ZooError(f"{name}: not a detector; give a file written by `fbnetv3 detect train`")
+        raise ZooError(f"{name}: not a detector; give a file written by `fbnetv3 detect train` or `detect export`")
     try:
         return from_json(DetectorSpec, metadata["detector"])
     except KeyError:
-        raise ZooError(f"{name}: has no description; download or save it again") from None
+        raise ZooError(f"{name}: has no description; download, save or export it again") from None
     except ZooError as error:
         raise ZooError(f"{name}: {error}") from None

@@ -33,7 +33,7 @@ from .batches import DetectionBatch, DetectionBatches
 from .evaluate import AveragePrecision, Detections, average_precision, check_objects
 from .learner import DetectorLearner
 from .page import write_detection_report
-from .predict import find_objects
+from .predict import find_objects, finder
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,8 +211,9 @@ class _DetectorTraining(Engine[DetectionBatch, DetectionRun]):
     def _measure(self) -> AveragePrecision:
         self.world.share_buffers(self.learner.result)
         self.detections = find_objects(
-            self.learner.result, self.validation.samples, self.unreadable, device=self.world.device, world=self.world
-        )
+            finder(self.learner.result, device=self.world.device), self.validation.samples, self.unreadable,
+            workers=self.execution.workers, world=self.world,
+        )  # fmt: skip
         self.learner.student.train()
         return average_precision(self.validation, self.detections)
 

@@ -55,14 +55,7 @@ def open_onnx(
     """
     kind = KINDS[path.suffix]
     data = read_file(path, "a model file", at_most=trial.LARGEST_MODEL) if data is None else data
-    if not trial.known(path.suffix, (data,)):
-        _look(path, kind, data)
-        trial.try_out(path, kind, (data,))
-    try:
-        session = _session(data, threads)
-        entries = session.get_modelmeta().custom_metadata_map
-    except Exception as error:  # onnxruntime's own exception classes share no public base
-        raise unreadable(path, kind, error) from None
+    session, entries = open_session(path, data, threads=threads)
     description = described(entries, path, FORMS[path.suffix])
     if inside and path.suffix == ".onnx" and [one.type for one in session.get_inputs()] == ["tensor(uint8)"]:
         session = _session(network_inside(data, path), threads)
@@ -78,6 +71,24 @@ def open_onnx(
         return logits
 
     return checked(path, description, given[0].shape, run)
+
+
+def open_session(
+    path: Path, data: bytes, *, threads: int | None = None, work: int = 1
+) -> tuple[onnxruntime.InferenceSession, Mapping[str, str]]:
+    """A session of the content ``data`` of ``path``, which another process tried out, and the file's metadata.
+
+    ``work`` is as in :func:`~fbnetv3_zoo.runtimes.sandbox.try_out`. Raises :class:`ZooError` if the file is refused.
+    """
+    kind = KINDS[path.suffix]
+    if not trial.known(path.suffix, (data,)):
+        _look(path, kind, data)
+        trial.try_out(path, kind, (data,), work=work)
+    try:
+        session = _session(data, threads)
+        return session, session.get_modelmeta().custom_metadata_map
+    except Exception as error:  # onnxruntime's own exception classes share no public base
+        raise unreadable(path, kind, error) from None
 
 
 def _look(path: Path, kind: str, data: bytes) -> None:

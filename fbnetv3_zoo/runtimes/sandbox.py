@@ -52,13 +52,14 @@ def remember(suffix: str, parts: Sequence[bytes]) -> None:
     _mark(digest)
 
 
-def try_out(path: Path, kind: str, parts: Sequence[bytes]) -> None:
+def try_out(path: Path, kind: str, parts: Sequence[bytes], *, work: int = 1) -> None:
     """Open and run the file with these ``parts`` in another process. Raises :class:`ZooError` if that fails.
 
-    Errors name ``path``, whose suffix selects the runtime, and ``kind``, what the file should be.
+    Errors name ``path``, whose suffix selects the runtime, and ``kind``, what the file should be. ``work``: how many
+    times the memory and time of a classifier it may take.
     """
     suffix = path.suffix
-    ended = _run(suffix, parts)
+    ended = _run(suffix, parts, work)
     package = _PACKAGES[suffix]
     if ended is None:
         raise unreadable(path, kind, "it takes longer than a network of its size should")
@@ -79,19 +80,19 @@ def _ending(code: int) -> str:
     return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
-def _run(suffix: str, parts: Sequence[bytes]) -> subprocess.CompletedProcess[str] | None:
+def _run(suffix: str, parts: Sequence[bytes], work: int) -> subprocess.CompletedProcess[str] | None:
     """The finished process; None if it took too long."""
     paths = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     environment = {**os.environ, **threads, "PYTHONPATH": paths, "MALLOC_ARENA_MAX": "2"}
     content = b"".join(piece for part in parts for piece in (struct.pack("<Q", len(part)), part))
-    command = [sys.executable, "-m", probe.__name__, suffix, str(os.getpid())]
+    command = [sys.executable, "-m", probe.__name__, suffix, str(os.getpid()), str(work)]
     process = subprocess.Popen(
         command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
     with process:
         try:
-            _, output = process.communicate(content, timeout=_SECONDS + len(content) / 5_000_000)
+            _, output = process.communicate(content, timeout=work * _SECONDS + len(content) / 5_000_000)
         except subprocess.TimeoutExpired:
             process.kill()
             return None

@@ -1,9 +1,9 @@
-"""The process that tries a model file out: ``python -m fbnetv3_zoo.runtimes.sandbox_process SUFFIX PARENT``.
+"""The process that tries a model file out: ``python -m fbnetv3_zoo.runtimes.sandbox_process SUFFIX PARENT WORK``.
 
 Runtimes do not validate their input: a file can crash the process or exhaust the memory. This process reads the parts
 of the file from standard input, opens them with the runtime for SUFFIX and runs one image, with limited memory and
-processor time. Its exit code is 0; 3, with a line on standard error, if the runtime refuses the file. It ends when the
-process PARENT does. :mod:`fbnetv3_zoo.runtimes.sandbox` starts it.
+processor time, WORK times that of a classifier. Its exit code is 0; 3, with a line on standard error, if the runtime
+refuses the file. It ends when the process PARENT does. :mod:`fbnetv3_zoo.runtimes.sandbox` starts it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MODULES = {".onnx": "ort", ".ort": "ort", ".xml": "openvino_ir", ".pte": "execut
 _MEMORY, _SECONDS = 1 << 30, 4  # plus an amount that grows with the file
 
 
-def main(suffix: str, parent: int) -> int:
+def main(suffix: str, parent: int, work: int) -> int:
     """Try the file out and return the exit code."""
     end_with(parent)
     runtime = importlib.import_module(f"fbnetv3_zoo.runtimes.{MODULES[suffix]}")
@@ -30,7 +30,7 @@ def main(suffix: str, parent: int) -> int:
         return MISSING
     parts = _parts()
     size = sum(map(len, parts))
-    limit(memory=_MEMORY + 6 * size, seconds=_SECONDS + size // 10_000_000)
+    limit(memory=work * _MEMORY + 6 * size, seconds=work * _SECONDS + size // 10_000_000)
     try:
         runtime.try_out(parts)
     except Exception as error:  # the runtimes' own exceptions share no base
@@ -50,4 +50,4 @@ def _parts() -> list[bytes]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], int(sys.argv[2])))
+    sys.exit(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))

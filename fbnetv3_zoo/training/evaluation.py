@@ -15,12 +15,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from ..errors import ZooError, check_type, check_whole, in_short, printable
+from ..errors import ZooError, check_type, check_whole, printable
 from ..preprocess import Preprocess
 from .data import Example
 from .distributed import World
 from .execution import OnBadImage
-from .loader import no_orphans
+from .loader import no_orphans, unless_worker_dies
 from .losses import row_scores
 
 Floats = npt.NDArray[np.float32]
@@ -294,12 +294,7 @@ def _batches(images: _Images, batch_size: int, workers: int) -> Iterator[_Batch]
         generator=torch.Generator(),  # otherwise the loader would use the caller's
         worker_init_fn=no_orphans(),
     )
-    try:
-        yield from loader
-    except RuntimeError as error:
-        if str(error).startswith("DataLoader worker (pid"):
-            raise ZooError(f"a worker process that loads images has died ({in_short(error)})") from None
-        raise
+    return unless_worker_dies(loader)
 
 
 def _collate(items: list[tuple[int, int, Floats | _Bad]]) -> _Batch:

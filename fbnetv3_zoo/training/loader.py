@@ -7,9 +7,8 @@ same images as one alone.
 from __future__ import annotations
 
 import os
-import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from functools import partial
 from typing import Generic, Protocol, TypeVar
@@ -29,6 +28,7 @@ from .data import Example
 from .distributed import World
 from .execution import Execution, OnBadImage
 
+Value = TypeVar("Value")
 _TRIES = 50
 """Number of consecutive unreadable images after which the run fails."""
 
@@ -49,6 +49,16 @@ def no_orphans() -> Callable[[int], None]:
 def _end_orphan(parent: int, worker: int) -> None:
     if os.getppid() != parent:
         os._exit(1)
+
+
+def unless_worker_dies(loader: Iterable[Value], advice: str = "") -> Iterator[Value]:
+    """What a DataLoader gives; if one of its workers dies, :class:`ZooError` with ``advice`` at its end."""
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if str(error).startswith("DataLoader worker (pid"):
+            raise ZooError(f"a worker process that loads images has died ({in_short(error)}){advice}") from None
+        raise
 
 
 def tell_of_statistics(weights: Preprocess, data: Preprocess) -> None:
@@ -95,7 +105,6 @@ class AnyPart(Protocol):
 
 
 AnyBatch = TypeVar("AnyBatch", bound=AnyPart)
-Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +212,7 @@ class Batches(Generic[AnyBatch]):
         """The parts of each step of epoch ``number`` (from 0) for this process, starting at ``first_step``."""
         self._order.epoch, self._order.first_step = number, first_step
         parts: list[AnyBatch] = []
-        for batch in self._guarded():
+        for batch in unless_worker_dies(self._loader, "; resume the run"):
             if not len(batch.images):
                 raise ZooError(f"{len(batch.bad)} images in a row cannot be read, the first: {batch.bad[0][1]}")
             if batch.bad and self._execution.on_bad_image is OnBadImage.RAISE:
@@ -212,15 +221,6 @@ class Batches(Generic[AnyBatch]):
             if len(parts) == self._execution.accumulation:
                 yield parts
                 parts = []
-
-    def _guarded(self) -> Iterator[AnyBatch]:
-        try:
-            yield from self._loader
-        except RuntimeError as error:
-            if re.match(r"DataLoader worker \(pid.*", str(error)):
-                reason = in_short(error)
-                raise ZooError(f"a worker process that loads images has died ({reason}); resume the run") from None
-            raise
 
 
 def _collate(

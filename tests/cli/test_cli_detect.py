@@ -195,7 +195,19 @@ def test_export_compares_with_pytorch(folder: Path, tmp_path: Path) -> None:
     assert min(told["detections"]) >= 3
     assert told["box_difference"] < 0.1
     shutil.copy(image, tmp_path / "street.jpg")  # the docs' name; what it is, its contents say
+    onnx, boxes = tmp_path / "boxes.onnx", folder / "val" / "shapes.json"
     found = json.loads(succeed("detect", "predict", image, "--model", model, "--threshold", "0.01", "--json"))
+    by_onnx = succeed("detect", "predict", image, "--model", onnx, "--threshold", "0.01", "--output", tmp_path / "out")
+    lines = [f"  {one['score']:7.2%}  {one['label']}" for one in found[0]["detections"]]
+    assert [line.partition("  (")[0] for line in by_onnx.splitlines()[1:]] == lines
+    with Image.open(tmp_path / "out" / "0000.png") as picture:
+        assert picture.size == (64, 64)
+    measured = [
+        json.loads(succeed("detect", "validate", one, "--annotations", boxes, "--json", *more))
+        for one, more in ((model, ()), (model, ("--workers", "2")), (onnx, ()))
+    ]
+    assert measured[0] == measured[1]
+    assert measured[0]["ap50"] == pytest.approx(measured[2]["ap50"], abs=0.02)
     rows = [(one["label"], f"{one['score']:.2%}") for one in found[0]["detections"]]
     example = re.search(r"<!-- the exported detector -->\n```python\n(.*?)```", DOCS, re.DOTALL)
     assert example is not None

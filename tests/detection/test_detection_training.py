@@ -214,7 +214,8 @@ def test_damaged_files_are_refused(run: DetectionRun, tmp_path: Path) -> None:
     assert refused(tmp_path / "cut.safetensors").startswith(f"{tmp_path / 'cut.safetensors'}: ")
     other = tmp_path / "other.safetensors"
     save_file(load_file(good), other)
-    assert refused(other) == f"{other}: not a detector; give a file written by `fbnetv3 detect train`"
+    written = "give a file written by `fbnetv3 detect train` or `detect export`"
+    assert refused(other) == f"{other}: not a detector; {written}"
     model, spec = load_detector(good)
     misfit = "its tensors do not match the detector it describes (roi_heads.box_predictor.deltas.bias, "
     two = replace(spec, class_names=("one", "two"))

@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "classify": {*NETWORKS, "runtimes"},
     "training": {*NETWORKS, "recipes", "report", "runtimes", "classify"},
     "search": {*NETWORKS, "recipes", "report", "training"},
-    "detection": {*NETWORKS, "recipes", "report", "training"},
+    "detection": {*NETWORKS, "recipes", "report", "runtimes", "training"},
     "export": {*NETWORKS, "report", "runtimes", "classify"},
     "cli": {*NETWORKS, "recipes", "report", "runtimes", "classify", "training", "search", "detection", "export"},
     "__main__": {"cli"},

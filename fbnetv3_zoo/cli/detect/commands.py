@@ -20,10 +20,10 @@ from .options import Annotations, BoxesOptions, DetectorOptions, FollowLinks, Im
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from torchvision.models.detection import FasterRCNN
 
     from fbnetv3_zoo.detection.data.coco import CocoData
     from fbnetv3_zoo.detection.training.evaluate import AveragePrecision, Detections
+    from fbnetv3_zoo.detection.training.predict import Find
 
 
 app = command_group(
@@ -33,7 +33,8 @@ app = command_group(
     """
 )
 
-Model = Annotated[Path, typer.Option(help="A detector written by `fbnetv3 detect train`.")]
+_FILE = "A detector's .safetensors or .onnx file, written by `fbnetv3 detect train` or `detect export`."
+Model = Annotated[Path, typer.Option(help=_FILE)]
 
 
 @app.command()
@@ -86,35 +87,36 @@ def train(
 
 @app.command()
 def validate(
-    model: Annotated[Path, typer.Argument(help="A detector written by `fbnetv3 detect train`.")],
+    model: Annotated[Path, typer.Argument(help=_FILE)],
     annotations: Annotations,
     images: Images = None,
     follow_links: FollowLinks = False,
     device: training.Device = "cpu",
+    workers: training.Workers = 0,
     as_json: Json = False,
 ) -> None:
-    """Evaluate a detector: COCO's average precision, by size and by class.
+    """Evaluate a detector on PyTorch or ONNX Runtime: COCO's average precision, by size and by class.
 
     Example: fbnetv3 detect validate runs/boxes/model.safetensors --annotations test.json --images test
     """
     from fbnetv3_zoo.detection.data.coco import read_coco
     from fbnetv3_zoo.detection.data.faults import Unreadable
     from fbnetv3_zoo.detection.data.fitting import evaluation_data
-    from fbnetv3_zoo.detection.models.serialization import load_detector
+    from fbnetv3_zoo.detection.opened import open_detector
     from fbnetv3_zoo.detection.training.evaluate import average_precision, check_objects
     from fbnetv3_zoo.detection.training.predict import find_objects
 
     from ...training.distributed import usable
 
-    detector, spec = load_detector(model)
-    data, target = read_coco(annotations, images or annotations.parent, follow_links=follow_links), usable(device)
+    detector = open_detector(model, device=usable(device))
+    spec, data = detector.spec, read_coco(annotations, images or annotations.parent, follow_links=follow_links)
     if data.class_names != spec.class_names:
         raise ZooError(f"{annotations}: {_differing(data.class_names, spec.class_names, str(model))}")
     data = evaluation_data(data, spec.settings)
     _tell_faults(annotations, data)
     check_objects(data)
     unreadable = Unreadable()
-    precision = average_precision(data, find_objects(detector.to(target), data.samples, unreadable, device=target))
+    precision = average_precision(data, find_objects(detector.find, data.samples, unreadable, workers=workers))
     if as_json:
         print_json({"images": len(data), **asdict(precision), "faults": [*data.faults, *unreadable.lines]})
         return
@@ -130,23 +132,23 @@ def predict(
     threshold: Annotated[float, typer.Option(min=0.0, max=1.0, help="Minimum score of a detection.")] = 0.5,
     as_json: Json = False,
 ) -> None:
-    """Detect objects in images, and draw them.
+    """Detect objects in images, on PyTorch or ONNX Runtime, and draw them.
 
     If an image cannot be read, an error is printed, the others are processed, and the exit code is 2.
 
     Example: fbnetv3 detect predict street.jpg --model runs/boxes/model.safetensors --output found
     """
-    from fbnetv3_zoo.detection.models.serialization import load_detector
+    from fbnetv3_zoo.detection.opened import open_detector
     from fbnetv3_zoo.detection.training.visualize import draw_boxes
 
     from ...preprocess import read_image
 
-    detector, spec = load_detector(model)
-    results, failed = [], False
+    detector = open_detector(model)
+    spec, results, failed = detector.spec, [], False
     for path, target in zip(images, _targets(images, output), strict=True):
         try:
             image = read_image(path)
-            detections = _detected(detector, image, path)
+            detections = _detected(detector.find, image, path)
         except ZooError as error:
             complain(f"error: {error}")
             failed = True
@@ -203,15 +205,14 @@ def _tell_faults(annotations: Path, data: CocoData) -> None:
         complain(f"{annotations}: {fault}")
 
 
-def _detected(detector: FasterRCNN, image: Image, path: Path) -> Detections:
+def _detected(find: Find, image: Image, path: Path) -> Detections:
     """What is found in the image of a file, which errors name."""
-    from fbnetv3_zoo.detection.training.predict import detect, to_pixels
+    from fbnetv3_zoo.detection.training.predict import to_pixels
 
     try:
-        (detections,) = detect(detector, [to_pixels(image)])
+        return find(to_pixels(image))
     except ZooError as error:
         raise ZooError(f"{printable(str(path))}: {error}") from None
-    return detections
 
 
 def _print_precision(precision: AveragePrecision) -> None:
