@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -76,6 +76,24 @@ class RCNNSettings:
             for number, value in enumerate(values):
                 check_number(f"RCNNSettings.{field}[{number}]", value, at_least=0.01, at_most=largest)
         check_number("RCNNSettings.score_threshold", self.score_threshold, at_least=0, at_most=1)
+
+    def of_size(self, side: int) -> RCNNSettings:
+        """These settings for images whose shorter side has ``side`` pixels.
+
+        Lengths change in proportion, the numbers of regions in training with the area, down to 300 proposals and 64
+        regions: a smaller map has fewer places for them.
+        """
+        factor = side / self.min_size
+        return replace(
+            self, min_size=side, max_size=round(self.max_size * factor),
+            anchor_sizes=tuple(max(1, round(size * factor)) for size in self.anchor_sizes),
+            proposals_in_training=self._fewer(self.proposals_in_training, factor**2, least=300),
+            regions_in_training=self._fewer(self.regions_in_training, factor**2, least=64),
+        )  # fmt: skip
+
+    @staticmethod
+    def _fewer(number: int, factor: float, *, least: int) -> int:
+        return min(number, max(least, round(number * factor)))
 
     def _rcnn(self) -> dict[str, Any]:
         return {

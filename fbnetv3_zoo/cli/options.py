@@ -70,11 +70,12 @@ def _long_names(context: typer.Context) -> dict[str, str]:
 
 
 def _by_option(context: typer.Context, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values that are not None, by the first long name of their option; of data, whichever way it was given."""
+    """The values that are not None, by the first long name of their option, which an argument may be the same as."""
     names: dict[str, str] = {}
     for name, parameter in _long_names(context).items():
         names.setdefault(parameter, name)
-    given = {**values, "data": values.get("data") or values.get("data_argument")}
+    arguments = {name.removesuffix("_argument"): value for name, value in values.items() if name.endswith("_argument")}
+    given = {**values, **{name: value for name, value in arguments.items() if value is not None}}
     return {
         name: given[parameter]
         for parameter, name in names.items()
@@ -174,6 +175,10 @@ class DataOptions:
         return self.data or self.data_argument or "digits"
 
 
+Width = Annotated[float, typer.Option(help="Factor for all widths.")]
+Depth = Annotated[float, typer.Option(help="Factor for the number of blocks.")]
+
+
 @dataclass(frozen=True, slots=True)
 class ArchOptions:
     """How a network is changed before it is used."""
@@ -181,8 +186,8 @@ class ArchOptions:
     small_images: Annotated[
         bool, typer.Option("--small-images", help="Use the variant for 32 x 32 images (paper: CIFAR).")
     ] = False
-    width: Annotated[float, typer.Option(help="Factor for all widths.")] = 1.0
-    depth: Annotated[float, typer.Option(help="Factor for the number of blocks.")] = 1.0
+    width: Width = 1.0
+    depth: Depth = 1.0
     resolution: Resolution = None
 
     @property

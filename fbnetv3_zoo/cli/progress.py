@@ -34,11 +34,12 @@ class EpochBar(Callback):
     """A progress bar over all epochs on standard error, for use as a context manager.
 
     It shows ``columns``, which may use epoch, loss and speed of a step, and the elapsed and remaining time. Nothing is
-    shown if standard error is not a terminal, and under torchrun only by the leading process.
+    shown if standard error is not a terminal, and under torchrun only by the leading process. The lines of ``header``
+    are printed before the first step.
     """
 
-    def __init__(self, epochs: int, *columns: ProgressColumn) -> None:
-        self.console = console()
+    def __init__(self, epochs: int, *columns: ProgressColumn, header: Sequence[str] = ()) -> None:
+        self.console, self._header = console(), header
         times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
         shown = self.console.is_terminal and leads()
         self._progress = Progress(
@@ -60,7 +61,10 @@ class EpochBar(Callback):
         self.tell(f"checking images: {done:,} of {total:,} ")
 
     def on_step(self, step: Step) -> None:
-        """Update the bar."""
+        """Print the header before the first step, and update the bar."""
+        for line in self._header:
+            show_above(self.console, line)
+        self._header = ()
         position, speed = step.epoch - 1 + step.step / step.steps, step.images_per_second
         self._progress.update(
             self._task, completed=position, epoch=step.epoch, loss=f"{step.loss:.3f}", speed=f"{speed:.0f}", note=""
@@ -77,20 +81,13 @@ class TrainingProgress(EpochBar):
     def __init__(self, epochs: int, *, header: Sequence[str] = ()) -> None:
         epoch = TextColumn("epoch {task.fields[epoch]}/{task.total:g}")
         loss = TextColumn("loss"), TextColumn("{task.fields[loss]}")
-        super().__init__(epochs, epoch, BarColumn(), *loss, TextColumn("{task.fields[speed]} images/s"))
-        self._epochs, self._header = epochs, header
+        super().__init__(epochs, epoch, BarColumn(), *loss, TextColumn("{task.fields[speed]} images/s"), header=header)
+        self._epochs = epochs
 
     def announce(self, name: str) -> None:
         """Print a heading for the run ``name``."""
         if leads():
             show_above(self.console, f"{name}:")
-
-    def on_step(self, step: Step) -> None:
-        """Print the header before the first step, and update the bar."""
-        for line in self._header:
-            show_above(self.console, line)
-        self._header = ()
-        super().on_step(step)
 
     def on_epoch(self, epoch: Epoch) -> None:
         """Print the epoch's line."""
@@ -107,21 +104,31 @@ def header(
     *, named: str,
 ) -> list[str]:  # fmt: skip
     """Lines that describe a run: images, network, recipe (``named``), device and output folder."""
-    threads = _threads(arch, recipe.for_images(len(images["train"])), execution)
+    from ..training.execution import step_macs, threads_for
+
+    recipe, count = recipe.for_images(len(images["train"])), len(images["train"])
+    threads = threads_for(step_macs(arch, recipe, execution, int(os.environ.get("WORLD_SIZE", "1"))), execution)
     return [
         f"images   {_images(images)}",
         *_uneven(images, recipe),
-        f"network  {_network(arch, weights, images)}",
-        *_told_recipe(recipe, images, named),
-        f"device   {execution.device}{threads}",
+        *header_of(_network(arch, weights, images), recipe_lines(recipe, count, named), execution, threads, output),
+    ]
+
+
+def header_of(network: str, recipe: Sequence[str], execution: Execution, threads: int, output: Path) -> list[str]:
+    """The lines of a header that are the same for all kinds of runs; those of the recipe are of :func:`recipe_lines`."""
+    computing = f", {counted(threads, 'thread')}" if execution.device == "cpu" else ""
+    return [
+        f"network  {network}",
+        *recipe,
+        f"device   {execution.device}{computing}",
         f"output   {printable(str(output))}",
     ]
 
 
 def _images(images: Dataset) -> str:
     counts = images.counts("train")
-    least, most = int(counts.min()), int(counts.max())
-    each = f"{most:,}" if least == most else f"{least:,} to {most:,}"
+    each = spread(counts.tolist())
     splits = ", ".join(f"{len(images[name]):,} {purpose}" for name, purpose in _PURPOSES.items() if images[name])
     return f"{splits}; {len(images.class_names):,} classes with {each} training images each"
 
@@ -137,6 +144,12 @@ def _uneven(images: Dataset, recipe: Recipe) -> list[str]:
     return [f"         classes differ more than {UNEVEN} times in size, smallest: {', '.join(smallest)}{remedy}"]
 
 
+def spread(counts: Sequence[int]) -> str:
+    """The least and the greatest of ``counts``: "9 to 17"."""
+    least, most = min(counts), max(counts)
+    return f"{most:,}" if least == most else f"{least:,} to {most:,}"
+
+
 _PURPOSES: dict[Split, str] = {"train": "to train on", "validation": "to validate on", "test": "to test on"}
 
 
@@ -149,10 +162,9 @@ def _network(arch: Arch, weights: str | WeightsFile | None, images: Dataset) -> 
     return f"{arch.name}, {arch.resolution} x {arch.resolution} pixels, {size}; starts from {printable(start)}"
 
 
-def _told_recipe(recipe: Recipe, images: Dataset, named: str) -> list[str]:
-    """The recipe in three lines: its name and length; the steps; what else is done."""
-    recipe = recipe.for_images(len(images["train"]))
-    steps = counted(len(images["train"]) // recipe.batch_size, "step")
+def recipe_lines(recipe: Recipe, images: int, named: str) -> list[str]:
+    """The recipe in three lines: its name and steps on so many training images; the optimizer; what else is done."""
+    steps = counted(images // recipe.batch_size, "step")
     rate = f"{type(recipe.optimizer).__name__}, learning rate {recipe.learning_rate:.4g}"
     average = f"average of weights {recipe.ema_decay:.4g}" if recipe.ema_decay else "no average of weights"
     return [
@@ -187,12 +199,3 @@ def _augmentation(recipe: Recipe) -> str:
         if value := getattr(recipe, field):
             parts.append(f"{name} {value:g}")
     return ", ".join(parts) or "images as they are"
-
-
-def _threads(arch: Arch, recipe: Recipe, execution: Execution) -> str:
-    from ..training.execution import step_macs, threads_for
-
-    if execution.device != "cpu":
-        return ""
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    return f", {counted(threads_for(step_macs(arch, recipe, execution, processes), execution), 'thread')}"

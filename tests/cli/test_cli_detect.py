@@ -75,7 +75,7 @@ def test_validate_gives_the_precision_of_the_run(folder: Path) -> None:
     model, boxes = folder / "run" / "model.safetensors", folder / "val" / "shapes.json"
     told = json.loads(succeed("detect", "validate", model, "--annotations", boxes, "--json"))
     assert (told["images"], told["ap50"], told["ap"]) == (6, last["ap50"], last["ap"])
-    words = succeed("detect", "validate", model, "--annotations", boxes)
+    words = succeed("detect", "validate", model, boxes, folder / "val")
     assert words.startswith(f"6 images\nAP {last['ap']:.3f}  AP50 {last['ap50']:.3f}")
 
 
@@ -134,6 +134,64 @@ def test_an_image_that_cannot_be_scaled_drops_no_other(folder: Path, tmp_path: P
         "longer side, nothing is left of the shorter; crop it\n",
     )
     assert f"{image} -> {tmp_path / 'out' / '0000.png'}\n" in ended.out
+
+
+def test_without_validation_annotations_some_images_are_held_out(folder: Path, tmp_path: Path) -> None:
+    small = ["--model", folder / "arch.json", "--width", "1.5", "--size", "64", *SHORT]
+    boxes, output = folder / "train" / "shapes.json", tmp_path / "my runs" / "1"
+    ended = run("detect", "train", boxes, folder / "train", "--output", output, *small, "--val-split", "0.25")
+    assert ended.code == 0, ended.err
+    header = ended.err.splitlines()[:5]
+    assert [line.split()[0] for line in header] == ["images", "network", "recipe", "device", "output"]
+    assert "12 to train on, 4 to validate on (held out by seed 0); 3 classes with " in header[0]
+    assert "_w1.5" in header[1]
+    assert "(C4), images scaled to 64 pixels, at most 107, " in header[1]
+    assert ": 2 epochs of 3 steps of 4 images; SGD, learning rate 0.02" in header[2]
+    follow_up = ended.out.splitlines()[-2:]
+    assert f"detect predict IMAGES --model '{output / 'model.safetensors'}' --output FOLDER" in follow_up[0]
+    assert f"detect export '{output / 'model.safetensors'}' IMAGES --output " in follow_up[1]
+    kept = json.loads((output / "config.json").read_text())
+    given = {"annotations": str(boxes), "images": str(folder / "train"), "val-split": 0.25, "width": 1.5, "size": 64}
+    assert given.items() <= kept.items()
+    again = run("detect", "train", "--config", output / "config.json", "--output", tmp_path / "2", "--json")
+    assert again.code == 0, again.err
+    assert losses(output) == losses(tmp_path / "2")
+
+
+def losses(folder: Path) -> list[float]:
+    return [json.loads(line)["train_loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--size", "16"], "--size is 16; it must be a whole number of at least 32"),
+        (["--size", "64", "--settings", "settings.json"], "--settings and --size both give the size of images"),
+        (["--width", "0"], "width is 0.0; it must be a number above 0"),
+        (["--depth", "nan"], "depth is nan; it must be a number above 0"),
+        (["--width", "0.5", "--pretrained"], "only fit its own width and depth; leave out --width and --depth, or"),
+        (["--model", "fbnetv3_a_detector", "--depth", "2"], "published detectors have one width and depth; leave out"),
+        (["--val-split", "1"], "--val-split is 1.0; it must be a number above 0 and below 1"),
+        (["--val-split", "0.5", "--validation", "val.json"], "--validation and --val-split both say what to validate"),
+        (["--validation-images", "val"], "--validation-images needs --validation"),
+        (["--annotations", "other.json"], "--annotations other.json both give annotations; give only one"),
+        (["--images", "photos", "photos"], "photos and --images photos both give images; give only one"),
+    ],
+)
+def test_wrong_options_of_train_are_one_line(folder: Path, tmp_path: Path, options: list[str], complaint: str) -> None:
+    boxes = folder / "train" / "shapes.json"
+    ended = run("detect", "train", boxes, "--output", tmp_path / "run", *options)
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert complaint in ended.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_annotations_is_one_line(folder: Path, tmp_path: Path) -> None:
+    model = folder / "run" / "model.safetensors"
+    for command in (["train", "--output", tmp_path / "run"], ["validate", model]):
+        ended = run("detect", *command)
+        complaint = "no box annotations are given; give a JSON file in COCO format, such as boxes.json"
+        assert (ended.code, ended.err) == (2, f"error: {complaint}\n")
 
 
 def changed(folder: Path, to: Path, change: Callable[[dict[str, Any]], object]) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,26 +9,28 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ...errors import ZooError, first_few, printable
+from ...errors import ZooError, counted, first_few, printable
 from ...utils.paths import exists, make_folder
 from .. import training_options as training
 from ..common import Json, command_group, is_ours, leads, output_file, output_folder, print_json, written
-from ..options import configurable
+from ..options import configurable, grouped
 from ..output import complain, say
-from .options import Annotations, BoxesOptions, DetectorOptions, FollowLinks, Images
+from .options import BoxesOptions, DetectorOptions, TrainingBoxesOptions
+from .results import print_found, print_precision, print_run, tell_faults
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from fbnetv3_zoo.detection.data.coco import CocoData
-    from fbnetv3_zoo.detection.training.evaluate import AveragePrecision, Detections
+    from fbnetv3_zoo.detection.training.evaluate import Detections
     from fbnetv3_zoo.detection.training.predict import Find
+
+    from ...recipes import Recipe
 
 
 app = command_group(
     """Detectors on torchvision: train on boxes in COCO format, validate, predict, export.
 
-    Example: fbnetv3 detect train --annotations train.json --images train --validation val.json --output runs/boxes
+    Example: fbnetv3 detect train boxes.json photos --output runs/boxes
     """
 )
 
@@ -41,7 +42,7 @@ Model = Annotated[Path, typer.Option(help=_FILE)]
 @configurable
 def train(
     *,
-    boxes: BoxesOptions,
+    boxes: TrainingBoxesOptions,
     output: Annotated[Path, output_folder("Folder for detector, report, metrics and checkpoints.")],
     detector: DetectorOptions,
     freeze_at: Annotated[int, typer.Option(min=0, help="Number of first stages to freeze.")] = 0,
@@ -53,53 +54,63 @@ def train(
 ) -> None:
     """Train Faster R-CNN on boxes. Interrupted runs continue with --resume.
 
-    Example: fbnetv3 detect train --annotations train.json --images train --validation val.json --output runs/boxes
+    Example: fbnetv3 detect train boxes.json photos --output runs/boxes
     """
+    boxes.check(output)
+    given = training.given_recipe(recipe)
+    data, judged = boxes.split(changes.data_seed(given))
+    spec, source = detector.spec(data.class_names), detector.start()
     from fbnetv3_zoo.detection.data.fitting import evaluation_data, training_data
     from fbnetv3_zoo.detection.training.train import train_detector
 
-    from ...recipes import find_recipe, fit_detection_recipe
-    from .progress import DetectionProgress
+    from .progress import DetectionProgress, header
 
-    given = find_recipe(recipe) if recipe else None
-    boxes.check_outside(output)
-    data, judged = boxes.read()
-    spec = detector.spec(data.class_names)
-    chosen = changes.applied(given or fit_detection_recipe(len(data), epochs=changes.epochs).recipe)
-    data = training_data(data, spec.settings, mirror=chosen.augmentation.flip > 0)
+    data = training_data(data, spec.settings, mirror=given is None or given.augmentation.flip > 0)
     judged = evaluation_data(judged, spec.settings)
-    for file, one in ((boxes.annotations, data), (boxes.validation, judged)):
-        _tell_faults(file, one)
-    with DetectionProgress(chosen.epochs) as progress:
+    for file, one in ((boxes.file, data), (boxes.validation or boxes.file, judged)):
+        tell_faults(file, one)
+    if len(data) < 2:
+        raise ZooError(f"{boxes.file}: {counted(len(data), 'image')} with boxes to train on; at least 2 are needed")
+    name, base = _named(recipe, given, len(data), changes)
+    chosen = changes.applied(base)
+    execution = running.execution()
+    images = boxes.described(data, judged, changes.data_seed(given))
+    lines = [] if as_json else header(images, spec, source, chosen, len(data), execution, output, named=name)
+    with DetectionProgress(chosen.epochs, header=lines) as progress:
         run = train_detector(
-            spec, data, judged, chosen, output, source=detector.start(), freeze_at=freeze_at,
-            fixed_norms=fixed_norms, resume=running.resume, execution=running.execution(), callbacks=[progress],
+            spec, data, judged, chosen, output, source=source, freeze_at=freeze_at, fixed_norms=fixed_norms,
+            resume=running.resume, execution=execution, callbacks=[progress],
         )  # fmt: skip
-    if not leads():
-        return
-    if as_json:
-        print_json({"folder": run.folder, "precision": asdict(run.precision), "faults": run.faults})
-        return
-    _print_precision(run.precision)
-    for name in ("model.safetensors", "report.html", "predictions.png", "metrics.jsonl"):
-        say(written(run.folder / name))
+    if leads():
+        print_run(run, as_json=as_json)
+
+
+def _named(
+    source: str | None, given: Recipe | None, images: int, changes: training.RecipeOptions
+) -> tuple[str, Recipe]:
+    """The recipe ``given`` by ``source``, by default one fitted to the number of ``images``; and its name."""
+    if given is not None:
+        return str(source), given
+    from ...recipes import fit_detection_recipe
+
+    fitted = fit_detection_recipe(images, epochs=changes.epochs)
+    return f"fitted to {fitted.purpose}", fitted.recipe
 
 
 @app.command()
+@grouped
 def validate(
     model: Annotated[Path, typer.Argument(help=_FILE)],
-    annotations: Annotations,
-    images: Images = None,
-    follow_links: FollowLinks = False,
+    *,
+    boxes: BoxesOptions,
     device: training.Device = "cpu",
-    workers: training.Workers = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Number of processes that load images (0: only this one).")] = 0,
     as_json: Json = False,
 ) -> None:
     """Evaluate a detector on PyTorch or ONNX Runtime: COCO's average precision, by size and by class.
 
-    Example: fbnetv3 detect validate runs/boxes/model.safetensors --annotations test.json --images test
+    Example: fbnetv3 detect validate runs/boxes/model.safetensors test.json test
     """
-    from fbnetv3_zoo.detection.data.coco import read_coco
     from fbnetv3_zoo.detection.data.faults import Unreadable
     from fbnetv3_zoo.detection.data.fitting import evaluation_data
     from fbnetv3_zoo.detection.opened import open_detector
@@ -108,12 +119,13 @@ def validate(
 
     from ...training.distributed import usable
 
+    file = boxes.file
     detector = open_detector(model, device=usable(device))
-    spec, data = detector.spec, read_coco(annotations, images or annotations.parent, follow_links=follow_links)
+    spec, data = detector.spec, boxes.read()
     if data.class_names != spec.class_names:
-        raise ZooError(f"{annotations}: {_differing(data.class_names, spec.class_names, str(model))}")
+        raise ZooError(f"{file}: {_differing(data.class_names, spec.class_names, str(model))}")
     data = evaluation_data(data, spec.settings)
-    _tell_faults(annotations, data)
+    tell_faults(file, data)
     check_objects(data)
     unreadable = Unreadable()
     precision = average_precision(data, find_objects(detector.find, data.samples, unreadable, workers=workers))
@@ -121,7 +133,7 @@ def validate(
         print_json({"images": len(data), **asdict(precision), "faults": [*data.faults, *unreadable.lines]})
         return
     say(f"{len(data)} images")
-    _print_precision(precision)
+    print_precision(precision)
 
 
 @app.command()
@@ -162,7 +174,7 @@ def predict(
         ]
         results.append({"image": str(path), "detections": rows, "picture": target and str(target)})
         if not as_json:
-            _print_found(path, rows, target)
+            print_found(path, rows, target)
     if as_json:
         print_json(results)
     if failed:
@@ -200,11 +212,6 @@ def export(
     say(written(output))
 
 
-def _tell_faults(annotations: Path, data: CocoData) -> None:
-    for fault in data.faults:
-        complain(f"{annotations}: {fault}")
-
-
 def _detected(find: Find, image: Image, path: Path) -> Detections:
     """What is found in the image of a file, which errors name."""
     from fbnetv3_zoo.detection.training.predict import to_pixels
@@ -213,22 +220,6 @@ def _detected(find: Find, image: Image, path: Path) -> Detections:
         return find(to_pixels(image))
     except ZooError as error:
         raise ZooError(f"{printable(str(path))}: {error}") from None
-
-
-def _print_precision(precision: AveragePrecision) -> None:
-    from rich.cells import cell_len
-
-    sizes = {"small": precision.small, "medium": precision.medium, "large": precision.large}
-    say(f"AP {precision.ap:.3f}  AP50 {precision.ap50:.3f}  AP75 {precision.ap75:.3f}")
-    say("  ".join(f"{size} {_figure(value)}" for size, value in sizes.items()))
-    names = {name: printable(name) for name in precision.classes}
-    width = max(map(cell_len, names.values()))
-    for name, value in precision.classes.items():
-        say(f"  {names[name]}{' ' * (width - cell_len(names[name]))}  {_figure(value)}")
-
-
-def _figure(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.3f}"
 
 
 def _differing(there: Sequence[str], known: Sequence[str], model: str) -> str:
@@ -266,12 +257,3 @@ def _save(picture: Any, target: Path) -> None:
     mark.add_text("Software", "fbnetv3_zoo")
     with replacing(target) as temporary:
         picture.save(temporary, format="PNG", pnginfo=mark)
-
-
-def _print_found(path: Path, rows: list[dict[str, Any]], target: Path | None) -> None:
-    say(path if target is None else f"{path} -> {target}")
-    for row in rows:
-        x0, y0, x1, y1 = row["box"]
-        say(f"  {row['score']:7.2%}  {row['label']}  ({x0:.0f}, {y0:.0f}) to ({x1:.0f}, {y1:.0f})")
-    if not rows:
-        say("  nothing")
