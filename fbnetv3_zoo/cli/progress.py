@@ -116,7 +116,7 @@ def header(
 
 
 def header_of(network: str, recipe: Sequence[str], execution: Execution, threads: int, output: Path) -> list[str]:
-    """The lines of a header that are the same for all kinds of runs; those of the recipe are of :func:`recipe_lines`."""
+    """The lines of a header that are the same for all kinds of runs; ``recipe`` has those of :func:`recipe_lines`."""
     computing = f", {counted(threads, 'thread')}" if execution.device == "cpu" else ""
     return [
         f"network  {network}",

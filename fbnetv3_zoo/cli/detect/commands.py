@@ -56,8 +56,10 @@ def train(
 
     Example: fbnetv3 detect train boxes.json photos --output runs/boxes
     """
+    from ...recipes import find_recipe
+
     boxes.check(output)
-    given = training.given_recipe(recipe)
+    given = find_recipe(recipe) if recipe else None
     data, judged = boxes.split(changes.data_seed(given))
     spec, source = detector.spec(data.class_names), detector.start()
     from fbnetv3_zoo.detection.data.fitting import evaluation_data, training_data
