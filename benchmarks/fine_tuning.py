@@ -33,6 +33,7 @@ from photo_cuts import PHOTOS, cuts
 from fbnetv3_zoo.recipes import SGD, AdamW, Augmentation, CosineDecay, ExponentialDecay, RandAugment, Recipe, fit_recipe
 from fbnetv3_zoo.training import Dataset, find_dataset, train
 from fbnetv3_zoo.training.data import Example, Split
+from fbnetv3_zoo.training.engine import ExplodedLossError
 from fbnetv3_zoo.utils.intervals import mean_interval
 from fbnetv3_zoo.weights.serialization import WeightsFile, open_weights
 from fbnetv3_zoo.zoo import ARCHS
@@ -69,6 +70,8 @@ def recipes(images: int, start: str) -> Mapping[str, Recipe]:
         "AdamW": adam,
         "images as they are": replace(own, augmentation=Augmentation()),
         "shifts": replace(own, augmentation=Augmentation(shift=True)),
+        "shifts, flips": replace(own, augmentation=Augmentation(shift=True, flip=0.5)),
+        "crops of 70 %": replace(own, augmentation=Augmentation(crop_area=0.7)),
         "crops, flips": replace(own, augmentation=Augmentation(crop_area=0.35, flip=0.5)),
         "RandAugment": replace(own, augmentation=replace(own.augmentation, policy=RandAugment())),
         "timm": timm,
@@ -182,7 +185,7 @@ def run(row: dict[str, object], options: argparse.Namespace) -> None:
         try:
             found = train(NANO, data, recipe, folder, pretrained=pretrained, report=False)
             accuracy = found.test.fraction if found.test else math.nan
-        except Exception as error:  # an exploded loss is a result, too
+        except ExplodedLossError as error:  # a result, too
             print(row, error, file=sys.stderr)
             accuracy = 1 / len(data.class_names)
     seconds = round(time.process_time() - began, 1)

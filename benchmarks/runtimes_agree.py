@@ -62,8 +62,8 @@ def networks(names: list[str], folder: Path) -> None:
 
 
 def model(demo: Path, folder: Path) -> None:
-    network = fbnetv3_zoo.load(demo / "distilled" / "model.safetensors")
-    digits = find_dataset("digits", seed=0)["test"]
+    network = fbnetv3_zoo.load(demo / "student" / "model.safetensors")
+    digits = find_dataset(demo / "digits", seed=0)["test"]
     images, labels = [example.read() for example in digits], np.array([example.label for example in digits])
     export_onnx(network, folder / "model.onnx")
     export_mobile(folder / "model.onnx", folder / "model.ort")

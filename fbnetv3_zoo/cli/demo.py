@@ -1,138 +1,134 @@
-"""``fbnetv3 demo``: from training to a web page on real images, in a few minutes on a laptop."""
+"""``fbnetv3 demo``: from a folder of pictures to a web page, by the commands that a user types."""
 
 from __future__ import annotations
 
+import io
+import json
+import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..errors import ZooError
 from .common import Json, output_folder, print_json, program, written
-from .export import int8 as export_int8
 from .output import in_shell, say
 
 if TYPE_CHECKING:
-    from fbnetv3_zoo.export import ExportReport
-    from fbnetv3_zoo.export.quantization.quantize import QuantizationReport
+    from PIL import Image
 
-    from ..arch import Arch
     from ..classify import Classifier
-    from ..models.fbnet import FBNet
-    from ..recipes import Recipe
-    from ..training import Dataset, Evaluation, Run
     from ..training.data import Example
 
-MADE = ("teacher", "alone", "distilled", "model.onnx", "model-int8.onnx", "images", "predictions.png", "web")
+MADE = ("digits", "teacher", "student", "model.onnx", "model-int8.onnx", "predictions.png", "web")
 """What the demo writes to its folder."""
-SHOWN = ("model.onnx", "model-int8.onnx", "predictions.png", "distilled/model.safetensors", "distilled/report.html")
+SHOWN = ("model.onnx", "model-int8.onnx", "predictions.png", "student/model.safetensors", "student/report.html")
+TEACHER_EPOCHS, STUDENT_EPOCHS = 8, 16
+_SIDE, _MARGIN = 32, 3
 
 
 def demo(
+    context: typer.Context,
     output: Annotated[Path, output_folder("Folder for everything the demo writes.")] = Path("demo"),
-    epochs: Annotated[int | None, typer.Option(help="Number of epochs, if not the recipe's 16.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the split and of the training.")] = 0,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help=f"Number of epochs, instead of {TEACHER_EPOCHS} and {STUDENT_EPOCHS}.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the split and of the training.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Train a teacher on handwritten digits, distil a slim FBNetV3, and export it to ONNX, int8 and a web page.
+    """Fine-tune a network on pictures of handwritten digits, distil a smaller one, export it to ONNX, int8 and the web.
+
+    Each step is a command, which is printed before it runs.
 
     Example: fbnetv3 demo --output /tmp/demo
     """
-    from ..recipes import RECIPES
-    from ..training import find_dataset
-
     _check_output(output)
     started = time.perf_counter()
-    tell: Callable[..., None] = (lambda *_: None) if as_json else say
-    recipe = replace(RECIPES["digits"], seed=seed, epochs=RECIPES["digits"].epochs if epochs is None else epochs)
-    digits = find_dataset("digits", seed=seed)
-    counts = ", ".join(f"{len(digits[split])} for {split}" for split in digits.splits)
-    tell(f"Data: scikit-learn's handwritten digits, {counts}, without overlap.")
-    runs = _train_all(output, digits, recipe, tell)
-    files = _export_all(runs["distilled"].model, output, digits, tell)
+    steps = _Steps(context, output, as_json=as_json)
+    pictures = output / "digits"
+    count = _write_pictures(pictures)
+    steps.tell(f"{in_shell(pictures)}: scikit-learn's {count:,} handwritten digits as pictures, in a folder a class")
+    _run_all(steps, pictures, seed, epochs)
+    _draw(output, pictures, seed)
     seconds = time.perf_counter() - started
     if as_json:
-        tests = {name: run.test.summary() for name, run in runs.items() if run.test}
-        print_json(
-            {
-                "folder": output,
-                "test": {**tests, "onnx": files.accuracy.summary()},
-                "int8": export_int8.plain(files.int8),
-                "page": files.page,
-                "max_difference": files.onnx.max_difference,
-                "seconds": round(seconds, 1),
-            }
-        )
+        print_json({"folder": output, **steps.results, "seconds": round(seconds, 1)})
         return
-    _print_table(runs)
     say("", f"Made in {seconds:.0f} s:")
     for name in SHOWN:
         say(f"  {written(output / name)}")
     say("", "Now try:")
-    say(f"  {program()} classify {in_shell(files.samples[3])} --model {in_shell(output / 'model.onnx')}")
-    if files.page is not None:
-        say(f"  {program()} serve-demo {in_shell(files.page)}")
-    say(f"  {program()} list")
+    say(f"  {program()} classify {in_shell(pictures / '3')} --model {in_shell(output / 'model.onnx')}")
+    if steps.results["web"] is not None:
+        say(f"  {program()} serve-demo {in_shell(output / 'web')}")
+    say(f"  {program()} train PHOTOS --pretrained")
 
 
-def _train_all(output: Path, digits: Dataset, recipe: Recipe, tell: Callable[..., None]) -> dict[str, Run]:
-    """The teacher, the slim network without it, and the slim network with it."""
-    from ..zoo import ARCHS
+@dataclass
+class _Steps:
+    """Commands of the program, run one after another; with ``as_json`` silently, each for its result."""
 
-    small = ARCHS["fbnetv3_a"].for_small_images()
-    large, slim = small.scaled(width=0.5, depth=0.5), small.scaled(width=0.25, depth=0.25)
-    train = partial(_train, data=digits, recipe=recipe, tell=tell)
-    tell("", "1. The teacher, on labels")
-    teacher = train(large, output / "teacher")
-    tell("", "2. The slim network, on labels alone")
-    alone = train(slim, output / "alone")
-    tell("", "3. The slim network, with the teacher: loss = 0.8 x distillation + 0.2 x cross entropy")
-    return {
-        "teacher": teacher,
-        "alone": alone,
-        "distilled": train(slim, output / "distilled", teacher=teacher.model),
-    }
+    context: typer.Context
+    output: Path
+    as_json: bool
+    results: dict[str, Any] = field(default_factory=dict)
 
+    def tell(self, *lines: str) -> None:
+        """Print ``lines``, unless only the result is wanted."""
+        if not self.as_json:
+            say(*lines)
 
-@dataclass(frozen=True)
-class _Files:
-    """What the demo makes of its trained network; ``page`` is None where the page could not be written."""
-
-    onnx: ExportReport
-    accuracy: Evaluation
-    int8: QuantizationReport
-    samples: list[Path]
-    page: Path | None
+    def run(self, name: str, purpose: str, *words: object) -> None:
+        """Run ``fbnetv3 WORDS``; its result is that of ``name``."""
+        arguments = list(map(str, words))
+        self.tell("", f"# {purpose}", f"{program()} {shlex.join(arguments)}")
+        command: Any = self.context.find_root().command
+        if not self.as_json:
+            command.main(arguments, prog_name="fbnetv3", standalone_mode=False)
+            self.results[name] = {}
+            return
+        with redirect_stdout(io.StringIO()) as printed:
+            command.main([*arguments, "--json"], prog_name="fbnetv3", standalone_mode=False)
+        self.results[name] = json.loads(printed.getvalue())
 
 
-def _export_all(network: FBNet, output: Path, digits: Dataset, tell: Callable[..., None]) -> _Files:
-    """Write the ONNX file, its int8 form, sample images, the page, and a picture of predictions."""
-    from fbnetv3_zoo.export.quantization.quantize import QuantizationConfig
-
-    from .. import export_onnx
-    from ..classify import Classifier
-    from ..training import evaluate
-
-    report = export_onnx(network, output / "model.onnx")
-    classifier = Classifier.open(report.path)
-    accuracy = evaluate(classifier.logits, digits["test"], classifier.description.preprocess)
-    tell("", f"4. ONNX: largest difference to PyTorch {report.max_difference:.2g} at logits up to {report.scale:.2g}")
-    tell(f"Test accuracy on ONNX Runtime: {accuracy}")
-    int8 = export_int8.quantize_on(digits, report.path, output / "model-int8.onnx", QuantizationConfig())
-    tell("", f"5. int8: {int8.size_ratio:.2f} of the size, the same class for {int8.agreement:.2%} of the test images")
-    tell(f"Test accuracy on int8: {int8.accuracy_int8:.2%}, on float {int8.accuracy_float:.2%}")
-    samples = _save_samples(digits["test"], digits, output / "images")
-    page = _write_page(report.path, samples, output / "web", tell)
-    _draw_predictions(classifier, digits["test"], digits.class_names, output / "predictions.png")
-    return _Files(report, accuracy, int8, samples, page)
+def _run_all(steps: _Steps, pictures: Path, seed: int, epochs: int | None) -> None:
+    output = steps.output
+    teacher, student = output / "teacher", output / "student"
+    model, page = output / "model.onnx", output / "web"
+    train = ("train", pictures, "--model", "fbnetv3_nano", "--seed", seed)
+    for folder in (teacher, student):
+        _discard_checkpoints(folder)
+    steps.run(
+        "teacher", "A network that knows other characters learns these", *train, "--pretrained",
+        "--epochs", epochs or TEACHER_EPOCHS, "--output", teacher,
+    )  # fmt: skip
+    steps.run(
+        "student", "A network half as wide learns from it", *train, "--width", 0.5,
+        "--teacher", teacher / "model.safetensors", "--epochs", epochs or STUDENT_EPOCHS, "--output", student,
+    )  # fmt: skip
+    for folder in (teacher, student):
+        _discard_checkpoints(folder)
+    steps.run("onnx", "A file for other programs", "export", "onnx", student / "model.safetensors", "--output", model)
+    steps.run("test", "It answers as the network does", "validate", model, pictures, "--split", "test", "--seed", seed)
+    steps.run(
+        "int8", "Smaller, in whole numbers", "export", "int8", model, "--data", pictures, "--seed", seed,
+        "--output", output / "model-int8.onnx",
+    )  # fmt: skip
+    samples = [word for label in (2, 5, 8) for word in ("--sample", min((pictures / str(label)).glob("*.png")))]
+    try:
+        steps.run("web", "A page that classifies in a browser", "export", "web", model, "--output", page, *samples)
+    except ZooError as error:  # offline, its runtime may be unavailable
+        steps.results["web"] = None
+        steps.tell(f"left out: {error}")
 
 
 def _check_output(output: Path) -> None:
     """Raise :class:`ZooError` if the demo would overwrite files that are not those of an earlier demo."""
-    from ..errors import ZooError
     from ..training.run_folder import LOCK
     from ..utils.paths import exists
 
@@ -141,65 +137,51 @@ def _check_output(output: Path) -> None:
         raise ZooError(f"{output}: has {present[0]}, which the demo would overwrite; give another --output")
 
 
-def _train(
-    arch: Arch, folder: Path, *, data: Dataset, recipe: Recipe, tell: Callable[..., None],
-    teacher: FBNet | None = None,
-) -> Run:  # fmt: skip
-    """One of the demo's runs, always started from scratch."""
-    from ..training import train
+def _discard_checkpoints(folder: Path) -> None:
+    """Remove what an earlier demo left to resume; this one begins anew."""
     from ..training.checkpoint import Checkpoints
-    from .progress import TrainingProgress
 
-    checkpoints = Checkpoints(folder / "checkpoints", keep=1)
-    checkpoints.discard()
-    with TrainingProgress(recipe.epochs) as progress:
-        run = train(arch, data, recipe, folder, teacher=teacher, callbacks=[progress])
-    checkpoints.discard()
-    tell(f"Test accuracy: {run.test}")
-    return run
+    Checkpoints(folder / "checkpoints", keep=1).discard()
 
 
-def _write_page(model: Path, samples: Sequence[Path], folder: Path, tell: Callable[..., None]) -> Path | None:
-    """A page that classifies in the browser; None if its runtime is unavailable, for example offline."""
-    from fbnetv3_zoo.export.web import write_web
+def _digits() -> Sequence[Example]:
+    """The images of the demo."""
+    from ..training.data import digits, joined
 
-    from ..errors import ZooError
-
-    try:
-        page = write_web(model, folder, samples=samples)
-    except ZooError as error:
-        tell("", f"6. Web page: left out ({error})")
-        return None
-    tell("", f"6. Web page: the network in a browser, without a server's help, {page.size / 1e6:.1f} MB")
-    return folder
+    data = digits()
+    return joined([data[split] for split in data.splits])
 
 
-def _print_table(runs: Mapping[str, Run]) -> None:
-    from .. import cost_of
+def _write_pictures(folder: Path) -> int:
+    """Write the digits as PNG files, in a folder for each class; returns their number."""
+    from ..utils.atomic_write import replacing_folder
 
-    say("", f"{'network':14}{'learned from':20}{'parameters':>11}{'MMACs':>7}  test accuracy (95 % interval)")
-    sources = {"teacher": "labels", "alone": "labels", "distilled": "teacher and labels"}
-    for name, run in runs.items():
-        cost, accuracy = cost_of(run.model.arch), run.test
-        assert accuracy is not None
-        low, high = accuracy.interval
-        label = "slim student" if name != "teacher" else "teacher"
-        say(
-            f"{label:14}{sources[name]:20}{cost.parameters:>11,}{cost.macs / 1e6:>7.2f}  "
-            f"{accuracy.fraction:.2%} ({low:.2%} to {high:.2%})"
-        )
+    examples = sorted(_digits(), key=lambda example: int(example.key))
+    with replacing_folder(folder) as temporary:
+        for example in examples:
+            place = temporary / str(example.label)
+            place.mkdir(exist_ok=True)
+            _enlarged(example.read()).save(place / f"{int(example.key):04}.png")
+    return len(examples)
 
 
-def _save_samples(examples: Sequence[Example], digits: Dataset, folder: Path) -> list[Path]:
-    """One example of each class as a PNG file that ``fbnetv3 classify`` can read, named by its class."""
-    from ..utils.atomic_write import replacing
+def _enlarged(image: Image.Image) -> Image.Image:
+    """The digit with a margin, which the crop of evaluation removes."""
+    from PIL import Image
 
-    firsts = {example.label: example for example in reversed(examples)}
-    paths = [folder / f"digit_{digits.class_names[label]}.png" for label in sorted(firsts)]
-    for label, path in zip(sorted(firsts), paths, strict=True):
-        with replacing(path) as temporary:
-            firsts[label].read().save(temporary)
-    return paths
+    framed = Image.new("L", (_SIDE + 2 * _MARGIN,) * 2)
+    framed.paste(image.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC), (_MARGIN, _MARGIN))
+    return framed
+
+
+def _draw(output: Path, pictures: Path, seed: int) -> None:
+    """Draw test images with the answers of the exported network."""
+    from ..classify import Classifier
+    from ..training import find_dataset
+
+    data = find_dataset(pictures, seed=seed)
+    classifier = Classifier.open(output / "model.onnx")
+    _draw_predictions(classifier, data["test"], data.class_names, output / "predictions.png")
 
 
 def _draw_predictions(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from functools import wraps
@@ -50,7 +49,6 @@ def configurable(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def with_options(*, config: Path | None, context: typer.Context, **values: Any) -> None:
         options = _by_option(context, values)
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin take the cores from one another
         output: Path = values["output"]
         command(**_regrouped(values, groups))
         if leads():

@@ -83,6 +83,9 @@ class ClassifierRecipeOptions(RecipeOptions):
     balanced: Annotated[
         bool, typer.Option("--balanced", help="Weight classes inversely to their number of training images.")
     ] = False
+    flip: Annotated[
+        bool, typer.Option("--flip", help="Mirror half of the images, where left and right do not matter.")
+    ] = False
     patience: Annotated[
         int | None, typer.Option(help="End after so many epochs without a better validation accuracy.")
     ] = None
@@ -100,6 +103,8 @@ class ClassifierRecipeOptions(RecipeOptions):
     def applied(self, recipe: Recipe, *, images: int | None = None) -> Recipe:
         """``recipe`` with these changes; see :meth:`RecipeOptions.applied`."""
         changed = RecipeOptions.applied(self, self._optimized(recipe), images=images)
+        if self.flip:
+            changed = replace(changed, augmentation=replace(changed.augmentation, flip=0.5))
         return replace(changed, balanced=True) if self.balanced else changed
 
     def _optimized(self, recipe: Recipe) -> Recipe:

@@ -36,7 +36,7 @@ def fit_recipe(images: int, *, epochs: int | None = None, pretrained: bool = Fal
         batch_size=batch,
         optimizer=SGD(),
         learning_rate=(0.05 if pretrained else 0.1) * batch / 64,
-        augmentation=Augmentation(crop_area=0.35 if images < 10_000 else 0.08, flip=0.5),
+        augmentation=Augmentation(crop_area=0.7, shift=True),
         schedule=CosineDecay(0.01),
         warmup_epochs=_warmup(epochs),
         weight_decay=1e-4,

@@ -264,11 +264,12 @@ def test_every_option_arrives(home: Home, monkeypatch: pytest.MonkeyPatch, tmp_p
         "--precision", "bf16", "--compile", "--gradient-checkpointing", "--accumulation", 4, "--checkpoint-steps", 50,
         "--checkpoint-minutes", 2.5, "--keep-checkpoints", 9, "--on-bad-image", "skip", "--skip-image-check",
         "--tensorboard", "--json", "--weight-decay", 0.25, "--ema-decay", 0.75, "--balanced", "--patience", 6,
+        "--flip",
     )  # fmt: skip
     assert given.arch == replace(ARCHS["fbnetv3_b"].for_small_images().scaled(width=0.5, depth=2), resolution=40)
     assert given.recipe == replace(
         RECIPES["cifar10"].for_batch_size(64), epochs=7, learning_rate=0.3, weight_levels=63, seed=5, weight_decay=0.25,
-        ema_decay=0.75, balanced=True, patience=6,
+        ema_decay=0.75, balanced=True, patience=6, augmentation=replace(RECIPES["cifar10"].augmentation, flip=0.5),
     )  # fmt: skip
     assert (given.teacher, given.pretrained, given.resume) == ("t.onnx", "w.safetensors", True)
     assert given.execution == Execution(
