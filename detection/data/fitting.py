@@ -70,6 +70,24 @@ def evaluation_data(data: CocoData, settings: RCNNSettings) -> CocoData:
     return replace(data, samples=samples, faults=(*data.faults, *faults.lines))
 
 
+def fitted_anchors(data: CocoData, settings: RCNNSettings) -> RCNNSettings:
+    """``settings`` with anchors as large as the objects of ``data`` are in scaled images.
+
+    They are at five quantiles of the objects' sides (roots of areas), from the tenth to the ninetieth percentile.
+    """
+    sides = [np.zeros(0)]
+    for sample in data.samples:
+        factor = min(
+            settings.min_size / min(sample.width, sample.height), settings.max_size / max(sample.width, sample.height)
+        )
+        boxes = sample.boxes[~sample.crowd]
+        sides.append(factor * np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(1)))
+    if not (all_sides := np.concatenate(sides)).size:
+        return settings
+    sizes = {max(1, round(float(side))) for side in np.quantile(all_sides, (0.1, 0.3, 0.5, 0.7, 0.9))}
+    return replace(settings, anchor_sizes=tuple(sorted(sizes)))
+
+
 def _scalable(samples: Iterable[AnnotatedImage], settings: RCNNSettings, faults: Faults) -> Iterator[AnnotatedImage]:
     for sample in samples:
         if 0 in _scaled_size(sample, settings):

@@ -80,8 +80,8 @@ class RCNNSettings:
     def of_size(self, side: int) -> RCNNSettings:
         """These settings for images whose shorter side has ``side`` pixels.
 
-        Lengths change in proportion, the numbers of regions in training with the area, down to 300 proposals and 64
-        regions: a smaller map has fewer places for them.
+        Lengths, anchors too, change in proportion, the numbers of regions in training with the area, down to 300
+        proposals and 64 regions: a smaller map has fewer places for them.
         """
         factor = side / self.min_size
         return replace(

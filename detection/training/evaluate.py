@@ -15,6 +15,9 @@ from fbnetv3_zoo.errors import ZooError
 
 from ..data.coco import CocoData
 
+SIZES = 32, 96
+"""Sides of squares whose areas separate COCO's small, medium and large objects, in pixels."""
+
 
 @dataclass(frozen=True, eq=False)
 class Detections:

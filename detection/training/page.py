@@ -2,88 +2,75 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
+import numpy as np
 
-from fbnetv3_zoo.errors import ZooError, printable
-from fbnetv3_zoo.recipes import Recipe
+from fbnetv3_zoo.errors import counted, printable
+from fbnetv3_zoo.recipes import Recipe, fit_detection_recipe
 from fbnetv3_zoo.report.charts import chart, whole_numbers
 from fbnetv3_zoo.report.environment import describe_machine
 from fbnetv3_zoo.report.page import Figure, name, write_page
+from fbnetv3_zoo.training.execution import Execution
+from fbnetv3_zoo.training.report.page import duration, speed
 from fbnetv3_zoo.utils.atomic_write import replacing
 
-from ..data.coco import AnnotatedImage, CocoData, open_image
-from .evaluate import AveragePrecision, Detections
-from .visualize import THRESHOLD, sheet
+from ..data.coco import CocoData
+from .evaluate import SIZES, AveragePrecision, Detections
+from .gallery import evenly_drawn, gallery, outcomes
+from .mistakes import OVERLAP, in_short, in_words
+from .visualize import THRESHOLD
 
 if TYPE_CHECKING:
     from .train import DetectionRun
 
-SHOWN = 12
-"""Validation images that are shown with what was found."""
-_RECIPE_FIELDS = (
-    "epochs", "batch_size", "optimizer", "learning_rate", "schedule", "warmup_epochs", "ema_decay", "seed",
-)  # fmt: skip
-
 
 def write_detection_report(
-    run: DetectionRun, data: CocoData, validation: CocoData, recipe: Recipe, detections: Sequence[Detections]
-) -> None:
+    run: DetectionRun, data: CocoData, validation: CocoData, recipe: Recipe, detections: Sequence[Detections], *,
+    execution: Execution = Execution(),
+) -> None:  # fmt: skip
     """Write ``report.html`` and ``predictions.png`` into the folder of ``run``, trained on ``data`` by ``recipe``.
 
     ``detections`` are what was found in the images of ``validation``, in their order.
     """
-    pairs = list(zip(validation.samples, detections, strict=True))
-    predictions = _png(_sheet(pairs[:: max(1, len(pairs) // SHOWN)][:SHOWN], run.spec.class_names))
     with replacing(run.folder / "predictions.png") as temporary:
-        temporary.write_bytes(predictions)
-    precision = run.precision
+        evenly_drawn(validation, detections).save(temporary, format="PNG")
+    results = outcomes(validation, detections)
     write_page(
         run.folder / "report.html",
         __package__,
         "detection.html.jinja",
         title=f"{printable(run.spec.network)} finds {printable(', '.join(run.spec.class_names[:3]))}",
-        tiles=[
-            ("AP50", _share(precision.ap50), "boxes that overlap by half"),
-            ("AP", _share(precision.ap), "mean over overlaps of 0.5 to 0.95 (COCO)"),
-            ("AP75", _share(precision.ap75), "boxes that overlap by three quarters"),
-        ],
+        when=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        tiles=_tiles(run.precision, validation),
         curves=_curves(run),
-        by_class=[(name(printable(one)), _share(ap)) for one, ap in precision.classes.items()],
-        by_size=_by_size(precision),
+        by_class=_by_class(data, validation, run.precision),
+        by_size=_by_size(data, validation, run.precision),
         threshold=THRESHOLD,
-        predictions=base64.b64encode(predictions).decode(),
-        run={key: printable(str(value)) for key, value in _settings(data, validation, recipe).items()},
+        overlap=OVERLAP,
+        summary=in_short(results),
+        mistakes=in_words(results, validation.class_names),
+        pictures=gallery(validation, detections, results),
+        validated=len(validation),
+        recipe=_recipe(recipe, len(data)),
+        network=_network(run),
+        run=_run(run, data, validation, execution),
         faults=run.faults,
         machine=describe_machine(),
     )
 
 
-def _settings(data: CocoData, validation: CocoData, recipe: Recipe) -> dict[str, object]:
-    values = {name: value for name, value in recipe.values().items() if name.split(".")[0] in _RECIPE_FIELDS}
-    return {"annotations": data.file or data.name, "validation": validation.file or validation.name, **values}
-
-
-def _sheet(pairs: Sequence[tuple[AnnotatedImage, Detections]], class_names: Sequence[str]) -> Image.Image:
-    """Images with what was found in them; those that cannot be read, which were named before, are left out."""
-    readable = []
-    for sample, detections in pairs:
-        try:
-            readable.append((open_image(sample), detections))
-        except ZooError:
-            continue
-    return sheet([image for image, _ in readable], [detections for _, detections in readable], class_names)
-
-
-def _png(image: Image.Image) -> bytes:
-    png = io.BytesIO()
-    image.save(png, format="PNG")
-    return png.getvalue()
+def _tiles(precision: AveragePrecision, validation: CocoData) -> list[tuple[str, str, str]]:
+    boxes = sum(int((~sample.crowd).sum()) for sample in validation.samples)
+    return [
+        ("AP50", _share(precision.ap50), "boxes that overlap by half"),
+        ("AP", _share(precision.ap), "mean over overlaps of 0.5 to 0.95 (COCO)"),
+        ("AP75", _share(precision.ap75), "boxes that overlap by three quarters"),
+        ("Measured on", counted(boxes, "object"), f"in {counted(len(validation), 'image')}"),
+    ]
 
 
 def _curves(run: DetectionRun) -> list[Figure]:
@@ -104,13 +91,84 @@ def _curve(axes: Any, run: DetectionRun, fields: Mapping[str, str], unit: str) -
     axes.legend()
 
 
-def _by_size(precision: AveragePrecision) -> list[tuple[str, str]]:
+def _by_class(data: CocoData, validation: CocoData, precision: AveragePrecision) -> list[tuple[object, ...]]:
+    """Class, images and boxes to train on, images and boxes to validate on, AP."""
     return [
-        ("small (below 32 x 32 pixels)", _share(precision.small)),
-        ("medium", _share(precision.medium)),
-        ("large (from 96 x 96)", _share(precision.large)),
+        (name(printable(one)), *(f"{count:,}" for part in (data, validation) for count in _with(part, label)),
+         _share(ap))
+        for label, (one, ap) in enumerate(precision.classes.items(), start=1)
+    ]  # fmt: skip
+
+
+def _with(part: CocoData, label: int) -> tuple[int, int]:
+    """The numbers of images and of boxes with this label."""
+    boxes = [int((sample.labels == label).sum()) for sample in part.samples]
+    return sum(number > 0 for number in boxes), sum(boxes)
+
+
+def _by_size(data: CocoData, validation: CocoData, precision: AveragePrecision) -> list[tuple[str, ...]]:
+    """Size, boxes to train on, boxes to validate on, AP."""
+    words = {
+        "small": f"small (below {SIZES[0]} x {SIZES[0]} pixels)",
+        "medium": "medium",
+        "large": f"large (from {SIZES[1]} x {SIZES[1]} on)",
+    }
+    counts = [_of_each_size(part) for part in (data, validation)]
+    return [
+        (words[size], *(f"{count[n]:,}" for count in counts), _share(getattr(precision, size)))
+        for n, size in enumerate(words)
     ]
+
+
+def _of_each_size(part: CocoData) -> list[int]:
+    boxes = np.concatenate([sample.boxes[~sample.crowd] for sample in part.samples])
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    sizes = np.searchsorted(np.square(SIZES), areas, side="right")
+    return [int(count) for count in np.bincount(sizes, minlength=3)]
 
 
 def _share(value: float) -> str:
     return "nothing to find" if math.isnan(value) else f"{value:.1%}"
+
+
+def _recipe(recipe: Recipe, images: int) -> list[tuple[str, str, str]]:
+    """Fields of the recipe with their values, and why they are so."""
+    fitted = fit_detection_recipe(images, epochs=recipe.epochs)
+    usual = {**fitted.recipe.values(), "epochs": fit_detection_recipe(images).recipe.epochs}
+    plain = Recipe(1, 2, recipe.optimizer, 1.0).values()
+    return [
+        (field, f"{value:g}" if isinstance(value, float) else str(value),
+         fitted.source_of(field) if value == usual.get(field) else "chosen for this run")
+        for field, value in recipe.values().items()
+        if value != plain.get(field) or field in ("epochs", "batch_size")
+    ]  # fmt: skip
+
+
+def _network(run: DetectionRun) -> dict[str, object]:
+    spec, settings = run.spec, run.spec.settings
+    sizes = ", ".join(map(str, settings.anchor_sizes)) if spec.kind.value == "c4" else "32, 64, 128, 256, 512"
+    return {
+        "Name": name(printable(spec.network)),
+        "Kind": {"c4": "Faster R-CNN on stride 16 (C4)", "fpn": "Faster R-CNN on a feature pyramid (FPN)"}[
+            spec.kind.value
+        ],
+        "Parameters": f"{sum(parameter.numel() for parameter in run.model.parameters()):,}",
+        "Images": f"shorter side scaled to {settings.min_size} pixels, longer to at most {settings.max_size}",
+        "Anchors": f"{sizes} pixels in the scaled image",
+        "Started from": name(printable(spec.weights)) if spec.weights else "random weights, or such without a name",
+    }
+
+
+def _run(run: DetectionRun, data: CocoData, validation: CocoData, execution: Execution) -> dict[str, object]:
+    seconds = sum(epoch.seconds for epoch in run.epochs)
+    trained, judged = (printable(str(part.file or part.name)) for part in (data, validation))
+    each = seconds / max(1, len(run.epochs))
+    held_out = trained == judged and not {s.path for s in data.samples} & {s.path for s in validation.samples}
+    return {
+        "Annotations": name(trained),
+        "Validation": "held out of them" if held_out else name(judged),
+        "Images": f"{len(data):,} to train on, {len(validation):,} to validate on",
+        "Time": f"{duration(seconds)} for {counted(len(run.epochs), 'epoch')}, {duration(each)} each with validation",
+        "Speed": f"{speed(run.epochs)} images/s while training",
+        "Device": f"{execution.device}, {execution.precision.value}; {execution.workers} processes to load images",
+    }

@@ -111,7 +111,9 @@ def train_detector(
             training.begin(resume=resume, epoch=DetectionEpoch)
             run = training.run(callbacks)
             if report and world.leads:
-                write_detection_report(run, training.data, training.validation, recipe, training.detections)
+                write_detection_report(
+                    run, training.data, training.validation, recipe, training.detections, execution=execution
+                )
             return run
 
 

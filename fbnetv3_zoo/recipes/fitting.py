@@ -15,6 +15,8 @@ from .recipe import SGD, Augmentation, CosineDecay, Recipe
 
 _RULE = f"{OWN}: docs/fine-tuning.md"
 _LEAST_AVERAGED = 40
+DETECTION_STEPS = 500
+"""Steps in which a detector learns from random weights to find about half of what there is (docs/fine-tuning.md)."""
 
 
 def fit_recipe(images: int, *, epochs: int | None = None, pretrained: bool = False) -> RecipePreset:
@@ -55,7 +57,7 @@ def fit_detection_recipe(images: int, *, epochs: int | None = None) -> RecipePre
     batch = _batch_size(images, least=4, most=8)
     steps = images // batch
     if epochs is None:
-        epochs = _within(math.ceil(200 / steps), 12, 50)
+        epochs = _within(math.ceil(DETECTION_STEPS / steps), 12, 250)
     recipe = Recipe(
         epochs=epochs,
         batch_size=batch,
@@ -68,7 +70,10 @@ def fit_detection_recipe(images: int, *, epochs: int | None = None) -> RecipePre
         ema_decay=_average(epochs * steps),
         clip_norm=10.0,
     )
-    sources = {"batch_size": _by(images, "an eighth of them, 4 or 8"), "epochs": _by(images, "200 steps, 12 to 50")}
+    sources = {
+        "batch_size": _by(images, "an eighth of them, 4 or 8"),
+        "epochs": _by(images, f"{DETECTION_STEPS} steps, 12 to 250"),
+    }
     return RecipePreset(recipe, f"{images:,} images with boxes", _sources(sources))
 
 

@@ -50,7 +50,7 @@ def test_train_leaves_detector_report_and_picture(folder: Path) -> None:
     made = {path.name for path in (folder / "run").iterdir()}
     assert made >= {"model.safetensors", "report.html", "predictions.png", "metrics.jsonl", "checkpoints"}
     with Image.open(folder / "run" / "predictions.png") as picture:
-        assert picture.size == (4 * 328, 2 * 328)
+        assert picture.size == (4 * 328, 2 * 328 + 43)  # with the legend
     report = (folder / "run" / "report.html").read_text()
     assert "AP50" in report
     assert "triangle" in report
@@ -90,6 +90,14 @@ def test_predict_says_and_draws_what_it_finds(folder: Path, tmp_path: Path) -> N
         assert picture.size == original.size
         assert picture.tobytes() != original.convert("RGB").tobytes()
     assert image.read_bytes() == before
+    boxes = ["--annotations", folder / "val" / "shapes.json", "--output", tmp_path / "true"]
+    (compared,) = json.loads(succeed("detect", "predict", image, "--model", model, *boxes, "--json"))
+    assert all(" missed: " in line or " found " in line or " taken for " in line for line in compared["mistakes"])
+    with Image.open(compared["picture"]) as picture, Image.open(image) as original:
+        assert picture.width == original.width
+        assert picture.height > original.height  # the legend
+    lost = run("detect", "predict", image, "--model", model, "--images", folder / "val")
+    assert lost.err == f"error: --images {folder / 'val'} needs --annotations, the true boxes in these images\n"
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"no image")
     ended = run("detect", "predict", bad, image, "--model", model, "--threshold", "0.01")
@@ -141,11 +149,12 @@ def test_without_validation_annotations_some_images_are_held_out(folder: Path, t
     boxes, output = folder / "train" / "shapes.json", tmp_path / "my runs" / "1"
     ended = run("detect", "train", boxes, folder / "train", "--output", output, *small, "--val-split", "0.25")
     assert ended.code == 0, ended.err
-    header = ended.err.splitlines()[:5]
-    assert [line.split()[0] for line in header] == ["images", "network", "recipe", "device", "output"]
+    header = ended.err.splitlines()[:6]
+    assert [line.split()[0] for line in header] == ["images", "network", "recipe", "device", "output", "note"]
+    assert header[5].endswith("6 steps are few for random weights: --epochs 167 has 501 (docs/fine-tuning.md)")
     assert "12 to train on, 4 to validate on (held out by seed 0); 3 classes with " in header[0]
     assert "_w1.5" in header[1]
-    assert "(C4), images scaled to 64 pixels, at most 107, " in header[1]
+    assert "(C4), images scaled to 64 pixels, at most 107, anchors of " in header[1]
     assert ": 2 epochs of 3 steps of 4 images; SGD, learning rate 0.02" in header[2]
     follow_up = ended.out.splitlines()[-2:]
     assert f"detect predict IMAGES --model '{output / 'model.safetensors'}' --output FOLDER" in follow_up[0]

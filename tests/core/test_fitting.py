@@ -20,6 +20,15 @@ def test_batches_and_epochs(images: int, pretrained: bool, batch_size: int, epoc
     assert recipe.learning_rate == pytest.approx((0.05 if pretrained else 0.1) * batch_size / 64)
 
 
+@pytest.mark.parametrize(
+    ("images", "batch_size", "epochs"), [(2, 2, 250), (16, 4, 125), (20, 4, 100), (100, 8, 42), (10_000, 8, 12)]
+)
+def test_batches_and_epochs_of_detectors(images: int, batch_size: int, epochs: int) -> None:
+    recipe = fit_detection_recipe(images).recipe
+    assert (recipe.batch_size, recipe.epochs) == (batch_size, epochs)
+    assert recipe.learning_rate == pytest.approx(0.05 * batch_size / 8)
+
+
 @given(images=st.integers(2, 10**7), epochs=st.none() | st.integers(1, 1000), pretrained=st.booleans())
 def test_whatever_the_number(images: int, epochs: int | None, pretrained: bool) -> None:
     for fitted in (

@@ -1,6 +1,6 @@
 """Coloured shapes on photographs, in COCO's format: a data set for detectors that trains in minutes.
 
-Discs, squares and triangles of random colour, size and place on crops of scikit-image's photographs.
+Discs, squares and triangles of random colour, size and place on crops of scikit-image's photographs; plain or striped.
 """
 
 from __future__ import annotations
@@ -24,8 +24,14 @@ def photographs() -> list[Pixels]:
     return [getattr(data, name)() for name in PHOTOGRAPHS]
 
 
-def write(folder: Path, number: int, *, seed: int, side: int = 128, objects: int = 4) -> Path:
-    """Images with one to ``objects`` shapes each, of ``side`` pixels, in ``folder``; returns the annotations' path."""
+def write(
+    folder: Path, number: int, *, seed: int, side: int = 128, objects: int = 4,
+    shares: tuple[float, float] = (1 / 6, 1 / 3), striped: bool = False,
+) -> Path:  # fmt: skip
+    """Images of ``side`` pixels with one to ``objects`` shapes each in ``folder``; returns the annotations' path.
+
+    Shapes are ``shares`` of the side long, from the first to the second.
+    """
     folder.mkdir(parents=True)
     rng, photos = np.random.default_rng(seed), photographs()
     images, annotations = [], []
@@ -33,13 +39,13 @@ def write(folder: Path, number: int, *, seed: int, side: int = 128, objects: int
         image = _background(photos[rng.integers(len(photos))], side, rng)
         taken: list[tuple[int, int, int]] = []
         for _ in range(rng.integers(1, objects + 1)):
-            size = int(rng.integers(side // 6, side // 3))
+            size = int(rng.integers(int(shares[0] * side), int(shares[1] * side)))
             x, y = (int(value) for value in rng.integers(0, side - size, 2))
             if any(abs(x - a) < (size + s) // 2 and abs(y - b) < (size + s) // 2 for a, b, s in taken):
                 continue
             taken.append((x, y, size))
             kind = int(rng.integers(len(KINDS)))
-            box = _draw(image, kind, x, y, size, rng)
+            box = _draw(image, kind, x, y, size, rng, striped=striped)
             annotations.append(
                 {"id": len(annotations) + 1, "image_id": index, "category_id": kind + 1, "bbox": box,
                  "area": box[2] * box[3], "iscrowd": 0}
@@ -60,14 +66,26 @@ def _background(photo: Pixels, side: int, rng: np.random.Generator) -> Image.Ima
     return cut.resize((side, side), Image.Resampling.BILINEAR)
 
 
-def _draw(image: Image.Image, kind: int, x: int, y: int, size: int, rng: np.random.Generator) -> list[int]:
+def _draw(
+    image: Image.Image, kind: int, x: int, y: int, size: int, rng: np.random.Generator, *, striped: bool
+) -> list[int]:
     """Draw a shape whose box is the square at (x, y); returns x, y, width, height."""
     colour = tuple(int(value) for value in rng.integers(0, 256, 3))
-    pen = ImageDraw.Draw(image)
+    mask = Image.new("1", image.size)
+    pen = ImageDraw.Draw(mask)
     if kind == 0:
-        pen.ellipse((x, y, x + size - 1, y + size - 1), fill=colour)
+        pen.ellipse((x, y, x + size - 1, y + size - 1), fill=1)
     elif kind == 1:
-        pen.rectangle((x, y, x + size - 1, y + size - 1), fill=colour)
+        pen.rectangle((x, y, x + size - 1, y + size - 1), fill=1)
     else:
-        pen.polygon([(x, y + size - 1), (x + size - 1, y + size - 1), (x + math.floor(size / 2), y)], fill=colour)
+        pen.polygon([(x, y + size - 1), (x + size - 1, y + size - 1), (x + math.floor(size / 2), y)], fill=1)
+    image.paste(_stripes(image.size, colour, rng) if striped else colour, mask=mask)
     return [x, y, size, size]
+
+
+def _stripes(size: tuple[int, int], colour: tuple[int, ...], rng: np.random.Generator) -> Image.Image:
+    """Stripes of ``colour`` and a random one, in a random direction, three to eight pixels wide."""
+    angle, width = rng.uniform(0, math.pi), rng.uniform(3, 8)
+    rows, columns = np.mgrid[: size[1], : size[0]]
+    along = (rows * math.sin(angle) + columns * math.cos(angle)) // width % 2
+    return Image.fromarray(np.array([colour, rng.integers(0, 256, 3)], np.uint8)[along.astype(int)])

@@ -16,11 +16,12 @@ from ..common import Json, command_group, is_ours, leads, output_file, output_fo
 from ..options import configurable, grouped
 from ..output import complain, say
 from .options import BoxesOptions, DetectorOptions, TrainingBoxesOptions
-from .results import print_found, print_precision, print_run, tell_faults
+from .results import Shown, print_found, print_precision, print_run, tell_faults
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from fbnetv3_zoo.detection.data.coco import AnnotatedImage, CocoData
     from fbnetv3_zoo.detection.training.evaluate import Detections
     from fbnetv3_zoo.detection.training.predict import Find
 
@@ -61,7 +62,7 @@ def train(
     boxes.check(output)
     given = find_recipe(recipe) if recipe else None
     data, judged = boxes.split(changes.data_seed(given))
-    spec, source = detector.spec(data.class_names), detector.start()
+    spec, source = detector.spec(data), detector.start()
     from fbnetv3_zoo.detection.data.fitting import evaluation_data, training_data
     from fbnetv3_zoo.detection.training.train import train_detector
 
@@ -124,8 +125,7 @@ def validate(
     file = boxes.file
     detector = open_detector(model, device=usable(device))
     spec, data = detector.spec, boxes.read()
-    if data.class_names != spec.class_names:
-        raise ZooError(f"{file}: {_differing(data.class_names, spec.class_names, str(model))}")
+    _check_classes(data, file, spec.class_names, model)
     data = evaluation_data(data, spec.settings)
     tell_faults(file, data)
     check_objects(data)
@@ -144,6 +144,12 @@ def predict(
     model: Model,
     output: Annotated[Path | None, output_folder("Folder for PNG images with boxes drawn on them.")] = None,
     threshold: Annotated[float, typer.Option(min=0.0, max=1.0, help="Minimum score of a detection.")] = 0.5,
+    annotations: Annotated[
+        Path | None, typer.Option(help="Box annotations in COCO format: also draw the true boxes, dashed.")
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--images", help="Folder of the annotated images (default: that of the annotations).")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Detect objects in images, on PyTorch or ONNX Runtime, and draw them.
@@ -153,12 +159,12 @@ def predict(
     Example: fbnetv3 detect predict street.jpg --model runs/boxes/model.safetensors --output found
     """
     from fbnetv3_zoo.detection.opened import open_detector
-    from fbnetv3_zoo.detection.training.visualize import draw_boxes
 
     from ...preprocess import read_image
 
     detector = open_detector(model)
-    spec, results, failed = detector.spec, [], False
+    truths = _truths(annotations, folder, detector.spec.class_names, model)
+    results, failed = [], False
     for path, target in zip(images, _targets(images, output), strict=True):
         try:
             image = read_image(path)
@@ -167,16 +173,12 @@ def predict(
             complain(f"error: {error}")
             failed = True
             continue
+        shown = Shown(detections, detector.spec.class_names, threshold, truths.get(path.resolve()))
         if target is not None:
-            _save(draw_boxes(image, detections, spec.class_names, threshold=threshold), target)
-        rows = [
-            {"label": spec.class_names[label - 1], "score": float(score), "box": [round(float(x), 2) for x in box]}
-            for box, score, label in zip(detections.boxes, detections.scores, detections.labels, strict=True)
-            if score >= threshold
-        ]
-        results.append({"image": str(path), "detections": rows, "picture": target and str(target)})
+            _save(shown.drawn(image), target)
+        results.append({"image": str(path), **shown.summary(), "picture": target and str(target)})
         if not as_json:
-            print_found(path, rows, target)
+            print_found(path, shown, target)
     if as_json:
         print_json(results)
     if failed:
@@ -222,6 +224,27 @@ def _detected(find: Find, image: Image, path: Path) -> Detections:
         return find(to_pixels(image))
     except ZooError as error:
         raise ZooError(f"{printable(str(path))}: {error}") from None
+
+
+def _truths(
+    annotations: Path | None, folder: Path | None, class_names: Sequence[str], model: Path
+) -> dict[Path, AnnotatedImage]:
+    """The annotated images by path; none without annotations."""
+    from fbnetv3_zoo.detection.data.coco import read_coco
+
+    if annotations is None:
+        if folder is not None:
+            raise ZooError(f"--images {folder} needs --annotations, the true boxes in these images")
+        return {}
+    data = read_coco(annotations, folder or annotations.parent)
+    tell_faults(annotations, data)
+    _check_classes(data, annotations, class_names, model)
+    return {sample.path.resolve(): sample for sample in data.samples if sample.orientation == 1}
+
+
+def _check_classes(data: CocoData, file: Path, known: Sequence[str], model: Path) -> None:
+    if [*data.class_names] != [*known]:
+        raise ZooError(f"{file}: {_differing(data.class_names, known, str(model))}")
 
 
 def _differing(there: Sequence[str], known: Sequence[str], model: str) -> str:

@@ -130,9 +130,7 @@ class DetectorOptions:
     kind: Annotated[Literal["c4", "fpn"], typer.Option(help="Conv4 backbone (C4) or feature pyramid (FPN).")] = "c4"
     width: Width = 1.0
     depth: Depth = 1.0
-    size: Annotated[
-        int | None, typer.Option(help="Shorter side of the scaled images in pixels, with anchors in proportion.")
-    ] = None
+    size: Annotated[int | None, typer.Option(help="Shorter side of the scaled images in pixels (default: 800).")] = None
     settings: Annotated[
         Path | None, typer.Option(help="JSON file of RCNNSettings: image size, anchors, proposals (docs/detection.md).")
     ] = None
@@ -143,12 +141,15 @@ class DetectorOptions:
     def _shape(self) -> ArchOptions:
         return ArchOptions(width=self.width, depth=self.depth)
 
-    def spec(self, class_names: tuple[str, ...]) -> DetectorSpec:
-        """The detector of these classes."""
+    def spec(self, data: CocoData) -> DetectorSpec:
+        """The detector of the classes of ``data``; without a file of settings, its anchors are fitted to the boxes."""
         from fbnetv3_zoo.detection import DETECTORS
+        from fbnetv3_zoo.detection.data.fitting import fitted_anchors
         from fbnetv3_zoo.detection.models.serialization import DetectorKind, DetectorSpec
 
-        kind, settings = DetectorKind(self.kind), self._settings()
+        kind, settings, class_names = DetectorKind(self.kind), self._settings(), data.class_names
+        if self.settings is None and kind is DetectorKind.C4:
+            settings = fitted_anchors(data, settings)
         if self.model not in DETECTORS:
             arch = self._shape.arch_of(self.model)
             return DetectorSpec(class_names, kind=kind, settings=settings, arch=arch)

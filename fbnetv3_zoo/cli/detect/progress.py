@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from rich.progress import BarColumn, TextColumn
 
 from ...errors import printable
 from ..output import show_above
-from ..progress import EpochBar, header_of, recipe_lines
+from ..progress import EpochBar, header_of, recipe_lines, spread
 
 if TYPE_CHECKING:
     from fbnetv3_zoo.detection.models.serialization import DetectorSpec
@@ -47,7 +48,20 @@ def header(
 
     trained = recipe_lines(recipe, count, named)
     threads = execution.threads or torch.get_num_threads()
-    return [f"images   {images}", *header_of(_network(spec, source), trained, execution, threads, output)]
+    lines = [f"images   {images}", *header_of(_network(spec, source), trained, execution, threads, output)]
+    return lines if source is not None else [*lines, *_note(recipe, count)]
+
+
+def _note(recipe: Recipe, count: int) -> list[str]:
+    """A line if ``recipe`` is too short for random weights."""
+    from ...recipes.fitting import DETECTION_STEPS
+
+    each = max(1, count // recipe.batch_size)
+    if recipe.epochs * each >= DETECTION_STEPS:
+        return []
+    enough = math.ceil(DETECTION_STEPS / each)
+    few = f"{recipe.epochs * each} steps are few for random weights"
+    return [f"note     {few}: --epochs {enough} has {enough * each} (docs/fine-tuning.md)"]
 
 
 def _network(spec: DetectorSpec, source: FBNet | None) -> str:
@@ -56,6 +70,8 @@ def _network(spec: DetectorSpec, source: FBNet | None) -> str:
     with torch.device("meta"):
         parameters = sum(parameter.numel() for parameter in spec.build().parameters())
     sides = f"images scaled to {spec.settings.min_size} pixels, at most {spec.settings.max_size}"
+    if spec.kind.value == "c4":
+        sides += f", anchors of {spread(spec.settings.anchor_sizes)}"
     start = "random weights" if source is None else source.weights or "given weights"
     about = f"{spec.network} ({spec.kind.value.upper()}), {sides}, {parameters / 1e6:,.2f} M parameters"
     return f"{printable(about)}; starts from {printable(start)}"

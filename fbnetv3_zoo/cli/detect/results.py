@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,10 @@ from ..common import print_json, program, written
 from ..output import complain, in_shell, say
 
 if TYPE_CHECKING:
-    from fbnetv3_zoo.detection.data.coco import CocoData
-    from fbnetv3_zoo.detection.training.evaluate import AveragePrecision
+    from PIL.Image import Image
+
+    from fbnetv3_zoo.detection.data.coco import AnnotatedImage, CocoData
+    from fbnetv3_zoo.detection.training.evaluate import AveragePrecision, Detections
     from fbnetv3_zoo.detection.training.train import DetectionRun
 
 
@@ -55,11 +58,52 @@ def _figure(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.3f}"
 
 
-def print_found(path: Path, rows: list[dict[str, Any]], target: Path | None) -> None:
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What was found in an image, from ``threshold`` on, and the image with its true boxes if these are known."""
+
+    found: Detections
+    class_names: Sequence[str]
+    threshold: float
+    truth: AnnotatedImage | None = None
+
+    def drawn(self, image: Image) -> Image:
+        """``image`` with the boxes."""
+        from fbnetv3_zoo.detection.training.visualize import draw_boxes, with_legend
+
+        picture = draw_boxes(image, self.found, self.class_names, truth=self.truth, threshold=self.threshold)
+        return picture if self.truth is None else with_legend(picture)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Class, score and box of each detection, the best first."""
+        names, found = self.class_names, self.found
+        return [
+            {"label": names[label - 1], "score": float(score), "box": [round(float(x), 2) for x in box]}
+            for box, score, label in zip(found.boxes, found.scores, found.labels, strict=True)
+            if score >= self.threshold
+        ]
+
+    def mistakes(self) -> list[str]:
+        """What is not right, if the true boxes are known."""
+        from fbnetv3_zoo.detection.training.mistakes import in_words, outcome_of
+
+        if self.truth is None:
+            return []
+        return in_words([outcome_of(self.truth, self.found, threshold=self.threshold)], self.class_names)
+
+    def summary(self) -> dict[str, Any]:
+        """The detections as JSON values, and the mistakes if the true boxes are known."""
+        return {"detections": self.rows(), **({} if self.truth is None else {"mistakes": self.mistakes()})}
+
+
+def print_found(path: Path, shown: Shown, target: Path | None) -> None:
     """Print what was found in an image, and where it is drawn."""
     say(path if target is None else f"{path} -> {target}")
+    rows = shown.rows()
     for row in rows:
         x0, y0, x1, y1 = row["box"]
         say(f"  {row['score']:7.2%}  {row['label']}  ({x0:.0f}, {y0:.0f}) to ({x1:.0f}, {y1:.0f})")
     if not rows:
         say("  nothing")
+    for line in shown.mistakes():
+        say(f"  {line}")

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from statistics import harmonic_mean
+from typing import Protocol
 
 from markupsafe import Markup
 
@@ -132,8 +133,8 @@ def _run(report: Report) -> dict[str, object]:
         "Data": name(report.data.name),
         "Images": ", ".join(f"{split} {len(report.data[split]):,}" for split in SPLITS),
         "Epochs": len(report.epochs),
-        "Training": f"{_duration(seconds)}, {_speed(report.epochs)} images/s while training",
-        "Evaluation": f"{_duration(evaluation.seconds)}, {evaluation.images_per_second:,.0f} images/s with reading and "
+        "Training": f"{duration(seconds)}, {speed(report.epochs)} images/s while training",
+        "Evaluation": f"{duration(evaluation.seconds)}, {evaluation.images_per_second:,.0f} images/s with reading and "
         "preparing",
         "Images left out": _left_out(report.bad_images),
         "Processes": f"{report.processes}, each with {execution.workers} to prepare images",
@@ -145,12 +146,18 @@ def _left_out(keys: Sequence[str]) -> object:
     return Markup("{:,} that cannot be read ({})").format(len(keys), names(keys, 10)) if keys else "none"
 
 
-def _speed(epochs: Sequence[Epoch]) -> str:
+class _Timed(Protocol):
+    @property
+    def images_per_second(self) -> float: ...
+
+
+def speed(epochs: Sequence[_Timed]) -> str:
+    """The mean speed of training in images per second; "no" if it was not measured."""
     rates = [epoch.images_per_second for epoch in epochs if epoch.images_per_second > 0]
     return f"{harmonic_mean(rates):,.0f}" if rates else "no"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Human-readable duration."""
     if seconds < 60:
         return f"{seconds:.1f} s"
