@@ -105,10 +105,10 @@ def read_font(path: Path) -> bytes:
 
 
 def count_faces(data: bytes) -> int:
-    """The number of faces in the font file ``data``, at most 64."""
+    """The number of faces that the font file ``data`` says it has, from 1 to 64."""
     if data[:4] != b"ttcf" or len(data) < 12:
         return 1
-    return min(_MOST_FACES, int(struct.unpack(">I", data[8:12])[0]))
+    return max(1, min(_MOST_FACES, int(struct.unpack(">I", data[8:12])[0])))
 
 
 def read_face(data: bytes, index: int, file: str) -> Face:
