@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from ..errors import check_whole
-from .presets import OWN, RecipePreset
+from .presets import CHOSEN, OWN, RecipePreset
 from .recipe import SGD, Augmentation, CosineDecay, Recipe
 
 _RULE = f"{OWN}: docs/fine-tuning.md"
@@ -29,8 +29,9 @@ def fit_recipe(images: int, *, epochs: int | None = None, pretrained: bool = Fal
     """
     check_whole("images", images, at_least=2, at_most=1 << 40)
     batch = _batch_size(images, least=8, most=64)
-    steps = images // batch
+    steps, length = images // batch, CHOSEN
     if epochs is None:
+        length = _by(images, f"from {'trained' if pretrained else 'random'} weights")
         wanted, least, most = (500, 10, 60) if pretrained else (1500, 30, 200)
         epochs = _within(math.ceil(wanted / steps), least, most)
     recipe = Recipe(
@@ -47,7 +48,7 @@ def fit_recipe(images: int, *, epochs: int | None = None, pretrained: bool = Fal
         dropout=0.2,
     )
     start = "trained weights" if pretrained else "random weights"
-    sources = {"batch_size": _by(images, "an eighth of them, 8 to 64"), "epochs": _by(images, f"from {start}")}
+    sources = {"batch_size": _by(images, "an eighth of them, 8 to 64"), "epochs": length}
     return RecipePreset(recipe, f"{images:,} images, from {start}", _sources(sources))
 
 
@@ -55,8 +56,9 @@ def fit_detection_recipe(images: int, *, epochs: int | None = None) -> RecipePre
     """A recipe to train a detector on ``images`` images with boxes; see :func:`fit_recipe`."""
     check_whole("images", images, at_least=2, at_most=1 << 40)
     batch = _batch_size(images, least=4, most=8)
-    steps = images // batch
+    steps, length = images // batch, CHOSEN
     if epochs is None:
+        length = _by(images, f"{DETECTION_STEPS} steps, 12 to 250")
         epochs = _within(math.ceil(DETECTION_STEPS / steps), 12, 250)
     recipe = Recipe(
         epochs=epochs,
@@ -70,10 +72,7 @@ def fit_detection_recipe(images: int, *, epochs: int | None = None) -> RecipePre
         ema_decay=_average(epochs * steps),
         clip_norm=10.0,
     )
-    sources = {
-        "batch_size": _by(images, "an eighth of them, 4 or 8"),
-        "epochs": _by(images, f"{DETECTION_STEPS} steps, 12 to 250"),
-    }
+    sources = {"batch_size": _by(images, "an eighth of them, 4 or 8"), "epochs": length}
     return RecipePreset(recipe, f"{images:,} images with boxes", _sources(sources))
 
 
@@ -101,5 +100,7 @@ def _by(images: int, rule: str) -> str:
 
 
 def _sources(own: Mapping[str, str]) -> Mapping[str, str]:
-    measured = dict.fromkeys(("learning_rate", "schedule", "ema_decay", "warmup_epochs", "augmentation"), _RULE)
+    ruled = ("learning_rate", "schedule", "schedule.final", "ema_decay", "warmup_epochs")
+    augmented = ("augmentation.crop_area", "augmentation.shift", "augmentation.flip")
+    measured = dict.fromkeys((*ruled, *augmented), _RULE)
     return MappingProxyType({**measured, **own})
