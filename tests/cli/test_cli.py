@@ -63,7 +63,7 @@ def test_list() -> None:
     header, *lines = succeed("list").splitlines()
     assert header.split() == ["name", "pixels", "MMACs", "Mparams", "top-1", "%", "(published)"]
     assert [line.split()[0] for line in lines] == list_models()
-    assert len(lines) == 22
+    assert len(lines) == 23
     (line,) = (line for line in lines if line.startswith("fbnetv3_a "))
     assert line.split() == ["fbnetv3_a", "224", "356.6", "8.60", "79.57"]
     (line,) = (line for line in lines if line.startswith("fbnetv3_a0 "))
