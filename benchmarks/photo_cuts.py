@@ -16,7 +16,7 @@ from fbnetv3_zoo.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from fbnetv3_zoo.recipes import SGD, Augmentation, ExponentialDecay, Recipe, fit_recipe
 from fbnetv3_zoo.training import Dataset, train
 from fbnetv3_zoo.training.data import Example
-from fbnetv3_zoo.training.data.digits import ArrayReader
+from fbnetv3_zoo.training.data.arrays import ArrayReader
 from fbnetv3_zoo.training.data.splitting import split_by_seed
 from fbnetv3_zoo.zoo import ARCHS
 

@@ -15,7 +15,7 @@ from ..classify import Floats
 from ..errors import ZooError
 from ..models.fbnet import FBNet
 from ..recipes import Recipe
-from .augment import build_mixer
+from .augmentation import build_mixer
 from .distributed import World
 from .execution import Execution, Precision
 from .loader import AnyBatch, Batch

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Generic, Protocol, TypeVar
 
@@ -23,12 +23,16 @@ from ..errors import ZooError, in_short
 from ..preprocess import Preprocess
 from ..recipes import Recipe
 from ..utils.log import LOG
-from .augment import Augmenter
-from .data import Example
+from .augmentation import Augmenter, BatchAugmenter
+from .augmentation.batches import draw_numbers
+from .data import Example, Examples
+from .data.arrays import ArrayImages
+from .data.dataset import ArraySource, Integers, labels_of
 from .distributed import World
 from .execution import Execution, OnBadImage
 
 Value = TypeVar("Value")
+_LARGEST = 1 << 28  # bytes of images that are resized before a run
 _TRIES = 50
 """Number of consecutive unreadable images after which the run fails."""
 
@@ -224,8 +228,11 @@ class Batches(Generic[AnyBatch]):
 
 
 def _collate(
-    samples: list[_Sample[Value]], *, batch_of: Callable[[Sequence[Value], tuple[tuple[str, str], ...]], AnyBatch]
-) -> AnyBatch:
+    samples: list[_Sample[Value]] | AnyBatch, *,
+    batch_of: Callable[[Sequence[Value], tuple[tuple[str, str], ...]], AnyBatch],
+) -> AnyBatch:  # fmt: skip
+    if not isinstance(samples, list):
+        return samples
     if missing := next((sample for sample in samples if sample.value is None), None):
         return batch_of([], missing.bad)
     values = [sample.value for sample in samples if sample.value is not None]
@@ -239,7 +246,8 @@ class TrainingBatches(Batches[Batch]):
         self, examples: Sequence[Example], preprocess: Preprocess, recipe: Recipe, *,
         execution: Execution = Execution(), world: World = World(),
     ) -> None:  # fmt: skip
-        samples = _Augmented(examples, Augmenter(preprocess, recipe.augmentation), recipe.seed)
+        gathered = _Gathered.of(examples, preprocess, recipe)
+        samples = gathered or _Augmented(examples, Augmenter(preprocess, recipe.augmentation), recipe.seed)
         super().__init__(samples, Batch.of, recipe, execution=execution, world=world, least=2)
 
 
@@ -259,6 +267,58 @@ class _Augmented(Samples[tuple[Tensor, int]]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would look for GPUs every time
             example = self._examples[index]
             return self._augmenter(example), example.label
+
+
+class _Gathered(Samples[tuple[Tensor, int]]):
+    """Images in memory, of which batches are taken and augmented as a whole; ``rows`` are those of ``examples``."""
+
+    def __init__(
+        self, examples: Examples, source: ArraySource, rows: Integers, augmenter: BatchAugmenter, seed: int
+    ) -> None:
+        self._examples, self._source, self._rows = examples, source, rows
+        self._augmenter, self._seed = augmenter, seed
+
+    @classmethod
+    def of(cls, examples: Sequence[Example], preprocess: Preprocess, recipe: Recipe) -> _Gathered | None:
+        """The samples, if ``examples`` are in memory and can be augmented so; otherwise None."""
+        if not isinstance(examples, Examples) or not isinstance(source := examples.origin, ArraySource):
+            return None
+        *size, channels = source.shape
+        side, augmentation, rows = preprocess.resolution, recipe.augmentation, examples.rows
+        if channels != len(preprocess.mean) or not BatchAugmenter.suits(augmentation, max(size), preprocess):
+            return None
+        if augmentation.crop_area == 1 and [*size, preprocess.resize] != [side, side, side]:
+            resized = _resized(examples, preprocess) if len(rows) * channels * side**2 <= _LARGEST else None
+            if resized is None:
+                return None
+            source, rows = resized, np.arange(len(rows))
+        augmenter = BatchAugmenter(augmentation, side, [round(255 * mean) for mean in preprocess.mean])
+        return cls(examples, source, rows, augmenter, recipe.seed)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitems__(self, turns: Sequence[Turn]) -> Batch:
+        indices = np.array([turn.index for turn in turns])
+        first = turns[0]  # positions follow one another
+        numbers = draw_numbers(self._seed, first.epoch, first.position, len(turns))
+        images = self._augmenter(self._source.gather(self._rows[indices]), numbers)
+        return Batch(images, torch.from_numpy(labels_of(self._examples.at(indices)).astype(np.int64)))
+
+    def load(self, index: int, turn: Turn) -> tuple[Tensor, int]:
+        batch = self.__getitems__([replace(turn, index=index)])
+        return batch.images[0].movedim(0, -1), int(batch.labels[0])
+
+    def key(self, index: int) -> str:
+        return self._examples[index].key
+
+
+def _resized(examples: Examples, preprocess: Preprocess) -> ArrayImages | None:
+    """The images as :meth:`Preprocess.crop` gives them; None if one cannot be cropped, which is then to be reported."""
+    try:
+        return ArrayImages(np.stack([np.asarray(preprocess.crop(example.read())) for example in examples]))
+    except ZooError:
+        return None
 
 
 class _Order:

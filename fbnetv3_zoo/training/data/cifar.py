@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from ...errors import ZooError
 from ...utils.paths import is_file
+from .arrays import ArrayReader
 from .dataset import Dataset, Example, Examples, Integers, Names, Split
-from .digits import ArrayReader
 from .listing import unreadable
 from .safe_pickle import read_plain
 from .splitting import check_seed
@@ -120,6 +120,11 @@ class _Pictures:
     """Images as published: 1,024 values each of red, green and blue, row by row."""
 
     pixels: Bytes
+    shape = (32, 32, 3)
+
+    def gather(self, rows: Integers) -> Bytes:
+        images: Bytes = self.pixels[rows].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+        return images
 
     def reader(self, row: int, key: str) -> ArrayReader:
         return ArrayReader(np.ascontiguousarray(self.pixels[row].reshape(3, 32, 32).transpose(1, 2, 0)))

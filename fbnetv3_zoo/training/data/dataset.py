@@ -8,7 +8,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol, TypeAlias, overload
+from typing import Literal, Protocol, TypeAlias, overload, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -162,6 +162,20 @@ class ImageSource(Protocol):
 
     def reader(self, row: int, key: str) -> Reader:
         """The reader of image ``row``, whose key is ``key``."""
+        ...
+
+
+@runtime_checkable
+class ArraySource(ImageSource, Protocol):
+    """A source whose images lie in memory, all of one size."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of every image."""
+        ...
+
+    def gather(self, rows: Integers) -> npt.NDArray[np.uint8]:
+        """The pixels of the images ``rows``, shape (images, height, width, channels)."""
         ...
 
 

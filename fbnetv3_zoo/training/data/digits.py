@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image
 
-from ...preprocess import LeastSize
+from .arrays import ArrayReader
 from .dataset import Dataset, Example
 from .splitting import split_by_seed
 
@@ -35,14 +32,3 @@ def digits(*, seed: int = 0, val_split: float | None = None) -> Dataset:
         for split, indices in parts.items()
     }
     return Dataset("digits", names, (0.305,), (0.376,), 1.0, MappingProxyType(splits))
-
-
-@dataclass(frozen=True, slots=True)
-class ArrayReader:
-    """Returns an array, (height, width) of grey or (height, width, 3) of RGB, as an image of full size."""
-
-    pixels: npt.NDArray[np.uint8]
-
-    def __call__(self, at_least: LeastSize | None = None) -> Image.Image:
-        """The image."""
-        return Image.fromarray(self.pixels)

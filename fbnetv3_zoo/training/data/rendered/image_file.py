@@ -22,8 +22,8 @@ import numpy.typing as npt
 from ....errors import ZooError, check_number, shown
 from ....utils.checksummed import ChecksummedFormat
 from ....utils.serialization import parse_json
+from ..arrays import ArrayImages
 from ..dataset import SPLITS, Dataset, Example, Examples, Integers, Names, Split
-from ..digits import ArrayReader
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -101,7 +101,7 @@ class ImageFile:
 
     def dataset(self) -> Dataset:
         """The images as a dataset, read from memory."""
-        keys, labels, source = Names.of(self.keys), self.labels.astype(np.int32), _Stored(self.images)
+        keys, labels, source = Names.of(self.keys), self.labels.astype(np.int32), ArrayImages(self.images)
         splits: dict[Split, Sequence[Example]] = {
             split: Examples(keys, labels, rows, source) for split, rows in self._rows().items()
         }
@@ -136,14 +136,6 @@ class ImageFile:
 
 
 _ENTRIES = ("class_names", "group_names", "mean", "std")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Stored:
-    images: Pixels
-
-    def reader(self, row: int, key: str) -> ArrayReader:
-        return ArrayReader(self.images[row])
 
 
 def statistics(images: Pixels) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -1,4 +1,4 @@
-"""Augmentation of training images, from file to 8-bit pixels, and mixing of batches."""
+"""Augmentation of training images one by one, from file to 8-bit pixels, and mixing of batches."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
-from ..errors import ZooError, printable
-from ..preprocess import Preprocess
-from ..recipes import Augmentation, AutoAugment, PolicyData, RandAugment
-from .data import Example
+from ...errors import ZooError, printable
+from ...preprocess import Preprocess
+from ...recipes import Augmentation, AutoAugment, PolicyData, RandAugment
+from ..data import Example
 
 _POLICIES = {PolicyData.IMAGENET: v2.AutoAugmentPolicy.IMAGENET, PolicyData.CIFAR10: v2.AutoAugmentPolicy.CIFAR10}
 

@@ -18,7 +18,7 @@ from torchvision.transforms import RandomResizedCrop, v2
 
 from fbnetv3_zoo.preprocess import Interpolation, LeastSize, Preprocess, decode_image
 from fbnetv3_zoo.recipes import Augmentation, AutoAugment, PolicyData, RandAugment
-from fbnetv3_zoo.training.augment import Augmenter, build_mixer
+from fbnetv3_zoo.training.augmentation import Augmenter, build_mixer
 from fbnetv3_zoo.training.data import Example
 
 GREY = Preprocess(36, 32, mean=(0.5,), std=(0.25,))
