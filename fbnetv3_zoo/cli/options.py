@@ -153,7 +153,7 @@ class DataOptions:
     data: Annotated[
         str | None,
         typer.Option(
-            help="'digits', or a folder with class folders of images, the files of CIFAR, or tar files.",
+            help="'digits'; a folder with class folders of images, the files of CIFAR, or tar files; a file of `data`.",
             show_default="digits",
         ),
     ] = None
