@@ -28,7 +28,7 @@ from fbnetv3_zoo.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from fbnetv3_zoo.recipes import SGD, Augmentation, CosineDecay, Recipe
 from fbnetv3_zoo.training import Dataset, Execution, find_dataset, train
 from fbnetv3_zoo.training.data import SPLITS, Example, Split
-from fbnetv3_zoo.training.data.digits import ArrayReader
+from fbnetv3_zoo.training.data.arrays import ArrayReader
 from fbnetv3_zoo.weights.serialization import open_weights, write_tensors
 from fbnetv3_zoo.zoo.nano import FBNETV3_NANO
 

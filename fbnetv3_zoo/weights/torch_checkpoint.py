@@ -72,13 +72,21 @@ def _unpickled(data: bytes, name: str) -> WeightsFile:
         raise ZooError(f"{name}: cannot be read; the process that tried ended with {ending} {reason}".rstrip())
 
 
+_RUN = f"""
+import sys
+del sys.path[0]  # the current folder, whose modules are not ours (-P, but for Python 3.10, too)
+import runpy
+runpy.run_module({unpickle.__name__!r}, run_name="__main__", alter_sys=True)
+"""
+
+
 def _read_in_another(
     given: IO[bytes], answer: IO[bytes], name: str, *, seconds: float
 ) -> subprocess.CompletedProcess[str]:
     """How the process ended that reads ``given`` and writes ``answer``."""
     paths = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-P", "-m", unpickle.__name__, str(os.getpid())]
+    command = [sys.executable, "-c", _RUN, str(os.getpid())]
     try:
         return subprocess.run(
             command, env=environment, stdin=given, stdout=answer, stderr=subprocess.PIPE, text=True, errors="replace",

@@ -264,7 +264,7 @@ def test_every_option_arrives(home: Home, monkeypatch: pytest.MonkeyPatch, tmp_p
         "--precision", "bf16", "--compile", "--gradient-checkpointing", "--accumulation", 4, "--checkpoint-steps", 50,
         "--checkpoint-minutes", 2.5, "--keep-checkpoints", 9, "--on-bad-image", "skip", "--skip-image-check",
         "--tensorboard", "--json", "--weight-decay", 0.25, "--ema-decay", 0.75, "--balanced", "--patience", 6,
-        "--flip",
+        "--flip", "--threads", 3,
     )  # fmt: skip
     assert given.arch == replace(ARCHS["fbnetv3_b"].for_small_images().scaled(width=0.5, depth=2), resolution=40)
     assert given.recipe == replace(
@@ -275,7 +275,7 @@ def test_every_option_arrives(home: Home, monkeypatch: pytest.MonkeyPatch, tmp_p
     assert given.execution == Execution(
         device="cuda:1", workers=3, precision=Precision.BFLOAT16, compile=True, gradient_checkpointing=True,
         accumulation=4, checkpoint_steps=50, checkpoint_minutes=2.5, keep_checkpoints=9,
-        on_bad_image=OnBadImage.SKIP, check_images=False,
+        on_bad_image=OnBadImage.SKIP, check_images=False, threads=3,
     )  # fmt: skip
     unchanged = {f.name for f in fields(Execution) if getattr(given.execution, f.name) == f.default}
     assert unchanged == {"channels_last"}  # has no option: the layout follows the device
