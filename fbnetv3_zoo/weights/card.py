@@ -13,6 +13,7 @@ _PAPERS = {
     "fbnetv2": "FBNetV2 (arXiv 2004.05565)",
     "dmasking": "FBNetV2 (arXiv 2004.05565)",
     "fbnetv3": "FBNetV3 (arXiv 2006.02049)",
+    "fbnetv3_nano": "this project, in the style of FBNetV3 (arXiv 2006.02049)",
 }
 
 
@@ -24,13 +25,16 @@ def model_card(model: FBNet, *, license: str | None = None) -> str:
 
 def record_card(record: WeightsEntry) -> str:
     """The card of published weights. Imports torchvision for the class names."""
-    head = _front_matter(record.license.value if record.license else None, datasets=["imagenet-1k"])
+    head = _front_matter(
+        record.license.value if record.license else None, datasets=["imagenet-1k"] if record.imagenet_classes else []
+    )
     description = Description(record.arch, record.preprocess, record.class_names)
     lines = [head, *_body(description, record.name), "", "## Weights", ""]
     lines += [f"- Accuracy on ImageNet's validation set: {a}." for a in record.accuracy]
     if record.license is not None:
         lines.append(f"- Licence: {record.license.value} ({record.license.terms}).")
-    lines += [f"- Published at {source.address}{_digest(source.sha256)}." for source in record.sources]
+    if record.packaged is None:
+        lines += [f"- Published at {source.address}{_digest(source.sha256)}." for source in record.sources]
     lines += [f"- {record.note[0].upper()}{record.note[1:]}."] if record.note else []
     code = [f'model = fbnetv3_zoo.create("{record.name}", pretrained=True).eval()']
     return "\n".join([*lines, "", "## Use", "", "```python", "import fbnetv3_zoo", "", *code, *_CLASSIFY, "```", ""])
@@ -59,7 +63,7 @@ def _front_matter(license: str | None, datasets: list[str]) -> str:
 def _body(description: Description, title: str) -> list[str]:
     arch, preprocess = description.arch, description.preprocess
     cost = arch_cost(arch)
-    family = _PAPERS.get(arch.name.partition("_")[0], "the FBNet family")
+    family = _PAPERS.get(arch.name) or _PAPERS.get(arch.name.partition("_")[0], "the FBNet family")
     classes = f"{arch.num_classes}"
     if description.class_names is not None:
         more = f" and {arch.num_classes - 5} more" if arch.num_classes > 5 else ""

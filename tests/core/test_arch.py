@@ -179,7 +179,7 @@ def test_scaling_names_what_it_did() -> None:
     assert scaled.blocks[-1].reduction == 32
 
 
-@pytest.mark.parametrize("name", ARCHS)
+@pytest.mark.parametrize("name", [name for name in ARCHS if name != "fbnetv3_nano"])
 def test_small_image_form_halves_the_stride(name: str) -> None:
     arch = ARCHS[name]
     small = arch.for_small_images()

@@ -27,7 +27,7 @@ def _images(*shape: int) -> Tensor:
     return torch.randn(*shape, generator=_seeded(1))
 
 
-@pytest.mark.parametrize("name", ARCHS)
+@pytest.mark.parametrize("name", [name for name in ARCHS if name != "fbnetv3_nano"])
 @torch.inference_mode()
 def test_published_networks_give_their_maps_and_logits(name: str) -> None:
     arch = ARCHS[name]

@@ -27,6 +27,7 @@ REFUSED: list[tuple[str, object, str]] = [
     ("keep_checkpoints", 0, "a whole number of at least 1"),
     ("on_bad_image", "skip", "an OnBadImage"),
     ("check_images", 1, FLAG),
+    ("threads", -1, "a whole number of at least 0"),
 ]
 
 

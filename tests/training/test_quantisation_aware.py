@@ -211,7 +211,7 @@ def test_what_is_delivered_is_plain(recipe: Recipe, tiny_arch: Arch, data: Datas
 
 
 def test_off_is_as_if_it_did_not_exist(tiny_arch: Arch, data: Dataset, tmp_path: Path) -> None:
-    assert "weight_levels" not in PLAIN.to_json()
+    assert PLAIN.weight_levels == 0
     train(tiny_arch, data, replace(PLAIN, epochs=1), tmp_path / "off")
     train(tiny_arch, data, replace(PLAIN, epochs=1, weight_levels=127), tmp_path / "on")
     off, on = tensors(tmp_path / "off"), tensors(tmp_path / "on")
