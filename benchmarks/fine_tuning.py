@@ -1,7 +1,7 @@
 """Ten recipes on small data sets, from random weights and from those that the package brings: docs/fine-tuning.md.
 
-    python benchmarks/fine_tuning.py run letters.safetensors emoji.safetensors --results runs.jsonl
-    python benchmarks/fine_tuning.py table --results runs.jsonl
+    python benchmarks/fine_tuning.py run letters.safetensors emoji.safetensors --results benchmarks/fine_tuning_runs.jsonl
+    python benchmarks/fine_tuning.py table --results benchmarks/fine_tuning_runs.jsonl
 
 Sets that the weights have not seen: handwritten digits; small letters, in fonts of other families for the test; five
 groups of emoji, drawn by another vendor for the test; parts of ten photographs. Every run is a line of the results, and

@@ -65,7 +65,7 @@ def demo(
     say(f"  {program()} classify {in_shell(pictures / '3')} --model {in_shell(output / 'model.onnx')}")
     if steps.results["web"] is not None:
         say(f"  {program()} serve-demo {in_shell(output / 'web')}")
-    say(f"  {program()} train PHOTOS --pretrained")
+    say(f"  {program()} train PHOTOS --model fbnetv3_nano --pretrained --output runs/photos")
 
 
 @dataclass

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from ..errors import ZooError, nearest, printable
+from ..errors import Interrupted, ZooError, nearest, printable
 from ..utils.atomic_write import replacing
-from ..utils.paths import read_file
+from ..utils.paths import exists, is_folder, read_file
 from ..utils.serialization import json_text, parse_json
 from .common import Resolution, leads, network_of
 
@@ -50,12 +50,22 @@ def configurable(command: Callable[..., None]) -> Callable[..., None]:
     def with_options(*, config: Path | None, context: typer.Context, **values: Any) -> None:
         options = _by_option(context, values)
         output: Path = values["output"]
-        command(**_regrouped(values, groups))
-        if leads():
-            with replacing(output / CONFIG) as temporary:
-                temporary.write_text(json_text(options, indent=1) + "\n", encoding="utf-8")
+        try:
+            command(**_regrouped(values, groups))
+        except (Interrupted, KeyboardInterrupt):
+            if not exists(output / CONFIG):
+                _keep(options, output)  # for --config with --resume
+            raise
+        _keep(options, output)
 
     return _with_signature(with_options, parameters)
+
+
+def _keep(options: Mapping[str, Any], output: Path) -> None:
+    """Write the options of a run into its folder, if there is one."""
+    if leads() and is_folder(output):
+        with replacing(output / CONFIG) as temporary:
+            temporary.write_text(json_text(options, indent=1) + "\n", encoding="utf-8")
 
 
 _NOT_KEPT = ("config", "help", "json", "output", "resume")

@@ -198,4 +198,6 @@ def _augmentation(recipe: Recipe) -> str:
     for field, name in (("label_smoothing", "label smoothing"), ("dropout", "dropout")):
         if value := getattr(recipe, field):
             parts.append(f"{name} {value:g}")
+    if recipe.balanced:
+        parts.append("classes weighted alike")
     return ", ".join(parts) or "images as they are"

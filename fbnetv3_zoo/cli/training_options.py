@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import typer
 
-from ..errors import ZooError, first_few
+from ..errors import ZooError, counted, first_few
 from .common import brings_weights, holds_weights, leads, print_json, program, written
 from .options import ArchOptions
 from .output import in_shell, say
@@ -239,6 +239,11 @@ class StartOptions:
         file = _file_of(model, weights)
         if file is None or (model is None and file.description is None):
             model = model or "fbnetv3_a"
+            if self.pretrained and (shape.width, shape.depth) != (1, 1):
+                raise ZooError(
+                    f"--pretrained: {find_record(model).name} only fits its own network; leave out --width and "
+                    "--depth, or train from random weights with it as --teacher"
+                )
             return shape.arch_of(model), find_record(model).name if self.pretrained else file or weights
         if self.pretrained:
             raise brings_weights(file.name)
@@ -304,7 +309,7 @@ def print_runs(runs: Sequence[Run], *, as_json: bool) -> None:
 
     split = "test" if all(run.test for run in runs) else "validation"
     scores = [run.test.fraction if run.test else run.epochs[-1].validation_top1 for run in runs]
-    mean, low, high = map(float, mean_interval(np.array(scores)))
+    mean, low, high = (min(1.0, max(0.0, float(value))) for value in mean_interval(np.array(scores)))
     if as_json:
         print_json({"runs": [outcome(run) for run in runs], "split": split, "mean": mean, "interval": [low, high]})
         return
@@ -317,7 +322,7 @@ def print_runs(runs: Sequence[Run], *, as_json: bool) -> None:
 def print_outcome(run: Run) -> None:
     """Print the result of a run."""
     last = run.epochs[-1]
-    say(f"validation accuracy {last.validation_top1:.2%} after {last.epoch} epochs")
+    say(f"validation accuracy {last.validation_top1:.2%} after {counted(last.epoch, 'epoch')}")
     if run.test:
         say(f"test accuracy {run.test}")
     for name in ("model.safetensors", "best.safetensors", "report.html", "metrics.jsonl", "curve.png"):

@@ -29,7 +29,7 @@ def test_letters(fonts: Path, tmp_path: Path) -> None:
     assert first == f"letters, 34 classes: {images} for train, {images} for validation, {images} for test"
     assert second.startswith(f"{file} (")
     assert third.startswith("next: ")
-    assert third.endswith(f"train {file}")
+    assert third.endswith(f"train {file} --output runs/letters")
     assert find_dataset(file)["train"][0].read().size == (16, 16)
     before = file.read_bytes()
     told = json.loads(succeed("data", "letters", "--fonts", fonts, "--output", file, "--size", 16, "--json"))

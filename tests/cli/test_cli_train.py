@@ -94,7 +94,7 @@ def test_what_it_prints(home: Home) -> None:
     assert home.first.code == 0
     accuracy, test, *files, warning, classify, export = home.first.out.splitlines()
     epoch = _metrics(home.folder / "run")[0]
-    assert accuracy == f"validation accuracy {epoch['validation_top1']:.2%} after 1 epochs"
+    assert accuracy == f"validation accuracy {epoch['validation_top1']:.2%} after 1 epoch"
     assert re.fullmatch(rf"test accuracy [\d.]+% \(\d+ of {home.test_images}; 95 % interval [\d.]+% to [\d.]+%\)", test)
     assert [line.split(" (")[0] for line in files] == [str(home.folder / "run" / name) for name in LEFT]
     assert warning.startswith("warning: test accuracy 50.00% is no better than chance (always answering ")
@@ -146,6 +146,12 @@ def test_several_seeds(home: Home, tmp_path: Path) -> None:
     assert found["interval"] == pytest.approx([found["mean"] - half, found["mean"] + half])
     lines = run(*options, "--resume").out.splitlines()
     assert lines[-1].startswith(f"test accuracy over 2 seeds: mean {found['mean']:.2%}, 95 % interval ")
+
+
+def test_weights_fit_their_own_network_alone(tmp_path: Path) -> None:
+    ended = run("train", "--model", "fbnetv3_nano", "--pretrained", "--width", 0.5, "--output", tmp_path / "new")
+    told = "--pretrained: fbnetv3_nano.zoo_v1 only fits its own network; leave out --width and --depth, or train from"
+    assert (ended.code, told in ended.err) == (2, True)
 
 
 def test_resumed_and_told_to_scripts(home: Home) -> None:
@@ -453,7 +459,8 @@ def test_sigterm_and_resumed(home: Home, tmp_path: Path) -> None:
     assert all(line.startswith("epoch ") for line in before[5:])
     assert not (tmp_path / "run" / "model.safetensors").exists()
     epochs = int(found[2])
-    again = run("train", *home.options, "--output", tmp_path / "run", "--epochs", epochs, "--resume", "--json")
+    config = tmp_path / "run" / "config.json"
+    again = run("train", "--config", config, "--output", tmp_path / "run", "--epochs", epochs, "--resume", "--json")
     assert again.code == 0
     assert [line["epoch"] for line in _metrics(tmp_path / "run")] == list(range(1, epochs + 1))
     assert len(again.err.splitlines()) == 1

@@ -106,4 +106,4 @@ def _write(images: ImageFile, path: Path, groups: tuple[str, str], *, as_json: b
         for split, part in counts.items()
     )
     say(f"{images.name}, {len(images.class_names)} classes: {', '.join(splits)}")
-    say(written(path), f"next: {program()} train {in_shell(path)}")
+    say(written(path), f"next: {program()} train {in_shell(path)} --output runs/{path.stem}")

@@ -124,3 +124,5 @@ def print_report(report: QuantizationReport) -> None:
         say(f"accuracy: {report.accuracy_int8:.2%}, float {report.accuracy_float:.2%}")
     low, high = report.time_quartiles
     say(f"time here, one image, one thread: {report.time_ratio:.2f} of float's ({low:.2f} to {high:.2f})")
+    if low > 1:
+        say("slower than float here, as networks of a few million MACs are: keep the float file where speed counts")
