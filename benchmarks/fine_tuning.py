@@ -1,7 +1,7 @@
 """Ten recipes on small data sets, from random weights and from those that the package brings: docs/fine-tuning.md.
 
-    python benchmarks/fine_tuning.py run letters.safetensors emoji.safetensors --results benchmarks/fine_tuning_runs.jsonl
-    python benchmarks/fine_tuning.py table --results benchmarks/fine_tuning_runs.jsonl
+    python benchmarks/fine_tuning.py run letters.safetensors emoji.safetensors
+    python benchmarks/fine_tuning.py table
 
 Sets that the weights have not seen: handwritten digits; small letters, in fonts of other families for the test; five
 groups of emoji, drawn by another vendor for the test; parts of ten photographs. Every run is a line of the results, and
@@ -88,7 +88,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("command", choices=("run", "table"))
     parser.add_argument("files", type=Path, nargs="*", help="letters.safetensors and emoji.safetensors")
-    parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("--results", type=Path, default=Path(__file__).with_name("fine_tuning_runs.jsonl"))
     parser.add_argument("--weights", type=Path, help="Weights of fbnetv3_nano, instead of those in the package.")
     parser.add_argument("--sets", nargs="+", default=SETS)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
