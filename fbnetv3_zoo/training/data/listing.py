@@ -56,7 +56,7 @@ def warn_left_out(root: str | Path, extensions: Mapping[str, int], *, loose: int
         warn(f"{printable(str(root))}: images outside class folders left out: {loose:,}")
     if extensions:
         counts = [f"{count:,} {printable(extension)}" for extension, count in sorted(extensions.items())]
-        warn(f"{printable(str(root))}: files left out that are not images: {first_few(counts)}")
+        warn(f"{printable(str(root))}: files left out, of kinds that are not read: {first_few(counts)}")
 
 
 def unreadable(path: str | Path, error: OSError) -> ZooError:

@@ -27,7 +27,7 @@ def test_other_files_are_counted_by_ending_and_told_of_once(tmp_path: Path, capl
     assert len(_keys(find_dataset(root))) == 10
     assert caplog.messages == [
         f"{root}: images outside class folders left out: 1",
-        f"{root}: files left out that are not images: 2 .heic, 1 .mp4, 1 .raw, 1 .svg, 1 .txt and 1 more",
+        f"{root}: files left out, of kinds that are not read: 2 .heic, 1 .mp4, 1 .raw, 1 .svg, 1 .txt and 1 more",
     ]
 
 
