@@ -35,7 +35,7 @@ class EpochBar(Callback):
 
     It shows ``columns``, which may use epoch, loss and speed of a step, and the elapsed and remaining time. Nothing is
     shown if standard error is not a terminal, and under torchrun only by the leading process. The lines of ``header``
-    are printed before the first step.
+    are printed before the first step or line.
     """
 
     def __init__(self, epochs: int, *columns: ProgressColumn, header: Sequence[str] = ()) -> None:
@@ -62,13 +62,17 @@ class EpochBar(Callback):
 
     def on_step(self, step: Step) -> None:
         """Print the header before the first step, and update the bar."""
-        for line in self._header:
-            show_above(self.console, line)
-        self._header = ()
+        self.line()
         position, speed = step.epoch - 1 + step.step / step.steps, step.images_per_second
         self._progress.update(
             self._task, completed=position, epoch=step.epoch, loss=f"{step.loss:.3f}", speed=f"{speed:.0f}", note=""
         )
+
+    def line(self, *lines: str) -> None:
+        """Print ``lines`` above the bar, after the header."""
+        for line in (*self._header, *lines):
+            show_above(self.console, line)
+        self._header = ()
 
     def tell(self, text: str) -> None:
         """Show ``text`` before the bar until the next update."""
@@ -91,8 +95,7 @@ class TrainingProgress(EpochBar):
 
     def on_epoch(self, epoch: Epoch) -> None:
         """Print the epoch's line."""
-        show_above(
-            self.console,
+        self.line(
             f"epoch {epoch.epoch:>3}/{self._epochs}  train loss {epoch.train_loss:.3f}  "
             f"validation loss {epoch.validation_loss:.3f}  top-1 {epoch.validation_top1:7.2%}  {epoch.seconds:.1f} s"
             + (f"  {epoch.skipped} images could not be read" if epoch.skipped else ""),

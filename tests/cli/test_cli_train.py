@@ -489,3 +489,11 @@ def test_under_torchrun_one_process_speaks(home: Home, tmp_path: Path) -> None:
     text = re.sub(r"\x1b\[[\d;?]*\w", "", err)
     assert text.count("  validation loss ") == 1
     assert set(re.findall(r"epoch \d/\d", text)) == {"epoch 1/1"}
+
+
+def test_the_header_comes_before_an_epoch_that_had_no_step_left(capsys: pytest.CaptureFixture[str]) -> None:
+    with TrainingProgress(3, header=["images   few"]) as progress:
+        progress.on_epoch(training.Epoch(2, 0.1, 1.0, 1.0, 0.5, 0, 10.0, 1.0))
+        progress.on_step(training.Step(3, 1, 4, 0.75, 0.1, 1234.4))
+    first, second = capsys.readouterr().err.splitlines()
+    assert (first, second[:11]) == ("images   few", "epoch   2/3")

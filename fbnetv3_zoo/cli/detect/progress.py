@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from rich.progress import BarColumn, TextColumn
 
 from ...errors import printable
-from ..output import show_above
 from ..progress import EpochBar, header_of, recipe_lines, spread
 
 if TYPE_CHECKING:
@@ -32,8 +31,7 @@ class DetectionProgress(EpochBar):
     def on_epoch(self, epoch: DetectionEpoch) -> None:
         """Print the epoch's line."""
         skipped = f"  {epoch.skipped} images unreadable" if epoch.skipped else ""
-        show_above(
-            self.console,
+        self.line(
             f"epoch {epoch.epoch:>3}/{self._epochs}  train loss {epoch.train_loss:.3f}  AP {epoch.ap:.3f}  "
             f"AP50 {epoch.ap50:.3f}  {epoch.seconds:.1f} s{skipped}",
         )
