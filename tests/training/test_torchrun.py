@@ -170,7 +170,7 @@ def test_killed_under_torchrun_and_resumed(
         said = _until(process, "step 1 3")
         assert process.poll() is None
         _kill(process)
-    assert len([line for line in said if line.startswith("pid ")]) == 2
+    assert "".join(said).count("pid ") == 2  # two processes may share a line
     last = server("train", size=2, **job)
     assert last["codes"] == [0, 0], last
     assert_same(tmp_path, straight[0])

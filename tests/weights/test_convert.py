@@ -65,7 +65,7 @@ def test_reference_is_proved_by_the_golden_records(name: str) -> None:
     torch.testing.assert_close(logits, expected_logits(name), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("name", every(ARCHS, "fbnetv3_a", "fbnetv2_f1", "fbnet_a"))
+@pytest.mark.parametrize("name", every(facts(), "fbnetv3_a", "fbnetv2_f1", "fbnet_a"))
 @torch.inference_mode()
 def test_logits_are_the_reference_with_a_live_signal(name: str) -> None:
     weights = Weights()
