@@ -82,7 +82,7 @@ def _tried(suffix: str, parts: list[bytes]) -> tuple[int | None, str]:
         probe._parts = lambda: parts
         code = 1
         try:
-            code = probe.main(suffix, os.getppid())
+            code = probe.main(suffix, os.getppid(), 1)
         finally:
             os._exit(code)
     os.close(writing)
