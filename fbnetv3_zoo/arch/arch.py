@@ -110,11 +110,7 @@ class Arch:
         return in_notebook(str(self))
 
     def summary(self, *, resolution: int | None = None) -> str:
-        """Every block with its widths, side of its output in pixels, multiply-accumulates and parameters; the totals.
-
-        ``resolution``: side of the image in pixels (default: the network's own).
-        :class:`~fbnetv3_zoo.arch.cost.Cost` says what is counted.
-        """
+        """Every block with side of its output in pixels, multiply-accumulates, parameters; at ``resolution`` pixels."""
         from .summary import summarize
 
         return summarize(self, resolution=resolution)

@@ -45,9 +45,8 @@ def train(
 
     given = training.given_preset(recipe)
     arch, weights = start.network(shape)
-    images = find_dataset(
-        data.source, seed=changes.data_seed(given.recipe if given else None), subset=subset, val_split=data.val_split
-    )
+    seed = changes.data_seed(given.recipe if given else None)
+    images = find_dataset(data.source, seed=seed, subset=subset, val_split=data.val_split)
     from ..training import train as run_training  # torch, which wrong paths need not wait for
     from .progress import TrainingProgress, header
 

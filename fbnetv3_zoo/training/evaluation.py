@@ -28,9 +28,7 @@ Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Predict = Callable[[Floats], Floats]
 
-FEW_CLASSES = 10
-"""Up to so many classes, the accuracy among the first five answers says little and is not shown."""
-
+FEW_CLASSES = 10  # for so few, the accuracy among the first five answers says little
 _ALONE = World()
 
 
