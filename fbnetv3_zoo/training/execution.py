@@ -77,7 +77,7 @@ class Execution:
         return (every > 0 and steps % every == 0) or (minutes > 0 and waited >= 60 * minutes)
 
 
-MACS_FOR_TWO = 300_000_000
+MACS_PER_THREAD = 300_000_000
 """Multiply-accumulates of a step for each thread. Below, a second one brings nothing, and on a busy machine it costs
 time, since threads wait for one another: docs/training.md has the measurements."""
 
@@ -94,7 +94,7 @@ def threads_for(macs: float, execution: Execution) -> int:
         return execution.threads
     if "OMP_NUM_THREADS" in os.environ or torch.device(execution.device).type != "cpu":
         return most
-    return max(1, min(most, int(macs / MACS_FOR_TWO)))
+    return max(1, min(most, int(macs / MACS_PER_THREAD)))
 
 
 def step_macs(arch: Arch, recipe: Recipe, execution: Execution, processes: int = 1) -> float:

@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-from ..arch import Activation, Arch, Conv, InvertedResidual, PoolingHead, SqueezeExcite
-
-_HSWISH = Activation.HARD_SWISH
-_SE = SqueezeExcite(reduces="input")
-
-
-def _block(
-    kernel_size: int, out_channels: int, stride: int, repeats: int, expansion: float, se: SqueezeExcite | None
-) -> InvertedResidual:
-    return InvertedResidual(
-        kernel_size, out_channels, stride, repeats, expansion, _HSWISH, se, zero_init_last_norm=True
-    )  # fmt: skip
-
+from ..arch import Arch, Conv, PoolingHead
+from .fbnetv3 import HSWISH, NO, SE, v3_block
 
 # fmt: off
-# columns of _block: kernel, width, stride, blocks, expansion, squeeze-excite
+# columns of v3_block: kernel, width, stride, blocks, expansion, squeeze-excite
 FBNETV3_NANO = Arch("fbnetv3_nano", 32, (
-    (Conv(3, 16, 2, _HSWISH),),
-    (_block(3, 16, 1, 1, 1, None),),
+    (Conv(3, 16, 2, HSWISH),),
+    (v3_block(3, 16, 1, 1, 1, NO),),
     (
-        _block(3, 24, 2, 1, 4, None),
-        _block(3, 24, 1, 1, 3, None),
+        v3_block(3, 24, 2, 1, 4, NO),
+        v3_block(3, 24, 1, 1, 3, NO),
     ),
     (
-        _block(5, 40, 2, 1, 4, _SE),
-        _block(5, 40, 1, 2, 3, _SE),
+        v3_block(5, 40, 2, 1, 4, SE),
+        v3_block(5, 40, 1, 2, 3, SE),
     ),
     (
-        _block(3, 64, 1, 1, 4, _SE),
+        v3_block(3, 64, 1, 1, 4, SE),
     ),
-    (PoolingHead(256, 3, _HSWISH),),
+    (PoolingHead(256, 3, HSWISH),),
 ))
 # fmt: on
