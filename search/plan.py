@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar
@@ -12,7 +12,9 @@ from typing import ClassVar
 from fbnetv3_zoo.errors import ZooError, check_type, check_whole
 from fbnetv3_zoo.utils.serialization import find, from_json, to_json
 
+from .predictors import MLP, Pretraining
 from .space import PAPER, PAPER_RECIPE, TINY, Bound, Constraint, Space, parse_constraint
+from .stages.acquisition import AcquisitionConfig
 from .stages.evolution import EvolutionConfig
 from .stages.iterative import IterativeConfig
 
@@ -84,6 +86,15 @@ def _bounds(*texts: str) -> tuple[Constraint, ...]:
 
 _FOUR = _bounds("macs<=450M", "macs<=550M", "macs<=650M", "macs<=750M")
 
+_LITERAL = IterativeConfig(
+    epochs=1,
+    predictor=MLP(members=1, pretraining=Pretraining.FROZEN_FIRST, thresholds=False, transform=False, epochs=50),
+    choosing=AcquisitionConfig(optimism=0, by_member=0),
+)
+_LITERAL_EVOLUTION = EvolutionConfig(
+    crossover=0, linear_fit=False, local_search=False, restarts=False, scaled_rates=False
+)
+
 PLANS: Mapping[str, SearchPlan] = MappingProxyType(
     {
         plan.name: plan
@@ -95,6 +106,16 @@ PLANS: Mapping[str, SearchPlan] = MappingProxyType(
                 IterativeConfig(epochs=150),
                 within=parse_constraint("400M<=macs<=800M"),
                 constraints=_FOUR,
+            ),
+            # the same to the letter: without what this package adds to the paper (docs/search.md)
+            SearchPlan(
+                "paper-literal",
+                PAPER,
+                replace(_LITERAL, epochs=150),
+                within=parse_constraint("400M<=macs<=800M"),
+                constraints=_FOUR,
+                finalists=0,
+                evolving=_LITERAL_EVOLUTION,
             ),
             # section 4.1: the recipe of FBNetV2-L3, T = 4
             SearchPlan("paper_recipe", PAPER_RECIPE, IterativeConfig(epochs=150, rounds=4)),

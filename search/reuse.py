@@ -16,7 +16,7 @@ from .predictors.mlp import Encoder
 from .result import ENCODER, SearchResult
 from .run import Search
 from .space import Constraint
-from .stages.evolution import pareto
+from .stages.pareto import pareto
 
 
 def search_of(result: SearchResult) -> Search:

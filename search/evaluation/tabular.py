@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.utils.checksummed import ChecksummedFormat
 
-from ..space import Candidate, Codes, CostModel, Costs, Space
+from ..space import Candidate, Codes, CostModel, Costs, Recipes, Space
 
 Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -102,6 +102,11 @@ class Recording:
         names = [dimension.name for dimension in space.dimensions]
         if names != [dimension.name for dimension in self.space.dimensions]:
             raise ZooError(f"space {space.name} has other dimensions than the recording's space {self.space.name}")
+        if space.recipes and self.space.recipes and not _differ_in_values_alone(space.recipes, self.space.recipes):
+            raise ZooError(
+                f"space {space.name} has recipes that differ from those of the recording's space {self.space.name} in "
+                "what is not searched; use the recording's own space"
+            )
         codes = np.full_like(self.codes, -1)
         for column, (ours, theirs) in enumerate(zip(self.space.dimensions, space.dimensions, strict=True)):
             for index, value in enumerate(theirs.options.values):
@@ -190,6 +195,13 @@ class RecordedCosts:
         """The statistics of every point of ``codes``. Raises if one was not recorded."""
         rows = self.recording.rows(codes)
         return {name: values[rows] for name, values in self.recording.statistics.items()}
+
+
+def _differ_in_values_alone(one: Recipes, other: Recipes) -> bool:
+    """Whether the same values give the same recipe, but for the number of epochs."""
+    values = {f"recipe.{setting.field}": setting.options.values[0] for setting in one.settings}
+    recipes = [replace(which.recipe(values), epochs=1) for which in (one, other)]
+    return recipes[0] == recipes[1] and one.rate_factors == other.rate_factors
 
 
 def _check_gaps(curves: Doubles) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,8 @@ from fbnetv3_zoo.training.loader import Batch, TrainingBatches, fitted
 from fbnetv3_zoo.zoo import find_arch
 
 from ..space import Candidate
+
+Accuracies: TypeAlias = dict[Split, float]
 
 
 @dataclass(frozen=True)
@@ -57,15 +59,23 @@ class TrainingEvaluator:
 
     def __call__(self, candidate: Candidate, epochs: int) -> Sequence[float]:
         """Accuracies; a loss that explodes ends the training, as in `train`, and the rest of the curve is NaN."""
+        return self.curves(candidate, epochs, (self.split,))[self.split]
+
+    def curves(self, candidate: Candidate, epochs: int, splits: Sequence[Split]) -> dict[Split, list[float]]:
+        """The same, of several splits in one training."""
         if candidate.recipe is None:
             raise ZooError(f"{candidate.name}: its space has no recipes, so it cannot be trained")
         if epochs > candidate.recipe.epochs:
             raise ZooError(f"{candidate.name}: {epochs} epochs asked for; its recipe has {candidate.recipe.epochs}")
         data = opened(self.data, self.data_seed, self.subset)
         with torch.random.fork_rng(devices=[]):
-            return self._train(candidate, candidate.recipe, data, epochs)
+            history = self._train(candidate, candidate.recipe, data, epochs, splits)
+        history += [dict.fromkeys(splits, float("nan"))] * (epochs - len(history))
+        return {split: [accuracies[split] for accuracies in history] for split in splits}
 
-    def _train(self, candidate: Candidate, recipe: Recipe, data: Dataset, epochs: int) -> list[float]:
+    def _train(
+        self, candidate: Candidate, recipe: Recipe, data: Dataset, epochs: int, splits: Sequence[Split]
+    ) -> list[Accuracies]:
         preprocess = data.preprocess(candidate.arch.resolution if candidate.arch else self.resolution)
         recipe = fitted(recipe, len(data["train"]), tell=False)
         network = _build(candidate, recipe, data)
@@ -73,32 +83,36 @@ class TrainingEvaluator:
         world = World(device=torch.device(self.execution.device))
         learner = Learner(network, recipe, execution=self.execution, world=world)  # type: ignore[arg-type]
         batches = TrainingBatches(data["train"], preprocess, recipe, execution=self.execution, world=world)
-        training = _Training(learner, batches, data, self.split, epochs)
+        training = _Training(learner, batches, data, splits, epochs)
         try:
             return training.run()
         except ExplodedLossError:
-            curve = training.progress.history
-            return [*curve, *[float("nan")] * (epochs - len(curve))]
+            return [*training.progress.history]
 
 
-class _Training(Engine[Batch, list[float]]):
-    """A training in memory; the record of an epoch is the accuracy on ``split``."""
+class _Training(Engine[Batch, list[Accuracies]]):
+    """A training in memory; the record of an epoch is the accuracy on each of ``splits``."""
 
     learner: Learner
 
-    def __init__(self, learner: Learner, batches: TrainingBatches, data: Dataset, split: Split, epochs: int) -> None:
+    def __init__(
+        self, learner: Learner, batches: TrainingBatches, data: Dataset, splits: Sequence[Split], epochs: int
+    ) -> None:
         super().__init__(learner.recipe, batches, None, execution=learner.execution, world=learner.world, epochs=epochs)
-        self.learner, self.data, self.split = learner, data, split
+        self.learner, self.data, self.splits = learner, data, splits
 
-    def measure_epoch(self) -> float:
-        """Accuracy in [0, 1]."""
+    def measure_epoch(self) -> Accuracies:
+        """Accuracies in [0, 1]."""
+        return {split: self._accuracy(split) for split in self.splits}
+
+    def _accuracy(self, split: Split) -> float:
         return evaluate(
-            self.learner.predict, self.data[self.split], self.learner.preprocess, class_names=self.data.class_names,
+            self.learner.predict, self.data[split], self.learner.preprocess, class_names=self.data.class_names,
             workers=self.execution.workers, on_bad_image=self.execution.on_bad_image, world=self.world,
         ).fraction  # fmt: skip
 
-    def finish(self) -> list[float]:
-        """The curve."""
+    def finish(self) -> list[Accuracies]:
+        """The accuracies after each epoch."""
         return [*self.progress.history]
 
 

@@ -14,10 +14,10 @@ from typing import Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from fbnetv3_zoo.errors import ZooError, check_number, check_whole
+from fbnetv3_zoo.errors import ZooError, check_flag, check_number, check_whole
 
 from ..space import Choice, Codes, Costs, Dimension, Part, Space
-from .mlp import Encoder, PerceptronEnsemble, TrainingPhase, fingerprint, pretrain_network, train_network
+from .mlp import BATCH, Encoder, PerceptronEnsemble, TrainingPhase, fingerprint, pretrain_network, train_network
 
 Doubles = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float32]
@@ -44,6 +44,10 @@ class MLP:
     ``weight_decay``; Huber loss with threshold 1 on standardised scores (section 3.2). ``encoder_rate`` times as large
     is the rate of a pretrained encoder that is fine-tuned; of everything, in the second half of the steps, where the
     encoder is frozen first.
+
+    Three switches are off in the paper: ``thresholds`` gives a number columns of thresholds beside its min-max one;
+    ``transform`` learns standardised scores and their quantiles, not the scores themselves; and if ``epochs`` is above
+    0, each half of a refit (all of it, without a frozen half) is so many passes over the scores, instead of ``steps``.
     """
 
     members: int = 5
@@ -54,10 +58,16 @@ class MLP:
     weight_decay: float = 0.1
     encoder_rate: float = 0.1
     pretraining: Pretraining = Pretraining.FINE_TUNE
+    thresholds: bool = True
+    transform: bool = True
+    epochs: int = 0
 
     def __post_init__(self) -> None:
         for field in ("members", "hidden", "embedding", "steps"):
             check_whole(f"MLP.{field}", getattr(self, field))
+        check_whole("MLP.epochs", self.epochs, at_least=0)
+        for field in ("thresholds", "transform"):
+            check_flag(f"MLP.{field}", getattr(self, field))
         check_number("MLP.learning_rate", self.learning_rate, above=0)
         check_number("MLP.weight_decay", self.weight_decay, at_least=0)
         check_number("MLP.encoder_rate", self.encoder_rate, above=0, at_most=1)
@@ -133,7 +143,7 @@ def pretrain_encoder(
 
     A fifth of the points is held out to measure the fit.
     """
-    x = features(space, codes, part="architecture")
+    x = features(space, codes, part="architecture", thresholds=kind.thresholds)
     if not x.shape[1] or not statistics:
         raise ZooError(f"space {space.name}: stage 1 needs architectures to choose from and statistics of them")
     if len(codes) < 10:
@@ -164,14 +174,14 @@ def _quality(predicted: Doubles, actual: Doubles) -> tuple[tuple[float, ...], tu
     return tuple(map(float, r2)), tuple(0.0 if math.isnan(value) else float(value) for value in tau)
 
 
-def features(space: Space, codes: Codes, *, part: Part | None = None) -> Floats:
+def features(space: Space, codes: Codes, *, part: Part | None = None, thresholds: bool = True) -> Floats:
     """The inputs of a perceptron for ``codes``, shape (points, columns), the architecture's columns first.
 
-    Choices are one-hot. A number is one column from -1 to 1, and up to seven of 0 or 1 for evenly spaced thresholds
-    that it reaches, which help to learn from few samples that a score may rise and fall.
+    Choices are one-hot. A number is one column from -1 to 1, and with ``thresholds`` up to seven of 0 or 1 for evenly
+    spaced thresholds that it reaches, which help to learn from few samples that a score may rise and fall.
     """
     tables = [
-        (column, _columns(dimension))
+        (column, _columns(dimension, thresholds))
         for column, dimension in enumerate(space.dimensions)
         if part in (None, dimension.part)
     ]
@@ -185,14 +195,14 @@ def features(space: Space, codes: Codes, *, part: Part | None = None) -> Floats:
 
 
 @lru_cache(maxsize=512)
-def _columns(dimension: Dimension) -> Floats:
+def _columns(dimension: Dimension, thresholds: bool) -> Floats:
     """The columns of every value of ``dimension``, shape (values, columns)."""
     count = len(dimension)
     if count == 1:
         return np.zeros((1, 0), np.float32)
     if isinstance(dimension.options, Choice):
         return np.eye(count, dtype=np.float32)
-    indices, steps = np.arange(count)[:, None], min(count - 1, _STEPS) if count > 2 else 0
+    indices, steps = np.arange(count)[:, None], min(count - 1, _STEPS) if thresholds and count > 2 else 0
     reached = indices >= np.ceil(np.arange(1, steps + 1) * count / (steps + 1))
     return np.concatenate((indices * (2 / (count - 1)) - 1, reached), 1, dtype=np.float32)
 
@@ -237,14 +247,29 @@ class TargetTransform:
         return scores
 
 
+class UnchangedTarget:
+    """The scores themselves as targets."""
+
+    def standard(self, scores: Doubles) -> Doubles:
+        """``scores``."""
+        return scores
+
+    def scores(self, learned: Doubles) -> Doubles:
+        """``learned``."""
+        return learned
+
+
 class _FittedMLP:
+    target: TargetTransform | UnchangedTarget
+
     def __init__(
         self, kind: MLP, space: Space, codes: Codes, scores: Doubles, encoder: Encoder | None, seed: int
     ) -> None:
-        self.space, self.target = space, TargetTransform(scores)
-        x, y = features(space, codes), self.target.standard(scores)
+        self.space, self.kind = space, kind
+        self.target = TargetTransform(scores) if kind.transform else UnchangedTarget()
+        x, y = self._features(codes), self.target.standard(scores)
         rng = np.random.default_rng(seed)
-        architecture = features(space, codes[:1], part="architecture").shape[1]
+        architecture = features(space, codes[:1], part="architecture", thresholds=kind.thresholds).shape[1]
         self.network = PerceptronEnsemble(
             members=kind.members, architecture=architecture, recipe=x.shape[1] - architecture, hidden=kind.hidden,
             embedding=kind.embedding, rng=rng,
@@ -252,22 +277,27 @@ class _FittedMLP:
         pretraining = kind.pretraining if encoder is not None and architecture else Pretraining.NONE
         if encoder is not None and pretraining is not Pretraining.NONE:
             encoder.put_into(self.network, space)
-        train_network(self.network, x, y.astype(np.float32), _phases(kind, pretraining), rng)
+        train_network(self.network, x, y.astype(np.float32), _phases(kind, pretraining, len(x)), rng)
 
     def predict(self, codes: Codes) -> PredictedScores:
         members = np.empty((self.network.members, len(codes)))
         for start in range(0, len(codes), _CHUNK):
             part = codes[start : start + _CHUNK]
-            members[:, start : start + _CHUNK] = self.network.predict(features(self.space, part))
+            members[:, start : start + _CHUNK] = self.network.predict(self._features(part))
         return PredictedScores(self.target.scores(members))
 
+    def _features(self, codes: Codes) -> Floats:
+        return features(self.space, codes, thresholds=self.kind.thresholds)
 
-def _phases(kind: MLP, pretraining: Pretraining) -> tuple[TrainingPhase, ...]:
-    steps, rate, decay = kind.steps, kind.learning_rate, kind.weight_decay
+
+def _phases(kind: MLP, pretraining: Pretraining, points: int) -> tuple[TrainingPhase, ...]:
+    rate, decay = kind.learning_rate, kind.weight_decay
+    passes = kind.epochs * max(1, points // BATCH)
+    steps = passes or kind.steps
     if pretraining is Pretraining.FROZEN_FIRST:
-        half = steps // 2
+        half = passes or steps // 2
         return (
-            TrainingPhase(steps - half, rate, decay, encoder_rate=0.0),
+            TrainingPhase(passes or steps - half, rate, decay, encoder_rate=0.0),
             TrainingPhase(half, rate * kind.encoder_rate, decay),
         )
     return (

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from fbnetv3_zoo.report.charts import FAINT, FIRST, SECOND, amounts, between, legend_above, shares, whole_numbers
 from fbnetv3_zoo.utils.intervals import mean_interval
 
-from ..stages.evolution import undominated
+from ..stages.pareto import undominated
 from .analysis import Effect, Efficiency, Predictions, ScoredPoints
 from .formatting import value_of
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from fbnetv3_zoo.report.page import Figure, name
 from fbnetv3_zoo.zoo.published import PUBLISHED
 
 from ..result import SearchResult
-from ..space import Codes, CostModel, Dimension
+from ..space import Codes, CostModel, Dimension, Recipes
 from . import charts
 from .analysis import ScoredPoints
 from .arch_diagram import EXPLAINED, sketch
@@ -91,9 +91,14 @@ def _values(record: SearchResult, shown: list[_Shown]) -> dict[str, Any]:
         for column, dimension in enumerate(space.dimensions)
         if len(dimension) > 1 and not _is_drawn(record, dimension)
     ]
-    factor = space.recipes.sgd_rate_factor if space.recipes else 1
     head = ("dimension", *(name(one.title) for one in shown))
-    return {"head": head, "rows": rows, "sgd_rate_factor": factor} if rows else {}
+    return {"head": head, "rows": rows, "rate_factors": _rate_factors(space.recipes)} if rows else {}
+
+
+def _rate_factors(recipes: Recipes | None) -> dict[str, float]:
+    """By optimizer, without those that leave the learning rate as it is."""
+    factors = asdict(recipes.rate_factors) if recipes else {}
+    return {optimizer: factor for optimizer, factor in factors.items() if factor != 1}
 
 
 def _is_drawn(record: SearchResult, dimension: Dimension) -> bool:

@@ -13,8 +13,8 @@ from .costs import (
     violation,
 )
 from .dimension import Choice, Dimension, Levels, Options, Part, Range, Value, listed
-from .presets import PAPER, PAPER_RECIPE, SPACES, TINY
-from .recipe_space import Recipes, Setting
+from .presets import LETTERS, PAPER, PAPER_RECIPE, SPACES, TINY
+from .recipe_space import RateFactors, Recipes, Setting
 from .sampling import NoCosts, Pool, all_points, changed, descend, distinct, draw_pool, feasible_points, outside
 from .space import Candidate, Floats, Space, find_space
 
@@ -29,6 +29,7 @@ __all__ = [
     "Costs",
     "Dimension",
     "Floats",
+    "LETTERS",
     "Levels",
     "NetworkCosts",
     "Networks",
@@ -40,6 +41,7 @@ __all__ = [
     "Pool",
     "PoolingChoices",
     "Range",
+    "RateFactors",
     "Recipes",
     "ResidualChoices",
     "SPACES",

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from fbnetv3_zoo.recipes import RECIPES
+from fbnetv3_zoo.recipes import RECIPES, SGD, ExponentialDecay, Recipe
 
 from .arch_space import ConvChoices, Networks, PoolingChoices, ResidualChoices, choices
-from .dimension import Range
-from .recipe_space import Recipes, Setting
+from .dimension import Levels, Range
+from .recipe_space import RateFactors, Recipes, Setting
 from .space import Space
 
 ONE, THREE, K35 = choices(1), choices(3), choices(3, 5)
@@ -44,6 +44,16 @@ _TINY = Networks(choices(32), (
     (ResidualChoices(K35, MID, MID,     Range(24, 64, 8), Range(1, 2), 2, SE),),
     (PoolingChoices(choices(2, 3, 4), choices(64, 128, 192)),),
 ), num_classes=10)
+
+# The same for grey letters; widths and depths spread wider, as do their accuracies
+_LETTERS = Networks(choices(32), (
+    (ConvChoices(THREE,                  Range(8, 24, 4),              2),),
+    (ResidualChoices(K35, ONE, ONE,      Range(8, 24, 4), Range(1, 2), 1, NO),),
+    (ResidualChoices(K35, MID, MID,      Range(8, 32, 4), Range(1, 3), 2, NO),),
+    (ResidualChoices(K35, MID, MID,     Range(16, 56, 8), Range(1, 3), 2, SE),),
+    (ResidualChoices(K35, MID, MID,     Range(24, 88, 8), Range(1, 2), 2, SE),),
+    (PoolingChoices(choices(2, 3, 4), choices(64, 128, 192)),),
+), in_channels=1, num_classes=34)
 # fmt: on
 
 _SEARCHED = (
@@ -70,13 +80,35 @@ _SEARCHED_TINY = (
     Setting("weight_decay", Range(0, 10, unit=1e-5)),
 )
 
-PAPER = Space("paper", _TABLE_2, Recipes(_PROXY, _SEARCHED, sgd_rate_factor=4.0))
+_LETTERS_BASE = Recipe(12, 128, SGD(), 0.1, schedule=ExponentialDecay(0.8), warmup_epochs=2)
+_RATES = Levels((0.001, 0.0014, 0.002, 0.0028, 0.004, 0.0056, 0.008, 0.0113, 0.016, 0.0226, 0.032, 0.0453, 0.064))
+_SEARCHED_LETTERS = (
+    Setting(
+        "learning_rate", Levels((0.002, 0.0028, 0.004, 0.0056, 0.008, 0.0113, 0.016, 0.0226, 0.032, 0.0453, 0.064))
+    ),
+    Setting("optimizer", choices("rmsprop", "sgd", "adamw")),
+    Setting("ema_decay", choices(0.95, 0.0)),
+    Setting("dropout", Range(0, 6, unit=0.05)),
+    Setting("stochastic_depth", Range(0, 6, unit=0.05)),
+    Setting("augmentation.mixup", Range(0, 4, unit=0.1)),
+    Setting("augmentation.shift", choices(True, False)),
+    Setting("augmentation.crop_area", Levels((0.5, 0.7, 1.0))),
+    Setting("label_smoothing", Range(0, 4, unit=0.05)),
+    Setting("weight_decay", Levels((0.0, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3))),
+)
+
+_FACTORS = RateFactors(sgd=4.0)
+
+PAPER = Space("paper", _TABLE_2, Recipes(_PROXY, _SEARCHED, _FACTORS))
 """Table 2: the joint search. The moving average is always on."""
 
-PAPER_RECIPE = Space("paper_recipe", recipes=Recipes(_PROXY, (*_SEARCHED, _EMA), 4.0), model="fbnetv2_l3")
+PAPER_RECIPE = Space("paper_recipe", recipes=Recipes(_PROXY, (*_SEARCHED, _EMA), _FACTORS), model="fbnetv2_l3")
 """Table 2's recipes, moving average included, for FBNetV2-L3: the paper's recipe-only search (section 4.1, Table 3)."""
 
-TINY = Space("tiny", _TINY, Recipes(_DIGITS, _SEARCHED_TINY))
+TINY = Space("tiny", _TINY, Recipes(_DIGITS, _SEARCHED_TINY, RateFactors(rmsprop=0.05, adamw=0.25)))
 """Networks of 0.2 to 3 MMACs for 32 x 32 images, and recipes of six epochs: a search in minutes."""
 
-SPACES: Mapping[str, Space] = MappingProxyType({space.name: space for space in (PAPER, PAPER_RECIPE, TINY)})
+LETTERS = Space("letters", _LETTERS, Recipes(_LETTERS_BASE, _SEARCHED_LETTERS, RateFactors(sgd=20.0, adamw=0.6)))
+"""Networks of 0.1 to 6 MMACs for grey images of 32 x 32 pixels, and recipes of twelve epochs: drawn letters."""
+
+SPACES: Mapping[str, Space] = MappingProxyType({space.name: space for space in (PAPER, PAPER_RECIPE, TINY, LETTERS)})

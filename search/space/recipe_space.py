@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from fbnetv3_zoo.errors import ZooError, check_number, nearest
-from fbnetv3_zoo.recipes import SGD, AdamW, Recipe, RMSProp
+from fbnetv3_zoo.recipes import SGD, AdamW, Optimizer, Recipe, RMSProp
 
 from .arch_space import Values
 from .dimension import MOST_VALUES, Dimension, Options, Value
@@ -24,18 +24,35 @@ class Setting:
 
 
 @dataclass(frozen=True)
+class RateFactors:
+    """What the searched learning rate is multiplied by with each optimizer, as their good rates differ."""
+
+    rmsprop: float = 1.0
+    sgd: float = 1.0
+    adamw: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, factor in asdict(self).items():
+            check_number(f"RateFactors.{name}", factor, above=0)
+
+    def of(self, optimizer: Optimizer) -> float:
+        """The factor with ``optimizer``."""
+        factor: float = getattr(self, _name(optimizer))
+        return factor
+
+
+@dataclass(frozen=True)
 class Recipes:
     """All recipes of a space: ``base`` with every one of ``settings`` at one of its values.
 
-    ``sgd_rate_factor`` multiplies the learning rate if the optimizer is SGD (Table 2: 4).
+    A recipe's learning rate is the searched one times its optimizer's ``rate_factors`` (Table 2: 4 with SGD).
     """
 
     base: Recipe
     settings: tuple[Setting, ...] = ()
-    sgd_rate_factor: float = 1.0
+    rate_factors: RateFactors = RateFactors()
 
     def __post_init__(self) -> None:
-        check_number("Recipes.sgd_rate_factor", self.sgd_rate_factor, above=0)
         if (number := sum(len(setting.options.values) for setting in self.settings)) > MOST_VALUES:
             raise ZooError(f"recipes: settings have {number} values together; at most {MOST_VALUES} can be tried")
         known = [*self.base.values()]
@@ -61,20 +78,19 @@ class Recipes:
         recipe = self.base
         for setting in self.settings:
             recipe = _with(recipe, setting.field, values[f"recipe.{setting.field}"])
-        if isinstance(recipe.optimizer, SGD):
-            recipe = replace(recipe, learning_rate=round(recipe.learning_rate * self.sgd_rate_factor, 12))
-        return recipe
+        factor = self.rate_factors.of(recipe.optimizer)
+        return replace(recipe, learning_rate=round(recipe.learning_rate * factor, 12))
 
     def values_of(self, recipe: Recipe) -> tuple[dict[str, Value], list[str]]:
         """The values that give ``recipe``, and the reasons why it lies outside."""
-        if isinstance(recipe.optimizer, SGD):
-            recipe = replace(recipe, learning_rate=round(recipe.learning_rate / self.sgd_rate_factor, 12))
+        factor = self.rate_factors.of(recipe.optimizer)
+        recipe = replace(recipe, learning_rate=round(recipe.learning_rate / factor, 12))
         own, searched = recipe.values(), {setting.field for setting in self.settings}
         values: dict[str, Value] = {}
         reasons = []
         for dimension in self.dimensions:
             field = dimension.name.removeprefix("recipe.")
-            value = type(recipe.optimizer).__name__.lower() if field == "optimizer" else own[field]
+            value = _name(recipe.optimizer) if field == "optimizer" else own[field]
             values[dimension.name] = value
             try:
                 dimension.index(value)
@@ -84,6 +100,10 @@ class Recipes:
         others = {key: own.get(key) for key in fixed}
         reasons += [f"{key} is {others[key]}, not {fixed[key]}" for key in fixed if others[key] != fixed[key]]
         return values, reasons
+
+
+def _name(optimizer: Optimizer) -> str:
+    return type(optimizer).__name__.lower()
 
 
 def _with(value: Any, field: str, setting: Value) -> Any:

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from fbnetv3_zoo.errors import ZooError, check_number, check_whole
+from fbnetv3_zoo.errors import ZooError, check_flag, check_number, check_whole
 
 from ..space import (
-    Bound,
     Codes,
     Constraint,
     CostModel,
@@ -53,6 +51,10 @@ class EvolutionConfig:
     from other points with the remaining evaluations, and ends when a restart finds nothing better. ``crossover`` and
     ``mutation`` are the largest probabilities of the adaptive rule (its k1 = k3 and k2 = k4); since the best survive
     anyway, they cross at half the probability instead of not at all.
+
+    The paper has less, and each difference is a switch: ``linear_fit``, ``local_search`` around a best point that stays
+    the same, ``restarts``, and ``scaled_rates``, the adaptive rule as above. Without the last, each dimension is
+    mutated with the published probability, and the best are not crossed.
     """
 
     FORMAT: ClassVar[str] = "evolving"
@@ -62,13 +64,19 @@ class EvolutionConfig:
     patience: int = 8
     crossover: float = 1.0
     mutation: float = 0.5
+    linear_fit: bool = True
+    local_search: bool = True
+    restarts: bool = True
+    scaled_rates: bool = True
 
     def __post_init__(self) -> None:
         check_whole("EvolutionConfig.population", self.population, at_least=4)
         check_whole("EvolutionConfig.evaluations", self.evaluations, at_least=self.population)
         check_whole("EvolutionConfig.patience", self.patience)
-        for field in ("crossover", "mutation"):
-            check_number(f"EvolutionConfig.{field}", getattr(self, field), above=0, at_most=1)
+        check_number("EvolutionConfig.crossover", self.crossover, at_least=0, at_most=1)
+        check_number("EvolutionConfig.mutation", self.mutation, above=0, at_most=1)
+        for field in ("linear_fit", "local_search", "restarts", "scaled_rates"):
+            check_flag(f"EvolutionConfig.{field}", getattr(self, field))
 
 
 @dataclass(frozen=True)
@@ -121,59 +129,6 @@ def _shared(own: Evolved, others: Sequence[Evolved], costs: CostModel, populatio
     return Evolved(own.constraint, codes, scores, progress)
 
 
-@dataclass(frozen=True)
-class ParetoFront:
-    """Pareto-optimal points by ``costs`` (lower is better) and ``scores``, cheapest first.
-
-    ``codes`` has shape (points, dimensions).
-    """
-
-    codes: Codes
-    costs: Doubles
-    scores: Doubles
-
-
-def pareto(
-    score: Score, space: Space, costs: CostModel, *, cost: str = "macs", steps: int = 12, within: Constraint = (),
-    seeds: Codes | None = None, evolving: EvolutionConfig = EvolutionConfig(), seed: int = 0,
-) -> ParetoFront:  # fmt: skip
-    """The Pareto front of ``cost`` and score among the points that meet ``within``.
-
-    It consists of the best points under ``steps`` bounds on ``cost``, spaced geometrically from the least to the
-    largest reachable value.
-    """
-    check_whole("pareto: steps", steps, at_least=2)
-    check_constraint((Bound(cost, at_most=1.0),), costs.names)
-    ends = [
-        evolve(partial(_signed, costs, cost, sign), space, costs, [within], seeds=seeds, evolving=evolving, seed=seed)[
-            0
-        ]
-        for sign in (-1.0, 1.0)
-    ]
-    least, largest = (float(costs(end.codes[:1])[cost][0]) for end in ends)
-    ladder = np.geomspace(max(least, 1e-9), max(largest, 1e-9), steps)
-    ladder[[0, -1]] = least, largest
-    bounds: list[Constraint] = [(*within, Bound(cost, at_most=float(at_most))) for at_most in ladder]
-    known = np.concatenate([ends[0].codes[:1], *([] if seeds is None else [seeds])])
-    results = evolve(score, space, costs, bounds, seeds=known, evolving=evolving, seed=seed)
-    codes = np.concatenate([evolved.codes[:1] for evolved in results])
-    spent, scores = costs(codes)[cost], np.array([evolved.scores[0] for evolved in results])
-    front = undominated(spent, scores)
-    return ParetoFront(codes[front], spent[front], scores[front])
-
-
-def _signed(costs: CostModel, cost: str, sign: float, codes: Codes) -> Doubles:
-    return sign * costs(codes)[cost]
-
-
-def undominated(costs: Doubles, scores: Doubles) -> npt.NDArray[np.int64]:
-    """Indices of the Pareto-optimal points, cheapest first."""
-    order = np.lexsort((-scores, costs))
-    best = np.maximum.accumulate(np.concatenate([[-np.inf], scores[order]]))[:-1]
-    front: npt.NDArray[np.int64] = order[scores[order] > best]
-    return front
-
-
 class _Evolution:
     def __init__(
         self, score: Score, space: Space, costs: CostModel, constraint: Constraint, how: EvolutionConfig,
@@ -192,7 +147,7 @@ class _Evolution:
             codes, scores = self._begin(all_points(self.space))
             return self._evolved(codes, scores)
         codes, scores = self._settled(np.concatenate([seeds, start[: 2 * self.how.population]]))
-        while self.left:
+        while self.left and self.how.restarts:
             best = scores[0]
             others = feasible_points(self.space, self.costs, self.constraint, self.rng)
             new, new_scores = self._settled(others[self.rng.permutation(len(others))[: 2 * self.how.population]])
@@ -215,6 +170,8 @@ class _Evolution:
         waited = 0
         while self.left:
             best, stagnant = scores[0], waited >= self.how.patience
+            if stagnant and not self.how.local_search:
+                break
             if stagnant:
                 codes, scores = self._survivors(self._met(changed(self.space, codes[0])), codes, scores)
             new = self._exchanged(codes, scores) if stagnant else self._generation(codes, scores)
@@ -256,7 +213,12 @@ class _Evolution:
         return fresh
 
     def _generation(self, codes: Codes, scores: Doubles) -> Codes:
-        """A generation to be scored: half the most promising of many children, half random children, repaired."""
+        """A generation to be scored: half the most promising of many children, half random children, repaired.
+
+        Without the linear fit, all are random.
+        """
+        if not self.how.linear_fit:
+            return self._repaired(*self._children(codes, scores, self.how.population))
         half = self.how.population // 2
         many, _ = self._children(codes, scores, 2 * _OFFSPRING * half)
         fresh = self._fresh(self._met(many))
@@ -269,11 +231,15 @@ class _Evolution:
         rng = self.rng
         mother, father = _tournament(scores, number, rng), _tournament(scores, number, rng)
         ease = np.minimum(1, (scores[0] - scores) / max(scores[0] - scores.mean(), 1e-12))
-        crossing = rng.random(number) < self.how.crossover * np.maximum(0.5, np.minimum(ease[mother], ease[father]))
+        least = 0.5 if self.how.scaled_rates else 0.0
+        crossing = rng.random(number) < self.how.crossover * np.maximum(least, np.minimum(ease[mother], ease[father]))
         other = crossing[:, None] & (rng.random((number, codes.shape[1])) < 0.5)
         children = np.where(other, codes[father], codes[mother])
-        changes = 1 + 6 * self.how.mutation * ease[mother] * rng.random(number)
-        return self.space.mutate(children, rng, changes / max(1, len(self.free))), codes[mother]
+        if self.how.scaled_rates:
+            rates = (1 + 6 * self.how.mutation * ease[mother] * rng.random(number)) / max(1, len(self.free))
+        else:
+            rates = self.how.mutation * ease[mother]
+        return self.space.mutate(children, rng, rates), codes[mother]
 
     def _repaired(self, children: Codes, parents: Codes) -> Codes:
         """``children``; those that violate the constraint take on more and more of their parents until they meet it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -192,8 +193,8 @@ def test_what_it_refuses() -> None:
         ),
         (lambda: EvolutionConfig(patience=0), "EvolutionConfig.patience is 0; it must be a whole number of at least 1"),
         (
-            lambda: EvolutionConfig(crossover=0),
-            "EvolutionConfig.crossover is 0; it must be a number above 0 and at most 1",
+            lambda: EvolutionConfig(crossover=-1),
+            "EvolutionConfig.crossover is -1; it must be a number at least 0 and at most 1",
         ),
         (
             lambda: EvolutionConfig(mutation=2),
@@ -201,6 +202,33 @@ def test_what_it_refuses() -> None:
         ),
     ):
         assert refusal(make) == expected
+
+
+@pytest.mark.parametrize("switch", ["linear_fit", "local_search", "restarts", "scaled_rates"])
+def test_each_switch_to_the_letter_of_the_paper(switch: str) -> None:
+    """Without it other points are asked for; what is returned still meets the constraint, and repeats."""
+    constraint = parse_constraint("macs<=550M")
+    how = EvolutionConfig(population=8, evaluations=6000, patience=1)
+    asked = []
+    for evolving in (how, replace(how, **{switch: False}), replace(how, **{switch: False})):
+        score = Counted()
+        (found,) = evolve(score, PAPER, COSTS, [constraint], evolving=evolving, seed=1)
+        assert not outside(COSTS, constraint, found.codes).any()
+        asked.append(np.concatenate(score.asked).tolist())
+    assert asked[0] != asked[1] == asked[2]
+
+
+def test_mutation_alone_rises_and_ends() -> None:
+    """To the letter of the paper, a search ends when its best score has stopped rising."""
+    how = EvolutionConfig(
+        population=4, evaluations=4000, patience=3, crossover=0, linear_fit=False, local_search=False, restarts=False,
+        scaled_rates=False,
+    )  # fmt: skip
+    score = Counted()
+    (found,) = evolve(score, PAPER, COSTS, [parse_constraint("macs<=550M")], evolving=how, seed=0)
+    assert sum(map(len, score.asked)) < how.evaluations
+    bests = [best for _, best in found.progress]
+    assert bests[-1] == bests[-1 - how.patience] > bests[0]
 
 
 def test_the_front_has_no_point_that_another_surpasses() -> None:

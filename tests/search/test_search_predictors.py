@@ -24,6 +24,7 @@ from fbnetv3_zoo.search.predictors import (
     pretrain_encoder,
 )
 from fbnetv3_zoo.search.predictors.mlp import _FILE, ENCODER, Encoder, PerceptronEnsemble, TrainingPhase, fingerprint
+from fbnetv3_zoo.search.predictors.predictor import _phases
 from fbnetv3_zoo.search.space import PAPER, TINY, Choice, Codes, Dimension, Levels, NetworkCosts, Range, Space
 
 WIDTHS = tuple(Dimension(f"width_{n}", Range(1, 9), "architecture") for n in range(6))
@@ -393,6 +394,22 @@ def test_features_of_a_point() -> None:
     assert found[2].tolist() == [1, 0, 0, -1, *[0] * 7, 0, 1, 0]
     assert features(space, np.array([[1, 20, 0]]), part="architecture").tolist() == [[0, 1, 0]]
     assert features(space.hold({"kind": "b", "rate": 3}), np.array([[0, 0, 2]])).tolist() == [[1, 1, 1]]
+    plain = features(space, np.array([[1, 20, 0], [2, 10, 1]]), thresholds=False)
+    assert plain.tolist() == [[0, 1, 0, 0, -1], [0, 0, 1, -0.5, 0]]
+
+
+def test_switches_to_the_letter_of_the_paper() -> None:
+    literal = MLP(pretraining=Pretraining.FROZEN_FIRST, epochs=50)
+    frozen, rest = _phases(literal, Pretraining.FROZEN_FIRST, 96)
+    assert (frozen.steps, frozen.encoder_rate, rest.steps, rest.encoder_rate) == (150, 0, 150, 1)
+    assert rest.learning_rate < frozen.learning_rate == literal.learning_rate
+    assert [phase.steps for phase in _phases(literal, Pretraining.NONE, 20)] == [50]
+    train = points(SPACE, 64)
+    found = [fit(replace(SMALL, transform=transform), SPACE, train, score(train)) for transform in (True, False)]
+    far = points(SPACE, 200, seed=1)
+    learned, plain = (predictor.predict(far).mean for predictor in found)
+    assert tau(plain, score(far)) > 0.4
+    assert not np.allclose(learned, plain)
 
 
 def test_targets_keep_the_order_and_come_back() -> None:

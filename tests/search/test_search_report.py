@@ -43,7 +43,7 @@ from fbnetv3_zoo.search.space import (
     parse_constraint,
 )
 from fbnetv3_zoo.search.stages import EvolutionConfig, IterativeConfig
-from fbnetv3_zoo.search.stages.evolution import undominated
+from fbnetv3_zoo.search.stages.pareto import undominated
 from fbnetv3_zoo.utils.intervals import mean_interval
 
 SMALL = MLP(members=2, hidden=8, embedding=8, steps=40)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from fbnetv3_zoo.search.space import (
     Options,
     PoolingChoices,
     Range,
+    RateFactors,
     Space,
     find_space,
 )
@@ -238,14 +240,30 @@ def test_sub_spaces() -> None:
     assert PAPER.hold({"resolution": 240}).hold({"resolution": 248}).values(code * 0)["resolution"] == 248
 
 
-def test_sgd_takes_four_times_the_rate() -> None:
-    code = {**PAPER.values(PAPER.sample(1, RNG(1))[0]), "recipe.learning_rate": 0.021}
-    rates = []
-    for optimizer in ("rmsprop", "sgd"):
-        recipe = PAPER.candidate(PAPER.code({**code, "recipe.optimizer": optimizer})).recipe
+def rates(space: Space, searched: float) -> dict[str, float]:
+    """The learning rate of every optimizer of ``space`` at the same point otherwise; its recipes come back."""
+    found = {}
+    values = {**space.values(space.sample(1, RNG(1))[0]), "recipe.learning_rate": searched}
+    (optimizers,) = (d.options.values for d in space.dimensions if d.name == "recipe.optimizer")
+    for optimizer in optimizers:
+        values["recipe.optimizer"] = optimizer
+        recipe = space.candidate(space.code(values)).recipe
         assert recipe is not None
-        rates.append(recipe.learning_rate)
-    assert rates == [0.021, 0.084]
+        assert space.recipes is not None
+        assert space.recipes.values_of(recipe) == ({n: v for n, v in values.items() if n.startswith("recipe.")}, [])
+        found[optimizer] = recipe.learning_rate
+    return found
+
+
+def test_every_optimizer_has_rates_of_its_own() -> None:
+    assert rates(PAPER, 0.021) == {"rmsprop": 0.021, "sgd": 0.084}
+    factors = RateFactors(rmsprop=0.5, adamw=0.125)
+    assert TINY.recipes is not None
+    other = replace(TINY, recipes=replace(TINY.recipes, rate_factors=factors))
+    assert rates(other, 0.08) == {"rmsprop": 0.04, "sgd": 0.08, "adamw": 0.01}
+    assert Space.from_json(other.to_json()) == other
+    said = refusal(lambda: RateFactors(adamw=0))
+    assert said == "RateFactors.adamw is 0; it must be a number above 0"
 
 
 OPTIONS: st.SearchStrategy[Options] = st.one_of(

@@ -1,0 +1,205 @@
+"""Record the table `nars-letters`: learning curves of networks and recipes of the space `letters`, on real images.
+
+    python benchmarks/make_letters.py --output data
+    python benchmarks/nars_letters.py record --data data --workers 2      # goes on where it was interrupted
+    python benchmarks/nars_letters.py spread                              # what has been recorded, and its noise
+
+``points.json`` lists what is trained: 800 points of the search's own pool, 200 recipes for one network, and 200
+networks with one recipe. Every training has one thread, and is a line of ``trainings.jsonl``: accuracies on validation
+and test images after every epoch. The images are a part of `letters.safetensors`, the same for all (``IMAGES`` a class,
+drawn by a seed); the points of ``emoji`` are trained on a part of `emoji.safetensors`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from fbnetv3_zoo.search.evaluation import TrainingEvaluator
+from fbnetv3_zoo.search.space import LETTERS, NetworkCosts, draw_pool, parse_constraint
+from fbnetv3_zoo.training.data import Split
+from fbnetv3_zoo.training.data.rendered import ImageFile
+
+FOLDER = Path(__file__).with_suffix("")
+POINTS, TRAININGS = FOLDER / "points.json", FOLDER / "trainings.jsonl"
+WITHIN = parse_constraint("0.3M<=macs<=3M")
+POOL, PARTS, REPEATED, NOISE = 800, 200, 100, 20
+"""Points of the pool, of one network and of one recipe; of the pool, those with three seeds and with five."""
+IMAGES: Mapping[str, Mapping[Split, int]] = {
+    "letters": {"train": 90, "validation": 60, "test": 60},
+    "emoji": {"train": 300, "validation": 150, "test": 150},
+}
+"""Images of a class, or all there are, by data set and split."""
+SPLITS: tuple[Split, ...] = ("validation", "test")
+Doubles = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training: the images, the point, and what is added to the recipe's seed."""
+
+    data: str
+    code: tuple[int, ...]
+    seed: int
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("what", choices=("record", "spread"))
+    parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the two files of make_letters.py")
+    parser.add_argument("--workers", type=int, default=2, help="trainings at a time, of one thread each")
+    parser.add_argument("--minutes", type=float, default=0, help="begin no training after this time (0: no limit)")
+    options = parser.parse_args()
+    if options.what == "record":
+        record(options.data, options.workers, options.minutes)
+    else:
+        spread()
+
+
+def trainings() -> Iterator[Training]:
+    """Everything that is to be recorded, in order: what the other trainings build on comes first."""
+    points = {name: [tuple(code) for code in codes] for name, codes in json.loads(POINTS.read_text()).items()}
+    pool = points["pool"]
+    for seed in range(5):
+        yield from (Training("letters", code, seed) for code in pool[:NOISE])
+    for begin in range(0, POOL, REPEATED):
+        hundred = pool[begin : begin + REPEATED]
+        yield from (Training("letters", code, 0) for code in hundred)
+        if begin == 0:
+            yield from (Training("letters", code, seed) for seed in (1, 2) for code in hundred)
+        if begin == REPEATED:
+            yield from (Training("emoji", code, 0) for code in pool[:REPEATED])
+        share = slice(begin * PARTS // POOL, (begin + REPEATED) * PARTS // POOL)
+        yield from (Training("letters", code, 0) for part in ("recipes", "networks") for code in points[part][share])
+
+
+def draw_points() -> dict[str, list[list[int]]]:
+    """The points by the role they have in the table."""
+    costs = NetworkCosts(LETTERS)
+    pool = draw_pool(LETTERS, costs, WITHIN, POOL, np.random.default_rng(0)).codes
+    parts = {}
+    for seed, (name, fixed) in enumerate((("recipes", "architecture"), ("networks", "recipe")), start=1):
+        codes = draw_pool(LETTERS, costs, WITHIN, PARTS, np.random.default_rng(seed)).codes.copy()
+        held = np.array([dimension.part == fixed for dimension in LETTERS.dimensions])
+        codes[:, held] = LETTERS.code(MIDDLE)[held]
+        parts[name] = codes.tolist()
+    return {"pool": pool.tolist(), **parts}
+
+
+def _middle() -> dict[str, object]:
+    """A point of middle values, with a recipe near `fbnetv3 recipe show digits`."""
+    middle = {d.name: d.options.values[(len(d) - 1) // 2] for d in LETTERS.dimensions}
+    return middle | {"recipe.optimizer": "sgd", "recipe.ema_decay": 0.95, "recipe.augmentation.shift": True}
+
+
+MIDDLE = _middle()
+
+
+def record(data: Path, workers: int, minutes: float) -> None:
+    """Train what has not been trained yet; every result is written at once."""
+    if not POINTS.exists():
+        FOLDER.mkdir(exist_ok=True)
+        POINTS.write_text(json.dumps(draw_points()) + "\n")
+    for name, per_class in IMAGES.items():
+        part_of(data / f"{name}.safetensors", data / f"{name}-part.safetensors", per_class)
+    done = {training for training, _ in recorded()}
+    waiting = iter(dict.fromkeys(training for training in trainings() if training not in done))
+    begun, running = time.monotonic(), set[Future[str]]()
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool, TRAININGS.open("a") as file:
+        while True:
+            while len(running) < workers and not (minutes and time.monotonic() - begun > 60 * minutes):
+                if (training := next(waiting, None)) is None:
+                    break
+                running.add(pool.submit(train, training, data))
+            if not running:
+                return
+            finished, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in finished:
+                file.write(future.result() + "\n")
+            file.flush()
+
+
+def train(training: Training, data: Path) -> str:
+    """The line of a training."""
+    candidate, begun = LETTERS.candidate(np.array(training.code), "candidate"), time.process_time()
+    assert candidate.recipe is not None
+    recipe = replace(candidate.recipe, seed=training.seed)
+    curves = TrainingEvaluator(str(data / f"{training.data}-part.safetensors")).curves(
+        replace(candidate, recipe=recipe), recipe.epochs, SPLITS
+    )
+    rounded = {split: [None if np.isnan(v) else round(v, 5) for v in curve] for split, curve in curves.items()}
+    return json.dumps({**asdict(training), **rounded, "seconds": round(time.process_time() - begun, 1)})
+
+
+def part_of(source: Path, path: Path, per_class: Mapping[Split, int]) -> None:
+    """Write a part of the data set ``source``: so many images of each class and split, drawn by a seed."""
+    whole, rng = ImageFile.load(source), np.random.default_rng(0)
+    ends, rows, sizes = np.cumsum(whole.sizes), [], []
+    for end, size, (_, most) in zip(ends, whole.sizes, per_class.items(), strict=True):
+        labels = whole.labels[end - size : end]
+        chosen = [rng.permutation(np.flatnonzero(labels == label))[:most] for label in range(len(whole.class_names))]
+        rows.append(end - size + np.sort(np.concatenate(chosen)))
+        sizes.append(len(rows[-1]))
+    taken = np.concatenate(rows)
+    groups, numbers = np.unique(whole.groups[taken], return_inverse=True)
+    replace(
+        whole, name=f"{whole.name}, a part", images=whole.images[taken], labels=whole.labels[taken], groups=numbers,
+        group_names=tuple(whole.group_names[n] for n in groups), sizes=tuple(sizes),
+        keys=tuple(whole.keys[n] for n in taken), digest="",
+    ).save(path)  # fmt: skip
+
+
+def recorded() -> Iterator[tuple[Training, dict[str, list[float]]]]:
+    """All trainings so far, with their curves; a last line that was cut off is left out."""
+    for line in TRAININGS.read_text().splitlines() if TRAININGS.exists() else ():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        curves = {split: [np.nan if v is None else v for v in row[split]] for split in SPLITS}
+        yield Training(row["data"], tuple(row["code"]), row["seed"]), curves
+
+
+def spread() -> None:
+    """Print how far the points of the pool are apart, and how much the seed changes a score."""
+    finals: dict[Training, float] = {training: curves["validation"][-1] for training, curves in recorded()}
+    points = {name: {tuple(code) for code in codes} for name, codes in json.loads(POINTS.read_text()).items()}
+    print("| points | number | 5 % | 25 % | median | 75 % | 95 % | failed |\n|---|---:|---:|---:|---:|---:|---:|---:|")
+    for data, name in (("letters", "pool"), ("letters", "recipes"), ("letters", "networks"), ("emoji", "pool")):
+        of = [v for t, v in finals.items() if t.data == data and t.seed == 0 and t.code in points[name]]
+        scores = 100 * np.nan_to_num(np.array(of))
+        if len(scores):
+            cells = " | ".join(f"{value:.1f}" for value in np.quantile(scores, (0.05, 0.25, 0.5, 0.75, 0.95)))
+            failed = np.mean(scores < FAILED[data])
+            print(f"| {data}, {name} | {len(scores)} | {cells} | {failed:.1%} |")
+    repeated = defaultdict(list)
+    for training, score in finals.items():
+        if training.data == "letters":
+            repeated[training.code].append(100 * score)
+    several = [np.array(scores) for scores in repeated.values() if len(scores) >= 3 and not np.isnan(scores).any()]
+    if several:
+        within = np.sqrt(np.mean([scores.var(ddof=1) for scores in several]))
+        between = np.std([scores.mean() for scores in several], ddof=1)
+        print(
+            f"\n{len(several)} points with three or more seeds: {between:.2f} points apart (standard deviation of the"
+        )
+        print(f"means), {within:.2f} from seed to seed")
+
+
+FAILED = {"letters": 2 * 100 / 34, "emoji": 15.0}
+"""Validation accuracy in percent below which a training has learned nothing: twice chance, and about chance."""
+
+
+if __name__ == "__main__":
+    main()
