@@ -138,7 +138,7 @@ def test_spaces_and_plans_are_shown_and_read_back(tmp_path: Path) -> None:
 
 REFUSED = {
     "--plan tinny": "unknown plan 'tinny' (did you mean 'tiny'?); shipped are ",
-    "--space nope": "unknown space 'nope'; shipped are paper, paper_recipe, tiny, others are JSON files",
+    "--space nope": "unknown space 'nope'; shipped are paper, paper_recipe, tiny, letters, others are JSON files",
     "--constraint macs<1M": "bound 'macs<1M' cannot be read; write 'macs<=450M' or ",
     "--constraint flops<=1M": "bound flops<=1M: there is no cost 'flops'",
     "--constraint macs<=1k": "no point of space tiny meets macs<=1k; the nearest reachable has macs 177,024",

@@ -183,8 +183,8 @@ def test_both_plans_are_there() -> None:
         ("lut --space v1 --resolution 230", "space v1: resolution 230 is not among 224"),
         (
             "lut --space v4",
-            "unknown space 'v4' (did you mean 'v2'?); shipped are paper, paper_recipe, tiny, v1, v1_a, v2, tiny_dnas, "
-            "tiny_dmasking, others are JSON files",
+            "unknown space 'v4' (did you mean 'v2'?); shipped are paper, paper_recipe, tiny, letters, v1, v1_a, v2, "
+            "tiny_dnas, tiny_dmasking, others are JSON files",
         ),
     ],
 )  # fmt: skip
