@@ -92,14 +92,15 @@ def _init_process_group(backend: str) -> None:
 
 
 def usable(name: str) -> torch.device:
-    """The torch device ``name``. Raises :class:`ZooError` if nothing can be computed on it."""
+    """The torch device ``name``, the current GPU for ``cuda``. Raises :class:`ZooError` if it cannot compute."""
     try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).item()
+        computed = torch.zeros(1, device=torch.device(name))
+        computed.item()
     except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
         absent = isinstance(error, (NotImplementedError, ImportError))  # torch's own message is about operators then
         reason = "this build of PyTorch does not support it" if absent else in_short(error)
         raise ZooError(f"device {name!r} cannot be used ({reason}); choose from {', '.join(_devices())}") from None
+    device = computed.device  # with the number of a GPU, for which set_device() asks
     if device.type == "cuda":
         torch.cuda.set_device(device)
     return device

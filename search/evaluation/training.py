@@ -18,7 +18,7 @@ from fbnetv3_zoo.recipes import SGD, Augmentation, Recipe
 from fbnetv3_zoo.training import Dataset, find_dataset
 from fbnetv3_zoo.training.data import Split
 from fbnetv3_zoo.training.data.image_headers import look_before_run
-from fbnetv3_zoo.training.distributed import World
+from fbnetv3_zoo.training.distributed import World, usable
 from fbnetv3_zoo.training.engine import Engine, ExplodedLossError
 from fbnetv3_zoo.training.evaluation import evaluate
 from fbnetv3_zoo.training.execution import Execution
@@ -80,7 +80,7 @@ class TrainingEvaluator:
         recipe = fitted(recipe, len(data["train"]), tell=False)
         network = _build(candidate, recipe, data)
         network.preprocess = preprocess  # type: ignore[assignment]
-        world = World(device=torch.device(self.execution.device))
+        world = World(device=usable(self.execution.device))
         learner = Learner(network, recipe, execution=self.execution, world=world)  # type: ignore[arg-type]
         batches = TrainingBatches(data["train"], preprocess, recipe, execution=self.execution, world=world)
         training = _Training(learner, batches, data, splits, epochs)
