@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import fields, replace
 
 import pytest
+import torch
 from refusals import refusal
 
+from fbnetv3_zoo.training.distributed import usable
 from fbnetv3_zoo.training.execution import Execution, OnBadImage, Precision
 
 COUNT, FLAG = "a whole number of at least 0", "True or False"
@@ -50,3 +52,21 @@ def test_every_choice_is_taken(channels_last: bool | None, precision: Precision,
         checkpoint_steps=100, checkpoint_minutes=2.5, keep_checkpoints=1, on_bad_image=on_bad_image,
     )  # fmt: skip
     assert (found.channels_last, found.precision, found.on_bad_image) == (channels_last, precision, on_bad_image)
+
+
+def test_the_current_gpu_gets_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine with GPUs: tensors have the number of their GPU, and set_device() refuses one without."""
+    zeros, current = torch.zeros, []
+
+    class OnGpu:
+        device = torch.device("cuda:1")
+
+        def item(self) -> float:
+            return 0.0
+
+    monkeypatch.setattr(torch, "zeros", lambda *size, device: OnGpu() if device.type == "cuda" else zeros(*size))
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: current.append(device.index + 0))
+    assert usable("cuda") == torch.device("cuda:1")
+    assert current == [1]
+    assert usable("cpu") == torch.device("cpu")
+    assert current == [1]
