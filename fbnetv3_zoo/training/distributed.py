@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
 from ..errors import ZooError, in_short
+from .rendezvous import agree
 
 T = TypeVar("T")
 
@@ -84,10 +85,9 @@ def join(device: str = "cpu") -> Iterator[World]:
 
 
 def _init_process_group(backend: str) -> None:
-    """Join the other processes. torchrun keeps its store over restarts, with addresses of processes that have ended."""
+    """Join the other processes, under a name that no earlier run of these or of replaced ones has had."""
     store, rank, size = next(rendezvous("env://"))
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    own_store = dist.PrefixStore(f"attempt {attempt}", store)  # type: ignore[attr-defined]
+    own_store = dist.PrefixStore(agree(store, rank, size), store)  # type: ignore[attr-defined]
     dist.init_process_group(backend, store=own_store, rank=rank, world_size=size)
 
 

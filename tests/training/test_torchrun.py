@@ -11,6 +11,7 @@ import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -67,6 +68,31 @@ def _torchrun(job: Job, *options: str) -> Iterator[subprocess.Popen[str]]:
         finally:
             if process.poll() is None:
                 _kill(process)
+
+
+@contextmanager
+def _agents(job: Job) -> Iterator[list[subprocess.Popen[str]]]:
+    """Two torchruns, as on two machines, with one process each, that do ``job`` together."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    meeting = ["--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}", "--rdzv-id=test"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--max-restarts=2"]
+    script = [forks.__file__, json.dumps({"name": "train", **job})]
+    agents = [
+        subprocess.Popen(
+            [*command, *meeting, *script], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            start_new_session=True,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    try:
+        yield agents
+    finally:
+        for agent in agents:
+            if agent.poll() is None:
+                _kill(agent)
+            agent.communicate()
 
 
 def _kill(process: subprocess.Popen[str]) -> None:
@@ -185,6 +211,19 @@ def test_restarted_by_torchrun(straight: tuple[Path, Job], tiny_arch: Arch, tmp_
             pytest.fail(f"hangs:\n{(late.output or b'').decode()}")
     assert process.returncode == 0, said
     assert [line for line in said.splitlines() if line == "step 2 3"] == ["step 2 3"] * 2
+    assert_same(tmp_path, straight[0])
+
+
+@pytest.mark.long
+def test_one_of_two_agents_restarts(straight: tuple[Path, Job], tiny_arch: Arch, tmp_path: Path) -> None:
+    """Of two machines, one process is killed. Its agent counts a restart and the other none; they meet again."""
+    with _agents({**_job(tiny_arch, tmp_path), "dies": [2, 3]}) as agents:
+        try:
+            said = [agent.communicate(timeout=PATIENCE)[0] for agent in agents]
+        except subprocess.TimeoutExpired as late:
+            pytest.fail(f"hangs:\n{(late.output or b'').decode()}")
+        assert [agent.returncode for agent in agents] == [0, 0], said
+    assert "".join(said).splitlines().count("step 2 3") == 2
     assert_same(tmp_path, straight[0])
 
 
