@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import TypeVar
 
 import torch
@@ -86,9 +87,19 @@ def join(device: str = "cpu") -> Iterator[World]:
 
 def _init_process_group(backend: str) -> None:
     """Join the other processes, under a name that no earlier run of these or of replaced ones has had."""
-    store, rank, size = next(rendezvous("env://"))
+    store, rank, size = _launched()
     own_store = dist.PrefixStore(agree(store, rank, size), store)  # type: ignore[attr-defined]
     dist.init_process_group(backend, store=own_store, rank=rank, world_size=size)
+
+
+@cache
+def _launched() -> tuple[dist.Store, int, int]:
+    """The launcher's store, this process's rank and the number of processes.
+
+    Opened once: where the leading process serves it, it lives as long as that keeps it.
+    """
+    launched: tuple[dist.Store, int, int] = next(rendezvous("env://"))
+    return launched
 
 
 def usable(name: str) -> torch.device:

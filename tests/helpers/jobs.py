@@ -7,8 +7,10 @@ import importlib
 import json
 import logging
 import os
+import random
 import signal
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +28,7 @@ from fbnetv3_zoo.preprocess import Preprocess
 from fbnetv3_zoo.recipes import Recipe
 from fbnetv3_zoo.training import Callback, Dataset, Epoch, Execution, Interrupted, Step
 from fbnetv3_zoo.training.data import Example
+from fbnetv3_zoo.training.distill import Member, distil
 from fbnetv3_zoo.training.distributed import join
 from fbnetv3_zoo.training.engine import Engine
 from fbnetv3_zoo.training.learner import Learner
@@ -48,7 +51,9 @@ def do(job: Job, tell: Tell) -> int:
     """Do ``job``; the exit status."""
     logging.disable()
     try:
-        {"train": _train, "steps": _steps, "detector": _detector, "call": _call}[job["name"]](job, tell)
+        {"train": _train, "steps": _steps, "detector": _detector, "distil": _distil, "call": _call}[job["name"]](
+            job, tell
+        )
     except ZooError as error:
         tell(f"refused: {error}")
         return REFUSED
@@ -96,6 +101,16 @@ def _train(job: Job, tell: Tell) -> None:
     )  # fmt: skip
     assert run.test is not None
     tell("result " + json.dumps([run.test.total, run.test.loss, [epoch.validation_top1 for epoch in run.epochs]]))
+
+
+def _distil(job: Job, tell: Tell) -> None:
+    """A family of the networks ``archs``; each process begins every run up to a second late, as chance has it."""
+    recipe, chance = Recipe.from_json(job["recipe"]), random.Random(os.getpid())
+    family = distil(
+        [Member(Arch.from_json(text), recipe) for text in job["archs"]], few_digits(), job["folder"],
+        begins=lambda name: time.sleep(chance.uniform(0, job["late"])),
+    )  # fmt: skip
+    tell("result " + json.dumps([run.epochs[-1].train_loss for run in family.students.values()]))
 
 
 def _signalled(data: Dataset, flag: Path) -> Dataset:

@@ -227,6 +227,19 @@ def test_one_of_two_agents_restarts(straight: tuple[Path, Job], tiny_arch: Arch,
     assert_same(tmp_path, straight[0])
 
 
+@pytest.mark.parametrize("times", [1, pytest.param(10, marks=pytest.mark.long)])
+def test_several_runs_one_after_the_other(times: int, server: Server, tiny_arch: Arch, tmp_path: Path) -> None:
+    """A teacher and two students in the same two processes, one of which is late by chance."""
+    archs = [replace(tiny_arch, name=name).to_json() for name in ("one", "two")]
+    job = {"archs": archs, "recipe": replace(RECIPE, epochs=1, warmup_epochs=0).to_json(), "late": 0.5}
+    results = []
+    for number in range(times):
+        told = server("distil", size=2, folder=str(tmp_path / str(number)), **job)
+        assert told["codes"] == [0, 0], told
+        results += [lines[-1] for lines in told["lines"]]
+    assert len(set(results)) == 1
+
+
 def test_begun_by_two_and_ended_by_one(server: Server, tiny_arch: Arch, tmp_path: Path) -> None:
     told = server("train", size=2, kill={"steps": 9}, **_job(tiny_arch, tmp_path))
     assert told["codes"] == TWO, told
