@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import ClassVar
 
 from fbnetv3_zoo.errors import ZooError, check_type, check_whole
+from fbnetv3_zoo.recipes import ExponentialDecay, Recipe, Schedule
 from fbnetv3_zoo.utils.serialization import find, from_json, to_json
 
 from .predictors import MLP, Pretraining
@@ -21,13 +22,32 @@ from .stages.iterative import IterativeConfig
 _LONGEST = 200  # characters of a result's name: file systems take 255, endings included
 
 
+@dataclass(frozen=True, slots=True)
+class FinalTraining:
+    """How the networks that a search finds are trained at last, where that is longer than in the search."""
+
+    epochs: int
+    schedule: Schedule
+    warmup_epochs: int
+
+    def __post_init__(self) -> None:
+        check_whole("FinalTraining.epochs", self.epochs)
+        check_type("FinalTraining.schedule", self.schedule, Schedule, "ExponentialDecay or CosineDecay")
+        check_whole("FinalTraining.warmup_epochs", self.warmup_epochs, at_least=0)
+
+    def recipe(self, searched: Recipe) -> Recipe:
+        """The recipe ``searched``, made longer."""
+        return replace(searched, epochs=self.epochs, schedule=self.schedule, warmup_epochs=self.warmup_epochs)
+
+
 @dataclass(frozen=True)
 class SearchPlan:
     """A whole search.
 
     ``pool`` points that meet ``within`` are drawn for stages 1 and 2. Stage 3 finds the best for each of
     ``constraints`` (an empty one allows everything); of these, ``finalists`` a constraint are trained in full and the
-    best is taken (0: the prediction decides). All randomness derives from ``seed``.
+    best is taken (0: the prediction decides). ``final`` is how the winners are to be trained afterwards, if not as in
+    the search. All randomness derives from ``seed``.
     """
 
     FORMAT: ClassVar[str] = "plan"
@@ -40,6 +60,7 @@ class SearchPlan:
     constraints: tuple[Constraint, ...] = ((),)
     finalists: int = 4
     evolving: EvolutionConfig = EvolutionConfig()
+    final: FinalTraining | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -86,6 +107,7 @@ def _bounds(*texts: str) -> tuple[Constraint, ...]:
 
 _FOUR = _bounds("macs<=450M", "macs<=550M", "macs<=650M", "macs<=750M")
 
+_FINAL = FinalTraining(400, ExponentialDecay(0.9875), 5)  # the paper's final training
 _LITERAL = IterativeConfig(
     epochs=1,
     predictor=MLP(members=1, pretraining=Pretraining.FROZEN_FIRST, thresholds=False, transform=False, epochs=50),
@@ -106,6 +128,7 @@ PLANS: Mapping[str, SearchPlan] = MappingProxyType(
                 IterativeConfig(epochs=150),
                 within=parse_constraint("400M<=macs<=800M"),
                 constraints=_FOUR,
+                final=_FINAL,
             ),
             # the same to the letter: without what this package adds to the paper (docs/search.md)
             SearchPlan(
@@ -116,9 +139,10 @@ PLANS: Mapping[str, SearchPlan] = MappingProxyType(
                 constraints=_FOUR,
                 finalists=0,
                 evolving=_LITERAL_EVOLUTION,
+                final=_FINAL,
             ),
             # section 4.1: the recipe of FBNetV2-L3, T = 4
-            SearchPlan("paper_recipe", PAPER_RECIPE, IterativeConfig(epochs=150, rounds=4)),
+            SearchPlan("paper_recipe", PAPER_RECIPE, IterativeConfig(epochs=150, rounds=4), final=_FINAL),
             # minutes on two cores, on the digits
             SearchPlan(
                 "tiny",

@@ -79,12 +79,19 @@ class SearchResult(Notes):
 
 
 def write_winners(plan: SearchPlan, winners: Sequence[Winner], folder: Path) -> list[Path]:
-    """``NAME.arch.json`` and ``NAME.recipe.json`` of every winner, as `fbnetv3 train` and `create` take them."""
+    """``NAME.arch.json`` and ``NAME.recipe.json`` of every winner, as `fbnetv3 train` and `create` take them.
+
+    If the plan's final training differs from the search's, its recipe is that, and the search's is
+    ``NAME.proxy.recipe.json``.
+    """
     texts = {}
     for winner in winners:
         name = plan.result_name(winner.constraint)
         candidate = plan.space.candidate(winner.code, name)
-        for kind, value in (("arch", candidate.arch), ("recipe", candidate.recipe)):
+        final = plan.final.recipe(candidate.recipe) if plan.final and candidate.recipe else None
+        proxy = None if final is None else candidate.recipe
+        kinds = {"arch": candidate.arch, "recipe": final or candidate.recipe, "proxy.recipe": proxy}
+        for kind, value in kinds.items():
             if value is not None:
                 texts[folder / f"{name}.{kind}.json"] = value.to_json() + "\n"
     if texts:

@@ -62,6 +62,10 @@ class RecipeOptions:
             from ..training.loader import fitted
 
             recipe = fitted(recipe, images, tell=leads(), rate_given="learning_rate" in given)
+        if self.epochs is not None and leads():
+            from ..recipes.decay import warn_of_decay
+
+            warn_of_decay(recipe, self.epochs)
         return replace(recipe, **given)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm  # of any kind, synchronised ones too
 from torch.utils.checkpoint import checkpoint
 
 from ..arch import Arch, InvertedResidual, PoolingHead
@@ -258,7 +259,7 @@ def _checkpointed(block: nn.Module, x: Tensor) -> Tensor:
 
 @contextmanager
 def _still_statistics(module: nn.Module) -> Iterator[None]:
-    norms = [(m, dict(m.named_buffers())) for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
+    norms = [(m, dict(m.named_buffers())) for m in module.modules() if isinstance(m, _BatchNorm)]
     for norm, buffers in norms:  # the copies take the second update (autograd saves them: they cannot be omitted)
         norm._buffers.update({name: buffer.clone() for name, buffer in buffers.items()})
     try:

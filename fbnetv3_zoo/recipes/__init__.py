@@ -15,6 +15,7 @@ from .recipe import (
     RandAugment,
     Recipe,
     RMSProp,
+    Schedule,
 )
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "Recipe",
     "RecipePreset",
     "SGD",
+    "Schedule",
     "find_preset",
     "find_recipe",
     "fit_detection_recipe",

@@ -247,6 +247,15 @@ class Recipe:
         rate = self.learning_rate * (math.sqrt(ratio) if isinstance(self.optimizer, AdamW) else ratio)
         return replace(self, batch_size=batch_size, learning_rate=rate, ema_decay=self.ema_decay**ratio)
 
+    def for_epochs(self, epochs: int) -> Recipe:
+        """This recipe with another number of epochs, over which an exponential decay falls as far as before."""
+        check_whole("epochs", epochs)
+        schedule = self.schedule
+        if isinstance(schedule, ExponentialDecay):
+            before, after = (max(1, number - self.warmup_epochs) for number in (self.epochs, epochs))
+            schedule = ExponentialDecay(schedule.factor ** (before / after))
+        return replace(self, epochs=epochs, schedule=schedule)
+
     def for_images(self, count: int) -> Recipe:
         """This recipe for ``count`` training images: the batch size is reduced to ``count`` if it is larger."""
         return self if count >= self.batch_size or count < 2 else self.for_batch_size(count)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from refusals import refusal
 
 from fbnetv3_zoo.recipes import (
+    RECIPES,
     SGD,
     AdamW,
     Augmentation,
@@ -26,6 +27,7 @@ from fbnetv3_zoo.recipes import (
     Recipe,
     RMSProp,
 )
+from fbnetv3_zoo.recipes.decay import warn_of_decay
 
 PLAIN = Recipe(10, 8, SGD(), 0.5, warmup_epochs=2, schedule=ExponentialDecay(0.5))
 
@@ -299,3 +301,23 @@ def test_other_batch_sizes(optimizer: SGD | RMSProp | AdamW, rate: float) -> Non
 def test_an_average_that_is_off_stays_off() -> None:
     assert PLAIN.for_batch_size(2).ema_decay == 0
     assert refusal(lambda: PLAIN.for_batch_size(1)) == "batch_size is 1; it must be a whole number of at least 2"
+
+
+def test_another_number_of_epochs(caplog: pytest.LogCaptureFixture) -> None:
+    """FBNetV3's proxy recipe over 400 epochs: with its own factor, the rate falls to 3e-7 of its peak."""
+    proxy = RECIPES["proxy"]
+    longer = proxy.for_epochs(400)
+    assert isinstance(longer.schedule, ExponentialDecay)
+    assert longer.schedule.factor == pytest.approx(0.963 ** (145 / 395))
+    assert longer.learning_rate_at(400, 1.0) == pytest.approx(proxy.learning_rate_at(150, 1.0))
+    assert replace(longer, epochs=150, schedule=proxy.schedule) == proxy
+    cosine = replace(proxy, schedule=CosineDecay())
+    assert cosine.for_epochs(400) == replace(cosine, epochs=400)
+    warn_of_decay(proxy, 400)
+    assert caplog.messages == [
+        "the learning rate falls x 0.963 an epoch, made for 150 epochs: after 400 it ends at 4e-07 of its peak instead "
+        "of 0.004; to fall as far, set schedule.factor to 0.9863 in a recipe file (`fbnetv3 recipe show NAME --json`)"
+    ]
+    warn_of_decay(proxy, 140)
+    warn_of_decay(cosine, 4)
+    assert len(caplog.messages) == 1

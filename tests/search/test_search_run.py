@@ -17,13 +17,14 @@ from refusals import refusal
 from search_jobs import Account, Job, killed, result, session, started
 from waiting import PATIENCE, until
 
+from fbnetv3_zoo.recipes import ExponentialDecay, Recipe
 from fbnetv3_zoo.search.evaluation import Evaluator, Failure, FunctionEvaluator, Limits, Outcome, Task, Trial
 from fbnetv3_zoo.search.executors import InProcess, LocalPool
 from fbnetv3_zoo.search.journal import LOCK, Journal
-from fbnetv3_zoo.search.plan import PLANS, SearchPlan, find_plan
+from fbnetv3_zoo.search.plan import PLANS, FinalTraining, SearchPlan, find_plan
 from fbnetv3_zoo.search.predictors import MLP, Trees, fit
 from fbnetv3_zoo.search.report.page import _Subject
-from fbnetv3_zoo.search.result import SearchResult
+from fbnetv3_zoo.search.result import SearchResult, Winner, write_winners
 from fbnetv3_zoo.search.reuse import predictor_of
 from fbnetv3_zoo.search.run import SearchCallback, run_search
 from fbnetv3_zoo.search.space import (
@@ -432,6 +433,26 @@ def test_wrong_plans() -> None:
     }  # fmt: skip
     for said, changes in texts.items():
         assert refusal(lambda c=changes: replace(small, **c)) == said
+
+
+def test_what_a_search_finds_is_trained_longer(tmp_path: Path) -> None:
+    """The paper's final training: 400 epochs, 5 of warm-up, x 0.9875 an epoch; its search: 150 epochs, x 0.963."""
+    for name in ("paper", "paper-literal", "paper_recipe"):
+        shipped = PLANS[name]
+        code = tuple(shipped.space.sample(1, np.random.default_rng(0))[0].tolist())
+        winner = Winner(shipped.constraints[0], code, 0.8, None, {})
+        folder = tmp_path / name
+        folder.mkdir()
+        kept = {path.name: path.read_text() for path in write_winners(shipped, [winner], folder)}
+        result = shipped.result_name(winner.constraint)
+        final, proxy = (Recipe.from_json(kept[f"{result}.{kind}.json"]) for kind in ("recipe", "proxy.recipe"))
+        assert (final.epochs, final.warmup_epochs, final.schedule) == (400, 5, ExponentialDecay(0.9875))
+        assert proxy == shipped.space.candidate(code).recipe
+        assert proxy.epochs == 150
+        assert replace(final, epochs=150, schedule=ExponentialDecay(0.963)) == proxy
+    assert find_plan("tiny").final is None
+    said = refusal(lambda: FinalTraining(400, "cosine", 5))  # type: ignore[arg-type]
+    assert said == "FinalTraining.schedule is 'cosine'; it must be ExponentialDecay or CosineDecay"
 
 
 def test_wrong_files_of_plans(tmp_path: Path) -> None:
