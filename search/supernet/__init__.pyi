@@ -4,6 +4,7 @@ from .plan import (
     DMASKING_PLANS as DMASKING_PLANS,
     DNAS_PLANS as DNAS_PLANS,
     Absolute as Absolute,
+    Power as Power,
     Product as Product,
     Sum as Sum,
     SupernetPlan as SupernetPlan,

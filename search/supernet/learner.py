@@ -14,7 +14,7 @@ from fbnetv3_zoo.training.loader import Batch, seed_of
 
 from .decoding import extremes
 from .expected_cost import CostTables, ExpectedCost
-from .plan import Absolute, Product, SupernetPlan
+from .plan import Absolute, Power, Product, SupernetPlan
 from .supernet import Supernet
 
 _LEAST = 2.72
@@ -95,6 +95,8 @@ def cost_term(cost: Tensor, plan: SupernetPlan, scale: float) -> Tensor:
     """What the cross entropy is multiplied by (:class:`Product`), or what is added to it (all others)."""
     if isinstance(plan.loss, Product):
         counted = cost * (1000 if plan.cost == "latency_ms" else 1)
-        return plan.loss.alpha * counted.clamp(min=_LEAST).log() ** plan.loss.beta
+        log = counted.clamp(min=_LEAST).log()
+        powered = plan.loss.beta * log if plan.loss.power is Power.COST else log**plan.loss.beta
+        return plan.loss.alpha * powered
     share = cost / scale
     return plan.loss.alpha * ((share - 1).abs() if isinstance(plan.loss, Absolute) else share)

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from enum import Enum
 from pathlib import Path
 from types import MappingProxyType
 from typing import TypeAlias
@@ -20,19 +21,32 @@ from .presets import TINY_DMASKING, TINY_DNAS, V1, V2
 from .space import LayerSpace
 
 
+class Power(Enum):
+    """What is raised to a power."""
+
+    LOGARITHM = "logarithm"
+    COST = "cost"
+
+
 @dataclass(frozen=True, slots=True)
 class Product:
     """Cross entropy x ``alpha`` x log(cost) ^ ``beta`` (FBNet, section 3.1); latency counts in microseconds.
 
-    ``alpha`` scales the whole loss, and Adam's steps do not depend on that: ``beta`` weighs the cost.
+    ``alpha`` scales the whole loss, and Adam's steps do not depend on that: ``beta`` weighs the cost. If the ``power``
+    is that of the cost, log(cost ^ ``beta``), as in FBNet's text and code, ``beta`` is a factor as well, and nothing
+    weighs the cost; so that is not the default.
     """
 
     alpha: float = 0.2
     beta: float = 0.6
+    power: Power = Power.LOGARITHM
 
     def __post_init__(self) -> None:
         check_number("Product.alpha", self.alpha, above=0)
         check_number("Product.beta", self.beta, at_least=0, at_most=10)
+        check_type("Product.power", self.power, Power, "a Power")
+        if self.power is Power.COST and not self.beta:
+            raise ZooError("Product.beta is 0, and log(cost ^ 0) is 0; give a beta above 0")
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from fbnetv3_zoo.arch.cost import arch_cost, tabulate
 from fbnetv3_zoo.preprocess import Preprocess
 from fbnetv3_zoo.recipes import SGD, Recipe
 from fbnetv3_zoo.search.space import Bound
-from fbnetv3_zoo.search.supernet import Absolute, Layer, LayerSpace, Product, Sum, Supernet, SupernetPlan
+from fbnetv3_zoo.search.supernet import Absolute, Layer, LayerSpace, Power, Product, Sum, Supernet, SupernetPlan
 from fbnetv3_zoo.search.supernet.expected_cost import CostTables
 from fbnetv3_zoo.search.supernet.learner import SupernetLearner
 from fbnetv3_zoo.search.supernet.plan import CostLoss
@@ -149,6 +149,7 @@ LOSSES: dict[str, tuple[CostLoss, float | None]] = {
     "product": (Product(0.2, 0.6), None),
     "steep product": (Product(3.0, 2.0), None),
     "product of a target": (Product(0.2, 0.6), 0.5),
+    "product with a power of the cost": (Product(0.2, 0.6, Power.COST), None),
     "sum": (Sum(0.7), None),
     "sum to a target": (Sum(0.7), 0.5),
     "above the target": (Absolute(0.7), 0.3),
@@ -216,6 +217,8 @@ def whole_loss(learner: SupernetLearner, parts: list[Batch], dearest: float) -> 
     entropy = cross_entropy(learner, parts)
     if isinstance(plan.loss, Product):
         counted = cost * 1000 if plan.cost == "latency_ms" else cost  # microseconds
+        if plan.loss.power is Power.COST:
+            return entropy * plan.loss.alpha * (counted**plan.loss.beta).log()
         return entropy * plan.loss.alpha * counted.log() ** plan.loss.beta
     share = cost / (dearest if plan.target is None else plan.target.at_most)
     if isinstance(plan.loss, Absolute):

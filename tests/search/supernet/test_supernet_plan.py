@@ -19,6 +19,7 @@ from fbnetv3_zoo.search.supernet import (
     DNAS_PLANS,
     Absolute,
     LayerSpace,
+    Power,
     Product,
     Sum,
     SupernetPlan,
@@ -221,6 +222,10 @@ def test_the_longest_name() -> None:
 
 LOSSES: dict[str, tuple[Callable[[], object], str]] = {
     "product of nothing": (lambda: Product(alpha=0), "Product.alpha is 0; it must be a number above 0"),
+    "a power of nothing": (
+        lambda: Product(beta=0, power=Power.COST),
+        "Product.beta is 0, and log(cost ^ 0) is 0; give a beta above 0",
+    ),
     "cheap is bad": (lambda: Product(beta=-0.1), "Product.beta is -0.1; it must be a number at least 0 and at most 10"),
     "cheap is all": (lambda: Product(beta=10.5), "Product.beta is 10.5; it must be a number at least 0 and at most 10"),
     "dear is good": (lambda: Sum(-1), "Sum.alpha is -1; it must be a number at least 0"),
