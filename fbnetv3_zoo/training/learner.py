@@ -25,7 +25,7 @@ from .qat import follow_ranges
 from .teacher import Teacher, normalised
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
-_DTYPES = {Precision.BFLOAT16: torch.bfloat16, Precision.FLOAT16: torch.float16}
+DTYPES = {Precision.BFLOAT16: torch.bfloat16, Precision.FLOAT16: torch.float16}
 
 
 class Student(nn.Module):
@@ -121,7 +121,7 @@ class BaseLearner(ABC, Generic[AnyBatch]):
         return self._forward.no_sync()
 
     def _reduced_precision(self) -> AbstractContextManager[None]:
-        if (dtype := _DTYPES.get(self.execution.precision)) is None:
+        if (dtype := DTYPES.get(self.execution.precision)) is None:
             return nullcontext()
         return torch.autocast(self.world.device.type, dtype)
 

@@ -1,0 +1,148 @@
+"""The memory that training takes, counted from the description of a network: nothing is computed.
+
+PyTorch's fake tensors have shapes and types but no contents. A training step on them keeps for its backward pass what a
+real one would, so that the count is exact, for any device and batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd.graph import saved_tensors_hooks
+
+from ..arch import Arch
+from ..errors import ZooError
+from ..models.fbnet import FBNet
+from ..recipes import SGD, Recipe
+from .execution import Execution, Precision
+from .learner import DTYPES
+
+GIB = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingMemory:
+    """Bytes in a process: ``activations`` are what a step keeps for its backward pass, for ``images`` images at a time.
+
+    The rest stays from step to step. Not counted: gradients of activations (some percent of the activations), the
+    device's libraries, fragments between tensors.
+    """
+
+    images: int
+    weights: int
+    gradients: int
+    optimizer: int
+    average: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.gradients + self.optimizer + self.average + self.activations
+
+    def __str__(self) -> str:
+        """One line, in GiB."""
+        rest = self.total - self.activations
+        return (
+            f"{self.total / GIB:.1f} GiB ({self.activations / GIB:.1f} for the activations of {self.images:,} images, "
+            f"{rest / GIB:.2f} for weights, gradients, optimizer and average)"
+        )
+
+
+def training_memory(
+    arch: Arch, recipe: Recipe, *, execution: Execution = Execution(), processes: int = 1
+) -> TrainingMemory:
+    """The memory of training ``arch`` by ``recipe``, in each of ``processes`` processes.
+
+    Raises :class:`ZooError` if a batch cannot be divided among them.
+    """
+    images, rest = divmod(recipe.batch_size, processes * execution.accumulation)
+    if rest or images < 2:
+        raise ZooError(
+            f"batches of {recipe.batch_size} images cannot be divided into {processes} processes x "
+            f"{execution.accumulation} parts of at least 2 images"
+        )
+    with FakeTensorMode():
+        network = FBNet(arch, drop_rate=recipe.dropout, drop_path_rate=recipe.stochastic_depth).train()
+        weights = sum(parameter.nbytes for parameter in network.parameters())
+        buffers = sum(buffer.nbytes for buffer in network.buffers())
+        kept = _Kept(network)
+        with kept.counting(), _autocast(execution.precision):
+            pixels = torch.empty(images, arch.in_channels, arch.resolution, arch.resolution)
+            logits = network(pixels.contiguous(memory_format=torch.channels_last))
+            F.cross_entropy(logits.float(), torch.zeros(images, dtype=torch.long))
+    return TrainingMemory(
+        images, weights + buffers, weights, _slots(recipe) * weights, weights + buffers if recipe.ema_decay else 0,
+        kept.recomputed if execution.gradient_checkpointing else kept.total,
+    )  # fmt: skip
+
+
+def _slots(recipe: Recipe) -> int:
+    """Numbers that the optimizer keeps for a weight."""
+    if isinstance(recipe.optimizer, SGD):
+        return int(recipe.optimizer.momentum > 0)
+    return 2  # RMSProp: mean square and momentum; AdamW: mean and mean square
+
+
+@contextmanager
+def _autocast(precision: Precision) -> Iterator[None]:
+    dtype = DTYPES.get(precision)
+    with nullcontext() if dtype is None else torch.autocast("cpu", dtype):
+        yield
+
+
+class _Kept:
+    """What autograd keeps of a forward pass, by the block in which it is kept first."""
+
+    def __init__(self, network: FBNet) -> None:
+        self._owned = {_storage(tensor) for tensor in [*network.parameters(), *network.buffers()]}
+        self._blocks = [block for stage in network.stages.children() for block in stage.children()]
+        self._tensors: list[Tensor] = []  # alive, so that no two have the same place
+        self._bytes: list[dict[int, int]] = [{}]
+        self._inputs: dict[int, int] = {}
+
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        hooks = [block.register_forward_pre_hook(self._begin) for block in self._blocks]
+        hooks += [self._blocks[-1].register_forward_hook(self._end)]
+        with saved_tensors_hooks(self._keep, lambda tensor: tensor):
+            yield
+        for hook in hooks:
+            hook.remove()
+
+    @property
+    def total(self) -> int:
+        return sum(sum(part.values()) for part in self._bytes)
+
+    @property
+    def recomputed(self) -> int:
+        """With gradient checkpointing: the blocks' inputs, what lies outside, and the largest block, computed anew."""
+        outside = {**self._bytes[0], **self._bytes[-1], **self._inputs}
+        return sum(outside.values()) + max(sum(part.values()) for part in self._bytes[1:-1])
+
+    def _begin(self, block: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self._bytes.append({})
+        self._tensors.append(inputs[0])
+        self._inputs[_storage(inputs[0])] = inputs[0].untyped_storage().nbytes()
+
+    def _end(self, *_: Any) -> None:
+        self._bytes.append({})
+
+    def _keep(self, tensor: Tensor) -> Tensor:
+        self._tensors.append(tensor)
+        place = _storage(tensor)
+        if place not in self._owned and not any(place in part for part in self._bytes):
+            self._bytes[-1][place] = tensor.untyped_storage().nbytes()
+        return tensor
+
+
+def _storage(tensor: Tensor) -> int:
+    place: int = tensor.untyped_storage()._cdata
+    return place
