@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from ..weights.serialization import WeightsFile
 
 
+MINUTE = 60.0
+"""Seconds from which on it is said how long a run still takes."""
 UNEVEN = 10
 """Ratio of the largest to the smallest class from which on it is said."""
 
@@ -46,6 +49,7 @@ class EpochBar(Callback):
             TextColumn("{task.fields[note]}"), *columns, *times, console=self.console, disable=not shown
         )
         self._task = self._progress.add_task("", total=epochs, epoch=1, loss="-", speed="-", note="")
+        self._epochs, self._left = epochs, TimeLeft(epochs)
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -60,9 +64,14 @@ class EpochBar(Callback):
         """Show the number of images checked."""
         self.tell(f"checking images: {done:,} of {total:,} ")
 
+    def on_resume(self, epochs: int, steps: int, checkpoint: Path) -> None:
+        """Print where the run goes on."""
+        step = f"step {steps:,} of epoch {epochs + 1}" if steps else f"epoch {epochs}"
+        self.line(f"going on after {step} of {self._epochs} ({checkpoint})")
+
     def on_step(self, step: Step) -> None:
         """Print the header before the first step, and update the bar."""
-        self.line()
+        self.line(*self._left.after_step(step, time.monotonic()))
         position, speed = step.epoch - 1 + step.step / step.steps, step.images_per_second
         self._progress.update(
             self._task, completed=position, epoch=step.epoch, loss=f"{step.loss:.3f}", speed=f"{speed:.0f}", note=""
@@ -74,9 +83,52 @@ class EpochBar(Callback):
             show_above(self.console, line)
         self._header = ()
 
+    def epoch_line(self, line: str, epoch: int, seconds: float) -> None:
+        """Print the ``line`` of an epoch, which took so many seconds; after the first one also how long is left."""
+        self.line(line, *self._left.after_epoch(epoch, seconds))
+
     def tell(self, text: str) -> None:
         """Show ``text`` before the bar until the next update."""
         self._progress.update(self._task, note=text)
+
+
+class TimeLeft:
+    """Estimates how long a run of ``epochs`` still takes: a minute after its first step, and after its first epoch.
+
+    Each is a list of one line; it is empty at other times, and if less than a minute is left.
+    """
+
+    def __init__(self, epochs: int) -> None:
+        self._epochs, self._since, self._steps = epochs, 0.0, 0
+        self._awaits_step = self._awaits_epoch = True
+
+    def after_step(self, step: Step, now: float) -> list[str]:
+        """The estimate after ``step``, taken at the time ``now`` in seconds; the first step may include compiling."""
+        if not self._awaits_step:
+            return []
+        if self._steps == 0:
+            self._since = now
+        self._steps += 1
+        if now - self._since < MINUTE:
+            return []
+        self._awaits_step, each = False, (now - self._since) / (self._steps - 1)
+        left = (self._epochs - step.epoch + 1) * step.steps - step.step
+        return _time_left(f"validation and {counted(left, 'step')}", each * left, each)
+
+    def after_epoch(self, epoch: int, seconds: float) -> list[str]:
+        """The estimate after the first epoch of this process, the run's ``epoch``-th, which took so many seconds."""
+        self._awaits_step, first, self._awaits_epoch = False, self._awaits_epoch, False
+        left = self._epochs - epoch
+        return _time_left(counted(left, "epoch"), seconds * left, seconds) if first else []
+
+
+def _time_left(what: str, seconds: float, each: float) -> list[str]:
+    """The line on ``what`` is left, which takes so many ``seconds``, ``each`` of it so many."""
+    from ..training.report.page import duration
+
+    if seconds < MINUTE:
+        return []
+    return [f"about {duration(seconds)} left in this run: {what} of {duration(each) if each >= 10 else f'{each:.2g} s'}"]
 
 
 class TrainingProgress(EpochBar):
@@ -86,19 +138,21 @@ class TrainingProgress(EpochBar):
         epoch = TextColumn("epoch {task.fields[epoch]}/{task.total:g}")
         loss = TextColumn("loss"), TextColumn("{task.fields[loss]}")
         super().__init__(epochs, epoch, BarColumn(), *loss, TextColumn("{task.fields[speed]} images/s"), header=header)
-        self._epochs = epochs
 
     def announce(self, name: str) -> None:
-        """Print a heading for the run ``name``."""
+        """Print a heading for the run ``name``, whose time is estimated anew."""
+        self._left = TimeLeft(self._epochs)
         if leads():
             show_above(self.console, f"{name}:")
 
     def on_epoch(self, epoch: Epoch) -> None:
         """Print the epoch's line."""
-        self.line(
+        self.epoch_line(
             f"epoch {epoch.epoch:>3}/{self._epochs}  train loss {epoch.train_loss:.3f}  "
             f"validation loss {epoch.validation_loss:.3f}  top-1 {epoch.validation_top1:7.2%}  {epoch.seconds:.1f} s"
             + (f"  {epoch.skipped} images could not be read" if epoch.skipped else ""),
+            epoch.epoch,
+            epoch.seconds,
         )
 
 

@@ -46,6 +46,9 @@ class Callback:
     def on_look(self, done: int, total: int) -> None:
         """The headers of ``done`` of ``total`` images have been looked at, before the first epoch."""
 
+    def on_resume(self, epochs: int, steps: int, checkpoint: Path) -> None:
+        """The run goes on after so many whole epochs, and ``steps`` of the next, from the file ``checkpoint``."""
+
     def on_step(self, step: Step) -> None:
         """A step has been taken."""
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from safetensors.torch import save as to_bytes
@@ -93,6 +93,13 @@ def recipe_identity(recipe: Recipe) -> str:
     return to_json(replace(recipe, epochs=1) if isinstance(recipe.schedule, ExponentialDecay) else recipe)
 
 
+class FoundCheckpoint(NamedTuple):
+    """A checkpoint that is whole: its file, and what is in it."""
+
+    path: Path
+    data: bytes
+
+
 class Checkpoints:
     """The checkpoints of a run, in ``folder``: the newest ``keep`` of them, each named after its own contents."""
 
@@ -136,7 +143,7 @@ class Checkpoints:
         with suppress(OSError):
             self.folder.rmdir()
 
-    def begin(self, *, resume: bool) -> bytes | None:
+    def begin(self, *, resume: bool) -> FoundCheckpoint | None:
         """Clear what a killed run has left half-written; the newest checkpoint to go on from, None for a new run.
 
         Raises :class:`ZooError` where the folder holds a run that is not to be resumed.
@@ -149,8 +156,8 @@ class Checkpoints:
             )
         return self.newest()
 
-    def newest(self) -> bytes | None:
-        """The contents of the newest checkpoint that is whole; None where there is no checkpoint at all."""
+    def newest(self) -> FoundCheckpoint | None:
+        """The newest checkpoint that is whole; None where there is no checkpoint at all."""
         paths = self.paths()
         for path in paths:
             try:
@@ -159,7 +166,7 @@ class Checkpoints:
                 LOG.warning("%s: cannot be read (%s); going on from the checkpoint before it", path, error.strerror)
                 continue
             if short_digest(data) == _NAME.fullmatch(path.name)[3]:  # type: ignore[index]
-                return data
+                return FoundCheckpoint(path, data)
             LOG.warning("%s: is damaged; going on from the checkpoint before it", path)
         if paths:
             raise ZooError(f"{self.folder}: none of {len(paths)} checkpoints can be read; begin anew in another folder")

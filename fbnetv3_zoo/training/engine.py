@@ -56,6 +56,7 @@ class Engine(ABC, Generic[AnyBatch, Result]):
         self.progress = Progress()
         self._epochs, self._output = recipe.epochs if epochs is None else epochs, output
         self._checkpoints: Checkpoints | None = None
+        self._resumed: Path | None = None
         if output is not None:
             self._checkpoints = Checkpoints(output / "checkpoints", keep=execution.keep_checkpoints)
         self._termination, self._last_write, self._measuring_since = Termination(), 0.0, 0.0
@@ -126,7 +127,9 @@ class Engine(ABC, Generic[AnyBatch, Result]):
         """Resume from the newest checkpoint, if any; ``epoch`` makes a record of an epoch from its fields."""
         assert self._output is not None
         assert self._checkpoints is not None
-        data = self.world.share(self._checkpoints.begin(resume=resume) if self.world.leads else None)
+        found = self._checkpoints.begin(resume=resume) if self.world.leads else None
+        self._resumed = found.path if found else None
+        data = self.world.share(found.data if found else None)
         if data is not None:
             self.progress = restore(data, self.learner, identity=self.identity, place=self._output, epoch=epoch)
 
@@ -134,6 +137,9 @@ class Engine(ABC, Generic[AnyBatch, Result]):
         """Run the remaining epochs and return the result; ``callbacks`` are called in the leading process."""
         if not self.world.leads:
             callbacks = ()
+        if self._resumed is not None:
+            for callback in callbacks:
+                callback.on_resume(self.progress.epoch, self.progress.step, self._resumed)
         self._last_write = time.monotonic()
         with self._termination if self._output else nullcontext():
             while self.progress.epoch < self._epochs and not self.ends_early:

@@ -122,7 +122,7 @@ def test_any_bit_that_flips_is_seen(begun: Path, caplog: pytest.LogCaptureFixtur
     places = [0, 9, len(content) - 1, *(chance.randrange(len(content)) for _ in range(40))]
     for place in places:
         newest.write_bytes(content[:place] + bytes([content[place] ^ 1 << chance.randrange(8)]) + content[place + 1 :])
-        assert Checkpoints(begun / "checkpoints", keep=3).newest() == second.read_bytes()
+        assert Checkpoints(begun / "checkpoints", keep=3).newest() == (second, second.read_bytes())
     told = f"{newest}: is damaged; going on from the checkpoint before it"
     assert [record.getMessage() for record in caplog.records] == [told] * len(places)
 
@@ -153,7 +153,7 @@ def test_a_checkpoint_that_cannot_be_opened(begun: Path, caplog: pytest.LogCaptu
     newest, second, _ = checkpoints(begun)
     newest.unlink()
     newest.mkdir()
-    assert Checkpoints(begun / "checkpoints", keep=3).newest() == second.read_bytes()
+    assert Checkpoints(begun / "checkpoints", keep=3).newest() == (second, second.read_bytes())
     said = f"{newest}: cannot be read (Is a directory); going on from the checkpoint before it"
     assert [record.getMessage() for record in caplog.records] == [said]
 

@@ -26,14 +26,15 @@ class DetectionProgress(EpochBar):
 
     def __init__(self, epochs: int, *, header: Sequence[str] = ()) -> None:
         super().__init__(epochs, BarColumn(), TextColumn("loss {task.fields[loss]}"), header=header)
-        self._epochs = epochs
 
     def on_epoch(self, epoch: DetectionEpoch) -> None:
         """Print the epoch's line."""
         skipped = f"  {epoch.skipped} images unreadable" if epoch.skipped else ""
-        self.line(
+        self.epoch_line(
             f"epoch {epoch.epoch:>3}/{self._epochs}  train loss {epoch.train_loss:.3f}  AP {epoch.ap:.3f}  "
             f"AP50 {epoch.ap50:.3f}  {epoch.seconds:.1f} s{skipped}",
+            epoch.epoch,
+            epoch.seconds,
         )
 
 

@@ -43,9 +43,10 @@ class SupernetProgress(EpochBar):
 
     def on_epoch(self, epoch: SupernetEpoch) -> None:
         """Print the epoch's line."""
-        show_above(
-            self.console,
+        self.epoch_line(
             f"epoch {epoch.epoch:>3}/{self._plan.recipe.epochs}  loss {epoch.train_loss:.3f}  "
             f"top-1 {epoch.validation_top1:7.2%}  expected {self._plan.cost} {epoch.cost:,.6g}  "
             f"decided {epoch.decided:4.0%}  {epoch.seconds:.1f} s",
+            epoch.epoch,
+            epoch.seconds,
         )
