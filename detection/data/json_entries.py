@@ -107,7 +107,7 @@ class Entries:
 
     def _refusal(self, error: Exception) -> ZooError:
         reason = "nested too deeply" if isinstance(error, RecursionError) else printable(str(error))
-        return ZooError(f"{self._path}: is not valid JSON ({reason})")
+        return ZooError(f"{self._path}: is not valid JSON ({reason}); correct the file, or write it again")
 
 
 _DECODER = json.JSONDecoder()

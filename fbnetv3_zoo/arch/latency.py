@@ -20,7 +20,7 @@ import numpy.typing as npt
 from ..errors import LARGEST, ZooError, check_number, check_type, check_whole, shown
 from ..utils.atomic_write import replacing
 from ..utils.paths import read_file
-from ..utils.serialization import from_plain, json_text, parse_json, to_plain
+from ..utils.serialization import from_plain, in_file, json_text, parse_json, to_plain
 from .cost import Ints, Table, map_sizes
 from .rows import Activation
 
@@ -297,7 +297,7 @@ class LatencyTable:
         try:
             return cls.from_json(data)
         except ZooError as error:
-            raise ZooError(f"{path}: {error}") from None
+            raise in_file(path, error) from None
 
 
 @dataclass(frozen=True)

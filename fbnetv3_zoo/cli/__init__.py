@@ -92,6 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _carry_out(arguments: Sequence[str]) -> int:
     """Run the command; returns the exit code."""
     try:
+        usage.check_given(arguments)
         status = app(args=arguments, prog_name="fbnetv3", standalone_mode=False) or 0
         output.flush()
     except guard.EXPECTED as error:

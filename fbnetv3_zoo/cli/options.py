@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from ..errors import Interrupted, ZooError, nearest, printable
+from ..errors import Interrupted, ZooError, nearest, printable, shown
 from ..utils.atomic_write import replacing
 from ..utils.paths import exists, is_folder, read_file
-from ..utils.serialization import json_text, parse_json
+from ..utils.serialization import in_file, json_text, parse_json
 from .common import Resolution, leads, network_of
 
 if TYPE_CHECKING:
@@ -95,15 +95,41 @@ def _take_config(context: typer.Context, value: Path | None) -> Path | None:
     """Make the options in the file ``value`` the command's defaults. Raises :class:`ZooError` naming a wrong one."""
     if value is None:
         return None
-    options = parse_json(read_file(value, "a JSON file of options"), str(value))
+    data = read_file(value, "a JSON file of options")
+    try:
+        options = parse_json(data, "JSON of options")
+    except ZooError as error:
+        raise in_file(value, error) from None
     known = {name: own for name, own in _long_names(context).items() if name not in ("config", "help")}
-    if not isinstance(options, dict):
-        raise ZooError(f"{value}: is not a JSON object of options")
+    _check_options(options, value, known)
     for name in options:
         if name.replace("_", "-") not in known:
             raise ZooError(f"{value}: no option --{printable(name)}{nearest(name, known)}")
     context.default_map = {known[name.replace("_", "-")]: option for name, option in options.items()}
     return value
+
+
+_KINDS = {
+    "fbnetv3_zoo.arch": ("a network", "model"),
+    "fbnetv3_zoo.recipe": ("a recipe", "recipe"),
+    "fbnetv3_zoo.recipe_preset": ("a recipe", "recipe"),
+    "fbnetv3_zoo.subset": ("a subset of data", "subset"),
+}
+"""What a JSON file of ours is that is no file of options, by its format, and the option that takes it."""
+
+
+def _check_options(options: Any, file: Path, known: Mapping[str, str]) -> None:
+    """Raise :class:`ZooError` if the contents of ``file`` are no options, such as a recipe, or one of them is empty."""
+    written = f'give an output folder\'s {CONFIG}, or an object such as {{"epochs": 10}}'
+    if not isinstance(options, dict):
+        raise ZooError(f"{file}: is not a JSON object of options; {written}")
+    if "format" in options and "format" not in known:
+        kind, option = _KINDS.get(str(options["format"]), (f"of format {shown(options['format'])}", ""))
+        remedy = f"give it as --{option}" if option in known else written
+        raise ZooError(f"{file}: is {kind}, not options of a command; {remedy}")
+    for name, option in options.items():
+        if option == "":
+            raise ZooError(f"{file}: --{printable(name)} is empty; give it a value, or leave it out")
 
 
 _ConfigFile = Annotated[

@@ -128,7 +128,9 @@ def _time_left(what: str, seconds: float, each: float) -> list[str]:
 
     if seconds < MINUTE:
         return []
-    return [f"about {duration(seconds)} left in this run: {what} of {duration(each) if each >= 10 else f'{each:.2g} s'}"]
+    return [
+        f"about {duration(seconds)} left in this run: {what} of {duration(each) if each >= 10 else f'{each:.2g} s'}"
+    ]
 
 
 class TrainingProgress(EpochBar):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from ..errors import nearest, printable
+from ..errors import ZooError, nearest, printable
 
 _ELSEWHERE = {
     "amp": "--precision", "arch": "--model", "architecture": "--model", "b": "--batch-size", "c": "--classes",
@@ -15,6 +15,18 @@ _ELSEWHERE = {
     "j": "--workers", "o": "--output", "size": "--resolution", "source": "--data",
 }  # fmt: skip
 """Names of options in other programs, without leading hyphens."""
+
+
+def check_given(arguments: Sequence[str]) -> None:
+    """Raise :class:`ZooError` if one of ``arguments`` is empty: as a path it would be the current folder."""
+    for before, word in zip(("", *arguments[:-1]), arguments, strict=True):
+        if word == "":
+            where = f"the value after {before} is" if before.startswith("-") else "an argument is"
+        elif word.startswith("--") and word.find("=") == len(word) - 1:
+            where = f"the value of {word[:-1]} is"
+        else:
+            continue
+        raise ZooError(f"{where} empty; give one, or leave it out (is a variable of the shell not set?)")
 
 
 def line_of(error: Any, program: Any, arguments: Sequence[str]) -> str:

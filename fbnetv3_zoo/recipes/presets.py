@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from ..errors import ZooError, check_type
 from ..utils.paths import read_file
-from ..utils.serialization import find, format_of, from_json, to_json
+from ..utils.serialization import find, format_of, from_json, in_file, to_json
 from .recipe import SGD, Augmentation, ExponentialDecay, RandAugment, Recipe, RMSProp
 
 PAPER = "FBNetV3 paper (arXiv 2006.02049)"
@@ -170,7 +170,7 @@ def _read(path: Path) -> RecipePreset:
             return from_json(RecipePreset, data)
         return RecipePreset(Recipe.from_json(data), "a recipe of your own", None)
     except ZooError as error:
-        raise ZooError(f"{path}: {error}") from None
+        raise in_file(path, error) from None
 
 
 OF_A_RUN = ("epochs", "batch_size", "learning_rate", "ema_decay", "seed")

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from ..description import Description, other_kind
 from ..errors import ZooError, in_short
+from ..utils.onnx_io import EXPORT_AGAIN
 
 Floats = npt.NDArray[np.float32]
 Logits = Callable[[Floats], Floats]
@@ -60,7 +61,7 @@ def described(metadata: Mapping[str, str], path: Path, form: str) -> Description
 
 def unreadable(path: Path, kind: str, reason: object) -> ZooError:
     """The error for a file that its runtime refuses, with the first line of its ``reason``."""
-    return ZooError(f"{path}: cannot be read as {kind} ({in_short(reason)})")
+    return ZooError(f"{path}: cannot be read as {kind} ({in_short(reason)}); {EXPORT_AGAIN}")
 
 
 def missing_extra(path: Path | str, name: str, extra: str) -> ZooError:

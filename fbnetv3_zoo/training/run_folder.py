@@ -10,6 +10,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from ..errors import ZooError
+from ..utils.paths import check_folder
 from .distributed import World
 
 LOCK = ".fbnetv3-zoo.lock"
@@ -31,6 +32,7 @@ def claimed(folder: Path, world: World) -> Iterator[None]:
     if not world.leads:
         yield
         return
+    check_folder(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK, timeout=_PATIENCE)

@@ -91,7 +91,8 @@ class ChecksummedFormat:
             arrays = load(data)
             header = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")], "its header")
         except (SafetensorError, *_UNREADABLE) as error:
-            raise ZooError(f"{path}: cannot be read as {self.name} ({in_short(error)}); {self.remedy}") from None
+            reason = in_short(error) if data else "the file is empty"
+            raise ZooError(f"{path}: cannot be read as {self.name} ({reason}); {self.remedy}") from None
         return arrays, header.get("__metadata__") or {}
 
 

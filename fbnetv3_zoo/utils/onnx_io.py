@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     import onnx
 
 
+EXPORT_AGAIN = "export it again, or get another copy"
+"""What helps with a damaged file of a runtime."""
+
+
 def write_graph(proto: Any, path: Path, metadata: Mapping[str, str]) -> None:
     """Write the ``onnx.ModelProto`` ``proto`` with ``metadata`` to ``path``. Raises the errors of onnx's checker.
 
@@ -42,7 +46,7 @@ def read_graph(path: str | Path) -> onnx.ModelProto:
         check_graph(model)
         onnx.checker.check_model(model)
     except Exception as error:  # onnx's errors share no public base
-        raise ZooError(f"{path}: cannot be read as ONNX ({in_short(error)})") from None
+        raise ZooError(f"{path}: cannot be read as ONNX ({in_short(error)}); {EXPORT_AGAIN}") from None
     return model
 
 
@@ -63,7 +67,7 @@ def parse_graph(data: bytes) -> onnx.ModelProto:
     except Exception as error:  # protobuf's errors share no public base
         raise ZooError(in_short(error)) from None
     if not model.graph.node:
-        raise ZooError("it holds no network")
+        raise ZooError("it holds no network" if data else "the file is empty")
     _check_text(model)
     return model
 

@@ -125,7 +125,7 @@ def check_folder(path: str | Path, *, replaced: bool = False) -> None:
     ``replaced``: the folder will be replaced as a whole.
     """
     if exists(path) and not is_folder(path):
-        raise ZooError(f"{path}: cannot be created (File exists)")
+        raise ZooError(f"{path}: is {'a file' if is_file(path) else 'a device or pipe'}; give the path of a folder")
     if reason := _no_room_in(Path(path).parent if replaced else Path(path)):
         how = "written to" if exists(path) else "created"
         raise ZooError(f"{path}: cannot be {how} ({reason})")
@@ -135,7 +135,7 @@ def _no_room_in(folder: Path) -> str | None:
     """Why ``folder``, which need not exist yet, cannot be written to; None if it can."""
     nearest = next((nearest for nearest in (folder, *folder.parents) if exists(nearest)), Path())
     if not is_folder(nearest):
-        return os.strerror(errno.ENOTDIR)
+        return f"{nearest} is {'a file' if is_file(nearest) else 'a device or pipe'}, not a folder"
     if os.access(nearest, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
         return None
     read_only = hasattr(os, "statvfs") and os.statvfs(nearest).f_flag & os.ST_RDONLY

@@ -61,7 +61,13 @@ def read_json(kind: type[T], path: Path) -> T:
     try:
         return from_json(kind, data)
     except ZooError as error:
-        raise ZooError(f"{path}: {error}") from None
+        raise in_file(path, error) from None
+
+
+def in_file(path: str | Path, error: ZooError) -> ZooError:
+    """``error`` as one about the file at ``path``, with a remedy if its contents are no JSON."""
+    remedy = "; correct the file, or write it again" if isinstance(error, InvalidJSONError) else ""
+    return ZooError(f"{path}: {error}{remedy}")
 
 
 def json_text(data: object, *, indent: int | None = None) -> str:
@@ -86,21 +92,26 @@ def _for_all(data: Any) -> Any:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+class InvalidJSONError(ZooError):
+    """A text is not JSON."""
+
+
 def parse_json(text: str | bytes, name: str) -> Any:
     """Parse JSON ``text``; every JSON text from outside is read here.
 
-    Stricter than Python: NaN, infinities, numbers beyond 64 bits and lone surrogates raise :class:`ZooError`, as
-    invalid text does; errors begin with ``name``. A byte order mark is ignored.
+    Stricter than Python: NaN, infinities, numbers beyond 64 bits and lone surrogates raise :class:`InvalidJSONError`,
+    as invalid text does; errors begin with ``name``. A byte order mark is ignored.
     """
     try:
         text = text.decode("utf-8-sig") if isinstance(text, bytes) else text
         data = json.loads(text, parse_constant=_no_number, parse_float=_finite, parse_int=_whole)
     except RecursionError:
-        raise ZooError(f"{name} cannot be read: nested too deeply") from None
+        raise InvalidJSONError(f"{name} cannot be read: nested too deeply") from None
     except ValueError as error:
-        raise ZooError(f"{name} cannot be read: {printable(str(error))}") from None
+        reason = printable(str(error)) if text else "it is empty"
+        raise InvalidJSONError(f"{name} cannot be read: {reason}") from None
     if _SURROGATE.search(text) and (wrong := _lone_surrogate(data)) is not None:
-        raise ZooError(f"{name} cannot be read: {printable(wrong)[:80]!r} is not Unicode text")
+        raise InvalidJSONError(f"{name} cannot be read: {printable(wrong)[:80]!r} is not Unicode text")
     return data
 
 

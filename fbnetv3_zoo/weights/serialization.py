@@ -129,7 +129,8 @@ def parse(data: bytes, name: str) -> WeightsFile:
     except _UNREADABLE as error:
         if is_web_page(data[:512]):
             raise ZooError(f"{name}: {WEB_PAGE.format('weights')}") from None
-        raise ZooError(f"{name}: cannot be read as safetensors ({in_short(error)}); fetch or save it again") from None
+        reason = in_short(error) if data else "the file is empty"
+        raise ZooError(f"{name}: cannot be read as safetensors ({reason}); fetch or save it again") from None
     if unfit := next((key for key in tensors if not key.isprintable()), None):
         raise ZooError(f"{name}: cannot be read as safetensors ({unfit[:80]!r} is no tensor's name); save it again")
     return WeightsFile(name, tensors, entries)

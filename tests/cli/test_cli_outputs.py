@@ -56,7 +56,8 @@ def closed() -> Iterator[Path]:
 def test_where_nothing_can_be_written(words: list[str], closed: Path, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("mine")
-    below = ("written (Not a directory)", "created (Not a directory)")
+    why = f"({file} is a file, not a folder)"
+    below = (f"written {why}", f"created {why}")
     assert refused(words, file / "out") in below
     assert refused(words, file / "deep" / "out") in below
     assert file.read_text() == "mine"
@@ -65,6 +66,17 @@ def test_where_nothing_can_be_written(words: list[str], closed: Path, tmp_path: 
             assert refused(words, path) in ("written (Permission denied)", "created (Permission denied)")
     assert os.listdir(closed) == []
     assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("words", list(calls()))
+def test_an_empty_output_is_not_the_current_folder(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ended = run(*(word.format(path="") for word in words))
+    assert ended.code == 2
+    assert ended.err.startswith("error: the value after --output is empty; give one, or leave it out")
+    assert os.listdir(tmp_path) == []
 
 
 def test_every_command_that_writes_is_killed_by_the_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,6 +95,9 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (path / "net.json").write_text(arch().to_json())
     for name in ("garbage.safetensors", "garbage.json", "garbage.png", "garbage.onnx", "notes.txt"):
         (path / name).write_text("no such thing")
+    for name in ("empty.safetensors", "empty.json", "empty.onnx"):
+        (path / name).touch()
+    (path / "unset.json").write_text('{"data": ""}')
     Image.new("RGB", (8, 8)).save(path / "image.png")
     (path / "folder").mkdir()
     (path / "folder.json").mkdir()
@@ -182,7 +185,8 @@ CALLS: list[tuple[Callable[[Path], object], str]] = [
     (lambda _: create(3), "a model is named by text, a path or an Arch, not 3"),
     (lambda here: create(here / "absent.json"), "{here}/absent.json: no such file"),
     (lambda here: create(here / "garbage.json"),
-     "{here}/garbage.json: arch JSON cannot be read: Expecting value: line 1 column 1 (char 0)"),
+     "{here}/garbage.json: arch JSON cannot be read: Expecting value: line 1 column 1 (char 0); correct the file, or "
+     "write it again"),
     (lambda _: create("fbnetv3_a", num_classes=0), f"fbnetv3_a: num_classes is 0; {WHOLE}"),
     (lambda _: create(arch(), drop_rate=1.0), "drop_rate is 1.0; it must be a number at least 0 and below 1"),
     (lambda _: create(arch(), drop_path_rate=-0.1),
@@ -375,9 +379,32 @@ COMMANDS: list[tuple[str, str]] = [
      "{here}/absent.safetensors: no such file"),
     ("train --output {here}/used --model {here}/net.json",
      "{here}/used: holds a run; continue it with --resume (resume=True), or give another folder"),
-    ("train --output {here}/notes.txt --model {here}/net.json", "{here}/notes.txt: cannot be created (File exists)"),
+    ("train --output {here}/notes.txt --model {here}/net.json",
+     "{here}/notes.txt: is a file; give the path of a folder"),
     ("train --output {here}/notes.txt/run --model {here}/net.json",
-     "{here}/notes.txt/run: cannot be created (Not a directory)"),
+     "{here}/notes.txt/run: cannot be created ({here}/notes.txt is a file, not a folder)"),
+    ("train --output= --model {here}/net.json",
+     "the value of --output is empty; give one, or leave it out (is a variable of the shell not set?)"),
+    ("train --output {here}/new --config {here}/photos.json",
+     "{here}/photos.json: is a recipe, not options of a command; give it as --recipe"),
+    ("detect train --output {here}/new --config {here}/net.json",
+     "{here}/net.json: is a network, not options of a command; give it as --model"),
+    ("search dnas --output {here}/new --config {here}/photos.json",
+     "{here}/photos.json: is a recipe, not options of a command; give an output folder's config.json, or an object "
+     "such as {\"epochs\": 10}"),
+    ("train --output {here}/new --config {here}/garbage.json",
+     "{here}/garbage.json: JSON of options cannot be read: Expecting value: line 1 column 1 (char 0); correct the "
+     "file, or write it again"),
+    ("train --output {here}/new --config {here}/unset.json",
+     "{here}/unset.json: --data is empty; give it a value, or leave it out"),
+    ("train --output {here}/new --recipe {here}/empty.json",
+     "{here}/empty.json: recipe JSON cannot be read: it is empty; correct the file, or write it again"),
+    ("classify {here}/image.png --model {here}/empty.onnx",
+     "{here}/empty.onnx: cannot be read as ONNX (the file is empty); export it again, or get another copy"),
+    ("validate {here}/empty.safetensors",
+     "{here}/empty.safetensors: cannot be read as safetensors (the file is empty); fetch or save it again"),
+    ("train {here}/empty.safetensors --output {here}/new",
+     "{here}/empty.safetensors: cannot be read as a data set (the file is empty); make it again"),
     ("demo --output {here}/new --epochs 0", "Invalid value for '--epochs': {...} (see `fbnetv3 demo --help`)"),
     ("demo --output {here}/new --seed -1", "Invalid value for '--seed': {...} (see `fbnetv3 demo --help`)"),
     ("validate {here}/letters.safetensors --seed -1", "seed is -1; it must be a whole number of at least 0"),
@@ -393,8 +420,9 @@ COMMANDS: list[tuple[str, str]] = [
      "{here}/net.txt: ONNX files end in .onnx; change the extension"),
     ("export onnx {here}/net.json --output {here}/net.onnx --opset 9", "opset is 9; choose from 18 to 23"),
     ("export onnx {here}/net.json --output {here}/notes.txt/net.onnx",
-     "{here}/notes.txt/net.onnx: cannot be written (Not a directory)"),
-    ("export int8 {here}/garbage.onnx --images {here}/folder", "{here}/garbage.onnx: cannot be read as ONNX ({...})"),
+     "{here}/notes.txt/net.onnx: cannot be written ({here}/notes.txt is a file, not a folder)"),
+    ("export int8 {here}/garbage.onnx --images {here}/folder",
+     "{here}/garbage.onnx: cannot be read as ONNX ({...}); export it again, or get another copy"),
     ("export int8 {here}/garbage.onnx --images {here}/folder --output {here}/net.tflite",
      "{here}/net.tflite: int8 files end in .onnx (ONNX Runtime) or .xml (OpenVINO); change the extension"),
     ("export int8 {here}/garbage.onnx", "give calibration images, either --images FOLDER or --data SOURCE"),
@@ -402,7 +430,8 @@ COMMANDS: list[tuple[str, str]] = [
      "give calibration images, either --images FOLDER or --data SOURCE"),
     ("export onnx {here}/net.json --output {here}/net.onnx --align 0",
      "align is 0; it must be a whole number of at least 1"),
-    ("export web {here}/garbage.onnx --out {here}/page", "{here}/garbage.onnx: cannot be read as ONNX ({...})"),
+    ("export web {here}/garbage.onnx --out {here}/page",
+     "{here}/garbage.onnx: cannot be read as ONNX ({...}); export it again, or get another copy"),
     ("export web {here}/garbage.onnx --out {here}/used",
      "{here}/used: has other files than a page of this command; give another folder"),
     ("export web {here}/garbage.onnx --out {here}/page --sample {here}/garbage.png",
@@ -411,7 +440,8 @@ COMMANDS: list[tuple[str, str]] = [
      "{here}/absent: no such folder; write one with `fbnetv3 export web MODEL --out FOLDER`"),
     ("serve-demo {here}/folder --port 0",
      "{here}/folder: has no page; write one with `fbnetv3 export web MODEL --out FOLDER`"),
-    ("classify {here}/image.png --model {here}/garbage.onnx", "{here}/garbage.onnx: cannot be read as ONNX ({...})"),
+    ("classify {here}/image.png --model {here}/garbage.onnx",
+     "{here}/garbage.onnx: cannot be read as ONNX ({...}); export it again, or get another copy"),
     ("classify {here}/image.png --model {here}/notes.txt",
      "{here}/notes.txt: is not a model file; give one that ends in .safetensors, .onnx, .ort, .xml or .pte"),
     ("classify {here}/folder --model {here}/letters.safetensors",
@@ -454,7 +484,7 @@ def test_unknown_device(here: Path) -> None:
 def test_demo_into_a_file(here: Path) -> None:
     code, out, err = run(f"demo --output {here}/notes.txt")
     assert (code, out) == (2, "")
-    assert err == f"error: {here}/notes.txt: cannot be created (File exists)\n"
+    assert err == f"error: {here}/notes.txt: is a file; give the path of a folder\n"
 
 
 @pytest.mark.parametrize("number", [0, -1])

@@ -142,7 +142,7 @@ def test_find_recipe(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("", "recipe JSON cannot be read: Expecting value: line 1 column 1 (char 0)"),
+        ("", "recipe JSON cannot be read: it is empty"),
         ("[]", 'recipe JSON lacks "format": "fbnetv3_zoo.recipe"; write such files with to_json()'),
         ('{"format": "fbnetv3_zoo.arch", "version": 1}',
          'recipe JSON lacks "format": "fbnetv3_zoo.recipe"; write such files with to_json()'),

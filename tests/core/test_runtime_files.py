@@ -22,6 +22,7 @@ from fbnetv3_zoo.export.backends.openvino_ir import write_model
 from fbnetv3_zoo.export.sample_images import photographs
 from fbnetv3_zoo.preprocess import stack
 from fbnetv3_zoo.runtimes.executorch_pte import check_whole_program
+from fbnetv3_zoo.utils.onnx_io import EXPORT_AGAIN
 from fbnetv3_zoo.weights.serialization import load
 
 KINDS = {".onnx": "ONNX", ".ort": "ORT", ".xml": "OpenVINO IR", ".pte": "ExecuTorch program"}
@@ -210,7 +211,7 @@ def test_weights_that_are_missing_or_of_another_model(model_files: Path, tmp_pat
     path.write_bytes((model_files / "net.xml").read_bytes())
     assert _refusal(path) == f"{path}: its weights are missing; put net.bin beside it"
     content = (model_files / "net.bin").read_bytes()
-    told = f"{path}: cannot be read as OpenVINO IR (net.bin is damaged or of another model)"
+    told = f"{path}: cannot be read as OpenVINO IR (net.bin is damaged or of another model); {EXPORT_AGAIN}"
     for place in (0, len(content) // 2, len(content) - 1):
         weights.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
         assert _refusal(path) == told

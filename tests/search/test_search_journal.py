@@ -250,7 +250,7 @@ def test_what_is_missing_is_said(torn: Torn, tmp_path: Path) -> None:
         == f"{tmp_path}/notes.txt: is no folder; give another one"
     )
     said = refusal(lambda: Journal.write(tmp_path / "notes.txt" / "search"))
-    assert said == f"{tmp_path}/notes.txt/search: cannot be written (Not a directory)"
+    assert said == f"{tmp_path}/notes.txt/search: cannot be written ({tmp_path}/notes.txt is a file, not a folder)"
     empty = f"{tmp_path}/{FILE}: is empty; its search has not begun, start it again with `fbnetv3 search run`"
     (tmp_path / FILE).touch()
     assert refusal(lambda: Journal.read(tmp_path)) == empty

@@ -303,7 +303,7 @@ def test_leftovers_of_a_killed_process_are_removed(tiny_arch: Arch, data: Datase
 def test_a_file_where_the_folder_should_be(tiny_arch: Arch, data: Dataset, tmp_path: Path) -> None:
     (tmp_path / "run").write_text("notes")
     said = refusal(lambda: train(tiny_arch, data, RECIPE, tmp_path / "run"))
-    assert said == f"{tmp_path}/run: cannot be created (File exists)"
+    assert said == f"{tmp_path}/run: is a file; give the path of a folder"
 
 
 def test_the_best_file_is_of_the_best_epoch(tiny_arch: Arch, data: Dataset, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ...errors import ZooError, check_whole, first_few, printable
 from ...utils.paths import LARGEST_TEXT, read_file
-from ...utils.serialization import from_json, to_json
+from ...utils.serialization import from_json, in_file, to_json
 from .dataset import Dataset, Example, Integers, Split, composed, keys_of, labels_of, take
 from .splitting import check_seed
 
@@ -116,7 +116,7 @@ def load_subset(path: str | Path) -> Subset:
     try:
         return Subset.from_json(data)
     except ZooError as error:
-        raise ZooError(f"{path}: {error}") from None
+        raise in_file(path, error) from None
 
 
 def _shares(room: Integers, total: int, rng: np.random.Generator, name: str) -> Integers:

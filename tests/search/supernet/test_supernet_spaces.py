@@ -185,7 +185,7 @@ def test_spaces_that_are_not_there(tmp_path: Path) -> None:
     assert refusal(lambda: find_layer_space(tmp_path / "none.json")) == (f"{tmp_path}/none.json: no such file")
     assert refusal(lambda: find_layer_space(tmp_path / "bad.json")) == (
         f"{tmp_path}/bad.json: layer_space JSON cannot be read: Expecting property name enclosed in double quotes: "
-        "line 1 column 2 (char 1)"
+        "line 1 column 2 (char 1); correct the file, or write it again"
     )
     assert refusal(lambda: find_layer_space(tmp_path / "other.json")) == (
         f'{tmp_path}/other.json: layer_space JSON lacks "format": "fbnetv3_zoo.layer_space"; write such files with '
