@@ -93,7 +93,9 @@ def read_coco(annotations: str | Path, images: str | Path, *, follow_links: bool
     boxes = reader.boxes(entries["annotations"], files, labels)
     if not files:
         first = f"; {faults.lines[0]}" if faults.lines else ""
-        raise ZooError(f"{path}: none of its images is usable in {images}{first}")
+        raise ZooError(
+            f"{path}: none of its images is usable in {images}{first}; give the folder of its images (--images)"
+        )
     samples = tuple(_sample(image, boxes.get(number, [])) for number, image in files.items())
     return CocoData(path.stem, samples, names, tuple(first_ids[name] for name in names), faults.lines, path)
 

@@ -49,17 +49,14 @@ class AveragePrecision:
 def average_precision(data: CocoData, detections: Sequence[Detections]) -> AveragePrecision:
     """The average precision of ``detections``, one entry per image of ``data``, in the same order.
 
-    Raises :class:`ZooError` if the numbers differ, there are no objects (:func:`check_objects`), or pycocotools is not
-    installed.
+    Raises :class:`ZooError` if the numbers differ, and as :func:`check_objects` does.
     """
     check_objects(data)
     if len(detections) != len(data):
         raise ZooError(f"{data.name}: has {len(data)} images but detections were given for {len(detections)}")
-    try:
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
-    except ImportError:
-        raise ZooError("pycocotools is not installed; pip install 'fbnetv3-zoo[detection]'") from None
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints every step
         truth, results = COCO(), COCO()
         truth.dataset = _dataset(data, _truth(data))
@@ -79,7 +76,14 @@ def average_precision(data: CocoData, detections: Sequence[Detections]) -> Avera
 
 
 def check_objects(data: CocoData) -> None:
-    """Raise :class:`ZooError` if ``data`` has no object, so that precision cannot be measured."""
+    """Raise :class:`ZooError` if precision cannot be measured: no object in ``data``, or no pycocotools.
+
+    Called before the work, too.
+    """
+    try:
+        import pycocotools.cocoeval  # noqa: F401
+    except ImportError:
+        raise ZooError("pycocotools is not installed; pip install 'fbnetv3-zoo[detection]'") from None
     if not _present_labels(data):
         crowds = " except crowds" if any(len(sample.boxes) for sample in data.samples) else ""
         raise ZooError(f"{data.name}: has no objects{crowds}, so precision cannot be measured; annotate some")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import ZooError, printable
-from .common import Json, Pretrained, open_classifier, print_json
+from .common import Json, Pretrained, image_files, open_classifier, print_json
 from .output import complain, say
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def classify(
     """
     if as_csv and as_json:
         raise ZooError("--csv and --json both choose a format; give only one")
-    paths = list(_files(images))
+    paths = [path for path, _ in image_files(images)]
     classifier = open_classifier(model, pretrained=pretrained)
     if as_csv:
         say("image,rank,class,probability")
@@ -68,20 +68,6 @@ def classify(
         print_json(results)
     if failed:
         raise typer.Exit(2)
-
-
-def _files(paths: Sequence[Path]) -> Iterator[Path]:
-    """``paths``, with the images in and below a folder in its place."""
-    from ..training.data.listing import images_in
-
-    for path in paths:
-        if not path.is_dir():
-            yield path
-            continue
-        names = images_in(path)
-        if not names:
-            raise ZooError(f"{printable(str(path))}: has no images (JPEG, PNG, WebP, TIFF, BMP)")
-        yield from (path / name for name in names)
 
 
 def _print_rows(path: Path, predictions: Sequence[Prediction]) -> None:

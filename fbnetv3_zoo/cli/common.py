@@ -7,7 +7,7 @@ import mmap
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -65,6 +65,23 @@ def _folder(value: Path | None) -> Path | None:
 def _replaced(value: Path) -> Path:
     check_folder(value, replaced=True)
     return value
+
+
+def image_files(paths: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
+    """The image files ``paths``, with the images in and below a folder in its place; each with its path below that.
+
+    Raises :class:`ZooError` for a folder without images.
+    """
+    from ..training.data.listing import images_in
+
+    for path in paths:
+        if not path.is_dir():
+            yield path, Path(path.name)
+            continue
+        names = images_in(path)
+        if not names:
+            raise ZooError(f"{printable(str(path))}: has no images (JPEG, PNG, WebP, TIFF, BMP)")
+        yield from ((path / name, Path(name)) for name in names)
 
 
 Shapes = Mapping[str, tuple[int | str, ...]]

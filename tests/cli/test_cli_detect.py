@@ -48,7 +48,14 @@ def train(root: Path, output: Path, *more: str) -> Ended:
 
 def test_train_leaves_detector_report_and_picture(folder: Path) -> None:
     made = {path.name for path in (folder / "run").iterdir()}
-    assert made >= {"model.safetensors", "report.html", "predictions.png", "metrics.jsonl", "checkpoints"}
+    assert made >= {
+        "model.safetensors",
+        "report.html",
+        "predictions.png",
+        "results.json",
+        "metrics.jsonl",
+        "checkpoints",
+    }
     with Image.open(folder / "run" / "predictions.png") as picture:
         assert picture.size == (4 * 328, 2 * 328 + 43)  # with the legend
     report = (folder / "run" / "report.html").read_text()
@@ -104,6 +111,37 @@ def test_predict_says_and_draws_what_it_finds(folder: Path, tmp_path: Path) -> N
     assert ended.code == 2
     assert ended.err.startswith(f"error: {bad}: ")
     assert f"{image}\n" in ended.out
+
+
+def test_predict_takes_folders(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "val", tmp_path / "some" / "below")
+    model, alone = folder / "run" / "model.safetensors", folder / "train" / "0007.png"
+    options = ("--model", model, "--output", tmp_path / "found", "--json")
+    told = json.loads(succeed("detect", "predict", tmp_path / "some", alone, *options))
+    names = [f"below/000{n}.png" for n in range(6)]
+    assert [one["image"] for one in told] == [*(str(tmp_path / "some" / name) for name in names), str(alone)]
+    assert [one["picture"] for one in told] == [str(tmp_path / "found" / name) for name in (*names, "0007.png")]
+    assert all(Path(one["picture"]).is_file() for one in told)
+    (tmp_path / "none").mkdir()
+    none = run("detect", "predict", tmp_path / "none", "--model", model)
+    assert none.err == f"error: {tmp_path}/none: has no images (JPEG, PNG, WebP, TIFF, BMP)\n"
+
+
+def test_predict_names_images_without_true_boxes(folder: Path) -> None:
+    model, image, boxes = folder / "run/model.safetensors", folder / "train/0000.png", folder / "val/shapes.json"
+    ended = run("detect", "predict", image, "--model", model, "--annotations", boxes)
+    assert ended.code == 0
+    assert ended.err == f"{boxes}: has no true boxes for {image}; give the folder of its images as --images\n"
+
+
+def test_training_needs_pycocotools_from_the_beginning(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pycocotools", None)
+    monkeypatch.delitem(sys.modules, "pycocotools.cocoeval", raising=False)
+    ended = train(folder, tmp_path / "run")
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err == "error: pycocotools is not installed; pip install 'fbnetv3-zoo[detection]'\n"
 
 
 def test_wrong_input_is_one_line(folder: Path, tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
     assert refusal(lambda: read_coco(tmp_path / "none.json", tmp_path)) == (f"{tmp_path / 'none.json'}: no such file")
     assert refusal(lambda: read_coco(path, tmp_path / "elsewhere")) == (
         f"{path}: none of its images is usable in {tmp_path / 'elsewhere'}; "
-        "2 images that do not exist, left out (a.png, b.png)"
+        "2 images that do not exist, left out (a.png, b.png); give the folder of its images (--images)"
     )
     for kinds, message in (
         ([], "has no categories; give annotations with at least one category"),

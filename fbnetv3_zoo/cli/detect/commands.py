@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ...errors import ZooError, counted, first_few, printable
+from ...errors import ZooError, counted, first_few, nearest, printable
 from ...utils.paths import exists, make_folder
 from .. import training_options as training
-from ..common import Json, command_group, is_ours, leads, output_file, output_folder, print_json, written
+from ..common import (
+    Json,
+    command_group,
+    image_files,
+    is_ours,
+    leads,
+    output_file,
+    output_folder,
+    print_json,
+    written,
+)
 from ..options import configurable, grouped
 from ..output import complain, say
 from .options import BoxesOptions, DetectorOptions, TrainingBoxesOptions
@@ -140,7 +150,9 @@ def validate(
 
 @app.command()
 def predict(
-    images: Annotated[list[Path], typer.Argument(help="Image files: JPEG, PNG, WebP, TIFF, BMP.")],
+    images: Annotated[
+        list[Path], typer.Argument(help="Image files (JPEG, PNG, WebP, TIFF, BMP), or folders of images.")
+    ],
     model: Model,
     output: Annotated[Path | None, output_folder("Folder for PNG images with boxes drawn on them.")] = None,
     threshold: Annotated[float, typer.Option(min=0.0, max=1.0, help="Minimum score of a detection.")] = 0.5,
@@ -156,7 +168,7 @@ def predict(
 
     If an image cannot be read, an error is printed, the others are processed, and the exit code is 2.
 
-    Example: fbnetv3 detect predict street.jpg --model runs/boxes/model.safetensors --output found
+    Example: fbnetv3 detect predict street.jpg photos --model runs/boxes/model.safetensors --output found
     """
     from fbnetv3_zoo.detection.opened import open_detector
 
@@ -164,8 +176,10 @@ def predict(
 
     detector = open_detector(model)
     truths = _truths(annotations, folder, detector.spec.class_names, model)
+    paths, names = zip(*image_files(images), strict=True)
+    _tell_missing(paths, truths, annotations)
     results, failed = [], False
-    for path, target in zip(images, _targets(images, output), strict=True):
+    for path, target in zip(paths, _targets(paths, names, output), strict=True):
         try:
             image = read_image(path)
             detections = _detected(detector.find, image, path)
@@ -242,6 +256,15 @@ def _truths(
     return {sample.path.resolve(): sample for sample in data.samples if sample.orientation == 1}
 
 
+def _tell_missing(paths: Sequence[Path], truths: Mapping[Path, object], annotations: Path | None) -> None:
+    """Print which of the images have no true boxes, though there are annotations."""
+    if annotations is None:
+        return
+    if missing := [path for path in paths if path.resolve() not in truths]:
+        remedy = "give the folder of its images as --images"
+        complain(f"{annotations}: has no true boxes for {first_few(missing)}; {remedy}")
+
+
 def _check_classes(data: CocoData, file: Path, known: Sequence[str], model: Path) -> None:
     if [*data.class_names] != [*known]:
         raise ZooError(f"{file}: {_differing(data.class_names, known, str(model))}")
@@ -251,17 +274,21 @@ def _differing(there: Sequence[str], known: Sequence[str], model: str) -> str:
     """The difference between the categories of annotations and those of ``model``."""
     lacks, more = [name for name in known if name not in there], [name for name in there if name not in known]
     differences = [f"lacks {first_few(lacks)}"] if lacks else []
-    differences += [f"has {first_few(more)}"] if more else []
+    guess = printable(nearest(more[0], lacks)) if more else ""
+    differences += [f"has {first_few(more)}{guess}"] if more else []
     if not differences:
         return f"has the categories of {model} in another order of ids; use the ids of its training"
     return f"{' and '.join(differences)}, unlike the training data of {model}; give the same categories"
 
 
-def _targets(images: list[Path], output: Path | None) -> list[Path | None]:
-    """The output path of each image. Raises :class:`ZooError` if two are the same or a file would be overwritten."""
+def _targets(images: Sequence[Path], names: Sequence[Path], output: Path | None) -> list[Path | None]:
+    """The output path of each image: its name, or path below a folder that was given, as a PNG file in ``output``.
+
+    Raises :class:`ZooError` if two are the same or a file would be overwritten.
+    """
     if output is None:
         return [None] * len(images)
-    targets = [output / f"{path.stem}.png" for path in images]
+    targets = [output / name.with_suffix(".png") for name in names]
     for n, target in enumerate(targets):
         if target in targets[:n]:
             raise ZooError(f"{images[targets.index(target)]} and {images[n]} would both be drawn as {target}")
@@ -269,7 +296,8 @@ def _targets(images: list[Path], output: Path | None) -> list[Path | None]:
             raise ZooError(f"{target}: is the image itself; give another --output folder")
         if exists(target) and not is_ours(target):
             raise ZooError(f"{target}: already exists, and was not drawn by this program; give another --output folder")
-    make_folder(output)
+    for folder in {output, *(target.parent for target in targets)}:
+        make_folder(folder)
     return [*targets]
 
 
