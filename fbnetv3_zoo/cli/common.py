@@ -53,6 +53,8 @@ def output_folder(help: str, *names: str, replaced: bool = False) -> Any:
 def _place(value: Path | None) -> Path | None:
     if value is not None:
         check_place(value)
+        if exists(value) and value.stat().st_size and not is_ours(value):
+            raise ZooError(f"{value}: already exists, and was not written by this program; {_OUTPUT}")
     return value
 
 
@@ -161,8 +163,7 @@ _SECOND = {".xml": ".bin", ".ort": ".required_operators.config"}
 def target_of(output: Path | None, default: Path) -> Path:
     """The path to write to: ``output`` or ``default``.
 
-    Raises :class:`ZooError` if the default would overwrite a file that this program did not write, or if the second
-    file would overwrite one.
+    Raises :class:`ZooError` if a file that this program did not write would be overwritten, or by the second file any.
     """
     path = default if output is None else output
     second = path.with_suffix(_SECOND.get(path.suffix, path.suffix))
@@ -176,7 +177,24 @@ def target_of(output: Path | None, default: Path) -> Path:
     return path
 
 
-_OUTPUT = "give it as --output to overwrite it, or another path"
+_OUTPUT = "give another path as --output, or remove that file first"
+
+
+def check_kind(path: Path, kind: str) -> None:
+    """Raise :class:`ZooError` if a .safetensors file of ours at ``path`` has another format than ``kind``."""
+    if not exists(path) or not path.stat().st_size:
+        return
+    from safetensors import SafetensorError, safe_open
+
+    from ..utils.checksummed import KINDS
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            written = (file.metadata() or {}).get("format", "").partition(" ")[0]
+    except SafetensorError:  # a damaged one may be replaced
+        return
+    if written != kind:
+        raise ZooError(f"{path}: already exists, and is {KINDS.get(written, 'something else')}; {_OUTPUT}")
 
 
 def check_same(path: Path, write: Callable[[Path], object]) -> None:
@@ -186,7 +204,9 @@ def check_same(path: Path, write: Callable[[Path], object]) -> None:
     with scratch() as folder:
         write(folder / path.name)
         if not filecmp.cmp(folder / path.name, path, shallow=False):
-            raise ZooError(f"{path}: already exists with other contents; {_OUTPUT}")
+            raise ZooError(
+                f"{path}: already exists with other contents; give it as --output to overwrite it, or another path"
+            )
 
 
 def is_ours(path: Path) -> bool:

@@ -12,7 +12,7 @@ import typer
 
 from ..errors import ZooError
 from ..utils.paths import check_place, exists, read_lines
-from .common import Json, check_same, command_group, output_file, print_json, written
+from .common import Json, check_kind, check_same, command_group, output_file, print_json, written
 from .output import say, say_text
 
 if TYPE_CHECKING:
@@ -142,6 +142,8 @@ def convert(
     if target == file:
         raise ZooError(f"{file}: would be overwritten by its conversion; give another --output")
     check_place(target)
+    if output is not None:
+        check_kind(output, "fbnetv3_zoo")
     arch = find_network(model)
     source = read_any(file)
     network = build(source, arch, named=True)

@@ -22,7 +22,7 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 LARGEST = 1 << 30
 """Largest file, in bytes."""
 
-_KINDS = {
+KINDS = {
     "fbnetv3_zoo": "a model",
     "fbnetv3_zoo.checkpoint": "a checkpoint of a run",
     "fbnetv3_zoo.detector": "a detector",
@@ -68,7 +68,7 @@ class ChecksummedFormat:
         arrays, metadata = self.parse(Path(path))
         written = metadata.pop("sha256", "")
         if metadata.get("format") != self.format:
-            kind = _KINDS.get(metadata.get("format", "").partition(" ")[0])
+            kind = KINDS.get(metadata.get("format", "").partition(" ")[0])
             unknown = f"is no {self.name.partition(' ')[2]} (format {self.format!r})"
             other = unknown if kind is None else f"is {kind}, not {self.name}"
             raise ZooError(f"{path}: {other}; {self.writer} writes such files")

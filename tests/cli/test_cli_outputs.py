@@ -24,6 +24,8 @@ from fbnetv3_zoo.cli import app
 from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.weights.serialization import save
 
+REMEDY = "give another path as --output, or remove that file first"
+
 
 def calls() -> Iterator[Any]:
     """Each command that takes an output, with something for whatever else it needs that is refused by any work."""
@@ -105,7 +107,7 @@ def _left_alone(path: Path, *words: object) -> str:
 )
 def test_files_of_others_beside_a_model(kind: str, ending: str, model: Path) -> None:
     said = _left_alone(model.with_suffix(ending), "export", kind, model)
-    assert said.endswith("and was not written by this program; give it as --output to overwrite it, or another path\n")
+    assert said.endswith(f"and was not written by this program; {REMEDY}\n")
 
 
 def test_second_files_of_others(model: Path, tmp_path: Path) -> None:
@@ -119,8 +121,32 @@ def test_own_files_beside_a_model(model: Path) -> None:
     for kind, ending in (("onnx", ".onnx"), ("onnx", ".onnx"), ("mobile", ".ort"), ("openvino", ".xml")):
         succeed("export", kind, model)
         assert b"fbnetv3_zoo" in model.with_suffix(ending).read_bytes(), "by which the next one knows it"
-    model.with_suffix(".onnx").write_bytes(b"mine")
+    _left_alone(model.with_suffix(".onnx"), "export", "onnx", model, "--output", model.with_suffix(".onnx"))
+    model.with_suffix(".onnx").touch()
     succeed("export", "onnx", model, "--output", model.with_suffix(".onnx"))
+
+
+@pytest.mark.parametrize("words", list(calls()))
+def test_a_file_of_others_is_never_replaced(words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"mine")
+    ended = run(*(word.format(path=tmp_path / "file") for word in words))
+    assert ended.code == 2
+    told = ended.err.removeprefix(f"error: {tmp_path}/file: ")
+    assert told in (f"already exists, and was not written by this program; {REMEDY}\n",
+                    "is a file; give the path of a folder\n")  # fmt: skip
+    assert (tmp_path / "file").read_bytes() == b"mine"
+
+
+def test_a_file_of_another_kind_is_not_replaced(model: Path, tmp_path: Path) -> None:
+    before = model.read_bytes()
+    for words in (
+        ("data", "letters", "--fonts", tmp_path),
+        ("data", "emoji", "--drawings", f"a={tmp_path}", "--held-out", "a"),
+        ("search", "pretrain", "--plan", "tiny", "--pool", 64),
+    ):
+        ended = run(*words, "--output", model)
+        assert ended.err == f"error: {model}: already exists, and is a model; {REMEDY}\n"
+    assert model.read_bytes() == before
 
 
 def test_names_of_the_programs_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...errors import ZooError
-from ..common import Json, command_group, output_file, print_json, program, target_of, written
+from ..common import Json, check_kind, command_group, output_file, print_json, program, target_of, written
 from ..output import in_shell, say
 
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ def _file(output: Path | None, name: str) -> Path:
     path = target_of(output, Path(f"{name}.safetensors"))
     if path.suffix != ".safetensors":
         raise ZooError(f"{path}: data sets are written as .safetensors; change the extension")
+    check_kind(path, "fbnetv3_zoo.images")
     return path
 
 

@@ -9,7 +9,17 @@ import typer
 
 from ...errors import ZooError
 from ...utils.paths import check_folder, exists
-from ..common import Json, command_group, output_file, output_folder, print_json, program, target_of, written
+from ..common import (
+    Json,
+    check_kind,
+    command_group,
+    output_file,
+    output_folder,
+    print_json,
+    program,
+    target_of,
+    written,
+)
 from ..options import grouped
 from ..output import in_shell, say
 from . import lut as search_lut
@@ -113,6 +123,7 @@ def pretrain(
     from fbnetv3_zoo.search.evaluation.config import measured_costs
 
     output = target_of(output, Path("encoder.safetensors"))
+    check_kind(output, "fbnetv3_zoo.encoder")
     chosen = PlanOptions(plan=plan, space=space, within=within, pool=pool, seed=seed).search_plan()
     search = Search(chosen, costs=measured_costs(chosen.space, latency) if latency else None)
     points = search.pool()
