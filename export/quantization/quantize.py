@@ -69,7 +69,8 @@ class QuantizationReport:
 
     ``agreement`` is the fraction of ``images`` test images with the same top class in int8 and float; the accuracies
     are None if there are no labels. ``float_layers`` stayed in float. ``size_ratio`` and ``time_ratio`` are int8 over
-    float (one image, one thread, alternating runs: median of the ratios, and their quartiles).
+    float (one image, one thread, alternating runs: median of the ratios, and their quartiles). ``held_out``: whether
+    the images are others than those of the calibration, which make figures too good.
     """
 
     path: Path
@@ -85,6 +86,7 @@ class QuantizationReport:
     size_ratio: float
     time_ratio: float
     time_quartiles: tuple[float, float]
+    held_out: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +156,7 @@ def quantize(
         calibrated_on=count, images=len(task.compared), agreement=agreement_of(answers, expected),
         accuracy_float=_accuracy(expected, task.labels), accuracy_int8=_accuracy(answers, task.labels),
         float_layers=tuple(sorted(in_float)), file_size=size, size_ratio=size / float_size, time_ratio=middle,
-        time_quartiles=(low, high),
+        time_quartiles=(low, high), held_out=task.compared is not task.calibration,
     )  # fmt: skip
 
 

@@ -186,7 +186,7 @@ def test_export_int8(home: Home, exported: tuple[Path, str], tmp_path: Path) -> 
     size = path.stat().st_size
     shown = f"{size / 1e6:.2f} MB, {size / exported[0].stat().st_size:.2f} of float's size"
     assert re.fullmatch(rf"{path}: int8 for ONNX Runtime \((avx2|vnni|arm64)\), {shown}", lines[0])
-    assert re.fullmatch(r"same class as float: \d+\.\d\d% of 10 images", lines[1])
+    assert re.fullmatch(r"same class as float: \d+\.\d\d% of 10 calibration images", lines[1])
     assert re.fullmatch(r"time here, one image, one thread: .+ of float's \(.+ to .+\)", lines[2])
     options = ("--output", tmp_path / "net.onnx", "--target", "avx2", "--most-float", 1, "--json")
     data = json.loads(succeed("export", "int8", exported[0], "--data", "digits", *options))

@@ -476,6 +476,7 @@ def test_folders_named_after_the_classes_give_accuracies(source: Path, tmp_path:
     right = classifier.logits(shown).argmax(1) == [example.label for example in data]
     assert report.accuracy_float == right.mean()
     assert report.accuracy_int8 is not None
+    assert not report.held_out
 
 
 def test_calibration_images_are_spread_over_a_data_set() -> None:
@@ -585,7 +586,7 @@ def test_calls_that_do_not_fit(source: Path, tmp_path: Path) -> None:
 
 def test_few_test_images_do(source: Path, tmp_path: Path) -> None:
     report = quantize(source, tmp_path / "int8.onnx", SHOWN, test=SHOWN[:2], labels=[0, 1], config=ANY)
-    assert report.images == 2
+    assert (report.images, report.held_out) == (2, True)
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".xml"])

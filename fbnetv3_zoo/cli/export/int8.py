@@ -119,9 +119,11 @@ def print_report(report: QuantizationReport) -> None:
     if report.float_layers:
         shown = ", ".join(report.float_layers[:3])
         say(f"left in float: {len(report.float_layers)} layers ({shown}{', ...' if report.float_layers[3:] else ''})")
-    say(f"same class as float: {report.agreement:.2%} of {report.images} images")
+    which = "test" if report.held_out else "calibration"
+    say(f"same class as float: {report.agreement:.2%} of {report.images} {which} images")
     if report.accuracy_float is not None and report.accuracy_int8 is not None:
-        say(f"accuracy: {report.accuracy_int8:.2%}, float {report.accuracy_float:.2%}")
+        hint = "" if report.held_out else "; --data measures it on held-out ones"
+        say(f"accuracy on {which} images: {report.accuracy_int8:.2%}, float {report.accuracy_float:.2%}{hint}")
     low, high = report.time_quartiles
     say(f"time here, one image, one thread: {report.time_ratio:.2f} of float's ({low:.2f} to {high:.2f})")
     if low > 1:
