@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ZooError, printable
+from ..errors import ZooError, nearest, printable
 
 Order = npt.NDArray[np.int64]
 
@@ -30,7 +30,8 @@ def match_classes(own: Sequence[str] | None, count: int, names: Sequence[str], *
     or by the numbers of unnamed shards. Raises :class:`ZooError`, which names the first class that differs.
     """
     if count != len(names):
-        raise ZooError(f"{network}: has {count} classes, but {data} has {len(names)}")
+        hint = "" if own is None else _hint(own, names, data)
+        raise ZooError(f"{network}: has {count} classes, but {data} has {len(names)}{hint}")
     if own is None or tuple(own) == tuple(names):
         return np.arange(count)
     if in_imagenet_order(own) and in_imagenet_order(names):
@@ -93,5 +94,15 @@ def _difference(own: Sequence[str], names: Sequence[str], network: str, data: st
     at = next(n for n, (one, other) in enumerate(zip(own, names, strict=True)) if one != other)
     return (
         f"{network}: its classes differ from those of {data}; class {at} is {printable(own[at])!r}, but "
-        f"{printable(names[at])!r} in {data}"
+        f"{printable(names[at])!r} in {data}{_hint(own, names, data)}"
     )
+
+
+def _hint(own: Sequence[str], names: Sequence[str], data: str) -> str:
+    """What may be meant by the first class of the data that the network does not have; "" if nothing is near it."""
+    known = set().union(*map(_spellings, own))
+    lacking = [name for name in own if not _spellings(name) & {_plain(other) for other in names}]
+    for name in names:
+        if _plain(name) not in known and (guess := nearest(name, lacking)):
+            return f"; {printable(name)!r} of {data} is not among them{printable(guess)}"
+    return ""

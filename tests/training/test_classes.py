@@ -55,11 +55,22 @@ def test_names_in_another_order_or_spelling(
     assert match_classes(own, len(names), names, network="net", data="photos").dtype == np.int64
 
 
+def test_a_misspelled_class_is_named() -> None:
+    hint = "; 'dgo' of photos is not among them (did you mean 'dog'?)"
+    told = "net: its classes differ from those of photos; class 1 is 'dog', but 'dgo' in photos"
+    assert refusal(lambda: _matched(("cat", "dog"), ("cat", "dgo"))) == told + hint
+    assert refusal(lambda: _matched(("cat", "dog"), ("cat",))) == "net: has 2 classes, but photos has 1"
+    told = "net: has 2 classes, but photos has 3"
+    assert refusal(lambda: _matched(("cat", "dog"), ("cat", "dgo", "owl"))) == told + hint
+
+
 def test_nothing_is_guessed() -> None:
     told = "net: its classes differ from those of photos; class 1 is 'B', but 'c' in photos"
     assert refusal(lambda: _matched(("a", "B"), ("a", "c"))) == told
     assert "class 0 is 'A B', but 'a_b' in photos" in refusal(lambda: _matched(("A B", "a-b"), ("a_b", "a b x")))
     assert "class 0 is 'crane, bird'" in refusal(lambda: _matched(("crane, bird", "crane, machine"), ("crane", "bird")))
     assert "class 0 is 'a', but '0'" in refusal(lambda: _matched(("a", "b"), ("0", "1")))
-    assert refusal(lambda: _matched(("a", "b\x1b"), ("a", "b"))).endswith("class 1 is 'b\\\\x1b', but 'b' in photos")
+    assert refusal(lambda: _matched(("a", "b\x1b"), ("a", "b"))).startswith(
+        "net: its classes differ from those of photos; class 1 is 'b\\\\x1b', but 'b' in photos"
+    )
     assert refusal(lambda: _matched(("a", "b"), ("a", "b", "c"))) == "net: has 2 classes, but photos has 3"

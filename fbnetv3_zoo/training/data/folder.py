@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from ...errors import ZooError, first_few, printable
+from ...errors import ZooError, first_few, nearest, printable
 from ...preprocess import IMAGENET_MEAN, IMAGENET_STD
 from ...utils import paths
 from .dataset import SPLITS, Dataset, Example, Examples, Integers, Names, Split, composed
@@ -94,7 +94,7 @@ def _split_folder(root: Path, places: Mapping[Split, str], seed: int | None, val
             warn_unlabelled(root / place, len(images_in(root / place)))
             continue
         if unknown:
-            raise ZooError(_unknown(root, place, unknown, places[leading]))
+            raise ZooError(_unknown(root, place, unknown, places[leading], names))
         splits[split] = _list(root, f"{place}/", classes, names, left_out)
         loose += look_into(root / place).images
     warn_left_out(root, left_out, loose=loose)
@@ -102,10 +102,11 @@ def _split_folder(root: Path, places: Mapping[Split, str], seed: int | None, val
     return photos(root, names, own)
 
 
-def _unknown(root: Path, folder: str, unknown: Sequence[str], leading: str) -> str:
-    """The message about classes that are missing in the ``leading`` split."""
+def _unknown(root: Path, folder: str, unknown: Sequence[str], leading: str, known: Sequence[str]) -> str:
+    """The message about classes that are missing in the ``leading`` split, whose classes are ``known``."""
     if len(unknown) == 1:
-        return f"{root / folder / unknown[0]}: class {unknown[0]!r} is not among those of {root / leading}"
+        guess = printable(nearest(composed(unknown[0]), known))
+        return f"{root / folder / unknown[0]}: class {unknown[0]!r} is not among those of {root / leading}{guess}"
     return f"{root / folder}: {len(unknown):,} classes are not among those of {root / leading}: {first_few(unknown)}"
 
 

@@ -190,6 +190,8 @@ def test_a_split_may_not_have_a_class_of_its_own(tmp_path: Path) -> None:
     _write(tmp_path / "test" / "owl" / "1.png")
     expected = f"{tmp_path}/test/owl: class 'owl' is not among those of {tmp_path}/train"
     assert _refusal(tmp_path) == expected
+    (tmp_path / "test" / "owl").rename(tmp_path / "test" / "dogs")
+    assert _refusal(tmp_path).endswith(f"is not among those of {tmp_path}/train (did you mean 'dog'?)")
 
 
 def test_labels_are_right_where_splits_lack_a_class(tmp_path: Path) -> None:
