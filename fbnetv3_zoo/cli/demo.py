@@ -201,11 +201,13 @@ def _draw_predictions(
     with style():
         figure = Figure(figsize=(columns * 1.25, rows * 1.45))
         figure.suptitle(f"Test digits, never seen in training: {len(wrong)} of {len(examples)} wrong")
-        for axes, n in zip(figure.subplots(rows, columns).flat, shown, strict=False):
+        places = figure.subplots(rows, columns).ravel()
+        for axes in places:
+            axes.set_axis_off()
+        for axes, n in zip(places, shown, strict=False):
             (best,), truth = answers[n], names[examples[n].label]
             is_wrong = best.name != truth
-            axes.imshow(examples[n].read(), cmap="gray_r")
+            axes.imshow(examples[n].read(), cmap="gray", vmin=0, vmax=255)  # as they are: bright on black
             title = f"{best.name}  {best.probability:.0%}" + (f" (is {truth})" if is_wrong else "")
             axes.set_title(title, fontsize=9, color=SECOND if is_wrong else INK)
-            axes.set_axis_off()
         save_picture(figure, path, dpi=120)

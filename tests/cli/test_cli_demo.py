@@ -96,6 +96,8 @@ def test_what_it_leaves(demo: Demo) -> None:
         picture.load()
         assert picture.width > 800
         assert picture.height > 500
+        levels = picture.convert("L").histogram()
+        assert sum(levels[:8]) > 0.03 * picture.width * picture.height  # bright digits on black, as in their files
     assert sorted(path.name for path in (demo.folder / "digits").iterdir()) == list("0123456789")
     assert len(list(demo.folder.glob("digits/*/*.png"))) == 152
 
