@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -21,6 +21,7 @@ from fbnetv3_zoo.training.distributed import World, join
 from fbnetv3_zoo.training.engine import Engine
 from fbnetv3_zoo.training.execution import Execution
 from fbnetv3_zoo.training.loader import seed_of
+from fbnetv3_zoo.training.report.results import write_results
 from fbnetv3_zoo.training.run_folder import claimed, own_randomness
 from fbnetv3_zoo.utils.log import LOG
 from fbnetv3_zoo.utils.serialization import to_json
@@ -57,8 +58,8 @@ class DetectionEpoch:
 class DetectionRun:
     """A finished run: the detector in evaluation mode (averaged weights), its epochs, its precision in validation.
 
-    ``folder`` holds ``model.safetensors``, ``report.html``, ``predictions.png``, ``metrics.jsonl`` and
-    ``checkpoints/``; ``faults`` are those of the data, and the images that could not be read on the way.
+    ``folder`` holds ``model.safetensors``, ``results.json``, ``report.html``, ``predictions.png``, ``metrics.jsonl``
+    and ``checkpoints/``; ``faults`` are those of the data, and the images that could not be read on the way.
     """
 
     folder: Path
@@ -110,11 +111,29 @@ def train_detector(
             training.prepare(source, freeze_at, fixed_norms)
             training.begin(resume=resume, epoch=DetectionEpoch)
             run = training.run(callbacks)
+            if world.leads:
+                write_results(run.folder, _results(run, training.data, training.validation, recipe))
             if report and world.leads:
                 write_detection_report(
                     run, training.data, training.validation, recipe, training.detections, execution=execution
                 )
             return run
+
+
+def _results(run: DetectionRun, data: CocoData, validation: CocoData, recipe: Recipe) -> Mapping[str, object]:
+    """The values for ``results.json``."""
+    return {
+        "model": "model.safetensors",
+        "network": run.spec.network,
+        "data": data.name,
+        "images": {"train": len(data), "validation": len(validation)},
+        "classes": run.spec.class_names,
+        "seed": recipe.seed,
+        "epochs": len(run.epochs),
+        "seconds": round(sum(epoch.seconds for epoch in run.epochs), 2),
+        "precision": asdict(run.precision),
+        "faults": run.faults,
+    }
 
 
 def _fitted(

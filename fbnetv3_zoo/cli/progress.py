@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ..errors import SHOWN, counted, printable
+from ..errors import SHOWN, counted, first_few, printable
 from ..training.callbacks import Callback
 from .common import leads
 from .output import console, show_above
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 MINUTE = 60.0
 """Seconds from which on it is said how long a run still takes."""
+FEW = 5
+"""Number of training images of a class below which it is said."""
 UNEVEN = 10
 """Ratio of the largest to the smallest class from which on it is said."""
 
@@ -169,6 +171,7 @@ def header(
     threads = threads_for(step_macs(arch, recipe, execution, int(os.environ.get("WORLD_SIZE", "1"))), execution)
     return [
         f"images   {_images(images)}",
+        *_few(images),
         *_uneven(images, recipe),
         *header_of(_network(arch, weights, images), recipe_lines(recipe, count, named), execution, threads, output),
     ]
@@ -190,6 +193,16 @@ def _images(images: Dataset) -> str:
     each = spread(counts.tolist())
     splits = ", ".join(f"{len(images[name]):,} {purpose}" for name, purpose in _PURPOSES.items() if images[name])
     return f"{splits}; {len(images.class_names):,} classes with {each} training images each"
+
+
+def _few(images: Dataset) -> list[str]:
+    """A line on classes with very few training images."""
+    counts = images.counts("train")
+    small = [n for n in counts.argsort(kind="stable") if counts[n] < FEW]
+    if not small:
+        return []
+    names = first_few([f"{printable(images.class_names[n])} {counts[n]}" for n in small])
+    return [f"         fewer than {FEW} training images: {names}; a few more help such classes most"]
 
 
 def _uneven(images: Dataset, recipe: Recipe) -> list[str]:

@@ -21,7 +21,12 @@ if TYPE_CHECKING:
     from ..weights.serialization import WeightsFile
 
 RecipeSource = Annotated[
-    str | None, typer.Option("--recipe", help="A name from `fbnetv3 recipe list`, or a JSON file.")
+    str | None,
+    typer.Option(
+        "--recipe",
+        help="A name from `fbnetv3 recipe list`, or a JSON file (default: fitted to the images, see "
+        "docs/fine-tuning.md).",
+    ),
 ]
 SubsetFile = Annotated[Path | None, typer.Option("--subset", help="Only this part of the data (`fbnetv3 subset`).")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:1; under torchrun, cuda is each process's own GPU.")]
@@ -286,7 +291,8 @@ def outcome(run: Run) -> dict[str, Any]:
     """The result of a run as JSON values."""
     test = run.test.summary() if run.test else None
     fields = {"folder": run.folder, "last_epoch": asdict(run.epochs[-1]), "test": test}
-    return {**fields, "bad_images": list(run.bad_images), "warning": run.warning or None}
+    remarks = {"warning": run.warning or None, "hint": run.hint or None}
+    return {**fields, "bad_images": list(run.bad_images), **remarks}
 
 
 def folders(output: Path, preset: RecipePreset, seeds: int) -> Iterator[tuple[Path, RecipePreset]]:
@@ -329,7 +335,7 @@ def print_outcome(run: Run) -> None:
     say(f"validation accuracy {last.validation_top1:.2%} after {counted(last.epoch, 'epoch')}")
     if run.test:
         say(f"test accuracy {run.test}")
-    for name in ("model.safetensors", "best.safetensors", "report.html", "metrics.jsonl", "curve.png"):
+    for name in ("model.safetensors", "best.safetensors", "report.html", "results.json", "metrics.jsonl", "curve.png"):
         say(written(run.folder / name))
     tell_of_trouble(run)
     model = in_shell(run.folder / "model.safetensors")
@@ -342,3 +348,5 @@ def tell_of_trouble(run: Run) -> None:
         say(f"{len(bad):,} images could not be used and were left out: {first_few(bad)}")
     if run.warning:
         say(f"warning: {run.warning}")
+    if run.hint:
+        say(f"note: {run.hint}")

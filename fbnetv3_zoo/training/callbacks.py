@@ -67,9 +67,9 @@ class Run:
     """A finished run: the trained network (averaged weights, evaluation mode), its epochs, its test.
 
     ``folder`` holds ``model.safetensors``, ``best.safetensors`` (of the epoch that did best in validation),
-    ``metrics.jsonl``, ``report.html``, ``curve.png`` and ``checkpoints/``. ``test`` is None where the data has no test
-    split. ``bad_images`` are the keys of all images that could not be used, each once. ``warning``: one line on what
-    to be wary of in the result; empty where there is nothing.
+    ``results.json``, ``metrics.jsonl``, ``report.html``, ``curve.png`` and ``checkpoints/``. ``test`` is None where the
+    data has no test split. ``bad_images`` are the keys of all images that could not be used, each once. ``warning``:
+    one line on what to be wary of in the result, ``hint`` on how little it says; empty where there is nothing.
     """
 
     folder: Path
@@ -78,3 +78,4 @@ class Run:
     test: Evaluation | None
     bad_images: tuple[str, ...] = ()
     warning: str = ""
+    hint: str = ""

@@ -22,7 +22,7 @@ from ..utils.paths import check_outside, exists
 from ..weights.serialization import WeightsFile, save
 from .callbacks import Callback, Epoch, Run, tell_looked
 from .checkpoint import recipe_identity
-from .data import Dataset, Split
+from .data import SPLITS, Dataset, Split
 from .data.image_headers import Unusable, look_before_run
 from .distributed import World, join
 from .engine import EXPLODED, Engine
@@ -35,6 +35,7 @@ from .optim import warn_of_long_average
 from .qat import imitate_int8, plain_state
 from .report import Report, write_report
 from .report.curves import draw_curve
+from .report.results import hint_on, write_results
 from .run_folder import claimed, own_randomness
 from .teacher import TeacherSource, find_teacher
 
@@ -212,10 +213,33 @@ class _Trainer(Engine[Batch, Run]):
         warning = "" if measured.beats_chance else self._no_better_than_chance(split, measured)
         bad = {*self.progress.all_bad, *(printable(image.key) for image in self.unusable)}
         bad_images = tuple(sorted({*bad, *map(printable, measured.skipped)}))
-        if self.world.leads and self.report:
-            self._report(measured, split, bad_images, warning)
+        hint = hint_on(split, measured)
         test = measured if self.data["test"] else None
-        return Run(self.folder, model, self.progress.history, test, bad_images, warning)
+        run = Run(self.folder, model, self.progress.history, test, bad_images, warning, hint)
+        if self.world.leads:
+            write_results(self.folder, self._results(run))
+        if self.world.leads and self.report:
+            self._report(measured, split, bad_images, [line for line in (warning, hint) if line])
+        return run
+
+    def _results(self, run: Run) -> Mapping[str, object]:
+        """The values for ``results.json``."""
+        return {
+            "model": "model.safetensors",
+            "network": self.arch.name,
+            "data": self.data.name,
+            "images": {split: len(self.data[split]) for split in SPLITS},
+            "classes": self.data.class_names,
+            "seed": self.recipe.seed,
+            "epochs": len(run.epochs),
+            "seconds": round(sum(epoch.seconds for epoch in run.epochs), 2),
+            "validation_accuracy": run.epochs[-1].validation_top1,
+            "best_validation_accuracy": max(epoch.validation_top1 for epoch in run.epochs),
+            "test": run.test and run.test.summary(),
+            "bad_images": run.bad_images,
+            "warning": run.warning or None,
+            "hint": run.hint or None,
+        }
 
     def _no_better_than_chance(self, split: Split, measured: Evaluation) -> str:
         name, share = measured.commonest
@@ -243,10 +267,10 @@ class _Trainer(Engine[Batch, Run]):
             "teacher": "" if teacher is None else teacher.digest,
         }
 
-    def _report(self, measured: Evaluation, split: Split, bad_images: Sequence[str], warning: str) -> None:
+    def _report(self, measured: Evaluation, split: Split, bad_images: Sequence[str], lines: Sequence[str]) -> None:
         draw_curve([asdict(epoch) for epoch in self.progress.history], self.folder / "curve.png")
         report = Report(
             self.arch, self.data, self.preset, self.preprocess, self.progress.history, split, measured, self.execution,
-            self.world.size, [*self.notes, *filter(None, [warning])], bad_images,
+            self.world.size, [*self.notes, *lines], bad_images,
         )  # fmt: skip
         write_report(self.folder / "report.html", report)

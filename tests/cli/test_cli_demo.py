@@ -23,6 +23,7 @@ from fbnetv3_zoo.weights.serialization import load
 RUNS = ("teacher", "student")
 LEFT = {
     "best.safetensors", "config.json", "curve.png", "metrics.jsonl", "model.safetensors", "recipe.json", "report.html",
+    "results.json",
 }  # fmt: skip
 
 

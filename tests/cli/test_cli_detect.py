@@ -56,6 +56,10 @@ def test_train_leaves_detector_report_and_picture(folder: Path) -> None:
         "metrics.jsonl",
         "checkpoints",
     }
+    result = json.loads((folder / "run" / "results.json").read_text())
+    last = json.loads((folder / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert (result["precision"]["ap50"], result["epochs"], result["seed"]) == (last["ap50"], 2, 0)
+    assert (result["classes"], result["images"]) == ([*shapes.KINDS], {"train": 16, "validation": 6})
     with Image.open(folder / "run" / "predictions.png") as picture:
         assert picture.size == (4 * 328, 2 * 328 + 43)  # with the legend
     report = (folder / "run" / "report.html").read_text()

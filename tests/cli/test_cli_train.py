@@ -38,7 +38,7 @@ from fbnetv3_zoo.weights.serialization import load, save
 from fbnetv3_zoo.zoo import ARCHS
 
 RECIPE = Recipe(1, 8, SGD(), 0.05, warmup_epochs=0, schedule=ExponentialDecay(0.8), ema_decay=0.5)
-LEFT = ("model.safetensors", "best.safetensors", "report.html", "metrics.jsonl", "curve.png")
+LEFT = ("model.safetensors", "best.safetensors", "report.html", "results.json", "metrics.jsonl", "curve.png")
 LINE = r"epoch {:3}/{}  train loss [\d.]+  validation loss [\d.]+  top-1 [ \d]\d\d?\.\d\d%  [\d.]+ s"
 
 
@@ -132,6 +132,7 @@ def test_uneven_classes_are_told_of(home: Home, tmp_path: Path) -> None:
     told = run(*options, "--output", tmp_path / "run").err
     hint = "         classes differ more than 10 times in size, smallest: cat 1, owl 24"
     assert f"{hint}; --balanced weights them alike\n" in told
+    assert "         fewer than 5 training images: cat 1; a few more help such classes most\n" in told
     assert f"{hint}\n" in run(*options, "--output", tmp_path / "again", "--balanced").err
 
 
@@ -156,10 +157,11 @@ def test_weights_fit_their_own_network_alone(tmp_path: Path) -> None:
 
 def test_resumed_and_told_to_scripts(home: Home) -> None:
     assert home.resumed.code == 0
-    lines = home.resumed.err.splitlines()
+    going_on, *lines = home.resumed.err.splitlines()
+    assert going_on.startswith(f"going on after epoch 1 of 3 ({home.folder}/run/checkpoints/epoch-0001-step-000000-")
     assert [bool(re.fullmatch(LINE.format(n, 3), line)) for n, line in enumerate(lines, 2)] == [True, True]
     found, told = json.loads(home.resumed.out), _metrics(home.folder / "run")
-    assert list(found) == ["folder", "last_epoch", "test", "bad_images", "warning"]
+    assert list(found) == ["folder", "last_epoch", "test", "bad_images", "warning", "hint"]
     assert found["folder"] == str(home.folder / "run")
     assert [line["epoch"] for line in told] == [1, 2, 3]
     assert found["last_epoch"] == told[-1]
@@ -301,7 +303,11 @@ def test_options_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     ("text", "told"),
     [
         ('{"epoch": 3}', "no option --epoch (did you mean 'epochs'?)"),
-        ("[1]", "is not a JSON object of options"),
+        (
+            "[1]",
+            "is not a JSON object of options; give an output folder's config.json, or an object such as "
+            '{"epochs": 10}',
+        ),
         ('{"config": "other.json"}', "no option --config"),
     ],
 )
@@ -456,14 +462,15 @@ def test_sigterm_and_resumed(home: Home, tmp_path: Path) -> None:
     *before, last = err.splitlines()
     found = re.fullmatch(r"ended by SIGTERM after step (\d+) of epoch (\d+); continue with --resume", last)
     assert found is not None
-    assert all(line.startswith("epoch ") for line in before[5:])
+    assert all(line.startswith(("epoch ", "about ")) for line in before[5:])
     assert not (tmp_path / "run" / "model.safetensors").exists()
     epochs = int(found[2])
     config = tmp_path / "run" / "config.json"
     again = run("train", "--config", config, "--output", tmp_path / "run", "--epochs", epochs, "--resume", "--json")
     assert again.code == 0
     assert [line["epoch"] for line in _metrics(tmp_path / "run")] == list(range(1, epochs + 1))
-    assert len(again.err.splitlines()) == 1
+    going_on, _ = again.err.splitlines()
+    assert going_on.startswith(f"going on after step {found[1]} of epoch {epochs} of {epochs} (")
 
 
 def test_interrupted_from_the_keyboard(home: Home, tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ class Case:
     names: Sequence[str] = ("cat", "dog", "owl")
     skipped: tuple[str, ...] = ()
     unreadable: Sequence[int] = ()
+    keys: dict[int, str] = field(default_factory=dict)
     changes: dict[str, Any] = field(default_factory=dict)
 
     def report(self, arch: Arch) -> Report:
@@ -67,7 +68,9 @@ class Case:
             seconds=0.5,
             class_names=tuple(self.names),
         )
-        examples = [Example(partial(self.read, n), int(label), f"{n}.png") for n, label in enumerate(labels)]
+        examples = [
+            Example(partial(self.read, n), int(label), self.keys.get(n, f"{n}.png")) for n, label in enumerate(labels)
+        ]
         splits = MappingProxyType({"train": [], "validation": examples, "test": examples})
         data = Dataset("pets", tuple(self.names), (0.5,), (0.25,), 1.0, splits)  # type: ignore[arg-type]
         arch = replace(arch, num_classes=len(self.names), in_channels=1)
@@ -169,13 +172,21 @@ def test_mistakes(page: Any) -> None:
     read = page(Case())
     assert read.told("Costliest mistakes") == (
         "Costliest mistakes All 2, by loss; cropped as the network saw them. In brackets: the probability it gave. "
-        "is dog (5.0%) answered owl (75.0%) loss 3.00 is cat (13.5%) answered dog (75.0%) loss 2.00"
+        "6.png is dog (5.0%) answered owl (75.0%) loss 3.00 3.png is cat (13.5%) answered dog (75.0%) loss 2.00"
     )
     assert read.values(("img", "title"))[:2] == ["6.png", "3.png"]
     for source, shade in zip(read.values(("img", "src"))[:2], (26, 23), strict=True):
         picture = Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2])))
         assert (picture.format, picture.mode, picture.size) == ("PNG", "L", (32, 32))
         assert picture.getcolors() == [(32 * 32, shade)]
+
+
+def test_names_of_images_are_shown_and_long_ones_shortened(page: Any) -> None:
+    case = Case()
+    names = {n: f"cat/DSC_{n:04}_of_the_last_summer_{n}.jpg" for n in range(8)}
+    read = page(replace(case, keys=names))
+    assert "DSC_0006_of…summer_6.jpg is dog" in read.told("Costliest mistakes")
+    assert names[6] in read.values(("span", "title"))
 
 
 def test_right_answers_the_least_certain_first(page: Any) -> None:
@@ -270,7 +281,7 @@ def test_images_left_out(page: Any) -> None:
 def test_a_picture_that_can_no_longer_be_read(page: Any) -> None:
     read = page(Case(unreadable=(6,)))
     assert read.values(("img", "title"))[0] == "3.png"
-    assert "cannot be read is dog (5.0%) answered owl" in read.told("Costliest mistakes")
+    assert "cannot be read 6.png is dog (5.0%) answered owl" in read.told("Costliest mistakes")
 
 
 def test_no_epochs(page: Any) -> None:

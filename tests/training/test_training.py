@@ -39,8 +39,12 @@ from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.preprocess import Preprocess, stack
 from fbnetv3_zoo.recipes import SGD, ExponentialDecay, Optimizer, Recipe, RMSProp
 from fbnetv3_zoo.training import Callback, Dataset, Epoch, Execution, Run, Step
+from fbnetv3_zoo.training.data import SPLITS
+from fbnetv3_zoo.training.evaluation import Evaluation
 from fbnetv3_zoo.training.learner import Student
 from fbnetv3_zoo.training.loader import TrainingBatches
+from fbnetv3_zoo.training.report.results import hint_on
+from fbnetv3_zoo.utils.serialization import parse_json
 from fbnetv3_zoo.weights.serialization import load, save
 
 EXPLODING = replace(PLAIN, epochs=3, schedule=replace(PLAIN.schedule, factor=9e5))  # in the third epoch
@@ -102,10 +106,41 @@ def test_what_a_run_gives(finished: Run, data: Dataset) -> None:
         "metrics.jsonl",
         "model.safetensors",
         "report.html",
+        "results.json",
     }
     assert wanted <= {file.name for file in finished.folder.iterdir()}
     lines = (finished.folder / "metrics.jsonl").read_text().splitlines()
     assert [asdict(epoch) for epoch in finished.epochs] == [json.loads(line) for line in lines]
+
+
+def test_the_result_for_scripts(finished: Run, data: Dataset) -> None:
+    told = parse_json((finished.folder / "results.json").read_text(), "results")
+    assert finished.test is not None
+    assert told["format"] == "fbnetv3_zoo.results"
+    assert told["test"] == finished.test.summary()
+    assert told["test"]["interval"] == list(finished.test.interval)
+    assert told["validation_accuracy"] == finished.epochs[-1].validation_top1
+    assert told["best_validation_accuracy"] == max(epoch.validation_top1 for epoch in finished.epochs)
+    assert (told["epochs"], told["classes"]) == (3, list(data.class_names))
+    assert told["seconds"] == pytest.approx(sum(epoch.seconds for epoch in finished.epochs), abs=0.01)
+    assert told["images"] == {split: len(data[split]) for split in SPLITS}
+    assert (finished.folder / told["model"]).is_file()
+    assert (told["warning"] or "", told["hint"] or "") == (finished.warning, finished.hint)
+
+
+@pytest.mark.parametrize(
+    ("right", "of", "told"),
+    [(6, 12, "from 12 test images, accuracy is known to ±25 points only; more of them make it certain"),
+     (500, 1000, ""), (12, 12, "")],
+)  # fmt: skip
+def test_few_test_images_are_told_of(right: int, of: int, told: str) -> None:
+    labels, zeros = np.zeros(of, int), np.zeros(of)
+    ranks = (np.arange(of) >= right).astype(int)
+    found = Evaluation(
+        labels=labels, predicted=ranks, ranks=ranks, losses=zeros, probabilities=zeros, positions=np.arange(of),
+        skipped=(), seconds=1.0, class_names=("a", "b"),
+    )  # fmt: skip
+    assert hint_on("test", found) == told
 
 
 def test_the_saved_model_is_the_returned_one(finished: Run, data: Dataset) -> None:

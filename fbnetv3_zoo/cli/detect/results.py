@@ -26,7 +26,7 @@ def print_run(run: DetectionRun, *, as_json: bool) -> None:
         print_json({"folder": run.folder, "precision": asdict(run.precision), "faults": run.faults})
         return
     print_precision(run.precision)
-    for name in ("model.safetensors", "report.html", "predictions.png", "metrics.jsonl"):
+    for name in ("model.safetensors", "report.html", "predictions.png", "results.json", "metrics.jsonl"):
         say(written(run.folder / name))
     model, onnx = (in_shell(run.folder / name) for name in ("model.safetensors", "model.onnx"))
     say(

@@ -27,6 +27,7 @@ UNSURE = 16
 NAMED = 5
 """How many of the most frequent confusions are named beside the matrix."""
 
+_NAME = 24  # characters of a file's name
 _SIDE = 128  # of a picture, in pixels
 
 
@@ -74,9 +75,13 @@ def _confusions(evaluation: Evaluation, most: int) -> list[tuple[object, ...]]:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer to one image. ``picture``: the image as the network saw it, PNG in base64, "" if it cannot be read."""
+    """An answer to one image. ``picture``: the image as the network saw it, PNG in base64, "" if it cannot be read.
+
+    ``file`` is the end of the image's ``key``, shortened.
+    """
 
     key: str
+    file: str
     picture: str
     small: bool
     truth: str
@@ -92,6 +97,7 @@ def _answer(evaluation: Evaluation, row: int, examples: Sequence[Example], prepr
     picture, small = _picture(example, preprocess)
     return Answer(
         key=example.key,
+        file=short_name(example.key),
         picture=picture,
         small=small,
         truth=names[int(evaluation.labels[row])],
@@ -100,6 +106,12 @@ def _answer(evaluation: Evaluation, row: int, examples: Sequence[Example], prepr
         answer_probability=_probability(float(evaluation.probabilities[row])),
         loss=finite(loss, ".2f"),
     )
+
+
+def short_name(key: str) -> str:
+    """The name of a file, of a long one the beginning and the end."""
+    name = key.rpartition("/")[2]
+    return name if len(name) <= _NAME else f"{name[: _NAME // 2 - 1]}…{name[-(_NAME // 2) :]}"
 
 
 def _probability(value: float) -> str:
