@@ -23,7 +23,8 @@ class Description:
     """The metadata of a model file.
 
     ``class_names`` has one name per class; None if unknown. ``weights`` is the name of the published weights that these
-    are or were trained from, ``license`` the SPDX identifier of their license; None if unknown.
+    are or were trained from, ``license`` the SPDX identifier of their license; None if unknown. ``trained_on`` has
+    digests of some images that the network was trained on (:mod:`fbnetv3_zoo.training.data.seen`); empty if unknown.
     """
 
     arch: Arch
@@ -31,6 +32,7 @@ class Description:
     class_names: tuple[str, ...] | None = None
     weights: str | None = None
     license: str | None = None
+    trained_on: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         names, classes = self.class_names, self.arch.num_classes
@@ -40,6 +42,7 @@ class Description:
     def to_metadata(self) -> dict[str, str]:
         """The metadata entries to write into a file."""
         origin = {"weights": self.weights, "licence": self.license}
+        origin["trained_on"] = json_text(self.trained_on) if self.trained_on else None
         return {
             "format": FORMAT,
             "format_version": VERSION,
@@ -62,8 +65,9 @@ class Description:
         try:
             arch = Arch.from_json(metadata["arch"])
             preprocess = from_plain(Preprocess, parse_json(metadata["preprocess"], "preprocess"), "preprocess")
-            names = _names(parse_json(metadata["class_names"], "class_names"))
-            return cls(arch, preprocess, names, metadata.get("weights"), metadata.get("licence"))
+            names = _names(parse_json(metadata["class_names"], "class_names"), "class_names")
+            trained_on = _names(parse_json(metadata.get("trained_on", "null"), "trained_on"), "trained_on") or ()
+            return cls(arch, preprocess, names, metadata.get("weights"), metadata.get("licence"), trained_on)
         except KeyError as error:
             raise ZooError(f"damaged description (it lacks {error})") from None
         except ZooError as error:
@@ -90,9 +94,9 @@ _OTHER_KINDS = {
 }
 
 
-def _names(data: Any) -> tuple[str, ...] | None:
+def _names(data: Any, entry: str) -> tuple[str, ...] | None:
     if data is None:
         return None
     if not isinstance(data, list) or not all(isinstance(name, str) for name in data):
-        raise ZooError("class_names is not a list of names")
+        raise ZooError(f"{entry} is not a list of names")
     return tuple(data)

@@ -13,7 +13,7 @@ import typer
 from ..errors import first_few, printable
 from .common import Json, Pretrained, open_classifier, print_json
 from .options import DataOptions, grouped
-from .output import console, say
+from .output import complain, console, say
 
 if TYPE_CHECKING:
     from ..classify import Classifier
@@ -76,11 +76,12 @@ def validate(
     classifier = open_classifier(model, pretrained=pretrained)
     images = options.dataset()
     measured, examples = _chosen(images, options.split)
+    seen = _tell_seen(classifier, examples, model)
     accuracy = _measured(classifier, examples, images.class_names, options, model=model)
     whole = sum(len(images[part]) for part in SPLITS)
     if as_json:
         source = {"model": model, "data": options.source, "split": measured, "images": whole}
-        print_json({**source, **_plain(accuracy)})
+        print_json({**source, **_plain(accuracy), "seen_in_training": seen})
         return
     say(f"{len(examples):,} of {whole:,} images ({measured})")
     _print_summary(measured, accuracy)
@@ -104,6 +105,22 @@ def _measured(
             predict, examples, classifier.description.preprocess, class_names=names, batch_size=options.batch_size,
             workers=options.workers, on_bad_image=OnBadImage(options.on_bad_image),
         )  # fmt: skip
+
+
+def _tell_seen(classifier: Classifier, examples: Sequence[Example], model: str) -> int | None:
+    """Print how many of the training images that the model's file names are among ``examples``; None if unknown."""
+    from ..training.data.seen import seen_among
+
+    sample = classifier.description.trained_on
+    if not sample:
+        return None
+    seen = seen_among(sample, examples)
+    if seen:
+        complain(
+            f"warning: of {len(sample)} images that {model} was trained on, {seen} are among these {len(examples):,}, "
+            "so that accuracy may be too good; measure on others (--split test, with the training's --seed)"
+        )
+    return seen
 
 
 _DRAWN = ("train", "validation", "test")

@@ -79,6 +79,7 @@ class FBNet(nn.Module):
         self.class_names: tuple[str, ...] | None = None
         self.weights: str | None = None
         self.license: str | None = None
+        self.trained_on: tuple[str, ...] = ()
         self.gradient_checkpointing = False
         self._frozen = 0
         with nullcontext() if generator is None else torch.random.fork_rng(devices=[]):
@@ -162,7 +163,8 @@ class FBNet(nn.Module):
     @property
     def description(self) -> Description:
         """The metadata of this network's files."""
-        return Description(self.arch, self.preprocess, self.class_names, self.weights, self.license)
+        given = self.arch, self.preprocess, self.class_names, self.weights, self.license, self.trained_on
+        return Description(*given)
 
     @property
     def feature_info(self) -> FeatureInfo:

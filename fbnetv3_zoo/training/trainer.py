@@ -24,6 +24,7 @@ from .callbacks import Callback, Epoch, Run, tell_looked
 from .checkpoint import recipe_identity
 from .data import SPLITS, Dataset, Split
 from .data.image_headers import Unusable, look_before_run
+from .data.seen import sample_of
 from .distributed import World, join
 from .engine import EXPLODED, Engine
 from .evaluation import Evaluation, evaluate
@@ -122,6 +123,7 @@ class _Trainer(Engine[Batch, Run]):
             tell_of_statistics(network.preprocess, self.preprocess)
         network.preprocess, network.class_names = self.preprocess, self.data.class_names
         self.origin = network.weights, network.license
+        self.sample = sample_of(self.data["train"])
         if recipe.weight_levels:
             imitate_int8(network, recipe.weight_levels)
             self.notes.append("trained for int8: all accuracies but the teacher's are of rounded weights and maps")
@@ -254,6 +256,7 @@ class _Trainer(Engine[Batch, Run]):
         model.load_state_dict(plain_state(self.learner.result))
         model.preprocess, model.class_names = self.preprocess, self.data.class_names
         model.weights, model.license = self.origin
+        model.trained_on = self.sample
         return model.eval()
 
     def _identity(self) -> Mapping[str, str]:

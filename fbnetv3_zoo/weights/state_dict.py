@@ -44,6 +44,7 @@ def assemble(
     _fill(model, {name: tensor.to(expected[name].dtype) for name, tensor in given.items()})
     model.preprocess, model.class_names = description.preprocess, description.class_names
     model.weights, model.license = description.weights, description.license
+    model.trained_on = description.trained_on
     if in_chans is not None and in_chans != model.arch.in_channels:
         before = model.arch.in_channels
         _take_channels(model, in_chans, source)

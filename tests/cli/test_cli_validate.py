@@ -26,6 +26,7 @@ from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.description import Description
 from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.training.data import Dataset, choose_subset, digits
+from fbnetv3_zoo.training.data.seen import sample_of
 from fbnetv3_zoo.weights.serialization import load, save
 
 WEIGHT = np.random.default_rng(0).normal(size=(3 * 32 * 32, 10)).astype(np.float32)
@@ -116,6 +117,7 @@ def test_for_scripts(suffix: str, model: Path) -> None:
     assert list(found) == [
         "model", "data", "split", "images", "accuracy", "interval", "top5_accuracy", "top5_interval", "top1", "top5",
         "total", "loss", "skipped", "seconds", "images_per_second", "skipped_images", "per_class",
+        "seen_in_training",
     ]  # fmt: skip
     assert (found["model"], found["data"], found["split"]) == (str(path), "digits", "test")
     assert {key: found[key] for key in ("top1", "top5", "total", "loss")} == {
@@ -313,3 +315,27 @@ def test_a_folder_without_splits_is_measured_whole(pets: Path, tmp_path: Path) -
         ended = succeed("validate", pets, "--data", tmp_path, "--split", split).splitlines()[0]
         assert re.fullmatch(rf"\d of 14 images \({split}\)", ended), (ended, count)
     assert _told(pets, "--data", tmp_path, "--seed", 3)["split"] == "test"
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".onnx"])
+def test_images_of_the_training_are_told_of(suffix: str, model: Path, tmp_path: Path) -> None:
+    network = load(model)
+    network.trained_on = sample_of(digits(seed=3)["train"])
+    path = tmp_path / f"net{suffix}"
+    if suffix == ".onnx":
+        onnx.save_model(
+            _linear((1, 32, 32) if network.arch.in_channels == 1 else (3, 32, 32), network.description), path
+        )
+    else:
+        save(network, path)
+    assert _told(model)["seen_in_training"] is None
+    assert _told(path, "--seed", 3)["seen_in_training"] == 0  # and nothing on standard error
+    for options, least, most in ((("--split", "train", "--seed", 3), 32, 32), (("--seed", 4), 1, 31)):
+        ended = run("validate", path, *options, "--json")
+        told = json.loads(ended.out)
+        assert least <= told["seen_in_training"] <= most
+        assert ended.err == (
+            f"warning: of 32 images that {path} was trained on, {told['seen_in_training']} are among these "
+            f"{told['total']:,}, so that accuracy may be too good; measure on others (--split test, with the "
+            "training's --seed)\n"
+        )

@@ -36,10 +36,12 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from fbnetv3_zoo.arch import Arch
+from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.preprocess import Preprocess, stack
 from fbnetv3_zoo.recipes import SGD, ExponentialDecay, Optimizer, Recipe, RMSProp
 from fbnetv3_zoo.training import Callback, Dataset, Epoch, Execution, Run, Step
 from fbnetv3_zoo.training.data import SPLITS
+from fbnetv3_zoo.training.data.seen import SAMPLE, sample_of, seen_among
 from fbnetv3_zoo.training.evaluation import Evaluation
 from fbnetv3_zoo.training.learner import Student
 from fbnetv3_zoo.training.loader import TrainingBatches
@@ -111,6 +113,27 @@ def test_what_a_run_gives(finished: Run, data: Dataset) -> None:
     assert wanted <= {file.name for file in finished.folder.iterdir()}
     lines = (finished.folder / "metrics.jsonl").read_text().splitlines()
     assert [asdict(epoch) for epoch in finished.epochs] == [json.loads(line) for line in lines]
+
+
+def test_the_model_knows_images_that_it_was_trained_on(finished: Run, data: Dataset) -> None:
+    sample = load(finished.folder / "model.safetensors").trained_on
+    assert len(set(sample)) == SAMPLE == seen_among(sample, data["train"])
+    assert [seen_among(sample, data[split]) for split in ("validation", "test")] == [0, 0]
+    assert seen_among((), data["train"]) == 0
+
+
+def test_images_are_known_by_name_and_pixels(data: Dataset) -> None:
+    train = data["train"]
+    assert seen_among(sample_of(train[:20]), train[5:]) == 15
+    assert sample_of(train) == sample_of(train[::-1])
+    others = [replace(one, read=other.read) for one, other in zip(train, data["validation"], strict=False)]
+    assert seen_among(sample_of(train), others) == 0
+
+    def unreadable(at_least: object = None) -> Any:
+        raise ZooError("damaged")
+
+    damaged = [replace(one, read=unreadable) for one in train[:3]]
+    assert (sample_of(damaged), seen_among(sample_of(train), damaged)) == ((), 0)
 
 
 def test_the_result_for_scripts(finished: Run, data: Dataset) -> None:

@@ -247,6 +247,7 @@ def test_other_files_are_refused(file: Path) -> None:
         ({"arch": "["}, "damaged description (arch JSON cannot be read: Expecting value: line 1 column 2 (char 1))"),
         ({"preprocess": '{"resize": 32}'}, "damaged description (preprocess lacks 'resolution')"),
         ({"class_names": '["a", 2]'}, "damaged description (class_names is not a list of names)"),
+        ({"trained_on": "[1]"}, "damaged description (trained_on is not a list of names)"),
         ({"class_names": '["a"]'}, "damaged description (class_names has 1 names; tiny has 10 classes)"),
         ({"format_version": "2"}, "has format version '2'; this release reads '1', upgrade fbnetv3-zoo"),
         ({"format": "other"}, "does not say which network it is for; use create(MODEL, pretrained=...)"),
