@@ -52,7 +52,7 @@ def kept(arch: Arch, images: int, precision: Precision, *, checkpointing: bool) 
     with torch.autograd.graph.saved_tensors_hooks(saved, lambda tensor: tensor), low:
         logits = network(pixels.contiguous(memory_format=torch.channels_last))
         F.cross_entropy(logits.float(), torch.zeros(images, dtype=torch.long))
-    return sum(saved.sizes.values()) + max((_alone(*given, low) for given in inputs), default=0)
+    return sum(saved.sizes.values()) + max((_alone(*given, low) for given in [*inputs]), default=0)
 
 
 def _alone(block: nn.Module, given: Tensor, low: torch.autocast | nullcontext[None]) -> int:
