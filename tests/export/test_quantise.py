@@ -44,6 +44,7 @@ from fbnetv3_zoo.export.quantization.quantize import QuantizationConfig, Target,
 from fbnetv3_zoo.export.quantization.sensitivity import by_sensitivity
 from fbnetv3_zoo.export.sample_images import photographs
 from fbnetv3_zoo.preprocess import Preprocess, stack
+from fbnetv3_zoo.recipes import CosineDecay
 from fbnetv3_zoo.training.data import digits
 from fbnetv3_zoo.utils.onnx_io import entries_of
 
@@ -58,7 +59,7 @@ ANY = QuantizationConfig(agreement=0)
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file of a network that knows the digits, with weights that came from somewhere."""
     folder = tmp_path_factory.mktemp("float")
-    recipe = replace(PLAIN, epochs=10, learning_rate=0.2)
+    recipe = replace(PLAIN, epochs=10, learning_rate=0.2, schedule=CosineDecay())
     network = train(SHORT, digits(), recipe, folder / "run").model
     network.weights, network.license = "tiny.digits", "CC-BY-4.0"
     return export_onnx(network, folder / "net.onnx", batch_sizes=[2]).path
