@@ -16,19 +16,22 @@ __all__ = ["InProcess", "LocalPool", "RayExecutor", "find_executor"]
 KNOWN = ("in-process", "pool", "pool:N", "ray", "ray:ADDRESS", "ray://HOST:10001")
 
 
-def find_executor(text: str) -> Executor:
+def find_executor(text: str, *, cpus_per_task: int = 1, gpus_per_task: float = 0) -> Executor:
     """The executor that ``text`` names: ``in-process``, ``pool:4``, ``pool`` (a worker for every core available to this
     process), ``ray`` (the cluster in RAY_ADDRESS, or a temporary one), ``ray:ADDRESS``, ``ray://HOST:10001``.
+
+    A task has ``cpus_per_task`` cores and ``gpus_per_task`` GPUs (a share of one: 1/2, 1/3, ...; 0: none of its own).
     """
     kind, _, rest = text.partition(":")
     if text == "in-process":
         return InProcess()
     if text == "pool":
-        return LocalPool(cores())
+        return LocalPool(max(1, cores() // cpus_per_task), gpus_per_task=gpus_per_task)
     if kind == "pool" and rest.isascii() and rest.isdigit():
-        return LocalPool(int(rest))
+        return LocalPool(int(rest), gpus_per_task=gpus_per_task)
     if text == "ray":
-        return RayExecutor()
+        return RayExecutor(cpus_per_task=cpus_per_task, gpus_per_task=gpus_per_task)
     if kind == "ray" and rest.strip("/"):
-        return RayExecutor(address=text if rest.startswith("//") else rest)
+        address = text if rest.startswith("//") else rest
+        return RayExecutor(address, cpus_per_task=cpus_per_task, gpus_per_task=gpus_per_task)
     raise ZooError(f"unknown executor {text!r}{nearest(text, KNOWN)}; choose from {', '.join(KNOWN)}")

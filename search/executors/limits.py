@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -24,13 +24,8 @@ class TimeUp(BaseException):
 
 
 @contextmanager
-def thread_settings(threads: int) -> Iterator[None]:
-    """A context in which newly loaded libraries and new processes compute on ``threads`` threads.
-
-    Waiting threads sleep: spinning ones would take the cores from other workers.
-    """
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    settings = {name: str(threads) for name in names} | {"OMP_WAIT_POLICY": "PASSIVE"}
+def environment(**settings: str) -> Iterator[None]:
+    """A context with these environment variables, which new processes inherit."""
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
     try:
@@ -41,6 +36,15 @@ def thread_settings(threads: int) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def thread_settings(threads: int) -> AbstractContextManager[None]:
+    """A context in which newly loaded libraries and new processes compute on ``threads`` threads.
+
+    Waiting threads sleep: spinning ones would take the cores from other workers.
+    """
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    return environment(**dict.fromkeys(names, str(threads)), OMP_WAIT_POLICY="PASSIVE")
 
 
 @contextmanager

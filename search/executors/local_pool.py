@@ -12,6 +12,7 @@ from fbnetv3_zoo.errors import ZooError, check_whole
 
 from ..evaluation.trial import Evaluator, Limits, Outcome, Task
 from .attempt import Attempt, AttemptLimits, TaskQueue, check_tasks, one_line
+from .gpus import check_share, divided
 from .limits import check_memory_limit
 from .pool_worker import PoolWorker, late, lost
 
@@ -24,6 +25,7 @@ PAUSE = 1.0  # seconds after which workers are checked even without a message
 class LocalPool:
     """Evaluates tasks in ``workers`` processes of this machine, each on ``threads`` threads of PyTorch.
 
+    Each sees ``gpus_per_task`` GPUs of its own, or shares one with others (1/2, 1/3, ...); with 0, it sees them all.
     A worker whose task exceeds its time limit is killed, with its child processes, and replaced; so is one that died.
     Workers import the caller's main module: a script's own code belongs under ``if __name__ == "__main__":``. They end
     with this process, even if it is killed.
@@ -31,10 +33,12 @@ class LocalPool:
 
     workers: int
     threads: int = 1
+    gpus_per_task: float = 0
 
     def __post_init__(self) -> None:
         check_whole("LocalPool.workers", self.workers)
         check_whole("LocalPool.threads", self.threads)
+        check_share("LocalPool.gpus_per_task", self.gpus_per_task)
 
     def run(self, evaluator: Evaluator, tasks: Sequence[Task], limits: Limits) -> Iterator[Outcome]:
         """One outcome a task, as they end. Raises if ``evaluator`` cannot be pickled.
@@ -73,6 +77,7 @@ class _Workers:
         self._size, self._evaluator, self._waiting = pool.workers, evaluator, waiting
         self._seconds = limits.seconds
         self._confines = AttemptLimits(limits.gigabytes, pool.threads)
+        self._gpus = divided(pool.workers, pool.gpus_per_task) if pool.gpus_per_task else []
         self._workers: list[PoolWorker] = []
         self._failed_starts = 0
 
@@ -96,11 +101,16 @@ class _Workers:
         needed = len(self._waiting) + sum(worker.task is not None for worker in self._workers)
         while len(self._workers) < min(self._size, needed):
             try:
-                self._workers.append(PoolWorker(self._confines))
+                self._workers.append(PoolWorker(self._confines, self._free_gpus()))
             except OSError as error:
                 if self._workers:
                     return  # fewer will do
                 raise ZooError(f"no worker process can be started ({error.strerror})") from None
+
+    def _free_gpus(self) -> str | None:
+        """The GPUs of a new worker: those that the fewest others see."""
+        seen = [worker.gpus for worker in self._workers]
+        return min(self._gpus, key=lambda gpus: seen.count(gpus) / self._gpus.count(gpus), default=None)
 
     def _hand_out(self) -> None:
         for worker in tuple(self._workers):

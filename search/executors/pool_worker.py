@@ -7,7 +7,7 @@ import pickle
 import signal
 import threading
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from multiprocessing import connection, get_context, parent_process
 from typing import Literal
 
@@ -15,7 +15,8 @@ from fbnetv3_zoo.errors import Interrupted
 
 from ..evaluation.trial import Evaluator, Failure, Task
 from .attempt import Attempt, AttemptLimits, attempt, one_line, overdue
-from .limits import thread_settings
+from .gpus import VISIBLE
+from .limits import environment, thread_settings
 
 State = Literal["starting", "loading", "idle", "busy"]
 Pipe = connection.Connection
@@ -49,23 +50,24 @@ def _end_with_parent() -> None:
 
 
 class PoolWorker:
-    """A worker process and its task.
+    """A worker process and its task; ``gpus`` is what it sees of them (None: all).
 
     Every worker has its own pipe and shares nothing, so that its death never affects another.
     """
 
-    def __init__(self, confines: AttemptLimits) -> None:
+    def __init__(self, confines: AttemptLimits, gpus: str | None = None) -> None:
         context = get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self._process = context.Process(target=serve, args=(theirs, confines), name="fbnetv3-zoo worker")
         try:
-            with thread_settings(confines.threads):
+            with thread_settings(confines.threads), nullcontext() if gpus is None else environment(**{VISIBLE: gpus}):
                 self._process.start()
         finally:
             theirs.close()
         assert self._process.pid is not None
         self.pid = self._process.pid
         self.state: State = "starting"
+        self.gpus = gpus
         self.task: Task | None = None
         self.number = 0
         self._started = 0.0

@@ -54,6 +54,11 @@ class Misbehaving:
         rng = np.random.default_rng(int(candidate.values["number"]))
         return rng.random(epochs, np.float32).cumsum() / 7
 
+    def _gpus(self, candidate: Candidate, epochs: int) -> Sequence[float]:
+        """Takes time, and returns the numbers of the GPUs that it sees."""
+        time.sleep(0.3)
+        return [float(gpu) for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "-1").split(",")]
+
     def _train(self, candidate: Candidate, epochs: int) -> Sequence[float]:
         return Training()(candidate, epochs)
 

@@ -60,6 +60,34 @@ def test_outcomes_are_the_same(tmp_path: Path) -> None:
         assert [Misbehaving(folder).attempts(n) for n in (3, 5)] == [2, 1]  # not finite: not tried again
 
 
+@pytest.mark.parametrize(
+    ("visible", "workers", "share", "seen"),
+    [("0,1", 2, 1, {(0.0,), (1.0,)}), ("4,6", 2, 0.5, {(4.0,)}), ("2,3,5,7", 2, 2, {(2.0, 3.0), (5.0, 7.0)})],
+)
+def test_workers_of_a_pool_have_gpus_of_their_own(
+    visible: str, workers: int, share: float, seen: set[tuple[float, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As what they see of the machine's: a library that asks for GPUs finds no others."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    tasks = [task(number, "gpus", epochs=max(1, int(share))) for number in range(4)]
+    outcomes = list(LocalPool(workers, gpus_per_task=share).run(Misbehaving(Path()), tasks, Limits()))
+    assert {outcome.curve for outcome in outcomes} == seen
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == visible
+
+
+def test_shares_of_gpus_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = refusal(lambda: LocalPool(2, gpus_per_task=0.4))
+    assert said == "LocalPool.gpus_per_task is 0.4; it must be a whole number of GPUs, or 1/2, 1/3, ... of one"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    said = refusal(lambda: list(LocalPool(3, gpus_per_task=1).run(Training(), [task(0, "train")], Limits())))
+    assert said == (
+        "3 workers with 1 GPUs each need 3 GPUs; 2 are visible here: give fewer workers (--executor pool:N) or a "
+        "smaller share (--gpus-per-candidate 0.5)"
+    )
+    assert find_executor("pool:3", gpus_per_task=0.5) == LocalPool(3, gpus_per_task=0.5)
+    assert find_executor("ray", cpus_per_task=3, gpus_per_task=0.25) == RayExecutor(cpus_per_task=3, gpus_per_task=0.25)
+
+
 @pytest.mark.parametrize("executor", BOTH, ids=["here", "pool"])
 def test_a_failure_has_one_line_of_reason(executor: Executor, tmp_path: Path) -> None:
     error, shape = Failure.ERROR, Failure.NOT_FINITE
