@@ -21,7 +21,7 @@ from ..weights.serialization import write_tensors
 from .callbacks import Callback, Step
 from .checkpoint import Checkpoints, Progress, restore
 from .distributed import World
-from .execution import Execution
+from .execution import Execution, computing_on
 from .learner import BaseLearner
 from .loader import AnyBatch, Batches, seed_of
 from .preemption import Termination
@@ -75,6 +75,11 @@ class Engine(ABC, Generic[AnyBatch, Result]):
     def ends_early(self) -> bool:
         """Whether the run ends before its last epoch."""
         return False
+
+    @property
+    def threads(self) -> int:
+        """Number of threads that PyTorch computes on; 0 in ``execution`` leaves it as it is."""
+        return self.execution.threads or torch.get_num_threads()
 
     def steps_in(self, epoch: int) -> int:
         """Number of steps in ``epoch`` (from 0); only the first ``batches.steps`` count in the training loss."""
@@ -141,7 +146,7 @@ class Engine(ABC, Generic[AnyBatch, Result]):
             for callback in callbacks:
                 callback.on_resume(self.progress.epoch, self.progress.step, self._resumed)
         self._last_write = time.monotonic()
-        with self._termination if self._output else nullcontext():
+        with computing_on(self.threads), self._termination if self._output else nullcontext():
             while self.progress.epoch < self._epochs and not self.ends_early:
                 self._train_epoch(callbacks)
                 epoch = self._end_epoch()

@@ -37,8 +37,9 @@ class Execution:
     which a batch is computed, each normalised on its own. ``channels_last``: memory layout of the maps (None: the
     faster one for the device). ``checkpoint_steps`` and ``checkpoint_minutes``: intervals of checkpoints besides those
     after every epoch (0: none). ``keep_checkpoints``: number of newest checkpoints to keep. ``check_images``: whether
-    to read the headers of all images before the first epoch. ``threads``: number of threads that train a classifier
-    on the CPU (0: by the size of a step, see :func:`threads_for`).
+    to read the headers of all images before the first epoch. ``threads``: number of threads that compute on the CPU
+    (0: for a classifier by the size of a step, see :func:`threads_for`; otherwise PyTorch's number, which in a search
+    the executor sets).
     """
 
     device: str = "cpu"

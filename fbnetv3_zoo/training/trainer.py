@@ -28,7 +28,7 @@ from .data.seen import sample_of
 from .distributed import World, join
 from .engine import EXPLODED, Engine
 from .evaluation import Evaluation, evaluate
-from .execution import Execution, computing_on, step_macs, threads_for
+from .execution import Execution, step_macs, threads_for
 from .learner import Learner
 from .loader import Batch, TrainingBatches, fitted, tell_of_statistics
 from .losses import class_weights_of
@@ -78,8 +78,7 @@ def train(
         trainer.prepare(teacher, pretrained)
         trainer.begin(resume=resume, epoch=Epoch)
         trainer.keep_recipe()
-        with computing_on(trainer.threads):
-            return trainer.run(callbacks)
+        return trainer.run(callbacks)
 
 
 RECIPE = "recipe.json"
@@ -145,7 +144,7 @@ class _Trainer(Engine[Batch, Run]):
 
     @property
     def threads(self) -> int:
-        """Number of threads to compute with."""
+        """By the size of a step, unless ``execution`` says how many."""
         return threads_for(step_macs(self.arch, self.recipe, self.execution, self.world.size), self.execution)
 
     def keep_recipe(self) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 import torch
 from refusals import refusal
 
-from fbnetv3_zoo.training.distributed import usable
+from fbnetv3_zoo.recipes import SGD, Recipe
+from fbnetv3_zoo.training.distributed import World, usable
+from fbnetv3_zoo.training.engine import Engine
 from fbnetv3_zoo.training.execution import Execution, OnBadImage, Precision
 
 COUNT, FLAG = "a whole number of at least 0", "True or False"
@@ -70,3 +73,23 @@ def test_the_current_gpu_gets_its_number(monkeypatch: pytest.MonkeyPatch) -> Non
     assert current == [1]
     assert usable("cpu") == torch.device("cpu")
     assert current == [1]
+
+
+class _Counting(Engine[Any, int]):
+    def measure_epoch(self) -> None:
+        raise NotImplementedError
+
+    def finish(self) -> int:
+        return torch.get_num_threads()
+
+
+@pytest.mark.parametrize("threads", [0, 3])
+def test_every_kind_of_run_computes_on_its_threads(threads: int) -> None:
+    """Supernets, detectors and candidates, too: 0 leaves what PyTorch, or the executor of a search, has set."""
+    before, batches = torch.get_num_threads(), None
+    run = _Counting(
+        Recipe(1, 2, SGD(), 0.1), batches, None,  # type: ignore[arg-type]
+        execution=Execution(threads=threads), world=World(), epochs=0,
+    )  # fmt: skip
+    assert run.run() == (threads or before)
+    assert torch.get_num_threads() == before
