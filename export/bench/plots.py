@@ -25,17 +25,19 @@ _CAPTION = 130
 
 _CORNERS_OF_OTHERS = ((False, False), (False, True), (True, True), (True, False))
 Box = tuple[float, float, float, float]
-_COLOURS = {
-    Route.EAGER: FAINT,
-    Route.COMPILED: SERIES[5],
-    Route.ONNXRUNTIME: FIRST,
-    Route.ONNXRUNTIME_INT8: mixed(FIRST, PAPER, 0.45),
-    Route.OPENVINO: SECOND,
-    Route.OPENVINO_BF16: mixed(SECOND, PAPER, 0.35),
-    Route.OPENVINO_INT8: mixed(SECOND, PAPER, 0.65),
-    Route.EXECUTORCH: SERIES[2],
+_LOOKS = {
+    Route.EAGER: (FAINT, "x"),
+    Route.COMPILED: (SERIES[5], "P"),
+    Route.ONNXRUNTIME: (FIRST, "o"),
+    Route.ONNXRUNTIME_INT8: (mixed(FIRST, PAPER, 0.45), "D"),
+    Route.OPENVINO: (SECOND, "s"),
+    Route.OPENVINO_BF16: (mixed(SECOND, PAPER, 0.35), "^"),
+    Route.OPENVINO_INT8: (mixed(SECOND, PAPER, 0.65), "v"),
+    Route.EXECUTORCH: (SERIES[2], "X"),
 }
-_MARKERS = dict(zip(Route, "xPoDs^vX", strict=True))
+"""Color and marker of the lines of a route."""
+
+_OTHER_LOOK = (INK, "*")
 _DASHES: tuple[Any, ...] = ("-", "--", ":", "-.")
 
 
@@ -141,16 +143,17 @@ def _throughput(axes: Any, rows: list[Row], handles: dict[str, Any]) -> None:
     """Images a second over the batch: a line for each route, dashed by the number of threads."""
     batches, threads = sorted({row.batch for row in rows}), sorted({row.threads for row in rows})
     for route in Route:
+        color, marker = _LOOKS.get(route, _OTHER_LOOK)
         for n, number in enumerate(threads):
             measured = [row for row in rows if (row.route, row.threads) == (route, number) and row.figures]
             if not measured:
                 continue
             line = sorted((row.batch, throughput(row)) for row in measured)
             axes.plot(
-                *zip(*line, strict=True), color=_COLOURS[route], marker=_MARKERS[route], markersize=4.5,
+                *zip(*line, strict=True), color=color, marker=marker, markersize=4.5,
                 linewidth=1.4, linestyle=_DASHES[n % len(_DASHES)], markerfacecolor="white" if n else None,
             )  # fmt: skip
-            handles.setdefault(route.value, _legend_line(_COLOURS[route], _MARKERS[route], "-"))
+            handles.setdefault(route.value, _legend_line(color, marker, "-"))
     for n, number in enumerate(threads):
         handles.setdefault(counted(number, "thread"), _legend_line(INK, "o", _DASHES[n % len(_DASHES)], n > 0))
     axes.set_xscale("log", base=2)

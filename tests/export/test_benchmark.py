@@ -25,7 +25,16 @@ from waiting import PATIENCE, gone, until
 
 from fbnetv3_zoo.arch.cost import arch_cost
 from fbnetv3_zoo.export import export_onnx
-from fbnetv3_zoo.export.bench import Benchmark, BenchmarkConfig, BenchProgress, ModelOptions, Route, benchmark, measure
+from fbnetv3_zoo.export.bench import (
+    Benchmark,
+    BenchmarkConfig,
+    BenchProgress,
+    ModelOptions,
+    Route,
+    benchmark,
+    measure,
+    plots,
+)
 from fbnetv3_zoo.export.bench.artifacts import find_candidate
 from fbnetv3_zoo.export.bench.hardware import instructions, machine_here
 from fbnetv3_zoo.export.bench.measure import OnTurn, rotated
@@ -225,6 +234,11 @@ def test_pictures(tmp_path: Path) -> None:
     assert sorted(tmp_path.iterdir()) == sorted(paths)
     for path in paths:
         assert 0.01 < _ink(path) < 0.5
+
+
+def test_a_route_without_a_look_of_its_own_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plots, "_LOOKS", {})
+    assert len(draw_pictures(_some(), tmp_path)) == 3
 
 
 def test_pictures_of_what_there_is(tmp_path: Path) -> None:
