@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 
-from ..errors import ZooError, check_number, check_type, check_whole, shown
+from ..errors import ZooError, assert_never, check_number, check_type, check_whole, shown
 from ..utils.serialization import from_json, to_json
 from ..utils.tables import in_notebook, table
 from .rows import Conv, InvertedResidual, PoolingHead, Row, Skip, round_width
@@ -253,6 +253,8 @@ def _settle_block(stage: int, index: int, row: Row, channels: int, reduction: in
         groups = max(1, expanded // row.channels_per_group)
         if row.squeeze_excite is not None:
             squeezed = row.squeeze_excite.channels(expanded, row.expansion, divisor)
+    elif not isinstance(row, Skip):
+        assert_never(row)
     return Block(
         stage=stage,
         index=index,
@@ -287,15 +289,18 @@ def check_size(name: str, blocks: Sequence[Block], *, resolution: int, num_class
 
 def _weights(block: Block) -> int:
     """Number of convolution weights of ``block``."""
-    size, before, after = block.kernel_size**2, block.in_channels, block.out_channels
-    if isinstance(block.row, Conv):
-        return size * before * after
-    if isinstance(block.row, Skip):
-        return 0 if block.keeps_shape else before * after
-    grouped = block.row.groups_1x1 if isinstance(block.row, InvertedResidual) else 1
+    row, size, before, after = block.row, block.kernel_size**2, block.in_channels, block.out_channels
     middle = block.expanded_channels
-    inside = size * middle * (middle // block.groups) if isinstance(block.row, InvertedResidual) else 0
-    return (before + after) * middle // grouped + inside + 2 * middle * block.se_channels
+    if isinstance(row, Conv):
+        return size * before * after
+    if isinstance(row, Skip):
+        return 0 if block.keeps_shape else before * after
+    if isinstance(row, PoolingHead):
+        return (before + after) * middle
+    if isinstance(row, InvertedResidual):
+        inside = size * middle * (middle // block.groups) + 2 * middle * block.se_channels
+        return (before + after) * middle // row.groups_1x1 + inside
+    assert_never(row)
 
 
 def _check_groups(name: str, block: Block) -> None:

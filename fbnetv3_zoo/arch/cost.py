@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ZooError, check_whole
+from ..errors import ZooError, assert_never, check_whole
 from .arch import Arch, Block
-from .rows import Conv, InvertedResidual, PoolingHead
+from .rows import Conv, InvertedResidual, PoolingHead, Skip
 
 Ints = npt.NDArray[np.int64]
 
@@ -137,30 +137,36 @@ def _by_column(rows: Ints) -> dict[str, Ints]:
 
 
 def _integers(block: Block) -> list[int]:
-    row = block.row
-    residual = inverted = isinstance(row, InvertedResidual)
-    pooling, dense = isinstance(row, PoolingHead), isinstance(row, Conv)
-    identity = not (inverted or pooling or dense) and block.keeps_shape
-    values = {
+    shared = {
         "in_channels": block.in_channels,
-        "mid": block.out_channels if dense else block.expanded_channels,
+        "mid": block.expanded_channels,
         "out": block.out_channels,
         "kernel": block.kernel_size,
         "stride": block.stride,
         "padding": block.padding,
-        "groups": block.groups if inverted or dense else 0,
-        "groups_1x1": row.groups_1x1 if isinstance(row, InvertedResidual) else 1,
+        "groups_1x1": 1,
         "se": block.se_channels,
-        "dense": dense,
-        "expands": not dense and block.expands,
-        "projects": not (dense or identity),
-        "pools": pooling,
-        "bias": row.bias if isinstance(row, Conv) else isinstance(row, InvertedResidual) and row.conv_bias,
-        "bias_1x1": isinstance(row, InvertedResidual) and row.conv_bias,
-        "bare": isinstance(row, InvertedResidual) and not row.depthwise_norm,
-        "residual": residual and block.keeps_shape,
     }
+    values = dict.fromkeys(COLUMNS, 0) | shared | _of_kind(block)
     return [int(values[name]) for name in COLUMNS]
+
+
+def _of_kind(block: Block) -> dict[str, int]:
+    """The columns that depend on the kind of row, where they are not 0 or as in all blocks."""
+    row = block.row
+    if isinstance(row, Conv):
+        return {"mid": block.out_channels, "groups": block.groups, "dense": 1, "bias": row.bias}
+    if isinstance(row, InvertedResidual):
+        return {
+            "groups": block.groups, "groups_1x1": row.groups_1x1, "expands": block.expands, "projects": 1,
+            "bias": row.conv_bias, "bias_1x1": row.conv_bias, "bare": not row.depthwise_norm,
+            "residual": block.keeps_shape,
+        }  # fmt: skip
+    if isinstance(row, PoolingHead):
+        return {"expands": 1, "projects": 1, "pools": 1}
+    if isinstance(row, Skip):
+        return {"projects": not block.keeps_shape}
+    assert_never(row)
 
 
 def pool_cost(table: Table) -> PoolCost:

@@ -117,11 +117,11 @@ class ClassifierRecipeOptions(RecipeOptions):
         return replace(changed, balanced=True) if self.balanced else changed
 
     def _optimized(self, recipe: Recipe) -> Recipe:
-        from ..recipes import SGD, AdamW, RMSProp
+        from ..recipes import OPTIMIZERS
 
         if self.optimizer is None:
             return recipe
-        kind = {"sgd": SGD, "rmsprop": RMSProp, "adamw": AdamW}[self.optimizer]
+        kind = OPTIMIZERS[self.optimizer]
         if isinstance(recipe.optimizer, kind):
             return recipe
         if self.learning_rate is None:

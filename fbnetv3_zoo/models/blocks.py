@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.fx import Proxy
 from torch.jit import is_tracing  # type: ignore[attr-defined]
 
-from ..arch import Activation, Block, Conv, Gate, InvertedResidual, PoolingHead
+from ..arch import Activation, Block, Conv, Gate, InvertedResidual, PoolingHead, Skip
+from ..errors import assert_never
 
 
 def is_graph(images: Tensor) -> bool:
@@ -175,6 +176,8 @@ def build_block(block: Block, *, drop_path_rate: float = 0.0) -> nn.Module:
             *channels, kernel_size=block.kernel_size, stride=block.stride, padding=block.padding, bias=row.bias,
             activation=row.activation,
         )  # fmt: skip
-    if block.keeps_shape:
-        return nn.Identity()
-    return ConvNormAct(*channels, stride=block.stride, activation=Activation.RELU)
+    if isinstance(row, Skip):
+        if block.keeps_shape:
+            return nn.Identity()
+        return ConvNormAct(*channels, stride=block.stride, activation=Activation.RELU)
+    assert_never(row)

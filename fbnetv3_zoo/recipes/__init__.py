@@ -3,6 +3,7 @@
 from .fitting import fit_detection_recipe, fit_recipe
 from .presets import NAMED, OWN, RECIPES, RecipePreset, find_preset, find_recipe, preset_of
 from .recipe import (
+    OPTIMIZERS,
     SGD,
     AdamW,
     Augmentation,
@@ -26,6 +27,7 @@ __all__ = [
     "Distillation",
     "ExponentialDecay",
     "NAMED",
+    "OPTIMIZERS",
     "OWN",
     "Optimizer",
     "PolicyData",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from enum import Enum
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
-from ..errors import ZooError, check_flag, check_number, check_type, check_whole
+from ..errors import ZooError, assert_never, check_flag, check_number, check_type, check_whole
 from ..utils.serialization import from_json, to_json
 from ..utils.tables import in_notebook, table
 
@@ -57,6 +59,9 @@ class AdamW:
 
 Optimizer: TypeAlias = SGD | RMSProp | AdamW
 """The optimizer; learning rate and weight decay are fields of the recipe."""
+
+OPTIMIZERS: Mapping[str, type[Optimizer]] = MappingProxyType({"rmsprop": RMSProp, "sgd": SGD, "adamw": AdamW})
+"""The optimizers by the name that command line and search spaces have for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,9 +237,11 @@ class Recipe:
             return self.learning_rate * (epoch + progress) / self.warmup_epochs
         if isinstance(self.schedule, ExponentialDecay):
             return self.learning_rate * math.pow(self.schedule.factor, epoch - self.warmup_epochs)
-        passed = (epoch + progress - self.warmup_epochs) / (self.epochs - self.warmup_epochs)
-        final = self.schedule.final
-        return self.learning_rate * (final + (1 - final) * (1 + math.cos(math.pi * min(1.0, passed))) / 2)
+        if isinstance(self.schedule, CosineDecay):
+            passed = (epoch + progress - self.warmup_epochs) / (self.epochs - self.warmup_epochs)
+            final = self.schedule.final
+            return self.learning_rate * (final + (1 - final) * (1 + math.cos(math.pi * min(1.0, passed))) / 2)
+        assert_never(self.schedule)
 
     def for_batch_size(self, batch_size: int) -> Recipe:
         """This recipe with another batch size: values per step are scaled so that an epoch has the same effect.

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ..recipes import SGD, AdamW, Recipe
+from ..errors import assert_never
+from ..recipes import SGD, AdamW, Recipe, RMSProp
 from ..utils.log import LOG
 
 Tensors: TypeAlias = tuple[Tensor, ...] | list[Tensor]
@@ -28,9 +29,11 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         return torch.optim.SGD(groups, lr=rate, momentum=settings.momentum, nesterov=nesterov)
     if isinstance(settings, AdamW):
         return torch.optim.AdamW(groups, lr=rate, betas=(settings.beta1, settings.beta2), eps=settings.epsilon)
-    return RMSPropTF(
-        groups, lr=rate, momentum=settings.momentum, smoothing=settings.smoothing, epsilon=settings.epsilon
-    )  # fmt: skip
+    if isinstance(settings, RMSProp):
+        return RMSPropTF(
+            groups, lr=rate, momentum=settings.momentum, smoothing=settings.smoothing, epsilon=settings.epsilon
+        )  # fmt: skip
+    assert_never(settings)
 
 
 def build_average(model: nn.Module, recipe: Recipe) -> AveragedModel | None:

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..arch import Arch, Block, Conv, InvertedResidual, PoolingHead
-from ..errors import ZooError
+from ..arch import Arch, Block, Conv, InvertedResidual, PoolingHead, Skip
+from ..errors import ZooError, assert_never
 from ..models.fbnet import FBNet
 from .registry import Layout, timm_form
 
@@ -189,8 +189,11 @@ def official_block(block: Block, before: str) -> Names:
     elif isinstance(row, PoolingHead):
         yield from _conv_norm(f"{before}.pw.conv", f"{before}.pw.bn", "expand.", False)
         yield f"{before}.pwl.conv.weight", "project.weight"
-    elif not block.keeps_shape:
-        yield from _conv_norm(f"{before}.conv.conv", f"{before}.conv.bn", "", False)
+    elif isinstance(row, Skip):
+        if not block.keeps_shape:
+            yield from _conv_norm(f"{before}.conv.conv", f"{before}.conv.bn", "", False)
+    else:
+        assert_never(row)
 
 
 def _timm_places(arch: Arch) -> dict[Block, str]:

@@ -7,12 +7,10 @@ from functools import cached_property
 from typing import Any
 
 from fbnetv3_zoo.errors import ZooError, check_number, nearest
-from fbnetv3_zoo.recipes import SGD, AdamW, Optimizer, Recipe, RMSProp
+from fbnetv3_zoo.recipes import OPTIMIZERS, Optimizer, Recipe
 
 from .arch_space import Values
 from .dimension import MOST_VALUES, Dimension, Options, Value
-
-OPTIMIZERS = {"rmsprop": RMSProp(), "sgd": SGD(), "adamw": AdamW()}
 
 
 @dataclass(frozen=True)
@@ -25,7 +23,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class RateFactors:
-    """What the searched learning rate is multiplied by with each optimizer, as their good rates differ."""
+    """What the searched learning rate is multiplied by with each of :data:`OPTIMIZERS`, as their good rates differ."""
 
     rmsprop: float = 1.0
     sgd: float = 1.0
@@ -117,5 +115,5 @@ def _with(value: Any, field: str, setting: Value) -> Any:
     if name == "optimizer" and isinstance(setting, str):
         if setting not in OPTIMIZERS:
             raise ZooError(f"optimizer is {setting!r}; choose from {', '.join(OPTIMIZERS)}")
-        setting = OPTIMIZERS[setting]
+        return replace(value, optimizer=OPTIMIZERS[setting]())
     return replace(value, **{name: setting})

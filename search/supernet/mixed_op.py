@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fbnetv3_zoo.arch import Activation, Block, InvertedResidual, PoolingHead, Skip
+from fbnetv3_zoo.arch import Activation, Block, Conv, InvertedResidual, PoolingHead, Skip
+from fbnetv3_zoo.errors import assert_never
 from fbnetv3_zoo.models.blocks import ConvNormAct, InvertedResidualBlock, PoolingHeadBlock
 
 from .space import LayerSpace
@@ -215,10 +216,12 @@ def _build(block: Block, keeps: bool) -> Branch:
         return _Pooling(block, row)
     if isinstance(row, Skip):
         return _Identity() if keeps else _Skip(*channels, stride=block.stride, activation=Activation.RELU)
-    return _Conv(
-        *channels, kernel_size=block.kernel_size, stride=block.stride, padding=block.padding, bias=row.bias,
-        activation=row.activation,
-    )  # fmt: skip
+    if isinstance(row, Conv):
+        return _Conv(
+            *channels, kernel_size=block.kernel_size, stride=block.stride, padding=block.padding, bias=row.bias,
+            activation=row.activation,
+        )  # fmt: skip
+    assert_never(row)
 
 
 def _by_channel(factors: Tensor, x: Tensor) -> Tensor:

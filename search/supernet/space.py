@@ -13,7 +13,7 @@ import numpy as np
 from fbnetv3_zoo.arch import Activation, Arch, Block, Conv, InvertedResidual, PoolingHead, Row, Skip, settle
 from fbnetv3_zoo.arch.cost import Table, map_sizes, tabulate, tabulate_blocks
 from fbnetv3_zoo.arch.latency import BlockKey, distinct_blocks
-from fbnetv3_zoo.errors import ZooError, check_number, check_whole
+from fbnetv3_zoo.errors import ZooError, assert_never, check_number, check_whole
 
 from ..space import Choice, Codes, Dimension, Levels, SearchSpace, Value, listed
 
@@ -293,8 +293,10 @@ def label_of(row: Row, *, expansion: bool = True, activation: bool = False) -> s
         return f"conv_k{row.kernel_size}"
     if isinstance(row, PoolingHead):
         return "pooling_head"
-    if not isinstance(row, InvertedResidual):
+    if isinstance(row, Skip):
         return "skip"
+    if not isinstance(row, InvertedResidual):
+        assert_never(row)
     groups = f"_g{row.groups_1x1}" if row.groups_1x1 > 1 else ""
     excited = "_se" if row.squeeze_excite else ""
     expanded = f"_e{row.expansion:g}" if expansion else ""

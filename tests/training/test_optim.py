@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from copy import deepcopy
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +17,11 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from fbnetv3_zoo.arch import Arch
+from fbnetv3_zoo.cli.training_options import ClassifierRecipeOptions
 from fbnetv3_zoo.models.fbnet import FBNet
-from fbnetv3_zoo.recipes import SGD, AdamW, Optimizer, Recipe, RMSProp
+from fbnetv3_zoo.recipes import OPTIMIZERS, SGD, AdamW, Optimizer, Recipe, RMSProp
+from fbnetv3_zoo.search.space import RateFactors
+from fbnetv3_zoo.training.checkpoint import _SLOTS
 from fbnetv3_zoo.training.optim import RMSPropTF, average_decay, build_average, build_optimizer, warn_of_long_average
 
 RECIPE = Recipe(10, 8, SGD(), 0.1, weight_decay=1e-3, ema_decay=0.9)
@@ -319,3 +322,37 @@ def test_the_advice_for_a_very_short_run_is_no_average(caplog: pytest.LogCapture
         "ema_decay 0.95 averages over about 20 steps, but the run has 5, so the average will lag behind; train longer, "
         "or set ema_decay in a recipe file to 0, which is none (`fbnetv3 recipe show NAME --json` writes one)"
     ]
+
+
+# Every optimizer, everywhere
+
+
+def test_every_optimizer_is_known_everywhere() -> None:
+    """A new one is missing here until it has a name, a factor of its rates, an option and a state in checkpoints."""
+    assert set(get_args(Optimizer)) == set(OPTIMIZERS.values())
+    assert [name for name in OPTIMIZERS if OPTIMIZERS[name].__name__.lower() != name] == []
+    assert {field.name for field in fields(RateFactors)} == OPTIMIZERS.keys()
+    option, _ = get_args(get_type_hints(ClassifierRecipeOptions)["optimizer"])
+    assert set(get_args(option)) == OPTIMIZERS.keys()
+    for kind in OPTIMIZERS.values():
+        parameter = nn.Parameter(torch.ones(2))
+        optimizer = build_optimizer(nn.ParameterList([parameter]), replace(RECIPE, optimizer=kind()))
+        parameter.grad = torch.ones(2)
+        optimizer.step()
+        assert optimizer.state[parameter].keys() == _SLOTS[type(optimizer).__name__]
+
+
+@dataclass(frozen=True)
+class _Lion:
+    beta: float = 0.9
+
+
+def test_an_optimizer_without_a_branch_is_an_error() -> None:
+    """Not RMSProp, as it once was."""
+    recipe = replace(RECIPE)
+    object.__setattr__(recipe, "optimizer", _Lion())
+    with pytest.raises(AssertionError, match="no branch for _Lion"):
+        build_optimizer(nn.Linear(2, 2), recipe)
+    object.__setattr__(recipe, "schedule", _Lion())
+    with pytest.raises(AssertionError, match="no branch for _Lion"):
+        recipe.learning_rate_at(9, 1.0)

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
-from ...errors import ZooError, printable
+from ...errors import ZooError, assert_never, printable
 from ...preprocess import Preprocess
 from ...recipes import Augmentation, AutoAugment, PolicyData, RandAugment
 from ..data import Example
@@ -120,6 +120,8 @@ def _compose(augmentation: Augmentation) -> Callable[[Image.Image], Image.Image]
         steps.append(v2.AutoAugment(_POLICIES[policy.found_on]))
     elif isinstance(policy, RandAugment):
         steps.append(v2.RandAugment(policy.operations, policy.magnitude))
+    elif policy is not None:
+        assert_never(policy)
     return partial(_apply, steps)
 
 
