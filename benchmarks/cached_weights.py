@@ -28,17 +28,17 @@ def cases(folder: Path) -> dict[str, Callable[[], object]]:
     bare, record = folder / "bare.safetensors", find_record("fbnetv3_e")
     tensors = create("fbnetv3_e").state_dict()
     save_file(tensors, bare)
-    store = WeightsCache(folder=folder / "cache", mirror=str(folder / "mirror"), offline=True)
+    cache = WeightsCache(folder=folder / "cache", mirror=str(folder / "mirror"), offline=True)
     published = folder / "mirror" / record.name / "model.pth"
     published.parent.mkdir(parents=True)
     torch.save(_official(tensors), published)
-    create("fbnetv3_e", pretrained=True, store=store)  # into the cache
-    store = WeightsCache(folder=folder / "cache", offline=True)
+    create("fbnetv3_e", pretrained=True, cache=cache)  # into the cache
+    cache = WeightsCache(folder=folder / "cache", offline=True)
     in_memory = timm.create_model("fbnetv3_d").state_dict()
     theirs = folder / "timm.safetensors"
     theirs.write_bytes(save(in_memory))
     return {
-        "create(pretrained=True) from the cache": lambda: create("fbnetv3_e", pretrained=True, store=store),
+        "create(pretrained=True) from the cache": lambda: create("fbnetv3_e", pretrained=True, cache=cache),
         "create, plain safetensors, load_state_dict": lambda: create("fbnetv3_e").load_state_dict(load_file(bare)),
         "timm fbnetv3_d: create_model, load_state_dict": lambda: timm.create_model("fbnetv3_d").load_state_dict(
             in_memory

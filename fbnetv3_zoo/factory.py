@@ -28,20 +28,20 @@ def create(
     model: str | Path | Arch, *, pretrained: bool | str | Path | WeightsFile = False, num_classes: int | None = None,
     in_chans: int | None = None, drop_rate: float = 0.0, drop_path_rate: float = 0.0,
     features_only: Literal[False] = False, out_indices: None = None, generator: torch.Generator | None = None,
-    store: WeightsCache | None = None,
+    cache: WeightsCache | None = None,
 ) -> FBNet: ...  # fmt: skip
 @overload
 def create(
     model: str | Path | Arch, *, pretrained: bool | str | Path | WeightsFile = False, num_classes: int | None = None,
     in_chans: int | None = None, drop_rate: float = 0.0, drop_path_rate: float = 0.0, features_only: Literal[True],
     out_indices: Sequence[int] | None = None, generator: torch.Generator | None = None,
-    store: WeightsCache | None = None,
+    cache: WeightsCache | None = None,
 ) -> FBNetFeatures: ...  # fmt: skip
 def create(
     model: str | Path | Arch, *, pretrained: bool | str | Path | WeightsFile = False, num_classes: int | None = None,
     in_chans: int | None = None, drop_rate: float = 0.0, drop_path_rate: float = 0.0, features_only: bool = False,
     out_indices: Sequence[int] | None = None, generator: torch.Generator | None = None,
-    store: WeightsCache | None = None,
+    cache: WeightsCache | None = None,
 ) -> FBNet | FBNetFeatures:  # fmt: skip
     """Build a network, in training mode; :data:`create_model` is another name for this function.
 
@@ -62,7 +62,7 @@ def create(
         out_indices: which maps, with ``features_only``: 0 for stride 2 to 4 for stride 32, negative ones from the end
             (default: all).
         generator: source of the initial values (default: torch's global generator).
-        store: cache of downloaded weights (default: ``WeightsCache()``).
+        cache: cache of downloaded weights (default: ``WeightsCache()``).
 
     A network given by name takes the form that the weights are for: timm's have symmetric padding and no bias in the
     stem. An :class:`Arch` keeps its form, classes and channels. Raises :class:`ZooError` for an unknown name, for
@@ -79,7 +79,7 @@ def create(
         else:
             weights = find_weights(str(model) if named else arch.name, pretrained)
             arch = weights.arch if named and isinstance(weights, WeightsEntry) else arch
-            file, empty = _read_beside(empty, arch, weights, WeightsCache() if store is None else store)
+            file, empty = _read_beside(empty, arch, weights, WeightsCache() if cache is None else cache)
         network = build(
             file, arch, named=named, num_classes=num_classes, in_chans=in_chans, generator=generator, skeleton=empty
         )
@@ -99,14 +99,14 @@ def _adapted(arch: Arch, num_classes: int | None, in_chans: int | None) -> Arch:
 
 
 def _read_beside(
-    empty: Callable[[Arch], FBNet], arch: Arch, weights: str | Path | WeightsEntry, store: WeightsCache
+    empty: Callable[[Arch], FBNet], arch: Arch, weights: str | Path | WeightsEntry, cache: WeightsCache
 ) -> tuple[WeightsFile, Callable[[Arch], FBNet]]:
     """The file of ``weights``, and ``empty`` with the network that will most probably be asked of it built already."""
     form = weights.arch if isinstance(weights, WeightsEntry) else arch
     expected = replace(arch, num_classes=form.num_classes, in_channels=form.in_channels)
     with ThreadPoolExecutor(1) as pool:  # reading and hashing leave the interpreter free
         prepared = pool.submit(empty, expected)
-        file = read_pretrained(arch, weights, store)
+        file = read_pretrained(arch, weights, cache)
     return file, lambda arch: prepared.result() if arch == expected else empty(arch)
 
 

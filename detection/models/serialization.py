@@ -15,8 +15,8 @@ from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.errors import LARGEST, ZooError, check_number, nearest
 from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.utils.serialization import from_json, is_unicode, to_json
+from fbnetv3_zoo.weights.effective_state import effective_state, unwrapped
 from fbnetv3_zoo.weights.serialization import read_tensors, write_tensors
-from fbnetv3_zoo.weights.unwrap import effective_state, unwrapped
 
 from .faster_rcnn import RCNNSettings, faster_rcnn_c4, faster_rcnn_fpn
 from .presets import DETECTORS

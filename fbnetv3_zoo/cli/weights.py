@@ -47,8 +47,8 @@ def list_(
     names = list_weights(pattern)
     if not names:
         raise ZooError(f"no weights match {pattern!r}; `fbnetv3 weights list` shows all")
-    store = _store(cache=cache)
-    paths = {file.name: file.path for file in reversed(store.kept())}
+    weights_cache = _cache_at(cache)
+    paths = {file.name: file.path for file in reversed(weights_cache.kept())}
     rows = [_row(RECORDS[name], paths.get(name)) for name in names]
     if as_json:
         print_json(rows)
@@ -58,7 +58,7 @@ def list_(
         top1 = f"{row['accuracy'][0]['top1']:.2f}" if row["accuracy"] else "-"
         place = "in the package" if row["packaged"] else "kept" if row["kept"] else "-"
         say(f"{row['name']:24}{row['megabytes']:>7.1f}{top1:>9}{row['pixels']:>8}  {row['licence']:14}{place}")
-    say("", f"MB: parameters in float32. top-1: ImageNet, by the publishers' records. Cache: {store.folder}")
+    say("", f"MB: parameters in float32. top-1: ImageNet, by the publishers' records. Cache: {weights_cache.folder}")
 
 
 @app.command()
@@ -79,14 +79,14 @@ def fetch(
 
     if bool(names) == all_:
         raise ZooError("give the names of weights, or --all; `fbnetv3 weights list` shows them")
-    store = _store(cache=cache, mirror=mirror, lock=lock)
+    weights_cache = _cache_at(cache, mirror=mirror, lock=lock)
     rows = []
     for record in RECORDS.values() if all_ else [find_record(name) for name in names or ()]:
         if record.packaged is not None:
             if not all_:
                 say(f"{record.name}: comes with the package")
             continue
-        file = get(record, store)
+        file = get(record, weights_cache)
         rows.append({"name": record.name, "path": file.path, "source_sha256": file.source, "blake3": file.digest})
         if not as_json:
             say(written(file.path))
@@ -231,16 +231,16 @@ def prune(
 
 
 def _existing(cache: Path | None, lock: Path | None) -> WeightsCache:
-    """The store in the folder ``cache``, which must be there; without one the usual store, there or not."""
+    """The cache in the folder ``cache``, which must be there; without one the usual cache, there or not."""
     if cache is not None and not exists(cache):
         raise ZooError(f"--cache {cache}: no such folder")
-    return _store(cache=cache, lock=lock)
+    return _cache_at(cache, lock=lock)
 
 
-def _store(*, cache: Path | None = None, mirror: str | None = None, lock: Path | None = None) -> WeightsCache:
+def _cache_at(folder: Path | None, *, mirror: str | None = None, lock: Path | None = None) -> WeightsCache:
     from ..weights.cache import WeightsCache
 
-    given: dict[str, Any] = {"folder": cache, "mirror": mirror, "lock": lock}
+    given: dict[str, Any] = {"folder": folder, "mirror": mirror, "lock": lock}
     return WeightsCache(**{name: value for name, value in given.items() if value is not None})
 
 

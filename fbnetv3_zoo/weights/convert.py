@@ -33,10 +33,10 @@ def from_official(arch: Arch, state_dict: Mapping[str, Any]) -> dict[str, Tensor
     """A state dict in the official FBNet layout (project mobile-vision), with this project's names.
 
     ``state_dict`` maps names such as ``backbone.stages.xif1_0.dw.conv.weight`` to tensors, with or without the prefix
-    ``module.``; or it is a whole checkpoint, see :func:`unwrap`. Raises :class:`ZooError` naming missing and left-over
-    keys, and tensors of the wrong shape or type.
+    ``module.``; or it is a whole checkpoint, see :func:`find_state_dict`. Raises :class:`ZooError` naming missing and
+    left-over keys, and tensors of the wrong shape or type.
     """
-    return _renamed(arch, unwrap(state_dict), Layout.OFFICIAL)
+    return _renamed(arch, find_state_dict(state_dict), Layout.OFFICIAL)
 
 
 def from_timm(arch: Arch, state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -46,12 +46,12 @@ def from_timm(arch: Arch, state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
     ``find_record("fbnetv3_b", "ra2_in1k").arch`` or ``timm_form(ARCHS["fbnetv3_b"])``. Raises :class:`ZooError` as
     :func:`from_official` does.
     """
-    return _renamed(arch, unwrap(state_dict), Layout.TIMM)
+    return _renamed(arch, find_state_dict(state_dict), Layout.TIMM)
 
 
 def from_own(arch: Arch, state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
     """A state dict in this project's layout, unwrapped and checked like the others."""
-    return _renamed(arch, unwrap(state_dict), Layout.OWN)
+    return _renamed(arch, find_state_dict(state_dict), Layout.OWN)
 
 
 def convert(arch: Arch, state_dict: Mapping[str, Any]) -> tuple[Arch, dict[str, Tensor]]:
@@ -59,7 +59,7 @@ def convert(arch: Arch, state_dict: Mapping[str, Any]) -> tuple[Arch, dict[str, 
 
     The network is ``arch``, in timm's form for timm's layout, with the classes and input channels of the tensors.
     """
-    given = unwrap(state_dict)
+    given = find_state_dict(state_dict)
     layout = find_layout(given)
     arch = timm_form(arch) if layout is Layout.TIMM else arch
     theirs = {ours: name for name, ours in _names(arch, layout)}
@@ -83,7 +83,7 @@ def find_layout(state_dict: Mapping[str, Any]) -> Layout:
     raise ZooError(f"no known layout: keys such as {shown} are neither of FBNet's releases, nor timm's, nor ours")
 
 
-def unwrap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+def find_state_dict(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     """The state dict in ``checkpoint``, without the prefixes of wrapped modules.
 
     A checkpoint is a state dict, or a dict that contains one under a usual key: ``model_ema``, ``state_dict_ema`` ...

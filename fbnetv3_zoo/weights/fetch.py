@@ -32,7 +32,7 @@ SOURCE_SHA256 = "source_sha256"
 """Metadata entry of a cached file: the SHA-256 of the file that it was converted from."""
 
 
-def read(record: WeightsEntry, store: WeightsCache, *, local: bytes | None = None) -> WeightsFile:
+def read(record: WeightsEntry, cache: WeightsCache, *, local: bytes | None = None) -> WeightsFile:
     """The cached file of ``record``, which is fetched first if necessary; a file of this package is read in place.
 
     Its digest is checked: a damaged file is reported, removed and fetched again. ``local`` is the content of the
@@ -41,7 +41,7 @@ def read(record: WeightsEntry, store: WeightsCache, *, local: bytes | None = Non
     """
     if record.packaged is not None:
         return _packaged(record, record.packaged)
-    return _kept(record, store) or _fetch(record, store, local)
+    return _kept(record, cache) or _fetch(record, cache, local)
 
 
 def _packaged(record: WeightsEntry, path: Path) -> WeightsFile:
@@ -51,21 +51,21 @@ def _packaged(record: WeightsEntry, path: Path) -> WeightsFile:
     return replace(_converted(record, data, str(path), record.sources[0].sha256), name=record.name)
 
 
-def fetch(record: WeightsEntry, store: WeightsCache) -> CachedWeights:
+def fetch(record: WeightsEntry, cache: WeightsCache) -> CachedWeights:
     """Make sure that the weights of ``record`` are in the cache, undamaged. Raises :class:`ZooError` if that fails.
 
     Not for those of this package, which need no cache.
     """
-    cached = CachedWeights.parse(Path(read(record, store).name))
+    cached = CachedWeights.parse(Path(read(record, cache).name))
     assert cached is not None
     return cached
 
 
-def _kept(record: WeightsEntry, store: WeightsCache) -> WeightsFile | None:
+def _kept(record: WeightsEntry, cache: WeightsCache) -> WeightsFile | None:
     """An undamaged cached file of ``record``; None if there is none."""
-    for cached in store.kept(record.name):
-        if (file := _opened(cached, record, store)) is not None:
-            clear(store.folder)  # left by a writer that was killed after moving its file
+    for cached in cache.kept(record.name):
+        if (file := _opened(cached, record, cache)) is not None:
+            clear(cache.folder)  # left by a writer that was killed after moving its file
             return file
     return None
 
@@ -84,44 +84,44 @@ def is_local(address: str) -> bool:
     return not address.startswith(("http://", "https://", "hf-hub:"))
 
 
-def is_expected(cached: CachedWeights, record: WeightsEntry, store: WeightsCache) -> bool:
+def is_expected(cached: CachedWeights, record: WeightsEntry, cache: WeightsCache) -> bool:
     """Whether ``cached`` was converted from one of the record's files as published, or as first fetched."""
-    known = [_known_digest(record, source, store) for source in record.sources]
+    known = [_known_digest(record, source, cache) for source in record.sources]
     return any(not digest or digest.startswith(cached.source) for digest in known)
 
 
-def _opened(cached: CachedWeights, record: WeightsEntry, store: WeightsCache) -> WeightsFile | None:
+def _opened(cached: CachedWeights, record: WeightsEntry, cache: WeightsCache) -> WeightsFile | None:
     """The file, if it is undamaged and was converted from one of the record's files, by the full digest.
 
     Its name has only eight digits of that digest, which can be forged.
     """
-    if not is_expected(cached, record, store) or (data := whole_contents(cached)) is None:
+    if not is_expected(cached, record, cache) or (data := whole_contents(cached)) is None:
         return None
     file = parse(data, str(cached.path))
     origin = file.metadata.get(SOURCE_SHA256, "")
-    known = [_known_digest(record, source, store) for source in record.sources]
+    known = [_known_digest(record, source, cache) for source in record.sources]
     return file if any(origin.startswith(digest) for digest in known) else None
 
 
-def _known_digest(record: WeightsEntry, source: WeightsSource, store: WeightsCache) -> str:
+def _known_digest(record: WeightsEntry, source: WeightsSource, cache: WeightsCache) -> str:
     """The digits of the file's SHA-256 that are known: as published, completed from the lock file."""
-    locked = store.known(record.key(source)) if len(source.sha256) < 64 else None
+    locked = cache.known(record.key(source)) if len(source.sha256) < 64 else None
     return locked.sha256 if locked and locked.sha256.startswith(source.sha256) else source.sha256
 
 
-def _fetch(record: WeightsEntry, store: WeightsCache, local: bytes | None) -> WeightsFile:
-    if not list(_places(record, store)):
-        cached = next((cached for cached in store.kept(record.name) if is_expected(cached, record, store)), None)
+def _fetch(record: WeightsEntry, cache: WeightsCache, local: bytes | None) -> WeightsFile:
+    if not list(_places(record, cache)):
+        cached = next((cached for cached in cache.kept(record.name) if is_expected(cached, record, cache)), None)
         state = "not in the cache" if cached is None else f"{cached.path} is damaged"
-        raise ZooError(f"{record.name}: {state}, and offline; {_by_hand(record, store)}")
-    with store.sole(record.name):
-        if (file := _kept(record, store)) is not None:  # another process was faster
+        raise ZooError(f"{record.name}: {state}, and offline; {_by_hand(record, cache)}")
+    with cache.sole(record.name):
+        if (file := _kept(record, cache)) is not None:  # another process was faster
             return file
-        for cached in store.kept(record.name):
-            if is_expected(cached, record, store) and (reason := _damage(cached)) is not None:
+        for cached in cache.kept(record.name):
+            if is_expected(cached, record, cache) and (reason := _damage(cached)) is not None:
                 LOG.warning("%s: damaged (%s); fetching it again", cached.path, reason)
-                store.discard(cached.path)
-        return _fetch_from_any(record, store, local)
+                cache.discard(cached.path)
+        return _fetch_from_any(record, cache, local)
 
 
 def _damage(cached: CachedWeights) -> str | None:
@@ -135,28 +135,28 @@ def _damage(cached: CachedWeights) -> str | None:
     return None if short_digest(data) == cached.digest else "does not have the digest in its name"
 
 
-def _places(record: WeightsEntry, store: WeightsCache) -> Iterator[tuple[WeightsSource, str]]:
+def _places(record: WeightsEntry, cache: WeightsCache) -> Iterator[tuple[WeightsSource, str]]:
     """Each source with its address, in order of preference; offline, only local ones."""
     for source in record.sources:
         if is_local(source.address):
             yield source, source.address
-        elif (placed := store.folder / record.key(source)).is_file():
+        elif (placed := cache.folder / record.key(source)).is_file():
             yield source, str(placed)
-        elif store.mirror is not None and record.layout is not None:  # a user's own address stands for itself
-            address = f"{str(store.mirror).rstrip('/')}/{record.key(source)}"
-            if is_local(address) or not store.offline:
+        elif cache.mirror is not None and record.layout is not None:  # a user's own address stands for itself
+            address = f"{str(cache.mirror).rstrip('/')}/{record.key(source)}"
+            if is_local(address) or not cache.offline:
                 yield source, address
-        elif not store.offline:
+        elif not cache.offline:
             yield source, source.address
 
 
-def _fetch_from_any(record: WeightsEntry, store: WeightsCache, local: bytes | None) -> WeightsFile:
+def _fetch_from_any(record: WeightsEntry, cache: WeightsCache, local: bytes | None) -> WeightsFile:
     failures = []
-    for source, address in _places(record, store):
+    for source, address in _places(record, cache):
         try:
-            data = _obtained(record, address, store) if local is None else local
+            data = _obtained(record, address, cache) if local is None else local
             origin = LockedFile(record.key(source), sha256_of(data), len(data))
-            _refuse_other(origin, _known_digest(record, source, store), source, address, store)
+            _refuse_other(origin, _known_digest(record, source, cache), source, address, cache)
             file = _converted(record, data, address, origin.sha256)
         except CacheError:
             raise
@@ -165,54 +165,54 @@ def _fetch_from_any(record: WeightsEntry, store: WeightsCache, local: bytes | No
                 raise
             failures.append(str(error))
         else:
-            _lock(origin, source, address, store)
-            cached = store.keep(record.name, origin.sha256, in_order(to_bytes(file.tensors, dict(file.metadata))))
+            _lock(origin, source, address, cache)
+            cached = cache.keep(record.name, origin.sha256, in_order(to_bytes(file.tensors, dict(file.metadata))))
             if record.license is not None:
                 LOG.warning("%s: licence %s (%s)", record.name, record.license.value, record.license.terms)
             return replace(file, name=str(cached.path))
-    raise ZooError(f"{record.name}: cannot be fetched: {'; '.join(failures)}; {_by_hand(record, store)}")
+    raise ZooError(f"{record.name}: cannot be fetched: {'; '.join(failures)}; {_by_hand(record, cache)}")
 
 
-def _lock(file: LockedFile, source: WeightsSource, address: str, store: WeightsCache) -> None:
+def _lock(file: LockedFile, source: WeightsSource, address: str, cache: WeightsCache) -> None:
     """Record the digest of a file whose publisher states none, or only a part."""
     if len(source.sha256) == 64:
         return
-    first = store.known(file.key) is None
-    locked = store.record(file)
+    first = cache.known(file.key) is None
+    locked = cache.record(file)
     if locked.sha256.startswith(source.sha256):  # another process may have been faster, and have got another file
-        _refuse_other(file, locked.sha256, source, address, store)
+        _refuse_other(file, locked.sha256, source, address, cache)
     if first and not source.sha256:
         shown = without_secrets(address)
-        LOG.warning("%s: no digest is published; recorded SHA-256 %s in %s", shown, file.sha256, store.lock_path)
+        LOG.warning("%s: no digest is published; recorded SHA-256 %s in %s", shown, file.sha256, cache.lock_path)
 
 
-def _refuse_other(file: LockedFile, digest: str, source: WeightsSource, address: str, store: WeightsCache) -> None:
+def _refuse_other(file: LockedFile, digest: str, source: WeightsSource, address: str, cache: WeightsCache) -> None:
     if not file.sha256.startswith(digest):
         origin = (
-            f" as in {store.lock_path}" if digest != source.sha256 else "" if len(digest) == 64 else "..., as published"
+            f" as in {cache.lock_path}" if digest != source.sha256 else "" if len(digest) == 64 else "..., as published"
         )
         raise ZooError(f"{address}: has SHA-256 {file.sha256}, not {digest}{origin}; refused")
 
 
-def _obtained(record: WeightsEntry, address: str, store: WeightsCache) -> bytes:
+def _obtained(record: WeightsEntry, address: str, cache: WeightsCache) -> bytes:
     """The contents of the file at ``address``; downloads use a temporary file in the cache."""
     if address.startswith("hf-hub:"):
-        return hub.contents_of(address, offline=store.offline)
+        return hub.contents_of(address, offline=cache.offline)
     if is_local(address):
         return read_weights(Path(address).expanduser())
-    with store.temporary(record.name) as path:
+    with cache.temporary(record.name) as path:
         try:
-            with path.open("w+b") as file, _bar(record.name, shown=store.progress) as on_progress:
+            with path.open("w+b") as file, _bar(record.name, shown=cache.progress) as on_progress:
                 download(
-                    address, file, timeout=store.timeout, attempts=store.attempts, pause=store.pause,
+                    address, file, timeout=cache.timeout, attempts=cache.attempts, pause=cache.pause,
                     on_progress=on_progress,
                 )  # fmt: skip
                 file.seek(0)
                 return file.read()
         except OSError as error:
-            reason = f"{error.strerror or error}, {shutil.disk_usage(store.folder).free / 1e6:.0f} MB free"
+            reason = f"{error.strerror or error}, {shutil.disk_usage(cache.folder).free / 1e6:.0f} MB free"
             raise CacheError(
-                f"{store.folder}: cannot be written ({reason}); set FBNETV3_ZOO_CACHE to another folder"
+                f"{cache.folder}: cannot be written ({reason}); set FBNETV3_ZOO_CACHE to another folder"
             ) from None
 
 
@@ -240,12 +240,12 @@ def _converted(record: WeightsEntry, data: bytes, address: str, sha256: str) -> 
     return WeightsFile(address, floats, text)
 
 
-def _by_hand(record: WeightsEntry, store: WeightsCache) -> str:
+def _by_hand(record: WeightsEntry, cache: WeightsCache) -> str:
     """Instructions for providing the file by hand: address, digest, path."""
     source = record.sources[0]
-    known = _known_digest(record, source, store)
+    known = _known_digest(record, source, cache)
     digest = f"SHA-256 {known}{'...' if len(known) < 64 else ''}" if known else "no digest is published"
-    return f"get {source.address} elsewhere ({digest}) and put it at {store.folder / record.key(source)}"
+    return f"get {source.address} elsewhere ({digest}) and put it at {cache.folder / record.key(source)}"
 
 
 @contextmanager

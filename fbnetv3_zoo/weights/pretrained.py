@@ -30,15 +30,15 @@ from .url import identity_of
 _REMOTE = ("hf-hub:", "http://", "https://")
 
 
-def read_pretrained(arch: Arch, weights: str | Path | WeightsEntry, store: WeightsCache) -> WeightsFile:
+def read_pretrained(arch: Arch, weights: str | Path | WeightsEntry, cache: WeightsCache) -> WeightsFile:
     """The file with ``weights`` for ``arch``: a record, or a source as accepted by :func:`fbnetv3_zoo.create`."""
     if isinstance(weights, WeightsEntry):
-        return read(weights, store)
+        return read(weights, cache)
     local = read_weights(Path(weights).expanduser()) if _is_pickled(weights) else None
     if (record := _record_of(arch, weights, local)) is not None:
-        return read(record, store, local=local)
+        return read(record, cache, local=local)
     if str(weights).startswith("hf-hub:"):
-        return parse(hub.contents_of(str(weights), offline=store.offline), str(weights))
+        return parse(hub.contents_of(str(weights), offline=cache.offline), str(weights))
     return replace(read_any(Path(weights).expanduser()), name=str(weights))
 
 
@@ -115,8 +115,8 @@ def _is_pickled(source: str | Path) -> bool:
 
 
 def _record_of(arch: Arch, location: str | Path, local: bytes | None) -> WeightsEntry | None:
-    """A record made up for a file that the store keeps: one at an address, or a pickled one, whose contents ``local``
-    are. Others need no store.
+    """A record made up for a file that the cache keeps: one at an address, or a pickled one, whose contents ``local``
+    are. Others need no cache.
     """
     if str(location).startswith(("http://", "https://")):
         address, pin, pinned = str(location).partition("#sha256=")

@@ -22,8 +22,8 @@ from ..utils.safetensors_order import in_order
 from ..utils.serialization import parse_json
 from . import hub
 from .cache import LARGEST_FILE, WeightsCache
+from .effective_state import effective_state, unwrapped
 from .state_dict import assemble, fitted, skeleton
-from .unwrap import effective_state, unwrapped
 
 # Raised by safetensors and torch for damaged headers, found with 20,000 of them (tests/helpers/fuzz_headers.py).
 _UNREADABLE = (SafetensorError, ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError)

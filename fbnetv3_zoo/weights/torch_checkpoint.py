@@ -15,7 +15,7 @@ from ..errors import ZooError
 from ..utils.atomic_write import scratch
 from ..utils.processes import last_line
 from . import unpickle
-from .convert import unwrap
+from .convert import find_state_dict
 from .serialization import WeightsFile, parse, read_weights
 
 PICKLED = (".pth", ".pt", ".bin", ".ckpt", ".tar")
@@ -43,7 +43,7 @@ def parse_any(data: bytes, name: str) -> WeightsFile:
     if file.metadata.get("format", "").startswith("fbnetv3_zoo.images"):
         raise ZooError(f"{name}: {other_kind(file.metadata)}")
     try:
-        return replace(file, tensors=unwrap(file.tensors))
+        return replace(file, tensors=find_state_dict(file.tensors))
     except ZooError as error:
         raise ZooError(f"{name}: {error}") from None
 

@@ -81,7 +81,7 @@ def _read(source: IO[bytes], target: IO[bytes]) -> None:
     import torch
     from safetensors.torch import save
 
-    from .convert import unwrap
+    from .convert import find_state_dict
 
     size = os.fstat(source.fileno()).st_size
     limit(memory=_MEMORY + 4 * size, seconds=_SECONDS + size // 10_000_000, file_size=2 * size + (1 << 20))
@@ -93,7 +93,7 @@ def _read(source: IO[bytes], target: IO[bytes]) -> None:
         loaded = torch.load(source, map_location="cpu", weights_only=True)
     if not isinstance(loaded, dict):
         raise ZooError(f"holds a {type(loaded).__name__}, not a state dict; save model.state_dict()")
-    tensors = unwrap(loaded)
+    tensors = find_state_dict(loaded)
     for name, tensor in tensors.items():
         if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta or tensor.is_nested:
             raise ZooError(f"{name} is not a dense tensor; convert it with dense floating-point tensors")

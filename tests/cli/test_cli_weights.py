@@ -234,7 +234,7 @@ def test_classify_and_export(cache: Path, photos: Path, tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     image = photos / "dark" / "0.png"
     (answer,) = json.loads(succeed("classify", image, "--model", "fbnetv2_f1", "--pretrained", "--json"))
-    model = create("fbnetv2_f1", pretrained=True, store=WeightsCache(folder=cache, offline=True)).eval()
+    model = create("fbnetv2_f1", pretrained=True, cache=WeightsCache(folder=cache, offline=True)).eval()
     ((first, *_),) = Classifier.of(model)([Image.open(image)])
     assert answer["predictions"][0] == {"name": first.name, "probability": pytest.approx(first.probability)}
     assert first.name in (RECORDS[NAME].class_names or ())

@@ -33,7 +33,7 @@ def test_arguments_of_create_are_those_of_timm() -> None:
     assert parameters.pop("model").kind is Parameter.POSITIONAL_OR_KEYWORD
     assert {parameter.kind for parameter in parameters.values()} == {Parameter.KEYWORD_ONLY}
     timm = {"pretrained", "num_classes", "in_chans", "drop_rate", "drop_path_rate", "features_only", "out_indices"}
-    assert parameters.keys() == timm | {"generator", "store"}
+    assert parameters.keys() == timm | {"generator", "cache"}
 
 
 @torch.inference_mode()

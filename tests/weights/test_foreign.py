@@ -41,7 +41,7 @@ from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.weights import torch_checkpoint as foreign
 from fbnetv3_zoo.weights import unpickle
 from fbnetv3_zoo.weights.cache import WeightsCache
-from fbnetv3_zoo.weights.convert import _AVERAGED, _PLAIN, convert, find_layout, from_own, unwrap
+from fbnetv3_zoo.weights.convert import _AVERAGED, _PLAIN, convert, find_layout, find_state_dict, from_own
 from fbnetv3_zoo.weights.torch_checkpoint import parse_any, read_any
 
 DENSE = "convert it with dense floating-point tensors"
@@ -94,28 +94,28 @@ PREFIXES = [
 def test_state_dicts_are_found(state: dict[str, Tensor], prefix: str, place: str | None) -> None:
     prefixed: dict[str, Any] = {prefix + key: value for key, value in state.items()}
     checkpoint = prefixed if place is None else {"epoch": 3, place: prefixed, "args": None}
-    assert _same(unwrap(checkpoint), state)
+    assert _same(find_state_dict(checkpoint), state)
 
 
 @pytest.mark.parametrize("average", ["model_ema", "state_dict_ema"])
 @pytest.mark.parametrize("raw", ["state_dict", "model"])
 def test_averaged_weights_go_before_raw_ones(state: dict[str, Tensor], average: str, raw: str) -> None:
     other = {key: value + 1 for key, value in state.items()}
-    assert _same(unwrap({raw: other, average: state}), state)
+    assert _same(find_state_dict({raw: other, average: state}), state)
     for absent in (None, {}, "none"):
-        assert _same(unwrap({raw: other, average: absent}), other)
+        assert _same(find_state_dict({raw: other, average: absent}), other)
 
 
 def test_the_counter_of_an_averaged_model_is_left_out(tiny_arch: Arch) -> None:
     model = FBNet(tiny_arch)
     averaged = torch.optim.swa_utils.AveragedModel(model, use_buffers=True)
     assert "n_averaged" in averaged.state_dict()
-    assert _same(unwrap({"model_ema": averaged.state_dict(), "model": {}}), _state(model))
+    assert _same(find_state_dict({"model_ema": averaged.state_dict(), "model": {}}), _state(model))
 
 
 def test_a_prefix_of_a_few_names_alone_stays() -> None:
     names = {"module.a": torch.zeros(1), "b": torch.zeros(1)}
-    assert unwrap(names).keys() == names.keys()
+    assert find_state_dict(names).keys() == names.keys()
 
 
 def test_a_training_checkpoint_like_torchvisions(tiny_arch: Arch, tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_a_checkpoint_that_timms_saver_wrote(tiny_arch: Arch, tmp_path: Path) ->
 @pytest.mark.parametrize("file", ["a.pt", "a.bin", "a.CKPT"])
 def test_endings_do_not_matter(tiny_arch: Arch, state: dict[str, Tensor], tmp_path: Path, file: str) -> None:
     torch.save(state, tmp_path / file, _use_new_zipfile_serialization=file != "a.bin")
-    model = create(tiny_arch, pretrained=tmp_path / file, store=WeightsCache(tmp_path / "store"))
+    model = create(tiny_arch, pretrained=tmp_path / file, cache=WeightsCache(tmp_path / "cache"))
     assert _same(_state(model), state)
 
 
@@ -195,7 +195,7 @@ def test_safetensors_are_unwrapped_too(state: dict[str, Tensor], tmp_path: Path)
     ],
 )  # fmt: skip
 def test_what_holds_no_state_dict_is_refused(checkpoint: dict[Any, Any], text: str) -> None:
-    assert refusal(lambda: unwrap(checkpoint)) == text
+    assert refusal(lambda: find_state_dict(checkpoint)) == text
 
 
 def test_unknown_layouts_show_some_keys() -> None:
@@ -280,7 +280,7 @@ def test_half_precision_in_a_checkpoint_and_tensors_of_any_memory(
     torch.save(OrderedDict(given), tmp_path / "a.pth")
     tensors = read_any(tmp_path / "a.pth").tensors
     assert _same(tensors, state)
-    model = create(tiny_arch, pretrained=tmp_path / "a.pth", store=WeightsCache(tmp_path / "store"))
+    model = create(tiny_arch, pretrained=tmp_path / "a.pth", cache=WeightsCache(tmp_path / "cache"))
     assert _same(
         _state(model), {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
     )

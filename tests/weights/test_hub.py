@@ -52,7 +52,7 @@ def _python(hub: FakeHub, folder: Path, code: str) -> str:
         "    try: call()",
         "    except zoo.ZooError as error: print(error)",
         "    else: print('no error')",
-        f"store = lambda offline=False: zoo.WeightsCache(folder={str(folder / 'cache')!r}, offline=offline)",
+        f"cache = lambda offline=False: zoo.WeightsCache(folder={str(folder / 'cache')!r}, offline=offline)",
         code,
     )
     done = subprocess.run(
@@ -71,11 +71,11 @@ print(zoo.push_to_hub(mine, "me/net", license="Apache-2.0"))
 back = zoo.load("hf-hub:me/net")
 images = torch.randn(2, 3, 32, 32)
 print(torch.equal(back(images), mine(images)), back.class_names == mine.class_names)
-again = zoo.create(mine.arch, pretrained="hf-hub:me/net", store=store(offline=True)).eval()
+again = zoo.create(mine.arch, pretrained="hf-hub:me/net", cache=cache(offline=True)).eval()
 print(torch.equal(again(images), mine(images)))
 refusal(lambda: zoo.load("hf-hub:me/other"))
 refusal(lambda: zoo.create("fbnetv3_a", pretrained="hf-hub:me/net"))
-refusal(lambda: zoo.create("fbnetv3_a", pretrained="hf-hub:me/other", store=store(offline=True)))
+refusal(lambda: zoo.create("fbnetv3_a", pretrained="hf-hub:me/other", cache=cache(offline=True)))
 """
     address, same, again, absent, wrong, offline = _python(hub, tmp_path, code).splitlines()
     assert address == f"{hub.address}/me/net/commit/{COMMIT}"
@@ -98,7 +98,7 @@ blob = Path(hf_hub_download("me/net", "model.safetensors")).resolve()
 def flip():
     content = bytearray(blob.read_bytes()); content[-9] ^= 1; blob.write_bytes(content)
 flip()
-refusal(lambda: zoo.create("fbnetv3_a", pretrained="hf-hub:me/net", store=store(offline=True)))
+refusal(lambda: zoo.create("fbnetv3_a", pretrained="hf-hub:me/net", cache=cache(offline=True)))
 print(blob)
 state = zoo.load("hf-hub:me/net").state_dict()
 print(all(torch.equal(state[name], tensor) for name, tensor in zoo.load("mine.safetensors").state_dict().items()))

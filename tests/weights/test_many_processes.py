@@ -35,7 +35,7 @@ torch.set_num_threads(1)
 logging.disable()
 address, folder, arch = sys.argv[1], Path(sys.argv[2]), Arch.from_json(sys.argv[3])
 record = record_of(arch, address)
-store = WeightsCache(folder / "cache", timeout=60.0, attempts=3, pause=0.01, lock=folder / "lock.json")
+cache = WeightsCache(folder / "cache", timeout=60.0, attempts=3, pause=0.01, lock=folder / "lock.json")
 askers = {}
 
 def contents(data):
@@ -49,7 +49,7 @@ def ask():
     child = os.fork()
     if child == 0:
         try:
-            tensors = read(record, store).tensors
+            tensors = read(record, cache).tensors
             os._exit(0 if all(torch.equal(tensors[name], right_tensors[name]) for name in right_tensors) else 1)
         except BaseException as error:
             print(repr(error), file=sys.stderr, flush=True)
@@ -64,7 +64,7 @@ def reap(*, wait):
             assert status in (0, signal.SIGKILL), status
 
 def look():
-    seen = store.kept()
+    seen = cache.kept()
     for kept in seen:
         assert contents(kept.path.read_bytes()) == right, kept
     return seen
@@ -76,7 +76,7 @@ KILLED = (
 random.seed(0)
 def halves():
     try:
-        return [path.suffix for path in store.folder.glob(".fbnetv3-zoo-*/new/*")]
+        return [path.suffix for path in cache.folder.glob(".fbnetv3-zoo-*/new/*")]
     except FileNotFoundError:  # it has just come to its end
         return []
 
@@ -109,7 +109,7 @@ left = len(halves())
 ask()
 reap(wait=True)
 [kept] = look()
-assert set(os.listdir(store.folder)) == {".locks", kept.path.name}
+assert set(os.listdir(cache.folder)) == {".locks", kept.path.name}
 assert set(os.listdir(folder)) == {"apart", "cache", "lock.json", ".fbnetv3-zoo-lock.json.lock"}
 print(killed, downloading, writing, others, whole, left)
 """
@@ -122,7 +122,7 @@ for _ in range(8):
     ask()
 reap(wait=True)
 [kept] = look()
-assert set(os.listdir(store.folder)) == {".locks", kept.path.name}
+assert set(os.listdir(cache.folder)) == {".locks", kept.path.name}
 """
 )
 

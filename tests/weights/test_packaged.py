@@ -27,7 +27,7 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WeightsCache:
 
 @pytest.mark.parametrize("name", ["fbnetv3_nano", "fbnetv3_nano.zoo_v1"])
 def test_they_need_neither_connection_nor_cache(name: str, nowhere: WeightsCache) -> None:
-    network = create(name, pretrained=True, store=nowhere).eval()
+    network = create(name, pretrained=True, cache=nowhere).eval()
     assert (network.weights, network.license) == ("fbnetv3_nano.zoo_v1", "Apache-2.0")
     assert network.class_names is not None
     assert len(network.class_names) == network.num_classes == 39
@@ -51,7 +51,7 @@ def test_a_damaged_file_is_refused(nowhere: WeightsCache, tmp_path: Path, monkey
     path.write_bytes(data)
     monkeypatch.setattr("fbnetv3_zoo.weights.registry._FILES", tmp_path)
     expected = f"{path}: is damaged; install fbnetv3-zoo again"
-    assert refusal(lambda: create("fbnetv3_nano", pretrained=True, store=nowhere)) == expected
+    assert refusal(lambda: create("fbnetv3_nano", pretrained=True, cache=nowhere)) == expected
 
 
 def test_commands_say_that_they_are_there(tmp_path: Path) -> None:

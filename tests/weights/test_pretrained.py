@@ -50,11 +50,11 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
 
 @dataclass(frozen=True)
 class Site:
-    """A folder of published files, its address, and a store that gets them from there."""
+    """A folder of published files, its address, and a cache that gets them from there."""
 
     folder: Path
     address: str
-    store: WeightsCache
+    cache: WeightsCache
 
     def publish(self, name: str, file: str, content: object) -> Path:
         path = self.folder / name / file
@@ -77,11 +77,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 @pytest.fixture(scope="module")
-def store(site: Site) -> WeightsCache:
-    """A store that has the official weights of NETWORK and may ask nobody any more."""
+def cache(site: Site) -> WeightsCache:
+    """A cache that has the official weights of NETWORK and may ask nobody any more."""
     site.publish(f"{NETWORK}.fb_in1k", "model.pth", official_checkpoint(NETWORK))
-    create(NETWORK, pretrained=True, store=site.store)
-    return replace(site.store, offline=True, mirror=None)
+    create(NETWORK, pretrained=True, cache=site.cache)
+    return replace(site.cache, offline=True, mirror=None)
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +96,7 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", every(GOLDEN, "fbnetv3_a", "fbnet_a"))
 def test_official_weights_give_the_official_logits(site: Site, name: str, caplog: pytest.LogCaptureFixture) -> None:
     path = site.publish(f"{name}.fb_in1k", "model.pth", official_checkpoint(name))
-    model = create(name, pretrained=True, store=site.store)
+    model = create(name, pretrained=True, cache=site.cache)
     assert model.training
     with torch.inference_mode():
         logits = model.eval()(golden_input(name))
@@ -105,7 +105,7 @@ def test_official_weights_give_the_official_logits(site: Site, name: str, caplog
     assert (model.arch, model.preprocess, model.class_names) == (ARCHS[name], record.preprocess, record.class_names)
     address, digest = f"{site.address}/{name}.fb_in1k/model.pth", sha256_of(path.read_bytes())
     assert _said(caplog) == [
-        f"{address}: no digest is published; recorded SHA-256 {digest} in {site.store.lock_path}",
+        f"{address}: no digest is published; recorded SHA-256 {digest} in {site.cache.lock_path}",
         f"{name}.fb_in1k: licence CC-BY-NC-4.0 (name the authors, no commercial use)",
     ]
     state = model.state_dict()
@@ -121,15 +121,15 @@ def test_without_an_average_the_raw_weights_are_taken(tmp_path: Path) -> None:
     raw = official_checkpoint(NETWORK) | {"model_ema": None}
     (tmp_path / f"{NETWORK}.fb_in1k").mkdir()
     torch.save(raw, tmp_path / f"{NETWORK}.fb_in1k" / "model.pth")
-    model = create(NETWORK, pretrained=True, store=WeightsCache(tmp_path / "kept", mirror=str(tmp_path)))
+    model = create(NETWORK, pretrained=True, cache=WeightsCache(tmp_path / "kept", mirror=str(tmp_path)))
     expected = from_official(ARCHS[NETWORK], official_state_dict(NETWORK, "raw:"))
     assert all(torch.equal(value, expected[key]) for key, value in model.state_dict().items())
 
 
-def test_kept_weights_need_nobody(store: WeightsCache) -> None:
+def test_kept_weights_need_nobody(cache: WeightsCache) -> None:
     for place in (True, "fb_in1k", f"{NETWORK}.fb_in1k"):
         for name in (NETWORK, f"{NETWORK}.fb_in1k"):
-            model = create(name, pretrained=place, store=store).eval()
+            model = create(name, pretrained=place, cache=cache).eval()
             with torch.inference_mode():
                 torch.testing.assert_close(model(golden_input(NETWORK)), expected_logits(NETWORK), atol=1e-5, rtol=0)
 
@@ -213,13 +213,13 @@ def test_timms_files_give_timms_logits(theirs: tuple[str, nn.Module], file: str,
     else:
         torch.save(net.state_dict(), path, _use_new_zipfile_serialization=file == "a.pth")
     for model_name in (name, f"{name}.ra2_in1k"):
-        model = create(model_name, pretrained=path, store=WeightsCache(tmp_path / "kept"))
+        model = create(model_name, pretrained=path, cache=WeightsCache(tmp_path / "kept"))
         assert _difference(model, net) < 1e-5
         assert model.arch.stages == record.arch.stages
-    assert _difference(create(record.arch, pretrained=path, store=WeightsCache(tmp_path / "kept")), net) < 1e-5
+    assert _difference(create(record.arch, pretrained=path, cache=WeightsCache(tmp_path / "kept")), net) < 1e-5
     text = f"{path}: holds another form of {name}; create({name!r}, ...) takes the file's own, or load() the file alone"
     value = ARCHS[name]
-    refused = refusal(lambda: create(value, pretrained=path, store=WeightsCache(tmp_path / "kept")))
+    refused = refusal(lambda: create(value, pretrained=path, cache=WeightsCache(tmp_path / "kept")))
     assert refused.partition(": ")[2] == text.partition(": ")[2]
 
 
@@ -238,21 +238,21 @@ def test_timms_published_weights(
     name, net = "fbnetv3_b.ra2_in1k", _random_timm("fbnetv3_b")
     path = site.publish(name, "fbnetv3_b_224-ead5d2a1.pth", net.state_dict())
     _published(monkeypatch, path, name)
-    store = replace(site.store, folder=tmp_path, lock=None)
-    model = create("fbnetv3_b", pretrained="ra2_in1k", store=store)
+    cache = replace(site.cache, folder=tmp_path, lock=None)
+    model = create("fbnetv3_b", pretrained="ra2_in1k", cache=cache)
     assert _difference(model, net) < 1e-5
     record = RECORDS[name]
     assert (model.arch, model.preprocess, model.class_names) == (record.arch, record.preprocess, record.class_names)
     assert _said(caplog) == [f"{name}: licence Apache-2.0 (any use, keep the notices)"]
-    alone = replace(store, offline=True, mirror=None)
+    alone = replace(cache, offline=True, mirror=None)
     for make in (
-        lambda: create(name, pretrained=True, store=alone),
-        lambda: create(name, pretrained="ra2_in1k", store=alone),
-        lambda: create("fbnetv3_b", pretrained=name, store=alone),
+        lambda: create(name, pretrained=True, cache=alone),
+        lambda: create(name, pretrained="ra2_in1k", cache=alone),
+        lambda: create("fbnetv3_b", pretrained=name, cache=alone),
     ):
         assert _difference(make(), net) < 1e-5
     value = replace(record.arch, name="mine", resolution=200)
-    mine = create(value, pretrained=next(tmp_path.glob("*.safetensors")), store=alone)
+    mine = create(value, pretrained=next(tmp_path.glob("*.safetensors")), cache=alone)
     assert (mine.arch, mine.preprocess) == (value, record.preprocess)
     assert _difference(mine, net) < 1e-5
 
@@ -260,8 +260,8 @@ def test_timms_published_weights(
 def test_a_file_without_the_published_digits_is_refused(site: Site, tmp_path: Path) -> None:
     name = "fbnetv3_d.ra2_in1k"
     path = site.publish(name, "fbnetv3_d_224-c98bce42.pth", {"a": torch.zeros(1)})
-    store = replace(site.store, folder=tmp_path, lock=None, attempts=1)
-    refused = refusal(lambda: create(name, pretrained=True, store=store))
+    cache = replace(site.cache, folder=tmp_path, lock=None, attempts=1)
+    refused = refusal(lambda: create(name, pretrained=True, cache=cache))
     digest = sha256_of(path.read_bytes())
     wrong = f"{site.address}/{name}/{path.name}: has SHA-256 {digest}, not c98bce42..., as published; refused"
     assert refused.startswith(f"{name}: cannot be fetched: {wrong}; ")
@@ -271,13 +271,13 @@ def test_a_file_without_the_published_digits_is_refused(site: Site, tmp_path: Pa
 # Using them.
 
 
-def test_other_classes_are_said_once(store: WeightsCache, caplog: pytest.LogCaptureFixture) -> None:
+def test_other_classes_are_said_once(cache: WeightsCache, caplog: pytest.LogCaptureFixture) -> None:
     def make(seed: int = 5) -> FBNet:
         generator = torch.Generator().manual_seed(seed)
-        return create(NETWORK, pretrained=True, num_classes=7, generator=generator, store=store)
+        return create(NETWORK, pretrained=True, num_classes=7, generator=generator, cache=cache)
 
-    model, whole = make(), create(NETWORK, pretrained=True, store=store)
-    path = store.kept(f"{NETWORK}.fb_in1k")[0].path
+    model, whole = make(), create(NETWORK, pretrained=True, cache=cache)
+    path = cache.kept(f"{NETWORK}.fb_in1k")[0].path
     assert _said(caplog) == [f"{path}: new classifier for 7 classes, not 1000; all else is loaded"]
     assert (model.arch.num_classes, model.class_names) == (7, None)
     assert model.preprocess == whole.preprocess == RECORDS[f"{NETWORK}.fb_in1k"].preprocess
@@ -292,10 +292,10 @@ def test_other_classes_are_said_once(store: WeightsCache, caplog: pytest.LogCapt
 
 @pytest.mark.parametrize("channels", [1, 4])
 @torch.inference_mode()
-def test_other_channels(store: WeightsCache, channels: int, caplog: pytest.LogCaptureFixture) -> None:
-    model = create(NETWORK, pretrained=True, in_chans=channels, store=store).eval()
-    whole = create(NETWORK, pretrained=True, store=store).eval()
-    assert _said(caplog) == [f"{store.kept(f'{NETWORK}.fb_in1k')[0].path}: stem adapted from 3 to {channels} channels"]
+def test_other_channels(cache: WeightsCache, channels: int, caplog: pytest.LogCaptureFixture) -> None:
+    model = create(NETWORK, pretrained=True, in_chans=channels, cache=cache).eval()
+    whole = create(NETWORK, pretrained=True, cache=cache).eval()
+    assert _said(caplog) == [f"{cache.kept(f'{NETWORK}.fb_in1k')[0].path}: stem adapted from 3 to {channels} channels"]
     assert model.preprocess == whole.preprocess.for_channels(channels)
     assert (model.arch, model.class_names) == (replace(whole.arch, in_channels=channels), whole.class_names)
     state, old = model.state_dict(), whole.state_dict()
@@ -307,22 +307,22 @@ def test_other_channels(store: WeightsCache, channels: int, caplog: pytest.LogCa
 
 
 def test_a_value_keeps_its_form_and_a_name_takes_the_records(
-    store: WeightsCache, caplog: pytest.LogCaptureFixture
+    cache: WeightsCache, caplog: pytest.LogCaptureFixture
 ) -> None:
     record = RECORDS[f"{NETWORK}.fb_in1k"]
     value = replace(ARCHS[NETWORK].with_symmetric_padding(), name=NETWORK, resolution=96, num_classes=5, in_channels=1)
-    model = create(value, pretrained=True, store=store)
+    model = create(value, pretrained=True, cache=cache)
     assert (model.arch, model.class_names) == (value, None)
     assert model.preprocess == record.preprocess.for_channels(1)
     assert len(_said(caplog)) == 2
-    overridden = create(value, pretrained=True, num_classes=6, in_chans=3, store=store)
+    overridden = create(value, pretrained=True, num_classes=6, in_chans=3, cache=cache)
     assert overridden.arch == replace(value, num_classes=6, in_channels=3)
-    named = create(NETWORK, pretrained=True, store=store)
+    named = create(NETWORK, pretrained=True, cache=cache)
     assert (named.arch, named.class_names) == (record.arch, record.class_names)
 
 
-def test_training_options_are_taken(store: WeightsCache) -> None:
-    model = create(NETWORK, pretrained=True, drop_rate=0.3, drop_path_rate=0.2, store=store)
+def test_training_options_are_taken(cache: WeightsCache) -> None:
+    model = create(NETWORK, pretrained=True, drop_rate=0.3, drop_path_rate=0.2, cache=cache)
     assert model.training
     assert model.dropout.p == 0.3
     rates = [module.rate for module in model.modules() if hasattr(module, "rate")]
@@ -332,8 +332,8 @@ def test_training_options_are_taken(store: WeightsCache) -> None:
 
 
 @torch.inference_mode()
-def test_features_without_the_head(store: WeightsCache) -> None:
-    model = create(NETWORK, pretrained=True, store=store).eval()
+def test_features_without_the_head(cache: WeightsCache) -> None:
+    model = create(NETWORK, pretrained=True, cache=cache).eval()
     images = golden_input(NETWORK)
     features, maps = model.forward_features(images), model.feature_maps(images)
     assert {info.name: info.channels for info in model.feature_info} == {name: m.shape[1] for name, m in maps.items()}
@@ -341,23 +341,23 @@ def test_features_without_the_head(store: WeightsCache) -> None:
     torch.testing.assert_close(model.forward_head(features), expected_logits(NETWORK), atol=1e-5, rtol=0)
 
 
-def test_pretrained_weights_can_be_saved_and_loaded(store: WeightsCache, tmp_path: Path) -> None:
-    model = create(NETWORK, pretrained=True, store=store)
+def test_pretrained_weights_can_be_saved_and_loaded(cache: WeightsCache, tmp_path: Path) -> None:
+    model = create(NETWORK, pretrained=True, cache=cache)
     save(model, tmp_path / "a.safetensors")
     back = load(tmp_path / "a.safetensors")
     assert back.description == model.description
     for place in (
         tmp_path / "a.safetensors",
         str(tmp_path / "a.safetensors"),
-        store.kept(f"{NETWORK}.fb_in1k")[0].path,
+        cache.kept(f"{NETWORK}.fb_in1k")[0].path,
     ):
         again = create(NETWORK, pretrained=place)
         assert all(torch.equal(value, again.state_dict()[key]) for key, value in model.state_dict().items())
         assert again.class_names == model.class_names
 
 
-def test_another_networks_weights_are_refused(store: WeightsCache, tmp_path: Path) -> None:
-    kept = store.kept(f"{NETWORK}.fb_in1k")[0].path
+def test_another_networks_weights_are_refused(cache: WeightsCache, tmp_path: Path) -> None:
+    kept = cache.kept(f"{NETWORK}.fb_in1k")[0].path
     text = f"{kept}: holds {NETWORK}, not fbnet_a; name {NETWORK} instead, or load() the file alone (--model FILE)"
     assert refusal(lambda: create("fbnet_a", pretrained=kept)) == text
     assert refusal(lambda: create(ARCHS["fbnet_a"], pretrained=str(kept))) == text
@@ -366,12 +366,12 @@ def test_another_networks_weights_are_refused(store: WeightsCache, tmp_path: Pat
     assert refusal(lambda: create("fbnet_a", pretrained=tmp_path / "a.safetensors")).startswith(start)
 
 
-def test_a_published_name_for_another_network_is_refused(store: WeightsCache) -> None:
+def test_a_published_name_for_another_network_is_refused(cache: WeightsCache) -> None:
     value = replace(ARCHS["fbnet_a"], name=NETWORK)
     text = f"holds another form of {NETWORK}; create({NETWORK!r}, ...) takes the file's own, or load() the file alone"
     assert (
-        refusal(lambda: create(value, pretrained=True, store=store))
-        == f"{store.kept(f'{NETWORK}.fb_in1k')[0].path}: {text}"
+        refusal(lambda: create(value, pretrained=True, cache=cache))
+        == f"{cache.kept(f'{NETWORK}.fb_in1k')[0].path}: {text}"
     )
 
 
@@ -392,13 +392,13 @@ def test_an_address_may_be_pinned(
 ) -> None:
     address, path, model = tiny
     digest = sha256_of(path.read_bytes())
-    store = replace(site.store, folder=tmp_path, lock=None, mirror=None)
+    cache = replace(site.cache, folder=tmp_path, lock=None, mirror=None)
     for text in (digest, digest.upper()):
-        got = create(tiny_arch, pretrained=f"{address}#sha256={text[:digits]}", store=store)
+        got = create(tiny_arch, pretrained=f"{address}#sha256={text[:digits]}", cache=cache)
         assert torch.equal(got.classifier.weight, model.classifier.weight)
     assert (got.preprocess, got.class_names) == (Preprocess.for_arch(tiny_arch), None)
     wrong = ("0" if digest[0] != "0" else "1") + digest[1:digits]
-    refused = refusal(lambda: create(tiny_arch, pretrained=f"{address}#sha256={wrong}", store=store))
+    refused = refusal(lambda: create(tiny_arch, pretrained=f"{address}#sha256={wrong}", cache=cache))
     assert f"{address}: has SHA-256 {digest}, not {wrong}" in refused
 
 
@@ -406,7 +406,7 @@ def test_an_address_may_be_pinned(
 def test_a_pin_that_is_none_is_refused(tiny_arch: Arch, tmp_path: Path, pin: str) -> None:
     address = f"http://127.0.0.1:9/a.safetensors#sha256={pin}"
     text = "http://127.0.0.1:9/a.safetensors: no digest follows #sha256=; give 8 to 64 hexadecimal digits"
-    assert refusal(lambda: create(tiny_arch, pretrained=address, store=WeightsCache(tmp_path))) == text
+    assert refusal(lambda: create(tiny_arch, pretrained=address, cache=WeightsCache(tmp_path))) == text
 
 
 def test_a_pin_after_a_path_is_part_of_it(tiny_arch: Arch, tmp_path: Path) -> None:
@@ -414,7 +414,7 @@ def test_a_pin_after_a_path_is_part_of_it(tiny_arch: Arch, tmp_path: Path) -> No
     for ending in ("pth", "safetensors"):
         place = f"{tmp_path}/a.{ending}#sha256=12345678"
         text = f"{place}: weights are read from .safetensors, .pth, .pt, .bin and .ckpt files only"
-        assert refusal(lambda place=place: create(tiny_arch, pretrained=place, store=WeightsCache(tmp_path))) == text
+        assert refusal(lambda place=place: create(tiny_arch, pretrained=place, cache=WeightsCache(tmp_path))) == text
 
 
 @pytest.mark.parametrize(
@@ -433,7 +433,7 @@ def test_files_that_are_none_are_refused(tiny_arch: Arch, tmp_path: Path, file: 
     (tmp_path / "a.pkl").touch()
     for place in (tmp_path / file, str(tmp_path / file)):
         refused = refusal(
-            lambda place=place: create(tiny_arch, pretrained=place, store=WeightsCache(tmp_path / "kept"))
+            lambda place=place: create(tiny_arch, pretrained=place, cache=WeightsCache(tmp_path / "kept"))
         )
         assert refused == f"{tmp_path / file}: {text}"
 

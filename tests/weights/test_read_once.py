@@ -85,28 +85,28 @@ def test_a_mirrors_file_that_changes_after_its_digest(
     )
     place, name = (fetch, "sha256_of") if moment == "digest" else (fetch, "parse_any")
     _before(monkeypatch, place, name, lambda: path.write_bytes(theirs[ending]))
-    store = WeightsCache(tmp_path / "kept", offline=True, mirror=tmp_path / "mirror")
-    assert _same(read(record, store).tensors, mine)
+    cache = WeightsCache(tmp_path / "kept", offline=True, mirror=tmp_path / "mirror")
+    assert _same(read(record, cache).tensors, mine)
     assert path.read_bytes() == theirs[ending]  # it did change
     path.unlink()
-    assert _same(read(record, store).tensors, mine)
+    assert _same(read(record, cache).tensors, mine)
 
 
 @pytest.mark.parametrize("moment", ["sha256_of", "read_in_another"])
 def test_a_checkpoint_that_changes_before_it_is_unpickled(
     tiny_arch: Arch, mine: State, theirs: dict[str, bytes], moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, store = tmp_path / "a.pth", WeightsCache(tmp_path / "kept")
+    path, cache = tmp_path / "a.pth", WeightsCache(tmp_path / "kept")
     _write(path, mine)
     if moment == "sha256_of":
         _before(monkeypatch, pretrained, moment, lambda: path.write_bytes(theirs[".pth"]))
     else:
         _before(monkeypatch, foreign, "_read_in_another", lambda: path.write_bytes(theirs[".pth"]))
-    assert _same(create(tiny_arch, pretrained=path, store=store).state_dict(), mine)
+    assert _same(create(tiny_arch, pretrained=path, cache=cache).state_dict(), mine)
     monkeypatch.undo()
-    assert _same(create(tiny_arch, pretrained=path, store=store).state_dict(), _state(tiny_arch, 2))
+    assert _same(create(tiny_arch, pretrained=path, cache=cache).state_dict(), _state(tiny_arch, 2))
     _write(path, mine)
-    assert _same(create(tiny_arch, pretrained=path, store=store).state_dict(), mine)
+    assert _same(create(tiny_arch, pretrained=path, cache=cache).state_dict(), mine)
 
 
 def test_a_file_of_the_hubs_cache_that_changes_after_its_digest(
@@ -134,10 +134,10 @@ def test_files_that_share_eight_digits_are_told_apart(
     for module in (fetch, pretrained):
         real = module.sha256_of
         monkeypatch.setattr(module, "sha256_of", lambda data, real=real: "0" * 8 + real(data)[8:])
-    store = WeightsCache(tmp_path / "kept")
+    cache = WeightsCache(tmp_path / "kept")
     for path, seed in ((first, 1), (second, 2), (first, 1), (second, 2)):
-        assert _same(create(tiny_arch, pretrained=path, store=store).state_dict(), _state(tiny_arch, seed))
-    assert len(store.kept()) == 2
+        assert _same(create(tiny_arch, pretrained=path, cache=cache).state_dict(), _state(tiny_arch, seed))
+    assert len(cache.kept()) == 2
 
 
 def test_nothing_is_left_of_a_checkpoint_in_the_folder_for_temporary_files(

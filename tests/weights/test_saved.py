@@ -221,12 +221,12 @@ def test_weights_that_are_no_numbers_are_refused(network: FBNet, tmp_path: Path,
     path = _spoilt(network, tmp_path / "a.safetensors", value)
     told = "classifier.bias is damaged: 1 of its 10 values are NaN or infinite; take a file from before that"
     torch.save(network.state_dict(), tmp_path / "a.pth")
-    store = WeightsCache(tmp_path / "kept")
+    cache = WeightsCache(tmp_path / "kept")
     assert refusal(lambda: load(path)) == f"{path}: {told}"
     assert refusal(lambda: create(network.arch, pretrained=path)) == f"{path}: {told}"
-    refused = refusal(lambda: create(network.arch, pretrained=tmp_path / "a.pth", store=store))
+    refused = refusal(lambda: create(network.arch, pretrained=tmp_path / "a.pth", cache=cache))
     assert refused == f"{tmp_path / 'a.pth'}: {told}"
-    assert store.kept() == []
+    assert cache.kept() == []
     Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
     ended = run("classify", "--model", path, tmp_path / "a.png", "--json")
     assert (ended.code, ended.out, ended.err) == (2, "", f"error: {path}: {told}\n")

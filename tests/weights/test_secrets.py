@@ -72,22 +72,22 @@ def test_nothing_secret_is_kept_or_logged(
     tiny_arch: Arch, site: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.DEBUG, logger="fbnetv3_zoo")
-    store = WeightsCache(tmp_path / "kept", offline=False, lock=tmp_path / "kept" / "lock.json", attempts=2, pause=0.0)
+    cache = WeightsCache(tmp_path / "kept", offline=False, lock=tmp_path / "kept" / "lock.json", attempts=2, pause=0.0)
     address = f"http://me:SECRET@{site}/model.pth?X-Amz-Signature=SECRET"
-    create(tiny_arch, pretrained=address, store=store)
-    unplugged = WeightsCache(store.folder, offline=True, lock=store.lock)
-    create(tiny_arch, pretrained=address.replace("SECRET", "OTHER"), store=unplugged)  # signed anew: the same file
+    create(tiny_arch, pretrained=address, cache=cache)
+    unplugged = WeightsCache(cache.folder, offline=True, lock=cache.lock)
+    create(tiny_arch, pretrained=address.replace("SECRET", "OTHER"), cache=unplugged)  # signed anew: the same file
     said = [
-        refusal(lambda: create(tiny_arch, pretrained=f"{address}&id=2", store=unplugged)),
-        refusal(lambda: create(tiny_arch, pretrained=address.replace("model", "gone"), store=store)),
-        refusal(lambda: create(tiny_arch, pretrained=f"http://me:SECRET@{site}/model.txt?SECRET", store=store)),
-        refusal(lambda: create(tiny_arch, pretrained=f"http://me:SECRET@{site}.:x/model.pth?SECRET", store=store)),
-        refusal(lambda: create(tiny_arch, pretrained="http://me:SECRET@127.0.0.1:9/model.pth?SECRET", store=store)),
-        refusal(lambda: create(tiny_arch, pretrained=f"{address}#sha256=SECRET", store=store)),
+        refusal(lambda: create(tiny_arch, pretrained=f"{address}&id=2", cache=unplugged)),
+        refusal(lambda: create(tiny_arch, pretrained=address.replace("model", "gone"), cache=cache)),
+        refusal(lambda: create(tiny_arch, pretrained=f"http://me:SECRET@{site}/model.txt?SECRET", cache=cache)),
+        refusal(lambda: create(tiny_arch, pretrained=f"http://me:SECRET@{site}.:x/model.pth?SECRET", cache=cache)),
+        refusal(lambda: create(tiny_arch, pretrained="http://me:SECRET@127.0.0.1:9/model.pth?SECRET", cache=cache)),
+        refusal(lambda: create(tiny_arch, pretrained=f"{address}#sha256=SECRET", cache=cache)),
     ]
     assert "SECRET" not in "\n".join([*said, *caplog.messages, *capfd.readouterr()])
-    assert b"SECRET" not in _written(store.folder)
-    assert site.encode() in _written(store.folder)  # where a file is from is kept
+    assert b"SECRET" not in _written(cache.folder)
+    assert site.encode() in _written(cache.folder)  # where a file is from is kept
 
 
 def test_a_proxys_password_is_not_shown(
@@ -96,6 +96,6 @@ def test_a_proxys_password_is_not_shown(
     caplog.set_level(logging.DEBUG, logger="fbnetv3_zoo")
     for proxy in ("http://me:SECRET@127.0.0.1:9", "http://me:SECRET@127.0.0.1:x", "SECRET://me:SECRET@a"):
         monkeypatch.setenv("http_proxy", proxy)
-        store = WeightsCache(tmp_path / "kept", offline=False, attempts=2, pause=0.0)
-        said = refusal(lambda store=store: create(tiny_arch, pretrained="http://a.test/model.pth", store=store))
+        cache = WeightsCache(tmp_path / "kept", offline=False, attempts=2, pause=0.0)
+        said = refusal(lambda cache=cache: create(tiny_arch, pretrained="http://a.test/model.pth", cache=cache))
         assert "me:SECRET" not in "\n".join([said, *caplog.messages])

@@ -25,7 +25,7 @@ from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.factory import create
 from fbnetv3_zoo.models.fbnet import FBNet
-from fbnetv3_zoo.weights import cache as store_module
+from fbnetv3_zoo.weights import cache as cache_module
 from fbnetv3_zoo.weights import fetch as module
 from fbnetv3_zoo.weights.cache import CachedWeights, LockedFile, WeightsCache
 from fbnetv3_zoo.weights.cache_prune import prune
@@ -67,7 +67,7 @@ def record(server: FaultyServer, tiny_arch: Arch) -> WeightsEntry:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> WeightsCache:
+def cache(tmp_path: Path) -> WeightsCache:
     return WeightsCache(tmp_path / "cache", timeout=60.0, attempts=1)
 
 
@@ -93,14 +93,14 @@ def pinned(record: WeightsEntry, digits: str) -> WeightsEntry:
     return replace(record, sources=(WeightsSource(record.sources[0].address, digits),))
 
 
-def by_hand(record: WeightsEntry, store: WeightsCache, known: str = "no digest is published") -> str:
+def by_hand(record: WeightsEntry, cache: WeightsCache, known: str = "no digest is published") -> str:
     source = record.sources[0]
-    return f"get {source.address} elsewhere ({known}) and put it at {store.folder / record.name / source.file_name}"
+    return f"get {source.address} elsewhere ({known}) and put it at {cache.folder / record.name / source.file_name}"
 
 
-def entries(store: WeightsCache) -> list[str]:
-    paths = [path for path in store.folder.rglob("*") if path.is_file() and path.suffix != ".lock"]
-    return sorted(str(path.relative_to(store.folder)) for path in paths)
+def entries(cache: WeightsCache) -> list[str]:
+    paths = [path for path in cache.folder.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    return sorted(str(path.relative_to(cache.folder)) for path in paths)
 
 
 # Settings
@@ -109,17 +109,17 @@ def entries(store: WeightsCache) -> list[str]:
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    store = WeightsCache()
-    assert (store.offline, store.mirror, store.lock) == (False, None, None)
+    cache = WeightsCache()
+    assert (cache.offline, cache.mirror, cache.lock) == (False, None, None)
     if sys.platform == "linux":
-        assert store.folder == tmp_path / "xdg" / "fbnetv3-zoo"
-    assert store.lock_path == store.folder / "weights.lock.json"
+        assert cache.folder == tmp_path / "xdg" / "fbnetv3-zoo"
+    assert cache.lock_path == cache.folder / "weights.lock.json"
     for name in ("CACHE", "MIRROR", "LOCK"):
         monkeypatch.setenv(f"FBNETV3_ZOO_{name}", f"~/{name}")
     monkeypatch.setenv("FBNETV3_ZOO_OFFLINE", "1")
-    store, home = WeightsCache(), tmp_path / "home"
-    assert (store.folder, store.lock_path, store.mirror) == (home / "CACHE", home / "LOCK", "~/MIRROR")
-    assert store.offline
+    cache, home = WeightsCache(), tmp_path / "home"
+    assert (cache.folder, cache.lock_path, cache.mirror) == (home / "CACHE", home / "LOCK", "~/MIRROR")
+    assert cache.offline
 
 
 def test_arguments_win(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -127,9 +127,9 @@ def test_arguments_win(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setenv(f"FBNETV3_ZOO_{name}", "/elsewhere")
     monkeypatch.setenv("FBNETV3_ZOO_OFFLINE", "1")
     monkeypatch.setenv("HOME", str(tmp_path))
-    store = WeightsCache("~/cache", offline=False, mirror=Path("/mirror"), lock="~/lock.json")  # type: ignore[arg-type]
-    assert (store.folder, store.lock_path) == (tmp_path / "cache", tmp_path / "lock.json")
-    assert (store.offline, store.mirror) == (False, Path("/mirror"))
+    cache = WeightsCache("~/cache", offline=False, mirror=Path("/mirror"), lock="~/lock.json")  # type: ignore[arg-type]
+    assert (cache.folder, cache.lock_path) == (tmp_path / "cache", tmp_path / "lock.json")
+    assert (cache.offline, cache.mirror) == (False, Path("/mirror"))
     assert WeightsCache(mirror=None, lock=None).lock_path == Path("/elsewhere/weights.lock.json")
 
 
@@ -176,17 +176,17 @@ def test_wrong_settings_are_refused(settings: dict[str, Any], text: str) -> None
 
 
 def test_a_fetched_file_is_kept_whole_and_asked_for_once(
-    server: FaultyServer, record: WeightsEntry, store: WeightsCache, weights: bytes
+    server: FaultyServer, record: WeightsEntry, cache: WeightsCache, weights: bytes
 ) -> None:
-    kept = fetch(record, store)
-    assert fetch(record, store) == kept
-    file, data = read(record, store), kept.path.read_bytes()
+    kept = fetch(record, cache)
+    assert fetch(record, cache) == kept
+    file, data = read(record, cache), kept.path.read_bytes()
     assert file.name == str(kept.path)
     assert len(server.seen) == 1
     assert equal(file.tensors, tensors_of(weights))
     assert kept.path.name == f"tiny.test-{digest(weights)[:8]}-{blake3(data).hexdigest()[:16]}.safetensors"
-    assert store.kept() == store.kept("tiny.test") == [kept] == [CachedWeights.parse(kept.path)]
-    assert store.kept("tiny") == []
+    assert cache.kept() == cache.kept("tiny.test") == [kept] == [CachedWeights.parse(kept.path)]
+    assert cache.kept("tiny") == []
     metadata = file.metadata
     assert metadata["weights"] == "tiny.test"
     assert (metadata["source"], metadata["source_sha256"]) == (server.address(NET), digest(weights))
@@ -194,20 +194,20 @@ def test_a_fetched_file_is_kept_whole_and_asked_for_once(
 
 
 def test_files_of_one_name_do_not_mix(
-    server: FaultyServer, tiny_arch: Arch, store: WeightsCache, weights: bytes, others: bytes
+    server: FaultyServer, tiny_arch: Arch, cache: WeightsCache, weights: bytes, others: bytes
 ) -> None:
     server.files = {"/a/model.safetensors": File(weights), "/b/model.safetensors": File(others)}
     records = [record_of(tiny_arch, server.address(f"/{tag}/model.safetensors"), tag=tag) for tag in ("a", "b")]
     for _ in range(2):
         for record, expected in zip(records, (weights, others), strict=True):
-            assert equal(read(record, store).tensors, tensors_of(expected))
+            assert equal(read(record, cache).tensors, tensors_of(expected))
     assert len(server.seen) == 2
-    assert len(store.kept()) == 2
-    assert [len(store.kept(record.name)) for record in records] == [1, 1]
+    assert len(cache.kept()) == 2
+    assert [len(cache.kept(record.name)) for record in records] == [1, 1]
 
 
 def test_pickled_files_of_one_name_do_not_mix(
-    server: FaultyServer, tiny_arch: Arch, store: WeightsCache, tmp_path: Path
+    server: FaultyServer, tiny_arch: Arch, cache: WeightsCache, tmp_path: Path
 ) -> None:
     models = [FBNet(replace(tiny_arch, name=name)).eval() for name in ("one", "two")]
     for model in models:
@@ -216,26 +216,26 @@ def test_pickled_files_of_one_name_do_not_mix(
     for _ in range(2):
         for model in models:
             address = server.address(f"/{model.arch.name}/model.pth")
-            assert equal(create(model.arch, pretrained=address, store=store).state_dict(), model.state_dict())
+            assert equal(create(model.arch, pretrained=address, cache=cache).state_dict(), model.state_dict())
     assert len(server.seen) == 2
 
 
 def test_half_written_files_are_removed_by_the_next_download(
-    record: WeightsEntry, store: WeightsCache, tmp_path: Path
+    record: WeightsEntry, cache: WeightsCache, tmp_path: Path
 ) -> None:
-    store = replace(store, lock=tmp_path / "lock.json")
-    kept = fetch(record, store)
+    cache = replace(cache, lock=tmp_path / "lock.json")
+    kept = fetch(record, cache)
     mine = [".tiny.test.abcd1234.download", f".{kept.path.name}.a_cd1234.safetensors", ".hidden", ".a.safetensors"]
     for name in mine:
-        (store.folder / name).touch()
+        (cache.folder / name).touch()
     (tmp_path / ".lock.json.abcd1234.json").touch()
-    left = [leave_half_a_file(folder) for folder in (store.folder, tmp_path)]
-    assert store.kept() == [kept]
+    left = [leave_half_a_file(folder) for folder in (cache.folder, tmp_path)]
+    assert cache.kept() == [kept]
     kept.path.unlink()
     (tmp_path / "lock.json").unlink()
-    fetch(record, store)
+    fetch(record, cache)
     assert not any(path.exists() for path in left)
-    assert sorted(os.listdir(store.folder)) == sorted([*mine, ".locks", kept.path.name])
+    assert sorted(os.listdir(cache.folder)) == sorted([*mine, ".locks", kept.path.name])
     assert sorted(os.listdir(tmp_path)) == [
         ".fbnetv3-zoo-lock.json.lock",
         ".lock.json.abcd1234.json",
@@ -244,36 +244,36 @@ def test_half_written_files_are_removed_by_the_next_download(
     ]
 
 
-def test_nothing_is_pruned_that_was_not_got_here(record: WeightsEntry, store: WeightsCache) -> None:
-    kept = fetch(record, store)
-    mine = store.folder / "thesis-20251231-0123456789abcdef.safetensors"
+def test_nothing_is_pruned_that_was_not_got_here(record: WeightsEntry, cache: WeightsCache) -> None:
+    kept = fetch(record, cache)
+    mine = cache.folder / "thesis-20251231-0123456789abcdef.safetensors"
     mine.write_bytes(b"mine")
-    assert [entry.path for entry in prune(store, everything=True)] == [kept.path]
+    assert [entry.path for entry in prune(cache, everything=True)] == [kept.path]
     assert mine.read_bytes() == b"mine"
 
 
-def test_no_folder_holds_nothing(store: WeightsCache) -> None:
-    assert store.kept() == []
-    assert not store.folder.exists()
+def test_no_folder_holds_nothing(cache: WeightsCache) -> None:
+    assert cache.kept() == []
+    assert not cache.folder.exists()
 
 
 def test_waiting_for_another_is_said(
     server: FaultyServer,
     record: WeightsEntry,
-    store: WeightsCache,
+    cache: WeightsCache,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(store_module, "_PATIENCE", 0.05)
+    monkeypatch.setattr(cache_module, "_PATIENCE", 0.05)
     with ThreadPoolExecutor(8) as pool:
-        with store.sole(record.name):
-            waiting = [pool.submit(fetch, record, store) for _ in range(8)]
+        with cache.sole(record.name):
+            waiting = [pool.submit(fetch, record, cache) for _ in range(8)]
             while len(caplog.messages) < 8:
                 assert not any(each.done() for each in waiting)
                 time.sleep(0.01)
             assert set(caplog.messages) == {"tiny.test: waiting for another process to get it"}
             assert not server.seen
-        assert {each.result() for each in waiting} == set(store.kept())
+        assert {each.result() for each in waiting} == set(cache.kept())
     assert len(server.seen) == 1
 
 
@@ -281,42 +281,42 @@ def test_waiting_for_another_is_said(
 
 
 def test_the_first_fetch_is_written_down(
-    server: FaultyServer, record: WeightsEntry, store: WeightsCache, weights: bytes, caplog: pytest.LogCaptureFixture
+    server: FaultyServer, record: WeightsEntry, cache: WeightsCache, weights: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     address = server.address(NET)
-    kept = fetch(record, store)
-    said = f"{address}: no digest is published; recorded SHA-256 {digest(weights)} in {store.lock_path}"
+    kept = fetch(record, cache)
+    said = f"{address}: no digest is published; recorded SHA-256 {digest(weights)} in {cache.lock_path}"
     assert caplog.messages == [said]
-    assert store.known("tiny.test/model.safetensors") == LockedFile(
+    assert cache.known("tiny.test/model.safetensors") == LockedFile(
         "tiny.test/model.safetensors", digest(weights), len(weights)
     )
-    written = store.lock_path.read_bytes()
+    written = cache.lock_path.read_bytes()
     kept.path.unlink()
-    fetch(record, store)
-    assert store.lock_path.read_bytes() == written
+    fetch(record, cache)
+    assert cache.lock_path.read_bytes() == written
     assert caplog.messages == [said]  # not said again
 
 
 def test_a_later_difference_is_refused(
-    server: FaultyServer, record: WeightsEntry, store: WeightsCache, weights: bytes, others: bytes
+    server: FaultyServer, record: WeightsEntry, cache: WeightsCache, weights: bytes, others: bytes
 ) -> None:
-    kept = fetch(record, store)
-    written = store.lock_path.read_bytes()
+    kept = fetch(record, cache)
+    written = cache.lock_path.read_bytes()
     kept.path.unlink()
     server.files[NET] = File(others, '"second"')
-    assert refusal(fetch, record, store) == (
+    assert refusal(fetch, record, cache) == (
         f"tiny.test: cannot be fetched: {server.address(NET)}: has SHA-256 {digest(others)}, not {digest(weights)} "
-        f"as in {store.lock_path}; refused; {by_hand(record, store, f'SHA-256 {digest(weights)}')}"
+        f"as in {cache.lock_path}; refused; {by_hand(record, cache, f'SHA-256 {digest(weights)}')}"
     )
-    assert store.lock_path.read_bytes() == written
-    assert entries(store) == ["weights.lock.json"]
+    assert cache.lock_path.read_bytes() == written
+    assert entries(cache) == ["weights.lock.json"]
 
 
 def test_a_lock_file_is_shared(
-    server: FaultyServer, record: WeightsEntry, store: WeightsCache, others: bytes, tiny_arch: Arch, tmp_path: Path
+    server: FaultyServer, record: WeightsEntry, cache: WeightsCache, others: bytes, tiny_arch: Arch, tmp_path: Path
 ) -> None:
     lock = tmp_path / "shared" / "lock.json"
-    one, two = (replace(store, folder=tmp_path / name, lock=lock) for name in ("one", "two"))
+    one, two = (replace(cache, folder=tmp_path / name, lock=lock) for name in ("one", "two"))
     fetch(record, one)
     server.files[NET] = File(others)
     assert f" as in {lock}; refused; " in refusal(fetch, record, two)
@@ -329,11 +329,11 @@ def test_a_lock_file_is_shared(
 
 
 def test_what_a_killed_writer_of_the_lock_file_left_is_cleared(tmp_path: Path) -> None:
-    store = WeightsCache(tmp_path / "kept", lock=tmp_path / "lock.json")
+    cache = WeightsCache(tmp_path / "kept", lock=tmp_path / "lock.json")
     entry = LockedFile("a/model.pth", "1" * 64, 5)
-    assert store.record(entry) == entry
+    assert cache.record(entry) == entry
     left = leave_half_a_file(tmp_path)
-    assert store.record(entry) == entry
+    assert cache.record(entry) == entry
     assert not left.exists()
 
 
@@ -345,17 +345,17 @@ def test_records_made_at_once_are_all_kept(tmp_path: Path) -> None:
     assert [stores[0].known(file.key) for file in files] == files
 
 
-def test_the_first_of_two_records_holds(store: WeightsCache) -> None:
+def test_the_first_of_two_records_holds(cache: WeightsCache) -> None:
     first, second = (LockedFile("a/model.pth", digit * 64, 5) for digit in "12")
-    assert store.record(first) == first
-    assert store.record(second) == first
-    assert store.known("a/model.pth") == first
+    assert cache.record(first) == first
+    assert cache.record(second) == first
+    assert cache.known("a/model.pth") == first
 
 
 def test_a_file_locked_meanwhile_is_refused(
     server: FaultyServer,
     record: WeightsEntry,
-    store: WeightsCache,
+    cache: WeightsCache,
     weights: bytes,
     others: bytes,
     monkeypatch: pytest.MonkeyPatch,
@@ -363,15 +363,15 @@ def test_a_file_locked_meanwhile_is_refused(
     """Two caches with one lock file get different files at the same time: only one is accepted."""
 
     def late(*arguments: Any) -> WeightsFile:
-        store.record(LockedFile("tiny.test/model.safetensors", digest(others), len(others)))
+        cache.record(LockedFile("tiny.test/model.safetensors", digest(others), len(others)))
         return convert(*arguments)
 
     convert = module._converted
     monkeypatch.setattr(module, "_converted", late)
-    assert refusal(fetch, record, store) == (
-        f"{server.address(NET)}: has SHA-256 {digest(weights)}, not {digest(others)} as in {store.lock_path}; refused"
+    assert refusal(fetch, record, cache) == (
+        f"{server.address(NET)}: has SHA-256 {digest(weights)}, not {digest(others)} as in {cache.lock_path}; refused"
     )
-    assert store.kept() == []
+    assert cache.kept() == []
 
 
 @pytest.mark.parametrize(
@@ -388,116 +388,116 @@ def test_a_file_locked_meanwhile_is_refused(
     ],
 )
 def test_a_damaged_lock_file_is_refused(
-    server: FaultyServer, record: WeightsEntry, store: WeightsCache, content: str, text: str
+    server: FaultyServer, record: WeightsEntry, cache: WeightsCache, content: str, text: str
 ) -> None:
-    store.folder.mkdir()
-    store.lock_path.write_text(content)
+    cache.folder.mkdir()
+    cache.lock_path.write_text(content)
     remedy = "mend the file, or delete it to trust anew"
-    found = refusal(fetch, record, store)
-    assert f"{store.lock_path}: " in found
+    found = refusal(fetch, record, cache)
+    assert f"{cache.lock_path}: " in found
     assert text in found
     assert remedy in found
     assert "\n" not in found
-    assert store.lock_path.read_text() == content
-    assert store.kept() == []
+    assert cache.lock_path.read_text() == content
+    assert cache.kept() == []
 
 
-def test_a_folder_for_a_lock_file_is_refused(record: WeightsEntry, store: WeightsCache, tmp_path: Path) -> None:
-    found = refusal(fetch, record, replace(store, lock=tmp_path))
+def test_a_folder_for_a_lock_file_is_refused(record: WeightsEntry, cache: WeightsCache, tmp_path: Path) -> None:
+    found = refusal(fetch, record, replace(cache, lock=tmp_path))
     assert f"{tmp_path}: cannot be read (Is a directory)" in found
 
 
 @pytest.mark.parametrize("digits", [8, 64], ids=["prefix", "pin"])
 def test_a_wrong_digest_is_refused(
-    server: FaultyServer, record: WeightsEntry, store: WeightsCache, weights: bytes, others: bytes, digits: int
+    server: FaultyServer, record: WeightsEntry, cache: WeightsCache, weights: bytes, others: bytes, digits: int
 ) -> None:
     right, found = digest(weights)[:digits], digest(others)
     published = pinned(record, right)
-    fetch(published, store).path.unlink()
-    store.lock_path.unlink(missing_ok=True)
+    fetch(published, cache).path.unlink()
+    cache.lock_path.unlink(missing_ok=True)
     server.files[NET] = File(others)
     origin, known = ("..., as published", "...") if digits < 64 else ("", "")
-    assert refusal(fetch, published, store) == (
+    assert refusal(fetch, published, cache) == (
         f"tiny.test: cannot be fetched: {server.address(NET)}: has SHA-256 {found}, not {right}{origin}; refused; "
-        f"{by_hand(published, store, f'SHA-256 {right}{known}')}"
+        f"{by_hand(published, cache, f'SHA-256 {right}{known}')}"
     )
-    assert entries(store) == []
+    assert entries(cache) == []
 
 
 def test_a_published_prefix_is_made_complete(
-    server: FaultyServer, record: WeightsEntry, store: WeightsCache, weights: bytes, caplog: pytest.LogCaptureFixture
+    server: FaultyServer, record: WeightsEntry, cache: WeightsCache, weights: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fetch(pinned(record, digest(weights)[:8]), store)
-    known = store.known("tiny.test/model.safetensors")
+    fetch(pinned(record, digest(weights)[:8]), cache)
+    known = cache.known("tiny.test/model.safetensors")
     assert known is not None
     assert known.sha256 == digest(weights)
     assert not caplog.messages  # nothing was taken on trust
-    store.lock_path.unlink()
-    store.record(LockedFile(known.key, known.sha256[:8] + "0" * 56, 5))  # another file with the same prefix was first
-    store.kept()[0].path.unlink()
-    found = refusal(fetch, pinned(record, digest(weights)[:8]), store)
-    assert f"not {known.sha256[:8]}{'0' * 56} as in {store.lock_path}; refused" in found
+    cache.lock_path.unlink()
+    cache.record(LockedFile(known.key, known.sha256[:8] + "0" * 56, 5))  # another file with the same prefix was first
+    cache.kept()[0].path.unlink()
+    found = refusal(fetch, pinned(record, digest(weights)[:8]), cache)
+    assert f"not {known.sha256[:8]}{'0' * 56} as in {cache.lock_path}; refused" in found
 
 
 @pytest.mark.parametrize("digits", [8, 64], ids=["prefix", "pin"])
 def test_a_pin_holds_whatever_was_recorded(
-    server: FaultyServer, record: WeightsEntry, store: WeightsCache, weights: bytes, others: bytes, digits: int
+    server: FaultyServer, record: WeightsEntry, cache: WeightsCache, weights: bytes, others: bytes, digits: int
 ) -> None:
-    fetch(record, store)
+    fetch(record, cache)
     later = pinned(record, digest(others)[:digits])
-    found = refusal(fetch, later, store)
+    found = refusal(fetch, later, cache)
     assert f"has SHA-256 {digest(weights)}, not {digest(others)[:digits]}" in found
     server.files[NET] = File(others)
-    assert equal(read(later, store).tensors, tensors_of(others))
-    assert equal(read(later, store).tensors, tensors_of(others))
+    assert equal(read(later, cache).tensors, tensors_of(others))
+    assert equal(read(later, cache).tensors, tensors_of(others))
     assert len(server.seen) == 3
 
 
 def test_a_kept_file_of_another_source_is_not_used(
-    server: FaultyServer, record: WeightsEntry, store: WeightsCache, weights: bytes, others: bytes
+    server: FaultyServer, record: WeightsEntry, cache: WeightsCache, weights: bytes, others: bytes
 ) -> None:
-    fetch(record, store)
-    store.lock_path.unlink()
-    store.record(LockedFile("tiny.test/model.safetensors", digest(others), len(others)))
+    fetch(record, cache)
+    cache.lock_path.unlink()
+    cache.record(LockedFile("tiny.test/model.safetensors", digest(others), len(others)))
     server.files[NET] = File(others)
-    assert equal(read(record, store).tensors, tensors_of(others))
+    assert equal(read(record, cache).tensors, tensors_of(others))
     assert len(server.seen) == 2
-    offline = replace(store, offline=True)
+    offline = replace(cache, offline=True)
     assert equal(read(record, offline).tensors, tensors_of(others))
-    [kept] = [kept for kept in store.kept() if kept.source == digest(others)[:8]]
+    [kept] = [kept for kept in cache.kept() if kept.source == digest(others)[:8]]
     kept.path.unlink()
     known = f"SHA-256 {digest(others)}"
     assert refusal(fetch, record, offline) == (
-        f"tiny.test: not in the cache, and offline; {by_hand(record, store, known)}"
+        f"tiny.test: not in the cache, and offline; {by_hand(record, cache, known)}"
     )
 
 
 # Mirrors, files put by hand, offline
 
 
-def test_a_mirror_is_asked_instead(server: FaultyServer, tiny_arch: Arch, store: WeightsCache, weights: bytes) -> None:
+def test_a_mirror_is_asked_instead(server: FaultyServer, tiny_arch: Arch, cache: WeightsCache, weights: bytes) -> None:
     record = record_of(tiny_arch, f"http://127.0.0.1:{closed_port()}/x/model.safetensors")
     server.files["/weights/tiny.test/model.safetensors"] = File(weights)
     for slash in ("", "/"):
-        kept = fetch(record, replace(store, mirror=server.address(f"/weights{slash}")))
+        kept = fetch(record, replace(cache, mirror=server.address(f"/weights{slash}")))
         kept.path.unlink()
     assert [seen.path for seen in server.seen] == ["/weights/tiny.test/model.safetensors"] * 2
-    missing = replace(store, mirror=server.address("/nothing"))
+    missing = replace(cache, mirror=server.address("/nothing"))
     address = server.address("/nothing/tiny.test/model.safetensors")
     known = f"SHA-256 {digest(weights)}"
     assert refusal(fetch, record, missing) == (
-        f"tiny.test: cannot be fetched: {address}: the server answered 404 Not Found; {by_hand(record, store, known)}"
+        f"tiny.test: cannot be fetched: {address}: the server answered 404 Not Found; {by_hand(record, cache, known)}"
     )
 
 
 @pytest.mark.parametrize("kind", [str, Path])
 def test_a_mirror_may_be_a_folder(
-    server: FaultyServer, record: WeightsEntry, store: WeightsCache, weights: bytes, tmp_path: Path, kind: Any
+    server: FaultyServer, record: WeightsEntry, cache: WeightsCache, weights: bytes, tmp_path: Path, kind: Any
 ) -> None:
     place = tmp_path / "mirror" / "tiny.test" / "model.safetensors"
-    mirrored = replace(store, mirror=kind(tmp_path / "mirror"), offline=True)
+    mirrored = replace(cache, mirror=kind(tmp_path / "mirror"), offline=True)
     assert refusal(fetch, record, mirrored) == (
-        f"tiny.test: cannot be fetched: {place}: no such file; {by_hand(record, store)}"
+        f"tiny.test: cannot be fetched: {place}: no such file; {by_hand(record, cache)}"
     )
     place.parent.mkdir(parents=True)
     place.write_bytes(weights)
@@ -507,33 +507,33 @@ def test_a_mirror_may_be_a_folder(
 
 
 def test_a_file_put_by_hand_is_used(
-    server: FaultyServer, record: WeightsEntry, store: WeightsCache, weights: bytes, others: bytes
+    server: FaultyServer, record: WeightsEntry, cache: WeightsCache, weights: bytes, others: bytes
 ) -> None:
-    place = store.folder / "tiny.test" / "model.safetensors"
+    place = cache.folder / "tiny.test" / "model.safetensors"
     place.parent.mkdir(parents=True)
     place.write_bytes(others)
     published = pinned(record, digest(weights))
-    assert f"{place}: has SHA-256 {digest(others)}, not {digest(weights)}; refused" in refusal(fetch, published, store)
+    assert f"{place}: has SHA-256 {digest(others)}, not {digest(weights)}; refused" in refusal(fetch, published, cache)
     place.write_bytes(weights)
     for offline in (True, False):
-        kept = fetch(published, replace(store, offline=offline))
+        kept = fetch(published, replace(cache, offline=offline))
         assert equal(tensors_of(kept.path.read_bytes()), tensors_of(weights))
         kept.path.unlink()
     assert not server.seen
 
 
-def test_offline(server: FaultyServer, record: WeightsEntry, store: WeightsCache, weights: bytes) -> None:
-    offline = replace(store, offline=True)
-    text = f"tiny.test: not in the cache, and offline; {by_hand(record, store)}"
+def test_offline(server: FaultyServer, record: WeightsEntry, cache: WeightsCache, weights: bytes) -> None:
+    offline = replace(cache, offline=True)
+    text = f"tiny.test: not in the cache, and offline; {by_hand(record, cache)}"
     for each in (offline, replace(offline, mirror=server.address("/mirror"))):
         assert refusal(fetch, record, each) == text
         assert refusal(read, record, each) == text
-    assert not store.folder.exists()
+    assert not cache.folder.exists()
     assert not server.seen
     known = pinned(record, digest(weights)[:8])
-    place = by_hand(record, store, f"SHA-256 {digest(weights)[:8]}...")
+    place = by_hand(record, cache, f"SHA-256 {digest(weights)[:8]}...")
     assert refusal(fetch, known, offline) == f"tiny.test: not in the cache, and offline; {place}"
-    fetch(record, store)
+    fetch(record, cache)
     assert equal(read(record, offline).tensors, tensors_of(weights))
     assert len(server.seen) == 1
 
@@ -553,20 +553,20 @@ from fbnetv3_zoo.weights.cache import WeightsCache
 socket.socket.connect = socket.getaddrinfo = socket.create_connection = refuse
 arch = Arch.from_json(sys.argv[2])
 for offline in (True, False):
-    store = WeightsCache(Path(sys.argv[3]), offline=offline)
-    print(create(arch, pretrained=sys.argv[1], store=store).arch.name)
+    cache = WeightsCache(Path(sys.argv[3]), offline=offline)
+    print(create(arch, pretrained=sys.argv[1], cache=cache).arch.name)
     try:
-        create(arch, pretrained=sys.argv[1] + ".other.safetensors", store=store)
+        create(arch, pretrained=sys.argv[1] + ".other.safetensors", cache=cache)
     except (ZooError, AssertionError) as error:
         print(str(error).split(";")[0])
 """
 
 
-def test_offline_touches_no_network(server: FaultyServer, tiny_arch: Arch, store: WeightsCache) -> None:
+def test_offline_touches_no_network(server: FaultyServer, tiny_arch: Arch, cache: WeightsCache) -> None:
     address = server.address(NET)
-    create(tiny_arch, pretrained=address, store=store)
+    create(tiny_arch, pretrained=address, cache=cache)
     name = f"tiny.at_{digest(f'{address}.other.safetensors'.encode())[:16]}"
-    command = [sys.executable, "-c", UNPLUGGED, address, tiny_arch.to_json(), str(store.folder)]
+    command = [sys.executable, "-c", UNPLUGGED, address, tiny_arch.to_json(), str(cache.folder)]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=600)
     offline, online = f"{name}: not in the cache, and offline", "the network was touched"
     assert done.stdout.splitlines() == ["tiny", offline, "tiny", online], done.stderr
@@ -576,7 +576,7 @@ def test_offline_touches_no_network(server: FaultyServer, tiny_arch: Arch, store
 def test_a_repository_of_the_hub_is_a_source(
     record: WeightsEntry,
     tiny_arch: Arch,
-    store: WeightsCache,
+    cache: WeightsCache,
     weights: bytes,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -586,9 +586,9 @@ def test_a_repository_of_the_hub_is_a_source(
     place.write_bytes(weights)
     monkeypatch.setattr(module.hub, "contents_of", lambda address, *, offline: place.read_bytes())
     hosted = record_of(tiny_arch, "hf-hub:owner/tiny.test")
-    assert equal(read(hosted, store).tensors, tensors_of(weights))
-    assert entries(store) == sorted([store.kept()[0].path.name, "weights.lock.json"])
-    known = store.known("tiny.test/model.safetensors")
+    assert equal(read(hosted, cache).tensors, tensors_of(weights))
+    assert entries(cache) == sorted([cache.kept()[0].path.name, "weights.lock.json"])
+    known = cache.known("tiny.test/model.safetensors")
     assert known is not None
     assert known.sha256 == digest(weights)
 
@@ -597,66 +597,66 @@ def test_a_repository_of_the_hub_is_a_source(
 
 
 def test_a_rotten_file_is_reported_and_fetched_again(
-    server: FaultyServer, record: WeightsEntry, store: WeightsCache, weights: bytes, caplog: pytest.LogCaptureFixture
+    server: FaultyServer, record: WeightsEntry, cache: WeightsCache, weights: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     for call in (fetch, read):
         for damage in (lambda data: data[:-1] + bytes([data[-1] ^ 1]), lambda data: data[:100], lambda data: b""):
-            kept = fetch(record, store)
+            kept = fetch(record, cache)
             kept.path.write_bytes(damage(kept.path.read_bytes()))
             assert not whole_contents(kept)
             caplog.clear()
             requests = len(server.seen)
-            call(record, store)
+            call(record, cache)
             text = "damaged (does not have the digest in its name); fetching it again"
             assert caplog.messages == [f"{kept.path}: {text}"]
             assert len(server.seen) == requests + 1
-            [new] = store.kept()
+            [new] = cache.kept()
             assert whole_contents(new)
             assert equal(tensors_of(new.path.read_bytes()), tensors_of(weights))
 
 
 def test_a_rotten_file_that_cannot_be_fetched_again_is_removed(
-    server: FaultyServer, record: WeightsEntry, store: WeightsCache
+    server: FaultyServer, record: WeightsEntry, cache: WeightsCache
 ) -> None:
-    kept = fetch(record, store)
+    kept = fetch(record, cache)
     kept.path.write_bytes(b"rotten")
     server.files.clear()
-    assert "the server answered 404 Not Found" in refusal(read, record, store)
-    assert store.kept() == []
+    assert "the server answered 404 Not Found" in refusal(read, record, cache)
+    assert cache.kept() == []
 
 
-def test_a_rotten_file_offline_is_named_and_left(record: WeightsEntry, store: WeightsCache, weights: bytes) -> None:
-    kept = fetch(record, store)
+def test_a_rotten_file_offline_is_named_and_left(record: WeightsEntry, cache: WeightsCache, weights: bytes) -> None:
+    kept = fetch(record, cache)
     kept.path.write_bytes(b"rotten")
-    offline = replace(store, offline=True)
-    place = by_hand(record, store, f"SHA-256 {digest(weights)}")
+    offline = replace(cache, offline=True)
+    place = by_hand(record, cache, f"SHA-256 {digest(weights)}")
     for call in (lambda: fetch(record, offline), lambda: read(record, offline)):
         assert refusal(call) == f"tiny.test: {kept.path} is damaged, and offline; {place}"
     assert kept.path.read_bytes() == b"rotten"
 
 
 def test_a_file_moved_under_another_name_is_refused(
-    server: FaultyServer, record: WeightsEntry, store: WeightsCache, others: bytes, tiny_arch: Arch
+    server: FaultyServer, record: WeightsEntry, cache: WeightsCache, others: bytes, tiny_arch: Arch
 ) -> None:
     """Bytes that are right somewhere else are wrong here."""
-    kept = fetch(record, store)
+    kept = fetch(record, cache)
     server.files["/other.safetensors"] = File(others)
-    other = fetch(record_of(tiny_arch, server.address("/other.safetensors"), tag="other"), store)
+    other = fetch(record_of(tiny_arch, server.address("/other.safetensors"), tag="other"), cache)
     os.replace(other.path, kept.path)
-    assert "is damaged, and offline" in refusal(read, record, replace(store, offline=True))
+    assert "is damaged, and offline" in refusal(read, record, replace(cache, offline=True))
 
 
 @pytest.mark.parametrize("count", [1000, pytest.param(10_000, marks=pytest.mark.long)])
 def test_a_single_flipped_bit_is_always_refused(
-    count: int, server: FaultyServer, record: WeightsEntry, store: WeightsCache, weights: bytes
+    count: int, server: FaultyServer, record: WeightsEntry, cache: WeightsCache, weights: bytes
 ) -> None:
     """Many of them: every bit of the first 64 bytes, the others at random."""
     record = pinned(record, digest(weights))
-    kept, offline = fetch(record, store), replace(store, offline=True)
+    kept, offline = fetch(record, cache), replace(cache, offline=True)
     right = kept.path.read_bytes()
     draw = random.Random(0)
     bits = [*range(512), *(draw.randrange(512, 8 * len(right)) for _ in range(count - 512))]
-    text = f"tiny.test: {kept.path} is damaged, and offline; {by_hand(record, store, f'SHA-256 {digest(weights)}')}"
+    text = f"tiny.test: {kept.path} is damaged, and offline; {by_hand(record, cache, f'SHA-256 {digest(weights)}')}"
     with kept.path.open("rb+", buffering=0) as file:
         for bit in bits:
             byte, mask = bit // 8, 1 << bit % 8
