@@ -36,7 +36,7 @@ def subset(folder: Path) -> Form:
 @form("benchmark")
 def benchmark(folder: Path) -> Form:
     from fbnetv3_zoo.export.bench import results
-    from fbnetv3_zoo.export.bench.backends import Route
+    from fbnetv3_zoo.export.bench.routes import Route
     from fbnetv3_zoo.utils.serialization import to_json
 
     times = (2.0, 3.0, 2.5)

@@ -15,8 +15,7 @@ import sys
 from collections.abc import Sequence
 from typing import IO, Any
 
-from fbnetv3_zoo.runtimes import sandbox as trial
-from fbnetv3_zoo.runtimes import sandbox_process as probe
+from fbnetv3_zoo.runtimes import sandbox, sandbox_process
 
 _SECONDS = 60.0
 _servers: dict[tuple[int, str], subprocess.Popen[bytes]] = {}
@@ -24,12 +23,12 @@ _servers: dict[tuple[int, str], subprocess.Popen[bytes]] = {}
 
 def use_forks() -> None:
     """Have files tried out in forks from now on."""
-    trial._run = _run
+    sandbox._run = _run
 
 
 def warm_up(suffix: str) -> None:
     """Start what tries out files of this ending, if there is such a runtime and forks are used."""
-    if trial._run is _run and suffix in probe.MODULES:
+    if sandbox._run is _run and suffix in sandbox_process.MODULES:
         _asked(_server(suffix), [b""])
 
 
@@ -59,7 +58,7 @@ def _asked(server: subprocess.Popen[bytes], parts: list[bytes]) -> tuple[int | N
 
 def main(suffix: str) -> None:
     """Answer until standard input ends."""
-    runtime = __import__(f"fbnetv3_zoo.runtimes.{probe.MODULES[suffix]}", fromlist=["prepare"])
+    runtime = __import__(f"fbnetv3_zoo.runtimes.{sandbox_process.MODULES[suffix]}", fromlist=["prepare"])
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     runtime.prepare()
@@ -79,10 +78,10 @@ def _tried(suffix: str, parts: list[bytes]) -> tuple[int | None, str]:
     if not child:
         os.dup2(writing, 2)
         os.close(reading)
-        probe._parts = lambda: parts
+        sandbox_process._parts = lambda: parts
         code = 1
         try:
-            code = probe.main(suffix, os.getppid(), 1)
+            code = sandbox_process.main(suffix, os.getppid(), 1)
         finally:
             os._exit(code)
     os.close(writing)

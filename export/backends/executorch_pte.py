@@ -14,7 +14,7 @@ import torch
 
 from fbnetv3_zoo.errors import ZooError, check_whole, in_short
 from fbnetv3_zoo.models.fbnet import FBNet
-from fbnetv3_zoo.runtimes import sandbox as trial
+from fbnetv3_zoo.runtimes import sandbox
 from fbnetv3_zoo.runtimes.base import missing_extra, silence
 from fbnetv3_zoo.runtimes.executorch_pte import ENTRIES, FREE_BATCH, SEAL, SEAL_MARK, quiet_import, sealed
 from fbnetv3_zoo.utils.atomic_write import replacing, scratch
@@ -70,7 +70,7 @@ def export_executorch(
         lowered = _lowered(model, path, max_batch)
         draft = folder / path.name
         draft.write_bytes(lowered.data)
-        trial.remember(".pte", (lowered.data,))
+        sandbox.remember(".pte", (lowered.data,))
         comparison = checked_parity(model, draft, path, images, None)
     with replacing(path) as temporary:
         temporary.write_bytes(lowered.data)

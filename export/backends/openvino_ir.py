@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from fbnetv3_zoo.errors import ZooError, in_short
 from fbnetv3_zoo.models.fbnet import FBNet
-from fbnetv3_zoo.runtimes import sandbox as trial
+from fbnetv3_zoo.runtimes import sandbox
 from fbnetv3_zoo.runtimes.base import missing_extra, silence
 from fbnetv3_zoo.runtimes.openvino_ir import DIGEST, NO_SEAL, SEAL, SECTION, sealed
 from fbnetv3_zoo.utils.atomic_write import replacing_together, scratch
@@ -103,7 +103,7 @@ def write_model(model: openvino.Model, path: Path, entries: Mapping[str, str], *
         path.write_bytes(text)
     except RuntimeError as error:
         raise ZooError(f"{path}: cannot be written ({in_short(error)})") from None
-    trial.remember(".xml", (text, path.with_suffix(".bin").read_bytes()))
+    sandbox.remember(".xml", (text, path.with_suffix(".bin").read_bytes()))
 
 
 def _converted(source: ONNXSource, path: Path) -> openvino.Model:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from fbnetv3_zoo.errors import ZooError, check_flag, check_whole, parse_enum
 from fbnetv3_zoo.models.fbnet import FBNet
-from fbnetv3_zoo.runtimes import sandbox as trial
+from fbnetv3_zoo.runtimes import sandbox
 from fbnetv3_zoo.runtimes.ort import LAID_OUT_FOR
 from fbnetv3_zoo.utils.atomic_write import replacing_together, scratch
 from fbnetv3_zoo.utils.processes import last_line
@@ -126,7 +126,7 @@ def export_mobile(
         graph = _copied(onnx_source.graph, folder / "graph", batch, platform)
         usability = check_usability(graph, onnx_source.name)
         draft, config = _converted(graph, folder / "mobile", style, platform, type_reduction, onnx_source.name)
-        trial.remember(".ort", (draft.read_bytes(),))
+        sandbox.remember(".ort", (draft.read_bytes(),))
         parities = compared(onnx_source, draft, path, images=images)
         lines = [line for line in config.read_text().splitlines() if not line.startswith("#")]
         with replacing_together(path, operators) as (file, listed):

@@ -1,9 +1,9 @@
 """Benchmarks of models on the runtimes of this machine, each in a process of its own, in turn."""
 
 from .artifacts import ModelOptions
-from .backends import BenchmarkConfig, Route
 from .measure import BenchProgress, benchmark
 from .plots import write_benchmark
 from .results import Benchmark
+from .routes import BenchmarkConfig, Route
 
 __all__ = ["Benchmark", "BenchmarkConfig", "Route", "BenchProgress", "ModelOptions", "benchmark", "write_benchmark"]

@@ -13,9 +13,9 @@ from fbnetv3_zoo.classify import ENDINGS, Classifier
 from fbnetv3_zoo.errors import ZooError, check_whole, in_short
 from fbnetv3_zoo.weights.registry import RECORDS
 
-from .backends import Form, Route, check_tools
 from .published_baselines import Baseline
 from .results import Subject
+from .routes import Form, Route, check_tools
 from .timm_baselines import export_rival
 from .worker_process import How, OpenRequest, WorkerError
 

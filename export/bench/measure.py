@@ -13,10 +13,10 @@ from fbnetv3_zoo.utils.atomic_write import scratch
 from fbnetv3_zoo.utils.paths import is_folder
 
 from .artifacts import BenchModel, ModelOptions, find_candidate
-from .backends import BenchmarkConfig, Route
 from .hardware import machine_here, peak_of
 from .operators import operators_of
 from .results import Benchmark, LoadCost, Operators, Peak, Row, UnavailableRoute, check_measured, figures_of, noise
+from .routes import BenchmarkConfig, Route
 from .timm_baselines import find_rival
 from .worker_process import BenchWorker, OpenRequest, WorkerError
 

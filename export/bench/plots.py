@@ -13,8 +13,8 @@ from fbnetv3_zoo.report.charts import FAINT, FIRST, INK, PAPER, SECOND, SERIES, 
 from fbnetv3_zoo.utils.atomic_write import replacing
 from fbnetv3_zoo.utils.serialization import to_json
 
-from .backends import Route
 from .results import Benchmark, Figures, Row, Subject, throughput
+from .routes import Route
 
 COLUMNS = 3
 _CORNERS = ((True, True), (False, False), (False, True), (True, False))

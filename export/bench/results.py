@@ -12,7 +12,7 @@ import numpy as np
 from fbnetv3_zoo.errors import ZooError, check_number, counted
 from fbnetv3_zoo.utils.serialization import read_json
 
-from .backends import Route
+from .routes import Route
 
 NOISY = 0.15
 """Spread of the baseline, quartile to quartile over the median, from which a machine was too busy to measure."""

@@ -18,7 +18,7 @@ import torch
 from fbnetv3_zoo.errors import ZooError, check_whole
 from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.preprocess import Preprocess, stack
-from fbnetv3_zoo.runtimes import sandbox as trial
+from fbnetv3_zoo.runtimes import sandbox
 from fbnetv3_zoo.utils.atomic_write import replacing
 from fbnetv3_zoo.utils.onnx_io import quiet_exporter, write_graph
 
@@ -98,7 +98,7 @@ def export_onnx(
         except ZooError as error:
             raise ZooError(f"{path}: {error}") from None
         report = _report(temporary, Path(path), differences, scale)
-        trial.remember(".onnx", (temporary.read_bytes(),))
+        sandbox.remember(".onnx", (temporary.read_bytes(),))
     return report
 
 

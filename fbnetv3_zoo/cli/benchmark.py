@@ -14,7 +14,7 @@ from ..errors import counted, printable
 from ..utils.paths import make_folder
 from ..utils.tables import table
 from .common import Json, Pretrained, Resolution, output_folder, print_json, written
-from .options import grouped
+from .option_groups import grouped
 from .output import console, say, say_text
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class MeasureOptions:
     def config(self) -> BenchmarkConfig:
         """These options as the value that a benchmark takes."""
         from fbnetv3_zoo.export.bench import BenchmarkConfig, Route
-        from fbnetv3_zoo.export.bench import backends as parse
+        from fbnetv3_zoo.export.bench import routes as parse
 
         routes = parse.find_routes(self.routes)
         default = Route.ONNXRUNTIME if Route.ONNXRUNTIME in routes else routes[0]

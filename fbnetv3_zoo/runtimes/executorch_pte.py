@@ -18,7 +18,7 @@ from ..errors import ZooError
 from ..utils.digest import digest_of
 from ..utils.paths import read_file
 from ..utils.serialization import parse_json
-from . import sandbox as trial
+from . import sandbox
 from .base import Floats, OpenModel, check_shape, checked, described, missing_extra, silence, unreadable
 
 if TYPE_CHECKING:
@@ -44,10 +44,10 @@ def open_executorch(path: Path, *, threads: int | None = None) -> OpenModel:
 
     Raises :class:`~fbnetv3_zoo.errors.ZooError` for a file that is missing, damaged or not of this project.
     """
-    data = read_file(path, "a model file", at_most=trial.LARGEST_MODEL)
+    data = read_file(path, "a model file", at_most=sandbox.LARGEST_MODEL)
     check_whole_program(path, data)
-    if not trial.known(".pte", (data,)):
-        trial.try_out(path, KIND, (data,))
+    if not sandbox.known(".pte", (data,)):
+        sandbox.try_out(path, KIND, (data,))
     program = _loaded(path, data, threads)
     with silence():
         program.load_method("forward")

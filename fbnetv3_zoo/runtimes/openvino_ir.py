@@ -11,7 +11,7 @@ from ..errors import ZooError
 from ..utils.atomic_write import settled
 from ..utils.digest import digest_of
 from ..utils.paths import check_file, is_file, read_file
-from . import sandbox as trial
+from . import sandbox
 from .base import Floats, OpenModel, check_shape, checked, described, missing_extra, silence, unreadable
 
 if TYPE_CHECKING:
@@ -68,10 +68,10 @@ def read_pair(path: Path) -> tuple[bytes, bytes]:
         text.decode()
     except UnicodeDecodeError:
         raise unreadable(path, KIND, "it is not UTF-8 text") from None
-    weights = read_file(beside, "a model file", at_most=trial.LARGEST_MODEL)
+    weights = read_file(beside, "a model file", at_most=sandbox.LARGEST_MODEL)
     check_pair(path, text, weights)
-    if not trial.known(".xml", (text, weights)):
-        trial.try_out(path, KIND, (text, weights))
+    if not sandbox.known(".xml", (text, weights)):
+        sandbox.try_out(path, KIND, (text, weights))
     return text, weights
 
 

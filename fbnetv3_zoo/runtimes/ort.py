@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ..errors import ZooError, printable
 from ..utils.onnx_io import check_graph, parse_graph
 from ..utils.paths import read_file
-from . import sandbox as trial
+from . import sandbox
 from .bare_network import network_inside
 from .base import Floats, OpenModel, check_shape, checked, described, unreadable
 
@@ -54,7 +54,7 @@ def open_onnx(
     Raises :class:`~fbnetv3_zoo.errors.ZooError` for a file that is missing, damaged or not of this project.
     """
     kind = KINDS[path.suffix]
-    data = read_file(path, "a model file", at_most=trial.LARGEST_MODEL) if data is None else data
+    data = read_file(path, "a model file", at_most=sandbox.LARGEST_MODEL) if data is None else data
     session, entries = open_session(path, data, threads=threads)
     description = described(entries, path, FORMS[path.suffix])
     if inside and path.suffix == ".onnx" and [one.type for one in session.get_inputs()] == ["tensor(uint8)"]:
@@ -62,7 +62,7 @@ def open_onnx(
     given, answered = session.get_inputs(), session.get_outputs()
     if len(given) != 1 or given[0].type != "tensor(float)":
         raise unreadable(path, kind, "it takes something else than a batch of prepared images; export it without that")
-    if not trial.written_here(path.suffix, (data,)):
+    if not sandbox.written_here(path.suffix, (data,)):
         _tell_of_layout(path, entries)
     name, output = given[0].name, answered[0].name
 
@@ -81,9 +81,9 @@ def open_session(
     ``work`` is as in :func:`~fbnetv3_zoo.runtimes.sandbox.try_out`. Raises :class:`ZooError` if the file is refused.
     """
     kind = KINDS[path.suffix]
-    if not trial.known(path.suffix, (data,)):
+    if not sandbox.known(path.suffix, (data,)):
         _look(path, kind, data)
-        trial.try_out(path, kind, (data,), work=work)
+        sandbox.try_out(path, kind, (data,), work=work)
     try:
         session = _session(data, threads)
         return session, session.get_modelmeta().custom_metadata_map

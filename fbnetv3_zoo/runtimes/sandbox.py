@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ..utils.cache_folder import cache_folder
 from ..utils.processes import last_line
-from . import sandbox_process as probe
+from . import sandbox_process
 from .base import missing_extra, unreadable
 
 LARGEST_MODEL = 1 << 31
@@ -63,10 +63,10 @@ def try_out(path: Path, kind: str, parts: Sequence[bytes], *, work: int = 1) -> 
     package = _PACKAGES[suffix]
     if ended is None:
         raise unreadable(path, kind, "it takes longer than a network of its size should")
-    if ended.returncode == probe.MISSING:
+    if ended.returncode == sandbox_process.MISSING:
         raise missing_extra(path, _NAMES[package], package)
     reason = last_line(ended.stderr)
-    if ended.returncode == probe.REFUSED:
+    if ended.returncode == sandbox_process.REFUSED:
         memory = "bad_alloc" in reason or "allocat" in reason or "MemoryError" in reason
         raise unreadable(path, kind, "it needs more memory than a network of its size should" if memory else reason)
     if ended.returncode != 0:
@@ -86,7 +86,7 @@ def _run(suffix: str, parts: Sequence[bytes], work: int) -> subprocess.Completed
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     environment = {**os.environ, **threads, "PYTHONPATH": paths, "MALLOC_ARENA_MAX": "2"}
     content = b"".join(piece for part in parts for piece in (struct.pack("<Q", len(part)), part))
-    command = [sys.executable, "-m", probe.__name__, suffix, str(os.getpid()), str(work)]
+    command = [sys.executable, "-m", sandbox_process.__name__, suffix, str(os.getpid()), str(work)]
     process = subprocess.Popen(
         command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )

@@ -17,7 +17,7 @@ from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.classify import Classifier
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.export import export_onnx
-from fbnetv3_zoo.runtimes import sandbox as trial
+from fbnetv3_zoo.runtimes import sandbox
 from fbnetv3_zoo.utils.onnx_io import EXPORT_AGAIN
 
 
@@ -95,9 +95,9 @@ def test_pairs_without_a_seal_are_tried_out(model_files: Path, tmp_path: Path) -
     text = re.sub(rb"<(weights|seal)_blake3[^>]*>", b"", (model_files / "net.xml").read_bytes())
     (tmp_path / "net.bin").write_bytes((model_files / "net.bin").read_bytes())
     (tmp_path / "net.xml").write_bytes(text)
-    assert not trial.known(".xml", (text, (model_files / "net.bin").read_bytes()))
+    assert not sandbox.known(".xml", (text, (model_files / "net.bin").read_bytes()))
     assert Classifier.open(tmp_path / "net.xml").description.arch.num_classes == 10
-    assert trial.known(".xml", (text, (model_files / "net.bin").read_bytes()))
+    assert sandbox.known(".xml", (text, (model_files / "net.bin").read_bytes()))
     (tmp_path / "net.xml").write_bytes(re.sub(rb'offset="0" size="\d+"', b'offset="0" size="99999999999"', text))
     assert _refusal(tmp_path / "net.xml").startswith("OpenVINO IR (")
 
@@ -120,22 +120,22 @@ def test_what_went_well_is_remembered_where_nobody_else_writes(
     model_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FBNETV3_ZOO_CACHE", str(tmp_path))
-    monkeypatch.setattr(trial, "_good", set())
+    monkeypatch.setattr(sandbox, "_good", set())
     parts = ((model_files / "net.onnx").read_bytes(),)
-    assert not trial.known(".onnx", parts)
-    trial.remember(".onnx", parts)
+    assert not sandbox.known(".onnx", parts)
+    sandbox.remember(".onnx", parts)
     for mode, counts in ((0o700, True), (0o777, False), (0o700, True)):
         (tmp_path / "tried").chmod(mode)
-        monkeypatch.setattr(trial, "_good", set())
-        assert trial.known(".onnx", parts) is counts
-    assert not trial.known(".onnx", (parts[0] + b"\0",))
-    assert not trial.known(".ort", parts)
+        monkeypatch.setattr(sandbox, "_good", set())
+        assert sandbox.known(".onnx", parts) is counts
+    assert not sandbox.known(".onnx", (parts[0] + b"\0",))
+    assert not sandbox.known(".ort", parts)
 
 
 def test_a_file_laid_out_for_other_processors_says_so(
     model_files: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(trial, "_own", set())
+    monkeypatch.setattr(sandbox, "_own", set())
     for machine, lines in (("aarch64", 0), ("x86_64", 1)):
         monkeypatch.setattr(platform, "machine", lambda machine=machine: machine)
         with caplog.at_level(logging.WARNING, logger="fbnetv3_zoo"):
