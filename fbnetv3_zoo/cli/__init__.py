@@ -21,6 +21,7 @@ from . import (
     output,
     recipe,
     serve_demo,
+    subset,
     train,
     usage,
     validate,
@@ -28,7 +29,6 @@ from . import (
 )
 from . import list as list_command
 from .data import commands as data
-from .data import subset
 from .detect import commands as detect
 from .export import commands as export
 from .search import commands as search

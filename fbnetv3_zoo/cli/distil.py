@@ -11,7 +11,7 @@ from ..errors import ZooError
 from ..utils.paths import check_outside
 from . import training_options as training
 from .common import Json, leads, output_folder, print_json
-from .options import ArchOptions, DataOptions, configurable
+from .option_groups import ArchOptions, DataOptions, configurable
 from .output import say
 
 if TYPE_CHECKING:

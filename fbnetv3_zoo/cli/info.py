@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .common import Json, print_json
-from .options import ArchOptions, grouped
+from .option_groups import ArchOptions, grouped
 from .output import say, say_text
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import typer
 
 from . import training_options as training
 from .common import Json, output_folder
-from .options import ArchOptions, DataOptions, configurable
+from .option_groups import ArchOptions, DataOptions, configurable
 
 if TYPE_CHECKING:
     from ..training import Run

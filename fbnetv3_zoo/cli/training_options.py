@@ -11,7 +11,7 @@ import typer
 
 from ..errors import ZooError, counted, first_few
 from .common import brings_weights, holds_weights, leads, print_json, program, written
-from .options import ArchOptions
+from .option_groups import ArchOptions
 from .output import in_shell, say
 
 if TYPE_CHECKING:

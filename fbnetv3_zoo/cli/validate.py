@@ -12,7 +12,7 @@ import typer
 
 from ..errors import first_few, printable
 from .common import Json, Pretrained, open_classifier, print_json
-from .options import DataOptions, grouped
+from .option_groups import DataOptions, grouped
 from .output import complain, console, say
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import pytest
 from refusals import refusal
 
 from fbnetv3_zoo.cli import main
-from fbnetv3_zoo.cli.data.subset import subset
+from fbnetv3_zoo.cli.subset import subset
 from fbnetv3_zoo.training.data import choose_subset, digits, find_dataset, load_subset
 
 

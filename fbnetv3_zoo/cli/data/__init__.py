@@ -1,1 +1,1 @@
-"""``fbnetv3 detect``."""
+"""``fbnetv3 data``."""

@@ -12,7 +12,7 @@ from ..common import Json, check_kind, command_group, output_file, print_json, p
 from ..output import in_shell, say
 
 if TYPE_CHECKING:
-    from ...training.data.rendered import ImageFile
+    from ...training.data.rendered import DatasetFile
 
 app = command_group(
     """Draw datasets, each into one file, which every --data takes.
@@ -95,7 +95,7 @@ def _file(output: Path | None, name: str) -> Path:
     return path
 
 
-def _write(images: ImageFile, path: Path, groups: tuple[str, str], *, as_json: bool) -> None:
+def _write(images: DatasetFile, path: Path, groups: tuple[str, str], *, as_json: bool) -> None:
     """Write the file and tell what is in it; ``groups`` is the word for what is held out, for one and for several."""
     images.save(path)
     counts = images.counts()

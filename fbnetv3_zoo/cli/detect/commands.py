@@ -23,7 +23,7 @@ from ..common import (
     print_json,
     written,
 )
-from ..options import configurable, grouped
+from ..option_groups import configurable, grouped
 from ..output import complain, say
 from .options import BoxesOptions, DetectorOptions, TrainingBoxesOptions
 from .results import Shown, print_found, print_precision, print_run, tell_faults

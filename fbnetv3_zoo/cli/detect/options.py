@@ -10,7 +10,7 @@ import typer
 
 from ...errors import ZooError, check_number, check_whole
 from ...utils.paths import check_outside
-from ..options import ArchOptions, Depth, Width
+from ..option_groups import ArchOptions, Depth, Width
 
 if TYPE_CHECKING:
     from fbnetv3_zoo.detection import RCNNSettings
@@ -92,7 +92,7 @@ class TrainingBoxesOptions(BoxesOptions):
     def split(self, seed: int) -> tuple[CocoData, CocoData]:
         """The images to train on, and those to validate on; without annotations for these, some are held out."""
         from fbnetv3_zoo.detection.data.coco import read_coco
-        from fbnetv3_zoo.detection.data.splitting import hold_out
+        from fbnetv3_zoo.detection.data.hold_out import hold_out
 
         data = self.read()
         if self.validation is None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ..common import Json, Seed, output_file, print_json, target_of
-from ..options import grouped
+from ..option_groups import grouped
 from ..output import in_shell, say
 
 if TYPE_CHECKING:

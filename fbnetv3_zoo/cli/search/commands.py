@@ -20,7 +20,7 @@ from ..common import (
     target_of,
     written,
 )
-from ..options import grouped
+from ..option_groups import grouped
 from ..output import in_shell, say
 from . import lut as search_lut
 from . import results as search_show

@@ -12,7 +12,7 @@ import typer
 from ...errors import ZooError
 from .. import training_options as training
 from ..common import Json, leads, output_folder, print_json, program, written
-from ..options import DataOptions, configurable
+from ..option_groups import DataOptions, configurable
 from ..output import in_shell, say
 
 if TYPE_CHECKING:

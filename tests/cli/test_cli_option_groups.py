@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from fbnetv3_zoo.cli.options import ArchOptions, grouped
+from fbnetv3_zoo.cli.option_groups import ArchOptions, grouped
 from fbnetv3_zoo.cli.training_options import ClassifierRecipeOptions, RecipeOptions, RunOptions, TrainingOptions
 from fbnetv3_zoo.recipes import RECIPES
 from fbnetv3_zoo.training import Execution, OnBadImage, Precision

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ..common import Json, output_file, print_json, target_of, written
-from ..output import say
+from .common import Json, output_file, print_json, target_of, written
+from .output import say
 
 
 def subset(
@@ -23,9 +23,9 @@ def subset(
 
     Example: fbnetv3 subset /data/imagenet --classes 200 --held-out 10000 --output subset.json
     """
-    from ...training.data import SPLITS, choose_subset, find_dataset
-    from ...utils.atomic_write import replacing
-    from ...utils.paths import check_outside
+    from ..training.data import SPLITS, choose_subset, find_dataset
+    from ..utils.atomic_write import replacing
+    from ..utils.paths import check_outside
 
     output = target_of(output, Path("subset.json"))
     whole = find_dataset(data, seed=seed)
