@@ -15,11 +15,11 @@ def drawn_images(folder: Path) -> Form:
     import numpy as np
 
     from fbnetv3_zoo.training.data.find import find_dataset
-    from fbnetv3_zoo.training.data.rendered import ImageFile
+    from fbnetv3_zoo.training.data.rendered import DatasetFile
 
     keys = tuple(f"group {n}/{n}" for n in range(12))
     images = np.random.default_rng(0).integers(256, size=(12, 6, 5, 3), dtype=np.uint8)
-    ImageFile(
+    DatasetFile(
         "drawn", ("a", "b"), ("x", "y", "z"), (0.5, 0.4, 0.3), (0.2, 0.2, 0.2), images, np.arange(12) % 2,
         np.arange(12) // 4, (4, 4, 4), keys, "{}",
     ).save(folder / "sound.safetensors")  # fmt: skip

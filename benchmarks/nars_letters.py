@@ -28,7 +28,7 @@ import numpy.typing as npt
 from fbnetv3_zoo.search.evaluation import TrainingEvaluator
 from fbnetv3_zoo.search.space import LETTERS, NetworkCosts, draw_pool, parse_constraint
 from fbnetv3_zoo.training.data import Split
-from fbnetv3_zoo.training.data.rendered import ImageFile
+from fbnetv3_zoo.training.data.rendered import DatasetFile
 
 FOLDER = Path(__file__).with_suffix("")
 POINTS, TRAININGS = FOLDER / "points.json", FOLDER / "trainings.jsonl"
@@ -144,7 +144,7 @@ def train(training: Training, data: Path) -> str:
 
 def part_of(source: Path, path: Path, per_class: Mapping[Split, int]) -> None:
     """Write a part of the data set ``source``: so many images of each class and split, drawn by a seed."""
-    whole, rng = ImageFile.load(source), np.random.default_rng(0)
+    whole, rng = DatasetFile.load(source), np.random.default_rng(0)
     ends, rows, sizes = np.cumsum(whole.sizes), [], []
     for end, size, (_, most) in zip(ends, whole.sizes, per_class.items(), strict=True):
         labels = whole.labels[end - size : end]

@@ -17,7 +17,7 @@ from fbnetv3_zoo.recipes import SGD, Augmentation, ExponentialDecay, Recipe, fit
 from fbnetv3_zoo.training import Dataset, train
 from fbnetv3_zoo.training.data import Example
 from fbnetv3_zoo.training.data.arrays import ArrayReader
-from fbnetv3_zoo.training.data.splitting import split_by_seed
+from fbnetv3_zoo.training.data.random_split import split_by_seed
 from fbnetv3_zoo.zoo import ARCHS
 
 PHOTOS = ("astronaut", "coffee", "chelsea", "rocket", "coins", "grass", "brick", "gravel", "clock", "camera")

@@ -18,8 +18,8 @@ from ...utils.paths import is_file
 from .arrays import ArrayReader
 from .dataset import Dataset, Example, Examples, Integers, Names, Split
 from .listing import unreadable
+from .random_split import check_seed
 from .safe_pickle import read_plain
-from .splitting import check_seed
 
 Bytes = npt.NDArray[np.uint8]
 _PIXELS = 3 * 32 * 32

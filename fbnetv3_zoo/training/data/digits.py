@@ -8,7 +8,7 @@ import numpy as np
 
 from .arrays import ArrayReader
 from .dataset import Dataset, Example
-from .splitting import split_by_seed
+from .random_split import split_by_seed
 
 
 def digits(*, seed: int = 0, val_split: float | None = None) -> Dataset:

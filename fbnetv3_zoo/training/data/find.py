@@ -13,9 +13,9 @@ from .dataset import Dataset, labels_of
 from .digits import digits
 from .folder import folder
 from .listing import warn
-from .rendered.image_file import ImageFile
+from .random_split import check_val_split
+from .rendered.dataset_file import DatasetFile
 from .shards import has_shards, shards
-from .splitting import check_val_split
 from .subset import Subset, load_subset
 
 
@@ -53,7 +53,7 @@ def _find_whole(source: str | Path, *, seed: int | None, val_split: float | None
             return folder(root, seed=seed, val_split=val_split)
         if val_split is not None:
             raise ZooError(f"{root}: has validation images of its own; leave out --val-split")
-        return ImageFile.load(root).dataset()
+        return DatasetFile.load(root).dataset()
     if find_cifar(root):
         return cifar(root, seed=seed or 0, val_split=val_split)
     kind = shards if has_shards(root) else folder

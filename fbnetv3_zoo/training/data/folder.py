@@ -16,8 +16,8 @@ from ...utils import paths
 from .dataset import SPLITS, Dataset, Example, Examples, Integers, Names, Split, composed
 from .image_files import FolderSource, first_of_equal
 from .listing import folders_in, images_in, is_image, look_into, warn, warn_left_out
-from .splits import class_folders, find_splits, warn_unlabelled
-from .splitting import hold_out_by_seed, split_by_seed
+from .random_split import hold_out_by_seed, split_by_seed
+from .split_names import class_folders, find_splits, warn_unlabelled
 
 
 def folder(path: str | Path, *, seed: int | None = 0, val_split: float | None = None) -> Dataset:

@@ -20,9 +20,9 @@ from ...utils.paths import exists, read_lines
 from .dataset import Dataset, Examples, Integers, Names, Split
 from .folder import divided, photos
 from .listing import folders_in, is_debris, unreadable
-from .splits import class_folders, named_splits, split_of_file, warn_unlabelled
-from .splitting import split_by_seed
-from .tars import UNLABELLED, SampleFaults, samples_in
+from .random_split import split_by_seed
+from .split_names import class_folders, named_splits, split_of_file, warn_unlabelled
+from .tar_samples import UNLABELLED, SampleFaults, samples_in
 
 _TAR = re.compile(r"[^.].*\.(tar(\.\w+)?|tgz)", re.IGNORECASE)  # also compressed ones, for a clear error
 _MOST_OPEN = 200

@@ -14,7 +14,7 @@ from ...errors import ZooError, check_whole, first_few, printable
 from ...utils.paths import LARGEST_TEXT, read_file
 from ...utils.serialization import from_json, in_file, to_json
 from .dataset import Dataset, Example, Integers, Split, composed, keys_of, labels_of, take
-from .splitting import check_seed
+from .random_split import check_seed
 
 
 @dataclass(frozen=True, slots=True)

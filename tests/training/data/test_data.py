@@ -21,7 +21,7 @@ from fbnetv3_zoo.training.data import IMAGE_SUFFIXES, SPLITS, Dataset, Example, 
 from fbnetv3_zoo.training.data.cifar import LAYOUTS
 from fbnetv3_zoo.training.data.dataset import Names, keys_of, labels_of, take
 from fbnetv3_zoo.training.data.image_files import FileReader, FolderSource
-from fbnetv3_zoo.training.data.splits import COMPANIONS, SPELLINGS
+from fbnetv3_zoo.training.data.split_names import COMPANIONS, SPELLINGS
 
 
 @pytest.fixture(scope="module")

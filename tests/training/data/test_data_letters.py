@@ -17,7 +17,7 @@ from refusals import refusal
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.training.data import SPLITS
 from fbnetv3_zoo.training.data.dataset import labels_of
-from fbnetv3_zoo.training.data.rendered import CHARACTERS, ImageFile, letters, sandbox
+from fbnetv3_zoo.training.data.rendered import CHARACTERS, DatasetFile, letters, sandbox
 from fbnetv3_zoo.training.data.rendered.font_files import family_key
 from fbnetv3_zoo.training.data.rendered.holding_out import split_names
 
@@ -26,7 +26,7 @@ SMALL = ("cmr10.ttf", "cmss10.ttf", "cmtt10.ttf", "cmb10.ttf")
 
 
 @pytest.fixture(scope="module")
-def drawn() -> ImageFile:
+def drawn() -> DatasetFile:
     """All fonts that matplotlib ships."""
     return letters([SHIPPED])
 
@@ -41,7 +41,7 @@ def fonts(tmp_path: Path) -> Path:
     return folder
 
 
-def _families(file: ImageFile) -> dict[str, set[str]]:
+def _families(file: DatasetFile) -> dict[str, set[str]]:
     data = file.dataset()
     return {split: {example.key.partition("/")[0] for example in data[split]} for split in SPLITS}
 
@@ -50,7 +50,7 @@ def _log(caplog: pytest.LogCaptureFixture) -> str:
     return "\n".join(record.getMessage() for record in caplog.records)
 
 
-def test_what_is_drawn(drawn: ImageFile) -> None:
+def test_what_is_drawn(drawn: DatasetFile) -> None:
     data = drawn.dataset()
     assert (data.name, "".join(data.class_names)) == ("letters", CHARACTERS)
     assert drawn.images.shape == (sum(drawn.sizes), 32, 32)
@@ -65,14 +65,14 @@ def test_what_is_drawn(drawn: ImageFile) -> None:
     assert "dejavusans/DejaVu Sans Bold/A" in drawn.keys
 
 
-def test_no_family_is_in_two_splits(drawn: ImageFile) -> None:
+def test_no_family_is_in_two_splits(drawn: DatasetFile) -> None:
     families = _families(drawn)
     assert all(families.values())
     assert sum(map(len, families.values())) == len(set.union(*families.values())) == len(drawn.group_names)
     assert {"dejavusans", "dejavusansmono", "dejavuserif", "stixgeneral", "cmr"} <= set.union(*families.values())
 
 
-def test_fonts_without_all_characters_are_left_out(drawn: ImageFile) -> None:
+def test_fonts_without_all_characters_are_left_out(drawn: DatasetFile) -> None:
     fonts = json.loads(drawn.provenance)["fonts"]
     files = [font["file"] for font in fonts]
     assert not {"LastResortHE-Regular.ttf", "STIXNonUni.ttf", "DejaVuSansDisplay.ttf", "cmex10.ttf"} & set(files)
@@ -87,7 +87,7 @@ def test_the_same_fonts_give_the_same_bytes(fonts: Path, tmp_path: Path) -> None
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def test_a_further_font_changes_nothing_for_the_others(drawn: ImageFile, fonts: Path) -> None:
+def test_a_further_font_changes_nothing_for_the_others(drawn: DatasetFile, fonts: Path) -> None:
     shutil.copy(SHIPPED / "DejaVuSans-Bold.ttf", fonts / "other.otf")
     few, all_of = letters([fonts]), dict(zip(drawn.keys, drawn.images, strict=True))
     assert len(few.group_names) == 5
@@ -257,7 +257,7 @@ def test_many_crashes_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
             drawer.ask("b.ttf", "crash", b"")
 
 
-def test_labels_are_whole_numbers_of_the_classes(drawn: ImageFile) -> None:
+def test_labels_are_whole_numbers_of_the_classes(drawn: DatasetFile) -> None:
     data = drawn.dataset()
     for split in SPLITS:
         assert set(labels_of(data[split])) == set(range(len(CHARACTERS)))

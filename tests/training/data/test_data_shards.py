@@ -21,7 +21,7 @@ from refusals import refusal
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.training.data import SPLITS, Dataset, Examples, find_dataset, shards
 from fbnetv3_zoo.training.data.shards import OpenFiles
-from fbnetv3_zoo.training.data.tars import SampleFaults, samples_in
+from fbnetv3_zoo.training.data.tar_samples import SampleFaults, samples_in
 
 
 def _contents(data: Dataset) -> dict[str, tuple[bytes, int]]:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ....errors import ZooError, check_whole, first_few, printable
 from ..dataset import SPLITS, Split
 from ..listing import warn
-from .image_file import ImageFile, statistics
+from .dataset_file import DatasetFile, statistics
 from .sandbox import Drawer, GivenUpError
 from .vector import check_rasteriser
 from .vendors import Vendor
@@ -22,7 +22,7 @@ LARGEST_SIDE = 128
 _LEAST_MEANINGS = 20
 
 
-def emoji(vendors: Sequence[Vendor], *, held_out: str, validation: str | None = None, side: int = 32) -> ImageFile:
+def emoji(vendors: Sequence[Vendor], *, held_out: str, validation: str | None = None, side: int = 32) -> DatasetFile:
     """Pictures of every meaning that all ``vendors`` draw, RGB on white, ``side`` x ``side``, by group of meanings.
 
     The drawings of the vendor ``held_out`` are for test, those of ``validation`` (None: of the last other one) for
@@ -39,7 +39,7 @@ def emoji(vendors: Sequence[Vendor], *, held_out: str, validation: str | None = 
     classes, names = sorted(set(groups.values())), [vendor.name for vendor in ordered]
     train, validated, test = (sum(splits[vendor] == split for vendor, _ in keys) for split in SPLITS)
     mean, std = statistics(pixels[:train])
-    return ImageFile(
+    return DatasetFile(
         "emoji", tuple(classes), tuple(names), mean, std, pixels,
         np.array([classes.index(groups[meaning]) for _, meaning in keys]),
         np.array([names.index(vendor) for vendor, _ in keys]), (train, validated, test), tuple(map("/".join, keys)),

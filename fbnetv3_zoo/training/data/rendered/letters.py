@@ -14,11 +14,11 @@ from ....errors import ZooError, check_whole, counted, first_few, nearest, print
 from ....utils.serialization import from_plain
 from ..dataset import SPLITS
 from ..listing import warn
-from ..splitting import check_seed
+from ..random_split import check_seed
+from .dataset_file import LARGEST_IMAGES, DatasetFile, statistics
 from .font_files import Face, family_key, find_fonts, read_font
 from .glyphs import SKETCH
 from .holding_out import draw, split_names
-from .image_file import LARGEST_IMAGES, ImageFile, statistics
 from .sandbox import Drawer, GivenUpError
 
 CHARACTERS = "ABDEFGHIJLMNQRTabdefghnqrt23456789"
@@ -46,7 +46,7 @@ Faces = dict[str, _Drawn]
 def letters(
     folders: Sequence[str | Path], *, side: int = 32, seed: int = 0, faces: int = 3, characters: str = CHARACTERS,
     without: Sequence[str] = (),
-) -> ImageFile:  # fmt: skip
+) -> DatasetFile:  # fmt: skip
     """Pictures of ``characters``, grey, ``side`` x ``side``, from the fonts in ``folders``; one of each in each face.
 
     Characters are centred and, by ``seed``, a little turned, sheared, scaled and shifted. At most ``faces`` faces of a
@@ -175,7 +175,7 @@ def _near_pairs(families: Mapping[str, Faces], names: Sequence[str]) -> Iterator
         yield from ((int(a) + start, int(b)) for a, b in rows)
 
 
-def _assemble(families: Mapping[str, Faces], classes: Sequence[str], seed: int, faces: int) -> ImageFile:
+def _assemble(families: Mapping[str, Faces], classes: Sequence[str], seed: int, faces: int) -> DatasetFile:
     splits = split_names(families, seed)
     names = sorted(families, key=lambda name: (SPLITS.index(splits[name]), name))
     drawn = [(row, families[name][key]) for row, name in enumerate(names) for key in sorted(families[name])]
@@ -185,7 +185,7 @@ def _assemble(families: Mapping[str, Faces], classes: Sequence[str], seed: int, 
     )
     mean, std = statistics(pixels[:train])
     keys = [f"{names[row]}/{one.face.family} {one.face.style}/{c}" for row, one in drawn for c in classes]
-    return ImageFile(
+    return DatasetFile(
         "letters", tuple(classes), tuple(names), mean, std, pixels, np.tile(np.arange(len(classes)), len(drawn)),
         np.repeat([row for row, _ in drawn], len(classes)), (train, validation, test), tuple(keys),
         json.dumps({"made_by": "fbnetv3 data letters", "seed": seed, "faces": faces,

@@ -12,7 +12,7 @@ from refusals import refusal
 
 from fbnetv3_zoo.detection import CocoData, RCNNSettings
 from fbnetv3_zoo.detection.data.coco import AnnotatedImage
-from fbnetv3_zoo.detection.data.splitting import hold_out
+from fbnetv3_zoo.detection.data.hold_out import hold_out
 
 
 def image(number: int, *labels: int, crowd: bool = False) -> AnnotatedImage:

@@ -20,12 +20,12 @@ from fbnetv3_zoo.recipes import RECIPES
 from fbnetv3_zoo.training import find_dataset, train
 from fbnetv3_zoo.training.data import SPLITS, choose_subset, digits
 from fbnetv3_zoo.training.data.dataset import data_difference
-from fbnetv3_zoo.training.data.rendered import ImageFile
-from fbnetv3_zoo.training.data.rendered import image_file as module
+from fbnetv3_zoo.training.data.rendered import DatasetFile
+from fbnetv3_zoo.training.data.rendered import dataset_file as module
 from fbnetv3_zoo.weights.serialization import save
 
 
-def _file(seed: int = 0, *, colour: bool = False, count: int = 240) -> ImageFile:
+def _file(seed: int = 0, *, colour: bool = False, count: int = 240) -> DatasetFile:
     """Two classes, a bright upper or a bright lower half, in three groups."""
     rng = np.random.default_rng(seed)
     labels = np.arange(count) % 2
@@ -35,7 +35,7 @@ def _file(seed: int = 0, *, colour: bool = False, count: int = 240) -> ImageFile
     images = np.repeat(images[..., None], 3, -1) if colour else images
     mean, std = module.statistics(images)
     train, held_out = count - 2 * (count // 6), count // 6
-    return ImageFile(
+    return DatasetFile(
         "halves", ("upper", "lower"), ("x", "y", "z"), mean, std, images, labels,
         np.repeat([0, 1, 2], [train, held_out, held_out]), (train, held_out, held_out),
         tuple(f"half {n}" for n in range(count)), json.dumps({"seed": seed}),
@@ -62,7 +62,7 @@ def test_what_is_saved_is_loaded(tmp_path: Path, *, colour: bool) -> None:
             assert (np.asarray(example.read()) == made.images[row]).all()
             assert (example.label, example.key) == (row % 2, f"half {row}")
             row += 1
-    assert ImageFile.load(path).provenance == '{"seed": 0}'
+    assert DatasetFile.load(path).provenance == '{"seed": 0}'
     made.save(tmp_path / "b.safetensors")
     assert path.read_bytes() == (tmp_path / "b.safetensors").read_bytes()
 

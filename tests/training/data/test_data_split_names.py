@@ -9,7 +9,7 @@ from pictures import images, labelled, picture, samples, tar
 from refusals import refusal
 
 from fbnetv3_zoo.training.data import SPLITS, Dataset, find_dataset
-from fbnetv3_zoo.training.data.splits import SPELLINGS
+from fbnetv3_zoo.training.data.split_names import SPELLINGS
 
 
 def _counts(data: Dataset) -> list[int]:

@@ -40,7 +40,7 @@ _MOST_CLASSES, _MOST_GROUPS, _LARGEST_SIDE, _LONGEST_NAME = 10_000, 1_000_000, 1
 
 
 @dataclass(frozen=True, eq=False)
-class ImageFile:
+class DatasetFile:
     """Labelled images in three splits that share no group.
 
     ``images`` are uint8, (images, height, width) of grey or (images, height, width, 3) of RGB, in the order of the
@@ -120,7 +120,7 @@ class ImageFile:
         _FILE.write(path, arrays, {"name": self.name, "provenance": self.provenance, **entries})
 
     @classmethod
-    def load(cls, path: str | Path) -> ImageFile:
+    def load(cls, path: str | Path) -> DatasetFile:
         """The images that :meth:`save` wrote. Raises :class:`ZooError` if the file is damaged or of another kind."""
         arrays, metadata = _FILE.read(path)
         try:
