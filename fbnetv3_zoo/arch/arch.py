@@ -256,19 +256,10 @@ def _settle_block(stage: int, index: int, row: Row, channels: int, reduction: in
     elif not isinstance(row, Skip):
         assert_never(row)
     return Block(
-        stage=stage,
-        index=index,
-        row=row,
-        in_channels=channels,
-        out_channels=row.out_channels,
-        stride=_stride(row),
-        kernel_size=kernel_size,
-        padding=padding,
-        expanded_channels=expanded,
-        groups=groups,
-        se_channels=squeezed,
+        stage=stage, index=index, row=row, in_channels=channels, out_channels=row.out_channels, stride=_stride(row),
+        kernel_size=kernel_size, padding=padding, expanded_channels=expanded, groups=groups, se_channels=squeezed,
         reduction=reduction * _stride(row),
-    )
+    )  # fmt: skip
 
 
 def check_size(name: str, blocks: Sequence[Block], *, resolution: int, num_classes: int) -> None:
