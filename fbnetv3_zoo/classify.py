@@ -115,11 +115,12 @@ def _open(path: Path, threads: int | None, bfloat16: bool) -> OpenModel | Classi
         from .runtimes.executorch_pte import open_executorch
 
         return open_executorch(path, threads=threads)
-    if suffix == ".safetensors":
-        return _open_weights(path, threads)
-    from .runtimes.ort import open_onnx
+    if suffix in (".onnx", ".ort"):
+        from .runtimes.ort import open_onnx
 
-    return open_onnx(path, threads=threads, inside=True)
+        return open_onnx(path, threads=threads, inside=True)
+    assert suffix == ".safetensors", suffix
+    return _open_weights(path, threads)
 
 
 def _open_weights(path: Path, threads: int | None) -> Classifier:

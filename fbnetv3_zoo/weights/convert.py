@@ -164,10 +164,13 @@ def _names(arch: Arch, layout: Layout) -> Names:
         return
     places = _timm_places(arch)
     for block in arch.blocks:
-        before = f"backbone.stages.xif{block.stage}_{block.index}"
-        official = layout is Layout.OFFICIAL
-        theirs_and_ours = official_block(block, before) if official else _timm_block(block, places[block])
-        for theirs, ours in theirs_and_ours:
+        if layout is Layout.OFFICIAL:
+            names = official_block(block, f"backbone.stages.xif{block.stage}_{block.index}")
+        elif layout is Layout.TIMM:
+            names = _timm_block(block, places[block])
+        else:
+            assert_never(layout)
+        for theirs, ours in names:
             yield theirs, f"stages.{block.stage}.{block.index}.{ours}"
     classifier = "head.conv" if layout is Layout.OFFICIAL else "classifier"
     yield from ((f"{classifier}.{tensor}", f"classifier.{tensor}") for tensor in ("weight", "bias"))
