@@ -346,7 +346,7 @@ def test_wrong_arguments(tmp_path: Path) -> None:
     for call, said in (
         (lambda: Space("x"), "space x: has no dimensions"),
         (lambda: find_space("papr"), "unknown space 'papr' (did you mean 'paper'?); shipped are paper, paper_recipe, "
-                                     "tiny, others are JSON files"),
+                                     "tiny, letters, others are JSON files"),
         (lambda: find_space(tmp_path / "none.json"),
          f"{tmp_path}/none.json: no such file"),
         (lambda: find_space(tmp_path / "bad.json"),
