@@ -119,10 +119,7 @@ class ClassifierRecipeOptions(RecipeOptions):
     def _optimized(self, recipe: Recipe) -> Recipe:
         from ..recipes import OPTIMIZERS
 
-        if self.optimizer is None:
-            return recipe
-        kind = OPTIMIZERS[self.optimizer]
-        if isinstance(recipe.optimizer, kind):
+        if self.optimizer is None or isinstance(recipe.optimizer, OPTIMIZERS[self.optimizer]):
             return recipe
         if self.learning_rate is None:
             own = type(recipe.optimizer).__name__
@@ -130,7 +127,7 @@ class ClassifierRecipeOptions(RecipeOptions):
                 f"--optimizer {self.optimizer}: the recipe's learning rate of {recipe.learning_rate:.4g} is for {own}; "
                 "give --learning-rate, too"
             )
-        return replace(recipe, optimizer=kind())
+        return replace(recipe, optimizer=OPTIMIZERS[self.optimizer]())
 
 
 @dataclass(frozen=True, slots=True)

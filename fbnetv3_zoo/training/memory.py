@@ -18,9 +18,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 
 from ..arch import Arch
-from ..errors import ZooError
+from ..errors import ZooError, assert_never
 from ..models.fbnet import FBNet
-from ..recipes import SGD, Recipe
+from ..recipes import SGD, AdamW, Recipe, RMSProp
 from .execution import Execution, Precision
 from .learner import DTYPES
 
@@ -88,7 +88,9 @@ def _slots(recipe: Recipe) -> int:
     """Numbers that the optimizer keeps for a weight."""
     if isinstance(recipe.optimizer, SGD):
         return int(recipe.optimizer.momentum > 0)
-    return 2  # RMSProp: mean square and momentum; AdamW: mean and mean square
+    if isinstance(recipe.optimizer, (RMSProp, AdamW)):
+        return 2  # mean square and momentum; mean and mean square
+    assert_never(recipe.optimizer)
 
 
 @contextmanager
