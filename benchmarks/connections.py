@@ -174,8 +174,8 @@ def make_inputs(folder: Path) -> None:
     save(model, folder / "m.safetensors")
     torch.save(model.state_dict(), folder / "state.pth")
     shutil.copytree(fonts.SHIPPED, folder / "fonts")
-    for name, colour in (("a", "#f00"), ("b", "#0a0"), ("c", "#00f")):
-        drawings.write_vendor(folder / "drawn" / name, colour)
+    for name, color in (("a", "#f00"), ("b", "#0a0"), ("c", "#00f")):
+        drawings.write_vendor(folder / "drawn" / name, color)
     find_dataset("digits", seed=0)["test"][0].read().save(folder / "digit.png")
     (folder / "mirror").mkdir()
     (folder / "served").mkdir()

@@ -32,7 +32,7 @@ import torch
 from cuda_checks_common import Row, Setting
 from cuda_checks_parity import forward, training
 from cuda_checks_speed import against_timm, compiled_against_timm, memory, optimizers, peak_share, two_at_once
-from cuda_checks_training import compiled, precisions, resume, synchronised_norms
+from cuda_checks_training import compiled, precisions, resume, synchronized_norms
 
 Check = Callable[[Setting], Iterator[Row]]
 GRACE = 30  # seconds that a check may go on after time is up
@@ -41,7 +41,7 @@ CHECKS: dict[str, tuple[str, Check, float]] = {  # title, check, and the seconds
     "training": ("training, CPU and GPU", training, 0),
     "precision": ("precision", precisions, 0),
     "resume": ("exact resuming", resume, 20),
-    "processes": ("several processes", synchronised_norms, 20),
+    "processes": ("several processes", synchronized_norms, 20),
     "timm": ("speed against timm", against_timm, 0),
     "memory": ("memory", memory, 0),
     "peak": ("share of the peak", peak_share, 0),

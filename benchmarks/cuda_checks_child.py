@@ -27,7 +27,7 @@ from fbnetv3_zoo.search.space import Candidate
 from fbnetv3_zoo.training import Callback, Execution, Precision, Step, train
 from fbnetv3_zoo.training.checkpoint import Checkpoints
 from fbnetv3_zoo.training.distributed import World, usable
-from fbnetv3_zoo.training.learner import synchronised
+from fbnetv3_zoo.training.learner import synchronized
 
 Job = dict[str, Any]
 RANDOM = Recipe(
@@ -84,7 +84,7 @@ def resume(job: Job) -> dict[str, Any]:
 
 
 def norms(job: Job) -> dict[str, Any]:
-    """Half a batch in each of two processes with synchronised norms, and the whole one in this process alone."""
+    """Half a batch in each of two processes with synchronized norms, and the whole one in this process alone."""
     device, rank = usable(job["device"]), int(os.environ["RANK"])
     dist.init_process_group("gloo")
     generator = torch.Generator().manual_seed(3)
@@ -94,7 +94,7 @@ def norms(job: Job) -> dict[str, Any]:
 
     def passed(world: World, part: slice) -> tuple[Tensor, FBNet]:
         drawn = FBNet(arch_of("fbnetv3_nano", num_classes=10), generator=torch.Generator().manual_seed(0))
-        network = synchronised(drawn.double().to(device), world)
+        network = synchronized(drawn.double().to(device), world)
         logits = network(images[part])
         F.cross_entropy(logits, labels[part]).backward()  # type: ignore[no-untyped-call]
         return logits.detach(), network

@@ -121,7 +121,7 @@ def world_of(setting: Setting, size: int, job: dict[str, Any]) -> list[Any]:
     return children(jobs, 90, **shared, **network)
 
 
-def synchronised_norms(setting: Setting) -> Iterator[Row]:
+def synchronized_norms(setting: Setting) -> Iterator[Row]:
     """Batch norm over the halves of a batch in two processes on one GPU (gloo), against the whole batch in one."""
     if not setting.cuda:
         yield Row("SyncBatchNorm, two processes", "not possible on a CPU: PyTorch's is for GPUs")
@@ -148,5 +148,5 @@ def _whole_runs(setting: Setting) -> Iterator[Row]:
     two = world_of(setting, 2, job)[0]
     apart = max(abs(a - b) / a for a, b in zip(alone["losses"], two["losses"], strict=True))
     text = f"losses {apart:.1e} apart; accuracy {two['accuracy']:.1%}, of one process {alone['accuracy']:.1%}"
-    ok = apart <= SIMILAR if setting.cuda else None  # on CPUs norms are not synchronised
+    ok = apart <= SIMILAR if setting.cuda else None  # on CPUs norms are not synchronized
     yield Row("a run in two processes on one device (gloo)", text, ok, {"alone": alone, "world": two, "apart": apart})

@@ -1,4 +1,4 @@
-"""Train detectors on coloured shapes over photographs, on torchvision and with detectron2's own trainer.
+"""Train detectors on colored shapes over photographs, on torchvision and with detectron2's own trainer.
 
     python benchmarks/detector_shapes.py --folder /tmp/shapes --seeds 3
 
@@ -58,7 +58,7 @@ WAYS = {
 
 
 def digits_network(folder: Path, seed: int) -> FBNet:
-    """``ARCH`` with the weights of its small-image form trained on the digits; its grey stem made one for colours."""
+    """``ARCH`` with the weights of its small-image form trained on the digits; its gray stem made one for colors."""
     small = ARCHS["fbnetv3_a"].for_small_images().scaled(width=0.5, depth=0.5)
     learned = train(small, find_dataset("digits", seed=seed), replace(RECIPES["digits"], seed=seed), folder).model
     network = fbnetv3_zoo.create(ARCH, num_classes=len(learned.description.class_names))

@@ -1,6 +1,6 @@
 """Table 8 of the FBNetV3 paper on handwritten digits: plain, moving average, distillation, both.
 
-A slim student learns from few labelled images, by itself and from a larger teacher that has learned from the same
+A slim student learns from few labeled images, by itself and from a larger teacher that has learned from the same
 ones. Plain and averaged weights come from one run, as do distilled ones with and without average. Accuracy is on all
 images not trained or validated on. Prints a Markdown table: mean and 95 % interval (Student's t) over the seeds.
 
@@ -32,11 +32,11 @@ TEACHER, STUDENT = SMALL.scaled(width=0.5, depth=0.5), SMALL.scaled(width=0.25, 
 COLUMNS = ("plain", "EMA", "distilled", "distilled + EMA", "teacher (EMA)")
 
 
-def few_digits(labelled: int, seed: int) -> Dataset:
-    """``labelled`` images to train on, as many classes as there are; the others to validate (364) and to test."""
+def few_digits(labeled: int, seed: int) -> Dataset:
+    """``labeled`` images to train on, as many classes as there are; the others to validate (364) and to test."""
     data = digits(seed=seed)
     train_images = list(data["train"])
-    kept = train_images[:: len(train_images) // labelled][:labelled]  # sorted by class: every class gets its share
+    kept = train_images[:: len(train_images) // labeled][:labeled]  # sorted by class: every class gets its share
     keys = {example.key for example in kept}
     rest = [example for example in train_images if example.key not in keys]
     splits = {"train": tuple(kept), "validation": data["validation"], "test": (*data["test"], *rest)}
@@ -54,9 +54,9 @@ def without_average(run: Run, data: Dataset) -> float:
     return found.fraction
 
 
-def one_seed(seed: int, labelled: int, epochs: int, folder: Path) -> list[float]:
+def one_seed(seed: int, labeled: int, epochs: int, folder: Path) -> list[float]:
     """The accuracies of all columns."""
-    data = few_digits(labelled, seed)
+    data = few_digits(labeled, seed)
     recipe = replace(RECIPES["digits"], epochs=epochs, batch_size=50, ema_decay=0.95, seed=seed)
     recipe = replace(recipe, schedule=ExponentialDecay(0.05 ** (1 / epochs)))
 
@@ -72,15 +72,15 @@ def one_seed(seed: int, labelled: int, epochs: int, folder: Path) -> list[float]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--labelled", type=int, default=200)
+    parser.add_argument("--labeled", type=int, default=200)
     parser.add_argument("--epochs", type=int, default=40)
     given = parser.parse_args()
     rows = []
     for seed in range(given.seeds):
         with tempfile.TemporaryDirectory() as folder:
-            rows.append(one_seed(seed, given.labelled, given.epochs, Path(folder)))
+            rows.append(one_seed(seed, given.labeled, given.epochs, Path(folder)))
         print(f"seed {seed}: " + ", ".join(f"{c} {v:.2%}" for c, v in zip(COLUMNS, rows[-1], strict=True)), flush=True)
-    print(f"\n{given.labelled} labelled images, {given.epochs} epochs, {given.seeds} seeds\n")
+    print(f"\n{given.labeled} labeled images, {given.epochs} epochs, {given.seeds} seeds\n")
     print(f"| | {' | '.join(COLUMNS)} |\n|---|{'---:|' * len(COLUMNS)}")
     cells = []
     for column in zip(*rows, strict=True):

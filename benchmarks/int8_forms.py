@@ -48,7 +48,7 @@ class Images(CalibrationDataReader):
 
 
 def by_onnxruntime(source: Path, path: Path, images: np.ndarray, *, pointwise: bool = False) -> Path:
-    """ONNX Runtime's own quantiser: everything that it can, or 1x1 convolutions and the classifier only."""
+    """ONNX Runtime's own quantizer: everything that it can, or 1x1 convolutions and the classifier only."""
     model = onnx.load(source)
     shapes = {weight.name: tuple(weight.dims[2:]) for weight in model.graph.initializer}
     layers = [node for node in model.graph.node if node.op_type in ("Conv", "Gemm")]
@@ -101,8 +101,8 @@ def forms(name: str, folder: Path) -> dict[str, Callable[[int], Run]]:
         "ONNX Runtime, float32": lambda n: on_onnxruntime(source, n),
         "OpenVINO, float32": lambda n: on_openvino(folder / "model.xml", n),
         "OpenVINO, bfloat16": lambda n: on_openvino(folder / "model.xml", n, "bf16"),
-        "ONNX Runtime's quantiser": lambda n: on_onnxruntime(all_int8, n),
-        "ONNX Runtime's quantiser, 1x1 only": lambda n: on_onnxruntime(pointwise, n),
+        "ONNX Runtime's quantizer": lambda n: on_onnxruntime(all_int8, n),
+        "ONNX Runtime's quantizer, 1x1 only": lambda n: on_onnxruntime(pointwise, n),
         "**ours for ONNX Runtime**: hard swish on int8": lambda n: on_onnxruntime(folder / "int8.onnx", n),
         "NNCF's defaults": lambda n: on_openvino(everything, n),
         "NNCF at all convolutions' inputs": lambda n: on_openvino(inputs, n),

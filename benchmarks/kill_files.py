@@ -124,8 +124,8 @@ class Files:
     def _make_drawn(self, path: Path) -> None:
         import drawings
 
-        for name, colour in (("a", "#f00"), ("b", "#0a0"), ("c", "#00f")):
-            drawings.write_vendor(path / name, colour)
+        for name, color in (("a", "#f00"), ("b", "#0a0"), ("c", "#00f")):
+            drawings.write_vendor(path / name, color)
 
 
 def _call(*words: str) -> None:

@@ -1,7 +1,7 @@
 """Time this project's training batches against timm's loader: images a second from the same folder of JPEGs.
 
 Both read 500 x 375 JPEGs (quality 90, cut from the photographs of scikit-image), take a random resized crop of 8 % to
-100 % of the area to 224 px (bilinear), mirror half of the images and deliver normalised float batches of 64; no colour
+100 % of the area to 224 px (bilinear), mirror half of the images and deliver normalized float batches of 64; no color
 changes, no policies. timm has two ways to do so on a CPU, with and without its prefetcher: both are timed, and the
 ratio is to the faster of the two in each round. In turn (A B C A B C ...), an epoch each. Prints a Markdown table;
 needs the extra ``dev``.
@@ -31,7 +31,7 @@ from fbnetv3_zoo.recipes import SGD, Augmentation, Recipe
 from fbnetv3_zoo.training import Execution
 from fbnetv3_zoo.training.data import Dataset, folder
 from fbnetv3_zoo.training.loader import TrainingBatches
-from fbnetv3_zoo.training.teacher import normalised
+from fbnetv3_zoo.training.teacher import normalized
 
 BATCH, SIDE, IMAGES = 64, 224, 512
 
@@ -58,7 +58,7 @@ def photographs() -> list[npt.NDArray[np.uint8]]:
 
 
 def ours(data: Dataset, workers: int) -> Callable[[], int]:
-    """An epoch of ours: batches, to floats and normalised as a training step does it."""
+    """An epoch of ours: batches, to floats and normalized as a training step does it."""
     augmentation = Augmentation(crop_area=0.08, flip=0.5)
     recipe = Recipe(epochs=1, batch_size=BATCH, optimizer=SGD(), learning_rate=0.1, augmentation=augmentation)
     preprocess = Preprocess(SIDE, SIDE)
@@ -68,7 +68,7 @@ def ours(data: Dataset, workers: int) -> Callable[[], int]:
     def epoch() -> int:
         count = 0
         for (part,) in batches.epoch(next(epochs)):
-            count += used(normalised(part.images.float().div_(255), preprocess, in_place=True), part.labels)
+            count += used(normalized(part.images.float().div_(255), preprocess, in_place=True), part.labels)
         return count
 
     return epoch

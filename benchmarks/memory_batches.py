@@ -1,6 +1,6 @@
 """Time training on images in memory, of which batches are augmented as a whole, against one image at a time.
 
-A network of 1.2 MMACs at 32 px takes batches of 128 grey images; one thread, no worker processes. Both ways in turn, a
+A network of 1.2 MMACs at 32 px takes batches of 128 gray images; one thread, no worker processes. Both ways in turn, a
 few steps each, in process time. Prints a Markdown table, with the share of a step that is spent on its batch.
 
     python benchmarks/memory_batches.py --rounds 15

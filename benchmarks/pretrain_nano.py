@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def halve(source: Path, path: Path) -> None:
-    """Write the model in half precision, with the name and licence that it is published under."""
+    """Write the model in half precision, with the name and license that it is published under."""
     file = open_weights(source)
     named = replace(file.own_description, weights=NAME.removesuffix(".safetensors"), license="Apache-2.0")
     tensors = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in file.tensors.items()}
@@ -74,7 +74,7 @@ def halve(source: Path, path: Path) -> None:
 
 
 def joined(sources: dict[str, Dataset], chosen: dict[str, Sequence[str]]) -> Dataset:
-    """The chosen classes of all sources and the photographs, in colour, as one dataset."""
+    """The chosen classes of all sources and the photographs, in color, as one dataset."""
     rng = np.random.default_rng(0)
     names: list[str] = []
     splits: dict[Split, list[Example]] = {split: [] for split in SPLITS}
@@ -84,7 +84,7 @@ def joined(sources: dict[str, Dataset], chosen: dict[str, Sequence[str]]) -> Dat
         for split in SPLITS:
             for example in data[split]:
                 if example.label in labels:
-                    pixels = coloured(np.asarray(example.read()), rng)
+                    pixels = colored(np.asarray(example.read()), rng)
                     splits[split].append(Example(ArrayReader(pixels), labels[example.label], f"{kind}/{example.key}"))
     for name, picture in photographs():
         for split, count in PARTS.items():
@@ -95,8 +95,8 @@ def joined(sources: dict[str, Dataset], chosen: dict[str, Sequence[str]]) -> Dat
     return Dataset("nano", tuple(names), IMAGENET_MEAN, IMAGENET_STD, 1.0, MappingProxyType(filled))
 
 
-def coloured(pixels: Pixels, rng: np.random.Generator) -> Pixels:
-    """Grey ink, half of the time in two random colours of different brightness, otherwise black and white."""
+def colored(pixels: Pixels, rng: np.random.Generator) -> Pixels:
+    """Gray ink, half of the time in two random colors of different brightness, otherwise black and white."""
     if pixels.ndim == 3:
         return pixels
     ink = pixels[..., None] / 255

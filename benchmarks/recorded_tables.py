@@ -90,7 +90,7 @@ def random_search(space: Space, pool: Codes, train: Trainings, seed: int) -> Non
 
 
 def evolution(population: int, sample: int) -> Method:
-    """Regularised evolution (Real et al. 2019): mutate the best of a random sample, drop the oldest."""
+    """Regularized evolution (Real et al. 2019): mutate the best of a random sample, drop the oldest."""
 
     def run(space: Space, pool: Codes, train: Trainings, seed: int) -> None:
         rng = np.random.default_rng([seed, 2])

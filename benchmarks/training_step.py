@@ -2,8 +2,8 @@
 
 Both take the same images and labels, on as many threads, in turn; a ratio is taken pair by pair. timm's step is its
 model, its ``RMSpropTF`` and its ``ModelEmaV3`` as its training script puts them together, in its default layout and, a
-second time, in channels-last. Ours begins with 8-bit pixels, which it converts and normalises; timm's begins with
-normalised floats. The share of the moving average and the peak memory (each in a process of its own) follow. Needs the
+second time, in channels-last. Ours begins with 8-bit pixels, which it converts and normalizes; timm's begins with
+normalized floats. The share of the moving average and the peak memory (each in a process of its own) follow. Needs the
 extra ``bench``.
 
     python benchmarks/training_step.py --rounds 11

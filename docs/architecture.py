@@ -96,7 +96,7 @@ class Group:
     """The rows of a room from bottom to top, and its arrows.
 
     An arrow is a chain of what it leads past: where it passes a row, a thread stands for it there. ``x`` and ``y`` are
-    the centres of parts and threads, ``left`` and ``top`` the room's corner.
+    the centers of parts and threads, ``left`` and ``top`` the room's corner.
     """
 
     rows: list[list[str]]
@@ -165,7 +165,7 @@ def _width(node: str) -> float:
 
 
 def _place(group: Group, gates: Sequence[str]) -> None:
-    """Few crossings: each row is sorted by the mean place of its neighbours, up and down in turn; gates keep theirs."""
+    """Few crossings: each row is sorted by the mean place of its neighbors, up and down in turn; gates keep theirs."""
     near: dict[str, list[str]] = {node: [] for row in group.rows for node in row}
     for chain in group.chains:
         for one, other in pairwise(chain):

@@ -14,7 +14,7 @@ _PLACE = re.compile(r"(<!-- weights table -->\n).*?(<!-- end -->)", re.DOTALL)
 
 def with_tables(page: str) -> str:
     """The text of ``weights.md`` with the table of published weights as the records now have it."""
-    head = "| weights | MB | top-1 % | top-5 % | at px | resize | licence | digest | source of the accuracy |"
+    head = "| weights | MB | top-1 % | top-5 % | at px | resize | license | digest | source of the accuracy |"
     lines = [head, "|---|---:|---:|---:|---:|---:|---|---|---|", *(_row(record) for record in RECORDS.values())]
     return _PLACE.sub(lambda found: f"{found[1]}{chr(10).join(lines)}\n{found[2]}", page)
 

@@ -167,7 +167,7 @@ def faster_rcnn_c4(
         box_roi_pool=_pool(trunk, settings.pooled, sampling_ratio=0),
         box_head=head,
         box_predictor=BoxPredictor(head.out_channels, num_classes),
-        **_colours(source),
+        **_colors(source),
         **settings._rcnn(),
     )
 
@@ -179,10 +179,10 @@ def faster_rcnn_fpn(
     """Faster R-CNN on a feature pyramid of 256 channels over strides 4 to 32 (arXiv 1612.03144), and a fifth map.
 
     The arguments are those of :func:`faster_rcnn_c4`; published detectors are not supported. Anchors and pooling in
-    ``settings`` are ignored in favour of torchvision's for pyramids (one size per map: 32, 64, 128, 256, 512; 7 x 7).
+    ``settings`` are ignored in favor of torchvision's for pyramids (one size per map: 32, 64, 128, 256, 512; 7 x 7).
     """
-    backbone, colours = _pyramid(model, pretrained, freeze_at, fixed_norms)
-    return FasterRCNN(backbone, 1 + num_classes, **_pyramid_parts(backbone), **colours, **settings._rcnn())
+    backbone, colors = _pyramid(model, pretrained, freeze_at, fixed_norms)
+    return FasterRCNN(backbone, 1 + num_classes, **_pyramid_parts(backbone), **colors, **settings._rcnn())
 
 
 def mask_rcnn_fpn(
@@ -190,10 +190,10 @@ def mask_rcnn_fpn(
     fixed_norms: bool = False, settings: RCNNSettings = RCNNSettings(proposals=1000),
 ) -> MaskRCNN:  # fmt: skip
     """Mask R-CNN (arXiv 1703.06870) on the pyramid of :func:`faster_rcnn_fpn`; targets also need masks."""
-    backbone, colours = _pyramid(model, pretrained, freeze_at, fixed_norms)
+    backbone, colors = _pyramid(model, pretrained, freeze_at, fixed_norms)
     return MaskRCNN(
         backbone, 1 + num_classes, mask_roi_pool=_pool(backbone.trunk, 14, sampling_ratio=2),
-        **_pyramid_parts(backbone), **colours, **settings._rcnn(),
+        **_pyramid_parts(backbone), **colors, **settings._rcnn(),
     )  # fmt: skip
 
 
@@ -233,7 +233,7 @@ def _pyramid(
         freeze_norms(trunk)
     freeze_stages(trunk, freeze_at)
     pyramid = FeaturePyramidNetwork([*trunk.channels.values()], 256, extra_blocks=LastLevelMaxPool())
-    return Backbone(trunk, pyramid), _colours(source)
+    return Backbone(trunk, pyramid), _colors(source)
 
 
 def _pyramid_parts(backbone: Backbone) -> dict[str, Any]:
@@ -258,7 +258,7 @@ def _check_frozen(
         raise ZooError(f"{option} would freeze random weights and statistics; give pretrained, or leave it out")
 
 
-def _colours(source: FBNet | None) -> dict[str, Any]:
+def _colors(source: FBNet | None) -> dict[str, Any]:
     if source is None:
         return {"image_mean": list(_PUBLISHED_MEAN), "image_std": list(_PUBLISHED_STD)}
     return {"image_mean": list(source.preprocess.mean), "image_std": list(source.preprocess.std)}

@@ -35,7 +35,7 @@ class DetectorKind(Enum):
 class DetectorSpec:
     """What a detector is built from: a network (or ``published``, the name of a detector), classes and settings.
 
-    ``mean`` and ``std`` normalize the colours of images in [0, 1]; None for the network's own. ``weights`` names the
+    ``mean`` and ``std`` normalize the colors of images in [0, 1]; None for the network's own. ``weights`` names the
     published weights that training started from, ``license`` is their SPDX identifier; None if unknown.
     """
 
@@ -62,7 +62,7 @@ class DetectorSpec:
         if self.arch is not None and self.arch.in_channels != 3:
             raise ZooError(f"{self.arch.name}: takes {self.arch.in_channels} channels; detectors need 3 (RGB)")
         if (self.mean is None) != (self.std is None):
-            raise ZooError("DetectorSpec: give both mean and std of the colours, or neither")
+            raise ZooError("DetectorSpec: give both mean and std of the colors, or neither")
         for name, values, least in (("mean", self.mean, -LARGEST), ("std", self.std, 1e-6)):
             if values is not None and len(values) != 3:
                 raise ZooError(f"DetectorSpec.{name} has {len(values)} values; give one for each of R, G and B")

@@ -249,8 +249,8 @@ def _check_images(images: Sequence[Tensor], longest: int) -> None:
 
 
 def _metadata(detector: FasterRCNN, spec: DetectorSpec) -> dict[str, str]:
-    colours = {"mean": detector.transform.image_mean, "std": detector.transform.image_std}
-    values = {key: json.dumps(value) for key, value in {"class_names": spec.class_names, **colours}.items()}
+    colors = {"mean": detector.transform.image_mean, "std": detector.transform.image_std}
+    values = {key: json.dumps(value) for key, value in {"class_names": spec.class_names, **colors}.items()}
     origin = {key: value for key, value in (("weights", spec.weights), ("licence", spec.license)) if value is not None}
     return {"format": FORMAT, "detector": to_json(spec), **values, **origin}
 

@@ -48,8 +48,8 @@ class EndToEnd(nn.Module):
         """The scaled image as a batch of one, padded to a multiple of ``size_divisible``."""
         (height, width), tile = _whole_numbers(scaled), self.transform.size_divisible
         rows, columns = _whole_numbers(torch.ceil(scaled / tile))
-        colours = self.transform.normalize(image)
-        resized = F.interpolate(colours[None], size=(height, width), mode="bilinear", align_corners=False)
+        colors = self.transform.normalize(image)
+        resized = F.interpolate(colors[None], size=(height, width), mode="bilinear", align_corners=False)
         return F.pad(resized, (0, tile * columns - width, 0, tile * rows - height))
 
     def _propose(self, images: Tensor, maps: list[Tensor], scaled: Tensor) -> Tensor:

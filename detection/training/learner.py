@@ -8,7 +8,7 @@ from torchvision.models.detection import FasterRCNN
 from fbnetv3_zoo.recipes import Recipe
 from fbnetv3_zoo.training.distributed import World
 from fbnetv3_zoo.training.execution import Execution
-from fbnetv3_zoo.training.learner import BaseLearner, synchronised
+from fbnetv3_zoo.training.learner import BaseLearner, synchronized
 
 from .batches import DetectionBatch
 
@@ -17,7 +17,7 @@ class DetectorLearner(BaseLearner[DetectionBatch]):
     """Detector, optimizer and moving average of a run; the model is trained in place."""
 
     def __init__(self, model: FasterRCNN, recipe: Recipe, *, execution: Execution, world: World) -> None:
-        super().__init__(synchronised(model, world).to(world.device), recipe, execution=execution, world=world)
+        super().__init__(synchronized(model, world).to(world.device), recipe, execution=execution, world=world)
 
     @property
     def result(self) -> FasterRCNN:

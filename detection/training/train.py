@@ -86,7 +86,7 @@ def train_detector(
         recipe: how to train. Of its augmentation, mirroring (``flip``) is applied; what else changes images, and what
             concerns classes, has no meaning for boxes and is refused where it is set.
         folder: where the files go; must not hold a run unless ``resume``.
-        source: a network with weights for the trunk, whose architecture and colours the detector takes.
+        source: a network with weights for the trunk, whose architecture and colors the detector takes.
         freeze_at: first stages of the trunk that keep their weights and statistics; needs ``source``.
         fixed_norms: batch norms of trunk and box head keep theirs; needs ``source``.
         resume: continue the run in ``folder``.

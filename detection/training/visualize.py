@@ -41,14 +41,14 @@ def draw_boxes(
     clear = [n for n in reversed(range(len(found.scores))) if found.scores[n] >= threshold]
     true = [] if truth is None else [*zip(scale * truth.boxes, truth.labels, strict=True)]
     for n in clear:
-        pen.rectangle([*map(float, scale * found.boxes[n])], outline=_colour(found.labels[n]), width=width)
+        pen.rectangle([*map(float, scale * found.boxes[n])], outline=_color(found.labels[n]), width=width)
     for box, label in true:
-        _dashed(pen, box, _colour(label), max(2, width))
+        _dashed(pen, box, _color(label), max(2, width))
     for box, label in true:  # after all boxes, so that no line runs through words
-        _label(pen, in_brief(class_names[label - 1]), box, _colour(label), font, below=True)
+        _label(pen, in_brief(class_names[label - 1]), box, _color(label), font, below=True)
     for n in clear:
         words = f"{in_brief(class_names[found.labels[n] - 1])} {found.scores[n]:.0%}"
-        _label(pen, words, scale * found.boxes[n], _colour(found.labels[n]), font)
+        _label(pen, words, scale * found.boxes[n], _color(found.labels[n]), font)
     return picture
 
 
@@ -78,16 +78,16 @@ def sheet(
     return with_legend(paper)
 
 
-def _colour(label: int) -> str:
+def _color(label: int) -> str:
     return SERIES[(int(label) - 1) % len(SERIES)]
 
 
-def _dashed(pen: ImageDraw.ImageDraw, box: npt.NDArray[np.float32], colour: str, width: int) -> None:
-    """A box of dashes in ``colour`` and white by turns, so that they are seen on every background."""
+def _dashed(pen: ImageDraw.ImageDraw, box: npt.NDArray[np.float32], color: str, width: int) -> None:
+    """A box of dashes in ``color`` and white by turns, so that they are seen on every background."""
     x0, y0, x1, y1 = map(float, box)
     for start, end in (((x0, y0), (x1, y0)), ((x1, y0), (x1, y1)), ((x1, y1), (x0, y1)), ((x0, y1), (x0, y0))):
         for n, dash in enumerate(_dashes(start, end, 4.0 * width)):
-            pen.line(dash, fill="white" if n % 2 else colour, width=width)
+            pen.line(dash, fill="white" if n % 2 else color, width=width)
 
 
 def _dashes(start: tuple[float, float], end: tuple[float, float], length: float) -> Iterator[tuple[float, ...]]:
@@ -98,7 +98,7 @@ def _dashes(start: tuple[float, float], end: tuple[float, float], length: float)
 
 
 def _label(
-    pen: ImageDraw.ImageDraw, words: str, box: npt.NDArray[np.float32], colour: str, font: Any, *, below: bool = False
+    pen: ImageDraw.ImageDraw, words: str, box: npt.NDArray[np.float32], color: str, font: Any, *, below: bool = False
 ) -> None:
     """Words above the box's upper edge, or ``below`` its lower one in white; inside it where the image ends."""
     _, _, width, height = pen.textbbox((0, 0), words, font=font)
@@ -106,11 +106,11 @@ def _label(
     if below:
         y = float(box[3])
         y = y if y + height + 2 <= pen.im.size[1] else y - height - 2
-        pen.rectangle((x, y, x + width + 2, y + height + 2), fill="white", outline=colour)
+        pen.rectangle((x, y, x + width + 2, y + height + 2), fill="white", outline=color)
         pen.text((x + 1, y), words, fill="black", font=font)
         return
     y = float(box[1]) - height - 2
     y = y if y >= 0 else float(box[1])
-    pen.rectangle((x, y, x + width + 2, y + height + 2), fill=colour)
-    dark = sum(ImageColor.getrgb(colour)[:3]) < 330
+    pen.rectangle((x, y, x + width + 2, y + height + 2), fill=color)
+    dark = sum(ImageColor.getrgb(color)[:3]) < 330
     pen.text((x + 1, y), words, fill="white" if dark else "black", font=font)

@@ -36,7 +36,7 @@ _RESULT = re.compile(
 
 
 class Style(Enum):
-    """When the graph is optimised.
+    """When the graph is optimized.
 
     FIXED: now, for the CPU. RUNTIME: partly when the file is loaded, which leaves more nodes to NNAPI and Core ML; this
     needs the session option ``session.enable_saved_runtime_optimizations`` = 1.
@@ -107,7 +107,7 @@ def export_mobile(
     Args:
         source: a network, or an ``.onnx`` file written by this project.
         path: file to write, ending in ``.ort``.
-        style: when the graph is optimised.
+        style: when the graph is optimized.
         platform: target platform.
         type_reduction: also list the types of the operators, for an even smaller build.
         batch: fixed batch size (default: dynamic); accelerators need a fixed one.

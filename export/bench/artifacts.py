@@ -95,7 +95,7 @@ class BenchModel:
                 f"cannot be converted from a {next(iter(self.files.values())).suffix} file; give a .safetensors file"
             )
         if form in ("int8 graph", "int8 intermediate"):
-            self._quantise(path)
+            self._quantize(path)
         elif form == "intermediate":
             from ..backends.openvino_ir import export_openvino
 
@@ -105,7 +105,7 @@ class BenchModel:
             _export(network, path, self.largest)
         return path
 
-    def _quantise(self, path: Path) -> None:
+    def _quantize(self, path: Path) -> None:
         from ..quantization.quantize import QuantizationConfig, quantize
         from ..sample_images import photographs
 
@@ -199,7 +199,7 @@ def _with_published(subject: Subject) -> Subject:
 
 
 def _form(path: Path) -> Form:
-    """The form of the file ``path``; int8 is recognised by its operators."""
+    """The form of the file ``path``; int8 is recognized by its operators."""
     if path.suffix == ".safetensors":
         return "weights"
     if path.suffix == ".pte":

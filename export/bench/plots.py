@@ -166,12 +166,12 @@ def _throughput(axes: Any, rows: list[Row], handles: dict[str, Any]) -> None:
     axes.tick_params(axis="y", labelsize=8)
 
 
-def _legend_line(colour: str, marker: str, style: Any, hollow: bool = False) -> Any:
+def _legend_line(color: str, marker: str, style: Any, hollow: bool = False) -> Any:
     from matplotlib.lines import Line2D
 
-    face = "white" if hollow else colour
+    face = "white" if hollow else color
     return Line2D(
-        [], [], color=colour, marker=marker, markersize=4.5, linewidth=1.4, linestyle=style, markerfacecolor=face
+        [], [], color=color, marker=marker, markersize=4.5, linewidth=1.4, linestyle=style, markerfacecolor=face
     )
 
 
@@ -198,7 +198,7 @@ def _points(result: Benchmark) -> list[_Point]:
 
 
 def _accuracy(path: Path, result: Benchmark) -> Path:
-    """Published top-1 over latency: a line through each family, ours in colour, those of others in grey."""
+    """Published top-1 over latency: a line through each family, ours in color, those of others in gray."""
     from matplotlib.figure import Figure
 
     points = _points(result)
@@ -207,14 +207,14 @@ def _accuracy(path: Path, result: Benchmark) -> Path:
     labels = []
     ours = _families([point for point in points if not point.subject.rival])
     for n, (family, members) in enumerate(ours.items()):
-        colour = SERIES[n % len(SERIES)]
-        _line(axes, members, family, colour=colour, style="-", marker="o")
+        color = SERIES[n % len(SERIES)]
+        _line(axes, members, family, color=color, style="-", marker="o")
         labels += [
-            _Label(point, _mark(point, point.subject.name.partition(".")[0].rpartition("_")[2].upper()), 8, colour)
+            _Label(point, _mark(point, point.subject.name.partition(".")[0].rpartition("_")[2].upper()), 8, color)
             for point in members
         ]
     for members in _families([point for point in points if point.subject.rival]).values():
-        _line(axes, members, "", colour=FAINT, style=":", marker="s")
+        _line(axes, members, "", color=FAINT, style=":", marker="s")
         labels += [_Label(point, _mark(point, point.subject.name), 7, FAINT) for point in members]
     axes.set_xscale("log")
     _plain_ticks(axes, [point.figures.p50_ms for point in points])
@@ -236,11 +236,11 @@ def _mark(point: _Point, name: str) -> str:
 
 
 def caption(result: Benchmark) -> list[str]:
-    """What the picture of accuracy compares: whose figures, of which weights; signs and licences where there are."""
+    """What the picture of accuracy compares: whose figures, of which weights; signs and licenses where there are."""
     points = _points(result)
     subjects = [point.subject for point in points]
     lines = ["Time: measured here, each network at the image size of its accuracy, training branches merged."]
-    for rival, whose in ((False, "colour"), (True, "grey")):
+    for rival, whose in ((False, "color"), (True, "gray")):
         sources = dict.fromkeys(one.source.rpartition(": ")[2] for one in subjects if one.rival is rival)
         if sources:
             lines += textwrap.wrap(f"Top-1, {whose}: {'; '.join(sources)}.", _CAPTION)
@@ -250,10 +250,10 @@ def caption(result: Benchmark) -> list[str]:
     }
     if used := [f"{sign} {meaning}" for sign, (meaning, there) in signs.items() if there]:
         lines.append(f"{', '.join(used)}; all others: on ImageNet-1k alone, or not stated.")
-    families = {**_families([p for p in points if not p.subject.rival]), "grey": [p for p in points if p.subject.rival]}
+    families = {**_families([p for p in points if not p.subject.rival]), "gray": [p for p in points if p.subject.rival]}
     licenses = {family: sorted({p.subject.license for p in members} - {""}) for family, members in families.items()}
     if named := [f"{family}: {', '.join(names)}" for family, names in licenses.items() if names]:
-        lines += textwrap.wrap(f"Licence of the weights: {'; '.join(named)}.", _CAPTION)
+        lines += textwrap.wrap(f"License of the weights: {'; '.join(named)}.", _CAPTION)
     return lines
 
 
@@ -266,11 +266,11 @@ def _families(points: Sequence[_Point]) -> dict[str, list[_Point]]:
     return families
 
 
-def _line(axes: Any, members: list[_Point], label: str, *, colour: str, style: str, marker: str) -> None:
+def _line(axes: Any, members: list[_Point], label: str, *, color: str, style: str, marker: str) -> None:
     whiskers = [[abs(p.figures.p50_ms - p.figures.quartiles_ms[side]) for p in members] for side in (0, 1)]
     axes.errorbar(
         [point.figures.p50_ms for point in members], [point.subject.top1 for point in members], xerr=whiskers,
-        color=colour, linestyle=style, marker=marker, markersize=5, linewidth=1.5, elinewidth=0.9, capsize=2,
+        color=color, linestyle=style, marker=marker, markersize=5, linewidth=1.5, elinewidth=0.9, capsize=2,
         label=label or None,
     )  # fmt: skip
 
@@ -282,7 +282,7 @@ class _Label:
     point: _Point
     text: str
     size: float
-    colour: str
+    color: str
 
 
 def _put(figure: Any, axes: Any, labels: Sequence[_Label]) -> None:
@@ -295,7 +295,7 @@ def _put(figure: Any, axes: Any, labels: Sequence[_Label]) -> None:
     for label, (x, y) in zip(labels, spots, strict=True):
         wide, high = 0.62 * label.size * len(label.text), label.size
         boxes = []
-        for left, up in _CORNERS if label.colour != FAINT else _CORNERS_OF_OTHERS:
+        for left, up in _CORNERS if label.color != FAINT else _CORNERS_OF_OTHERS:
             start, base = x - 4 - wide if left else x + 4, y + 3 if up else y - 3 - high
             boxes.append(((start, base, start + wide, base + high), (start - x, base - y)))
         inside = [pair for pair in boxes if edge[0] < pair[0][0] and pair[0][2] < edge[1]] or boxes
@@ -303,7 +303,7 @@ def _put(figure: Any, axes: Any, labels: Sequence[_Label]) -> None:
         taken.append(box)
         axes.annotate(
             label.text, (label.point.figures.p50_ms, label.point.subject.top1), offset, textcoords="offset points",
-            fontsize=label.size, color=label.colour, weight="normal" if label.colour == FAINT else "bold",
+            fontsize=label.size, color=label.color, weight="normal" if label.color == FAINT else "bold",
         )  # fmt: skip
 
 

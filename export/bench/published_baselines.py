@@ -19,7 +19,7 @@ class Baseline:
     """A timm network at ``resolution`` pixels.
 
     ``top1``: percent on ImageNet's validation set (None: not in our table), as stated in ``source``, which has a date.
-    ``weights``: timm's tag of these weights ("": none in timm), ``license``: their licence as stated by timm.
+    ``weights``: timm's tag of these weights ("": none in timm), ``license``: their license as stated by timm.
     ``extra_data``: training data besides ImageNet-1k; ``distilled``: whether they were distilled from a larger network.
     """
 
@@ -50,7 +50,7 @@ _APACHE, _BSD, _MIT = "apache-2.0", "bsd-3-clause", "mit"
 
 # fmt: off
 _ROWS = (
-    #      name in timm           pixels  top-1   weights                licence    source
+    #      name in timm           pixels  top-1   weights                license    source
     Baseline("mobilenetv1_100",         224, 75.384, "ra4_e3600_r224_in1k", _APACHE,   RESULTS),
     Baseline("mobilenetv2_100",         224, 72.936, "ra_in1k",             _APACHE,   RESULTS),
     Baseline("semnasnet_100",           224, 75.464, "rmsp_in1k",           _APACHE,   RESULTS),

@@ -68,7 +68,7 @@ class Subject:
             return ""
         data = f"ImageNet-1k and {self.extra_data}" if self.extra_data else "ImageNet-1k"
         trained = f"{data}, distilled" if self.distilled else data
-        license = f"; licence of these weights: {self.license}" if self.license else ""
+        license = f"; license of these weights: {self.license}" if self.license else ""
         return f"published top-1 {self.top1:.2f} % ({trained}; {self.source}{license})"
 
 

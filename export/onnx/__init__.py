@@ -1,1 +1,1 @@
-"""ONNX files of networks and blocks, optimised for speed."""
+"""ONNX files of networks and blocks, optimized for speed."""

@@ -1,4 +1,4 @@
-"""Exports networks to ONNX graphs optimised for speed, and compares ONNX Runtime with PyTorch before writing a file."""
+"""Exports networks to ONNX graphs optimized for speed, and compares ONNX Runtime with PyTorch before writing a file."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def export_onnx(
 ) -> ExportReport:  # fmt: skip
     """Write ``model`` as an ONNX file: input ``images`` (batch, channels, height, width), output ``logits``.
 
-    The file's metadata has the network's description (class names, mean, std, sizes), the licence and digest of its
+    The file's metadata has the network's description (class names, mean, std, sizes), the license and digest of its
     weights, and the versions that wrote it. Norms are folded into convolutions, hard swish is one operator, averages
     are global pools. The file is checked by onnx, then run on ONNX Runtime with photographs and compared with PyTorch.
     If a logit differs by more than 1e-4 of the largest one, and by more than the rounding of float32 in this network,
@@ -78,7 +78,7 @@ def export_onnx(
             preprocessing resizes and crops.
         any_size: make height and width dynamic, from ``model.arch.min_resolution`` up; ``resolution`` then only applies
             to the described preprocessing.
-        preprocessing: take one ``image``, uint8 (height, width, channels) of any size, resize, crop and normalise it in
+        preprocessing: take one ``image``, uint8 (height, width, channels) of any size, resize, crop and normalize it in
             the graph, and return ``probabilities`` (classes,).
         align: pad the channels of internal maps with zeros to a multiple of this, which saves AVX-512 code from
             reordering and makes the file about 2 % larger; 1 for no padding (smaller processors gain nothing).

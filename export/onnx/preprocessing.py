@@ -30,7 +30,7 @@ def take_images(model: onnx.ModelProto, preprocess: Preprocess) -> None:
     """Add ``preprocess`` before ``model`` and softmax after it.
 
     Input ``images`` becomes ``image``, uint8 of shape (height, width, channels), of any size; output ``logits`` becomes
-    ``probabilities``, shape (classes,). The resize is ONNX's, antialiased: within one grey level of Pillow's, and
+    ``probabilities``, shape (classes,). The resize is ONNX's, antialiased: within one gray level of Pillow's, and
     equal in about 99 pixels of 100.
     """
     graph, front = model.graph, _Nodes("preprocess")
@@ -97,5 +97,5 @@ def _resized_and_cropped(front: _Nodes, preprocess: Preprocess, output: str) -> 
     mean, std = (
         np.array(values, np.float32).reshape(1, channels, 1, 1) for values in (preprocess.mean, preprocess.std)
     )
-    add("Sub", ["scaled_to_one", constant("mean", mean)], "centred")
-    add("Div", ["centred", constant("std", std)], output)
+    add("Sub", ["scaled_to_one", constant("mean", mean)], "centered")
+    add("Div", ["centered", constant("std", std)], output)

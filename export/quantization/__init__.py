@@ -1,1 +1,1 @@
-"""Static int8 quantisation."""
+"""Static int8 quantization."""

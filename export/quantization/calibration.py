@@ -1,4 +1,4 @@
-"""Calibration: reading images, and finding the range of each map that is quantised with the least error."""
+"""Calibration: reading images, and finding the range of each map that is quantized with the least error."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _CLIPPINGS = np.linspace(0.3, 1.0, 71)
 
 
 class Example(Protocol):
-    """A labelled image of a data set."""
+    """A labeled image of a data set."""
 
     @property
     def label(self) -> int:
@@ -69,7 +69,7 @@ def check_enough(count: int, place: str, *, at_least: int = LEAST_IMAGES) -> Non
 
 @dataclass(frozen=True, slots=True)
 class ValueRange:
-    """The quantised range of a map; values outside are clipped."""
+    """The quantized range of a map; values outside are clipped."""
 
     low: float
     high: float
@@ -78,7 +78,7 @@ class ValueRange:
 def find_ranges(
     model: onnx.ModelProto, images: Floats, names: Sequence[str], *, clip: bool = True
 ) -> dict[str, ValueRange]:
-    """The range to quantise for each tensor in ``names``, found by running ``model`` on ``images``.
+    """The range to quantize for each tensor in ``names``, found by running ``model`` on ``images``.
 
     With ``clip`` it is the range with the least squared error in 8 bits, which may clip rare large values, else the
     range from the least to the greatest value. Raises :class:`ZooError` if values are not finite.
@@ -140,12 +140,12 @@ class _Seen:
     def least_error(self) -> ValueRange:
         """The range, scaled down towards 0, with the least sum of squared errors of rounding and clipping."""
         (filled,) = self._counts.nonzero()
-        centres, counts = (filled + 0.5) * (2 * self._reach / _BINS) - self._reach, self._counts[filled]
+        centers, counts = (filled + 0.5) * (2 * self._reach / _BINS) - self._reach, self._counts[filled]
         best = np.inf, ValueRange(self.low, self.high)
         for part in _CLIPPINGS:
             low, high = self.low * part, self.high * part
             step = (high - low) / _LEVELS
-            beyond = np.clip(centres, low, high) - centres
+            beyond = np.clip(centers, low, high) - centers
             error = float((counts * (beyond**2 + np.where(beyond == 0, step**2 / 12, 0.0))).sum())
             if error < best[0]:
                 best = error, ValueRange(low, high)

@@ -16,7 +16,7 @@ from fbnetv3_zoo.utils.atomic_write import replacing
 
 from .calibration import ValueRange, find_ranges
 from .gptq import input_moments
-from .qdq import Logits, QDQSettings, WholeWeight, layers_of, logits_of, observed, quantised, whole_weights
+from .qdq import Logits, QDQSettings, WholeWeight, layers_of, logits_of, observed, quantized, whole_weights
 from .sensitivity import by_sensitivity
 
 Floats = npt.NDArray[np.float32]
@@ -61,7 +61,7 @@ class OnnxBuild:
 
     def build(self, keep: frozenset[str]) -> OnnxInt8:
         """The int8 model in which the layers ``keep`` stay in float."""
-        return OnnxInt8(quantised(self._model, self._ranges, self.weights, self._settings, keep=keep))
+        return OnnxInt8(quantized(self._model, self._ranges, self.weights, self._settings, keep=keep))
 
     def order(self, *, but: Collection[str]) -> list[str]:
         """All layers except ``but``, those first that cost most on int8."""

@@ -111,7 +111,7 @@ class IntermediateBuild:
                     advanced_parameters=self._advanced(),
                 )  # fmt: skip
         except Exception as error:  # NNCF raises many kinds
-            raise ZooError(f"{self._name}: cannot be quantised by NNCF ({in_short(error)})") from None
+            raise ZooError(f"{self._name}: cannot be quantized by NNCF ({in_short(error)})") from None
         return Intermediate(model)
 
     def _read(self, left: frozenset[str]) -> openvino.Model:

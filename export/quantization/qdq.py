@@ -1,7 +1,7 @@
 """The int8 form of a graph: QuantizeLinear and DequantizeLinear around everything to be computed in integers.
 
 The difficulty is hard swish: none of the runtimes computes it in int8, and in float, between int8 convolutions, it
-takes as long as they do. Here it becomes an addition and a multiplication of int8 maps: x / 6 + 1/2, quantised to 255
+takes as long as they do. Here it becomes an addition and a multiplication of int8 maps: x / 6 + 1/2, quantized to 255
 levels from 0 to 1, saturates exactly where hard sigmoid does, so that the gate costs no more than a change of scale
 (the same uint8 map x is read with its scale and with a sixth of it). Measurements: docs/export.md.
 """
@@ -36,7 +36,7 @@ _RESHAPING = ("Reshape", "Flatten", "Squeeze")
 
 
 class Activations(Enum):
-    """Integer type of quantised maps; its least value represents the lower end of the range."""
+    """Integer type of quantized maps; its least value represents the lower end of the range."""
 
     UINT8 = "uint8"
     INT8 = "int8"
@@ -71,8 +71,8 @@ class WholeWeight:
 
 
 @dataclass(frozen=True, slots=True)
-class _Quantised:
-    """A quantised map: the names of the tensor, scale and zero point, and the values of the last two."""
+class _Quantized:
+    """A quantized map: the names of the tensor, scale and zero point, and the values of the last two."""
 
     tensor: str
     scale: str
@@ -82,13 +82,13 @@ class _Quantised:
 
 
 def observed(graph: onnx.GraphProto) -> list[str]:
-    """The tensors whose ranges :func:`quantised` needs."""
+    """The tensors whose ranges :func:`quantized` needs."""
     weights = {weight.name for weight in graph.initializer}
     names = [graph.input[0].name, *(name for node in graph.node for name in node.output if node.op_type != "Constant")]
     return [name for name in names if name not in weights]
 
 
-def quantised(
+def quantized(
     model: onnx.ModelProto, ranges: Mapping[str, ValueRange], weights: Mapping[str, WholeWeight], settings: QDQSettings,
     *, keep: Collection[str] = (),
 ) -> onnx.ModelProto:  # fmt: skip
@@ -175,7 +175,7 @@ class _Writer:
         self._pending: set[str] = set()
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[tuple[str, tuple[int, ...], bytes], onnx.TensorProto] = {}
-        self._quantised: dict[str, _Quantised] = {}
+        self._quantized: dict[str, _Quantized] = {}
 
     def graph(self) -> onnx.GraphProto:
         for node in self._graph.node:
@@ -193,23 +193,23 @@ class _Writer:
             if self._activated(output):
                 self._pending.add(output)
             elif output not in self._answers:
-                self._quantise(output, self._range(output))
-        elif node.name in self._whole_weights and self._is_quantised(node.input[0]):
+                self._quantize(output, self._range(output))
+        elif node.name in self._whole_weights and self._is_quantized(node.input[0]):
             self._copy(node, self._float_inputs(node))
-        elif kind == "HardSwish" and self._is_quantised(node.input[0]):
+        elif kind == "HardSwish" and self._is_quantized(node.input[0]):
             gate = self._gate(node.input[0])
             self._emit("Mul", [self._float(node.input[0]), self._float(gate)], output)
-            self._quantise(output, self._ranges[output])
-        elif kind == "HardSigmoid" and self._is_quantised(node.input[0]):
+            self._quantize(output, self._ranges[output])
+        elif kind == "HardSigmoid" and self._is_quantized(node.input[0]):
             self._gate(node.input[0], output)
         elif self._stays_whole(node):
             self._copy(node, [self._float(name) for name in node.input])
-            self._quantise(output, self._ranges[output])
-        elif kind in _RESHAPING and self._is_quantised(node.input[0]):
+            self._quantize(output, self._ranges[output])
+        elif kind in _RESHAPING and self._is_quantized(node.input[0]):
             self._copy(node, [self._float(node.input[0]), *node.input[1:]])
-            self._quantise(output, self._ranges[node.input[0]])
+            self._quantize(output, self._ranges[node.input[0]])
         else:
-            self._copy(node, [self._float(name) if name in self._quantised else name for name in node.input])
+            self._copy(node, [self._float(name) if name in self._quantized else name for name in node.input])
 
     def _range(self, name: str) -> ValueRange:
         """The relevant range of a convolution's output: -3 to 3 before hard sigmoid, from -3 before hard swish."""
@@ -219,76 +219,76 @@ class _Writer:
         return ValueRange(max(found.low, -3.0), found.high) if kinds == {"HardSwish"} else found
 
     def _activated(self, name: str) -> bool:
-        """Whether the output is quantised after its activation, which the runtime then computes by saturation."""
+        """Whether the output is quantized after its activation, which the runtime then computes by saturation."""
         readers = self._readers[name]
         return len(readers) == 1 and readers[0].op_type in _CLIPPING
 
     def _stays_whole(self, node: onnx.NodeProto) -> bool:
         """Whether a node between int8 maps is computed in int8."""
         if node.op_type in _CLIPPING:
-            return node.input[0] in self._pending or self._is_quantised(node.input[0])
-        return node.op_type in _ELEMENTWISE and all(self._is_quantised(name) for name in node.input)
+            return node.input[0] in self._pending or self._is_quantized(node.input[0])
+        return node.op_type in _ELEMENTWISE and all(self._is_quantized(name) for name in node.input)
 
-    def _is_quantised(self, name: str) -> bool:
-        return name in self._quantised
+    def _is_quantized(self, name: str) -> bool:
+        return name in self._quantized
 
     def _weighted_inputs(self, node: onnx.NodeProto) -> list[str]:
-        if not self._is_quantised(node.input[0]):
-            self._quantise(node.input[0], self._ranges[node.input[0]])
-        found, weight = self._quantised[node.input[0]], self._whole_weights[node.name]
+        if not self._is_quantized(node.input[0]):
+            self._quantize(node.input[0], self._ranges[node.input[0]])
+        found, weight = self._quantized[node.input[0]], self._whole_weights[node.name]
         bias = self._weights[node.input[2]] if len(node.input) > 2 else np.zeros(1, np.float32)
         weight = _holding(weight, bias, found.step)
         steps, gemm = self._constant(weight.steps), node.op_type == "Gemm"
-        inputs = [self._float(node.input[0]), self._dequantised(weight.whole, steps, weight.axis, gemm=gemm)]
+        inputs = [self._float(node.input[0]), self._dequantized(weight.whole, steps, weight.axis, gemm=gemm)]
         if len(node.input) > 2:
             whole = np.round(bias / (found.step * weight.steps).astype(np.float64)).astype(np.int32)
             # the step of a bias follows from the others: the runtime computes it once, so the file need not store it
-            inputs.append(self._dequantised(whole, self._emit("Mul", [steps, found.scale]), 0, gemm=gemm))
+            inputs.append(self._dequantized(whole, self._emit("Mul", [steps, found.scale]), 0, gemm=gemm))
         return inputs
 
     def _float_inputs(self, node: onnx.NodeProto) -> list[str]:
         """The inputs of a layer that stays in float: integers cast to float, and weights multiplied by their step.
 
-        With a DequantizeLinear, ONNX Runtime (1.32) would quantise the layer itself, with one step for all channels.
+        With a DequantizeLinear, ONNX Runtime (1.32) would quantize the layer itself, with one step for all channels.
         """
-        found = self._quantised[node.input[0]]
+        found = self._quantized[node.input[0]]
         levels = self._emit("Cast", [found.tensor])
         self._nodes[-1].attribute.append(helper.make_attribute("to", TensorProto.FLOAT))
-        centred = self._emit("Sub", [levels, self._constant(np.array(found.level_of_zero, np.float32))])
-        return [centred, self._constant(self._weights[node.input[1]] * found.step), *node.input[2:]]
+        centered = self._emit("Sub", [levels, self._constant(np.array(found.level_of_zero, np.float32))])
+        return [centered, self._constant(self._weights[node.input[1]] * found.step), *node.input[2:]]
 
     def _gate(self, name: str, output: str | None = None) -> str:
-        """Add the hard sigmoid of the quantised ``name``, a saturated x / 6 + 1/2; returns the name of the output."""
-        found = self._quantised[name]
+        """Add the hard sigmoid of the quantized ``name``, a saturated x / 6 + 1/2; returns the name of the output."""
+        found = self._quantized[name]
         sixth = self._constant(np.array(found.step / np.float32(6), np.float32))
         x = self._emit("DequantizeLinear", [found.tensor, sixth, found.zero])
         half = [self._whole(255), np.array(0.5 / 255, np.float32), self._whole(0)]
         gate = self._emit("Add", [x, self._emit("DequantizeLinear", [self._constant(array) for array in half])], output)
-        self._quantise(gate, ValueRange(0.0, 1.0))
+        self._quantize(gate, ValueRange(0.0, 1.0))
         return gate
 
-    def _quantise(self, name: str, found: ValueRange) -> None:
+    def _quantize(self, name: str, found: ValueRange) -> None:
         low, high = min(found.low, 0.0), max(found.high, 0.0)
         step = np.float32(max((high - low) / 255, 1e-12))
         level = self._whole(int(np.clip(round(-low / step), 0, 255)))
         scale, zero = self._constant(np.array(step)), self._constant(level)
         whole = self._emit("QuantizeLinear", [name, scale, zero])
-        self._quantised[name] = _Quantised(whole, scale, zero, step, int(level))
+        self._quantized[name] = _Quantized(whole, scale, zero, step, int(level))
 
     def _float(self, name: str) -> str:
         """``name`` in float: by a DequantizeLinear node for this reader alone, which the runtime fuses into it."""
-        if (found := self._quantised.get(name)) is None:
+        if (found := self._quantized.get(name)) is None:
             return name
         return self._emit("DequantizeLinear", [found.tensor, found.scale, found.zero])
 
-    def _dequantised(self, whole: Array, steps: str, axis: int, *, gemm: bool) -> str:
-        """A layer's integer constants, with a step per channel, dequantised to float."""
+    def _dequantized(self, whole: Array, steps: str, axis: int, *, gemm: bool) -> str:
+        """A layer's integer constants, with a step per channel, dequantized to float."""
         inputs = [self._constant(whole), steps]
         if gemm:  # ONNX Runtime needs explicit zero points to run it in int8; elsewhere they default to 0
             inputs.append(self._constant(np.zeros(whole.shape[axis], whole.dtype)))
-        dequantised = self._emit("DequantizeLinear", inputs)
+        dequantized = self._emit("DequantizeLinear", inputs)
         self._nodes[-1].attribute.append(helper.make_attribute("axis", axis))
-        return dequantised
+        return dequantized
 
     def _whole(self, level: int) -> Array:
         """``level``, from 0 to 255, in the integer type of the maps."""

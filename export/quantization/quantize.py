@@ -1,4 +1,4 @@
-"""Static int8 quantisation of a float ONNX file for ONNX Runtime or OpenVINO, evaluated on images and timed."""
+"""Static int8 quantization of a float ONNX file for ONNX Runtime or OpenVINO, evaluated on images and timed."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class QuantizationReport:
 
 @dataclass(frozen=True, slots=True)
 class QuantizationConfig:
-    """How a float file is quantised.
+    """How a float file is quantized.
 
     Args:
         target: processors to write for (None: this machine's).
@@ -119,7 +119,7 @@ def quantize(
     config: QuantizationConfig = QuantizationConfig(), test: Sequence[Image.Image] | Floats | None = None,
     labels: Sequence[int] | None = None,
 ) -> QuantizationReport:  # fmt: skip
-    """Quantise the float file ``source`` to int8; the extension of ``output`` selects the runtime.
+    """Quantize the float file ``source`` to int8; the extension of ``output`` selects the runtime.
 
     ``.onnx`` is for ONNX Runtime: all maps in int8, including hard swish (:mod:`fbnetv3_zoo.export.quantization.qdq`).
     ``.xml`` (with ``.bin``) is for OpenVINO, by NNCF: convolutions that gain from it in int8, the rest in float.
@@ -150,7 +150,7 @@ def quantize(
     low, middle, high = statistics.quantiles(_time_ratios(candidate, task.model, task.compared[:1]), n=4)
     float_size, count = source.stat().st_size, len(task.calibration)
     made_by = f"int8 for {target.value}, {count} calibration images, {len(in_float)} layers in float"
-    size = candidate.save(output, {**entries_of(task.model), "quantised_by": made_by})
+    size = candidate.save(output, {**entries_of(task.model), "quantized_by": made_by})
     return QuantizationReport(
         path=output, route="ONNX Runtime" if output.suffix == ".onnx" else "OpenVINO", target=target,
         calibrated_on=count, images=len(task.compared), agreement=agreement_of(answers, expected),
@@ -227,7 +227,7 @@ def _read_float(source: Path, keep: Collection[str]) -> onnx.ModelProto:
     if len(model.graph.input) != 1 or len(model.graph.output) != 1:
         raise ZooError(f"{source}: has several inputs or outputs; give a network with one of each")
     if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
-        raise ZooError(f"{source}: is already quantised; give the float file")
+        raise ZooError(f"{source}: is already quantized; give the float file")
     takes = model.graph.input[0].type.tensor_type
     axes = takes.shape.dim
     if takes.elem_type != onnx.TensorProto.FLOAT or len(axes) != 4:

@@ -1,4 +1,4 @@
-"""Ranks layers by their sensitivity to int8: each is quantised alone, with all others in float.
+"""Ranks layers by their sensitivity to int8: each is quantized alone, with all others in float.
 
 Leaving a layer in float costs mostly the size of its weights, so layers are ranked by error per weight. On
 EfficientNet-Lite0, sixteen layers in this order gain as much as sixteen ranked by error alone, at 0.28 instead of 0.45
@@ -14,7 +14,7 @@ import numpy.typing as npt
 import onnx
 
 from .calibration import ValueRange
-from .qdq import QDQSettings, WholeWeight, logits_of, quantised
+from .qdq import QDQSettings, WholeWeight, logits_of, quantized
 
 Floats = npt.NDArray[np.float32]
 
@@ -29,6 +29,6 @@ def by_sensitivity(
     """
     expected, errors = logits_of(model)(images), {}
     for layer in weights.keys() - set(but):
-        alone = quantised(model, ranges, weights, settings, keep=weights.keys() - {layer})
+        alone = quantized(model, ranges, weights, settings, keep=weights.keys() - {layer})
         errors[layer] = float(np.square(logits_of(alone)(images) - expected).sum())
     return sorted(errors, key=lambda layer: (-errors[layer] / weights[layer].whole.size, layer))

@@ -10,7 +10,7 @@ export const MOST_PIXELS = 100e6;
 export class PageError extends Error {}
 
 /**
- * The picture in an image file, turned upright by its EXIF orientation. Colours are not converted.
+ * The picture in an image file, turned upright by its EXIF orientation. Colors are not converted.
  * @param {Blob} blob
  * @returns {Promise<ImageBitmap>}
  */

@@ -33,7 +33,7 @@
 
 const BITS = 22; // of a weight's fraction
 const ONE = 1 << BITS;
-const LUMA = [19595, 38470, 7471]; // red, green, blue in grey, in 65536ths
+const LUMA = [19595, 38470, 7471]; // red, green, blue in gray, in 65536ths
 const STRIP = 1 << 18; // pixels read at a time
 
 /** How far each filter reaches, and its value at a distance, in pixels of the smaller image. */
@@ -79,11 +79,11 @@ function halfToEven(doubled) {
  * @returns {Float32Array}
  */
 export function tensorOf(source, preprocess) {
-  return normalise(crop(source, preprocess), preprocess);
+  return normalize(crop(source, preprocess), preprocess);
 }
 
 /**
- * The network's input before normalisation: 1 or 3 bytes per pixel, row by row, `resolution` x `resolution` pixels.
+ * The network's input before normalization: 1 or 3 bytes per pixel, row by row, `resolution` x `resolution` pixels.
  * @param {Source} source
  * @param {Preprocess} preprocess
  * @returns {Uint8Array}
@@ -210,10 +210,10 @@ function taps(old, length, offset, count, interpolation) {
   const counts = new Int32Array(count);
   const weights = new Int32Array(count * longest);
   for (let n = 0; n < count; n += 1) {
-    const centre = (n + offset + 0.5) * scale;
-    const start = Math.max(0, Math.trunc(centre - support + 0.5));
-    const end = Math.min(old, Math.trunc(centre + support + 0.5));
-    const values = Array.from({ length: end - start }, (_, k) => at((k + start - centre + 0.5) * (1 / stretch)));
+    const center = (n + offset + 0.5) * scale;
+    const start = Math.max(0, Math.trunc(center - support + 0.5));
+    const end = Math.min(old, Math.trunc(center + support + 0.5));
+    const values = Array.from({ length: end - start }, (_, k) => at((k + start - center + 0.5) * (1 / stretch)));
     const total = values.reduce((sum, value) => sum + value, 0);
     values.forEach((value, k) => {
       const weight = total === 0 ? value : value / total;
@@ -236,8 +236,8 @@ function single(starts) {
 function nearest(old, length) {
   const step = old / length;
   const chosen = new Int32Array(length);
-  let centre = step / 2; // accumulated as in Pillow, with the same rounding errors
-  for (let n = 0; n < length; n += 1, centre += step) chosen[n] = Math.min(Math.trunc(centre), old - 1);
+  let center = step / 2; // accumulated as in Pillow, with the same rounding errors
+  for (let n = 0; n < length; n += 1, center += step) chosen[n] = Math.min(Math.trunc(center), old - 1);
   return chosen;
 }
 
@@ -245,7 +245,7 @@ function nearest(old, length) {
  * @param {Uint8Array} pixels
  * @param {Preprocess} preprocess
  */
-function normalise(pixels, { mean, std }) {
+function normalize(pixels, { mean, std }) {
   const channels = mean.length;
   const area = pixels.length / channels;
   const out = new Float32Array(pixels.length);

@@ -16,7 +16,7 @@ export function showCard(card) {
     `${classes} ${classes === 1 ? "class" : "classes"}`,
     `${(card.bytes / 1e6).toFixed(1)} MB`,
     card.precision,
-    card.licence && `licence of the weights: ${card.licence}`,
+    card.licence && `license of the weights: ${card.licence}`,
     card.source && `weights: ${card.source}`,
   ];
   element("card").textContent = facts.filter(Boolean).join(" · ");

@@ -44,7 +44,7 @@ RUNTIME = PinnedPackage(
         "dist/ort-wasm-simd-threaded.wasm": "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2",
     },
 )
-"""ONNX Runtime for browsers, MIT licence, in its variant for the CPU."""
+"""ONNX Runtime for browsers, MIT license, in its variant for the CPU."""
 
 SCRIPT = "ort.wasm.min.mjs"
 """The file of :data:`RUNTIME` that a page imports."""
@@ -69,7 +69,7 @@ WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEM
 COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR
 OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
 """
-"""The licence of :data:`RUNTIME`; its package names the licence but lacks the text."""
+"""The license of :data:`RUNTIME`; its package names the license but lacks the text."""
 
 
 def package_files(

@@ -37,7 +37,7 @@ MODEL = "model.onnx"
 SHOWABLE = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")
 """Endings of image files that browsers read."""
 
-_QUANTISED = {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger"}
+_QUANTIZED = {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def write_web(
         folder: where to write.
         samples: image files shown as samples; they are copied as they are, with whatever their metadata tells.
         runtime: an unpacked package of onnxruntime-web, or its ``.tgz`` (default: the cache, else npm).
-        license: licence of the weights to show (default: what the file says).
+        license: license of the weights to show (default: what the file says).
         source: where the weights are from, to show (default: what the file says).
         cache: where packages are kept, and whether the network may be used (default: the environment's).
 
@@ -177,7 +177,7 @@ def _graph(path: Path, model: Path | FBNet) -> onnx.ModelProto:
 
 
 def _precision(graph: onnx.ModelProto) -> Precision:
-    return "int8" if any(node.op_type in _QUANTISED for node in graph.graph.node) else "float32"
+    return "int8" if any(node.op_type in _QUANTIZED for node in graph.graph.node) else "float32"
 
 
 def _plain_preprocess(description: Description) -> dict[str, Any]:

@@ -47,8 +47,8 @@ class Block:
     @property
     def keeps_shape(self) -> bool:
         """Whether input and output shapes agree, as a residual add or an identity skip needs."""
-        centred = 2 * self.padding == self.kernel_size - 1
-        return self.stride == 1 and self.in_channels == self.out_channels and centred
+        centered = 2 * self.padding == self.kernel_size - 1
+        return self.stride == 1 and self.in_channels == self.out_channels and centered
 
 
 @dataclass(frozen=True)

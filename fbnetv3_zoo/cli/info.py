@@ -82,7 +82,7 @@ def _print_table(arch: Arch, data: dict[str, Any]) -> None:
         macs, weights = published["macs"], published["conv_weights"]
         say(f"{'published':16}{macs:,} MACs, {weights:,} conv weights")
     for weights in data["weights"]:
-        say("", f"weights {weights['name']} (licence {weights['licence']})")
+        say("", f"weights {weights['name']} (license {weights['licence']})")
         for line in (*weights["accuracy"], *filter(None, [weights["note"]])):
             say(f"    {line}")
     if not data["weights"]:

@@ -181,7 +181,7 @@ def _options_of(group: type[Any]) -> list[inspect.Parameter]:
 
 @dataclass(frozen=True, slots=True)
 class DataOptions:
-    """Labelled images, given as an argument or as an option."""
+    """Labeled images, given as an argument or as an option."""
 
     data_argument: Annotated[
         str | None, typer.Argument(metavar="DATA", help="The images; the same as --data.", show_default=False)

@@ -88,7 +88,7 @@ def prepare() -> None:
     """Prepare the standard streams: characters missing in the encoding are escaped, closed streams are reopened.
 
     A closed stream gets a descriptor that cannot be written: otherwise the next file that is opened would get its
-    number and be written to. Log messages of the package, such as licences, are printed to standard error.
+    number and be written to. Log messages of the package, such as licenses, are printed to standard error.
     """
     _fill(0, os.O_WRONLY)
     for name, number, mode in (("stdout", 1, os.O_RDONLY), ("stderr", 2, os.O_WRONLY)):

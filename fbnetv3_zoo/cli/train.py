@@ -35,7 +35,7 @@ def train(
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write TensorBoard logs.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Train a network on labelled images. Interrupted runs continue with --resume.
+    """Train a network on labeled images. Interrupted runs continue with --resume.
 
     On several GPUs or machines: torchrun --nproc-per-node 8 -m fbnetv3_zoo train --device cuda ...
 

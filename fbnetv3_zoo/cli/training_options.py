@@ -100,7 +100,7 @@ class ClassifierRecipeOptions(RecipeOptions):
     ] = None
     weight_levels: Annotated[
         int | None,
-        typer.Option(help="Quantisation-aware training with this weight range: 127, or 63 without VNNI."),
+        typer.Option(help="Quantization-aware training with this weight range: 127, or 63 without VNNI."),
     ] = None
 
     _fields: ClassVar[Mapping[str, str]] = {

@@ -67,7 +67,7 @@ def validate(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Evaluate a model on labelled images: accuracy with 95 % intervals, and speed.
+    """Evaluate a model on labeled images: accuracy with 95 % intervals, and speed.
 
     Example: fbnetv3 validate demo/model.onnx digits --per-class
     """

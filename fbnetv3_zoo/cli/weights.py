@@ -38,7 +38,7 @@ def list_(
     cache: Cache = None,
     as_json: Json = False,
 ) -> None:
-    """List the published weights with size, licence, accuracy and whether they are in the cache.
+    """List the published weights with size, license, accuracy and whether they are in the cache.
 
     Example: fbnetv3 weights list "fbnetv3_*"
     """
@@ -53,7 +53,7 @@ def list_(
     if as_json:
         print_json(rows)
         return
-    say(f"{'name':24}{'MB':>7}{'top-1 %':>9}{'pixels':>8}  {'licence':14}cache")
+    say(f"{'name':24}{'MB':>7}{'top-1 %':>9}{'pixels':>8}  {'license':14}cache")
     for row in rows:
         top1 = f"{row['accuracy'][0]['top1']:.2f}" if row["accuracy"] else "-"
         place = "in the package" if row["packaged"] else "kept" if row["kept"] else "-"
@@ -120,13 +120,13 @@ def convert(
     output: Annotated[Path | None, output_file("The .safetensors file to write (default: beside FILE).")] = None,
     class_names: Annotated[Path | None, typer.Option(help="Text file of class names, one per line.")] = None,
     mean: Annotated[
-        str | None, typer.Option(help="Mean for normalising images in [0, 1], such as 0.5,0.5,0.5.")
+        str | None, typer.Option(help="Mean for normalizing images in [0, 1], such as 0.5,0.5,0.5.")
     ] = None,
-    std: Annotated[str | None, typer.Option(help="Standard deviation for normalising, likewise.")] = None,
+    std: Annotated[str | None, typer.Option(help="Standard deviation for normalizing, likewise.")] = None,
     resize: Annotated[int | None, typer.Option(help="Shorter side of the resized image before the crop.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Convert a checkpoint trained elsewhere to a file of this project. Its layout is recognised by its names.
+    """Convert a checkpoint trained elsewhere to a file of this project. Its layout is recognized by its names.
 
     A checkpoint does not describe its preprocessing: ImageNet's statistics are assumed unless others are given.
 
@@ -201,7 +201,7 @@ def card(
 
         text = model_card(load(weights), license=license)
     elif license is not None:
-        raise ZooError(f"{weights}: the licence of published weights is its publisher's; leave --license out")
+        raise ZooError(f"{weights}: the license of published weights is its publisher's; leave --license out")
     else:
         text = record_card(find_record(weights))
     if output is None:

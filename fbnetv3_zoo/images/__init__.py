@@ -1,4 +1,4 @@
-"""Image files: decoded within limits, and converted to 8-bit grey or RGB."""
+"""Image files: decoded within limits, and converted to 8-bit gray or RGB."""
 
 from .reading import FORMATS, MAX_BYTES, LeastSize, decode_image, open_image_file, read_image, size_of_image
 

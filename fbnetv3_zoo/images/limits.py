@@ -18,7 +18,7 @@ MAX_PIXELS = 178_956_970
 MAX_MEMORY = 870_000_000
 """Most bytes that decoding an image, turning it upright and converting it to RGB may take.
 
-Enough for an upright photograph of 108 megapixels, and for 174 megapixels of grey.
+Enough for an upright photograph of 108 megapixels, and for 174 megapixels of gray.
 """
 
 _MAX_SCAN_PIXELS = 2_000_000_000  # of progressive JPEG, over all its passes; about two seconds
@@ -147,7 +147,7 @@ def _jpeg_frame(file: BinaryIO) -> _Frame | None:
 
 
 def _coefficients(body: bytes, components: int) -> float:
-    """Coefficients per pixel over all components; colour is often stored at half the size."""
+    """Coefficients per pixel over all components; color is often stored at half the size."""
     factors = [(value >> 4, value & 15) for value in body[1 : 3 * components : 3]]
     across, down = max((a for a, _ in factors), default=1), max((b for _, b in factors), default=1)
     return sum(a * b for a, b in factors) / max(1, across * down) or 3.0

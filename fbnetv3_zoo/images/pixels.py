@@ -1,6 +1,6 @@
-"""Convert a decoded image of any mode to 8-bit grey or RGB, the same way for classifiers and detectors.
+"""Convert a decoded image of any mode to 8-bit gray or RGB, the same way for classifiers and detectors.
 
-- 16-bit grey is scaled: 65,535 becomes white. 8-bit grey is unchanged.
+- 16-bit gray is scaled: 65,535 becomes white. 8-bit gray is unchanged.
 - 32-bit integers and floats have no fixed scale: black to white is 0 to 1 (floats only), 0 to 255 or 0 to 65,535,
   whichever is the first range that contains all values; otherwise the minimum to the maximum. NaN becomes black.
 - Transparent images are composited over white.
@@ -68,7 +68,7 @@ def _strips(image: Image.Image) -> list[tuple[int, int]]:
 
 
 def _scaled(image: Image.Image) -> Image.Image:
-    """Grey of more than 8 bits as 8 bits; the value that marks transparency becomes white."""
+    """Gray of more than 8 bits as 8 bits; the value that marks transparency becomes white."""
     import numpy as np
     from PIL import Image
 

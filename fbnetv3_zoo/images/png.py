@@ -1,4 +1,4 @@
-"""PNG files without their texts and colour profiles, which can be large or damaged while the pixels are intact.
+"""PNG files without their texts and color profiles, which can be large or damaged while the pixels are intact.
 
 Pillow refuses a file with a text or profile of more than 1 MiB, and its limit applies to the whole process.
 """

@@ -61,7 +61,7 @@ _GATES: dict[Gate, Callable[[], nn.Module]] = {Gate.HARD_SIGMOID: nn.Hardsigmoid
 
 
 class Conv2d(nn.Conv2d):
-    """Convolution with the family's initialisation: Kaiming normal, fan out, bias 0."""
+    """Convolution with the family's initialization: Kaiming normal, fan out, bias 0."""
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw the initial weights, unless they are on the meta device."""
@@ -73,7 +73,7 @@ class Conv2d(nn.Conv2d):
 
 
 class ClassifierHead(nn.Linear):
-    """Linear layer initialised like the convolutions, but never with larger weights than for 1000 classes.
+    """Linear layer initialized like the convolutions, but never with larger weights than for 1000 classes.
 
     Kaiming's fan-out rule alone gives ten classes weights so large that training starts at a loss of 9 nats.
     """

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm  # of any kind, synchronised ones too
+from torch.nn.modules.batchnorm import _BatchNorm  # of any kind, synchronized ones too
 from torch.utils.checkpoint import checkpoint
 
 from ..arch import Arch, InvertedResidual, PoolingHead
@@ -59,7 +59,7 @@ class FBNet(nn.Module):
 
     :func:`fbnetv3_zoo.save` stores the attributes with the weights. Raises :class:`ZooError` for a rate out of range.
 
-    Initialisation: Kaiming normal with fan out for convolutions and classifier (the latter as for at least 1000
+    Initialization: Kaiming normal with fan out for convolutions and classifier (the latter as for at least 1000
     classes), 0 for biases, weight 1 and bias 0 for norms, weight 0 for the last norm of a residual branch where the row
     says so. On a CPU, feature maps are kept channels-last whatever the layout of the input, because that is measured to
     be faster (README, "Speed").
@@ -174,7 +174,7 @@ class FBNet(nn.Module):
         return FeatureInfo(FeatureMap(f"stride{stride}", channels, stride) for stride, channels in last.items())
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (batch, classes) of images (batch, channels, height, width), normalised as by ``preprocess``.
+        """Logits (batch, classes) of images (batch, channels, height, width), normalized as by ``preprocess``.
 
         Raises :class:`ZooError` for another shape and for images smaller than ``arch.min_resolution``.
         """

@@ -43,10 +43,10 @@ class Interpolation(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Preprocess:
-    """Resize the shorter side to ``resize`` pixels, centre-crop to ``resolution``, scale to [0, 1], normalise.
+    """Resize the shorter side to ``resize`` pixels, center-crop to ``resolution``, scale to [0, 1], normalize.
 
     Call it on Pillow images or torch tensors to get a float32 tensor; :meth:`array` returns a NumPy array without
-    torch. Both have shape (channels, resolution, resolution) for one image. The number of channels (1: grey, 3: RGB) is
+    torch. Both have shape (channels, resolution, resolution) for one image. The number of channels (1: gray, 3: RGB) is
     the length of ``mean`` and ``std``.
     """
 
@@ -96,10 +96,10 @@ class Preprocess:
         Args:
             images: a Pillow image of any mode; a tensor (channels, height, width), uint8 from 0 to 255 or floating
                 from 0 to 1; a batch of such tensors (batch, channels, height, width); or a list or tuple of Pillow
-                images or of tensors, of any sizes. Grey is repeated for a network of three channels, RGB converted to
-                grey for a network of one. The result is on the device of the tensors.
+                images or of tensors, of any sizes. Gray is repeated for a network of three channels, RGB converted to
+                gray for a network of one. The result is on the device of the tensors.
 
-        A uint8 tensor and a Pillow image with the same pixels agree within about one grey level. Raises
+        A uint8 tensor and a Pillow image with the same pixels agree within about one gray level. Raises
         :class:`ZooError` for anything else.
         """
         import torch
@@ -120,10 +120,10 @@ class Preprocess:
 
     def array(self, image: Image.Image) -> Floats:
         """The network's input for an image of any mode: float32, shape (channels, resolution, resolution)."""
-        return self.normalise(self.crop(image))
+        return self.normalize(self.crop(image))
 
-    def normalise(self, image: Image.Image) -> Floats:
-        """The normalised 8-bit image from :meth:`crop` or :meth:`convert`: float32, (channels, height, width)."""
+    def normalize(self, image: Image.Image) -> Floats:
+        """The normalized 8-bit image from :meth:`crop` or :meth:`convert`: float32, (channels, height, width)."""
         import numpy as np
 
         array = np.asarray(image, dtype=np.float32) / 255.0
@@ -171,7 +171,7 @@ class Preprocess:
         whole, mode, side = pixels.dtype == torch.uint8, self.interpolation.value, self.resolution
         levels = tensors.levels(pixels).reshape(-1, *pixels.shape[-3:])
         if len(self.mean) < levels.shape[1]:
-            levels = tensors.grey(levels, whole=whole)
+            levels = tensors.gray(levels, whole=whole)
         # Width before height, as in Pillow (13 swaps them for some upright images). Crop before the second resize.
         levels = tensors.resize(levels, 3, width, mode, whole=whole)[..., left : left + side]
         levels = tensors.resize(levels, 2, height, mode, whole=whole)[..., top : top + side, :]
@@ -180,7 +180,7 @@ class Preprocess:
         return ((levels / 255 - mean) / std).reshape(*pixels.shape[:-3], len(self.mean), side, side).contiguous()
 
     def convert(self, image: Image.Image) -> Image.Image:
-        """``image`` as 8-bit grey or RGB, whichever the network takes; see ``images/pixels.py``."""
+        """``image`` as 8-bit gray or RGB, whichever the network takes; see ``images/pixels.py``."""
         if len(self.mean) not in (1, 3):
             raise ZooError(f"this network takes {len(self.mean)} channels; image files can only fill 1 or 3")
         return to_eight_bits(image, "L" if len(self.mean) == 1 else "RGB")

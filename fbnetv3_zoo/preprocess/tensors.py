@@ -1,6 +1,6 @@
 """The steps of :class:`~fbnetv3_zoo.preprocess.preprocess.Preprocess` on tensors, with the same results as Pillow.
 
-Images are float32 batches (batch, channels, height, width) of grey levels from 0 to 255. ``whole`` means that they were
+Images are float32 batches (batch, channels, height, width) of gray levels from 0 to 255. ``whole`` means that they were
 uint8: every step then rounds to whole levels, as Pillow does.
 """
 
@@ -19,7 +19,7 @@ from ..errors import ZooError
 
 HALF_LEVEL = 0.5 / 255
 LUMA = (19595, 38470, 7471)
-"""Weights of red, green and blue in grey (0.299, 0.587, 0.114) in 65536ths, as in Pillow."""
+"""Weights of red, green and blue in gray (0.299, 0.587, 0.114) in 65536ths, as in Pillow."""
 
 
 def checked(image: object, dims: tuple[int, ...], channels: int) -> Tensor:
@@ -56,7 +56,7 @@ def _check_channels(shape: tuple[int, ...], fits: tuple[int, ...]) -> None:
 
 
 def levels(image: Tensor) -> Tensor:
-    """The pixels of a uint8 tensor (0 to 255) or a floating one (0 to 1) as float32 grey levels."""
+    """The pixels of a uint8 tensor (0 to 255) or a floating one (0 to 1) as float32 gray levels."""
     if image.dtype == torch.uint8:
         return image.to(torch.float32)
     if not image.is_floating_point():
@@ -67,13 +67,13 @@ def levels(image: Tensor) -> Tensor:
     if math.isnan(low):
         raise ZooError("a tensor with nan; give numbers from 0 to 1")
     if low < -HALF_LEVEL or high > 1 + HALF_LEVEL:  # less is rounding error, and clamped
-        remedy = "divide by 255" if low >= 0 and 2 < high < 256 else "scale or clamp it, and do not normalise it yet"
+        remedy = "divide by 255" if low >= 0 and 2 < high < 256 else "scale or clamp it, and do not normalize it yet"
         raise ZooError(f"a floating tensor from {low:.4g} to {high:.4g}, not from 0 to 1; {remedy}")
     return image.clamp(0, 1) * 255
 
 
-def grey(levels: Tensor, *, whole: bool) -> Tensor:
-    """RGB images as one channel of grey."""
+def gray(levels: Tensor, *, whole: bool) -> Tensor:
+    """RGB images as one channel of gray."""
     weights = levels.new_tensor(LUMA)[:, None, None] / 65536
     return _settle((levels * weights).sum(1, keepdim=True), whole)
 
@@ -89,9 +89,9 @@ def resize(levels: Tensor, axis: int, length: int, mode: str, *, whole: bool) ->
 
 
 def _nearest(old: int, new: int) -> Tensor:
-    """Index of the old pixel for each new one. "nearest-exact" differs if a centre falls on an edge."""
+    """Index of the old pixel for each new one. "nearest-exact" differs if a center falls on an edge."""
     step = old / new  # Pillow accumulates it, and rounding errors decide those cases
-    return torch.tensor([min(int(centre), old - 1) for centre in accumulate(repeat(step, new - 1), initial=step / 2)])
+    return torch.tensor([min(int(center), old - 1) for center in accumulate(repeat(step, new - 1), initial=step / 2)])
 
 
 def _settle(levels: Tensor, whole: bool) -> Tensor:

@@ -69,7 +69,7 @@ _SEARCHED = {
     ),
 }
 
-# The searched values of B to E are in an unpublished appendix. Here, larger networks get more regularisation.
+# The searched values of B to E are in an unpublished appendix. Here, larger networks get more regularization.
 _B = Recipe(
     epochs=400,
     batch_size=1024,

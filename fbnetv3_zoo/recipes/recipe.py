@@ -28,7 +28,7 @@ class SGD:
 
 @dataclass(frozen=True, slots=True)
 class RMSProp:
-    """RMSProp as in TensorFlow: ``epsilon`` inside the root, mean square initialised to 1, momentum of steps.
+    """RMSProp as in TensorFlow: ``epsilon`` inside the root, mean square initialized to 1, momentum of steps.
 
     ``smoothing`` is the decay of the mean square per step.
     """
@@ -124,7 +124,7 @@ class Augmentation:
     ``crop_area``: smallest share of the image's area in a random resized crop (aspect ratio 3:4 to 4:3; 1.0: the crop
     of evaluation instead). ``flip``: probability of a horizontal flip. ``shift``: random rotation (8 degrees),
     translation (8 %) and zoom (10 %), for images whose content fills the frame. ``policy``: AutoAugment or RandAugment.
-    ``erasing``: probability of random erasing, with grey. ``mixup`` and ``cutmix``: parameter of the Beta distribution
+    ``erasing``: probability of random erasing, with gray. ``mixup`` and ``cutmix``: parameter of the Beta distribution
     of the share of a second image, drawn once per batch (0: off; if both are on, either with equal chance).
     ``repeats``: number of times each image of an epoch is used, augmented anew; the epoch keeps its length.
     """

@@ -1,6 +1,6 @@
 """Charts of one style and one palette: matplotlib's, as SVG elements for a page or as picture files.
 
-A page's charts take its font and its colours, so that they follow when it turns dark. The same chart gives the same
+A page's charts take its font and its colors, so that they follow when it turns dark. The same chart gives the same
 text.
 """
 
@@ -20,22 +20,22 @@ from ..utils.atomic_write import replacing
 
 INK, FAINT, PAPER = "#1d2125", "#5f666e", "#fcfcfb"
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#e69f00", "#56b4e9", "#cc79a7", "#f0e442")
-"""The colours of series, which all eyes tell apart: Okabe and Ito's."""
+"""The colors of series, which all eyes tell apart: Okabe and Ito's."""
 FIRST, SECOND = SERIES[:2]
 STEPS = 9
-"""How many colours :func:`between` has."""
+"""How many colors :func:`between` has."""
 
 
 def mixed(first: str, second: str, share: float) -> str:
-    """A colour on the way from ``first`` (share 0) to ``second`` (1)."""
+    """A color on the way from ``first`` (share 0) to ``second`` (1)."""
     ends = zip(bytes.fromhex(first[1:]), bytes.fromhex(second[1:]), strict=True)
     return "#" + bytes(round(a + share * (b - a)) for a, b in ends).hex()
 
 
 _GRADIENT = [mixed(FIRST, SECOND, step / (STEPS - 1)) for step in range(STEPS)]
 _ON_PAGE = {
-    **{colour: f"color-mix(in oklab, var(--first), var(--second) {100 * step / (STEPS - 1):g}%)"
-       for step, colour in enumerate(_GRADIENT)},
+    **{color: f"color-mix(in oklab, var(--first), var(--second) {100 * step / (STEPS - 1):g}%)"
+       for step, color in enumerate(_GRADIENT)},
     INK: "var(--ink)", FAINT: "var(--faint)", PAPER: "var(--paper)", FIRST: "var(--first)", SECOND: "var(--second)",
 }  # fmt: skip
 _CLEANED = {
@@ -48,7 +48,7 @@ _CLEANED = {
 
 
 def between(share: float) -> str:
-    """A colour on the way from :data:`FIRST` (share 0) to :data:`SECOND` (1)."""
+    """A color on the way from :data:`FIRST` (share 0) to :data:`SECOND` (1)."""
     return _GRADIENT[round(min(1.0, max(0.0, share)) * (STEPS - 1))]
 
 
@@ -101,7 +101,7 @@ def chart(
     element = written.getvalue().partition("<svg ")[2]
     for pattern, replacement in _CLEANED.items():
         element = re.sub(pattern, replacement, element)
-    element = re.sub(r"(?<=: )#[0-9a-f]{6}\b", lambda colour: _ON_PAGE.get(colour[0], colour[0]), element)
+    element = re.sub(r"(?<=: )#[0-9a-f]{6}\b", lambda color: _ON_PAGE.get(color[0], color[0]), element)
     return Markup('<svg role="img" aria-label="{}" {}').format(title, Markup(element))
 
 

@@ -15,7 +15,7 @@ def network_inside(data: bytes, path: Path) -> bytes:
     """The network of an ONNX file without its preprocessing and softmax: preprocessed images in, logits out.
 
     ``data`` is the content of the file ``path``; the batch size is free. This package's preprocessing agrees with that
-    in the file within one grey level. Raises :class:`ZooError` for a file without built-in preprocessing.
+    in the file within one gray level. Raises :class:`ZooError` for a file without built-in preprocessing.
     """
     from onnx import TensorProto, helper, numpy_helper
 

@@ -26,7 +26,7 @@ def match_classes(own: Sequence[str] | None, count: int, names: Sequence[str], *
         data: what errors call the data.
 
     Names may be in any order, and may differ in case, spaces, hyphens, underscores and synonyms ("tench, Tinca tinca").
-    ImageNet's 1,000 classes in their usual order are recognised by their names, by sorted WordNet ids (``n01440764``),
+    ImageNet's 1,000 classes in their usual order are recognized by their names, by sorted WordNet ids (``n01440764``),
     or by the numbers of unnamed shards. Raises :class:`ZooError`, which names the first class that differs.
     """
     if count != len(names):
@@ -49,7 +49,7 @@ def match_classes(own: Sequence[str] | None, count: int, names: Sequence[str], *
 def in_imagenet_order(names: Sequence[str]) -> bool:
     """Whether these are ImageNet's 1,000 classes in their usual order: that of their WordNet ids.
 
-    Recognised are 1,000 ids in order; the numbers 0 to 999, as in shards without names; or names of which at least 900
+    Recognized are 1,000 ids in order; the numbers 0 to 999, as in shards without names; or names of which at least 900
     agree with torchvision's list, which leaves room for other choices among synonyms.
     """
     if len(names) != 1000:

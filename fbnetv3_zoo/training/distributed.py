@@ -58,7 +58,7 @@ class World:
         return box[0]
 
     def share_buffers(self, module: nn.Module) -> None:
-        """Copy the leading process's buffers to ``module``: running statistics differ without synchronised norms."""
+        """Copy the leading process's buffers to ``module``: running statistics differ without synchronized norms."""
         if self.size > 1:
             for buffer in module.buffers():
                 dist.broadcast(buffer, src=0)

@@ -199,7 +199,7 @@ def evaluate(
 
     Args:
         predict: called with batches of float32 arrays.
-        examples: labelled images; each is read and preprocessed once, in full resolution.
+        examples: labeled images; each is read and preprocessed once, in full resolution.
         preprocess: preprocessing of the images.
         class_names: one per logit (default: the indices).
         batch_size: maximum batch size.

@@ -34,7 +34,7 @@ class Execution:
 
     ``device``: a torch device; under ``torchrun``, ``cuda`` is each process's own GPU. ``workers``: number of processes
     that load images for each training process (0: none, it loads them itself). ``accumulation``: number of parts in
-    which a batch is computed, each normalised on its own. ``channels_last``: memory layout of the maps (None: the
+    which a batch is computed, each normalized on its own. ``channels_last``: memory layout of the maps (None: the
     faster one for the device). ``checkpoint_steps`` and ``checkpoint_minutes``: intervals of checkpoints besides those
     after every epoch (0: none). ``keep_checkpoints``: number of newest checkpoints to keep. ``check_images``: whether
     to read the headers of all images before the first epoch. ``threads``: number of threads that compute on the CPU

@@ -22,7 +22,7 @@ from .loader import AnyBatch, Batch
 from .losses import distilled_loss, labels_loss, map_distance
 from .optim import build_average, build_optimizer
 from .qat import follow_ranges
-from .teacher import Teacher, normalised
+from .teacher import Teacher, normalized
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 DTYPES = {Precision.BFLOAT16: torch.bfloat16, Precision.FLOAT16: torch.float16}
@@ -129,7 +129,7 @@ class BaseLearner(ABC, Generic[AnyBatch]):
 class Learner(BaseLearner[Batch]):
     """Network, optimizer, moving average and teacher of a run, in this process of ``world``.
 
-    ``network`` is trained in place: moved to the device, its norms synchronised where several GPUs share a batch.
+    ``network`` is trained in place: moved to the device, its norms synchronized where several GPUs share a batch.
     Where no maps are compared, any module will do that has ``preprocess``, ``num_classes`` and
     ``set_gradient_checkpointing``. ``class_weights``: factor of the loss for each class.
     """
@@ -145,7 +145,7 @@ class Learner(BaseLearner[Batch]):
         self._format = _memory_format(execution, world)
         maps = _map_channels(teacher, recipe)
         network.set_gradient_checkpointing(execution.gradient_checkpointing)
-        student = Student(synchronised(network, world), maps, generator)
+        student = Student(synchronized(network, world), maps, generator)
         student = student.to(world.device, memory_format=self._format)  # type: ignore[call-overload]
         super().__init__(student, recipe, execution=execution, world=world, result=student.network)
         self._mix = build_mixer(recipe.augmentation, network.num_classes)
@@ -163,7 +163,7 @@ class Learner(BaseLearner[Batch]):
         device, recipe = self.world.device, self.recipe
         pixels = batch.images.to(device, non_blocking=True).float().div_(255)
         pixels, targets = self._mix(pixels, batch.labels.to(device, non_blocking=True))
-        images = normalised(pixels, self.preprocess, in_place=self.teacher is None)
+        images = normalized(pixels, self.preprocess, in_place=self.teacher is None)
         images = images.contiguous(memory_format=self._format)
         with self._reduced_precision():
             logits, maps = self._forward(images)
@@ -176,8 +176,8 @@ class Learner(BaseLearner[Batch]):
         return loss
 
 
-def synchronised(module: AnyModule, world: World) -> AnyModule:
-    """``module`` with synchronised batch norms if several GPUs share a batch."""
+def synchronized(module: AnyModule, world: World) -> AnyModule:
+    """``module`` with synchronized batch norms if several GPUs share a batch."""
     if world.size == 1 or world.device.type != "cuda":
         return module
     converted: AnyModule = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]

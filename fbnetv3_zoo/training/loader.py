@@ -66,12 +66,12 @@ def unless_worker_dies(loader: Iterable[Value], advice: str = "") -> Iterator[Va
 
 
 def tell_of_statistics(weights: Preprocess, data: Preprocess) -> None:
-    """Log a warning if the data is normalised otherwise than the images that the weights were trained on."""
+    """Log a warning if the data is normalized otherwise than the images that the weights were trained on."""
     before, now = ((tuple(round(x, 3) for x in values) for values in (one.mean, one.std)) for one in (weights, data))
     (old_mean, old_std), (mean, std) = before, now
     if (old_mean, old_std) != (mean, std):
         LOG.warning(
-            "images are normalised with mean %s and standard deviation %s, not with %s and %s as before",
+            "images are normalized with mean %s and standard deviation %s, not with %s and %s as before",
             mean, std, old_mean, old_std,
         )  # fmt: skip
 

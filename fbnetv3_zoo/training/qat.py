@@ -1,4 +1,4 @@
-"""Quantisation-aware training: the network rounds its weights and maps as its int8 form will.
+"""Quantization-aware training: the network rounds its weights and maps as its int8 form will.
 
 Rounding has no gradient; here that of the identity within the range is used (arXiv 1308.3432), so that the weights stay
 floats. Steps of weights are per output channel and symmetric: folding a norm into its convolution scales them, too, so

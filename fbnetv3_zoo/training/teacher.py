@@ -18,7 +18,7 @@ from ..errors import ZooError
 from ..factory import create
 from ..models.fbnet import FBNet
 from ..preprocess import Preprocess
-from ..preprocess.tensors import grey
+from ..preprocess.tensors import gray
 from ..runtimes.ort import open_onnx
 from ..runtimes.sandbox import LARGEST_MODEL
 from ..utils.digest import digest_of
@@ -37,7 +37,7 @@ TeacherSource: TypeAlias = "Teacher | nn.Module | str | Path"
 
 
 class Teacher:
-    """Computes logits for the student's images, at its own resolution and with its own normalisation.
+    """Computes logits for the student's images, at its own resolution and with its own normalization.
 
     Always in evaluation mode, without gradients. ``name`` is for messages; ``digest`` identifies its weights (a run is
     only resumed with the same teacher); ``class_names`` are None if unknown.
@@ -55,7 +55,7 @@ class Teacher:
     def __call__(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
         """Logits (images, classes) and, if the teacher has one, the last map, for square images in [0, 1].
 
-        ``pixels``: (images, channels, height, width), mixed like the student's, before normalisation. After
+        ``pixels``: (images, channels, height, width), mixed like the student's, before normalization. After
         :meth:`check` the classes are in the data's order.
         """
         with torch.no_grad():
@@ -166,14 +166,14 @@ def _prepared(pixels: Tensor, preprocess: Preprocess) -> Tensor:
     """Images in [0, 1] preprocessed for the teacher; unlike in evaluation, nothing is cropped."""
     channels, side = len(preprocess.mean), preprocess.resolution
     if pixels.shape[1] != channels:
-        one = grey(pixels, whole=False) if pixels.shape[1] == 3 else pixels.mean(1, keepdim=True)
+        one = gray(pixels, whole=False) if pixels.shape[1] == 3 else pixels.mean(1, keepdim=True)
         pixels = one.expand(-1, channels, -1, -1)
     if pixels.shape[-1] != side:
         pixels = F.interpolate(pixels, (side, side), mode="bilinear", antialias=True)
-    return normalised(pixels, preprocess)
+    return normalized(pixels, preprocess)
 
 
-def normalised(pixels: Tensor, preprocess: Preprocess, *, in_place: bool = False) -> Tensor:
+def normalized(pixels: Tensor, preprocess: Preprocess, *, in_place: bool = False) -> Tensor:
     """``(pixels - mean) / std`` per channel, of images (images, channels, height, width) in [0, 1]."""
     mean, std = (_row(pixels, values) for values in (preprocess.mean, preprocess.std))
     return (pixels.sub_(mean) if in_place else pixels - mean).div_(std)

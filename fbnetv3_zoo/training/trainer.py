@@ -55,7 +55,7 @@ def train(
         folder: where the files go; must not hold a run unless ``resume``.
         teacher: a network to learn from, as ``recipe.distillation`` says: a module, a published name, a model file
             (``.safetensors``, ``.onnx``) or ``hf-hub:owner/name``. It is validated before the first epoch.
-        pretrained: weights to start from; see :func:`fbnetv3_zoo.create`. The result keeps their name and licence.
+        pretrained: weights to start from; see :func:`fbnetv3_zoo.create`. The result keeps their name and license.
         resume: continue the run in ``folder`` after its newest checkpoint, with the result of one that was never
             interrupted. Network, weights, data, recipe and teacher must be the same; ``epochs`` may grow where the
             schedule does not depend on it. The number of processes may change.

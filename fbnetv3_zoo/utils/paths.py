@@ -100,7 +100,7 @@ def make_folder(path: str | Path) -> None:
 def read_lines(path: str | Path, what: str) -> list[str]:
     """The lines of a UTF-8 text file, stripped, without a byte order mark and trailing blank lines.
 
-    Text is normalised to NFC. Raises :class:`ZooError` as :func:`read_file` does.
+    Text is normalized to NFC. Raises :class:`ZooError` as :func:`read_file` does.
     """
     try:
         text = read_file(path, what).decode("utf-8-sig")

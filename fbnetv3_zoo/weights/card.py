@@ -32,7 +32,7 @@ def record_card(record: WeightsEntry) -> str:
     lines = [head, *_body(description, record.name), "", "## Weights", ""]
     lines += [f"- Accuracy on ImageNet's validation set: {a}." for a in record.accuracy]
     if record.license is not None:
-        lines.append(f"- Licence: {record.license.value} ({record.license.terms}).")
+        lines.append(f"- License: {record.license.value} ({record.license.terms}).")
     if record.packaged is None:
         lines += [f"- Published at {source.address}{_digest(source.sha256)}." for source in record.sources]
     lines += [f"- {record.note[0].upper()}{record.note[1:]}."] if record.note else []
@@ -77,7 +77,7 @@ def _body(description: Description, title: str) -> list[str]:
         f"- Network: {arch.name}, {cost.parameters / 1e6:.2f} M parameters, {cost.macs / 1e6:.1f} M "
         f"multiply-accumulates at {arch.resolution} px.",
         f"- Classes: {classes}.",
-        f"- Preprocessing: shorter side to {preprocess.resize} px ({preprocess.interpolation.value}), centre crop of "
+        f"- Preprocessing: shorter side to {preprocess.resize} px ({preprocess.interpolation.value}), center crop of "
         f"{preprocess.resolution} px, scaled to [0, 1], mean ({numbers[0]}), standard deviation ({numbers[1]}).",
     ]
 

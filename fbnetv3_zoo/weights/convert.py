@@ -55,7 +55,7 @@ def from_own(arch: Arch, state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def convert(arch: Arch, state_dict: Mapping[str, Any]) -> tuple[Arch, dict[str, Tensor]]:
-    """A state dict in any layout, which is recognised by its keys, with our names, and the network that it fits.
+    """A state dict in any layout, which is recognized by its keys, with our names, and the network that it fits.
 
     The network is ``arch``, in timm's form for timm's layout, with the classes and input channels of the tensors.
     """

@@ -1,6 +1,6 @@
 """The effective weights of a module, with the names of the plain network, to be saved.
 
-Users wrap, prune and parametrise networks, which changes names and tensors of the state dict.
+Users wrap, prune and parametrize networks, which changes names and tensors of the state dict.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _wrapped_by(model: nn.Module) -> nn.Module | None:
 
 @torch.no_grad()
 def effective_state(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict of ``model`` without wrappers; parametrised and pruned weights with their values in evaluation.
+    """The state dict of ``model`` without wrappers; parametrized and pruned weights with their values in evaluation.
 
     Tensors are on the CPU, contiguous, and share no memory with one another.
     """
@@ -68,7 +68,7 @@ def _own(module: nn.Module) -> Iterator[tuple[str, Tensor, tuple[str, ...]]]:
 
 @contextmanager
 def _in_evaluation(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode, as some parametrisations (spectral norm) update their state in training mode."""
+    """Evaluation mode, as some parametrizations (spectral norm) update their state in training mode."""
     training = [part for part in module.modules() if part.training]
     for part in training:
         part.training = False

@@ -168,7 +168,7 @@ def _fetch_from_any(record: WeightsEntry, cache: WeightsCache, local: bytes | No
             _lock(origin, source, address, cache)
             cached = cache.keep(record.name, origin.sha256, in_order(to_bytes(file.tensors, dict(file.metadata))))
             if record.license is not None:
-                LOG.warning("%s: licence %s (%s)", record.name, record.license.value, record.license.terms)
+                LOG.warning("%s: license %s (%s)", record.name, record.license.value, record.license.terms)
             return replace(file, name=str(cached.path))
     raise ZooError(f"{record.name}: cannot be fetched: {'; '.join(failures)}; {_by_hand(record, cache)}")
 

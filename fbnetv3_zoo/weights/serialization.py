@@ -33,7 +33,7 @@ def save(model: nn.Module, path: str | Path) -> None:
     """Write ``model`` to ``path`` (``.safetensors``), so that :func:`load` restores it from the file alone.
 
     ``model`` is an :class:`FBNet`, which may be compiled or wrapped (``DataParallel``, an averaged model). Pruned and
-    parametrised weights are stored with their values in evaluation mode; a classifier that was replaced may have
+    parametrized weights are stored with their values in evaluation mode; a classifier that was replaced may have
     another width. Raises :class:`ZooError`, before anything is written, for a network that :func:`load` could not
     restore.
     """

@@ -77,7 +77,7 @@ def _take_channels(model: FBNet, in_chans: int, source: str) -> None:
 def adapt_stem(weight: Tensor, in_chans: int) -> Tensor:
     """The weight of a stem convolution, shape (out, channels, k, k), for another number of input channels.
 
-    For one channel it is summed (a grey image gives the same output as its RGB copy); for more it is repeated
+    For one channel it is summed (a gray image gives the same output as its RGB copy); for more it is repeated
     cyclically and scaled by old / new number of channels.
     """
     old = weight.shape[1]

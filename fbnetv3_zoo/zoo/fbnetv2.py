@@ -1,7 +1,7 @@
 """FBNetV2 (2020, arXiv 2004.05565): the networks F1-F4 and L1-L3 that masked differentiable search found.
 
 Of the four releases of January 2020, three keep their first names, ``dmasking_*``; ``fbnetv2_l3`` is the fourth. They
-round no width and do not zero the last norm at initialisation.
+round no width and do not zero the last norm at initialization.
 """
 
 from __future__ import annotations

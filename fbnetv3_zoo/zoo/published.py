@@ -17,7 +17,7 @@ class Published:
 
     ``macs`` counts every convolution's multiply-accumulates at ``resolution`` (pixels) plus one per element entering
     each global average pool; ``conv_weights`` convolution and classifier weights alone. ``resize`` is the side in
-    pixels that the shorter image side is resized to before the centre crop of ``resolution`` (None: not stated).
+    pixels that the shorter image side is resized to before the center crop of ``resolution`` (None: not stated).
     ``top1`` and ``top5`` are ImageNet validation accuracies in percent.
     """
 

@@ -145,7 +145,7 @@ def check_model(model: str) -> None:
 class TorchvisionModel(nn.Module):
     """A classification model of torchvision by its name, as the trainer takes it.
 
-    The recipe's dropout and stochastic depth replace the model's own where it has such layers. Grey images are given
+    The recipe's dropout and stochastic depth replace the model's own where it has such layers. Gray images are given
     to all three channels.
     """
 

@@ -41,12 +41,12 @@ class MLP:
 
     ``members`` networks of different initial weights are fitted; more than one give an uncertainty. ``hidden`` and
     ``embedding`` are widths. A refit takes ``steps`` steps of Adam at ``learning_rate``, falling to 0, with decoupled
-    ``weight_decay``; Huber loss with threshold 1 on standardised scores (section 3.2). ``encoder_rate`` times as large
+    ``weight_decay``; Huber loss with threshold 1 on standardized scores (section 3.2). ``encoder_rate`` times as large
     is the rate of a pretrained encoder that is fine-tuned; of everything, in the second half of the steps, where the
     encoder is frozen first.
 
     Three switches are off in the paper: ``thresholds`` gives a number columns of thresholds beside its min-max one;
-    ``transform`` learns standardised scores and their quantiles, not the scores themselves; and if ``epochs`` is above
+    ``transform`` learns standardized scores and their quantiles, not the scores themselves; and if ``epochs`` is above
     0, each half of a refit (all of it, without a frozen half) is so many passes over the scores, instead of ``steps``.
     """
 
@@ -216,12 +216,12 @@ class TargetTransform:
     def __init__(self, scores: Doubles) -> None:
         from scipy.stats import norm, rankdata
 
-        centre, scale = scores.mean(), scores.std()
-        if scale <= 1e-9 * max(1.0, abs(centre)):
+        center, scale = scores.mean(), scores.std()
+        if scale <= 1e-9 * max(1.0, abs(center)):
             self.known, self.learned = scores.mean() + np.array([-1.0, 1.0]), np.array([-1.0, 1.0])
             return
         quantiles = norm.ppf((rankdata(scores) - 0.5) / len(scores))
-        learned = 0.5 * ((scores - centre) / scale + quantiles)
+        learned = 0.5 * ((scores - center) / scale + quantiles)
         self.known, first = np.unique(scores, return_index=True)
         self.learned = learned[first]
         self._extend()

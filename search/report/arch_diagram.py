@@ -46,7 +46,7 @@ def _block(index: int, block: Block, tallest: int, *, shows_channels: bool) -> d
         "is_cut": block.out_channels > tallest,
         "is_head": isinstance(block.row, PoolingHead),
         "kernel": block.kernel_size,
-        "expansion": None if expansion is None else f"{expansion:.2g}",  # more digits would touch the neighbours'
+        "expansion": None if expansion is None else f"{expansion:.2g}",  # more digits would touch the neighbors'
         "squeezed": bool(block.se_channels),
         "channels": block.out_channels if shows_channels else None,
     }

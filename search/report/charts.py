@@ -30,7 +30,7 @@ def label(value: object, *, longest: int = _LONGEST) -> str:
 
 
 def scatter(axes: Any, predictions: Predictions) -> None:
-    """Predicted against measured score, and the line on which both are the same; colours are rounds."""
+    """Predicted against measured score, and the line on which both are the same; colors are rounds."""
     numbers = sorted(set(predictions.rounds.tolist()))
     for n, (share, number) in enumerate(zip(shares(len(numbers)), numbers, strict=True)):
         part, shown = predictions.of_round(number), str(number) if n else f"round {number}"
@@ -76,7 +76,7 @@ def correlation(axes: Any, values: Sequence[float], epoch: int, threshold: float
 
 
 def learning_curves(axes: Any, curves: Doubles, epoch: int) -> None:
-    """Curves, shape (candidates, epochs), coloured by their last score; the epoch that was chosen."""
+    """Curves, shape (candidates, epochs), colored by their last score; the epoch that was chosen."""
     from matplotlib.collections import LineCollection
 
     shown = curves[:_CURVES]

@@ -233,7 +233,7 @@ def _stop(record: SearchResult) -> dict[str, object]:
         (chart("rank correlation by epoch", charts.correlation, correlations, epoch, threshold), "Rank correlation.",
          caption),
         (chart("learning curves", charts.learning_curves, np.array(curves), epoch), "Learning curves.",
-         "The same candidates, coloured by their last score from low (blue) to high (orange)."),
+         "The same candidates, colored by their last score from low (blue) to high (orange)."),
     ]}  # fmt: skip
 
 

@@ -45,7 +45,7 @@ _TINY = Networks(choices(32), (
     (PoolingChoices(choices(2, 3, 4), choices(64, 128, 192)),),
 ), num_classes=10)
 
-# The same for grey letters; widths and depths spread wider, as do their accuracies
+# The same for gray letters; widths and depths spread wider, as do their accuracies
 _LETTERS = Networks(choices(32), (
     (ConvChoices(THREE,                  Range(8, 24, 4),              2),),
     (ResidualChoices(K35, ONE, ONE,      Range(8, 24, 4), Range(1, 2), 1, NO),),
@@ -109,6 +109,6 @@ TINY = Space("tiny", _TINY, Recipes(_DIGITS, _SEARCHED_TINY, RateFactors(rmsprop
 """Networks of 0.2 to 3 MMACs for 32 x 32 images, and recipes of six epochs: a search in minutes."""
 
 LETTERS = Space("letters", _LETTERS, Recipes(_LETTERS_BASE, _SEARCHED_LETTERS, RateFactors(sgd=20.0, adamw=0.6)))
-"""Networks of 0.1 to 6 MMACs for grey images of 32 x 32 pixels, and recipes of twelve epochs: drawn letters."""
+"""Networks of 0.1 to 6 MMACs for gray images of 32 x 32 pixels, and recipes of twelve epochs: drawn letters."""
 
 SPACES: Mapping[str, Space] = MappingProxyType({space.name: space for space in (PAPER, PAPER_RECIPE, TINY, LETTERS)})

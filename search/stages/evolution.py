@@ -260,9 +260,9 @@ class _Evolution:
         best = np.argsort(-scores, kind="stable")[:_FITTED]
         points = np.frombuffer(b"".join(self.known), np.int64).reshape(len(scores), -1)[best]
         encoded = self.space.encode(points).astype(np.float64)
-        centred = encoded - encoded.mean(0)
-        gram = centred.T @ centred + np.eye(centred.shape[1])
-        slopes = np.linalg.solve(gram, centred.T @ (scores[best] - scores[best].mean()))
+        centered = encoded - encoded.mean(0)
+        gram = centered.T @ centered + np.eye(centered.shape[1])
+        slopes = np.linalg.solve(gram, centered.T @ (scores[best] - scores[best].mean()))
         promise: Doubles = self.space.encode(codes).astype(np.float64) @ slopes
         return promise
 

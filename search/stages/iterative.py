@@ -127,9 +127,9 @@ def rank_correlations(curves: Doubles) -> tuple[float, ...]:
     from scipy.stats import rankdata
 
     ranks = np.stack([rankdata(column) for column in curves.T])
-    centred = ranks - ranks.mean(1, keepdims=True)
-    norms = np.sqrt((centred**2).sum(1))
-    shared = centred @ centred[-1]
+    centered = ranks - ranks.mean(1, keepdims=True)
+    norms = np.sqrt((centered**2).sum(1))
+    shared = centered @ centered[-1]
     return tuple(
         float(value) for value in np.where(norms * norms[-1] > 0, shared / np.maximum(norms * norms[-1], 1e-12), 0.0)
     )

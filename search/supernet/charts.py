@@ -103,8 +103,8 @@ def _bands(axes: Any, record: SupernetResult, number: int) -> None:
     epochs = [0, *(epoch.epoch for epoch in record.epochs)]
     even = [1 / len(dimension)] * len(dimension)
     bands = np.array([even, *(epoch.probabilities[number] for epoch in record.epochs)]).T
-    colours = [between(share) for share in shares(len(bands))]
-    areas = axes.stackplot(epochs, bands, colors=colours, edgecolor=PAPER, linewidth=0.7)
+    colors = [between(share) for share in shares(len(bands))]
+    areas = axes.stackplot(epochs, bands, colors=colors, edgecolor=PAPER, linewidth=0.7)
     for n, area in enumerate(areas):
         area.set_alpha(0.95 if n == record.found.code[number] else 0.4)
     axes.grid(visible=False)

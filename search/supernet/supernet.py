@@ -138,12 +138,12 @@ def _cut(source: dict[str, Tensor], targets: dict[str, Tensor]) -> dict[str, Ten
 
 
 def places_of(side: int, of: int, device: torch.device) -> Tensor:
-    """The rows (or columns), of ``of``, that a map of ``side`` rows samples: nearest neighbours, the first is row 0."""
+    """The rows (or columns), of ``of``, that a map of ``side`` rows samples: nearest neighbors, the first is row 0."""
     return torch.arange(side, device=device) * of // side
 
 
 def sampled(x: Tensor, side: int) -> Tensor:
-    """``x`` subsampled to ``side`` x ``side`` by nearest neighbours (FBNetV2, section 3.3)."""
+    """``x`` subsampled to ``side`` x ``side`` by nearest neighbors (FBNetV2, section 3.3)."""
     if side == x.shape[-1]:
         return x
     at = places_of(side, x.shape[-1], x.device)

@@ -103,7 +103,7 @@ def test_info_shows_the_published_figures() -> None:
     assert lines["conv weights"][2:] == [f"{cost.conv_weights:,}"]
     assert lines["parameters"] == ["parameters", "8,598,480"]
     figures = f"    top-1 79.57 %, top-5 {published.top5:.2f} % at 224 px (publisher's record)"
-    assert text.splitlines()[-2:] == ["weights fbnetv3_a.fb_in1k (licence CC-BY-NC-4.0)", figures]
+    assert text.splitlines()[-2:] == ["weights fbnetv3_a.fb_in1k (license CC-BY-NC-4.0)", figures]
     rows = [line for line in text.splitlines() if "InvertedResidual" in line]
     assert len(rows) == sum(type(block.row).__name__ == "InvertedResidual" for block in ARCHS["fbnetv3_a"].blocks)
 
@@ -206,7 +206,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     turned = Image.Exif()
     turned[0x0112] = 6  # to be turned by 90 degrees clockwise
     images: dict[str, tuple[Image.Image, dict[str, Any]]] = {
-        "grey.png": (digit, {}),
+        "gray.png": (digit, {}),
         "rgb.png": (digit.convert("RGB"), {}),
         "rgba.png": (digit.convert("RGBA"), {}),
         "palette.png": (digit.convert("P"), {}),
@@ -238,7 +238,7 @@ def test_classify_every_kind_of_file(
 ) -> None:
     model = home.model if kind == "safetensors" else exported[0]
     found = _answers(succeed("classify", *pictures.values(), "--model", model, "--top", 10, "--json"))
-    expected = found["grey.png"]
+    expected = found["gray.png"]
     assert list(found) == list(pictures)
     for name, answer in found.items():
         assert sum(answer.values()) == pytest.approx(1)
@@ -248,8 +248,8 @@ def test_classify_every_kind_of_file(
 
 
 def test_classify_as_text(home: Home, pictures: dict[str, Path]) -> None:
-    path = pictures["grey.png"]
-    probabilities = _answers(succeed("classify", path, "--model", home.model, "--json"))["grey.png"]
+    path = pictures["gray.png"]
+    probabilities = _answers(succeed("classify", path, "--model", home.model, "--json"))["gray.png"]
     expected = [str(path), *(f"  {value:7.2%}  {name}" for name, value in probabilities.items())]
     text = succeed("classify", path, "--model", home.model)
     assert text.splitlines() == expected
@@ -259,7 +259,7 @@ def test_classify_as_text(home: Home, pictures: dict[str, Path]) -> None:
 
 def test_classify_a_folder_as_csv(home: Home, pictures: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "below").mkdir()
-    shutil.copy(pictures["grey.png"], tmp_path / 'a, "1".png')
+    shutil.copy(pictures["gray.png"], tmp_path / 'a, "1".png')
     shutil.copy(pictures["rgb.png"], tmp_path / "below" / "b.png")
     (tmp_path / "notes.txt").touch()
     text = succeed("predict", tmp_path, "--model", home.model, "--top", 2, "--csv")
@@ -281,25 +281,25 @@ def test_classify_a_folder_without_images(home: Home, tmp_path: Path) -> None:
 def test_classify_goes_on_after_a_broken_file(home: Home, pictures: dict[str, Path], tmp_path: Path) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(pictures["rgb.png"].read_bytes()[:80])
-    order = (pictures["grey.png"], broken, tmp_path / "absent.png", pictures["rgb.png"])
+    order = (pictures["gray.png"], broken, tmp_path / "absent.png", pictures["rgb.png"])
     ended = run("classify", *order, "--model", home.model, "--json")
     assert ended.code == 2
-    assert list(_answers(ended.out)) == ["grey.png", "rgb.png"]
+    assert list(_answers(ended.out)) == ["gray.png", "rgb.png"]
     first, second = ended.err.splitlines()
     assert first.startswith(f"error: {broken}: cannot be read as an image (")
     assert second == f"error: {tmp_path}/absent.png: no such file"
 
 
 def test_classify_from_another_folder(exported: tuple[Path, str], pictures: dict[str, Path]) -> None:
-    folder = pictures["grey.png"].parent
-    process = script("classify", "grey.png", "rgb.png", "--model", exported[0], "--top", 1, cwd=folder)
+    folder = pictures["gray.png"].parent
+    process = script("classify", "gray.png", "rgb.png", "--model", exported[0], "--top", 1, cwd=folder)
     out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, err) == (0, "")
-    assert [line.split()[-1] for line in out.splitlines()] == ["grey.png", "7", "rgb.png", "7"]
+    assert [line.split()[-1] for line in out.splitlines()] == ["gray.png", "7", "rgb.png", "7"]
 
 
 def _plain(text: str) -> str:
-    """``text`` without the colours that typer adds where it takes a log for a terminal, as on GitHub."""
+    """``text`` without the colors that typer adds where it takes a log for a terminal, as on GitHub."""
     return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 

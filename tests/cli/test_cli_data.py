@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from drawings import COLOURS, write_vendor
+from drawings import COLORS, write_vendor
 from fonts import SHIPPED
 from shell import run, succeed
 
@@ -50,7 +50,7 @@ def test_options_of_letters(fonts: Path, tmp_path: Path) -> None:
 
 
 def test_emoji(tmp_path: Path) -> None:
-    given = [f"{name}={write_vendor(tmp_path / name, colour)}" for name, colour in COLOURS.items()]
+    given = [f"{name}={write_vendor(tmp_path / name, color)}" for name, color in COLORS.items()]
     options = [word for text in given for word in ("--drawings", text)]
     file = tmp_path / "emoji.safetensors"
     ended = run("data", "emoji", *options, "--held-out", "ours", "--output", file)

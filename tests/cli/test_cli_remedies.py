@@ -62,7 +62,7 @@ def test_training_goes_on_from_a_model_file(option: str, here: Path, tmp_path: P
     assert run("train", option, here / "fresh.safetensors", *brief).code == 0
     begun, ended = load(here / "fresh.safetensors"), load(tmp_path / "run" / "model.safetensors")
     assert ended.arch.stages == begun.arch.stages
-    pairs = list(zip(begun.parameters(), ended.parameters(), strict=True))[1:]  # digits are grey: the stem is adapted
+    pairs = list(zip(begun.parameters(), ended.parameters(), strict=True))[1:]  # digits are gray: the stem is adapted
     assert all(torch.allclose(one, other, atol=1e-4) for one, other in pairs)
 
 
@@ -218,7 +218,7 @@ def test_few_classes_have_no_top_5(classes: int, shown: bool, here: Path, tmp_pa
     assert ("top-5" in succeed("validate", tmp_path / "net.safetensors", "--data", tmp_path / "data")) == shown
 
 
-def test_fine_tuning_says_that_images_are_normalised_otherwise(
+def test_fine_tuning_says_that_images_are_normalized_otherwise(
     here: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for n, photo in enumerate(photographs(16)):
@@ -230,4 +230,4 @@ def test_fine_tuning_says_that_images_are_normalised_otherwise(
     save(network, tmp_path / "other.safetensors")
     brief = ("--epochs", "1", "--batch-size", "4", "--data", tmp_path / "data", "--output", tmp_path / "run")
     assert run("train", "--model", tmp_path / "other.safetensors", *brief).code == 0
-    assert "images are normalised with mean (0.485, 0.456, 0.406) and standard deviation" in caplog.text
+    assert "images are normalized with mean (0.485, 0.456, 0.406) and standard deviation" in caplog.text

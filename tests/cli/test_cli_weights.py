@@ -85,7 +85,7 @@ def test_fetch(fetched: tuple[Path, Ended], mirror: Path) -> None:
     assert (locked["key"], locked["sha256"]) == (f"{NAME}/model.pth", published)
 
 
-def test_fetch_says_what_it_recorded_and_the_licence(mirror: Path, tmp_path: Path) -> None:
+def test_fetch_says_what_it_recorded_and_the_license(mirror: Path, tmp_path: Path) -> None:
     options = ("--cache", tmp_path / "cache", "--mirror", mirror, "--lock", tmp_path / "team.lock")
     out, err = script("weights", "fetch", NAME, *options, cwd=tmp_path).communicate(timeout=PATIENCE)
     (kept,) = (tmp_path / "cache").glob("*.safetensors")
@@ -94,13 +94,13 @@ def test_fetch_says_what_it_recorded_and_the_licence(mirror: Path, tmp_path: Pat
     digest = hashlib.sha256((mirror / NAME / "model.pth").read_bytes()).hexdigest()
     lock = tmp_path / "team.lock"
     assert recorded == f"{mirror / NAME / 'model.pth'}: no digest is published; recorded SHA-256 {digest} in {lock}"
-    assert license == f"{NAME}: licence CC-BY-NC-4.0 (name the authors, no commercial use)"
+    assert license == f"{NAME}: license CC-BY-NC-4.0 (name the authors, no commercial use)"
     assert not (tmp_path / "cache" / "weights.lock.json").exists()
 
 
 def test_list(cache: Path) -> None:
     lines = succeed("weights", "list").splitlines()
-    assert lines[0].split() == ["name", "MB", "top-1", "%", "pixels", "licence", "cache"]
+    assert lines[0].split() == ["name", "MB", "top-1", "%", "pixels", "license", "cache"]
     rows = {line.split()[0]: line.split()[1:] for line in lines[1 : 1 + len(RECORDS)]}
     assert list(rows) == list(RECORDS)
     assert rows[NAME] == ["24.1", "68.28", "128", "CC-BY-NC-4.0", "kept"]
@@ -159,10 +159,10 @@ def test_prune_what_is_superseded(cache: Path) -> None:
     assert not kept.exists()
 
 
-def test_the_licence_in_info() -> None:
+def test_the_license_in_info() -> None:
     text = succeed("info", "fbnetv3_b")
-    assert "weights fbnetv3_b.fb_in1k (licence CC-BY-NC-4.0)\n    top-1 80.21 %, top-5 94.94 % at 248 px" in text
-    assert "weights fbnetv3_b.ra2_in1k (licence Apache-2.0)\n    top-1 79.15 % at 256 px" in text
+    assert "weights fbnetv3_b.fb_in1k (license CC-BY-NC-4.0)\n    top-1 80.21 %, top-5 94.94 % at 248 px" in text
+    assert "weights fbnetv3_b.ra2_in1k (license Apache-2.0)\n    top-1 79.15 % at 256 px" in text
     weights = json.loads(succeed("info", "fbnetv3_b", "--json"))["weights"]
     assert [entry["licence"] for entry in weights] == ["CC-BY-NC-4.0", "Apache-2.0"]
     assert succeed("info", "fbnetv3_b.ra2_in1k").startswith("fbnetv3_b, 256 x 256 pixels\n")
@@ -264,7 +264,7 @@ def test_training_begins_with_published_weights(cache: Path, photos: Path, tmp_p
         ("weights list resnet", "no weights match 'resnet'; `fbnetv3 weights list` shows all"),
         ("weights verify fbnetv3_e", "fbnetv3_e.fb_in1k: not in the cache; `fbnetv3 weights fetch` gets them"),
         ("weights card fbnetv3_e --license MIT",
-         "fbnetv3_e: the licence of published weights is its publisher's; leave --license out"),
+         "fbnetv3_e: the license of published weights is its publisher's; leave --license out"),
         ("weights convert x.pth --model fbnetv3_q",
          "unknown model 'fbnetv3_q' (did you mean 'fbnetv3_g'?); `fbnetv3 list` shows all"),
         ("weights convert x.pth --model fbnetv3_a", "x.pth: no such file"),

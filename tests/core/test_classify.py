@@ -94,14 +94,14 @@ def test_without_names_classes_are_numbers(tiny_arch: Arch, tmp_path: Path) -> N
 
 
 def _pictures() -> dict[str, Image.Image]:
-    grey = PHOTO.convert("L").resize((61, 90))
+    gray = PHOTO.convert("L").resize((61, 90))
     return {
-        "L": grey,
+        "L": gray,
         "RGB": PHOTO,
         "RGBA": PHOTO.convert("RGBA").resize((40, 300)),
         "P": PHOTO.resize((33, 32)).convert("P"),
         "CMYK": PHOTO.resize((100, 50)).convert("CMYK"),
-        "I;16": Image.fromarray(np.asarray(grey).astype(np.uint16) * 257),
+        "I;16": Image.fromarray(np.asarray(gray).astype(np.uint16) * 257),
         "1": PHOTO.resize((8, 8)).convert("1"),
         "LA": PHOTO.resize((20, 20)).convert("LA"),
     }

@@ -61,9 +61,9 @@ def test_sound_files_of_every_kind_are_read(name: str) -> None:
 
 
 def test_large_pictures_within_the_bounds_are_read() -> None:
-    """Grey of 90 megapixels; passes as cameras and tools write them."""
-    grey = decode_image(io.BytesIO(hostile_images.png((9_000, 10_000), 1, 0)), "grey")
-    assert (grey.mode, grey.size) == ("1", (9_000, 10_000))
+    """Gray of 90 megapixels; passes as cameras and tools write them."""
+    gray = decode_image(io.BytesIO(hostile_images.png((9_000, 10_000), 1, 0)), "gray")
+    assert (gray.mode, gray.size) == ("1", (9_000, 10_000))
     passes = decode_image(io.BytesIO(hostile_images.jpeg_of_passes(2000, 30)), "passes")
     assert passes.size == (2000, 2000)
 

@@ -34,15 +34,15 @@ DEEP = {
 
 
 def _every_reading(image: Image.Image) -> list[np.ndarray]:
-    """Levels of RGB as a classifier, a detector and a grey network see them."""
+    """Levels of RGB as a classifier, a detector and a gray network see them."""
     side = image.width
-    rgb, grey = Preprocess(side, side), Preprocess(side, side, mean=(0.5,), std=(0.5,))
+    rgb, gray = Preprocess(side, side), Preprocess(side, side, mean=(0.5,), std=(0.5,))
     detector = (to_pixels(image) * 255).round().permute(1, 2, 0).numpy()
-    return [np.asarray(rgb.crop(image)), detector, np.repeat(np.asarray(grey.crop(image))[..., None], 3, axis=2)]
+    return [np.asarray(rgb.crop(image)), detector, np.repeat(np.asarray(gray.crop(image))[..., None], 3, axis=2)]
 
 
 @pytest.mark.parametrize("kind", DEEP)
-def test_greys_of_many_bits_are_a_whole_ramp_everywhere(kind: str, tmp_path: Path) -> None:
+def test_grays_of_many_bits_are_a_whole_ramp_everywhere(kind: str, tmp_path: Path) -> None:
     image = Image.fromarray(DEEP[kind])
     image.save(tmp_path / "ramp.tif")
     for one in (image, read_image(tmp_path / "ramp.tif")):
@@ -85,7 +85,7 @@ def test_tiff_says_what_its_numbers_mean(
         assert np.abs(seen - LEVELS[..., None]).max() <= 1
 
 
-def test_a_portable_greymap_has_the_scale_of_its_header(tmp_path: Path) -> None:
+def test_a_portable_graymap_has_the_scale_of_its_header(tmp_path: Path) -> None:
     """Its greatest value, whether or not a pixel has it: a dark picture stays dark."""
     (tmp_path / "x.pgm").write_bytes(b"P5 2 1 4095\n" + struct.pack(">2H", 0, 15))
     assert np.asarray(to_eight_bits(read_image(tmp_path / "x.pgm"), "L")).tolist() == [[0, 1]]
@@ -118,14 +118,14 @@ def test_lab_is_converted_by_its_profile() -> None:
 
 
 def test_what_is_clear_is_white_everywhere(tmp_path: Path) -> None:
-    """In pixels, palettes and single colours that stand for it."""
+    """In pixels, palettes and single colors that stand for it."""
     half = Image.new("RGBA", (8, 8), (0, 0, 0, 128))
     clear = {"rgba": Image.new("RGBA", (8, 8), (0, 0, 0, 0)), "la": Image.new("LA", (8, 8), (0, 0))}
     for name, image in clear.items():
         image.save(tmp_path / f"{name}.png")
     Image.new("P", (8, 8)).save(tmp_path / "palette.png", transparency=b"\0")
     Image.new("P", (8, 8)).save(tmp_path / "palette.gif", transparency=0)
-    Image.new("L", (8, 8)).save(tmp_path / "grey.png", transparency=0)
+    Image.new("L", (8, 8)).save(tmp_path / "gray.png", transparency=0)
     Image.new("RGB", (8, 8)).save(tmp_path / "rgb.png", transparency=(0, 0, 0))
     Image.new("I;16", (8, 8)).save(tmp_path / "deep.png", transparency=0)
     Image.new("RGBA", (8, 8), (9, 9, 9, 0)).save(tmp_path / "clear.webp", lossless=True, exact=True)

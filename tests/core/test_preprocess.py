@@ -75,7 +75,7 @@ def test_any_size_as_torchvision_prepares_it(
     np.testing.assert_allclose(preprocess.array(image), _torchvision(preprocess, image), atol=1e-6)
 
 
-def test_grey_networks(photos: dict[str, Image.Image]) -> None:
+def test_gray_networks(photos: dict[str, Image.Image]) -> None:
     preprocess = Preprocess.for_arch(replace(ARCHS["fbnetv3_a"], in_channels=1))
     assert preprocess.mean == pytest.approx((sum(IMAGENET_MEAN) / 3,))
     assert preprocess.std == pytest.approx((sum(IMAGENET_STD) / 3,))
@@ -126,16 +126,16 @@ def _pixels(image: Image.Image) -> Tensor:
 
 
 def _levels_apart(preprocess: Preprocess, tensor: Tensor, image: Image.Image) -> Tensor:
-    """By how many grey levels the network's inputs of a tensor and of a Pillow image differ."""
+    """By how many gray levels the network's inputs of a tensor and of a Pillow image differ."""
     std = torch.tensor(preprocess.std)[:, None, None]
     return (preprocess(tensor) - preprocess(image)).abs() * std * 255
 
 
-GREY = {"mean": (0.45,), "std": (0.22,)}
+GRAY = {"mean": (0.45,), "std": (0.22,)}
 PHOTOS = ["astronaut", "coffee", "chelsea", "rocket", "camera"]
 
 
-@pytest.mark.parametrize("network", [{}, GREY], ids=["rgb", "grey"])
+@pytest.mark.parametrize("network", [{}, GRAY], ids=["rgb", "gray"])
 @pytest.mark.parametrize("sides", [(224, 224), (242, 224), (260, 224), (300, 299), (64, 48)], ids=str)
 @pytest.mark.parametrize("interpolation", Interpolation)
 @pytest.mark.parametrize("name", PHOTOS)
@@ -185,9 +185,9 @@ def test_hard_edges_overshoot_as_in_pillow(interpolation: Interpolation) -> None
     assert _levels_apart(preprocess, _pixels(image) / 255, image).max() < 1.6
 
 
-def test_every_colour_gets_pillows_grey() -> None:
-    colours = Image.fromarray(np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), dtype=np.uint8))
-    assert not _levels_apart(Preprocess(1024, 1024, **GREY), _pixels(colours), colours).any()  # type: ignore[arg-type]
+def test_every_color_gets_pillows_gray() -> None:
+    colors = Image.fromarray(np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), dtype=np.uint8))
+    assert not _levels_apart(Preprocess(1024, 1024, **GRAY), _pixels(colors), colors).any()  # type: ignore[arg-type]
 
 
 def test_one_channel_fills_three(photos: dict[str, Image.Image]) -> None:
@@ -245,7 +245,7 @@ def test_answers_are_plain_contiguous_tensors(photos: dict[str, Image.Image]) ->
 
 @pytest.mark.parametrize("interpolation", Interpolation)
 def test_tensors_stay_on_their_device(interpolation: Interpolation) -> None:
-    for network in ({}, GREY):
+    for network in ({}, GRAY):
         image = torch.zeros(3, 50, 60, dtype=torch.uint8, device="meta")
         found = Preprocess(40, 32, interpolation, **network)([image, image])  # type: ignore[arg-type]
         assert (found.device.type, found.shape) == ("meta", (2, len(network.get("mean", "rgb")), 32, 32))
@@ -272,60 +272,60 @@ def _seen(image: Image.Image, mode: str = "RGB") -> Pixels:
     return np.asarray(cropped)
 
 
-GREYS = np.arange(16, dtype=np.uint8).reshape(4, 4) * 17
+GRAYS = np.arange(16, dtype=np.uint8).reshape(4, 4) * 17
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "I;16", "I"])
-def test_every_mode_shows_the_same_greys(tmp_path: Path, mode: str) -> None:
-    greys = np.where(GREYS > 127, 255, 0).astype(np.uint8) if mode == "1" else GREYS
+def test_every_mode_shows_the_same_grays(tmp_path: Path, mode: str) -> None:
+    grays = np.where(GRAYS > 127, 255, 0).astype(np.uint8) if mode == "1" else GRAYS
     if mode in ("I;16", "I"):
-        image = Image.fromarray(greys.astype(np.uint16) * 257)
+        image = Image.fromarray(grays.astype(np.uint16) * 257)
     else:
-        image = Image.fromarray(greys).convert(mode)
+        image = Image.fromarray(grays).convert(mode)
     path = tmp_path / ("image.tif" if mode in ("CMYK", "I") else "image.png")
     image.convert(mode).save(path)
     back = read_image(path)
     assert back.mode == mode
-    assert (_seen(back) == greys[..., None]).all()
-    assert (_seen(back, "L") == greys).all()
+    assert (_seen(back) == grays[..., None]).all()
+    assert (_seen(back, "L") == grays).all()
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "PA"])
 def test_transparency_lies_over_white(mode: str) -> None:
     alpha = np.array([[0, 128], [255, 64]], dtype=np.uint8)
-    grey = Image.new("L", (2, 2), 60)
-    colour = {"RGBA": [grey] * 3, "LA": [grey], "PA": [grey.convert("P")]}[mode]
-    image = Image.merge(mode, [*colour, Image.fromarray(alpha)])
+    gray = Image.new("L", (2, 2), 60)
+    color = {"RGBA": [gray] * 3, "LA": [gray], "PA": [gray.convert("P")]}[mode]
+    image = Image.merge(mode, [*color, Image.fromarray(alpha)])
     expected = 60 * (alpha / 255) + 255 * (1 - alpha / 255)
     np.testing.assert_allclose(_seen(image), np.repeat(expected[..., None], 3, 2), atol=1)
     np.testing.assert_allclose(_seen(image, "L"), expected, atol=1)
 
 
 @pytest.mark.parametrize(
-    ("depth", "colour", "pixels", "transparent"),
+    ("depth", "color", "pixels", "transparent"),
     [
         (8, 0, struct.pack("4B", 0, 100, 200, 255), struct.pack(">H", 100)),
         (16, 0, struct.pack(">4H", 0, 25700, 51400, 65535), struct.pack(">H", 25700)),
         (8, 2, bytes(v for v in (0, 100, 200, 255) for _ in range(3)), struct.pack(">3H", 100, 100, 100)),
         (8, 3, bytes(range(4)), bytes((255, 0, 255, 255))),
     ],
-    ids=["grey", "grey16", "rgb", "palette"],
+    ids=["gray", "gray16", "rgb", "palette"],
 )
-def test_a_transparent_colour_is_white(
-    tmp_path: Path, depth: int, colour: int, pixels: bytes, transparent: bytes
+def test_a_transparent_color_is_white(
+    tmp_path: Path, depth: int, color: int, pixels: bytes, transparent: bytes
 ) -> None:
     palette = bytes(v for v in (0, 100, 200, 255) for _ in range(3))
-    chunks = [(b"PLTE", palette)] if colour == 3 else []
-    path = _png(tmp_path, (4, 4), depth, colour, (b"\0" + pixels) * 4, [*chunks, (b"tRNS", transparent)])
+    chunks = [(b"PLTE", palette)] if color == 3 else []
+    path = _png(tmp_path, (4, 4), depth, color, (b"\0" + pixels) * 4, [*chunks, (b"tRNS", transparent)])
     assert (_seen(read_image(path))[:, :, 0] == (0, 255, 200, 255)).all()
     assert (_seen(read_image(path), "L") == (0, 255, 200, 255)).all()
 
 
 def _png(
-    folder: Path, size: tuple[int, int], depth: int, colour: int, raw: bytes, chunks: list[tuple[bytes, bytes]]
+    folder: Path, size: tuple[int, int], depth: int, color: int, raw: bytes, chunks: list[tuple[bytes, bytes]]
 ) -> Path:
     """A PNG file written by hand: ``raw`` are its filtered rows."""
-    header = struct.pack(">IIBBBBB", *size, depth, colour, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", *size, depth, color, 0, 0, 0)
     every = [(b"IHDR", header), *chunks, (b"IDAT", zlib.compress(raw)), (b"IEND", b"")]
     blocks = [struct.pack(">I", len(d)) + kind + d + struct.pack(">I", zlib.crc32(kind + d)) for kind, d in every]
     path = folder / "hand.png"

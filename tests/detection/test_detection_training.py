@@ -127,7 +127,7 @@ def test_the_file_restores_the_detector_whole(
         assert (one.labels == other.labels).all()
 
 
-def test_a_network_gives_its_weights_and_colours(data: CocoData, tmp_path: Path) -> None:
+def test_a_network_gives_its_weights_and_colors(data: CocoData, tmp_path: Path) -> None:
     source = fbnetv3_zoo.create(ARCH, generator=torch.Generator().manual_seed(5)).eval()
     source.preprocess = replace(source.preprocess, mean=(0.1, 0.2, 0.3))
     source.weights, source.license = "facebook/tiny_in1k", "CC-BY-NC-4.0"

@@ -192,10 +192,10 @@ def test_nothing_is_reordered_behind_a_pool(align: int, tmp_path: Path) -> None:
     path = export_onnx(settled(arch), tmp_path / "net.onnx", align=align, batch_sizes=[1]).path
     assert all(width % align == 0 for width in _squeezed(onnx.load(path).graph) if width >= align)
     options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
     options.log_severity_level = 3  # it warns that the file is for this processor alone
     onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    graph = onnx.load(tmp_path / "optimised.onnx").graph
+    graph = onnx.load(tmp_path / "optimized.onnx").graph
     pools = [node for node in graph.node if node.op_type == "GlobalAveragePool"]
     behind = [reader.op_type for pool in pools for reader in consumers(graph)[pool.output[0]]]
     assert len(pools) == 2

@@ -119,7 +119,7 @@ def test_photographs_of_any_size_get_the_same_class(model: FBNet, inside: Path) 
 
 
 def test_a_network_that_knows_its_images(tiny_arch: Arch, tmp_path: Path) -> None:
-    """Grey digits, of the network's size and thrice that: as many right as in Python."""
+    """Gray digits, of the network's size and thrice that: as many right as in Python."""
     network = fitted(tiny_arch)
     path = export_onnx(network, tmp_path / "digits.onnx", preprocessing=True, batch_sizes=[2]).path
     answer, examples = _session(path), digits()["test"][::4]
@@ -137,7 +137,7 @@ def test_a_network_that_knows_its_images(tiny_arch: Arch, tmp_path: Path) -> Non
 @pytest.mark.parametrize("interpolation", Interpolation)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_levels(interpolation: Interpolation, channels: int) -> None:
-    """Within one grey level of Pillow's, and equal in 98 pixels of 100; the nearest pixel is the same one."""
+    """Within one gray level of Pillow's, and equal in 98 pixels of 100; the nearest pixel is the same one."""
     preprocess = replace(PREPROCESS.for_channels(channels), interpolation=interpolation, resize=72, resolution=64)
     prepared = _prepared(preprocess)
     for photo in (PHOTOS[0].crop((0, 0, 397, 509)), PHOTOS[1].crop((0, 0, 389, 383)), PHOTOS[2].resize((53, 61))):

@@ -22,7 +22,7 @@ from fbnetv3_zoo.export.bench.timm_baselines import export_rival, merged
 
 @pytest.mark.parametrize("name", RIVALS)
 def test_what_is_said_of_others_agrees_with_timm(name: str) -> None:
-    """Each figure has a source and a date; size and licence are those of the weights that it is of."""
+    """Each figure has a source and a date; size and license are those of the weights that it is of."""
     rival = RIVALS[name]
     assert rival.name == name
     assert name in timm.list_models()
@@ -99,9 +99,9 @@ def test_what_is_exported_of_another_has_no_branches(monkeypatch: pytest.MonkeyP
     ("name", "side", "said"),
     [
         ("fbnetv3_a", 224, "published top-1 79.57 % (ImageNet-1k, distilled; fbnetv3_a.fb_in1k: publisher's record, "
-         "2020; licence of these weights: CC-BY-NC-4.0)"),
+         "2020; license of these weights: CC-BY-NC-4.0)"),
         ("fbnetv3_b.ra2_in1k", 256, "published top-1 79.15 % (ImageNet-1k; fbnetv3_b.ra2_in1k: publisher's record, "
-         "2024; licence of these weights: Apache-2.0)"),
+         "2024; license of these weights: Apache-2.0)"),
         ("fbnetv3_a", 192, ""),
     ],
 )  # fmt: skip
@@ -112,13 +112,13 @@ def test_what_was_published_of_ours(name: str, side: int, said: str, tmp_path: P
 def test_what_was_published_of_others() -> None:
     assert RIVALS["hgnetv2_b2"].subject.published == (
         "published top-1 81.57 % (ImageNet-1k and ImageNet-22k, distilled; ssld_stage2_ft_in1k: timm, "
-        "results/results-imagenet.csv, 2024 (commit 7479d45); licence of these weights: apache-2.0)"
+        "results/results-imagenet.csv, 2024 (commit 7479d45); license of these weights: apache-2.0)"
     )
     assert Baseline("resnet34", 224).subject.published == ""
 
 
 def test_the_picture_says_what_it_compares() -> None:
-    """Whose accuracies, of which weights, under which licence, and which signs stand for what."""
+    """Whose accuracies, of which weights, under which license, and which signs stand for what."""
     names = ("efficientnet_b0", "repvit_m1_0", "hgnetv2_b2")
     ours = Subject("fbnetv3_a", 224, 1, 79.57, source="a: publisher's record, 2020", license="none", distilled=True)
     figures = figures_of([2.0, 3.0], batch=1)
@@ -126,8 +126,8 @@ def test_the_picture_says_what_it_compares() -> None:
     rows = tuple(Row(one.name, Route.ONNXRUNTIME, 1, 1, (2.0, 3.0), figures) for one in subjects)
     assert caption(Benchmark(machine_here(), Route.ONNXRUNTIME, 2, subjects, rows)) == [
         "Time: measured here, each network at the image size of its accuracy, training branches merged.",
-        "Top-1, colour: publisher's record, 2020.",
-        "Top-1, grey: timm, results/results-imagenet.csv, 2024 (commit 7479d45).",
+        "Top-1, color: publisher's record, 2020.",
+        "Top-1, gray: timm, results/results-imagenet.csv, 2024 (commit 7479d45).",
         "† distilled, ‡ trained on more than ImageNet-1k; all others: on ImageNet-1k alone, or not stated.",
-        "Licence of the weights: fbnetv3: none; grey: apache-2.0.",
+        "License of the weights: fbnetv3: none; gray: apache-2.0.",
     ]

@@ -147,7 +147,7 @@ def test_a_weight_file_and_its_onnx_file(network: FBNet, model: Path, tmp_path: 
     assert opened[0] == opened[1]
 
 
-def test_licence_and_source(model: Path, tmp_path: Path) -> None:
+def test_license_and_source(model: Path, tmp_path: Path) -> None:
     graph = onnx.load(model)
     graph.metadata_props.add(key="license", value="CC-BY-NC-4.0")
     graph.metadata_props.add(key="source", value="somewhere")

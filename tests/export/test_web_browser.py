@@ -155,7 +155,7 @@ def numbers(home: Path) -> Site:
 
 @pytest.fixture(scope="module")
 def photos(home: Path) -> Site:
-    """Photographs in colour, and parts of them: PNG, so that they decode to the same pixels everywhere."""
+    """Photographs in color, and parts of them: PNG, so that they decode to the same pixels everywhere."""
     images = []
     rng = np.random.default_rng(0)
     for number in range(12):
@@ -173,17 +173,17 @@ def photos(home: Path) -> Site:
 
 @pytest.fixture(scope="module")
 def int8(photos: Site, home: Path) -> Site:
-    """The same, quantised: weights and activations in 8 bits."""
+    """The same, quantized: weights and activations in 8 bits."""
     model, float32 = home / "int8.onnx", onnx.load(photos.model)
     preprocess = Classifier.open(photos.model).description.preprocess
     quantize_static(
         photos.model, model, _Photos(preprocess, photos.images), quant_format=QuantFormat.QDQ, per_channel=True,
         activation_type=QuantType.QInt8,
     )  # fmt: skip
-    quantised = onnx.load(model)
-    del quantised.metadata_props[:]
-    quantised.metadata_props.extend(float32.metadata_props)
-    onnx.save(quantised, model)
+    quantized = onnx.load(model)
+    del quantized.metadata_props[:]
+    quantized.metadata_props.extend(float32.metadata_props)
+    onnx.save(quantized, model)
     write_web(model, home / "int8")
     return Site(home / "int8", model, photos.images, kernels=False)
 
@@ -341,7 +341,7 @@ def test_photographs_lie_as_their_exif_says(workshop: Visit, photos: Site) -> No
 
 
 def test_profiles_change_nothing(workshop: Visit, photos: Site) -> None:
-    """Colours are the numbers in the file, as in Python, whatever a colour profile would make of them."""
+    """Colors are the numbers in the file, as in Python, whatever a color profile would make of them."""
     from PIL import ImageCms
 
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("XYZ")).tobytes()
@@ -368,7 +368,7 @@ def test_jpeg_comes_close(workshop: Visit, photos: Site) -> None:
 
 def test_the_card(opened: Visit, numbers: Site) -> None:
     size = numbers.model.stat().st_size / 1e6
-    facts = f"short · 10 classes · {size:.1f} MB · float32 · licence of the weights: CC0-1.0 · weights: a test"
+    facts = f"short · 10 classes · {size:.1f} MB · float32 · license of the weights: CC0-1.0 · weights: a test"
     assert opened.text("card") == facts
     assert opened.page.title() == "short · Image classifier"
     assert not opened.page.locator("#unstarted").count()

@@ -43,7 +43,7 @@ def official_checkpoint(name: str) -> dict[str, Any]:
 
 
 def golden_input(name: str) -> Tensor:
-    """A normalised batch of shape (2, 3, R, R), R being the network's published resolution."""
+    """A normalized batch of shape (2, 3, R, R), R being the network's published resolution."""
     side = _record(name)["resolution"]
     return torch.from_numpy(np.random.RandomState(2020).normal(0, 1, (2, 3, side, side)).astype(np.float32))
 

@@ -188,7 +188,7 @@ def bombs() -> dict[str, bytes]:
             "torch._utils:_rebuild_sparse_tensor", call("torch.serialization:_get_layout", "torch.sparse_coo"),
             (tensor((1, 2), (2, 1), held=longs), tensor((2,), (1,), held=longs), (1 << 40,)),
         ),
-        "quantised": call(
+        "quantized": call(
             "torch._utils:_rebuild_qtensor", storage(16, "QInt8Storage"), 0, (16,), (1,),
             (named("torch:per_tensor_affine"), 1.0, 0), False, call("collections:OrderedDict"),
         ),

@@ -28,15 +28,15 @@ def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def png(size: tuple[int, int], depth: int, colour: int, *chunks: bytes) -> bytes:
+def png(size: tuple[int, int], depth: int, color: int, *chunks: bytes) -> bytes:
     """A PNG of zeros, however large, in few bytes."""
-    channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
+    channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[color]
     left = size[1] * (1 + -(-size[0] * depth * channels // 8))
     packer, parts, zeros = zlib.compressobj(1), [], bytes(1 << 20)
     for start in range(0, min(left, 100 << 20), len(zeros)):  # a claim of more is refused before it is unpacked
         parts.append(packer.compress(zeros[: left - start]))
     data = b"".join([*parts, packer.flush()])
-    header = struct.pack(">IIBBBBB", *size, depth, colour, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", *size, depth, color, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + b"".join(chunks) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
@@ -47,14 +47,14 @@ def webp(kind: bytes, body: bytes) -> bytes:
 
 
 def gif(screen: tuple[int, int], frame: tuple[int, int], disposal: int = 0) -> bytes:
-    """A GIF of one frame that ends early, with a colour that is clear."""
+    """A GIF of one frame that ends early, with a color that is clear."""
     head = b"GIF89a" + struct.pack("<HH", *screen) + b"\x80\0\0" + b"\0\0\0\xff\xff\xff"
     control = b"!\xf9\x04" + bytes([1 | disposal << 2]) + b"\0\0\0\0"
     return head + control + b"," + struct.pack("<HHHH", 0, 0, *frame) + b"\0\x02\x02\x44\x01\0;"
 
 
 def jpeg_of_passes(side: int, passes: int) -> bytes:
-    """A progressive grey JPEG whose passes say that all blocks stay as they are, in a few bytes each."""
+    """A progressive gray JPEG whose passes say that all blocks stay as they are, in a few bytes each."""
 
     def segment(marker: int, body: bytes) -> bytes:
         return bytes([0xFF, marker]) + struct.pack(">H", len(body) + 2) + body
@@ -76,7 +76,7 @@ def jpeg2000(side: int, tile: int) -> bytes:
 
 
 def tiff(side: int, compression: int, tile: int) -> bytes:
-    """A grey TIFF of tiles larger than the picture, in a few bytes."""
+    """A gray TIFF of tiles larger than the picture, in a few bytes."""
     data = zlib.compress(bytes(1 << 16))
     tags = ((256, side), (257, side), (258, 8), (259, compression), (262, 1), (277, 1))
     tags += ((322, tile), (323, tile), (324, 8 + 2 + 120 + 4), (325, len(data)))
@@ -90,7 +90,7 @@ def icon(body: bytes) -> bytes:
 
 
 def bitmap_of_runs(side: int, data: bytes) -> bytes:
-    """A BMP of 256 colours, packed as runs."""
+    """A BMP of 256 colors, packed as runs."""
     palette = b"".join(bytes([n, n // 2, 0, 0]) for n in range(256))
     begins = 14 + 40 + len(palette)
     info = struct.pack("<IiiHHIIiiII", 40, side, side, 1, 8, 1, len(data), 0, 0, 256, 0)
@@ -132,9 +132,9 @@ def sound() -> dict[str, bytes]:
     """Small whole pictures of every kind that is read."""
     rng = np.random.default_rng(0)
     photo = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)).resize((40, 36))
-    grey, alpha = photo.convert("L"), photo.copy()
-    alpha.putalpha(grey)
-    deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    gray, alpha = photo.convert("L"), photo.copy()
+    alpha.putalpha(gray)
+    deep = Image.fromarray(np.asarray(gray).astype(np.uint16) * 257)
     turned = Image.Exif()
     turned[0x0112] = 6
     made: dict[str, tuple[Image.Image, str, dict[str, object]]] = {
@@ -142,16 +142,16 @@ def sound() -> dict[str, bytes]:
         "cmyk.jpg": (photo.convert("CMYK"), "JPEG", {}), "png": (alpha, "PNG", {"exif": turned}),
         "deep.png": (deep, "PNG", {}), "palette.png": (photo.quantize(9), "PNG", {"transparency": 3}),
         "moving.png": (photo, "PNG", {"save_all": True, "append_images": [alpha]}),
-        "gif": (photo.quantize(9), "GIF", {"transparency": 3, "save_all": True, "append_images": [grey.convert("P")]}),
+        "gif": (photo.quantize(9), "GIF", {"transparency": 3, "save_all": True, "append_images": [gray.convert("P")]}),
         "webp": (photo, "WEBP", {}), "lossless.webp": (alpha, "WEBP", {"lossless": True}),
         "moving.webp": (photo, "WEBP", {"save_all": True, "append_images": [alpha]}),
-        "bmp": (photo, "BMP", {}), "tif": (photo, "TIFF", {}), "floating.tif": (grey.convert("F"), "TIFF", {}),
-        "whole.tif": (grey.convert("I"), "TIFF", {}), "lzw.tif": (alpha, "TIFF", {"compression": "tiff_lzw"}),
+        "bmp": (photo, "BMP", {}), "tif": (photo, "TIFF", {}), "floating.tif": (gray.convert("F"), "TIFF", {}),
+        "whole.tif": (gray.convert("I"), "TIFF", {}), "lzw.tif": (alpha, "TIFF", {"compression": "tiff_lzw"}),
         "deflate.tif": (photo, "TIFF", {"compression": "tiff_deflate"}),
         "jpeg.tif": (photo, "TIFF", {"compression": "jpeg"}),
         "ico": (alpha, "ICO", {"sizes": [(32, 32)]}),
         "dib.ico": (alpha, "ICO", {"sizes": [(32, 32)], "bitmap_format": "bmp"}),
-        "jp2": (photo, "JPEG2000", {}), "j2k": (grey, "JPEG2000", {"no_jp2": True, "tile_size": (16, 16)}),
+        "jp2": (photo, "JPEG2000", {}), "j2k": (gray, "JPEG2000", {"no_jp2": True, "tile_size": (16, 16)}),
         "ppm": (photo, "PPM", {}), "pgm": (deep, "PPM", {}),
     }  # fmt: skip
     pictures = {}

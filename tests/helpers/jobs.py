@@ -93,8 +93,8 @@ def _call(job: Job, tell: Tell) -> None:
 def _train(job: Job, tell: Tell) -> None:
     tell(f"pid {os.getpid()}")
     data = few_digits()
-    if job.get("signalled"):
-        data = _signalled(data, Path(job["folder"]) / "signalled")
+    if job.get("signaled"):
+        data = _signaled(data, Path(job["folder"]) / "signaled")
     run = train(
         Arch.from_json(job["arch"]), data, Recipe.from_json(job["recipe"]), job["folder"], resume=True,
         execution=from_json(Execution, job["execution"]), callbacks=[Teller(tell, job.get("dies"))],
@@ -113,7 +113,7 @@ def _distil(job: Job, tell: Tell) -> None:
     tell("result " + json.dumps([run.epochs[-1].train_loss for run in family.students.values()]))
 
 
-def _signalled(data: Dataset, flag: Path) -> Dataset:
+def _signaled(data: Dataset, flag: Path) -> Dataset:
     """The same data; who reads the fourth image to validate sends a SIGTERM to the whole group of its run, once."""
     group = os.getpgid(0)
 

@@ -53,5 +53,5 @@ def images(root: Path, *places: str, count: int = 5) -> Path:
     return root
 
 
-def labelled(root: Path, *splits: str) -> Path:
+def labeled(root: Path, *splits: str) -> Path:
     return images(root, *(f"{split}/{name}" for split in splits for name in ("cat", "dog")))

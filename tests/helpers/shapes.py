@@ -1,6 +1,6 @@
-"""Coloured shapes on photographs, in COCO's format: a data set for detectors that trains in minutes.
+"""Colored shapes on photographs, in COCO's format: a data set for detectors that trains in minutes.
 
-Discs, squares and triangles of random colour, size and place on crops of scikit-image's photographs; plain or striped.
+Discs, squares and triangles of random color, size and place on crops of scikit-image's photographs; plain or striped.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def _draw(
     image: Image.Image, kind: int, x: int, y: int, size: int, rng: np.random.Generator, *, striped: bool
 ) -> list[int]:
     """Draw a shape whose box is the square at (x, y); returns x, y, width, height."""
-    colour = tuple(int(value) for value in rng.integers(0, 256, 3))
+    color = tuple(int(value) for value in rng.integers(0, 256, 3))
     mask = Image.new("1", image.size)
     pen = ImageDraw.Draw(mask)
     if kind == 0:
@@ -79,13 +79,13 @@ def _draw(
         pen.rectangle((x, y, x + size - 1, y + size - 1), fill=1)
     else:
         pen.polygon([(x, y + size - 1), (x + size - 1, y + size - 1), (x + math.floor(size / 2), y)], fill=1)
-    image.paste(_stripes(image.size, colour, rng) if striped else colour, mask=mask)
+    image.paste(_stripes(image.size, color, rng) if striped else color, mask=mask)
     return [x, y, size, size]
 
 
-def _stripes(size: tuple[int, int], colour: tuple[int, ...], rng: np.random.Generator) -> Image.Image:
-    """Stripes of ``colour`` and a random one, in a random direction, three to eight pixels wide."""
+def _stripes(size: tuple[int, int], color: tuple[int, ...], rng: np.random.Generator) -> Image.Image:
+    """Stripes of ``color`` and a random one, in a random direction, three to eight pixels wide."""
     angle, width = rng.uniform(0, math.pi), rng.uniform(3, 8)
     rows, columns = np.mgrid[: size[1], : size[0]]
     along = (rows * math.sin(angle) + columns * math.cos(angle)) // width % 2
-    return Image.fromarray(np.array([colour, rng.integers(0, 256, 3)], np.uint8)[along.astype(int)])
+    return Image.fromarray(np.array([color, rng.integers(0, 256, 3)], np.uint8)[along.astype(int)])

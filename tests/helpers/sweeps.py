@@ -9,7 +9,7 @@ import pytest
 
 
 def every(names: Iterable[str], *few: str) -> list[Any]:
-    """``names`` to parametrise by; all but the ``few`` are for the long run."""
+    """``names`` to parametrize by; all but the ``few`` are for the long run."""
     names = list(names)
     if unknown := set(few) - set(names):
         raise ValueError(f"{sorted(unknown)} are not among {names}")

@@ -154,7 +154,7 @@ def test_bounds_on_unknown_costs_are_refused() -> None:
     assert said == "bound macs<=1G: there is no cost 'macs'; known: none"
 
 
-def test_changed_gives_every_neighbour_once() -> None:
+def test_changed_gives_every_neighbor_once() -> None:
     code = TINY.sample(1, generator(), method="uniform")[0]
     near = changed(TINY, code)
     assert len(near) == (TINY.sizes - 1).sum() == len(distinct(near))

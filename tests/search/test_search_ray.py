@@ -33,7 +33,7 @@ def by_number(outcomes: Iterator[Outcome]) -> list[Outcome]:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
-    """Ray as a caller would have initialised it, with room for two tasks; its address."""
+    """Ray as a caller would have initialized it, with room for two tasks; its address."""
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     yield ray.get_runtime_context().gcs_address
     ray.shutdown()

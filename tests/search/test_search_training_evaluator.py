@@ -79,8 +79,8 @@ def test_a_model_of_torchvision_is_trained(candidate: Candidate) -> None:
     model = TorchvisionModel("squeezenet1_1", 10, found.recipe)
     assert [m.p for m in model.modules() if isinstance(m, torch.nn.Dropout)] == [0.25]
     model.eval()
-    grey = torch.rand(2, 1, 32, 32)
-    assert torch.equal(model(grey), model(grey.repeat(1, 3, 1, 1)))
+    gray = torch.rand(2, 1, 32, 32)
+    assert torch.equal(model(gray), model(gray.repeat(1, 3, 1, 1)))
 
 
 def test_a_fixed_network_is_trained_by_name() -> None:

@@ -47,17 +47,17 @@ def pictures() -> dict[str, bytes]:
     from skimage.data import astronaut
 
     photo = Image.fromarray(np.ascontiguousarray(astronaut()[::8, ::8]))
-    grey16 = Image.fromarray(np.asarray(photo.convert("L")).astype(np.uint16) * 257)
+    gray16 = Image.fromarray(np.asarray(photo.convert("L")).astype(np.uint16) * 257)
     turned = Image.Exif()
     turned[0x0112] = 6
     return {
         "baseline.jpg": saved(photo, "JPEG"),
         "progressive.jpg": saved(photo, "JPEG", progressive=True, quality=90),
-        "grey.jpg": saved(photo.convert("L"), "JPEG"),
+        "gray.jpg": saved(photo.convert("L"), "JPEG"),
         "cmyk.jpg": saved(photo.convert("CMYK"), "JPEG"),
         "turned.jpg": saved(photo.crop((0, 0, 64, 48)), "JPEG", exif=turned),
         "rgb.png": saved(photo, "PNG"),
-        "grey16.png": saved(grey16, "PNG"),
+        "gray16.png": saved(gray16, "PNG"),
         "palette.png": saved(photo.quantize(64), "PNG"),
         "alpha.png": saved(photo.convert("RGBA"), "PNG"),
         "interlaced.png": _interlaced(photo),
@@ -192,7 +192,7 @@ def damaged(count: int, seed: int = 0) -> Iterator[tuple[str, bytes]]:
     for n in range(count):
         rng = np.random.default_rng([seed, n])
         name, data = kinds[n % len(kinds)]
-        kind = DAMAGE[(n + n // len(kinds)) % len(DAMAGE)]  # neighbours are damaged in different ways
+        kind = DAMAGE[(n + n // len(kinds)) % len(DAMAGE)]  # neighbors are damaged in different ways
         yield f"{n:05d}_{name}", kind(data, rng)
 
 
@@ -339,16 +339,16 @@ def test_the_extension_is_no_matter(tmp_path: Path) -> None:
     assert _reader(tmp_path, "x.png", JPEG)(lambda size: (8, 8)).size == (8, 8)
 
 
-def test_other_kinds_of_colour(tmp_path: Path) -> None:
-    to_rgb, to_grey = Preprocess(32, 32), Preprocess(32, 32, mean=(0.5,), std=(0.5,))
+def test_other_kinds_of_color(tmp_path: Path) -> None:
+    to_rgb, to_gray = Preprocess(32, 32), Preprocess(32, 32, mean=(0.5,), std=(0.5,))
     original = np.asarray(_reader(tmp_path, "rgb.png", PNG)()).astype(int)
     cmyk = _reader(tmp_path, "cmyk.jpg", pictures()["cmyk.jpg"])()
     assert cmyk.mode == "CMYK"
     assert np.abs(np.asarray(to_rgb.convert(cmyk)) - original).mean() < 12
-    deep = _reader(tmp_path, "grey16.png", pictures()["grey16.png"])()
+    deep = _reader(tmp_path, "gray16.png", pictures()["gray16.png"])()
     assert deep.mode.startswith("I")
-    grey = np.asarray(Image.open(io.BytesIO(PNG)).convert("L"))
-    assert np.array_equal(np.asarray(to_grey.convert(deep)), grey)
+    gray = np.asarray(Image.open(io.BytesIO(PNG)).convert("L"))
+    assert np.array_equal(np.asarray(to_gray.convert(deep)), gray)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -22,9 +22,9 @@ class Step:
     kept: int
 
 
-def _step(arch: Arch, *, checkpointing: bool, synchronised: bool = False, **options: float) -> Step:
+def _step(arch: Arch, *, checkpointing: bool, synchronized: bool = False, **options: float) -> Step:
     model = FBNet(arch, generator=torch.Generator().manual_seed(0), **options)  # type: ignore[arg-type]
-    if synchronised:  # as on several GPUs; alone, they compute like others
+    if synchronized:  # as on several GPUs; alone, they compute like others
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     nn.init.ones_(model.stages[1][2].project.norm.weight)  # or the branch would learn nothing in this step
     model.set_gradient_checkpointing(checkpointing)
@@ -59,8 +59,8 @@ def test_a_step_is_the_same_with_checkpointing(tiny_arch: Arch, options: dict[st
         assert torch.equal(checkpointed.buffers[name], value), name  # running statistics counted once, not twice
 
 
-def test_synchronised_norms_count_their_statistics_once(tiny_arch: Arch) -> None:
-    plain, checkpointed = (_step(tiny_arch, checkpointing=flag, synchronised=True) for flag in (False, True))
+def test_synchronized_norms_count_their_statistics_once(tiny_arch: Arch) -> None:
+    plain, checkpointed = (_step(tiny_arch, checkpointing=flag, synchronized=True) for flag in (False, True))
     assert plain.buffers.keys() == checkpointed.buffers.keys()
     for name, value in plain.buffers.items():
         assert torch.equal(checkpointed.buffers[name], value), name

@@ -143,7 +143,7 @@ def test_batches_of_nothing(batch_size: int) -> None:
 
 
 def _pictures(count: int, *, bad: Sequence[int] = ()) -> list[Example]:
-    """Grey images of one pixel, named ``0.png`` and so on, image n of class n % 3; those of ``bad`` cannot be read."""
+    """Gray images of one pixel, named ``0.png`` and so on, image n of class n % 3; those of ``bad`` cannot be read."""
 
     def read(n: int) -> Image.Image:
         if n in bad:

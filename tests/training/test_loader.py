@@ -39,7 +39,7 @@ RECIPE = replace(PLAIN, augmentation=EVERYTHING)
 
 
 @dataclass(frozen=True)
-class Grey:
+class Gray:
     """An image that tells which it is by how bright it is; some cannot be read."""
 
     number: int
@@ -66,7 +66,7 @@ class Ending:
 
 
 def _examples(count: int, bad: Sequence[int] = ()) -> list[Example]:
-    return [Example(Grey(n, bad=n in bad), n, key=f"{n}.png") for n in range(count)]
+    return [Example(Gray(n, bad=n in bad), n, key=f"{n}.png") for n in range(count)]
 
 
 def _batches(
@@ -119,7 +119,7 @@ def test_images_keep_their_labels() -> None:
     parts = _parts(_batches(recipe=PLAIN))
     for part in parts:
         for pixels, label in zip(part.images, part.labels, strict=True):
-            expected = np.asarray(PREPROCESS.crop(Grey(int(label))()))
+            expected = np.asarray(PREPROCESS.crop(Gray(int(label))()))
             assert np.array_equal(pixels[0].numpy(), expected)
 
 
@@ -158,7 +158,7 @@ def _by_label(parts: Sequence[Batch]) -> dict[int, bytes]:
 
 def test_every_place_of_every_epoch_and_seed_is_drawn_anew() -> None:
     """One image, taken again and again, is never augmented the same way twice."""
-    same, seen = [Example(Grey(0), 0)] * 18, []
+    same, seen = [Example(Gray(0), 0)] * 18, []
     for seed in (0, 1):
         batches = TrainingBatches(same, PREPROCESS, replace(RECIPE, seed=seed))
         seen += [

@@ -53,7 +53,7 @@ def test_divergence_of_sure_answers_is_a_number() -> None:
 
 @pytest.mark.parametrize("temperature", [1.0, 3.0, 1e4])
 def test_gradients_keep_their_size(temperature: float) -> None:
-    """T (softmax(z / T) - softmax(v / T)) / images; where T is large, the centred difference of logits / classes."""
+    """T (softmax(z / T) - softmax(v / T)) / images; where T is large, the centered difference of logits / classes."""
     student, teacher = _logits(0).requires_grad_(), _logits(1)
     teacher_divergence(student, teacher, temperature).backward()  # type: ignore[no-untyped-call]
     own, other = (F.softmax(logits.detach() / temperature, dim=1) for logits in (student, teacher))

@@ -132,7 +132,7 @@ def test_light_and_dark_and_narrow(page: Any, tmp_path: Path) -> None:
 
 def test_curves(page: Any) -> None:
     told = page(Case(changes={"epochs": EPOCHS})).told("Training")
-    for title in ("Loss", "Validation accuracy", "Learning rate", "training, as optimised", "validation", "epoch"):
+    for title in ("Loss", "Validation accuracy", "Learning rate", "training, as optimized", "validation", "epoch"):
         assert title in told
 
 
@@ -354,7 +354,7 @@ def test_network_run_and_machine(page: Any, tiny_arch: Arch) -> None:
     assert read.told("Network") == (
         f"Network Name tiny Parameters {cost.parameters:,} MACs {cost.macs:,} for one image "
         "Input 1 x 32 x 32 (channels, height, width) Classes 3 "
-        "Preprocessing shorter side to 36 pixels (bilinear), centre crop of 32; values from 0 to 1, less 0.5, divided "
+        "Preprocessing shorter side to 36 pixels (bilinear), center crop of 32; values from 0 to 1, less 0.5, divided "
         "by 0.25"
     )
     assert read.told("Run") == (
@@ -394,7 +394,7 @@ def _epochs(count: int) -> list[dict[str, float]]:
     ]
 
 
-def test_charts_take_the_pages_colours() -> None:
+def test_charts_take_the_pages_colors() -> None:
     charts = curve_charts(_epochs(3))
     assert list(charts) == ["Loss", "Validation accuracy", "Learning rate"]
     for title, chart in charts.items():

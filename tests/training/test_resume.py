@@ -150,7 +150,7 @@ def test_sigterm_to_the_whole_group_while_workers_read(server: Server, tiny_arch
     straight = server("train", **_job(tiny_arch, RECIPE, tmp_path / "straight", Execution()))
     assert straight["codes"] == [0], straight
     job = _job(tiny_arch, RECIPE, tmp_path / "run", Execution(workers=2))
-    told = server("train", signalled=True, **job)
+    told = server("train", signaled=True, **job)
     assert told["codes"] == [INTERRUPTED], told
     said = told["lines"][0][-1]
     assert said == "interrupted: ended by SIGTERM after step 1 of epoch 2; continue with --resume"

@@ -62,12 +62,12 @@ def network(tiny_arch: Arch, data: Dataset) -> FBNet:
 
 @pytest.fixture(scope="module")
 def pixels() -> Tensor:
-    """Grey images in [0, 1] as the student sees them."""
+    """Gray images in [0, 1] as the student sees them."""
     return torch.rand(4, 1, 32, 32, generator=torch.Generator().manual_seed(1))
 
 
 def _expected(network: FBNet, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits and last maps of grey ``pixels``, by hand: three equal channels, 40 px, the teacher's mean and std."""
+    """Logits and last maps of gray ``pixels``, by hand: three equal channels, 40 px, the teacher's mean and std."""
     larger = F.interpolate(pixels.expand(-1, 3, -1, -1), (40, 40), mode="bilinear", antialias=True)
     mean, std = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.4, 0.5, 0.6])
     training = network.training
@@ -224,8 +224,8 @@ def test_it_sees_the_mixed_images_of_the_student(
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_its_own_channels_resolution_and_normalisation(channels: int, recording: Recording) -> None:
-    """Grey becomes three equal channels; colour becomes grey as Pillow has it."""
+def test_its_own_channels_resolution_and_normalization(channels: int, recording: Recording) -> None:
+    """Gray becomes three equal channels; color becomes gray as Pillow has it."""
     chance = np.random.default_rng(0)
     blocks = chance.integers(0, 256, (4, 4, 3) if channels == 1 else (4, 4), np.uint8)
     image = Image.fromarray(blocks.repeat(8, axis=0).repeat(8, axis=1))

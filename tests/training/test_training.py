@@ -290,7 +290,7 @@ def test_the_loss_is_smoothed_cross_entropy(
 def test_the_result_tells_which_weights_it_began_as(
     tiny_arch: Arch, data: Dataset, finished: Run, tmp_path: Path
 ) -> None:
-    """Whatever it was trained on since, their licence binds; so a run is resumed with the same."""
+    """Whatever it was trained on since, their license binds; so a run is resumed with the same."""
     assert (finished.model.weights, finished.model.license) == (None, None)
     model, weights = load(finished.folder / "model.safetensors"), tmp_path / "begun.safetensors"
     model.weights, model.license = "facebook/tiny_in1k", "CC-BY-NC-4.0"

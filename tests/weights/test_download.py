@@ -233,7 +233,7 @@ def test_odd_addresses(address: str) -> None:
     assert text.count("\n") == 0
 
 
-def test_proxies_are_honoured(server: FaultyServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxies_are_honored(server: FaultyServer, monkeypatch: pytest.MonkeyPatch) -> None:
     with proxying() as proxy:
         monkeypatch.setenv("HTTP_PROXY", proxy.address)
         assert got(server) == CONTENT

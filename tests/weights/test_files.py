@@ -150,14 +150,14 @@ def test_created_with_other_classes(model: FBNet, file: Path) -> None:
 
 
 @torch.inference_mode()
-def test_created_for_grey_images(model: FBNet, file: Path) -> None:
-    grey = create(model.arch, in_chans=1, pretrained=file).eval()
-    assert grey.preprocess == PREPROCESS.for_channels(1)
-    assert grey.class_names == NAMES
+def test_created_for_gray_images(model: FBNet, file: Path) -> None:
+    gray = create(model.arch, in_chans=1, pretrained=file).eval()
+    assert gray.preprocess == PREPROCESS.for_channels(1)
+    assert gray.class_names == NAMES
     images = _images(1)
-    stems = [network.stages[0][0].conv for network in (grey, model)]
+    stems = [network.stages[0][0].conv for network in (gray, model)]
     torch.testing.assert_close(stems[0](images), stems[1](images.repeat(1, 3, 1, 1)), atol=1e-5, rtol=0)
-    torch.testing.assert_close(grey(images), model(images.repeat(1, 3, 1, 1)), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(gray(images), model(images.repeat(1, 3, 1, 1)), atol=1e-4, rtol=1e-4)
 
 
 @torch.inference_mode()

@@ -225,15 +225,15 @@ def _nested() -> Tensor:
         return torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)])
 
 
-def _quantised() -> Tensor:
+def _quantized() -> Tensor:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # quantised tensors are on their way out
+        warnings.simplefilter("ignore")  # quantized tensors are on their way out
         return torch.quantize_per_tensor(torch.zeros(8, 3, 3, 3), 1.0, 0, torch.qint8)
 
 
 WRONG: dict[str, tuple[Callable[[], Tensor], str]] = {
     "sparse": (lambda: torch.zeros(8, 3, 3, 3).to_sparse(), "is not a dense tensor"),
-    "quantised": (_quantised, "is not a dense tensor"),
+    "quantized": (_quantized, "is not a dense tensor"),
     "meta": (lambda: torch.zeros(8, 3, 3, 3, device="meta"), "is not a dense tensor"),
     "nested": (_nested, "is not a dense tensor"),
     "complex": (lambda: torch.zeros(8, 3, 3, 3, dtype=torch.complex64), "is torch.complex64, not torch.float32"),
@@ -348,7 +348,7 @@ OTHER_FILES: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "list": ("a.pth", _saved(lambda: [1]), "holds a list, not a state dict; save model.state_dict()"),
     "sparse": ("a.pth", _saved(lambda: {"a": torch.eye(2).to_sparse()}), f"a is not a dense tensor; {DENSE}"),
     "meta": ("a.pth", _saved(lambda: {"a": torch.zeros(2, device="meta")}), f"a is not a dense tensor; {DENSE}"),
-    "quantised": ("a.pth", _saved(lambda: {"a": _quantised()}), f"a is not a dense tensor; {DENSE}"),
+    "quantized": ("a.pth", _saved(lambda: {"a": _quantized()}), f"a is not a dense tensor; {DENSE}"),
     "integers": ("a.pth", _saved(lambda: {"a": torch.zeros(2).int()}), f"a is torch.int32; {FLOATING}"),
     "complex": ("a.pth", _saved(lambda: {"a": torch.zeros(2) * 1j}), f"a is torch.complex64; {FLOATING}"),
     "expanded": ("a.pth", _saved(lambda: {"a": torch.zeros(1).expand(10**12)}), LARGER),
@@ -521,7 +521,7 @@ def test_hostile_archives_are_refused(harm: dict[str, Any], name: str) -> None:
         ("set_state.old", LARGER),
         ("sparse.zip", f"weight is not a dense tensor; {DENSE}"),
         ("meta.zip", f"weight is not a dense tensor; {DENSE}"),
-        ("quantised.zip", f"weight is not a dense tensor; {DENSE}"),
+        ("quantized.zip", f"weight is not a dense tensor; {DENSE}"),
         ("integers.zip", "weight is torch.int32; weights are floating point"),
         ("shadowed_items.zip", "holds no state dict: it is empty; save model.state_dict()"),
         ("pickle_twice.archive", NOT_TORCH),

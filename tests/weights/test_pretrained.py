@@ -106,7 +106,7 @@ def test_official_weights_give_the_official_logits(site: Site, name: str, caplog
     address, digest = f"{site.address}/{name}.fb_in1k/model.pth", sha256_of(path.read_bytes())
     assert _said(caplog) == [
         f"{address}: no digest is published; recorded SHA-256 {digest} in {site.cache.lock_path}",
-        f"{name}.fb_in1k: licence CC-BY-NC-4.0 (name the authors, no commercial use)",
+        f"{name}.fb_in1k: license CC-BY-NC-4.0 (name the authors, no commercial use)",
     ]
     state = model.state_dict()
     averaged, raw = (from_official(ARCHS[name], official_state_dict(name, salt)) for salt in ("", "raw:"))
@@ -243,7 +243,7 @@ def test_timms_published_weights(
     assert _difference(model, net) < 1e-5
     record = RECORDS[name]
     assert (model.arch, model.preprocess, model.class_names) == (record.arch, record.preprocess, record.class_names)
-    assert _said(caplog) == [f"{name}: licence Apache-2.0 (any use, keep the notices)"]
+    assert _said(caplog) == [f"{name}: license Apache-2.0 (any use, keep the notices)"]
     alone = replace(cache, offline=True, mirror=None)
     for make in (
         lambda: create(name, pretrained=True, cache=alone),

@@ -104,7 +104,7 @@ def test_digests_are_those_in_the_file_names(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FETCHED)
-def test_licence_and_evidence_are_stated(name: str) -> None:
+def test_license_and_evidence_are_stated(name: str) -> None:
     record = RECORDS[name]
     assert record.license is not None
     assert record.license.terms
@@ -113,7 +113,7 @@ def test_licence_and_evidence_are_stated(name: str) -> None:
     assert all(50 < accuracy.top1 < (accuracy.top5 or 100) < 100.1 for accuracy in record.accuracy)
 
 
-def test_licences_are_those_of_the_publishers() -> None:
+def test_licenses_are_those_of_the_publishers() -> None:
     held = {license: license.terms for license in License}
     assert held == {
         License.CC_BY_NC: "name the authors, no commercial use",

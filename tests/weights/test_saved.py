@@ -93,7 +93,7 @@ def _frozen(model: FBNet) -> nn.Module:
     return model
 
 
-def _synchronised(model: FBNet) -> nn.Module:
+def _synchronized(model: FBNet) -> nn.Module:
     return nn.SyncBatchNorm.convert_sync_batchnorm(model)
 
 
@@ -105,7 +105,7 @@ def _tied(model: FBNet) -> nn.Module:
 
 
 CHANGES = [
-    _compiled, _compiled_inside, _in_parallel, _averaged, _pruned, _normed, _normed_as_of_old, _frozen, _synchronised,
+    _compiled, _compiled_inside, _in_parallel, _averaged, _pruned, _normed, _normed_as_of_old, _frozen, _synchronized,
     _tied,
 ]  # fmt: skip
 

@@ -47,7 +47,7 @@ def mobile(
     output: Annotated[Path | None, output_file("The .ort file to write (default: beside the model).")] = None,
     style: Annotated[
         Literal["fixed", "runtime"],
-        typer.Option(help="Optimise now, for the CPU, or partly at load time, which suits NNAPI and Core ML."),
+        typer.Option(help="Optimize now, for the CPU, or partly at load time, which suits NNAPI and Core ML."),
     ] = "fixed",
     platform: Annotated[
         Literal["arm", "amd64"], typer.Option(help="Target: phones and other ARM devices, or x86 like this machine.")
@@ -75,7 +75,7 @@ def mobile(
         print_json(_plain(report))
         return
     warn_of_random_weights(model, source, pretrained=pretrained)
-    say(f"{written(report.path)}: for {platform}, optimised {'when opened' if style == 'runtime' else 'now'}")
+    say(f"{written(report.path)}: for {platform}, optimized {'when opened' if style == 'runtime' else 'now'}")
     say(f"operators for a minimal build: {report.operators}")
     _print_parity(report.parity)
     for accelerator in report.usability:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ConfigOptions:
-    """How a file is quantised."""
+    """How a file is quantized."""
 
     target: Annotated[
         Literal["avx2", "vnni", "arm64"] | None, typer.Option(help="Processors to write for (default: this machine's).")
@@ -64,7 +64,7 @@ def int8(
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Quantise an ONNX file to int8, and compare accuracy and time with float.
+    """Quantize an ONNX file to int8, and compare accuracy and time with float.
 
     Calibration images come from a folder (--images) or from the training split of a dataset (--data), whose test split
     then gives the accuracies.

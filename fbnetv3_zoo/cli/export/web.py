@@ -53,5 +53,5 @@ def web(
         f"{report.runtime_size / 1e6:.1f})"
     )
     if report.license is not None:
-        say(f"licence of the weights: {report.license}")
+        say(f"license of the weights: {report.license}")
     say(f"look at it: {program()} serve-demo {in_shell(report.folder)}")

@@ -1,4 +1,4 @@
-"""Datasets: labelled images in three disjoint splits, each image read on demand."""
+"""Datasets: labeled images in three disjoint splits, each image read on demand."""
 
 from .cifar import cifar
 from .dataset import SPLITS, Dataset, Example, Examples, Reader, Split, joined

@@ -16,7 +16,7 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class ArrayReader:
-    """Returns an array, (height, width) of grey or (height, width, 3) of RGB, as an image of full size."""
+    """Returns an array, (height, width) of gray or (height, width, 3) of RGB, as an image of full size."""
 
     pixels: Pixels
 
@@ -27,7 +27,7 @@ class ArrayReader:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ArrayImages:
-    """The :class:`~.dataset.ArraySource` of ``images``, (images, height, width) of grey or with 3 channels of RGB."""
+    """The :class:`~.dataset.ArraySource` of ``images``, (images, height, width) of gray or with 3 channels of RGB."""
 
     images: Pixels
 

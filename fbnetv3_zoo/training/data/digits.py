@@ -12,7 +12,7 @@ from .random_split import split_by_seed
 
 
 def digits(*, seed: int = 0, val_split: float | None = None) -> Dataset:
-    """The 1,797 handwritten digits of scikit-learn: 8 x 8 grey images, about 20 % each for validation and test.
+    """The 1,797 handwritten digits of scikit-learn: 8 x 8 gray images, about 20 % each for validation and test.
 
     ``val_split`` is another share for validation.
 

@@ -17,7 +17,7 @@ from .dataset import SPLITS, Dataset, Example, Examples, Integers, Names, Split,
 from .image_files import FolderSource, first_of_equal
 from .listing import folders_in, images_in, is_image, look_into, warn, warn_left_out
 from .random_split import hold_out_by_seed, split_by_seed
-from .split_names import class_folders, find_splits, warn_unlabelled
+from .split_names import class_folders, find_splits, warn_unlabeled
 
 
 def folder(path: str | Path, *, seed: int | None = 0, val_split: float | None = None) -> Dataset:
@@ -91,7 +91,7 @@ def _split_folder(root: Path, places: Mapping[Split, str], seed: int | None, val
         classes = folders_in(root / place)
         unknown = [name for name in classes if composed(name) not in known]
         if split == "test" and len(unknown) == len(classes) == 1:
-            warn_unlabelled(root / place, len(images_in(root / place)))
+            warn_unlabeled(root / place, len(images_in(root / place)))
             continue
         if unknown:
             raise ZooError(_unknown(root, place, unknown, places[leading], names))

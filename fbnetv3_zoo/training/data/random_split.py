@@ -1,4 +1,4 @@
-"""Divides labelled images into splits by a seed."""
+"""Divides labeled images into splits by a seed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recognises images that a network was trained on, by digests of some of them in its file."""
+"""Recognizes images that a network was trained on, by digests of some of them in its file."""
 
 from __future__ import annotations
 

@@ -21,8 +21,8 @@ from .dataset import Dataset, Examples, Integers, Names, Split
 from .folder import divided, photos
 from .listing import folders_in, is_debris, unreadable
 from .random_split import split_by_seed
-from .split_names import class_folders, named_splits, split_of_file, warn_unlabelled
-from .tar_samples import UNLABELLED, SampleFaults, samples_in
+from .split_names import class_folders, named_splits, split_of_file, warn_unlabeled
+from .tar_samples import UNLABELED, SampleFaults, samples_in
 
 _TAR = re.compile(r"[^.].*\.(tar(\.\w+)?|tgz)", re.IGNORECASE)  # also compressed ones, for a clear error
 _MOST_OPEN = 200
@@ -121,8 +121,8 @@ def _index_all(
     for split, tars in places.items():
         own = SampleFaults(root) if split == "test" and len(places) > 1 else faults
         examples = _index(root, tars, classes, own)
-        if own is not faults and own.count(UNLABELLED) == len(examples):
-            warn_unlabelled(root / tars[0], len(examples))
+        if own is not faults and own.count(UNLABELED) == len(examples):
+            warn_unlabeled(root / tars[0], len(examples))
             continue
         own.check() if own is not faults else None
         indexed[split] = examples

@@ -1,4 +1,4 @@
-"""Recognises which folders and files are splits, by the usual spellings and by their contents."""
+"""Recognizes which folders and files are splits, by the usual spellings and by their contents."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def _places(
         if candidates and candidates[0] in holders:
             places[split] = candidates[0]
         elif candidates and split == "test":
-            warn_unlabelled(root / candidates[0], inside[candidates[0]].images)
+            warn_unlabeled(root / candidates[0], inside[candidates[0]].images)
         elif candidates:
             raise ZooError(
                 f"{root / candidates[0]}: has {inside[candidates[0]].images:,} images, but no class folders like other "
@@ -137,7 +137,7 @@ def _places(
     return places
 
 
-def warn_unlabelled(split: object, images: int) -> None:
+def warn_unlabeled(split: object, images: int) -> None:
     """Log that a test split is left out because it has no labels."""
     warn(f"{printable(str(split))}: left out, since its images have no labels ({images:,} images)")
 

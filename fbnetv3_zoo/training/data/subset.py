@@ -48,7 +48,7 @@ class Subset:
         return from_json(cls, text, at_most=LARGEST_TEXT)
 
     def apply(self, data: Dataset) -> Dataset:
-        """``data`` with these classes only, relabelled in its order.
+        """``data`` with these classes only, relabeled in its order.
 
         The held-out images are the validation split, the other training images the train split. The validation split
         of ``data`` becomes the test split, which a search never uses. Raises :class:`ZooError`, which names missing

@@ -67,7 +67,7 @@ class SampleFaults:
         raise ZooError(f"{path}: {'; '.join(messages)}")
 
 
-UNLABELLED = "samples have no label; each needs a cls or json file"
+UNLABELED = "samples have no label; each needs a cls or json file"
 
 
 def samples_in(root: Path, tar: str, classes: int | None, faults: SampleFaults) -> Iterator[ShardSample]:
@@ -141,7 +141,7 @@ def _wrong_label(label: int | None, classes: int | None) -> tuple[str, str] | No
         fault = "not a whole number; write one from 0 on"
         return f"a label that is {fault}", f"samples have labels that are {fault}"
     if label < 0:
-        return "no label; it needs a cls or json file", UNLABELLED
+        return "no label; it needs a cls or json file", UNLABELED
     if label < (MOST_CLASSES if classes is None else classes):
         return None
     known = (

@@ -39,7 +39,7 @@ def _plot(axes: Any, epochs: Epochs, fields: Mapping[str, str], **labels: str) -
 
 
 def _losses(axes: Any, epochs: Epochs) -> None:
-    fields = {"train_loss": "training, as optimised", "validation_loss": "validation"}
+    fields = {"train_loss": "training, as optimized", "validation_loss": "validation"}
     _plot(axes, epochs, fields, title="Loss", ylabel="cross entropy (nats)")
     axes.legend()
 

@@ -117,7 +117,7 @@ def _network(report: Report) -> dict[str, object]:
         "MACs": f"{cost.macs:,} for one image",
         "Input": f"{arch.in_channels} x {side} x {side} (channels, height, width)",
         "Classes": f"{arch.num_classes:,}",
-        "Preprocessing": f"shorter side to {given.resize} pixels ({given.interpolation.value}), centre crop of {side}; "
+        "Preprocessing": f"shorter side to {given.resize} pixels ({given.interpolation.value}), center crop of {side}; "
         f"values from 0 to 1, less {means}, divided by {deviations}",
     }
 

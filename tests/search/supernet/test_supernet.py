@@ -279,7 +279,7 @@ def test_sampled_convolutions_are_dilated_ones(factor: int, kernel: int, stride:
 
 
 @pytest.mark.parametrize(("side", "of"), [(24, 32), (3, 4), (7, 8), (1, 2), (5, 9), (128, 288), (6, 6)])
-def test_sampling_takes_nearest_neighbours_and_interspersing_puts_them_back(side: int, of: int) -> None:
+def test_sampling_takes_nearest_neighbors_and_interspersing_puts_them_back(side: int, of: int) -> None:
     x = torch.randn(1, 2, of, of, generator=torch.Generator().manual_seed(5))
     small = sampled(x, side)
     torch.testing.assert_close(small, F.interpolate(x, size=side, mode="nearest"), rtol=0, atol=0)
@@ -389,8 +389,8 @@ def test_a_supernet_is_made_from_its_generator() -> None:
     one, same, other = ([p.detach().clone() for p in net.layers.parameters()] for net in nets)
     assert all(torch.equal(a, b) for a, b in zip(one, same, strict=True))
     assert any(not torch.equal(a, b) for a, b in zip(one, other, strict=True))
-    grey = Supernet(TINY_DMASKING.fitted(num_classes=4, in_channels=1))
-    assert (grey.num_classes, grey.preprocess) == (4, Preprocess(32, 32).for_channels(1))
+    gray = Supernet(TINY_DMASKING.fitted(num_classes=4, in_channels=1))
+    assert (gray.num_classes, gray.preprocess) == (4, Preprocess(32, 32).for_channels(1))
 
 
 def test_what_supernets_refuse() -> None:

@@ -46,7 +46,7 @@ def learner_of(plan: SupernetPlan, execution: Execution = Execution()) -> Supern
 
 
 def batch(seed: int) -> Batch:
-    """Stripes that lie or stand, in noise: equal in every pixel's distribution, so that only a neighbourhood tells."""
+    """Stripes that lie or stand, in noise: equal in every pixel's distribution, so that only a neighborhood tells."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(2, size=64)
     stripes = 255 * ((np.arange(8)[:, None] + rng.integers(2, size=64)[:, None, None]) % 2)

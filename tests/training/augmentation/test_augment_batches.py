@@ -47,16 +47,16 @@ def _own_random_state() -> Iterator[None]:
         yield
 
 
-def _photos(count: int, side: int = SIDE, *, grey: bool = False) -> npt.NDArray[np.uint8]:
+def _photos(count: int, side: int = SIDE, *, gray: bool = False) -> npt.NDArray[np.uint8]:
     """Different parts of a photograph."""
     whole = Image.fromarray(astronaut()).resize((8 * SIDE, 8 * SIDE), Image.Resampling.BICUBIC)
-    whole = whole.convert("L") if grey else whole
+    whole = whole.convert("L") if gray else whole
     boxes = ((5 * n % 200, 11 * n % 200) for n in range(count))
     return np.stack([np.asarray(whole.crop((x, y, x + side, y + side))) for x, y in boxes])
 
 
-def _examples(count: int = 40, side: int = SIDE, *, grey: bool = False) -> Examples:
-    images = _photos(count, side, grey=grey)
+def _examples(count: int = 40, side: int = SIDE, *, gray: bool = False) -> Examples:
+    images = _photos(count, side, gray=gray)
     return Examples(Names.of(map(str, range(count))), np.arange(count), np.arange(count), ArrayImages(images))
 
 
@@ -157,11 +157,11 @@ def test_erasing_is_torchvisions() -> None:
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_images_are_on_average_those_of_one_by_one(name: str) -> None:
-    (image,) = _photos(1, grey=True)[..., None]
-    grey = Preprocess(SIDE, SIDE, mean=(0.5,), std=(0.2,))
+    (image,) = _photos(1, gray=True)[..., None]
+    gray = Preprocess(SIDE, SIDE, mean=(0.5,), std=(0.2,))
     numbers = draw_numbers(4, 0, 0, 2000)
     many = BatchAugmenter(OPTIONS[name], SIDE, [128])(np.stack([image] * 2000), numbers).double()
-    augment, example = Augmenter(grey, OPTIONS[name]), Example(ArrayReader(image[..., 0]), 0)
+    augment, example = Augmenter(gray, OPTIONS[name]), Example(ArrayReader(image[..., 0]), 0)
     single = torch.stack([augment(example) for _ in range(2000)]).movedim(-1, 1).double()
     error = (single.var(0) / 2000 + many.var(0) / 2000).sqrt() + 0.7
     assert ((many.mean(0) - single.mean(0)).abs() / error).max() < 5
@@ -191,11 +191,11 @@ def test_what_a_batch_is() -> None:
             assert np.array_equal(image.movedim(0, -1).numpy(), np.asarray(examples[int(label)].read()))
 
 
-@pytest.mark.parametrize("grey", [False, True])
-def test_the_batch_changes_nothing(*, grey: bool) -> None:
+@pytest.mark.parametrize("gray", [False, True])
+def test_the_batch_changes_nothing(*, gray: bool) -> None:
     """An image alone is augmented to the same pixels, bit for bit."""
-    examples = _examples(grey=grey)
-    preprocess = PREPROCESS if not grey else Preprocess(SIDE, SIDE, mean=(0.5,), std=(0.2,))
+    examples = _examples(gray=gray)
+    preprocess = PREPROCESS if not gray else Preprocess(SIDE, SIDE, mean=(0.5,), std=(0.2,))
     whole = _parts(TrainingBatches(examples, preprocess, RECIPE), 1)
     single = _parts(TrainingBatches(examples, preprocess, RECIPE, execution=Execution(accumulation=6)), 1)
     assert torch.equal(torch.cat([b.images for b in whole]), torch.cat([b.images for b in single]))
@@ -246,11 +246,11 @@ def test_other_sizes_are_resized_as_in_evaluation() -> None:
 def test_which_images_are_augmented_one_by_one() -> None:
     examples, crop = _examples(20), replace(RECIPE, augmentation=OPTIONS["crop"])
     policy = replace(RECIPE, augmentation=Augmentation(policy=RandAugment()))
-    grey = Preprocess(SIDE, SIDE, mean=(0.5,), std=(0.2,))
+    gray = Preprocess(SIDE, SIDE, mean=(0.5,), std=(0.2,))
     for some, preprocess, recipe in (
         (list(examples), PREPROCESS, RECIPE),
         (examples, PREPROCESS, policy),
-        (examples, grey, RECIPE),
+        (examples, gray, RECIPE),
         (_examples(20, 40), PREPROCESS, crop),
         (examples, replace(PREPROCESS, interpolation=Interpolation.BICUBIC), crop),
     ):

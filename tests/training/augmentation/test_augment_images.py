@@ -21,8 +21,8 @@ from fbnetv3_zoo.recipes import Augmentation, AutoAugment, PolicyData, RandAugme
 from fbnetv3_zoo.training.augmentation import Augmenter, build_mixer
 from fbnetv3_zoo.training.data import Example
 
-GREY = Preprocess(36, 32, mean=(0.5,), std=(0.25,))
-COLOUR = Preprocess(36, 32)
+GRAY = Preprocess(36, 32, mean=(0.5,), std=(0.25,))
+COLOR = Preprocess(36, 32)
 OPTIONS = {
     "nothing": Augmentation(),
     "crop": Augmentation(crop_area=0.1),
@@ -89,7 +89,7 @@ def _many(augmentation: Augmentation, image: Image.Image, preprocess: Preprocess
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P"])
-@pytest.mark.parametrize("preprocess", [GREY, COLOUR], ids=["grey", "colour"])
+@pytest.mark.parametrize("preprocess", [GRAY, COLOR], ids=["gray", "color"])
 @pytest.mark.parametrize("name", OPTIONS)
 def test_augmented_images_fit_the_network(name: str, preprocess: Preprocess, mode: str) -> None:
     image = _photo(60, 40).convert(mode)
@@ -101,7 +101,7 @@ def test_augmented_images_fit_the_network(name: str, preprocess: Preprocess, mod
     assert distinct == 1 if name == "nothing" else distinct > 1
 
 
-@pytest.mark.parametrize("preprocess", [GREY, COLOUR], ids=["grey", "colour"])
+@pytest.mark.parametrize("preprocess", [GRAY, COLOR], ids=["gray", "color"])
 def test_without_augmentation_training_sees_what_evaluation_sees(preprocess: Preprocess) -> None:
     image = _photo(60, 40)
     pixels = Augmenter(preprocess, Augmentation())(_example(image))
@@ -110,7 +110,7 @@ def test_without_augmentation_training_sees_what_evaluation_sees(preprocess: Pre
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_torchs_seed_decides(name: str) -> None:
-    image, augment = _photo(60, 40), Augmenter(COLOUR, OPTIONS[name])
+    image, augment = _photo(60, 40), Augmenter(COLOR, OPTIONS[name])
     found = []
     for seed in (1, 1, 2, 3):
         torch.manual_seed(seed)
@@ -122,7 +122,7 @@ def test_torchs_seed_decides(name: str) -> None:
 @pytest.mark.parametrize("name", OPTIONS)
 def test_it_goes_to_other_processes(name: str) -> None:
     """Where processes are spawned, not forked (macOS, Windows), the whole of it is pickled."""
-    image, augment = _photo(60, 40), Augmenter(COLOUR, OPTIONS[name])
+    image, augment = _photo(60, 40), Augmenter(COLOR, OPTIONS[name])
     again = pickle.loads(pickle.dumps(augment))
     torch.manual_seed(5)
     expected = augment(_example(image))
@@ -133,7 +133,7 @@ def test_it_goes_to_other_processes(name: str) -> None:
 @pytest.mark.parametrize("probability", [0.1, 0.5, 1.0])
 def test_how_often_images_are_mirrored(probability: float) -> None:
     ramp = Image.fromarray(np.tile(np.linspace(0, 255, 32).astype(np.uint8), (32, 1)))
-    preprocess = replace(GREY, resize=32)
+    preprocess = replace(GRAY, resize=32)
     found = _many(Augmentation(flip=probability), ramp, preprocess, 300)
     straight = torch.from_numpy(np.array(ramp)).double()[..., None]
     mirrored = int((found == straight.flip(1)).all((1, 2, 3)).sum())
@@ -145,7 +145,7 @@ def test_how_often_images_are_mirrored(probability: float) -> None:
 def test_shift_never_mirrors_and_keeps_the_content_in_view() -> None:
     dot = np.zeros((32, 32), np.uint8)
     dot[12:20, 8:16] = 255
-    found = _many(Augmentation(shift=True), Image.fromarray(dot), replace(GREY, resize=32), 200)[..., 0] / 255
+    found = _many(Augmentation(shift=True), Image.fromarray(dot), replace(GRAY, resize=32), 200)[..., 0] / 255
     brightness = found.sum((1, 2))
     assert brightness.min() >= 64 * 0.9**2 * 0.95
     assert brightness.max() <= 64 * 1.1**2 * 1.05
@@ -156,12 +156,12 @@ def test_shift_never_mirrors_and_keeps_the_content_in_view() -> None:
 
 
 @pytest.mark.parametrize("probability", [0.3, 1.0])
-def test_erasing_makes_a_rectangle_grey(probability: float) -> None:
-    """Of the mean that normalisation takes away, so that the network sees zeros."""
-    grey = [124, 116, 104]  # 255 x ImageNet's mean
+def test_erasing_makes_a_rectangle_gray(probability: float) -> None:
+    """Of the mean that normalization takes away, so that the network sees zeros."""
+    gray = [124, 116, 104]  # 255 x ImageNet's mean
     white = Image.new("RGB", (32, 32), "white")
-    found = _many(Augmentation(erasing=probability), white, replace(COLOUR, resize=32), 200)
-    erased = (found == torch.tensor(grey)).all(-1)
+    found = _many(Augmentation(erasing=probability), white, replace(COLOR, resize=32), 200)
+    erased = (found == torch.tensor(gray)).all(-1)
     assert (erased | (found == 255).all(-1)).all()
     low, high = binom.interval(0.9999, 200, probability)
     assert low <= int(erased.any((1, 2)).sum()) <= high
@@ -173,7 +173,7 @@ def test_erasing_makes_a_rectangle_grey(probability: float) -> None:
 
 def test_policies_differ() -> None:
     """Each is torchvision's, with the recipe's arguments, for the same seed."""
-    image, preprocess = _photo(32, 32), replace(COLOUR, resize=32)
+    image, preprocess = _photo(32, 32), replace(COLOR, resize=32)
     published = v2.AutoAugmentPolicy
     expected = {
         AutoAugment(): v2.AutoAugment(published.IMAGENET),
@@ -200,12 +200,12 @@ def test_policies_differ() -> None:
 def test_crops_are_torchvisions(area: float, size: tuple[int, int]) -> None:
     """The same boxes for the same seed, cut and resized by torchvision; also where no draw fits.
 
-    Nearest neighbour shows where every pixel comes from; with a filter, torchvision's does not see beyond the box.
+    Nearest neighbor shows where every pixel comes from; with a filter, torchvision's does not see beyond the box.
     """
     width, height = size
     places = np.stack([*np.meshgrid(np.arange(width) % 256, np.arange(height) % 256)], -1)
     image = Image.fromarray(np.concatenate([places, places[..., :1]], -1).astype(np.uint8))
-    augment = Augmenter(replace(COLOUR, interpolation=Interpolation.NEAREST), Augmentation(crop_area=area))
+    augment = Augmenter(replace(COLOR, interpolation=Interpolation.NEAREST), Augmentation(crop_area=area))
     theirs = RandomResizedCrop(32, (area, 1.0), (3 / 4, 4 / 3), v2.InterpolationMode.NEAREST)
     for seed in range(20):
         torch.manual_seed(seed)
@@ -217,7 +217,7 @@ def test_crops_are_torchvisions(area: float, size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("interpolation", [Interpolation.BILINEAR, Interpolation.BICUBIC])
 def test_crops_are_resized_as_torchvision_does(interpolation: Interpolation) -> None:
     image = _photo(200, 150)
-    augment = Augmenter(replace(COLOUR, interpolation=interpolation), Augmentation(crop_area=0.3))
+    augment = Augmenter(replace(COLOR, interpolation=interpolation), Augmentation(crop_area=0.3))
     theirs = v2.RandomResizedCrop(32, (0.3, 1.0), (3 / 4, 4 / 3), v2.InterpolationMode(interpolation.value))
     for seed in range(20):
         torch.manual_seed(seed)
@@ -230,7 +230,7 @@ def test_crops_are_resized_as_torchvision_does(interpolation: Interpolation) -> 
 
 def test_how_much_of_a_jpeg_is_decoded_depends_on_the_crop() -> None:
     reading = Reading(_jpeg(_photo(1024, 768)))
-    augment = Augmenter(replace(COLOUR, resolution=96, resize=96), Augmentation(crop_area=0.08))
+    augment = Augmenter(replace(COLOR, resolution=96, resize=96), Augmentation(crop_area=0.08))
     for _ in range(60):
         augment(Example(reading, 0))
     assert {size[0] for size in reading.sizes} == {512, 256}
@@ -245,7 +245,7 @@ def test_how_much_of_a_jpeg_is_decoded_depends_on_the_crop() -> None:
 def test_a_smaller_jpeg_never_has_fewer_pixels_than_the_crop_needs(size: tuple[int, int], side: int) -> None:
     width, height = size
     reading, frame = Reading(_jpeg(Image.new("L", size))), torch.empty(1, height, width)
-    augment = Augmenter(replace(GREY, resize=side, resolution=side), Augmentation(crop_area=0.08))
+    augment = Augmenter(replace(GRAY, resize=side, resolution=side), Augmentation(crop_area=0.08))
     for seed in range(30):
         torch.manual_seed(seed)
         augment(Example(reading, 0))
@@ -258,7 +258,7 @@ def test_a_smaller_jpeg_never_has_fewer_pixels_than_the_crop_needs(size: tuple[i
 
 def test_a_smaller_jpeg_gives_nearly_the_same_crop() -> None:
     data = _jpeg(Image.fromarray(np.ascontiguousarray(astronaut())).resize((1024, 1024)))
-    augment = Augmenter(replace(COLOUR, resize=96, resolution=96), Augmentation(crop_area=0.08))
+    augment = Augmenter(replace(COLOR, resize=96, resolution=96), Augmentation(crop_area=0.08))
     smaller, whole = Reading(data), Whole(data)
     for seed in range(40):
         torch.manual_seed(seed)
@@ -277,7 +277,7 @@ def test_turned_jpegs_are_cropped_upright() -> None:
     tag[0x0112] = 6
     lying = Reading(_jpeg(photo.transpose(Image.Transpose.ROTATE_90), exif=tag))
     upright = Reading(_jpeg(photo))
-    augment = Augmenter(replace(COLOUR, resize=64, resolution=64), Augmentation(crop_area=0.08))
+    augment = Augmenter(replace(COLOR, resize=64, resolution=64), Augmentation(crop_area=0.08))
     for seed in range(20):
         torch.manual_seed(seed)
         ours = augment(Example(lying, 0)).double()

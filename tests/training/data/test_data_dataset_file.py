@@ -25,14 +25,14 @@ from fbnetv3_zoo.training.data.rendered import dataset_file as module
 from fbnetv3_zoo.weights.serialization import save
 
 
-def _file(seed: int = 0, *, colour: bool = False, count: int = 240) -> DatasetFile:
+def _file(seed: int = 0, *, color: bool = False, count: int = 240) -> DatasetFile:
     """Two classes, a bright upper or a bright lower half, in three groups."""
     rng = np.random.default_rng(seed)
     labels = np.arange(count) % 2
     images = rng.integers(60, size=(count, 32, 32), dtype=np.uint8)
     for image, label in zip(images, labels, strict=True):
         image[16 * label : 16 * label + 16] += 150
-    images = np.repeat(images[..., None], 3, -1) if colour else images
+    images = np.repeat(images[..., None], 3, -1) if color else images
     mean, std = module.statistics(images)
     train, held_out = count - 2 * (count // 6), count // 6
     return DatasetFile(
@@ -49,9 +49,9 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("colour", [False, True])
-def test_what_is_saved_is_loaded(tmp_path: Path, *, colour: bool) -> None:
-    made, path = _file(colour=colour), tmp_path / "a.safetensors"
+@pytest.mark.parametrize("color", [False, True])
+def test_what_is_saved_is_loaded(tmp_path: Path, *, color: bool) -> None:
+    made, path = _file(color=color), tmp_path / "a.safetensors"
     made.save(path)
     data = find_dataset(path)
     assert (data.name, data.class_names, data.mean, data.std) == ("halves", made.class_names, made.mean, made.std)
@@ -224,7 +224,7 @@ def test_statistics_of_the_digits() -> None:
     images = np.stack([np.asarray(example.read()) for example in digits()["train"]])
     (mean,), (std,) = module.statistics(images)
     assert (mean, std) == pytest.approx((images.mean() / 255, images.std() / 255), abs=1e-4)
-    colour = np.stack([images, images // 2, images * 0], -1)
-    means, deviations = module.statistics(colour)
+    color = np.stack([images, images // 2, images * 0], -1)
+    means, deviations = module.statistics(color)
     assert means == pytest.approx((mean, mean / 2, 0), abs=0.003)
     assert deviations[2] > 0

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from drawings import COLOURS, GROUPS, write_vendor
+from drawings import COLORS, GROUPS, write_vendor
 from refusals import refusal
 
 from fbnetv3_zoo.errors import ZooError
@@ -21,7 +21,7 @@ from fbnetv3_zoo.training.data.rendered.vector import draw_vector
 
 @pytest.fixture
 def vendors(tmp_path: Path) -> list[Vendor]:
-    return [read_vendor(name, write_vendor(tmp_path / name, colour)) for name, colour in COLOURS.items()]
+    return [read_vendor(name, write_vendor(tmp_path / name, color)) for name, color in COLORS.items()]
 
 
 def test_what_is_drawn(vendors: list[Vendor], caplog: pytest.LogCaptureFixture) -> None:
@@ -45,7 +45,7 @@ def test_what_is_drawn(vendors: list[Vendor], caplog: pytest.LogCaptureFixture) 
     assert data["train"][0].key == "ours/1f400"
 
 
-def test_drawings_are_centred_and_fill_the_picture() -> None:
+def test_drawings_are_centered_and_fill_the_picture() -> None:
     pixels = draw_vector('<path d="M2 3h4v2h-4z"/>', (32, 32), 32)
     dark = np.argwhere(pixels[..., 0] < 128)
     assert (dark.min(0).tolist(), dark.max(0).tolist()) == ([9, 1], [22, 30])

@@ -59,8 +59,8 @@ def test_what_is_drawn(drawn: DatasetFile) -> None:
     assert (pixels.mean(), pixels.std()) == pytest.approx((data.mean[0], data.std[0]), abs=1e-4)
     where = np.stack(np.meshgrid(np.arange(32), np.arange(32), indexing="ij"), -1)
     weights = drawn.images / drawn.images.sum((1, 2), keepdims=True, dtype=np.float64)
-    centres = np.einsum("nij,ijk->nk", weights, where)
-    assert np.abs(centres - 15.5).max() < 6
+    centers = np.einsum("nij,ijk->nk", weights, where)
+    assert np.abs(centers - 15.5).max() < 6
     assert drawn.images.max((1, 2)).min() > 80
     assert "dejavusans/DejaVu Sans Bold/A" in drawn.keys
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from pictures import images, labelled
+from pictures import images, labeled
 from refusals import refusal
 from runs import PLAIN, Stopped, Stopper, assert_same, train
 from shell import run
@@ -42,7 +42,7 @@ def test_outputs_inside_the_data_are_refused_before_anything_is_written(tmp_path
 
 
 def test_the_library_refuses_it_too(tiny_arch: Arch, tmp_path: Path) -> None:
-    root = labelled(tmp_path / "photos", "train", "val")
+    root = labeled(tmp_path / "photos", "train", "val")
     said = refusal(lambda: train(tiny_arch, find_dataset(root), PLAIN, root / "train" / "run"))
     assert said == f"{root}/train/run: is in the data folder, {root}; give one outside of it"
     assert not (root / "train" / "run").exists()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pictures import images, labelled, picture, samples, tar
+from pictures import images, labeled, picture, samples, tar
 from refusals import refusal
 
 from fbnetv3_zoo.training.data import SPLITS, Dataset, find_dataset
@@ -31,7 +31,7 @@ def _counts(data: Dataset) -> list[int]:
     ],
 )
 def test_usual_spellings(names: tuple[str, str, str], tmp_path: Path) -> None:
-    data = find_dataset(labelled(tmp_path, *names))
+    data = find_dataset(labeled(tmp_path, *names))
     assert data.class_names == ("cat", "dog")
     for split, name in zip(SPLITS, names, strict=True):
         assert {example.key.split("/")[0] for example in data[split]} == {name}
@@ -41,7 +41,7 @@ def test_every_word_is_known_beside_the_others(tmp_path: Path) -> None:
     for split, words in SPELLINGS.items():
         for word in words:
             names = {**{other: others[0] for other, others in SPELLINGS.items()}, split: word.title()}
-            assert _counts(find_dataset(labelled(tmp_path / word, *names.values()))) == [10, 10, 10]
+            assert _counts(find_dataset(labeled(tmp_path / word, *names.values()))) == [10, 10, 10]
 
 
 def test_classes_called_as_splits_are(tmp_path: Path) -> None:
@@ -61,16 +61,16 @@ def test_folders_within_classes_are_no_splits(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("place", ["test", "Test_Images", "testing/unknown", "test/0"])
 def test_a_test_split_without_labels_is_left_out(place: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    images(labelled(tmp_path, "train", "val"), place)
+    images(labeled(tmp_path, "train", "val"), place)
     assert _counts(find_dataset(tmp_path)) == [10, 10, 0]
     top = place.split("/")[0]
     assert caplog.messages == [f"{tmp_path}/{top}: left out, since its images have no labels (5 images)"]
 
 
 def test_data_of_one_split(tmp_path: Path) -> None:
-    assert _counts(find_dataset(labelled(tmp_path / "a", "val"))) == [0, 10, 0]
-    assert _counts(find_dataset(labelled(tmp_path / "b", "Testing"))) == [0, 0, 10]
-    assert _counts(find_dataset(labelled(tmp_path / "c", "train"))) == [8, 2, 0]
+    assert _counts(find_dataset(labeled(tmp_path / "a", "val"))) == [0, 10, 0]
+    assert _counts(find_dataset(labeled(tmp_path / "b", "Testing"))) == [0, 0, 10]
+    assert _counts(find_dataset(labeled(tmp_path / "c", "train"))) == [8, 2, 0]
 
 
 def test_what_cannot_be_told_is_refused(tmp_path: Path) -> None:
@@ -78,20 +78,20 @@ def test_what_cannot_be_told_is_refused(tmp_path: Path) -> None:
         return refusal(lambda: find_dataset(root)).removeprefix(str(root))
 
     remedy = "call the splits train, val and test, or, if they are classes, rename the folders in them"
-    assert said(labelled(tmp_path / "a", "fold1", "fold2")) == (
+    assert said(labeled(tmp_path / "a", "fold1", "fold2")) == (
         ": fold1, fold2 look like splits, with the same folders in each (cat, dog), but their names do not say which; "
         + remedy
     )
-    assert said(labelled(tmp_path / "b", "train", "valdation")).startswith(": train, valdation look like splits, ")
+    assert said(labeled(tmp_path / "b", "train", "valdation")).startswith(": train, valdation look like splits, ")
     assert said(images(tmp_path / "c", "train", "test")) == (
         ": test, train have images, but no class folders; put the images of each split into a folder per class, "
         "or, if these are classes, rename them"
     )
-    root = images(labelled(tmp_path / "d", "train"), "val")
+    root = images(labeled(tmp_path / "d", "train"), "val")
     assert said(root) == (
         "/val: has 5 images, but no class folders like other splits; sort them into folders, one per class"
     )
-    assert said(labelled(tmp_path / "e", "train", "val", "valid")) == (
+    assert said(labeled(tmp_path / "e", "train", "val", "valid")) == (
         ": val, valid are all named like the validation split; keep only one there"
     )
     assert said(images(tmp_path / "f", "bus", "car", "train/2023")) == (
@@ -100,13 +100,13 @@ def test_what_cannot_be_told_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_beside_the_splits_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    images(labelled(tmp_path, "train", "val"), "samples", "extra/cat", "extra/dog")
+    images(labeled(tmp_path, "train", "val"), "samples", "extra/cat", "extra/dog")
     assert _counts(find_dataset(tmp_path)) == [10, 10, 0]
     assert caplog.messages == [f"{tmp_path}: folders left out that are not splits: extra, samples"]
 
 
 def test_classes_that_only_one_split_has_are_told_at_once(tmp_path: Path) -> None:
-    labelled(tmp_path, "train", "val")
+    labeled(tmp_path, "train", "val")
     images(tmp_path, *(f"val/x{n}" for n in range(7)))
     assert refusal(lambda: find_dataset(tmp_path)) == (
         f"{tmp_path}/val: 7 classes are not among those of {tmp_path}/train: x0, x1, x2, x3, x4 and 2 more"

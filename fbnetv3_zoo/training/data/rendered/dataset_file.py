@@ -1,6 +1,6 @@
 """Images with labels and splits in one file, which is read into memory as a whole.
 
-The file is safetensors: ``images`` (images, height, width) of grey or (images, height, width, 3) of RGB, uint8;
+The file is safetensors: ``images`` (images, height, width) of gray or (images, height, width, 3) of RGB, uint8;
 ``labels`` and ``groups`` (images,), indices into the entries ``class_names`` and ``group_names``; ``sizes`` (3,), the
 numbers of images for train, validation and test, which follow one another; ``keys``, the images' names as UTF-8, each
 ended by a line break. A group (a font family, a vendor) is in one split only.
@@ -41,9 +41,9 @@ _MOST_CLASSES, _MOST_GROUPS, _LARGEST_SIDE, _LONGEST_NAME = 10_000, 1_000_000, 1
 
 @dataclass(frozen=True, eq=False)
 class DatasetFile:
-    """Labelled images in three splits that share no group.
+    """Labeled images in three splits that share no group.
 
-    ``images`` are uint8, (images, height, width) of grey or (images, height, width, 3) of RGB, in the order of the
+    ``images`` are uint8, (images, height, width) of gray or (images, height, width, 3) of RGB, in the order of the
     splits, of which ``sizes`` are the numbers of images. ``labels`` and ``groups`` (images,) are indices into
     ``class_names`` and ``group_names``. ``keys`` name the images, each differently. ``mean`` and ``std`` are those of
     :class:`Dataset`. ``provenance`` is JSON text, ``digest`` that of the file, if it was read from

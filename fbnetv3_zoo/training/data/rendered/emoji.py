@@ -14,7 +14,7 @@ from ..dataset import SPLITS, Split
 from ..listing import warn
 from .dataset_file import DatasetFile, statistics
 from .sandbox import Drawer, GivenUpError
-from .vector import check_rasteriser
+from .vector import check_rasterizer
 from .vendors import Vendor
 
 Pixels = npt.NDArray[np.uint8]
@@ -30,7 +30,7 @@ def emoji(vendors: Sequence[Vendor], *, held_out: str, validation: str | None = 
     groups with fewer than 20; what is left out is logged. Raises :class:`ZooError` for fewer than three vendors.
     """
     check_whole("side", side, at_least=8, at_most=LARGEST_SIDE)
-    check_rasteriser()
+    check_rasterizer()
     splits = _splits([vendor.name for vendor in vendors], held_out, validation)
     groups = _groups(vendors)
     ordered = sorted(vendors, key=lambda vendor: SPLITS.index(splits[vendor.name]))

@@ -26,7 +26,7 @@ LARGEST_FONT = 1 << 26
 
 _MAGIC = (b"\0\1\0\0", b"OTTO", b"true", b"ttcf")
 _MOST_FACES = 64
-_TYPOGRAPHIC, _PLAIN, _VERSION, _LICENCE = (16, 17), (1, 2), 5, (13, 14)
+_TYPOGRAPHIC, _PLAIN, _VERSION, _LICENSE = (16, 17), (1, 2), 5, (13, 14)
 _WINDOWS, _SYMBOLS = 3, 0  # a platform of encodings, and one of its encodings
 _PANOSE, _PICTORIAL = 32, 5  # where the family kind is in the table OS/2, and the kind of pictures
 _STYLE = re.compile(
@@ -45,7 +45,7 @@ class Face:
     family: str
     style: str
     version: str
-    licence: str
+    license: str
     digest: str
     index: int
     file: str
@@ -124,14 +124,14 @@ def read_face(data: bytes, index: int, file: str) -> Face:
             raise ZooError("has symbols in place of letters")
         names = font["name"]
         family, style = (_name(names, *pair) for pair in zip(_TYPOGRAPHIC, _PLAIN, strict=True))
-        version, licence = _name(names, _VERSION), _name(names, *_LICENCE)
+        version, license = _name(names, _VERSION), _name(names, *_LICENSE)
     except ZooError:
         raise
     except Exception as error:  # fontTools raises many kinds for damaged files
         raise ZooError(f"has names that cannot be read ({in_short(error)})") from None
     if not any(map(str.isalnum, family)):
         raise ZooError("has no family name")
-    return Face(family, style, version, licence, hashlib.sha256(data).hexdigest(), index, file)
+    return Face(family, style, version, license, hashlib.sha256(data).hexdigest(), index, file)
 
 
 def _name(table: object, *numbers: int) -> str:

@@ -1,4 +1,4 @@
-"""Pictures of characters: from a font file to grey pixels, with small distortions drawn by a seed."""
+"""Pictures of characters: from a font file to gray pixels, with small distortions drawn by a seed."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def draw_face(data: bytes, index: int, characters: Sequence[str], *, side: int, 
     except (ArithmeticError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError) as error:
         raise ZooError(f"cannot be drawn ({in_short(error)})") from None
     _check_differ(masks, characters)
-    canvases = [_centred(mask, side * _FINER) for mask in masks]
+    canvases = [_centered(mask, side * _FINER) for mask in masks]
     rngs = (np.random.default_rng(_numbers(character, *seed)) for character in characters)
     pixels = np.stack([_distorted(canvas, side, rng) for canvas, rng in zip(canvases, rngs, strict=True)])
     small = [canvas.resize((SKETCH, SKETCH), Image.Resampling.BOX) for canvas in canvases]
@@ -87,7 +87,7 @@ def _box(font: ImageFont.FreeTypeFont, character: str) -> tuple[float, ...]:
 
 
 def _ink(font: ImageFont.FreeTypeFont, character: str) -> tuple[tuple[int, int], bytes] | None:
-    """Size and grey values of the ink, without empty margins; None if there is none."""
+    """Size and gray values of the ink, without empty margins; None if there is none."""
     _box(font, character)
     mask = font.getmask(character, mode="L")
     if 0 in mask.size:
@@ -116,7 +116,7 @@ def _check_differ(masks: Sequence[Image.Image], characters: Sequence[str]) -> No
         raise ZooError("has capitals for small letters")
 
 
-def _centred(mask: Image.Image, side: int) -> Image.Image:
+def _centered(mask: Image.Image, side: int) -> Image.Image:
     """The ink in the middle of a square, made smaller if it would not fit."""
     if (share := max(mask.size) / (0.94 * side)) > 1:
         mask = mask.resize((max(1, int(mask.width / share)), max(1, int(mask.height / share))), Image.Resampling.BOX)

@@ -22,7 +22,7 @@ from .holding_out import draw, split_names
 from .sandbox import Drawer, GivenUpError
 
 CHARACTERS = "ABDEFGHIJLMNQRTabdefghnqrt23456789"
-"""The default classes: letters and digits that can be told apart without their neighbours."""
+"""The default classes: letters and digits that can be told apart without their neighbors."""
 
 LARGEST_SIDE, MOST_CHARACTERS = 128, 256
 _COPIED = 1 / 16  # share of the ink in which the sketches of two families' faces at least differ
@@ -47,9 +47,9 @@ def letters(
     folders: Sequence[str | Path], *, side: int = 32, seed: int = 0, faces: int = 3, characters: str = CHARACTERS,
     without: Sequence[str] = (),
 ) -> DatasetFile:  # fmt: skip
-    """Pictures of ``characters``, grey, ``side`` x ``side``, from the fonts in ``folders``; one of each in each face.
+    """Pictures of ``characters``, gray, ``side`` x ``side``, from the fonts in ``folders``; one of each in each face.
 
-    Characters are centred and, by ``seed``, a little turned, sheared, scaled and shifted. At most ``faces`` faces of a
+    Characters are centered and, by ``seed``, a little turned, sheared, scaled and shifted. At most ``faces`` faces of a
     family are used, drawn by ``seed``; families named ``without`` are not. The splits share no family, and of families
     with nearly the same characters only the first by name is used. A family's split, and the pictures of a face, depend
     on its name and the seed alone, not on other fonts.
@@ -195,6 +195,6 @@ def _assemble(families: Mapping[str, Faces], classes: Sequence[str], seed: int, 
 
 def _origin(face: Face) -> dict[str, str | int]:
     return {
-        "family": face.family, "style": face.style, "version": face.version, "licence": face.licence,
+        "family": face.family, "style": face.style, "version": face.version, "licence": face.license,
         "file": face.file, "index": face.index, "sha256": face.digest,
     }  # fmt: skip

@@ -20,7 +20,7 @@ _FILLED = 0.92  # share of the side that a drawing takes
 _OUTSIDE = re.compile(r"<\s*(?:image|text|style|script|foreignObject)\b|href\s*=\s*(?![\"']#)|url\s*\(\s*(?!#)", re.I)
 
 
-def check_rasteriser() -> None:
+def check_rasterizer() -> None:
     """Raise :class:`ZooError` if the library that draws vector graphics is not installed."""
     if importlib.util.find_spec("resvg_py") is None:
         raise ZooError('drawings need resvg-py, which is not installed; pip install "fbnetv3-zoo[drawings]"')

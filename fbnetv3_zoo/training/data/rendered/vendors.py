@@ -1,7 +1,7 @@
 """Vendors' drawings of emoji, as vector graphics in the JSON form of Iconify's packages.
 
 A folder has ``icons.json`` (bodies of SVG by name), ``chars.json`` (names by the characters' code points),
-``metadata.json`` (names by group), and optionally ``info.json`` and ``package.json`` (author, licence, version).
+``metadata.json`` (names by group), and optionally ``info.json`` and ``package.json`` (author, license, version).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Vendor:
 
 
 def read_vendor(name: str, folder: str | Path) -> Vendor:
-    """The drawings in ``folder``, without those that differ in the colour of skin only.
+    """The drawings in ``folder``, without those that differ in the color of skin only.
 
     Raises :class:`ZooError`, which names the file, if one is missing, damaged or of another form.
     """
@@ -92,7 +92,7 @@ def _size(value: Any) -> float:
 
 
 def _origin(folder: Path) -> dict[str, Any]:
-    """Name, version, author and licence, as far as the package says so."""
+    """Name, version, author and license, as far as the package says so."""
     origin: dict[str, Any] = {}
     for name, keys in (("package", ("name", "version")), ("info", ("author", "license"))):
         if exists(path := folder / f"{name}.json"):

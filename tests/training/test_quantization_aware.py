@@ -26,7 +26,7 @@ from fbnetv3_zoo.export.quantization.qdq import (
     layers_of,
     logits_of,
     observed,
-    quantised,
+    quantized,
     whole_weights,
 )
 from fbnetv3_zoo.export.quantization.quantize import QuantizationConfig, Target, quantize
@@ -118,7 +118,7 @@ def test_maps_are_rounded_as_the_graph_does(low: float, high: float) -> None:
     graph = onnx.helper.make_graph([node], "g", ends[:1], ends[1:], [one])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
     ranges = {"x": ValueRange(low, high), "y": ValueRange(low, high)}
-    int8 = quantised(model, ranges, whole_weights(model, QDQSettings()), QDQSettings())
+    int8 = quantized(model, ranges, whole_weights(model, QDQSettings()), QDQSettings())
     rounding = RoundedMap()
     found = rounding(torch.from_numpy(values))
     step = max(max(high, 0.0) - min(low, 0.0), 1e-9) / 255
@@ -229,7 +229,7 @@ def _int8_accuracy(model: FBNet, levels: int, folder: Path, data: Dataset) -> fl
     shown = stack(model.preprocess, [example.read() for example in data["train"][::10]])
     settings = QDQSettings(Activations.UINT8, levels)
     ranges = find_ranges(graph, shown, observed(graph.graph))
-    int8 = quantised(graph, ranges, whole_weights(graph, settings), settings)
+    int8 = quantized(graph, ranges, whole_weights(graph, settings), settings)
     tested: npt.NDArray[np.float32] = stack(model.preprocess, [example.read() for example in data["test"]])
     return float((logits_of(int8)(tested).argmax(1) == [example.label for example in data["test"]]).mean())
 

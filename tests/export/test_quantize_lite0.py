@@ -1,6 +1,6 @@
 """int8 on a real ImageNet network, which is not ours: EfficientNet-Lite0 with its weights, on photographs.
 
-Its parts are shown to the quantiser, others of the same photographs are compared: which class float and int8 give.
+Its parts are shown to the quantizer, others of the same photographs are compared: which class float and int8 give.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ from fbnetv3_zoo.export.quantization.qdq import (
     layers_of,
     logits_of,
     observed,
-    quantised,
+    quantized,
     whole_weights,
 )
 from fbnetv3_zoo.export.quantization.quantize import QuantizationConfig, Target, quantize
@@ -130,7 +130,7 @@ def test_the_report(
     assert names == [on_int8.description.name_of(int(n)) for n in found[:9]]
     if suffix == ".onnx":
         told = f"int8 for {Target.here().value}, {len(SHOWN)} calibration images, 0 layers in float"
-        assert entries_of(onnx.load(path)) == {**entries_of(model), "quantised_by": told}
+        assert entries_of(onnx.load(path)) == {**entries_of(model), "quantized_by": told}
 
 
 def test_without_labels_or_test_images(source: Path, tmp_path: Path) -> None:
@@ -195,13 +195,13 @@ def test_layers_stay_in_float_until_it_agrees(tiny_arch: Arch, tmp_path: Path) -
 
 
 def test_a_kept_layer_stays_in_float_in_what_runs(model: onnx.ModelProto, tmp_path: Path) -> None:
-    """ONNX Runtime quantises a float layer between int8 maps by itself where it can, one step for all channels."""
+    """ONNX Runtime quantizes a float layer between int8 maps by itself where it can, one step for all channels."""
     batch = _batch(model)
     ranges, settings = find_ranges(model, batch, observed(model.graph)), QDQSettings()
     weights = whole_weights(model, settings)
     convolutions = [layer for layer in layers_of(model) if layer.op_type == "Conv"]
     for kept in (layer for layer in convolutions[1:] if _constants(model)[layer.input[1]].any()):
-        runs = _optimised(quantised(model, ranges, weights, settings, keep=[kept.name]), tmp_path)
+        runs = _optimized(quantized(model, ranges, weights, settings, keep=[kept.name]), tmp_path)
         kinds = Counter(node.op_type for node in runs.graph.node)
         assert kinds["QLinearConv"] == len(convolutions) - 1
         floating = [node for node in runs.graph.node if node.op_type in ("Conv", "FusedConv")]
@@ -213,12 +213,12 @@ def test_a_kept_layer_stays_in_float_in_what_runs(model: onnx.ModelProto, tmp_pa
         np.testing.assert_allclose(weight * np.abs(wanted).max(), wanted * np.abs(weight).max(), rtol=1e-5, atol=1e-9)
 
 
-def _optimised(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
+def _optimized(model: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    options.optimized_model_filepath, options.log_severity_level = str(folder / "optimised.onnx"), 3
+    options.optimized_model_filepath, options.log_severity_level = str(folder / "optimized.onnx"), 3
     onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return onnx.load(folder / "optimised.onnx")
+    return onnx.load(folder / "optimized.onnx")
 
 
 # How numbers are chosen
@@ -243,22 +243,22 @@ def test_gates_saturate_where_floats_do(kind: str, activations: Activations) -> 
     model, images = _chain(*nodes, weights={"one": one}), _ramp()
     settings = QDQSettings(activations)
     ranges = find_ranges(model, images, observed(model.graph), clip=False)
-    made = quantised(model, ranges, whole_weights(model, settings), settings)
+    made = quantized(model, ranges, whole_weights(model, settings), settings)
     onnx.checker.check_model(made, full_check=True)
     expected = images.reshape(1, -1) * np.clip(images.reshape(1, -1) / 6 + 0.5, 0, 1)
     if kind == "HardSigmoid":
         expected = np.clip(images.reshape(1, -1) / 6 + 0.5, 0, 1)
     step = 16 / 255 if kind == "HardSwish" else 16 / 255 / 6 + 1 / 255
-    for optimised in (True, False):
-        found = _run(made, images, optimised=optimised)
+    for optimized in (True, False):
+        found = _run(made, images, optimized=optimized)
         assert np.abs(found - expected).max() < 2 * step
     assert not {"HardSwish", "HardSigmoid"} & {node.op_type for node in made.graph.node}
     zero = found[0, np.abs(images.reshape(-1)).argmin()]
     assert abs(zero - (0 if kind == "HardSwish" else 0.5)) < step / 2
 
 
-def _run(model: onnx.ModelProto, images: Floats, *, optimised: bool) -> Floats:
-    if optimised:
+def _run(model: onnx.ModelProto, images: Floats, *, optimized: bool) -> Floats:
+    if optimized:
         return logits_of(model)(images)
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -278,10 +278,10 @@ def test_whole_numbers_suit_the_processor(target: Target, source: Path, tmp_path
     nodes = {node.name: node for node in model.graph.node if node.op_type in ("Conv", "Gemm")}
     assert nodes.keys() == {layer.name for layer in layers_of(float_model)}
     for layer in layers_of(float_model):
-        dequantised = writers[nodes[layer.name].input[1]]
-        whole, steps = (constants[name] for name in dequantised.input[:2])
+        dequantized = writers[nodes[layer.name].input[1]]
+        whole, steps = (constants[name] for name in dequantized.input[:2])
         weight = floats[layer.input[1]]
-        rows = np.abs(np.moveaxis(weight, attribute(dequantised, "axis", -1), 0).reshape(len(steps), -1)).max(1)
+        rows = np.abs(np.moveaxis(weight, attribute(dequantized, "axis", -1), 0).reshape(len(steps), -1)).max(1)
         assert whole.dtype == np.int8
         assert np.abs(whole).max() == (levels if rows.any() else 0)
         assert steps.shape == rows.shape  # each channel has its own step
@@ -306,10 +306,10 @@ def test_a_dead_channel_keeps_its_bias(bias: float) -> None:
     ]
     model, images = _chain(*nodes, weights=weights), np.linspace(-1, 1, 8 * 9, dtype=np.float32).reshape(8, 1, 3, 3)
     ranges, settings = find_ranges(model, images, observed(model.graph)), QDQSettings()
-    made = quantised(model, ranges, whole_weights(model, settings), settings)
+    made = quantized(model, ranges, whole_weights(model, settings), settings)
     step = (max(0.75, bias) - min(-0.25, bias)) / 255
-    for optimised in (True, False):
-        assert np.abs(_run(made, images, optimised=optimised) - logits_of(model)(images)).max() < step
+    for optimized in (True, False):
+        assert np.abs(_run(made, images, optimized=optimized) - logits_of(model)(images)).max() < step
 
 
 def test_this_machine_is_one_of_the_targets() -> None:
@@ -510,7 +510,7 @@ def test_folders_that_do_not_do(source: Path, pictures: Path, tmp_path: Path) ->
     assert not output.exists()
 
 
-def test_files_that_cannot_be_quantised(source: Path, model: onnx.ModelProto, tmp_path: Path) -> None:
+def test_files_that_cannot_be_quantized(source: Path, model: onnx.ModelProto, tmp_path: Path) -> None:
     output = tmp_path / "int8.onnx"
     (tmp_path / "cut.onnx").write_bytes(source.read_bytes()[:5000])
     (tmp_path / "noise.onnx").write_bytes(np.random.default_rng(0).bytes(5000))
@@ -521,7 +521,7 @@ def test_files_that_cannot_be_quantised(source: Path, model: onnx.ModelProto, tm
     assert _refusal(tmp_path / "absent.onnx", output, SHOWN) == f"{tmp_path}/absent.onnx: no such file"
     assert _refusal(tmp_path, output, SHOWN) == f"{tmp_path}: is a folder, not an ONNX file"
     done = quantize(source, tmp_path / "done.onnx", SHOWN, config=ANY).path
-    assert _refusal(done, output, SHOWN) == f"{done}: is already quantised; give the float file"
+    assert _refusal(done, output, SHOWN) == f"{done}: is already quantized; give the float file"
     bare = onnx.ModelProto()
     bare.CopyFrom(model)
     del bare.metadata_props[:]

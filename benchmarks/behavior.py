@@ -1,6 +1,6 @@
-"""What the commands give for fixed seeds, before and after a change: ``python benchmarks/behaviour.py record A.json``.
+"""What the commands give for fixed seeds, before and after a change: ``python benchmarks/behavior.py record A.json``.
 
-``record`` trains (a classifier, a distilled and a quantisation-aware one, detectors, both supernets, a joint search),
+``record`` trains (a classifier, a distilled and a quantization-aware one, detectors, both supernets, a joint search),
 exports (ONNX, int8, web), classifies and describes, all through the command line, and writes digests of weights,
 metrics, journals and graphs. ``compare A.json B.json`` lists every value that differs. The same machine and one thread
 are needed: other processors round otherwise. ``--package`` is the checkout to run, this one by default.
@@ -97,7 +97,7 @@ def graph(path: Path) -> dict[str, Any]:
 
 
 def boxes(folder: Path, number: int, seed: int) -> Path:
-    """Coloured discs and squares on grey, with their boxes in COCO's format."""
+    """Colored discs and squares on gray, with their boxes in COCO's format."""
     folder.mkdir()
     rng, images, annotations = np.random.default_rng(seed), [], []
     for index in range(number):

@@ -119,7 +119,7 @@ def test_the_global_generator_is_left_alone(tiny_arch: Arch) -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_initialising_again_forgets_training(tiny_arch: Arch) -> None:
+def test_initializing_again_forgets_training(tiny_arch: Arch) -> None:
     model = FBNet(tiny_arch, generator=torch.Generator().manual_seed(3))
     fresh = {key: value.clone() for key, value in model.state_dict().items()}
     model(torch.randn(4, 3, 32, 32)).sum().backward()
