@@ -67,11 +67,12 @@ class RecipeOptions:
             from ..training.loader import fitted
 
             recipe = fitted(recipe, images, tell=leads(), rate_given="learning_rate" in given)
+        changed = replace(recipe, **given)
         if self.epochs is not None and leads():
             from ..recipes.decay import warn_of_decay
 
             warn_of_decay(recipe, self.epochs)
-        return replace(recipe, **given)
+        return changed
 
 
 @dataclass(frozen=True, slots=True)

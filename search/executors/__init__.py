@@ -7,6 +7,7 @@ from fbnetv3_zoo.utils import telemetry  # noqa: F401 - before the libraries tha
 from fbnetv3_zoo.utils.hardware import cores
 
 from ..evaluation.trial import Executor
+from .gpus import room
 from .in_process import InProcess
 from .local_pool import LocalPool
 from .ray.executor import RayExecutor
@@ -18,7 +19,7 @@ KNOWN = ("in-process", "pool", "pool:N", "ray", "ray:ADDRESS", "ray://HOST:10001
 
 def find_executor(text: str, *, cpus_per_task: int = 1, gpus_per_task: float = 0) -> Executor:
     """The executor that ``text`` names: ``in-process``, ``pool:4``, ``pool`` (a worker for every core available to this
-    process), ``ray`` (the cluster in RAY_ADDRESS, or a temporary one), ``ray:ADDRESS``, ``ray://HOST:10001``.
+    process, as far as there are GPUs), ``ray`` (the cluster in RAY_ADDRESS, or a temporary one), ``ray:ADDRESS``, ``ray://HOST:10001``.
 
     A task has ``cpus_per_task`` cores and ``gpus_per_task`` GPUs (a share of one: 1/2, 1/3, ...; 0: none of its own).
     """
@@ -26,7 +27,8 @@ def find_executor(text: str, *, cpus_per_task: int = 1, gpus_per_task: float = 0
     if text == "in-process":
         return InProcess()
     if text == "pool":
-        return LocalPool(max(1, cores() // cpus_per_task), gpus_per_task=gpus_per_task)
+        workers = max(1, cores() // cpus_per_task)
+        return LocalPool(min(workers, room(gpus_per_task)) if gpus_per_task else workers, gpus_per_task=gpus_per_task)
     if kind == "pool" and rest.isascii() and rest.isdigit():
         return LocalPool(int(rest), gpus_per_task=gpus_per_task)
     if text == "ray":

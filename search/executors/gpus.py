@@ -32,6 +32,11 @@ def divided(workers: int, gpus: float) -> list[str]:
     return [",".join(known[place] for place in of_one) for of_one in places]
 
 
+def room(gpus: float) -> int:
+    """How many workers there are GPUs for, at least one."""
+    return max(1, int(len(_visible()) / gpus + 1e-6))
+
+
 def _visible() -> list[str]:
     """The GPUs that this process may use, as it would name them in the environment."""
     if (named := os.environ.get(VISIBLE)) is not None:

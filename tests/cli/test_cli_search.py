@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,13 @@ from refusals import refusal
 from shell import run, succeed
 
 from fbnetv3_zoo.arch import Arch
+from fbnetv3_zoo.cli.search.options import CandidateOptions
 from fbnetv3_zoo.recipes import Recipe
 from fbnetv3_zoo.search import PLANS, SPACES, Recording, SearchPlan, SearchResult, Space, parse_constraint
+from fbnetv3_zoo.search.executors import InProcess, LocalPool, RayExecutor
 from fbnetv3_zoo.search.journal import Journal
 from fbnetv3_zoo.search.space import NetworkCosts, draw_pool
+from fbnetv3_zoo.training import Execution, Precision
 
 TINY = SPACES["tiny"]
 
@@ -221,3 +225,17 @@ def test_data_that_was_moved_or_changed(tmp_path: Path) -> None:
     said = run(*resume)
     assert said.code == 2
     assert "has changed since the search started (train" in said.err
+
+
+def test_how_candidates_are_computed() -> None:
+    """On a GPU, each has one of its own, unless said otherwise; processes that load images count as cores."""
+    options = CandidateOptions("pool:2", device="cuda", precision="bf16", accumulation=4, compile=True, workers=3)
+    assert options._execution() == Execution("cuda", 3, Precision.BFLOAT16, True, accumulation=4)
+    assert options._executor() == LocalPool(2, gpus_per_task=1)
+    shared = replace(options, executor="ray", gpus_per_candidate=0.25)
+    assert shared._executor() == RayExecutor(cpus_per_task=4, gpus_per_task=0.25)
+    assert replace(options, executor="in-process")._executor() == InProcess()
+    assert CandidateOptions("pool:2", gradient_checkpointing=True)._execution() == Execution(
+        gradient_checkpointing=True
+    )
+    assert CandidateOptions("pool:2")._executor() == LocalPool(2)

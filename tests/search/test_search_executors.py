@@ -84,6 +84,7 @@ def test_shares_of_gpus_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
         "3 workers with 1 GPUs each need 3 GPUs; 2 are visible here: give fewer workers (--executor pool:N) or a "
         "smaller share (--gpus-per-candidate 0.5)"
     )
+    assert find_executor("pool", gpus_per_task=2) == LocalPool(1, gpus_per_task=2)
     assert find_executor("pool:3", gpus_per_task=0.5) == LocalPool(3, gpus_per_task=0.5)
     assert find_executor("ray", cpus_per_task=3, gpus_per_task=0.25) == RayExecutor(cpus_per_task=3, gpus_per_task=0.25)
 

@@ -13,7 +13,7 @@ import pytest
 import torch.distributed as dist
 from refusals import refusal
 
-from fbnetv3_zoo.training.rendezvous import agree
+from fbnetv3_zoo.training.distributed.rendezvous import agree
 
 SOON = timedelta(seconds=60)
 

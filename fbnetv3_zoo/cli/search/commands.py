@@ -100,7 +100,7 @@ def _print_search(record: SearchResult, *, as_json: bool) -> None:
 def files_of(record: SearchResult) -> list[Path]:
     """The results and the report of a search."""
     names = [record.plan.result_name(winner.constraint) for winner in record.winners]
-    paths = [record.folder / f"{name}.{kind}.json" for name in names for kind in ("arch", "recipe")]
+    paths = [record.folder / f"{name}.{kind}.json" for name in names for kind in ("arch", "recipe", "proxy.recipe")]
     return [path for path in (*paths, record.folder / "report.html") if exists(path)]
 
 

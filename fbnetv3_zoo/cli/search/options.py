@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -13,9 +13,13 @@ from ...utils.paths import check_outside
 
 if TYPE_CHECKING:
     from fbnetv3_zoo.search import SearchPlan, SearchResult
-    from fbnetv3_zoo.search.evaluation import EvaluatorConfig
+    from fbnetv3_zoo.search.evaluation import EvaluatorConfig, Executor
 
-PlanSource = Annotated[str, typer.Option("--plan", help="A plan: paper, paper_recipe, tiny, or a JSON file.")]
+    from ...training import Execution
+
+PlanSource = Annotated[
+    str, typer.Option("--plan", help="A plan: paper, paper-literal, paper_recipe, tiny, or a JSON file.")
+]
 Space = Annotated[str | None, typer.Option(help="Space, if not the plan's: a name or a JSON file.")]
 Bounds = Annotated[
     list[str] | None,
@@ -143,24 +147,52 @@ class CandidateOptions:
     memory_gb: Annotated[float, typer.Option("--memory-gb", help="Memory limit of a candidate (0: none).")] = 0.0
     retries: Annotated[int, typer.Option(help="Number of retries of a failed candidate.")] = 1
     device: Annotated[str, typer.Option(help="Device of the candidates: cpu or cuda.")] = "cpu"
+    gpus_per_candidate: Annotated[
+        float | None,
+        typer.Option(help="GPUs of a candidate, or a share of one: 0.5, 0.25 (default: 1 with --device cuda)."),
+    ] = None
     workers: Annotated[int, typer.Option(help="Number of processes that load images for each candidate.")] = 0
+    precision: Annotated[Literal["float32", "bf16", "fp16"], typer.Option(help="Precision of the computations.")] = (
+        "float32"
+    )
+    accumulation: Annotated[int, typer.Option(help="Number of parts in which a batch is computed.")] = 1
+    compile: Annotated[bool, typer.Option("--compile", help="Use torch.compile.")] = False
+    gradient_checkpointing: Annotated[
+        bool, typer.Option("--gradient-checkpointing", help="Save memory by recomputing in the backward pass.")
+    ] = False
     stages: Annotated[int, typer.Option(min=1, max=3, help="Last stage to run; `search resume` continues.")] = 3
 
     def run(self, plan: SearchPlan, config: EvaluatorConfig, folder: Path, *, resume: bool) -> SearchResult:
         """Run the search."""
-        from fbnetv3_zoo.search import Limits, find_executor, run_search
+        from fbnetv3_zoo.search import Limits, run_search
         from fbnetv3_zoo.search.evaluation import TrainingEvaluator
 
-        from ...training import Execution
         from .progress import SearchProgress
 
         check_outside(folder, None if config.data in ("", "digits") else config.data)
-        evaluator = config.evaluator(plan.space, Execution(device=self.device, workers=self.workers))
+        evaluator = config.evaluator(plan.space, self._execution())
         if isinstance(evaluator, TrainingEvaluator):
             evaluator.look()
         return run_search(
-            plan, evaluator, folder, executor=find_executor(self.executor),
+            plan, evaluator, folder, executor=self._executor(),
             limits=Limits(60 * self.timeout_minutes, self.memory_gb, self.retries), costs=config.costs(plan.space),
             points=config.points(plan.space), resume=resume, stages=self.stages, origin=config.to_plain(),
             callbacks=[SearchProgress()],
         )  # fmt: skip
+
+    def _execution(self) -> Execution:
+        from ...training import Execution, Precision
+
+        return Execution(
+            self.device, self.workers, Precision(self.precision), self.compile, accumulation=self.accumulation,
+            gradient_checkpointing=self.gradient_checkpointing,
+        )  # fmt: skip
+
+    def _executor(self) -> Executor:
+        """The executor, of which each candidate has its own GPUs, and cores for the processes that load its images."""
+        from fbnetv3_zoo.search import find_executor
+
+        gpus = self.gpus_per_candidate
+        if gpus is None:
+            gpus = 1 if self.device == "cuda" and self.executor != "in-process" else 0
+        return find_executor(self.executor, cpus_per_task=1 + self.workers, gpus_per_task=gpus)

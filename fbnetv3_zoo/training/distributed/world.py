@@ -12,9 +12,10 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
-from ..errors import ZooError, in_short
+from ...errors import ZooError, in_short
 from .rendezvous import agree
 
 T = TypeVar("T")
@@ -88,17 +89,17 @@ def join(device: str = "cpu") -> Iterator[World]:
 def _init_process_group(backend: str) -> None:
     """Join the other processes, under a name that no earlier run of these or of replaced ones has had."""
     store, rank, size = _launched()
-    own_store = dist.PrefixStore(agree(store, rank, size), store)  # type: ignore[attr-defined]
+    own_store = PrefixStore(agree(store, rank, size), store)
     dist.init_process_group(backend, store=own_store, rank=rank, world_size=size)
 
 
 @cache
-def _launched() -> tuple[dist.Store, int, int]:
+def _launched() -> tuple[Store, int, int]:
     """The launcher's store, this process's rank and the number of processes.
 
     Opened once: where the leading process serves it, it lives as long as that keeps it.
     """
-    launched: tuple[dist.Store, int, int] = next(rendezvous("env://"))
+    launched: tuple[Store, int, int] = next(rendezvous("env://"))
     return launched
 
 

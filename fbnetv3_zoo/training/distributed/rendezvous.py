@@ -13,21 +13,21 @@ import time
 import uuid
 from datetime import timedelta
 
-import torch.distributed as dist
+from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 
-from ..errors import ZooError
+from ...errors import ZooError
 
 PATIENCE = timedelta(minutes=10)
 """How long processes wait for each other."""
 _PREFIX, _SHORTEST, _LONGEST = "fbnetv3_zoo rendezvous", 0.01, 0.25  # seconds between looks
 
 
-def agree(store: dist.Store, rank: int, size: int, *, patience: timedelta = PATIENCE) -> str:
+def agree(store: Store, rank: int, size: int, *, patience: timedelta = PATIENCE) -> str:
     """A name for this run that its ``size`` processes agree on, and that no others have had.
 
     Raises :class:`ZooError` if some of them do not come.
     """
-    own, ours = uuid.uuid4().hex, dist.PrefixStore(_PREFIX, store)  # type: ignore[attr-defined]
+    own, ours = uuid.uuid4().hex, PrefixStore(_PREFIX, store)
     ours.set(f"here {rank}", own)
     deadline, pause = time.monotonic() + patience.total_seconds(), _SHORTEST
     invited: list[str] = []
@@ -51,7 +51,7 @@ def agree(store: dist.Store, rank: int, size: int, *, patience: timedelta = PATI
     )
 
 
-def _accepted(store: dist.Store, name: str, rank: int, size: int) -> bool:
+def _accepted(store: Store, name: str, rank: int, size: int) -> bool:
     """Accept the invitation ``name``; whether the leading process has seen that all have."""
     if rank:
         store.set(f"{name} {rank}", "accepted")
@@ -60,7 +60,7 @@ def _accepted(store: dist.Store, name: str, rank: int, size: int) -> bool:
     return _has(store, name)
 
 
-def _read(store: dist.Store, key: str) -> list[str]:
+def _read(store: Store, key: str) -> list[str]:
     """The names under ``key``; none if it has not been written."""
     if not _has(store, key):
         return []
@@ -69,6 +69,6 @@ def _read(store: dist.Store, key: str) -> list[str]:
     return names
 
 
-def _has(store: dist.Store, key: str) -> bool:
-    there: bool = store.check([key])  # type: ignore[attr-defined]
+def _has(store: Store, key: str) -> bool:
+    there: bool = store.check([key])
     return there
