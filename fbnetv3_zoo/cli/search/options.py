@@ -10,6 +10,7 @@ import typer
 
 from ...errors import ZooError
 from ...utils.paths import check_outside
+from ..output import say
 
 if TYPE_CHECKING:
     from fbnetv3_zoo.search import SearchPlan, SearchResult
@@ -155,7 +156,10 @@ class CandidateOptions:
     precision: Annotated[Literal["float32", "bf16", "fp16"], typer.Option(help="Precision of the computations.")] = (
         "float32"
     )
-    accumulation: Annotated[int, typer.Option(help="Number of parts in which a batch is computed.")] = 1
+    accumulation: Annotated[
+        int,
+        typer.Option(help="Number of parts in which a batch is computed (0: as many as the GPU's memory asks for)."),
+    ] = 1
     compile: Annotated[bool, typer.Option("--compile", help="Use torch.compile.")] = False
     gradient_checkpointing: Annotated[
         bool, typer.Option("--gradient-checkpointing", help="Save memory by recomputing in the backward pass.")
@@ -170,7 +174,7 @@ class CandidateOptions:
         from .progress import SearchProgress
 
         check_outside(folder, None if config.data in ("", "digits") else config.data)
-        evaluator = config.evaluator(plan.space, self._execution())
+        evaluator = config.evaluator(plan.space, self._fitted(plan, config))
         if isinstance(evaluator, TrainingEvaluator):
             evaluator.look()
         return run_search(
@@ -187,6 +191,23 @@ class CandidateOptions:
             self.device, self.workers, Precision(self.precision), self.compile, accumulation=self.accumulation,
             gradient_checkpointing=self.gradient_checkpointing,
         )  # fmt: skip
+
+    def _fitted(self, plan: SearchPlan, config: EvaluatorConfig) -> Execution:
+        """How candidates are computed, in as many parts as it takes to fit a GPU where that is asked for."""
+        chosen = replace(self, accumulation=max(1, self.accumulation))._execution()
+        if config.table or not self.device.startswith("cuda"):
+            return chosen
+        import torch
+
+        from fbnetv3_zoo.search.evaluation.memory import fit_memory
+
+        share = min(1.0, self.gpus_per_candidate or 1.0)
+        available = torch.cuda.get_device_properties(self.device).total_memory * share
+        fit = fit_memory(plan, chosen, available, choose=self.accumulation == 0)
+        if fit is None:
+            return chosen
+        say(str(fit))
+        return fit.execution
 
     def _executor(self) -> Executor:
         """The executor, of which each candidate has its own GPUs, and cores for the processes that load its images."""
