@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from fbnetv3_zoo.errors import ZooError, shown
 from fbnetv3_zoo.utils.atomic_write import scratch
+from fbnetv3_zoo.utils.file_systems import network_file_system
 from fbnetv3_zoo.utils.move_together import sync_folder
 from fbnetv3_zoo.utils.serialization import from_plain, parse_json
 
@@ -51,9 +52,9 @@ _COLUMNS = {
 class Journal:
     """The journal of the search in a folder: one writer, any number of readers at the same time (:meth:`read`).
 
-    Methods that write return once the data is on disk (WAL, synchronous FULL): SIGKILL or a power failure cannot undo
-    it, and an interrupted write leaves no trace. Each row has a digest of its values, and SQLite checks the rest when
-    a journal is opened, so that a damaged one is refused, not misread.
+    Methods that write return once the data is on disk (synchronous FULL; WAL, or on network file systems a rollback
+    journal): SIGKILL or a power failure cannot undo it, and an interrupted write leaves no trace. Each row has a digest
+    of its values, and SQLite checks the rest when a journal is opened, so that a damaged one is refused, not misread.
     """
 
     def __init__(self, folder: Path, connection: sqlite3.Connection, lock: FileLock | None) -> None:
@@ -248,7 +249,8 @@ def _prepare(path: Path, connection: sqlite3.Connection) -> None:
     if _is_empty(connection):  # a new file, or one whose creation was interrupted
         connection.executescript(_SCHEMA)
     _check(path, connection)
-    connection.execute("PRAGMA journal_mode = WAL")
+    # WAL shares memory between processes, which those of other machines cannot see
+    connection.execute(f"PRAGMA journal_mode = {'TRUNCATE' if network_file_system(path.parent) else 'WAL'}")
 
 
 def _snapshot(path: Path) -> sqlite3.Connection:

@@ -21,6 +21,7 @@ from search_jobs import ENVIRONMENT
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.search.evaluation import Failure, Outcome, Trial
 from fbnetv3_zoo.search.journal import FILE, LOCK, Journal
+from fbnetv3_zoo.utils import file_systems
 
 WAL = f"{FILE}-wal"
 TRIALS = [Trial(n, 1, (n, 1, 0), 3) for n in range(3)]
@@ -250,7 +251,7 @@ def test_what_is_missing_is_said(torn: Torn, tmp_path: Path) -> None:
         == f"{tmp_path}/notes.txt: is no folder; give another one"
     )
     said = refusal(lambda: Journal.write(tmp_path / "notes.txt" / "search"))
-    assert said == f"{tmp_path}/notes.txt/search: cannot be written ({tmp_path}/notes.txt is a file, not a folder)"
+    assert said == f"{tmp_path}/notes.txt/search: cannot be written (Not a directory)"
     empty = f"{tmp_path}/{FILE}: is empty; its search has not begun, start it again with `fbnetv3 search run`"
     (tmp_path / FILE).touch()
     assert refusal(lambda: Journal.read(tmp_path)) == empty
@@ -278,6 +279,32 @@ def test_reading_while_it_is_written(tmp_path: Path) -> None:
             said = refusal(lambda: reader.note("mine", 1)) if reader._lock else ""
             assert said == ""
     assert files(tmp_path) == [LOCK, FILE]
+
+
+@pytest.mark.parametrize("kind", ["nfs4", "ext4"])
+def test_on_a_network_file_system_nothing_needs_shared_memory(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "shared folder"
+    mounts = tmp_path / "mounts"
+    mounts.write_text(
+        "21 1 0:20 / / rw - ext4 /dev/vda rw\n"
+        f"99 21 0:77 / {tmp_path}/shared\\040folder rw,relatime shared:1 - {kind} server:/x rw\n"
+    )
+    monkeypatch.setattr(file_systems, "MOUNTS", mounts)
+    with Journal.write(folder) as journal:
+        for event in events():
+            event(journal)
+            with Journal.read(folder) as seen:  # while it is written
+                assert state(seen) == state(journal)
+        assert set(files(folder)) & {"journal.sqlite-shm", "journal.sqlite-wal"} == (
+            set() if kind == "nfs4" else {"journal.sqlite-shm", "journal.sqlite-wal"}
+        )
+        expected = state(journal)
+    monkeypatch.undo()  # a journal that is moved to a disk of one machine goes on there
+    with Journal.write(folder) as journal:
+        assert state(journal) == expected
+        assert "journal.sqlite-wal" in files(folder)
 
 
 @pytest.mark.parametrize("killed", [False, True])
