@@ -14,7 +14,8 @@ import onnxruntime
 from PIL import Image
 
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.images import FORMATS, read_image
+from fbnetv3_zoo.images import read_image
+from fbnetv3_zoo.images.listing import images_in
 from fbnetv3_zoo.runtimes.ort import session_options
 from fbnetv3_zoo.utils.paths import exists, is_folder
 
@@ -46,18 +47,19 @@ def sample_images(examples: Sequence[Example]) -> list[Image.Image]:
 def read_calibration(folder: str | Path, *, most: int = IMAGES) -> tuple[list[Image.Image], list[str]]:
     """The images in ``folder`` and its subfolders, at most ``most``, evenly spaced in the order of their names.
 
-    The second list has the name of each image's top subfolder of ``folder``, "" for images in ``folder`` itself. Raises
-    :class:`ZooError` if the folder is missing or has fewer than 8 images, or if an image cannot be read.
+    What counts as an image is the same as for training. The second list has the name of each image's top subfolder of
+    ``folder``, "" for images in ``folder`` itself. Raises :class:`ZooError` if the folder is missing or has fewer than
+    8 images, or if an image cannot be read.
     """
     folder = Path(folder)
     if not is_folder(folder):
         raise ZooError(f"{folder}: {'is a file' if exists(folder) else 'no such folder'}; give a folder of images")
-    endings = {ending for ending, kind in Image.registered_extensions().items() if kind in FORMATS}
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in endings and path.is_file())
-    check_enough(len(paths), str(folder))
-    chosen = [paths[int(n)] for n in np.linspace(0, len(paths) - 1, min(most, len(paths)))]
-    below = [path.relative_to(folder).parts[:-1] for path in chosen]
-    return [read_image(path) for path in chosen], [parts[0] if parts else "" for parts in below]
+    names = images_in(folder)
+    check_enough(len(names), str(folder))
+    chosen = [names[int(n)] for n in np.linspace(0, len(names) - 1, min(most, len(names)))]
+    return [read_image(folder / name) for name in chosen], [
+        name.rpartition("/")[0].partition("/")[0] for name in chosen
+    ]
 
 
 def check_enough(count: int, place: str, *, at_least: int = LEAST_IMAGES) -> None:

@@ -74,7 +74,7 @@ def image_files(paths: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
 
     Raises :class:`ZooError` for a folder without images.
     """
-    from ..training.data.listing import images_in
+    from ..images.listing import images_in
 
     for path in paths:
         if not path.is_dir():

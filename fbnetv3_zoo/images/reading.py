@@ -15,14 +15,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeVar
 
 from ..errors import ZooError, in_short, printable
 from ..utils.paths import exists, is_folder, reason_of
+from .formats import FORMATS
 from .limits import MAX_PIXELS, check_before_decoding, check_before_opening
 from .png import SIGNATURE, without_metadata
 
 if TYPE_CHECKING:
     from PIL import Image
-
-FORMATS = ("BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-"""Formats that are read, whatever the suffix. Pillow knows others, some through external programs."""
 
 MAX_BYTES = 1 << 30
 """Largest image file, in bytes: no image within the limits of pixels and memory needs more."""

@@ -20,6 +20,15 @@ def reason_of(error: OSError) -> str:
     return printable(error.strerror or str(error) or type(error).__name__)
 
 
+def composed(name: str) -> str:
+    r"""``name`` with composed accents (NFC), since some systems store ``é`` as two characters.
+
+    Bytes that are not UTF-8 are escaped (``\udce9``), so that model files can store the name.
+    """
+    whole = name.encode("utf-8", "backslashreplace").decode()
+    return whole if whole.isascii() else unicodedata.normalize("NFC", whole)
+
+
 def is_file(path: str | Path) -> bool:
     """Whether ``path`` is a regular file. Raises :class:`ZooError` if it cannot be accessed."""
     return stat.S_ISREG(_mode(path))

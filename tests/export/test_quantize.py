@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -43,9 +44,10 @@ from fbnetv3_zoo.export.quantization.qdq import (
 from fbnetv3_zoo.export.quantization.quantize import QuantizationConfig, Target, quantize
 from fbnetv3_zoo.export.quantization.sensitivity import by_sensitivity
 from fbnetv3_zoo.export.sample_images import photographs
+from fbnetv3_zoo.images import IMAGE_SUFFIXES
 from fbnetv3_zoo.preprocess import Preprocess, stack
 from fbnetv3_zoo.recipes import CosineDecay
-from fbnetv3_zoo.training.data import digits
+from fbnetv3_zoo.training.data import SPLITS, digits, find_dataset
 from fbnetv3_zoo.utils.onnx_io import entries_of
 
 Floats = npt.NDArray[np.float32]
@@ -463,6 +465,22 @@ def test_a_folder_of_images(source: Path, pictures: Path, tmp_path: Path) -> Non
     assert len(read_calibration(pictures, most=5)[0]) == 5
     report = quantize(source, tmp_path / "int8.onnx", pictures, config=ANY)
     assert (report.calibrated_on, report.accuracy_int8) == (9, None)
+
+
+def test_a_folder_gives_the_same_images_for_training_and_calibration(tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    suffixes = sorted(IMAGE_SUFFIXES | {".PNG", ".pfm", ".j2c", ".jpc", ".mpo", ".avif"})  # whatever else Pillow reads
+    places = ["cat/deep", "dog", ".hidden", "cat/@eaDir", "dog/.thumbnails"]
+    for number, (place, suffix) in enumerate(itertools.product(places, suffixes), 1):
+        path = pictures / place / f"{number}{suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (number, 1)).save(path, "PNG")
+    (pictures / "cat" / ".left.png").write_bytes(b"not an image")
+    data = find_dataset(pictures)
+    trained = [example.read().width for split in SPLITS for example in data[split]]
+    calibrated = [image.width for image in read_calibration(pictures)[0]]
+    assert sorted(calibrated) == sorted(trained)
+    assert len(trained) == 2 * (len(IMAGE_SUFFIXES) + 1)
 
 
 def test_folders_named_after_the_classes_give_accuracies(source: Path, tmp_path: Path) -> None:

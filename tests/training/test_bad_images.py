@@ -32,7 +32,7 @@ from waiting import PATIENCE
 from fbnetv3_zoo.preprocess import FORMATS, MAX_PIXELS, Preprocess
 from fbnetv3_zoo.recipes import SGD, Augmentation, Recipe
 from fbnetv3_zoo.training.data import folder
-from fbnetv3_zoo.training.data.image_files import FileReader
+from fbnetv3_zoo.training.data.folder_source import FileReader
 from fbnetv3_zoo.training.execution import Execution, OnBadImage
 from fbnetv3_zoo.training.loader import TrainingBatches
 

@@ -1,11 +1,11 @@
 """Datasets: labeled images in three disjoint splits, each image read on demand."""
 
+from ...images import IMAGE_SUFFIXES
 from .cifar import cifar
 from .dataset import SPLITS, Dataset, Example, Examples, Reader, Split, joined
 from .digits import digits
 from .find import find_dataset
 from .folder import folder
-from .listing import IMAGE_SUFFIXES
 from .shards import shards
 from .subset import Subset, choose_subset, load_subset
 

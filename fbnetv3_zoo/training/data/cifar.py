@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import ZooError
+from ...images.listing import unreadable
 from ...utils.paths import is_file
 from .arrays import ArrayReader
 from .dataset import Dataset, Example, Examples, Integers, Names, Split
-from .listing import unreadable
 from .random_split import check_seed
 from .safe_pickle import read_plain
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol, TypeAlias, overload, runtime_checkable
@@ -17,6 +16,7 @@ from PIL import Image
 from ...errors import printable
 from ...images import LeastSize
 from ...preprocess import Preprocess
+from ...utils.paths import composed
 from ...utils.tables import in_notebook, table
 
 Split = Literal["train", "validation", "test"]
@@ -25,15 +25,6 @@ Integers: TypeAlias = npt.NDArray[np.integer]
 _AT_ONCE = 1 << 16
 _BETWEEN = "; "
 _PART = re.compile(r"(\d{1,12}) ([a-z ]{1,30}) [0-9a-f]{64}")
-
-
-def composed(name: str) -> str:
-    r"""``name`` with composed accents (NFC), since some systems store ``é`` as two characters.
-
-    Bytes that are not UTF-8 are escaped (``\udce9``), so that model files can store the name.
-    """
-    whole = name.encode("utf-8", "backslashreplace").decode()
-    return whole if whole.isascii() else unicodedata.normalize("NFC", whole)
 
 
 class Reader(Protocol):

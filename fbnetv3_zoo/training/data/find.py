@@ -12,7 +12,7 @@ from .cifar import cifar, find_cifar
 from .dataset import Dataset, labels_of
 from .digits import digits
 from .folder import folder
-from .listing import warn
+from .folder_contents import warn
 from .random_split import check_val_split
 from .rendered.dataset_file import DatasetFile
 from .shards import has_shards, shards

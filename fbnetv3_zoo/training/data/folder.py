@@ -11,11 +11,14 @@ from types import MappingProxyType
 import numpy as np
 
 from ...errors import ZooError, first_few, nearest, printable
+from ...images import is_image
+from ...images.listing import images_in
 from ...preprocess import IMAGENET_MEAN, IMAGENET_STD
 from ...utils import paths
-from .dataset import SPLITS, Dataset, Example, Examples, Integers, Names, Split, composed
-from .image_files import FolderSource, first_of_equal
-from .listing import folders_in, images_in, is_image, look_into, warn, warn_left_out
+from ...utils.paths import composed
+from .dataset import SPLITS, Dataset, Example, Examples, Integers, Names, Split
+from .folder_contents import folders_in, look_into, warn, warn_left_out
+from .folder_source import FolderSource, first_of_equal
 from .random_split import hold_out_by_seed, split_by_seed
 from .split_names import class_folders, find_splits, warn_unlabeled
 

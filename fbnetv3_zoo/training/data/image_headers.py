@@ -112,7 +112,7 @@ def look_at(
 ) -> Iterator[Size | ZooError | None]:
     """The size of each of ``images`` by its header, in order, or an error if it cannot be read; None for arrays.
 
-    ``images`` are readers of a dataset, such as :class:`~fbnetv3_zoo.training.data.image_files.FileReader`, or any
+    ``images`` are readers of a dataset, such as :class:`~fbnetv3_zoo.training.data.folder_source.FileReader`, or any
     other :class:`EncodedImage`; one without a stamp is taken for an array. ``path`` is the data's folder or file, for
     the cache of sizes. ``looked`` is called from time to time with the number of images read so far.
     """

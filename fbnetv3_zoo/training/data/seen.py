@@ -9,7 +9,8 @@ from hashlib import blake2b
 import numpy as np
 
 from ...errors import ZooError
-from .dataset import Example, composed, keys_of
+from ...utils.paths import composed
+from .dataset import Example, keys_of
 
 SAMPLE = 32
 """Number of training images whose digests are kept."""

@@ -16,10 +16,11 @@ from PIL import Image
 
 from ...errors import ZooError, first_few, printable
 from ...images import MAX_BYTES, LeastSize, decode_image
+from ...images.listing import is_debris, unreadable
 from ...utils.paths import exists, read_lines
 from .dataset import Dataset, Examples, Integers, Names, Split
 from .folder import divided, photos
-from .listing import folders_in, is_debris, unreadable
+from .folder_contents import folders_in
 from .random_split import split_by_seed
 from .split_names import class_folders, named_splits, split_of_file, warn_unlabeled
 from .tar_samples import UNLABELED, SampleFaults, samples_in

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ...errors import ZooError, first_few, printable
-from .dataset import SPLITS, Split, composed
-from .listing import FolderContents, folders_in, is_run, look_into, warn
+from ...utils.paths import composed
+from .dataset import SPLITS, Split
+from .folder_contents import FolderContents, folders_in, is_run, look_into, warn
 
 SPELLINGS: Mapping[Split, tuple[str, ...]] = {
     "train": ("train", "training", "trn"),

@@ -11,9 +11,9 @@ from types import MappingProxyType
 import numpy as np
 
 from ...errors import ZooError, check_whole, first_few, printable
-from ...utils.paths import LARGEST_TEXT, read_file
+from ...utils.paths import LARGEST_TEXT, composed, read_file
 from ...utils.serialization import from_json, in_file, to_json
-from .dataset import Dataset, Example, Integers, Split, composed, keys_of, labels_of, take
+from .dataset import Dataset, Example, Integers, Split, keys_of, labels_of, take
 from .random_split import check_seed
 
 

@@ -11,8 +11,9 @@ from io import FileIO
 from pathlib import Path
 
 from ...errors import ZooError, first_few, printable
+from ...images import IMAGE_SUFFIXES
+from ...images.listing import is_debris, unreadable
 from ...utils import serialization as plain
-from .listing import IMAGE_SUFFIXES, is_debris, unreadable
 from .tar_headers import entries_of
 
 EXTENSIONS = tuple(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))

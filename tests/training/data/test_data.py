@@ -20,7 +20,7 @@ from fbnetv3_zoo.images.limits import MAX_PIXELS
 from fbnetv3_zoo.training.data import IMAGE_SUFFIXES, SPLITS, Dataset, Example, Examples, digits, find_dataset
 from fbnetv3_zoo.training.data.cifar import LAYOUTS
 from fbnetv3_zoo.training.data.dataset import Names, keys_of, labels_of, take
-from fbnetv3_zoo.training.data.image_files import FileReader, FolderSource
+from fbnetv3_zoo.training.data.folder_source import FileReader, FolderSource
 from fbnetv3_zoo.training.data.split_names import COMPANIONS, SPELLINGS
 
 

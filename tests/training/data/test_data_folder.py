@@ -17,9 +17,9 @@ from PIL import Image
 from refusals import refusal
 
 from fbnetv3_zoo.images import FORMATS
+from fbnetv3_zoo.images.formats import SUFFIXES
 from fbnetv3_zoo.training.data import IMAGE_SUFFIXES, SPLITS, Dataset, Example, find_dataset, folder
-from fbnetv3_zoo.training.data.image_files import first_of_equal
-from fbnetv3_zoo.training.data.listing import SUFFIXES
+from fbnetv3_zoo.training.data.folder_source import first_of_equal
 
 CLASSES = ("cat", "dog")
 
@@ -338,7 +338,7 @@ def test_files_that_must_not_be_opened_are_equal_to_none(photos: Path, monkeypat
             raise PermissionError(13, "Permission denied")
         return open(path, "rb")
 
-    for module in ("images.reading", "training.data.image_files"):
+    for module in ("images.reading", "training.data.folder_source"):
         monkeypatch.setattr(f"fbnetv3_zoo.{module}.open", refuse, raising=False)
     example = _example(photos, "dog/secret.jpg")
     assert refusal(example.read) == f"{photos}/dog/secret.jpg: cannot be read (Permission denied)"

@@ -24,7 +24,7 @@ from fbnetv3_zoo.training.data import (
     load_subset,
 )
 from fbnetv3_zoo.training.data.dataset import Examples, Names
-from fbnetv3_zoo.training.data.image_files import FileReader, FolderSource
+from fbnetv3_zoo.training.data.folder_source import FileReader, FolderSource
 
 
 def data_of(counts: Sequence[int], *, validation: int = 2) -> Dataset:

@@ -20,7 +20,7 @@ from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.preprocess import Preprocess
 from fbnetv3_zoo.recipes import Augmentation
 from fbnetv3_zoo.training import Callback, Dataset, Execution, OnBadImage, find_dataset
-from fbnetv3_zoo.training.data.image_files import FileReader
+from fbnetv3_zoo.training.data.folder_source import FileReader
 from fbnetv3_zoo.training.data.image_headers import HeaderCache, Unusable, check_images, in_one_line, look_at
 from fbnetv3_zoo.weights.serialization import load
 

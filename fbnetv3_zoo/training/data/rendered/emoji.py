@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ....errors import ZooError, check_whole, first_few, printable
 from ..dataset import SPLITS, Split
-from ..listing import warn
+from ..folder_contents import warn
 from .dataset_file import DatasetFile, statistics
 from .sandbox import Drawer, GivenUpError
 from .vector import check_rasterizer

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ....errors import ZooError, in_short, printable
+from ....images.listing import is_debris, unreadable
 from ....utils.paths import is_folder, read_file
-from ..listing import is_debris, unreadable
 
 if TYPE_CHECKING:
     from fontTools.ttLib import TTFont

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ....errors import ZooError, check_whole, counted, first_few, nearest, printable, shown
 from ....utils.serialization import from_plain
 from ..dataset import SPLITS
-from ..listing import warn
+from ..folder_contents import warn
 from ..random_split import check_seed
 from .dataset_file import LARGEST_IMAGES, DatasetFile, statistics
 from .font_files import Face, family_key, find_fonts, read_font
