@@ -17,8 +17,8 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
 
-from fbnetv3_zoo.search.evaluation import Executor, Limits, Task
-from fbnetv3_zoo.search.executors import LocalPool, RayExecutor
+from fbnetv3_zoo.search.evaluation import Limits, Task
+from fbnetv3_zoo.search.executors import Executor, LocalPool, RayExecutor
 from fbnetv3_zoo.search.space import Candidate
 
 LABELS = {

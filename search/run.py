@@ -14,8 +14,8 @@ import numpy as np
 from fbnetv3_zoo.errors import ZooError, check_whole, shown
 from fbnetv3_zoo.utils.temporary_folder import clear
 
-from .evaluation.trial import Evaluator, Executor, Limits, Outcome, Task, Trial
-from .executors import InProcess
+from .evaluation.trial import Evaluator, Limits, Outcome, Task, Trial
+from .executors import Executor, InProcess
 from .journal import Journal
 from .notes import Winner, check_rows
 from .plan import SearchPlan

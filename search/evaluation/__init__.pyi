@@ -11,7 +11,6 @@ from .tabular import (
 from .training import TrainingEvaluator as TrainingEvaluator
 from .trial import (
     Evaluator as Evaluator,
-    Executor as Executor,
     Failure as Failure,
     Limits as Limits,
     Outcome as Outcome,

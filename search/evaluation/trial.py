@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -81,13 +81,3 @@ class Limits:
         check_number("Limits.seconds", self.seconds, at_least=0)
         check_number("Limits.gigabytes", self.gigabytes, at_least=0)
         check_whole("Limits.retries", self.retries, at_least=0)
-
-
-class Executor(Protocol):
-    """Evaluates tasks. All executors give the same curves for the same tasks."""
-
-    def run(self, evaluator: Evaluator, tasks: Sequence[Task], limits: Limits) -> Iterator[Outcome]:
-        """One outcome a task, each as soon as it is available, in any order. A task never raises.
-
-        Closing the iterator ends running tasks.
-        """

@@ -6,13 +6,13 @@ from fbnetv3_zoo.errors import ZooError, nearest
 from fbnetv3_zoo.utils import telemetry  # noqa: F401 - before the libraries that it silences
 from fbnetv3_zoo.utils.hardware import cores
 
-from ..evaluation.trial import Executor
+from .executor import Executor
 from .gpus import room
 from .in_process import InProcess
 from .local_pool import LocalPool
 from .ray.executor import RayExecutor
 
-__all__ = ["InProcess", "LocalPool", "RayExecutor", "find_executor"]
+__all__ = ["Executor", "InProcess", "LocalPool", "RayExecutor", "find_executor"]
 
 KNOWN = ("in-process", "pool", "pool:N", "ray", "ray:ADDRESS", "ray://HOST:10001")
 

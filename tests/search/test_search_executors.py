@@ -21,8 +21,8 @@ from refusals import refusal
 from waiting import PATIENCE, gone, until
 
 from fbnetv3_zoo.errors import Interrupted
-from fbnetv3_zoo.search.evaluation import Executor, Failure, Limits, Outcome, Task
-from fbnetv3_zoo.search.executors import InProcess, LocalPool, RayExecutor, find_executor
+from fbnetv3_zoo.search.evaluation import Failure, Limits, Outcome, Task
+from fbnetv3_zoo.search.executors import Executor, InProcess, LocalPool, RayExecutor, find_executor
 from fbnetv3_zoo.search.space import Candidate
 
 KINDS = ["curve", "train", "raise", "raise_once", "leave", "nan", "infinite", "short", "nothing", "curve", "train"]

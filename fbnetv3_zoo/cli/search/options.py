@@ -14,7 +14,8 @@ from ..output import say
 
 if TYPE_CHECKING:
     from fbnetv3_zoo.search import SearchPlan, SearchResult
-    from fbnetv3_zoo.search.evaluation import EvaluatorConfig, Executor
+    from fbnetv3_zoo.search.evaluation import EvaluatorConfig
+    from fbnetv3_zoo.search.executors import Executor
 
     from ...training import Execution
 
