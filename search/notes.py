@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from fbnetv3_zoo.errors import ZooError, check_type, check_whole, shown
@@ -71,12 +71,14 @@ class StatisticFit:
 class Notes:
     """All notes; None for what the search has not reached.
 
-    ``pool`` is its number of points, ``encoder`` the fit of each statistic (None without pretraining); ``evolved`` has
-    one entry a constraint.
+    ``options`` are plain data of whoever started or resumed the search, such as how candidates are computed; ``pool``
+    is its number of points, ``encoder`` the fit of each statistic (None without pretraining); ``evolved`` has one entry
+    a constraint.
     """
 
     plan: SearchPlan
     origin: Mapping[str, Any]
+    options: Mapping[str, Any]
     pool: int | None
     encoder: Mapping[str, StatisticFit] | None
     stop: StoppingEpoch | None
@@ -88,12 +90,14 @@ class Notes:
         """The notes of a journal. Raises :class:`ZooError` if they are not as this release writes them."""
         raw = from_plain(_Raw, {key: notes[key] for key in notes if key in _NAMES}, "notes")
         check_type("notes.origin", raw.origin, dict, "an object")
+        check_type("notes.options", raw.options, dict, "an object")
         encoder = raw.encoder
         if encoder is not None:
             check_type("notes.encoder", encoder, dict, "an object")
             encoder = {name: from_plain(StatisticFit, one, f"notes.encoder.{name}") for name, one in encoder.items()}
         winners = tuple(Winner.from_plain(winner) for winner in raw.winners)
-        parsed = cls(SearchPlan.from_json(raw.plan), raw.origin, raw.pool, encoder, raw.stop, raw.evolved, winners)
+        plan = SearchPlan.from_json(raw.plan)
+        parsed = cls(plan, raw.origin, raw.options, raw.pool, encoder, raw.stop, raw.evolved, winners)
         parsed._check()
         return parsed
 
@@ -117,6 +121,7 @@ class Notes:
 class _Raw:
     plan: str
     origin: Any
+    options: Any = field(default_factory=dict)
     pool: int | None = None
     encoder: Any = None
     stop: StoppingEpoch | None = None
@@ -124,7 +129,7 @@ class _Raw:
     winners: tuple[Any, ...] = ()
 
 
-_NAMES = [field.name for field in fields(_Raw)]
+_NAMES = [one.name for one in fields(_Raw)]
 
 
 def check_rows(plan: SearchPlan, trials: Sequence[Trial], outcomes: Mapping[int, Outcome]) -> None:

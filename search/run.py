@@ -56,7 +56,7 @@ def run_search(
     plan: SearchPlan, evaluator: Evaluator, folder: str | Path, *, executor: Executor | None = None,
     limits: Limits = Limits(), costs: CostModel | None = None, points: Codes | None = None, resume: bool = False,
     stages: int = 3, origin: Mapping[str, Any] | None = None, callbacks: Sequence[SearchCallback] = (),
-    report: bool = True,
+    report: bool = True, options: Mapping[str, Any] | None = None,
 ) -> SearchResult:  # fmt: skip
     """Carry out ``plan``, writing journal, results and report to ``folder``.
 
@@ -74,6 +74,7 @@ def run_search(
             or have the same entry "identity".
         callbacks: called on every stage and outcome.
         report: write ``report.html`` when the search is done.
+        options: plain data kept in the journal in place of what was kept before, for who resumes the search.
 
     Raises :class:`ZooError` for input that does not fit and an unreachable constraint, before there is a folder, and
     where fewer than two candidates could be scored. Whatever else ends it (a full disk, Ctrl-C, a lost machine), the
@@ -86,6 +87,8 @@ def run_search(
     executor.run(evaluator, (), limits)  # refuses what it cannot run
     with Journal.write(folder) as journal:
         _begin(journal, plan, source, resume=resume)
+        if options is not None:
+            journal.note("options", dict(options))
         clear(journal.folder)
         run = _Run(search, journal, evaluator, executor, limits, callbacks)
         run.stage_1()

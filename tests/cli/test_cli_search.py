@@ -239,3 +239,18 @@ def test_how_candidates_are_computed() -> None:
         gradient_checkpointing=True
     )
     assert CandidateOptions("pool:2")._executor() == LocalPool(2)
+
+
+def test_a_resumed_search_computes_as_before(table: Path, tmp_path: Path) -> None:
+    """Executor and retries are kept by the journal; what is given counts instead, and is kept from then on."""
+    started = ("search", "run", "--plan", "tiny", "--table", table, "--output", tmp_path / "run", "--stages", "1")
+    options = ("--executor", "in-process", "--retries", 3, "--gpus-per-candidate", 0.5)
+    assert run(*started, *options).code == 0
+    kept = SearchResult.read(tmp_path / "run").options
+    assert (kept["executor"], kept["retries"], kept["gpus_per_candidate"]) == ("in-process", 3, 0.5)
+    assert run("search", "resume", tmp_path / "run", "--retries", 2, "--stages", "2").code == 0
+    kept = SearchResult.read(tmp_path / "run").options
+    assert (kept["executor"], kept["retries"], kept["gpus_per_candidate"]) == ("in-process", 2, 0.5)
+    assert not SearchResult.read(tmp_path / "run").done
+    assert run("search", "resume", tmp_path / "run").code == 0
+    assert SearchResult.read(tmp_path / "run").done

@@ -463,7 +463,8 @@ def test_wrong_files_of_plans(tmp_path: Path) -> None:
     wrong = {
         text.replace('"pool": 100', '"pools": 100'): "plan has an unknown key 'pools' (did you mean 'pool'?)",
         text.replace('"pool": 100', '"pool": 1e2'): "plan.pool is 100.0; it must be a whole number",
-        text.replace('"batch": 6', '"batch": NaN'): "plan JSON cannot be read: NaN is not a number of JSON",
+        text.replace('"batch": 6', '"batch": NaN'): "plan JSON cannot be read: NaN is not a number of JSON; "
+        "correct the file, or write it again",
         text.replace('"rounds"', '"round"', 1): "plan has an unknown key 'round' (did you mean 'rounds'?)",
         text.replace('"version": 1', '"version": 2'): "plan JSON has version 2; this release reads version 1",
         to_json(SPACE): 'plan JSON lacks "format": "fbnetv3_zoo.plan"; write such files with to_json()',

@@ -35,6 +35,7 @@ from .options import (
     PlanOptions,
     PlanSource,
     Pool,
+    Resumed,
     Seed,
     Space,
     Within,
@@ -71,8 +72,10 @@ def run(
 
 @app.command()
 @grouped
-def resume(*, folder: Folder, candidates: CandidateOptions, moved: MovedOptions, as_json: Json = False) -> None:
+def resume(*, folder: Resumed, candidates: CandidateOptions, moved: MovedOptions, as_json: Json = False) -> None:
     """Continue a search from its finished candidates, with the same result as without an interruption.
+
+    Executor, device and precision are as before, unless given.
 
     Example: fbnetv3 search resume runs/tiny
     """

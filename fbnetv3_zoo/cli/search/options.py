@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -32,6 +32,19 @@ Pool = Annotated[int | None, typer.Option(help="Points in the pool, if not the p
 Seed = Annotated[int | None, typer.Option(help="Seed of the search.")]
 Latency = Annotated[str | None, typer.Option(help="A table of `search lut`, for bounds on latency_ms.")]
 Folder = Annotated[Path, typer.Argument(help="The folder of a search.")]
+
+
+def _as_before(context: typer.Context, folder: Path) -> Path:
+    """Make the options with which the candidates were computed the defaults, but for the last stage to run."""
+    from fbnetv3_zoo.search import SearchResult
+
+    names = {one.name for one in fields(CandidateOptions)} - {"stages"}
+    kept = SearchResult.read(folder).options
+    context.default_map = {name: value for name, value in kept.items() if name in names and value is not None}
+    return folder
+
+
+Resumed = Annotated[Path, typer.Argument(help="The folder of a search.", is_eager=True, callback=_as_before)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +195,7 @@ class CandidateOptions:
             plan, evaluator, folder, executor=self._executor(),
             limits=Limits(60 * self.timeout_minutes, self.memory_gb, self.retries), costs=config.costs(plan.space),
             points=config.points(plan.space), resume=resume, stages=self.stages, origin=config.to_plain(),
-            callbacks=[SearchProgress()],
+            callbacks=[SearchProgress()], options=asdict(self),
         )  # fmt: skip
 
     def _execution(self) -> Execution:
