@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,7 @@ from fbnetv3_zoo.factory import create
 from fbnetv3_zoo.preprocess import Preprocess
 from fbnetv3_zoo.recipes import SGD, Augmentation, Recipe
 from fbnetv3_zoo.training import Dataset, find_dataset
+from fbnetv3_zoo.training.checkpoint import Checkpoints
 from fbnetv3_zoo.training.data import Split
 from fbnetv3_zoo.training.data.image_headers import look_before_run
 from fbnetv3_zoo.training.distributed import World, usable
@@ -24,11 +27,18 @@ from fbnetv3_zoo.training.evaluation import evaluate
 from fbnetv3_zoo.training.execution import Execution
 from fbnetv3_zoo.training.learner import Learner
 from fbnetv3_zoo.training.loader import Batch, TrainingBatches, fitted
+from fbnetv3_zoo.training.run_folder import LOCK, claimed
 from fbnetv3_zoo.zoo import find_arch
 
 from ..space import Candidate
 
-Accuracies: TypeAlias = dict[Split, float]
+
+@dataclass(frozen=True, slots=True)
+class CandidateEpoch:
+    """Accuracies in [0, 1] after an epoch; NaN where they were not asked for."""
+
+    validation: float = float("nan")
+    test: float = float("nan")
 
 
 @dataclass(frozen=True)
@@ -38,7 +48,9 @@ class TrainingEvaluator:
     ``data`` is what :func:`find_dataset` takes, split by ``data_seed``; ``subset`` the file of a part of it. Every
     candidate starts from the seed of its recipe. Training stops after the epochs asked for, on the schedule of the
     recipe's. ``resolution`` is for models that name none (torchvision's). ``split`` is what the accuracies are of: a
-    search goes by validation, and the test images are for what it has found.
+    search goes by validation, and the test images are for what it has found. ``checkpoints`` is a folder, the same for
+    all machines, in which a candidate keeps checkpoints until it is trained, as often as ``execution`` says and after
+    every epoch: one whose process or machine is lost goes on from the last. Without it, a candidate stays in memory.
     """
 
     data: str
@@ -47,6 +59,7 @@ class TrainingEvaluator:
     execution: Execution = Execution()
     resolution: int = 224
     split: Literal["validation", "test"] = "validation"
+    checkpoints: Path | None = None
 
     def __post_init__(self) -> None:
         check_whole("TrainingEvaluator.resolution", self.resolution)
@@ -70,12 +83,12 @@ class TrainingEvaluator:
         data = opened(self.data, self.data_seed, self.subset)
         with torch.random.fork_rng(devices=[]):
             history = self._train(candidate, candidate.recipe, data, epochs, splits)
-        history += [dict.fromkeys(splits, float("nan"))] * (epochs - len(history))
-        return {split: [accuracies[split] for accuracies in history] for split in splits}
+        history += [CandidateEpoch()] * (epochs - len(history))
+        return {split: [getattr(epoch, split) for epoch in history] for split in splits}
 
     def _train(
         self, candidate: Candidate, recipe: Recipe, data: Dataset, epochs: int, splits: Sequence[Split]
-    ) -> list[Accuracies]:
+    ) -> list[CandidateEpoch]:
         preprocess = data.preprocess(candidate.arch.resolution if candidate.arch else self.resolution)
         recipe = fitted(recipe, len(data["train"]), tell=False)
         network = _build(candidate, recipe, data)
@@ -83,27 +96,58 @@ class TrainingEvaluator:
         world = World(device=usable(self.execution.device))
         learner = Learner(network, recipe, execution=self.execution, world=world)  # type: ignore[arg-type]
         batches = TrainingBatches(data["train"], preprocess, recipe, execution=self.execution, world=world)
-        training = _Training(learner, batches, data, splits, epochs)
-        try:
-            return training.run()
-        except ExplodedLossError:
-            return [*training.progress.history]
+        if self.checkpoints is None:
+            return _epochs(_Training(learner, batches, data, splits, epochs))
+        folder = self.checkpoints / candidate.name
+        with claimed(folder, world):
+            training = _Training(learner, batches, data, splits, epochs, folder)
+            training.identity = {"candidate": _identity(candidate, recipe, epochs), "data": data.fingerprint}
+            training.begin(resume=True, epoch=CandidateEpoch)
+            history = _epochs(training)
+        _clear(folder)
+        return history
 
 
-class _Training(Engine[Batch, list[Accuracies]]):
-    """A training in memory; the record of an epoch is the accuracy on each of ``splits``."""
+def _clear(folder: Path) -> None:
+    """Remove what a candidate has left in ``folder``, and the folder, unless it holds something else."""
+    Checkpoints(folder / "checkpoints", keep=1).discard()
+    for name in ("metrics.jsonl", "failed-batch-0.safetensors", LOCK):
+        (folder / name).unlink(missing_ok=True)
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def _epochs(training: _Training) -> list[CandidateEpoch]:
+    """The epochs of ``training``; fewer if its loss explodes."""
+    try:
+        return training.run()
+    except ExplodedLossError:
+        return [*training.progress.history]
+
+
+def _identity(candidate: Candidate, recipe: Recipe, epochs: int) -> str:
+    """What a checkpoint must be of, if ``candidate`` is to go on from it."""
+    network = candidate.arch.to_json() if candidate.arch else candidate.model
+    return hashlib.sha256(f"{network}\n{recipe.to_json()}\n{epochs}".encode()).hexdigest()[:16]
+
+
+class _Training(Engine[Batch, list[CandidateEpoch]]):
+    """A training of which only the accuracies on ``splits`` are kept; with ``output``, it leaves checkpoints there."""
 
     learner: Learner
 
     def __init__(
-        self, learner: Learner, batches: TrainingBatches, data: Dataset, splits: Sequence[Split], epochs: int
-    ) -> None:
-        super().__init__(learner.recipe, batches, None, execution=learner.execution, world=learner.world, epochs=epochs)
+        self, learner: Learner, batches: TrainingBatches, data: Dataset, splits: Sequence[Split], epochs: int,
+        output: Path | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(
+            learner.recipe, batches, output, execution=learner.execution, world=learner.world, epochs=epochs
+        )
         self.learner, self.data, self.splits = learner, data, splits
 
-    def measure_epoch(self) -> Accuracies:
+    def measure_epoch(self) -> CandidateEpoch:
         """Accuracies in [0, 1]."""
-        return {split: self._accuracy(split) for split in self.splits}
+        return CandidateEpoch(**{split: self._accuracy(split) for split in self.splits})
 
     def _accuracy(self, split: Split) -> float:
         return evaluate(
@@ -111,7 +155,7 @@ class _Training(Engine[Batch, list[Accuracies]]):
             workers=self.execution.workers, on_bad_image=self.execution.on_bad_image, world=self.world,
         ).fraction  # fmt: skip
 
-    def finish(self) -> list[Accuracies]:
+    def finish(self) -> list[CandidateEpoch]:
         """The accuracies after each epoch."""
         return [*self.progress.history]
 

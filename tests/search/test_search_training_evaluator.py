@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from forks import ENVIRONMENT
 from refusals import refusal
 
 from fbnetv3_zoo.recipes import SGD
 from fbnetv3_zoo.search import SPACES, Limits, TrainingEvaluator, find_space
 from fbnetv3_zoo.search.evaluation import EvaluatorConfig, Failure, Task
-from fbnetv3_zoo.search.evaluation.training import TorchvisionModel, check_model
+from fbnetv3_zoo.search.evaluation.training import CandidateEpoch, TorchvisionModel, _Training, check_model
 from fbnetv3_zoo.search.executors import InProcess, find_executor
 from fbnetv3_zoo.search.space import Candidate
 from fbnetv3_zoo.training import Execution, train
@@ -64,6 +68,77 @@ def test_a_loss_that_explodes_is_recorded(candidate: Candidate) -> None:
     assert outcome.failure is Failure.NOT_FINITE
     assert outcome.reason.startswith("the score after epoch ")
     assert math.isnan(EVALUATOR(wild, 2)[-1])
+
+
+DIES = """
+import os, signal, sys
+from pathlib import Path
+from fbnetv3_zoo.search.evaluation import training
+from fbnetv3_zoo.search.space import Candidate
+from fbnetv3_zoo.arch import Arch
+from fbnetv3_zoo.recipes import Recipe
+
+arch, recipe, folder = (Path(name) for name in sys.argv[1:])
+write = training.Checkpoints.write
+
+
+def written(self, learner, progress, **rest):
+    write(self, learner, progress, **rest)
+    if (progress.epoch, progress.step) == (2, 0):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+training.Checkpoints.write = written
+candidate = Candidate("one", {}, Arch.from_json(arch.read_text()), Recipe.from_json(recipe.read_text()))
+training.TrainingEvaluator("digits", checkpoints=folder)(candidate, 3)
+"""
+
+
+def test_a_lost_candidate_goes_on_from_its_checkpoint(
+    candidate: Candidate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after two of three epochs, it trains one more, to the same accuracies; then nothing of it is left."""
+    assert candidate.arch is not None
+    assert candidate.recipe is not None
+    folder, files = tmp_path / "candidates", (tmp_path / "arch.json", tmp_path / "recipe.json")
+    for file, value in zip(files, (candidate.arch, candidate.recipe), strict=True):
+        file.write_text(value.to_json())
+    killed = subprocess.run([sys.executable, "-c", DIES, *map(str, files), str(folder)], env=ENVIRONMENT, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert list((folder / "one" / "checkpoints").glob("epoch-0002-*"))
+    (folder / "one" / "mine.txt").touch()
+    epochs, measure = [], _Training.measure_epoch
+    monkeypatch.setattr(_Training, "measure_epoch", lambda self: (epochs.append(1), measure(self))[1])
+    straight = EVALUATOR(candidate, 3)
+    assert len(epochs) == 3
+    kept = replace(EVALUATOR, checkpoints=folder)
+    assert kept(replace(candidate, name="one"), 3) == straight
+    assert len(epochs) == 4
+    assert [path.name for path in (folder / "one").iterdir()] == ["mine.txt"]
+    assert kept(replace(candidate, name="two"), 3) == straight
+    assert not (folder / "two").exists()
+
+
+def test_a_checkpoint_of_another_candidate_is_refused(
+    candidate: Candidate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert candidate.recipe is not None
+    kept = replace(EVALUATOR, checkpoints=tmp_path, execution=Execution(checkpoint_steps=1))
+    exploding = replace(
+        candidate, recipe=replace(candidate.recipe, learning_rate=9e5, warmup_epochs=0, optimizer=SGD())
+    )
+    kept(exploding, 1)
+    assert not list(tmp_path.iterdir())  # what has ended, in whatever way, leaves nothing
+    monkeypatch.setattr(_Training, "measure_epoch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        kept(candidate, 1)
+    monkeypatch.undo()
+    told = refusal(lambda: kept(replace(candidate, recipe=replace(candidate.recipe, seed=1)), 1))
+    assert told == f"{tmp_path / 'smallest'}: the run was begun with another candidate; give another folder"
+
+
+def interrupted(training: _Training) -> CandidateEpoch:
+    raise KeyboardInterrupt
 
 
 def test_a_model_of_torchvision_is_trained(candidate: Candidate) -> None:

@@ -178,6 +178,16 @@ class CandidateOptions:
     gradient_checkpointing: Annotated[
         bool, typer.Option("--gradient-checkpointing", help="Save memory by recomputing in the backward pass.")
     ] = False
+    checkpoints: Annotated[
+        bool,
+        typer.Option(
+            "--checkpoints",
+            help="Keep checkpoints of candidates in the output folder: a lost one goes on from the last.",
+        ),
+    ] = False
+    checkpoint_minutes: Annotated[
+        float, typer.Option(help="Minutes between checkpoints, besides those after every epoch.")
+    ] = 0.0
     stages: Annotated[int, typer.Option(min=1, max=3, help="Last stage to run; `search resume` continues.")] = 3
 
     def run(self, plan: SearchPlan, config: EvaluatorConfig, folder: Path, *, resume: bool) -> SearchResult:
@@ -191,6 +201,8 @@ class CandidateOptions:
         evaluator = config.evaluator(plan.space, self._fitted(plan, config))
         if isinstance(evaluator, TrainingEvaluator):
             evaluator.look()
+            if self.checkpoints:
+                evaluator = replace(evaluator, checkpoints=folder.absolute() / "candidates")
         return run_search(
             plan, evaluator, folder, executor=self._executor(),
             limits=Limits(60 * self.timeout_minutes, self.memory_gb, self.retries), costs=config.costs(plan.space),
@@ -203,7 +215,7 @@ class CandidateOptions:
 
         return Execution(
             self.device, self.workers, Precision(self.precision), self.compile, accumulation=self.accumulation,
-            gradient_checkpointing=self.gradient_checkpointing,
+            gradient_checkpointing=self.gradient_checkpointing, checkpoint_minutes=self.checkpoint_minutes,
         )  # fmt: skip
 
     def _fitted(self, plan: SearchPlan, config: EvaluatorConfig) -> Execution:
