@@ -216,8 +216,11 @@ def test_restarted_by_torchrun(straight: tuple[Path, Job], tiny_arch: Arch, tmp_
 
 @pytest.mark.long
 def test_one_of_two_agents_restarts(straight: tuple[Path, Job], tiny_arch: Arch, tmp_path: Path) -> None:
-    """Of two machines, one process is killed. Its agent counts a restart and the other none; they meet again."""
-    with _agents({**_job(tiny_arch, tmp_path), "dies": [2, 3]}) as agents:
+    """Of two machines, one process is killed. Its agent counts a restart and the other none; they meet again.
+
+    They load images themselves: CPython 3.11 now and then hangs in a process forked while gloo's threads come and go.
+    """
+    with _agents({**_job(tiny_arch, tmp_path, replace(EXECUTION, workers=0)), "dies": [2, 3]}) as agents:
         try:
             said = [agent.communicate(timeout=PATIENCE)[0] for agent in agents]
         except subprocess.TimeoutExpired as late:
