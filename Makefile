@@ -11,7 +11,7 @@ JOBS ?= 2
 # OpenMP threads that wait by spinning make small networks up to 25 times slower when something else wants a core.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-long lint format architecture wheel clean
+.PHONY: demo test test-long lint format architecture docs wheel clean
 
 demo: $(VENV)/.base
 	$(BIN)/fbnetv3 demo
@@ -36,6 +36,10 @@ format: $(VENV)/.dev
 architecture: $(VENV)/.dev
 	$(BIN)/python docs/architecture.py
 
+# the site, in build/site; without Material's notice about its successor
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 wheel: $(VENV)/.dev
 	rm -rf build/lib build/bdist.*
 	$(BIN)/python -m build --wheel --no-isolation
@@ -52,4 +56,8 @@ $(VENV)/.base: pyproject.toml
 $(VENV)/.dev: $(VENV)/.base
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	$(BIN)/python tests/helpers/detectron2_tree.py
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.base
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
 	touch $@

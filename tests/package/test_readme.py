@@ -17,7 +17,7 @@ PAGES = README + "".join(path.read_text() for path in sorted((ROOT / "docs").glo
 def test_table_of_networks_is_the_output_of_list(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["list"])
-    table = re.search(r"<!-- fbnetv3 list -->\n```\n(.*?)```", README, re.DOTALL)
+    table = re.search(r"<!-- fbnetv3 list -->\n```output\n(.*?)```", README, re.DOTALL)
     assert table is not None
     assert table[1] == capsys.readouterr().out
 
