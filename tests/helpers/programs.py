@@ -1,9 +1,11 @@
-"""Programs that some tests need."""
+"""Programs and packages that some tests need."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
+from typing import NoReturn
 
 import pytest
 
@@ -16,7 +18,16 @@ def needed(*names: str) -> str:
     for name in names:
         if (path := shutil.which(name)) is not None:
             return path
-    missing = f"no {names[0]}: install the Debian package {names[0]}"
+    _missing(f"no {names[0]}: install the Debian package {names[0]}")
+
+
+def needed_package(name: str, extra: str) -> None:
+    """Skip the test, or fail it as ``needed`` does, where the package ``name`` is not installed."""
+    if importlib.util.find_spec(name) is None:
+        _missing(f"no {name}: install the extra {extra}")
+
+
+def _missing(missing: str) -> NoReturn:
     if os.environ.get("CI_PROGRAMS") == "required":
         pytest.fail(missing)
     pytest.skip(missing)
