@@ -142,7 +142,7 @@ def test_find_recipe(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("", "recipe JSON cannot be read: it is empty"),
+        ("", "recipe JSON cannot be read: it is empty; correct the file, or write it again"),
         ("[]", 'recipe JSON lacks "format": "fbnetv3_zoo.recipe"; write such files with to_json()'),
         ('{"format": "fbnetv3_zoo.arch", "version": 1}',
          'recipe JSON lacks "format": "fbnetv3_zoo.recipe"; write such files with to_json()'),

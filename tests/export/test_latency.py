@@ -253,7 +253,10 @@ KEY = SMALL.text
         ({"blocks": {"side=x": 1.0}}, "block 'side=x' cannot be read; write latency tables with to_json()"),
         ({"blocks": {KEY: -1.0}}, f"milliseconds of the {SMALL} is -1.0; it must be a number at least 0"),
         ({"blocks": {KEY: "1"}}, f"milliseconds of the {SMALL} is '1'; it must be a number at least 0"),
-        ({"blocks": {KEY: math.nan}}, "cannot be read: NaN is not a number of JSON"),
+        (
+            {"blocks": {KEY: math.nan}},
+            "cannot be read: NaN is not a number of JSON; correct the file, or write it again",
+        ),
         ({"scale": 0}, "LatencyTable.scale is 0; it must be a number above 0"),
         ({"call": -1}, "LatencyTable.call is -1; it must be a number at least 0"),
         ({"activation": "gelu"}, "latency_table.activation is 'gelu'; choose from relu, hard_swish"),

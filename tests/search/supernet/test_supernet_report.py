@@ -122,7 +122,8 @@ def test_how_it_was_done(blocks: tuple[SupernetResult, Reader, str]) -> None:
     _, page, _ = blocks
     told = page.told("How")
     for expected in (
-        "blocks : 4 layers, 2 choices, 6 networks", "Loss of the choices Product (alpha 0.25, beta 0.7)", "macs ≤ 120k",
+        "blocks : 4 layers, 2 choices, 6 networks", "Loss of the choices Product (alpha 0.25, beta 0.7, power logarithm)",
+        "macs ≤ 120k",
         "3.5 x exp(-0.125 x epoch)", "Adam at 0.03, decay 0.002, from epoch 3 on", "35% of the training images for",
         "2 of 5 asked for", "Time 2 minutes", "epochs 4", "optimizer SGD", "seed 11",
     ):  # fmt: skip
@@ -168,7 +169,7 @@ def test_a_search_of_one_epoch(tmp_path: Path) -> None:
     plan = replace(BLOCK_PLAN, recipe=replace(RECIPE, epochs=1, warmup_epochs=0), choice_epoch=0)
     page, _ = page_of(record_of(replace(plan, loss=Product())), tmp_path)
     assert "choices are trained from epoch 1 on" in page.told()
-    assert "Product (alpha 0.2, beta 0.6)" in page.told("How")
+    assert "Product (alpha 0.2, beta 0.6, power logarithm)" in page.told("How")
     assert "Without the target, the most probable network is the same." in page.told("Drawn networks")
     assert "otted" not in page.told("Choices") + page.told("Accuracy")
 
