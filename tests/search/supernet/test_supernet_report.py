@@ -122,7 +122,8 @@ def test_how_it_was_done(blocks: tuple[SupernetResult, Reader, str]) -> None:
     _, page, _ = blocks
     told = page.told("How")
     for expected in (
-        "blocks : 4 layers, 2 choices, 6 networks", "Loss of the choices Product (alpha 0.25, beta 0.7, power logarithm)",
+        "blocks : 4 layers, 2 choices, 6 networks",
+        "Loss of the choices Product (alpha 0.25, beta 0.7, power logarithm)",
         "macs ≤ 120k",
         "3.5 x exp(-0.125 x epoch)", "Adam at 0.03, decay 0.002, from epoch 3 on", "35% of the training images for",
         "2 of 5 asked for", "Time 2 minutes", "epochs 4", "optimizer SGD", "seed 11",
