@@ -1,7 +1,7 @@
 # docker build -t fbnetv3-zoo .
 # docker run --rm --init -v "$PWD:/work" -v fbnetv3-cache:/cache --user "$(id -u):$(id -g)" fbnetv3-zoo list
 #
-# The CPU build of PyTorch. For another one: --build-arg TORCH_INDEX=ADDRESS ("Installing" in README.md).
+# For a small CPU build of PyTorch: --build-arg TORCH_INDEX=ADDRESS ("Installing" in README.md).
 ARG PYTHON=3.13
 
 FROM python:${PYTHON}-slim AS build
@@ -12,7 +12,7 @@ WORKDIR /source
 
 # The dependencies: these layers are built again only if pyproject.toml changes. It says which versions will do.
 # hadolint ignore=DL3013
-RUN pip install torch torchvision --index-url "$TORCH_INDEX"
+RUN pip install torch torchvision ${TORCH_INDEX:+--index-url "$TORCH_INDEX"}
 COPY pyproject.toml .
 RUN python -c 'import tomllib; \
 print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' > requirements.txt \
