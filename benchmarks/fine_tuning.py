@@ -98,6 +98,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.command == "table":
         print_tables(options.results)
+        print_gains(options.results)
         return
     done = {tuple(row[key] for key in KEYS) for row in read(options.results)}
     for row in todo(options):
@@ -211,6 +212,22 @@ def print_tables(results: Path) -> None:
         print("|---|---:|---:|" + "---:|" * (len(names) + 1))
         for key in keys:
             print_row(key, runs[key], names)
+
+
+def print_gains(results: Path) -> None:
+    """What the packaged weights bring with the fitted recipe: pairs of runs of the same seed."""
+    found = {tuple(row[key] for key in KEYS): 100 * float(str(row["accuracy"])) for row in read(results)}
+    print(
+        "\n| set | images a class | seeds | random weights | packaged weights | gain |\n|---|---:|---:|---:|---:|---:|"
+    )
+    for name in SETS:
+        for size in SIZES:
+            seeds = [seed for seed in range(5) if all((name, size, s, seed, "fitted") in found for s in STARTS)]
+            scores = [[found[name, size, start, seed, "fitted"] for seed in seeds] for start in STARTS]
+            if len(seeds) > 1:
+                gain, low, high = map(float, mean_interval(np.array(scores[1]) - np.array(scores[0])))
+                means = " | ".join(f"{np.mean(of):.1f}" for of in scores)
+                print(f"| {name} | {size:,} | {len(seeds)} | {means} | {gain:+.1f} ({low:+.1f} to {high:+.1f}) |")
 
 
 def print_row(key: tuple[str, str, int], by_recipe: Mapping[str, Sequence[float]], names: Sequence[str]) -> None:
