@@ -109,7 +109,7 @@ _FOUR = _bounds("macs<=450M", "macs<=550M", "macs<=650M", "macs<=750M")
 
 _FINAL = FinalTraining(400, ExponentialDecay(0.9875), 5)  # the paper's final training
 _LITERAL = IterativeConfig(
-    epochs=1,
+    epochs=150,
     predictor=MLP(members=1, pretraining=Pretraining.FROZEN_FIRST, thresholds=False, transform=False, epochs=50),
     choosing=AcquisitionConfig(optimism=0, by_member=0),
 )
@@ -134,7 +134,7 @@ PLANS: Mapping[str, SearchPlan] = MappingProxyType(
             SearchPlan(
                 "paper-literal",
                 PAPER,
-                replace(_LITERAL, epochs=150),
+                _LITERAL,
                 within=parse_constraint("400M<=macs<=800M"),
                 constraints=_FOUR,
                 finalists=0,

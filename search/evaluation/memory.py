@@ -63,7 +63,7 @@ def fit_memory(
 
     whole = memory = needed(1)
     for parts in _PARTS if choose else (execution.accumulation,):
-        memory = needed(parts)
+        memory = whole if parts == 1 else needed(parts)
         if memory.total <= USABLE * available:
             return Fit(replace(execution, accumulation=parts), memory, whole)
     least = "" if memory.images == whole.images else f", and {memory.total / GIB:.1f} GiB in parts of {memory.images}"

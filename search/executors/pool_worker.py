@@ -7,7 +7,7 @@ import pickle
 import signal
 import threading
 import time
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from multiprocessing import connection, get_context, parent_process
 from typing import Literal
 
@@ -60,7 +60,7 @@ class PoolWorker:
         self.pipe, theirs = context.Pipe()
         self._process = context.Process(target=serve, args=(theirs, confines), name="fbnetv3-zoo worker")
         try:
-            with thread_settings(confines.threads), nullcontext() if gpus is None else environment(**{VISIBLE: gpus}):
+            with thread_settings(confines.threads), environment(**({} if gpus is None else {VISIBLE: gpus})):
                 self._process.start()
         finally:
             theirs.close()

@@ -81,11 +81,9 @@ _SEARCHED_TINY = (
 )
 
 _LETTERS_BASE = Recipe(12, 128, SGD(), 0.1, schedule=ExponentialDecay(0.8), warmup_epochs=2)
-_RATES = Levels((0.001, 0.0014, 0.002, 0.0028, 0.004, 0.0056, 0.008, 0.0113, 0.016, 0.0226, 0.032, 0.0453, 0.064))
+_RATES = Levels((0.002, 0.0028, 0.004, 0.0056, 0.008, 0.0113, 0.016, 0.0226, 0.032, 0.0453, 0.064))
 _SEARCHED_LETTERS = (
-    Setting(
-        "learning_rate", Levels((0.002, 0.0028, 0.004, 0.0056, 0.008, 0.0113, 0.016, 0.0226, 0.032, 0.0453, 0.064))
-    ),
+    Setting("learning_rate", _RATES),
     Setting("optimizer", choices("rmsprop", "sgd", "adamw")),
     Setting("ema_decay", choices(0.95, 0.0)),
     Setting("dropout", Range(0, 6, unit=0.05)),

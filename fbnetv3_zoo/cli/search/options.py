@@ -229,7 +229,7 @@ class CandidateOptions:
 
         share = min(1.0, self.gpus_per_candidate or 1.0)
         available = torch.cuda.get_device_properties(self.device).total_memory * share
-        fit = fit_memory(plan, chosen, available, choose=self.accumulation == 0)
+        fit = fit_memory(plan, chosen, available, choose=self.accumulation == 0, costs=config.costs(plan.space))
         if fit is None:
             return chosen
         say(str(fit))
