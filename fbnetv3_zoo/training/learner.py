@@ -25,7 +25,7 @@ from .qat import follow_ranges
 from .teacher import Teacher, normalized
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
-DTYPES = {Precision.BFLOAT16: torch.bfloat16, Precision.FLOAT16: torch.float16}
+_DTYPES = {Precision.BFLOAT16: torch.bfloat16, Precision.FLOAT16: torch.float16}
 
 
 class Student(nn.Module):
@@ -121,9 +121,7 @@ class BaseLearner(ABC, Generic[AnyBatch]):
         return self._forward.no_sync()
 
     def _reduced_precision(self) -> AbstractContextManager[None]:
-        if (dtype := DTYPES.get(self.execution.precision)) is None:
-            return nullcontext()
-        return torch.autocast(self.world.device.type, dtype)
+        return reduced_precision(self.execution.precision, self.world.device.type)
 
 
 class Learner(BaseLearner[Batch]):
@@ -174,6 +172,13 @@ class Learner(BaseLearner[Batch]):
         if maps is not None and teacher_maps is not None:
             loss = loss + recipe.distillation.feature_weight * map_distance(maps.float(), teacher_maps.float())
         return loss
+
+
+def reduced_precision(precision: Precision, device: str) -> AbstractContextManager[None]:
+    """A context in which the type of ``device`` computes in ``precision``."""
+    if (dtype := _DTYPES.get(precision)) is None:
+        return nullcontext()
+    return torch.autocast(device, dtype)
 
 
 def synchronized(module: AnyModule, world: World) -> AnyModule:

@@ -177,6 +177,18 @@ class Samples(ABC, TorchDataset[_Sample[Value]], Generic[Value]):
         return _Sample(None, tuple(bad))
 
 
+def images_at_once(batch_size: int, processes: int, parts: int, *, least: int) -> int:
+    """How many images of a batch each process computes at once. Raises :class:`ZooError` unless it divides evenly."""
+    shares = processes * parts
+    images = batch_size // shares
+    if batch_size % shares or images < least:
+        raise ZooError(
+            f"batches of {batch_size} images cannot be divided into {processes} processes x {parts} parts of at least "
+            f"{least} images; use a multiple of {shares}, such as {max(least, images) * shares}"
+        )
+    return images
+
+
 class Batches(Generic[AnyBatch]):
     """The batches of a run for this process of ``world``.
 
@@ -191,14 +203,7 @@ class Batches(Generic[AnyBatch]):
     ) -> None:  # fmt: skip
         self._execution, count = execution, len(samples)
         self.batch_size = min(recipe.batch_size, count)
-        shares = world.size * execution.accumulation
-        part = self.batch_size // shares
-        if self.batch_size % shares or part < least:
-            raise ZooError(
-                f"batches of {self.batch_size} images cannot be divided into {world.size} processes x "
-                f"{execution.accumulation} parts of at least {least} images; use a multiple of {shares}, such as "
-                f"{max(least, part) * shares}"
-            )
+        part = images_at_once(self.batch_size, world.size, execution.accumulation, least=least)
         self.steps = count // self.batch_size
         self._order = _Order(count, part, self.steps, recipe, execution.accumulation, world)
         self._loader: DataLoader[AnyBatch] = DataLoader(

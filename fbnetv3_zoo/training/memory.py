@@ -7,7 +7,7 @@ real one would, so that the count is exact, for any device and batch.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +18,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 
 from ..arch import Arch
-from ..errors import ZooError, assert_never
+from ..errors import assert_never
 from ..models.fbnet import FBNet
 from ..recipes import SGD, AdamW, Recipe, RMSProp
-from .execution import Execution, Precision
-from .learner import DTYPES
+from .execution import Execution
+from .learner import reduced_precision
+from .loader import images_at_once
 
 GIB = 1 << 30
 
@@ -63,18 +64,13 @@ def training_memory(
 
     Raises :class:`ZooError` if a batch cannot be divided among them.
     """
-    images, rest = divmod(recipe.batch_size, processes * execution.accumulation)
-    if rest or images < 2:
-        raise ZooError(
-            f"batches of {recipe.batch_size} images cannot be divided into {processes} processes x "
-            f"{execution.accumulation} parts of at least 2 images"
-        )
+    images = images_at_once(recipe.batch_size, processes, execution.accumulation, least=2)
     with FakeTensorMode():
         network = FBNet(arch, drop_rate=recipe.dropout, drop_path_rate=recipe.stochastic_depth).train()
         weights = sum(parameter.nbytes for parameter in network.parameters())
         buffers = sum(buffer.nbytes for buffer in network.buffers())
         kept = _Kept(network)
-        with kept.counting(), _autocast(execution.precision):
+        with kept.counting(), reduced_precision(execution.precision, "cpu"):
             pixels = torch.empty(images, arch.in_channels, arch.resolution, arch.resolution)
             logits = network(pixels.contiguous(memory_format=torch.channels_last))
             F.cross_entropy(logits.float(), torch.zeros(images, dtype=torch.long))
@@ -91,13 +87,6 @@ def _slots(recipe: Recipe) -> int:
     if isinstance(recipe.optimizer, (RMSProp, AdamW)):
         return 2  # mean square and momentum; mean and mean square
     assert_never(recipe.optimizer)
-
-
-@contextmanager
-def _autocast(precision: Precision) -> Iterator[None]:
-    dtype = DTYPES.get(precision)
-    with nullcontext() if dtype is None else torch.autocast("cpu", dtype):
-        yield
 
 
 class _Kept:

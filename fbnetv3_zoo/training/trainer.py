@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -122,7 +122,6 @@ class _Trainer(Engine[Batch, Run]):
             tell_of_statistics(network.preprocess, self.preprocess)
         network.preprocess, network.class_names = self.preprocess, self.data.class_names
         self.origin = network.weights, network.license
-        self.sample = sample_of(self.data["train"])
         if recipe.weight_levels:
             imitate_int8(network, recipe.weight_levels)
             self.notes.append("trained for int8: all accuracies but the teacher's are of rounded weights and maps")
@@ -255,8 +254,13 @@ class _Trainer(Engine[Batch, Run]):
         model.load_state_dict(plain_state(self.learner.result))
         model.preprocess, model.class_names = self.preprocess, self.data.class_names
         model.weights, model.license = self.origin
-        model.trained_on = self.sample
+        model.trained_on = self._sample
         return model.eval()
+
+    @cached_property
+    def _sample(self) -> tuple[str, ...]:
+        """Digests of training images, for the model's file; made with the first one, since all names are hashed."""
+        return sample_of(self.data["train"])
 
     def _identity(self) -> Mapping[str, str]:
         """What the run's checkpoints are told by; made once, since it takes seconds for millions of images."""

@@ -129,4 +129,7 @@ def test_the_papers_proxy_task() -> None:
     assert parts.images == 512
     assert parts.activations == pytest.approx(whole.activations / 2, rel=1e-3)
     told = refusal(lambda: training_memory(ARCHS["fbnetv3_b"], recipe, processes=3))
-    assert told == "batches of 1024 images cannot be divided into 3 processes x 1 parts of at least 2 images"
+    assert told == (
+        "batches of 1024 images cannot be divided into 3 processes x 1 parts of at least 2 images; "
+        "use a multiple of 3, such as 1023"
+    )
