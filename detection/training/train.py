@@ -112,7 +112,7 @@ def train_detector(
             training.begin(resume=resume, epoch=DetectionEpoch)
             run = training.run(callbacks)
             if world.leads:
-                write_results(run.folder, _results(run, training.data, training.validation, recipe))
+                _write_results(run, training, recipe)
             if report and world.leads:
                 write_detection_report(
                     run, training.data, training.validation, recipe, training.detections, execution=execution
@@ -120,20 +120,12 @@ def train_detector(
             return run
 
 
-def _results(run: DetectionRun, data: CocoData, validation: CocoData, recipe: Recipe) -> Mapping[str, object]:
-    """The values for ``results.json``."""
-    return {
-        "model": "model.safetensors",
-        "network": run.spec.network,
-        "data": data.name,
-        "images": {"train": len(data), "validation": len(validation)},
-        "classes": run.spec.class_names,
-        "seed": recipe.seed,
-        "epochs": len(run.epochs),
-        "seconds": round(sum(epoch.seconds for epoch in run.epochs), 2),
-        "precision": asdict(run.precision),
-        "faults": run.faults,
-    }
+def _write_results(run: DetectionRun, training: _DetectorTraining, recipe: Recipe) -> None:
+    images = {"train": len(training.data), "validation": len(training.validation)}
+    write_results(
+        run.folder, run.spec.network, training.data.name, images, run.spec.class_names, seed=recipe.seed,
+        epochs=run.epochs, measured={"precision": asdict(run.precision), "faults": run.faults},
+    )  # fmt: skip
 
 
 def _fitted(

@@ -217,22 +217,14 @@ class _Trainer(Engine[Batch, Run]):
         test = measured if self.data["test"] else None
         run = Run(self.folder, model, self.progress.history, test, bad_images, warning, hint)
         if self.world.leads:
-            write_results(self.folder, self._results(run))
+            self._write_results(run)
         if self.world.leads and self.report:
             self._report(measured, split, bad_images, [line for line in (warning, hint) if line])
         return run
 
-    def _results(self, run: Run) -> Mapping[str, object]:
-        """The values for ``results.json``."""
-        return {
-            "model": "model.safetensors",
-            "network": self.arch.name,
-            "data": self.data.name,
-            "images": {split: len(self.data[split]) for split in SPLITS},
-            "classes": self.data.class_names,
-            "seed": self.recipe.seed,
-            "epochs": len(run.epochs),
-            "seconds": round(sum(epoch.seconds for epoch in run.epochs), 2),
+    def _write_results(self, run: Run) -> None:
+        images = {str(split): len(self.data[split]) for split in SPLITS}
+        measured = {
             "validation_accuracy": run.epochs[-1].validation_top1,
             "best_validation_accuracy": max(epoch.validation_top1 for epoch in run.epochs),
             "test": run.test and run.test.summary(),
@@ -240,6 +232,10 @@ class _Trainer(Engine[Batch, Run]):
             "warning": run.warning or None,
             "hint": run.hint or None,
         }
+        write_results(
+            self.folder, self.arch.name, self.data.name, images, self.data.class_names, seed=self.recipe.seed,
+            epochs=run.epochs, measured=measured,
+        )  # fmt: skip
 
     def _no_better_than_chance(self, split: Split, measured: Evaluation) -> str:
         name, share = measured.commonest
