@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
@@ -211,6 +211,13 @@ class DataOptions:
 
 Width = Annotated[float, typer.Option(help="Factor for all widths.")]
 Depth = Annotated[float, typer.Option(help="Factor for the number of blocks.")]
+PrecisionName = Annotated[
+    Literal["float32", "bf16", "fp16"], typer.Option("--precision", help="Precision of the computations.")
+]
+Compile = Annotated[bool, typer.Option("--compile", help="Use torch.compile.")]
+Checkpointing = Annotated[
+    bool, typer.Option("--gradient-checkpointing", help="Save memory by recomputing in the backward pass.")
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import typer
 
 from ..errors import ZooError, counted, first_few
 from .common import brings_weights, holds_weights, leads, print_json, program, written
-from .option_groups import ArchOptions
+from .option_groups import ArchOptions, Checkpointing, Compile, PrecisionName
 from .output import in_shell, say
 
 if TYPE_CHECKING:
@@ -138,9 +138,7 @@ class RunOptions:
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the output folder.")] = False
     device: Device = "cpu"
     workers: Workers = 0
-    precision: Annotated[Literal["float32", "bf16", "fp16"], typer.Option(help="Precision of the computations.")] = (
-        "float32"
-    )
+    precision: PrecisionName = "float32"
     accumulation: Annotated[int, typer.Option(help="Number of parts in which a batch is computed.")] = 1
     checkpoint_steps: Annotated[
         int, typer.Option(help="Steps between checkpoints, besides those after every epoch.")
@@ -165,10 +163,8 @@ class RunOptions:
 class TrainingOptions(RunOptions):
     """Further options for the training of classifiers."""
 
-    compile: Annotated[bool, typer.Option("--compile", help="Use torch.compile.")] = False
-    gradient_checkpointing: Annotated[
-        bool, typer.Option("--gradient-checkpointing", help="Save memory by recomputing in the backward pass.")
-    ] = False
+    compile: Compile = False
+    gradient_checkpointing: Checkpointing = False
     on_bad_image: Annotated[
         Literal["raise", "skip"], typer.Option(help="If an image cannot be read, fail or skip it.")
     ] = "raise"

@@ -51,7 +51,7 @@ def test_one_that_is_replaced_while_the_leader_waits() -> None:
     """The leader has invited a process that is gone; it invites the one that came in its place."""
     store, leader = dist.HashStore(), []
     waiting = threading.Thread(target=lambda: leader.append(agree(store, 0, 2, patience=SOON)))
-    dist.PrefixStore("fbnetv3_zoo rendezvous", store).set("here 1", "gone")
+    dist.PrefixStore("fbnetv3_zoo rendezvous", store).set("here 1", '["gone"]')
     waiting.start()
     time.sleep(0.3)
     assert agree(store, 1, 2, patience=SOON) == (waiting.join(), leader[0])[1]

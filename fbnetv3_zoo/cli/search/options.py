@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ...errors import ZooError
 from ...utils.paths import check_outside
+from ..option_groups import Checkpointing, Compile, PrecisionName
 from ..output import say
 
 if TYPE_CHECKING:
@@ -167,17 +168,13 @@ class CandidateOptions:
         typer.Option(help="GPUs of a candidate, or a share of one: 0.5, 0.25 (default: 1 with --device cuda)."),
     ] = None
     workers: Annotated[int, typer.Option(help="Number of processes that load images for each candidate.")] = 0
-    precision: Annotated[Literal["float32", "bf16", "fp16"], typer.Option(help="Precision of the computations.")] = (
-        "float32"
-    )
+    precision: PrecisionName = "float32"
     accumulation: Annotated[
         int,
         typer.Option(help="Number of parts in which a batch is computed (0: as many as the GPU's memory asks for)."),
     ] = 1
-    compile: Annotated[bool, typer.Option("--compile", help="Use torch.compile.")] = False
-    gradient_checkpointing: Annotated[
-        bool, typer.Option("--gradient-checkpointing", help="Save memory by recomputing in the backward pass.")
-    ] = False
+    compile: Compile = False
+    gradient_checkpointing: Checkpointing = False
     checkpoints: Annotated[
         bool,
         typer.Option(

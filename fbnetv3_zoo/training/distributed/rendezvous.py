@@ -28,7 +28,7 @@ def agree(store: Store, rank: int, size: int, *, patience: timedelta = PATIENCE)
     Raises :class:`ZooError` if some of them do not come.
     """
     own, ours = uuid.uuid4().hex, PrefixStore(_PREFIX, store)
-    ours.set(f"here {rank}", own)
+    ours.set(f"here {rank}", json.dumps([own]))
     deadline, pause = time.monotonic() + patience.total_seconds(), _SHORTEST
     invited: list[str] = []
     while time.monotonic() < deadline:
@@ -36,8 +36,8 @@ def agree(store: Store, rank: int, size: int, *, patience: timedelta = PATIENCE)
             invited = _read(ours, "invitation")
             name = invited[0] if own in invited[1:] else ""
         else:
-            present = [own, *("".join(_read(ours, f"here {other}")) for other in range(1, size))]
-            if all(present) and present != invited[1:]:
+            present = [own, *(name for other in range(1, size) for name in _read(ours, f"here {other}"))]
+            if len(present) == size and present != invited[1:]:
                 invited = [uuid.uuid4().hex, *present]
                 ours.set("invitation", json.dumps(invited))
             name = invited[0] if invited else ""
@@ -64,8 +64,7 @@ def _read(store: Store, key: str) -> list[str]:
     """The names under ``key``; none if it has not been written."""
     if not _has(store, key):
         return []
-    text = store.get(key).decode()
-    names: list[str] = json.loads(text) if text.startswith("[") else [text]
+    names: list[str] = json.loads(store.get(key))
     return names
 
 
