@@ -49,10 +49,8 @@ def page(module: str) -> str:
     return "\n\n".join([f"# {path}", MODULES[module], *(f"::: {path}.{name}" for name in names)]) + "\n"
 
 
-def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Copy the rooms into one package, and add a page for each module."""
-    from mkdocs.structure.files import File
-
+def on_startup(**_: Any) -> None:
+    """Copy the rooms into one package, before mkdocstrings looks for its folder."""
     shutil.rmtree(PACKAGE, ignore_errors=True)
     for folder, copy in {"fbnetv3_zoo": PACKAGE, **{room: PACKAGE / room for room in ROOMS}}.items():
         for source in (ROOT / folder).rglob("*.py*"):
@@ -60,6 +58,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
                 made = copy / source.relative_to(ROOT / folder)
                 made.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, made)
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add a page for each module."""
+    from mkdocs.structure.files import File
+
     for module in MODULES:
         files.append(File.generated(config, f"reference/{module}.md", content=page(module)))
     return files
