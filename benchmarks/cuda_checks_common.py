@@ -154,7 +154,7 @@ def step_of(learner: Learner, batch: Batch) -> Callable[[], float]:
     """A function that takes a step of training and returns its loss."""
 
     def step() -> float:
-        loss = learner.gradients([batch], seed=0)
+        loss = float(learner.gradients([batch], seed=0))
         learner.update(RATE)
         return loss
 

@@ -100,8 +100,8 @@ def main() -> None:
         pairs = compare(ours, timm_step(layout), given.rounds)
         print(line("fbnetv3_b", f"training step, batch {BATCH}, {SIDE} px, timm's layout {name}", pairs), flush=True)
     assert learner.average is not None
-    average, network = learner.average, learner.student.network
-    shares = [seconds(lambda: average.update_parameters(network)) / seconds(ours) for _ in range(given.rounds)]
+    average = learner.average
+    shares = [seconds(average.update) / seconds(ours) for _ in range(given.rounds)]
     low, share, high = statistics.quantiles(shares, n=4)
     print(f"\nMoving average: {share:.1%} of our step (quartiles {low:.1%} to {high:.1%})")
     peaks = {which: peak(which) for which in ("ours", *LAYOUTS)}

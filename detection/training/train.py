@@ -164,6 +164,7 @@ def _check(spec: DetectorSpec, data: CocoData, validation: CocoData, recipe: Rec
 class _DetectorTraining(Engine[DetectionBatch, DetectionRun]):
     learner: DetectorLearner
     highest_loss = sys.float_info.max  # it may be high at first, and recover
+    equal_sizes = False
 
     def __init__(
         self, spec: DetectorSpec, data: CocoData, validation: CocoData, recipe: Recipe, folder: Path,

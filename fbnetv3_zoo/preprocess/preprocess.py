@@ -122,12 +122,15 @@ class Preprocess:
         """The network's input for an image of any mode: float32, shape (channels, resolution, resolution)."""
         return self.normalize(self.crop(image))
 
-    def normalize(self, image: Image.Image) -> Floats:
-        """The normalized 8-bit image from :meth:`crop` or :meth:`convert`: float32, (channels, height, width)."""
+    def normalize(self, image: Image.Image | npt.NDArray[np.uint8]) -> Floats:
+        """The normalized 8-bit image from :meth:`crop` or :meth:`convert`: float32, (channels, height, width).
+
+        Of an array (images, height, width, channels), all images: (images, channels, height, width).
+        """
         import numpy as np
 
         array = np.asarray(image, dtype=np.float32) / 255.0
-        channels = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+        channels = array[None] if array.ndim == 2 else np.moveaxis(array, -1, -3)
         mean, std = (np.array(values, dtype=np.float32)[:, None, None] for values in (self.mean, self.std))
         return np.ascontiguousarray((channels - mean) / std, dtype=np.float32)
 

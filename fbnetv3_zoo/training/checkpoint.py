@@ -17,7 +17,6 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from ..errors import Interrupted as Interrupted
 from ..errors import ZooError, check_number, check_whole, in_short, printable, shown
@@ -31,6 +30,7 @@ from ..utils.temporary_folder import clear
 from ..weights.serialization import parse
 from .callbacks import Epoch
 from .data.dataset import data_difference
+from .optim import MovingAverage
 
 FORMAT, VERSION = "fbnetv3_zoo.checkpoint", "3"
 _NAME = re.compile(r"epoch-(\d{4,})-step-(\d{6,})-([0-9a-f]{16})\.safetensors")
@@ -80,7 +80,7 @@ class TrainingState(Protocol):
     """What a run changes, and a checkpoint holds."""
 
     student: nn.Module
-    average: AveragedModel | None
+    average: MovingAverage | None
     scaler: torch.amp.GradScaler
 
     @property

@@ -10,10 +10,12 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
+from torch import Tensor
 
 from ..errors import ZooError, printable
 from ..recipes import Recipe
@@ -29,7 +31,19 @@ from .preemption import Termination
 EXPLODED = 1000.0
 """Loss in nats above which a run fails, since it does not recover."""
 
+READ_EVERY = 10
+"""Steps on a GPU after which their losses are read together."""
+
 Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class _Unread:
+    """A step with its learning rate, the loss that has not been read yet, and its unreadable images."""
+
+    rate: float
+    loss: Tensor
+    bad: list[tuple[str, str]]
 
 
 class ExplodedLossError(ZooError):
@@ -47,6 +61,8 @@ class Engine(ABC, Generic[AnyBatch, Result]):
     learner: BaseLearner[AnyBatch]
     identity: Mapping[str, str]
     highest_loss: ClassVar[float] = EXPLODED
+    equal_sizes: ClassVar[bool] = True
+    """Whether all batches have the same shape, for which cuDNN tries out its algorithms."""
 
     def __init__(
         self, recipe: Recipe, batches: Batches[AnyBatch], output: Path | None, *, execution: Execution,
@@ -59,7 +75,9 @@ class Engine(ABC, Generic[AnyBatch, Result]):
         self._resumed: Path | None = None
         if output is not None:
             self._checkpoints = Checkpoints(output / "checkpoints", keep=execution.keep_checkpoints)
-        self._termination, self._last_write, self._measuring_since = Termination(), 0.0, 0.0
+        self._termination, self._last_write, self._measuring_since, self._began = Termination(), 0.0, 0.0, 0.0
+        self._unread: list[_Unread] = []
+        self._read_every = 1 if world.device.type == "cpu" else READ_EVERY
 
     # Defined by subclasses
 
@@ -93,13 +111,18 @@ class Engine(ABC, Generic[AnyBatch, Result]):
         """The learning rate of this step."""
         return self.recipe.learning_rate_at(epoch, (step + 1) / self.batches.steps)
 
-    def gradients(self, parts: Sequence[AnyBatch], seed: int) -> float:
-        """Compute the gradients of a step and return the loss of this process."""
+    def gradients(self, parts: Sequence[AnyBatch], seed: int) -> Tensor:
+        """Compute the gradients of a step and return the loss of this process, a number on its device."""
         return self.learner.gradients(parts, seed=seed)
 
     def update(self, rate: float) -> None:
         """Apply the gradients."""
         self.learner.update(rate)
+
+    @property
+    def step(self) -> int:
+        """The step of the epoch that is computed, from 0."""
+        return self.progress.step + len(self._unread)
 
     def on_unreadable(self, images: Sequence[tuple[str, str]]) -> None:
         """Called after each step with key and error of the images that it replaced, in all processes."""
@@ -146,7 +169,10 @@ class Engine(ABC, Generic[AnyBatch, Result]):
             for callback in callbacks:
                 callback.on_resume(self.progress.epoch, self.progress.step, self._resumed)
         self._last_write = time.monotonic()
-        with computing_on(self.threads), self._termination if self._output else nullcontext():
+        with (
+            computing_on(self.threads, tried_out=self.equal_sizes),
+            self._termination if self._output else nullcontext(),
+        ):
             while self.progress.epoch < self._epochs and not self.ends_early:
                 self._train_epoch(callbacks)
                 epoch = self._end_epoch()
@@ -160,37 +186,59 @@ class Engine(ABC, Generic[AnyBatch, Result]):
         del self.batches
 
     def _train_epoch(self, callbacks: Sequence[Callback]) -> None:
-        began = time.monotonic()
+        self._began = time.monotonic()
         for parts in self.parts_in(self.progress.epoch, self.progress.step):
-            step = self._step(parts, began)
-            began = time.monotonic()
-            for callback in callbacks:
-                callback.on_step(step)
-            self._write_if_due()
+            self._step(parts)
+            if self._is_to_be_read():
+                self._read(callbacks)
+                self._write_if_due()
 
-    def _step(self, parts: list[AnyBatch], began: float) -> Step:
-        at, world = self.progress, self.world
-        rate = self.rate_at(at.epoch, at.step)
-        own = self.gradients(parts, seed_of(self.recipe.seed, at.epoch, at.step, world.rank))
-        bad = [(printable(key), complaint) for part in parts for key, complaint in part.bad]
-        sums = world.total(torch.tensor([own, len(bad), self._termination.requested], dtype=torch.float64))
-        loss = float(sums[0]) / world.size
-        if not loss <= self.highest_loss:
-            self._refuse(loss, rate, parts)
+    def _step(self, parts: list[AnyBatch]) -> None:
+        epoch, step = self.progress.epoch, self.step
+        rate = self.rate_at(epoch, step)
+        loss = self.gradients(parts, seed_of(self.recipe.seed, epoch, step, self.world.rank))
         self.update(rate)
-        self._termination.agreed = bool(sums[2] > 0)
-        seconds = time.monotonic() - began
-        unreadable = [image for images in world.gather(bad) for image in images] if sums[1] > 0 else []
-        self.on_unreadable(unreadable)
-        counted = loss if at.step < self.batches.steps else 0.0
-        self.progress = at.after_step(counted, seconds, [key for key, _ in unreadable])
-        speed = self.batches.batch_size / seconds
-        return Step(at.epoch + 1, at.step + 1, self.steps_in(at.epoch), loss, rate, speed)
+        bad = [(printable(key), complaint) for part in parts for key, complaint in part.bad]
+        self._unread.append(_Unread(rate, loss, bad))
 
-    def _refuse(self, loss: float, rate: float, parts: list[AnyBatch]) -> None:
-        """Fail because of the loss, after writing the batch to a file."""
+    def _is_to_be_read(self) -> bool:
+        """Whether the losses of the last steps are read, which is the same in all processes."""
+        taken = self.progress.epoch * self.batches.steps + self.step
+        return (
+            len(self._unread) >= self._read_every
+            or self.step == self.steps_in(self.progress.epoch)
+            or self.execution.checkpoint_due(taken, 0.0)
+        )
+
+    def _read(self, callbacks: Sequence[Callback]) -> None:
+        """Read the losses of the last steps, and tell of them."""
+        steps, world = self._unread, self.world
+        self._unread = []
+        own = torch.stack([step.loss for step in steps]).tolist()
+        table = [[loss, len(step.bad), self._termination.requested] for loss, step in zip(own, steps, strict=True)]
+        sums = world.total(torch.tensor(table, dtype=torch.float64)).tolist()
+        unreadable = world.gather([step.bad for step in steps]) if any(bad for _, bad, _ in sums) else []
+        seconds = (time.monotonic() - self._began) / len(steps)
+        self._termination.agreed = sums[-1][2] > 0
+        for number, (step, (total, _, _)) in enumerate(zip(steps, sums, strict=True)):
+            at, loss = self.progress, total / world.size
+            if not loss <= self.highest_loss:
+                self._refuse(loss, step.rate)
+            images = [image for of_process in unreadable for image in of_process[number]]
+            self.on_unreadable(images)
+            counted = loss if at.step < self.batches.steps else 0.0
+            self.progress = at.after_step(counted, seconds, [key for key, _ in images])
+            speed = self.batches.batch_size / seconds
+            done = Step(at.epoch + 1, at.step + 1, self.steps_in(at.epoch), loss, step.rate, speed)
+            for callback in callbacks:
+                callback.on_step(done)
+        self._began = time.monotonic()
+
+    def _refuse(self, loss: float, rate: float) -> None:
+        """Fail because of the loss, after writing the batch to a file: it is made once more."""
         at, where = self.progress, ""
         if self._output is not None:
+            parts = next(iter(self.parts_in(at.epoch, at.step)))
             path = self._output / f"failed-batch-{self.world.rank}.safetensors"
             tensors = {f"{name}.{n}": tensor for n, part in enumerate(parts) for name, tensor in part.tensors().items()}
             about = {"epoch": at.epoch + 1, "step": at.step + 1, "learning_rate": rate, "loss": loss}

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
-from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
 
-from ..errors import ZooError, check_type, check_whole, printable
+from ..errors import ZooError, check_type
 from ..preprocess import Preprocess
 from .data import Example
 from .distributed import World
+from .evaluation_images import EvaluationBatch, EvaluationImages, UnreadableImage
 from .execution import OnBadImage
-from .loader import no_orphans, unless_worker_dies
 from .losses import row_scores
 
 Floats = npt.NDArray[np.float32]
@@ -211,38 +207,25 @@ def evaluate(
     Raises :class:`ZooError`, in every process, if there are no images, none can be read, one cannot be read and
     ``on_bad_image`` is RAISE, or the logits do not match labels and names.
     """
-    check_whole("batch_size", batch_size)
-    check_whole("workers", workers, at_least=0)
     check_type("on_bad_image", on_bad_image, OnBadImage, "an OnBadImage")
-    if not len(examples):
-        raise ZooError("this split has no images to evaluate on; choose another split")
+    images = EvaluationImages(examples, preprocess, batch_size=batch_size, workers=workers, world=world)
+    return evaluate_images(predict, images, class_names=class_names, on_bad_image=on_bad_image, world=world)
+
+
+def evaluate_images(
+    predict: Predict, images: EvaluationImages, *, class_names: Sequence[str] | None = None,
+    on_bad_image: OnBadImage = OnBadImage.RAISE, world: World = _ALONE,
+) -> Evaluation:  # fmt: skip
+    """:func:`evaluate` for images that are evaluated again and again, as after every epoch."""
     started = time.perf_counter()
-    images = _Images(examples, preprocess, range(world.rank, len(examples), world.size))
     share: _Share | str
     try:
-        share = _predictions(predict, _batches(images, batch_size, workers), on_bad_image)
+        share = _predictions(predict, images, on_bad_image)
     except ZooError as error:  # passed on to the other processes, which would wait for this one's share
         share = str(error)  # the error itself would keep this frame, and so the loader's processes, alive
     shares = world.gather(share)
     seconds = max(world.gather(time.perf_counter() - started))
     return _merged(_raise_errors(shares), class_names, seconds)
-
-
-@dataclass(frozen=True, slots=True)
-class _Bad:
-    position: int
-    key: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    """Preprocessed images with their positions and labels, and the unreadable ones."""
-
-    positions: list[int]
-    labels: list[int]
-    images: Tensor | None
-    bad: list[_Bad]
 
 
 @dataclass(slots=True)
@@ -251,61 +234,11 @@ class _Share:
 
     integers: list[Ints] = field(default_factory=list)
     reals: list[Doubles] = field(default_factory=list)
-    bad: list[_Bad] = field(default_factory=list)
+    bad: list[UnreadableImage] = field(default_factory=list)
     classes: int = 0
 
 
-class _Images(TorchDataset[tuple[int, int, Floats | _Bad]]):
-    """The preprocessed images at ``positions``, each with position and label."""
-
-    def __init__(self, examples: Sequence[Example], preprocess: Preprocess, positions: range) -> None:
-        self.examples = examples
-        self.preprocess = preprocess
-        self.positions = positions
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    def __getitem__(self, index: int) -> tuple[int, int, Floats | _Bad]:
-        position = self.positions[index]
-        example = self.examples[position]
-        return position, example.label, self._prepared(position, example)
-
-    def _prepared(self, position: int, example: Example) -> Floats | _Bad:
-        try:
-            image = example.read()
-        except ZooError as error:
-            return _Bad(position, example.key, str(error))
-        try:
-            return self.preprocess.array(image)
-        except ZooError as error:
-            return _Bad(position, example.key, f"{printable(example.key)}: {error}" if example.key else str(error))
-
-
-def _batches(images: _Images, batch_size: int, workers: int) -> Iterator[_Batch]:
-    """The images in order."""
-    loader: DataLoader[_Batch] = DataLoader(
-        images,  # type: ignore[arg-type]
-        batch_size=batch_size,
-        num_workers=workers if len(images) else 0,
-        collate_fn=_collate,
-        generator=torch.Generator(),  # otherwise the loader would use the caller's
-        worker_init_fn=no_orphans(),
-    )
-    return unless_worker_dies(loader)
-
-
-def _collate(items: list[tuple[int, int, Floats | _Bad]]) -> _Batch:
-    good = [(position, label, image) for position, label, image in items if not isinstance(image, _Bad)]
-    return _Batch(
-        positions=[position for position, _, _ in good],
-        labels=[label for _, label, _ in good],
-        images=torch.from_numpy(np.stack([image for _, _, image in good])) if good else None,
-        bad=[image for _, _, image in items if isinstance(image, _Bad)],
-    )
-
-
-def _predictions(predict: Predict, batches: Iterator[_Batch], on_bad_image: OnBadImage) -> _Share:
+def _predictions(predict: Predict, batches: Iterable[EvaluationBatch], on_bad_image: OnBadImage) -> _Share:
     share = _Share()
     for batch in batches:
         if batch.bad and on_bad_image is OnBadImage.RAISE:
@@ -313,13 +246,13 @@ def _predictions(predict: Predict, batches: Iterator[_Batch], on_bad_image: OnBa
         share.bad += batch.bad
         if batch.images is None:
             continue
-        labels = np.array(batch.labels, dtype=np.int64)
+        labels = batch.labels
         logits = predict(batch.images.numpy()).astype(np.float64)
         share.classes = logits.shape[1]
         if labels.max() >= share.classes:
             raise ZooError(f"an image has label {labels.max()}, but the network has {share.classes} classes")
         predicted, ranks, losses, probabilities = row_scores(logits, labels)
-        share.integers.append(np.stack([np.array(batch.positions, dtype=np.int64), labels, predicted, ranks]))
+        share.integers.append(np.stack([batch.positions, labels, predicted, ranks]))
         share.reals.append(np.stack([losses, probabilities]))
     return share
 

@@ -106,13 +106,21 @@ def step_macs(arch: Arch, recipe: Recipe, execution: Execution, processes: int =
 
 
 @contextmanager
-def computing_on(threads: int) -> Iterator[None]:
-    """A context in which PyTorch computes on ``threads`` threads."""
+def computing_on(threads: int, *, tried_out: bool = False) -> Iterator[None]:
+    """A context in which PyTorch computes on ``threads`` threads.
+
+    ``tried_out``: cuDNN times its algorithms for every new shape and takes the fastest, unless PyTorch is to compute
+    deterministically.
+    """
     import torch
 
-    before = torch.get_num_threads()
+    before, cudnn = torch.get_num_threads(), torch.backends.cudnn
+    tried_before = cudnn.benchmark
     torch.set_num_threads(threads)
+    if tried_out and not (cudnn.deterministic or torch.are_deterministic_algorithms_enabled()):
+        cudnn.benchmark = True
     try:
         yield
     finally:
         torch.set_num_threads(before)
+        cudnn.benchmark = tried_before

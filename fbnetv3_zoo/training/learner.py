@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Generic, TypeVar
 
 import torch
@@ -16,7 +17,10 @@ from ..errors import ZooError
 from ..models.fbnet import FBNet
 from ..recipes import Recipe
 from .augmentation import build_mixer
+from .data import Dataset, Split
 from .distributed import World
+from .evaluation import Evaluation, evaluate_images
+from .evaluation_images import EvaluationImages
 from .execution import Execution, Precision
 from .loader import AnyBatch, Batch
 from .losses import distilled_loss, labels_loss, map_distance
@@ -25,6 +29,7 @@ from .qat import follow_ranges
 from .teacher import Teacher, normalized
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
+_EVALUATED_AT_ONCE = 64
 _DTYPES = {Precision.BFLOAT16: torch.bfloat16, Precision.FLOAT16: torch.float16}
 
 
@@ -66,7 +71,12 @@ class BaseLearner(ABC, Generic[AnyBatch]):
         student.train()
         if execution.compile:
             student.compile()
-        self._forward = DistributedDataParallel(student) if world.size > 1 else student
+        self._exact = torch.float32 if world.device.type == "mps" else torch.float64
+        self._forward = (
+            student
+            if world.size == 1
+            else DistributedDataParallel(student, broadcast_buffers=has_statistics_of_its_own(student))
+        )
 
     @abstractmethod
     def _loss(self, batch: AnyBatch) -> Tensor:
@@ -82,19 +92,20 @@ class BaseLearner(ABC, Generic[AnyBatch]):
         """The optimizer, by its name in a checkpoint."""
         return {"optimizer": self.optimizer}
 
-    def gradients(self, parts: Sequence[AnyBatch], *, seed: int) -> float:
+    def gradients(self, parts: Sequence[AnyBatch], *, seed: int) -> Tensor:
         """Compute the gradients of the mean loss of ``parts`` and return that loss (this process's, in nats).
 
-        All randomness (mixing, dropout, stochastic depth) comes from ``seed``.
+        All randomness (mixing, dropout, stochastic depth) comes from ``seed``. The loss is a number on the device:
+        reading it would wait for all that a GPU has been given to do.
         """
         torch.manual_seed(seed)
         self.optimizer.zero_grad()
-        total = 0.0
+        total = torch.zeros((), dtype=self._exact, device=self.world.device)
         for number, batch in enumerate(parts, start=1):
             with self._exchanging(number == len(parts)):
                 loss = self._loss(batch) / len(parts)
                 self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-            total += float(loss.detach())
+            total += loss.detach()
         return total
 
     def update(self, rate: float) -> None:
@@ -112,7 +123,7 @@ class BaseLearner(ABC, Generic[AnyBatch]):
     def _follow(self) -> None:
         """Update the moving average."""
         if self.average is not None:
-            self.average.update_parameters(self._result)
+            self.average.update()
 
     def _exchanging(self, last: bool) -> AbstractContextManager[None]:
         """Gradients are exchanged between processes once a step, with its last part."""
@@ -147,15 +158,58 @@ class Learner(BaseLearner[Batch]):
         student = student.to(world.device, memory_format=self._format)  # type: ignore[call-overload]
         super().__init__(student, recipe, execution=execution, world=world, result=student.network)
         self._mix = build_mixer(recipe.augmentation, network.num_classes)
+        self._images: dict[Split, EvaluationImages] = {}
 
-    def predict(self, images: Floats) -> Floats:
-        """Logits of a batch (images, channels, height, width) by :attr:`result`, in evaluation mode and 32 bits."""
-        network, was_training = self.result, self.result.training
-        network.eval()
-        with torch.inference_mode():
-            logits: Floats = network(torch.from_numpy(images).to(self.world.device)).float().cpu().numpy()
-        network.train(was_training)
+    def predict(self, images: Floats, *, reduced: bool = False) -> Floats:
+        """Logits of a batch (images, channels, height, width) by :attr:`result`, in evaluation mode.
+
+        ``reduced``: in the precision of the training instead of 32 bits.
+        """
+        precision = self._reduced_precision() if reduced else nullcontext()
+        with self._evaluating(), torch.inference_mode(), precision:
+            pixels = torch.from_numpy(images).to(self.world.device, non_blocking=True)
+            logits: Floats = self.result(pixels).float().cpu().numpy()
         return logits
+
+    def evaluate(self, data: Dataset, split: Split, *, reduced: bool = False) -> Evaluation:
+        """Evaluate :attr:`result` on a split of ``data`` by :meth:`predict`, in all processes together.
+
+        What reads the images stays for the next time, until :meth:`close`.
+        """
+        if split not in self._images:
+            self._images[split] = EvaluationImages(
+                data[split], self.preprocess, batch_size=self._evaluated_at_once(), workers=self.execution.workers,
+                world=self.world,
+            )  # fmt: skip
+        self.world.share_buffers(self.result)
+        with self._evaluating():
+            return evaluate_images(
+                partial(self.predict, reduced=reduced), self._images[split], class_names=data.class_names,
+                on_bad_image=self.execution.on_bad_image, world=self.world,
+            )  # fmt: skip
+
+    def close(self) -> None:
+        """End the processes that read images."""
+        self._images.clear()
+
+    def _evaluated_at_once(self) -> int:
+        """Number of images: on a GPU as many as fit it in training."""
+        if self.world.device.type == "cpu":
+            return _EVALUATED_AT_ONCE
+        return max(_EVALUATED_AT_ONCE, self.recipe.batch_size // (self.world.size * self.execution.accumulation))
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """:attr:`result` in evaluation mode; going over all its modules for every batch would take time."""
+        network = self.result
+        if not network.training:
+            yield
+            return
+        network.eval()
+        try:
+            yield
+        finally:
+            network.train()
 
     def _loss(self, batch: Batch) -> Tensor:
         device, recipe = self.world.device, self.recipe
@@ -187,6 +241,14 @@ def synchronized(module: AnyModule, world: World) -> AnyModule:
         return module
     converted: AnyModule = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
     return converted
+
+
+def has_statistics_of_its_own(module: nn.Module) -> bool:
+    """Whether a batch norm in ``module`` counts its statistics in this process alone."""
+    return any(
+        isinstance(part, nn.modules.batchnorm._BatchNorm) and not isinstance(part, nn.SyncBatchNorm)
+        for part in module.modules()
+    )
 
 
 def _memory_format(execution: Execution, world: World) -> torch.memory_format:

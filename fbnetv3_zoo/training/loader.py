@@ -26,13 +26,12 @@ from ..utils.log import LOG
 from .augmentation import Augmenter, BatchAugmenter
 from .augmentation.batches import draw_numbers
 from .data import Example, Examples
-from .data.arrays import ArrayImages
 from .data.dataset import ArraySource, Integers, labels_of
+from .data.gathered import gathered
 from .distributed import World
 from .execution import Execution, OnBadImage
 
 Value = TypeVar("Value")
-_LARGEST = 1 << 28  # bytes of images that are resized before a run
 _TRIES = 50
 """Number of consecutive unreadable images after which the run fails."""
 
@@ -286,19 +285,16 @@ class _Gathered(Samples[tuple[Tensor, int]]):
     @classmethod
     def of(cls, examples: Sequence[Example], preprocess: Preprocess, recipe: Recipe) -> _Gathered | None:
         """The samples, if ``examples`` are in memory and can be augmented so; otherwise None."""
-        if not isinstance(examples, Examples) or not isinstance(source := examples.origin, ArraySource):
+        source, augmentation, side = getattr(examples, "origin", None), recipe.augmentation, preprocess.resolution
+        if not isinstance(source, ArraySource) or not isinstance(examples, Examples):
             return None
-        *size, channels = source.shape
-        side, augmentation, rows = preprocess.resolution, recipe.augmentation, examples.rows
-        if channels != len(preprocess.mean) or not BatchAugmenter.suits(augmentation, max(size), preprocess):
+        if not BatchAugmenter.suits(augmentation, max(source.shape[:2]), preprocess):
             return None
-        if augmentation.crop_area == 1 and [*size, preprocess.resize] != [side, side, side]:
-            resized = _resized(examples, preprocess) if len(rows) * channels * side**2 <= _LARGEST else None
-            if resized is None:
-                return None
-            source, rows = resized, np.arange(len(rows))
+        found = gathered(examples, preprocess, cropped=augmentation.crop_area == 1)
+        if found is None:
+            return None
         augmenter = BatchAugmenter(augmentation, side, [round(255 * mean) for mean in preprocess.mean])
-        return cls(examples, source, rows, augmenter, recipe.seed)
+        return cls(examples, *found, augmenter, recipe.seed)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -316,14 +312,6 @@ class _Gathered(Samples[tuple[Tensor, int]]):
 
     def key(self, index: int) -> str:
         return self._examples[index].key
-
-
-def _resized(examples: Examples, preprocess: Preprocess) -> ArrayImages | None:
-    """The images as :meth:`Preprocess.crop` gives them; None if one cannot be cropped, which is then to be reported."""
-    try:
-        return ArrayImages(np.stack([np.asarray(preprocess.crop(example.read())) for example in examples]))
-    except ZooError:
-        return None
 
 
 class _Order:

@@ -67,15 +67,26 @@ def training_memory(
     images = images_at_once(recipe.batch_size, processes, execution.accumulation, least=2)
     with FakeTensorMode():
         network = FBNet(arch, drop_rate=recipe.dropout, drop_path_rate=recipe.stochastic_depth).train()
-        weights = sum(parameter.nbytes for parameter in network.parameters())
-        buffers = sum(buffer.nbytes for buffer in network.buffers())
-        kept = _Kept(network)
-        with kept.counting(), reduced_precision(execution.precision, "cpu"):
-            pixels = torch.empty(images, arch.in_channels, arch.resolution, arch.resolution)
-            logits = network(pixels.contiguous(memory_format=torch.channels_last))
-            F.cross_entropy(logits.float(), torch.zeros(images, dtype=torch.long))
+        blocks = [block for stage in network.stages.children() for block in stage.children()]
+        shape = images, arch.in_channels, arch.resolution, arch.resolution
+        return module_memory(network, shape, recipe, execution, blocks)
+
+
+def module_memory(
+    network: nn.Module, shape: tuple[int, int, int, int], recipe: Recipe, execution: Execution, blocks: list[nn.Module]
+) -> TrainingMemory:
+    """The memory of training ``network``, made of fake tensors, on images of ``shape``; for where these are in use.
+
+    ``blocks``: those parts in order that gradient checkpointing computes anew.
+    """
+    weights = sum(parameter.nbytes for parameter in network.parameters())
+    buffers = sum(buffer.nbytes for buffer in network.buffers())
+    kept = _Kept(network, blocks)
+    with kept.counting(), reduced_precision(execution.precision, "cpu"):
+        logits = network(torch.empty(shape).contiguous(memory_format=torch.channels_last))
+        F.cross_entropy(logits.float(), torch.zeros(shape[0], dtype=torch.long))
     return TrainingMemory(
-        images, weights + buffers, weights, _slots(recipe) * weights, weights + buffers if recipe.ema_decay else 0,
+        shape[0], weights + buffers, weights, _slots(recipe) * weights, weights + buffers if recipe.ema_decay else 0,
         kept.recomputed if execution.gradient_checkpointing else kept.total,
     )  # fmt: skip
 
@@ -92,11 +103,12 @@ def _slots(recipe: Recipe) -> int:
 class _Kept:
     """What autograd keeps of a forward pass, by the block in which it is kept first."""
 
-    def __init__(self, network: FBNet) -> None:
+    def __init__(self, network: nn.Module, blocks: list[nn.Module]) -> None:
         self._owned = {_storage(tensor) for tensor in [*network.parameters(), *network.buffers()]}
-        self._blocks = [block for stage in network.stages.children() for block in stage.children()]
+        self._blocks = blocks
         self._tensors: list[Tensor] = []  # alive, so that no two have the same place
         self._bytes: list[dict[int, int]] = [{}]
+        self._seen: set[int] = set()
         self._inputs: dict[int, int] = {}
 
     @contextmanager
@@ -129,7 +141,8 @@ class _Kept:
     def _keep(self, tensor: Tensor) -> Tensor:
         self._tensors.append(tensor)
         place = _storage(tensor)
-        if place not in self._owned and not any(place in part for part in self._bytes):
+        if place not in self._owned and place not in self._seen:
+            self._seen.add(place)
             self._bytes[-1][place] = tensor.untyped_storage().nbytes()
         return tensor
 

@@ -27,7 +27,7 @@ from .data.image_headers import Unusable, look_before_run
 from .data.seen import sample_of
 from .distributed import World, join
 from .engine import EXPLODED, Engine
-from .evaluation import Evaluation, evaluate
+from .evaluation import Evaluation
 from .execution import Execution, step_macs, threads_for
 from .learner import Learner
 from .loader import Batch, TrainingBatches, fitted, tell_of_statistics
@@ -162,7 +162,7 @@ class _Trainer(Engine[Batch, Run]):
     def measure_epoch(self) -> Epoch:
         """Validate, and save the network if it is the best so far."""
         at, last = self.progress, self.progress.epoch + 1 == self.recipe.epochs
-        measured = self._measure("validation")
+        measured = self.learner.evaluate(self.data, "validation", reduced=True)
         if not math.isfinite(measured.loss):
             raise ZooError(f"validation loss is {measured.loss} in epoch {at.epoch + 1}; {self.remedy}")
         if measured.loss > EXPLODED and last:  # before, there is time to come back
@@ -182,12 +182,11 @@ class _Trainer(Engine[Batch, Run]):
             save(self._delivered(), self.folder / "best.safetensors")
         return epoch
 
-    def _measure(self, split: str) -> Evaluation:
-        self.world.share_buffers(self.learner.result)
-        return evaluate(
-            self.learner.predict, self.data[split], self.preprocess, class_names=self.data.class_names,  # type: ignore[index]
-            workers=self.execution.workers, on_bad_image=self.execution.on_bad_image, world=self.world,
-        )  # fmt: skip
+    def close(self) -> None:
+        """Release the worker processes."""
+        super().close()
+        if hasattr(self, "learner"):
+            self.learner.close()
 
     def finish(self) -> Run:
         """Save the network, then test it and write the report."""
@@ -209,7 +208,7 @@ class _Trainer(Engine[Batch, Run]):
     def _told(self, model: FBNet) -> Run:
         """The run measured and described."""
         split: Split = "test" if self.data["test"] else "validation"
-        measured = self._measure(split)
+        measured = self.learner.evaluate(self.data, split)
         warning = "" if measured.beats_chance else self._no_better_than_chance(split, measured)
         bad = {*self.progress.all_bad, *(printable(image.key) for image in self.unusable)}
         bad_images = tuple(sorted({*bad, *map(printable, measured.skipped)}))

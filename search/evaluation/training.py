@@ -23,7 +23,6 @@ from fbnetv3_zoo.training.data import Split
 from fbnetv3_zoo.training.data.image_headers import look_before_run
 from fbnetv3_zoo.training.distributed import World, usable
 from fbnetv3_zoo.training.engine import Engine, ExplodedLossError
-from fbnetv3_zoo.training.evaluation import evaluate
 from fbnetv3_zoo.training.execution import Execution
 from fbnetv3_zoo.training.learner import Learner
 from fbnetv3_zoo.training.loader import Batch, TrainingBatches, fitted
@@ -147,13 +146,8 @@ class _Training(Engine[Batch, list[CandidateEpoch]]):
 
     def measure_epoch(self) -> CandidateEpoch:
         """Accuracies in [0, 1]."""
-        return CandidateEpoch(**{split: self._accuracy(split) for split in self.splits})
-
-    def _accuracy(self, split: Split) -> float:
-        return evaluate(
-            self.learner.predict, self.data[split], self.learner.preprocess, class_names=self.data.class_names,
-            workers=self.execution.workers, on_bad_image=self.execution.on_bad_image, world=self.world,
-        ).fraction  # fmt: skip
+        measured = {split: self.learner.evaluate(self.data, split, reduced=True) for split in self.splits}
+        return CandidateEpoch(**{split: evaluation.fraction for split, evaluation in measured.items()})
 
     def finish(self) -> list[CandidateEpoch]:
         """The accuracies after each epoch."""

@@ -49,12 +49,12 @@ class SupernetLearner(Learner):
         """The temperature of the choices, of the average too."""
         self.supernet.temperature = self.averaged.temperature = temperature
 
-    def gradients(self, parts: Sequence[Batch], *, seed: int, noise: int | None = None) -> float:
+    def gradients(self, parts: Sequence[Batch], *, seed: int, noise: int | None = None) -> Tensor:
         """Compute the gradients of the cross entropy and return it; ``noise`` is the seed of the Gumbel noise."""
         self.supernet.draw_noise(seed_of(seed, 1) if noise is None else noise)
         return super().gradients(parts, seed=seed)
 
-    def choice_gradients(self, parts: Sequence[Batch], *, seed: int, noise: int | None = None) -> float:
+    def choice_gradients(self, parts: Sequence[Batch], *, seed: int, noise: int | None = None) -> Tensor:
         """Compute the gradients of the choices' loss with fixed weights and return its cross entropy in nats.
 
         They are averaged over processes here, since DistributedDataParallel exchanges only those of the weights.
@@ -80,12 +80,12 @@ class SupernetLearner(Learner):
         self.choices.zero_grad()  # or the clipping of the weights' gradients would count them
         self._follow()
 
-    def _add_cost(self, entropy: float) -> None:
+    def _add_cost(self, entropy: Tensor) -> None:
         """Make the gradients of the cross entropy those of the whole loss."""
         logits = list(self.supernet.logits)
         term = cost_term(self.expected(self.supernet.weights()), self.plan, self._scale)
         slopes = torch.autograd.grad(term, logits)
-        by, factor = (entropy, term.item()) if isinstance(self.plan.loss, Product) else (1.0, 1.0)
+        by, factor = (float(entropy), term.item()) if isinstance(self.plan.loss, Product) else (1.0, 1.0)
         for logit, slope in zip(logits, slopes, strict=True):
             own = torch.zeros_like(logit) if logit.grad is None else logit.grad  # None: its values are all the same
             logit.grad = own.mul_(factor).add_(slope.to(own), alpha=by)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fbnetv3_zoo.arch.latency import LatencyTable
 from fbnetv3_zoo.errors import ZooError
@@ -20,7 +21,7 @@ from fbnetv3_zoo.training.data.dataset import take
 from fbnetv3_zoo.training.data.image_headers import look_before_run
 from fbnetv3_zoo.training.distributed import World, join
 from fbnetv3_zoo.training.engine import Engine
-from fbnetv3_zoo.training.evaluation import Evaluation, evaluate
+from fbnetv3_zoo.training.evaluation import Evaluation
 from fbnetv3_zoo.training.execution import Execution, Precision
 from fbnetv3_zoo.training.loader import Batch, TrainingBatches, seed_of
 from fbnetv3_zoo.training.optim import warn_of_long_average
@@ -118,6 +119,7 @@ class _SupernetSearch(Engine[Batch, SupernetResult]):
         """Release the worker processes."""
         super().close()
         del self.choice_batches
+        self.learner.close()
 
     def steps_in(self, epoch: int) -> int:
         """Number of steps for the weights, and from the plan's ``choice_epoch`` on for the choices."""
@@ -136,17 +138,16 @@ class _SupernetSearch(Engine[Batch, SupernetResult]):
         """The recipe's for the weights, the plan's for the choices."""
         return super().rate_at(epoch, step) if step < self.batches.steps else self.plan.choice_rate
 
-    def gradients(self, parts: Sequence[Batch], seed: int) -> float:
+    def gradients(self, parts: Sequence[Batch], seed: int) -> Tensor:
         """Compute the gradients of the weights or of the choices, with the same noise in every process."""
-        at = self.progress
-        noise = seed_of(seed_of(self.recipe.seed, at.epoch, at.step, 0), 1)
-        if at.step < self.batches.steps:
+        noise = seed_of(seed_of(self.recipe.seed, self.progress.epoch, self.step, 0), 1)
+        if self.step < self.batches.steps:
             return self.learner.gradients(parts, seed=seed, noise=noise)
         return self.learner.choice_gradients(parts, seed=seed, noise=noise)
 
     def update(self, rate: float) -> None:
         """Apply the gradients to the weights or to the choices."""
-        if self.progress.step < self.batches.steps:
+        if self.step < self.batches.steps:
             self.learner.update(rate)
         else:
             self.learner.update_choices()
@@ -178,12 +179,8 @@ class _SupernetSearch(Engine[Batch, SupernetResult]):
     def _measure(self, code: tuple[int, ...] | None = None) -> Evaluation:
         """The supernet on the validation images, all choices weighted or those of ``code``."""
         self.learner.averaged.code = code
-        self.world.share_buffers(self.learner.result)
         try:
-            return evaluate(
-                self.learner.predict, self.data["validation"], self.preprocess, class_names=self.data.class_names,
-                workers=self.execution.workers, on_bad_image=self.execution.on_bad_image, world=self.world,
-            )  # fmt: skip
+            return self.learner.evaluate(self.data, "validation", reduced=True)
         finally:
             self.learner.averaged.code = None
 

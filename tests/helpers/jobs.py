@@ -172,7 +172,7 @@ def _steps(job: Job, tell: Tell) -> None:
         learner.student.eval()
         batches = TrainingBatches(data["train"], preprocess, recipe, execution=execution, world=world)
         for number, parts in enumerate(step for epoch in range(2) for step in list(batches.epoch(epoch))[:3]):
-            loss = learner.gradients(parts, seed=number)
+            loss = float(learner.gradients(parts, seed=number))
             learner.update(recipe.learning_rate)
             tell(f"loss {float(world.total(torch.tensor(loss, dtype=torch.float64))) / world.size!r}")
         if world.leads:

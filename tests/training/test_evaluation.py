@@ -8,6 +8,7 @@ import os
 import re
 import signal
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -25,9 +26,13 @@ from sklearn.metrics import top_k_accuracy_score
 
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.preprocess import Preprocess
-from fbnetv3_zoo.training.data import Example
+from fbnetv3_zoo.training.data import Example, Examples
+from fbnetv3_zoo.training.data.arrays import ArrayImages
+from fbnetv3_zoo.training.data.dataset import Names
+from fbnetv3_zoo.training.data.gathered import gathered
 from fbnetv3_zoo.training.distributed import World, join
 from fbnetv3_zoo.training.evaluation import Evaluation, Floats, evaluate
+from fbnetv3_zoo.training.evaluation_images import EvaluationImages
 from fbnetv3_zoo.training.execution import OnBadImage
 
 ONE_PIXEL = Preprocess(1, 1, mean=(0.0,), std=(1 / 255,))  # gives an image's only pixel as it is
@@ -283,6 +288,41 @@ def test_processes_that_prepare_images_change_nothing(bad: list[int]) -> None:
     assert _equal(alone, helped)
     assert alone.skipped == tuple(f"{n}.png" for n in bad)
     assert torch.equal(torch.random.get_rng_state(), generator)
+
+
+def _in_memory(count: int, *shape: int) -> Examples:
+    pixels = np.random.default_rng(0).integers(0, 256, (count, *shape), np.uint8)
+    rows = np.random.default_rng(1).permutation(count)
+    return Examples(Names.of(map(str, range(count))), rows % 5, rows, ArrayImages(pixels))
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("side", [8, 12])
+@pytest.mark.parametrize(("shape", "channels"), [((8, 8), 1), ((8, 8, 3), 3), ((9, 11, 3), 3)])
+def test_images_in_memory_are_prepared_a_batch_at_once(
+    shape: tuple[int, ...], channels: int, side: int, rank: int
+) -> None:
+    """Equal to the bit to what is read image by image, in their own size and resized, as often as it is asked for."""
+    preprocess = Preprocess(side, side, mean=(0.3, 0.4, 0.5)[:channels], std=(0.21, 0.22, 0.23)[:channels])
+    examples, world = _in_memory(33, *shape), World(rank, 2)
+    assert gathered(examples, preprocess) is not None
+    at_once = EvaluationImages(examples, preprocess, batch_size=7, world=world)
+    one_by_one = EvaluationImages(tuple(examples), preprocess, batch_size=7, world=world)
+    for _ in range(2):
+        for found, expected in zip(at_once, one_by_one, strict=True):
+            assert found.images is not None
+            assert expected.images is not None
+            assert torch.equal(found.images, expected.images)
+            assert found.images.dtype == torch.float32
+            assert found.positions.tolist() == expected.positions.tolist()
+            assert found.labels.tolist() == expected.labels.tolist()
+
+
+def test_images_that_are_no_array_of_the_right_form_are_not_gathered() -> None:
+    gray = Preprocess(8, 8, mean=(0.5,), std=(0.5,))
+    assert gathered(tuple(_in_memory(5, 8, 8)), gray) is None
+    assert gathered(_in_memory(5, 8, 8, 3), gray) is None
+    assert gathered(_in_memory(300, 2, 2), replace(gray, resize=1000, resolution=1000)) is None  # too many bytes
 
 
 def test_a_bad_image_met_by_another_process() -> None:

@@ -45,7 +45,7 @@ def test_reduced_precision_learns(precision: Precision, tiny_arch: Arch, data: D
         learner = _learner(tiny_arch, data, Execution(precision=kind), ema_decay=0.8)
         losses = []
         for number in range(8):
-            losses.append(learner.gradients([batch], seed=number))
+            losses.append(float(learner.gradients([batch], seed=number)))
             learner.update(0.1)
         found[kind] = losses
         assert {tensor.dtype for tensor in learner.student.parameters()} == {torch.float32}
@@ -96,7 +96,7 @@ def test_a_batch_in_parts(tiny_arch: Arch, data: Dataset) -> None:
     whole, divided = (_learner(tiny_arch, data, Execution(accumulation=parts)) for parts in (1, 2))
     for learner in (whole, divided):
         learner.student.eval()
-    losses = whole.gradients([batch], seed=0), divided.gradients(halves, seed=0)
+    losses = float(whole.gradients([batch], seed=0)), float(divided.gradients(halves, seed=0))
     assert losses[0] == pytest.approx(losses[1], abs=1e-6)
     for one, other in zip(whole.student.parameters(), divided.student.parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad, rtol=0, atol=1e-6)

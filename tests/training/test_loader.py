@@ -359,8 +359,8 @@ def test_workers_end_with_their_batches() -> None:
 
 KILLED = """
 import os, signal, time
-from fbnetv3_zoo.training.evaluation import _batches as in_order
-from test_loader import _batches as in_training
+from fbnetv3_zoo.training.evaluation_images import EvaluationImages
+from test_loader import PREPROCESS, _batches as in_training, _examples
 
 fork, parent = os.fork, os.getpid()
 
@@ -379,7 +379,9 @@ next({iterator})
 
 @pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
-@pytest.mark.parametrize("iterator", ["in_training(workers=1).epoch(0)", "in_order([0], 1, 1)"])
+@pytest.mark.parametrize(
+    "iterator", ["in_training(workers=1).epoch(0)", "iter(EvaluationImages(_examples(2), PREPROCESS, workers=1))"]
+)
 def test_workers_end_with_a_process_that_is_killed(iterator: str) -> None:
     """Even where it dies before torch looks after it; a worker that it looks after ends within five seconds."""
     command = [sys.executable, "-W", "ignore", "-c", KILLED.format(iterator=iterator)]

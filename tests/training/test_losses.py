@@ -160,7 +160,7 @@ def test_the_loss_of_a_step(smoothing: float, distillation: Distillation | None,
             divergence = _divergence(logits, _answers(teacher_network, preprocess, pixels), 2.0)
             loss = 0.2 * loss + 0.8 * divergence
         expected.append(loss)
-    assert learner.gradients(parts, seed=0) == pytest.approx(np.mean(expected), rel=1e-5)
+    assert float(learner.gradients(parts, seed=0)) == pytest.approx(np.mean(expected), rel=1e-5)
     assert abs(expected[0] - expected[1]) > 1e-3
 
 
@@ -178,7 +178,7 @@ def test_the_loss_of_mixed_labels(smoothing: float, tiny_arch: Arch) -> None:
         return pixels, targets
 
     learner._mix = remembered
-    found = learner.gradients([batch], seed=3)
+    found = float(learner.gradients([batch], seed=3))
     ((pixels, targets),) = seen
     assert ((targets > 0.05) & (targets < 0.95)).any()
     expected = _cross_entropy(_answers(student, student.preprocess, pixels), targets.double().numpy(), smoothing)

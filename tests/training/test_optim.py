@@ -223,11 +223,11 @@ def test_the_average_is_timms(tiny_arch: Arch) -> None:
     model = FBNet(tiny_arch, generator=generator)
     average = _average(model, replace(RECIPE, ema_decay=0.8, ema_warmup=False))
     _moved(model, generator)
-    average.update_parameters(model)
+    average.update()
     timms = ModelEmaV3(model, decay=0.8)
     for _ in range(12):
         _moved(model, generator)
-        average.update_parameters(model)
+        average.update()
         timms.update(model)
     found, expected, current = average.module.state_dict(), timms.module.state_dict(), model.state_dict()
     assert found.keys() == expected.keys()
@@ -244,7 +244,7 @@ def test_the_average_with_warm_up_is_the_formula(tiny_arch: Arch) -> None:
     expected: dict[str, Tensor] = {}
     for step in range(15):  # the warm-up ends at step 8
         _moved(model, generator)
-        average.update_parameters(model)
+        average.update()
         decay = 0.0 if step == 0 else min(0.5, (1 + step) / (10 + step))
         for name, tensor in model.state_dict().items():
             expected[name] = decay * expected.get(name, 0) + (1 - decay) * tensor.double()
@@ -274,11 +274,11 @@ def test_a_restored_average_goes_on_as_the_same(warmup: bool, tiny_arch: Arch) -
         if step == 3:
             state = deepcopy(broken.state_dict())
             assert state["n_averaged"] == 3
-            broken = _average(FBNet(tiny_arch), recipe)
+            broken = _average(model, recipe)
             broken.load_state_dict(state)
         _moved(model, generator)
-        straight.update_parameters(model)
-        broken.update_parameters(model)
+        straight.update()
+        broken.update()
     expected, found = straight.state_dict(), broken.state_dict()
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
@@ -289,7 +289,7 @@ def test_the_average_leaves_the_network_alone(tiny_arch: Arch) -> None:
     before = deepcopy(model.state_dict())
     average = _average(model, RECIPE)
     for _ in range(3):
-        average.update_parameters(model)
+        average.update()
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert build_average(model, replace(RECIPE, ema_decay=0.0)) is None
 

@@ -173,7 +173,7 @@ def test_in_reduced_precision(precision: Precision, tiny_arch: Arch, images: Ten
     batch = Batch(images.mul(50).add(128).clamp(0, 255).to(torch.uint8), torch.arange(16) % 10)
     losses = []
     for number in range(8):
-        losses.append(learner.gradients([batch], seed=number))
+        losses.append(float(learner.gradients([batch], seed=number)))
         learner.update(0.1)
     assert losses[-1] < losses[0] - 0.02
     assert {tensor.dtype for tensor in learner.student.parameters()} == {torch.float32}

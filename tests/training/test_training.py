@@ -42,6 +42,7 @@ from fbnetv3_zoo.recipes import SGD, ExponentialDecay, Optimizer, Recipe, RMSPro
 from fbnetv3_zoo.training import Callback, Dataset, Epoch, Execution, Run, Step
 from fbnetv3_zoo.training.data import SPLITS
 from fbnetv3_zoo.training.data.seen import SAMPLE, sample_of, seen_among
+from fbnetv3_zoo.training.engine import Engine
 from fbnetv3_zoo.training.evaluation import Evaluation
 from fbnetv3_zoo.training.learner import Student
 from fbnetv3_zoo.training.loader import TrainingBatches
@@ -341,6 +342,45 @@ def test_a_loss_that_explodes(tiny_arch: Arch, data: Dataset, tmp_path: Path) ->
     file.unlink()
     assert refusal(lambda: train(tiny_arch, data, EXPLODING, tmp_path, resume=True)) == said
     assert file.exists()
+
+
+def _reading_every(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read losses as on a GPU."""
+    begin = Engine.begin
+
+    def begun(engine: Any, **given: Any) -> None:
+        engine._read_every = number
+        begin(engine, **given)
+
+    monkeypatch.setattr(Engine, "begin", begun)
+
+
+def test_losses_that_are_read_later_are_the_same(
+    finished: Run, tiny_arch: Arch, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five steps an epoch: they are read after three, and after the last."""
+    _reading_every(3, monkeypatch)
+    told = Telling()
+    run = train(tiny_arch, data, RECIPE, tmp_path, callbacks=[told])
+    assert_same(finished.folder, run.folder)
+    assert [(step.epoch, step.step) for step in told.steps] == [(e, s) for e in (1, 2, 3) for s in (1, 2, 3, 4, 5)]
+    first = [step.loss for step in told.steps if step.epoch == 1]
+    assert run.epochs[0].train_loss == pytest.approx(sum(first) / 5, rel=1e-12)
+
+
+def test_a_loss_that_explodes_is_told_though_it_is_read_later(
+    tiny_arch: Arch, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step and its batch are those of the loss; checkpoints are still written after every step asked for."""
+    said = refusal(lambda: train(tiny_arch, data, EXPLODING, tmp_path / "one"))
+    _reading_every(10, monkeypatch)
+    later = refusal(lambda: train(tiny_arch, data, EXPLODING, tmp_path / "ten"))
+    assert later == said.replace("/one/", "/ten/")
+    files = [load_file(tmp_path / name / "failed-batch-0.safetensors") for name in ("one", "ten")]
+    assert all(torch.equal(files[0][name], files[1][name]) for name in ("images.0", "labels.0"))
+    train(tiny_arch, data, replace(RECIPE, epochs=1), tmp_path / "run", execution=Execution(checkpoint_steps=2))
+    progress = [metadata(path)["progress"] for path in checkpoints(tmp_path / "run")]
+    assert [(found["epoch"], found["step"]) for found in progress] == [(1, 0), (0, 4)]
 
 
 class _Spoiling(Callback):

@@ -57,7 +57,7 @@ def batch(seed: int) -> Batch:
 
 
 def weight_step(learner: SupernetLearner, parts: list[Batch], *, seed: int, rate: float) -> float:
-    loss = learner.gradients(parts, seed=seed)
+    loss = float(learner.gradients(parts, seed=seed))
     learner.update(rate)
     return loss
 
