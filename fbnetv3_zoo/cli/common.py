@@ -35,6 +35,11 @@ Resolution = Annotated[int | None, typer.Option(help="Image side in pixels, if n
 Seed = Annotated[int, typer.Option(help="Seed of the split into training, validation and test.")]
 
 
+def processes() -> int:
+    """The number of processes that ``torchrun`` has started together with this one, and this one."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def leads() -> bool:
     """Whether this is the process that prints and writes files: the only one, or the first started by torchrun."""
     return os.environ.get("RANK", "0") == "0" or "WORLD_SIZE" not in os.environ

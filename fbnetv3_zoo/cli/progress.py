@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,7 +13,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeE
 
 from ..errors import SHOWN, counted, first_few, printable
 from ..training.callbacks import Callback
-from .common import leads
+from .common import leads, processes
 from .output import console, show_above
 
 if TYPE_CHECKING:
@@ -168,7 +167,7 @@ def header(
     from ..training.execution import step_macs, threads_for
 
     recipe, count = recipe.for_images(len(images["train"])), len(images["train"])
-    threads = threads_for(step_macs(arch, recipe, execution, int(os.environ.get("WORLD_SIZE", "1"))), execution)
+    threads = threads_for(step_macs(arch, recipe, execution, processes()), execution)
     return [
         f"images   {_images(images)}",
         *_few(images),

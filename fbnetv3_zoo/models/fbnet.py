@@ -220,7 +220,7 @@ class FBNet(nn.Module):
     def _run(self, blocks: Iterable[nn.Module], x: Tensor) -> Tensor:
         recompute = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
         for block in blocks:
-            x = _checkpointed(block, x) if recompute else block(x)
+            x = checkpointed(block, x) if recompute else block(x)
         return x
 
 
@@ -253,9 +253,11 @@ def _build_stages(arch: Arch, drop_path_rate: float) -> list[nn.Sequential]:
     return [nn.Sequential(*stage) for stage in stages]
 
 
-def _checkpointed(block: nn.Module, x: Tensor) -> Tensor:
-    """``block(x)``, recomputed in the backward pass without updating the norms' running statistics again."""
-    y: Tensor = checkpoint(block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _still_statistics(block)))
+def checkpointed(block: nn.Module, x: Tensor, *given: object) -> Tensor:
+    """``block(x, *given)``, recomputed in the backward pass without updating the norms' running statistics again."""
+    y: Tensor = checkpoint(
+        block, x, *given, use_reentrant=False, context_fn=lambda: (nullcontext(), _still_statistics(block))
+    )
     return y
 
 

@@ -6,9 +6,9 @@ real one would, so that the count is exact, for any device and batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 
 from ..arch import Arch
-from ..errors import assert_never
+from ..errors import ZooError, assert_never
 from ..models.fbnet import FBNet
 from ..recipes import SGD, AdamW, Recipe, RMSProp
 from .execution import Execution
@@ -26,6 +26,9 @@ from .learner import reduced_precision
 from .loader import images_at_once
 
 GIB = 1 << 30
+USABLE = 0.9
+"""The share of a device's memory that a training may take; the rest is for gradients of activations, and fragments."""
+_PARTS = (1, 2, 4, 8, 16, 32, 64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,46 @@ def module_memory(
         shape[0], weights + buffers, weights, _slots(recipe) * weights, weights + buffers if recipe.ema_decay else 0,
         kept.recomputed if execution.gradient_checkpointing else kept.total,
     )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """How a training fits a device: how it is computed, its memory then, and that for batches in one part."""
+
+    what: str
+    execution: Execution
+    memory: TrainingMemory
+    whole: TrainingMemory
+
+    def __str__(self) -> str:
+        """One line."""
+        accumulation = self.execution.accumulation
+        if accumulation == 1:
+            return f"{self.what} {self.whole}"
+        return f"{self.what} {self.whole.total / GIB:.1f} GiB for a whole batch; in {accumulation} parts, {self.memory}"
+
+
+def fit(
+    what: str, needed: Callable[[int], TrainingMemory], execution: Execution, available: float, *, choose: bool
+) -> Fit:
+    """How a training that needs ``needed(parts)`` fits ``available`` bytes; ``what``: the beginning of a line about it.
+
+    With ``choose``, batches are divided into as many parts as it takes. Raises :class:`ZooError` with the figures if
+    they do not fit.
+    """
+    whole = memory = needed(1)
+    for parts in _PARTS if choose else (execution.accumulation,):
+        if choose and whole.total - whole.activations * (1 - 1 / parts) > available and parts < _PARTS[-1]:
+            continue  # counting takes seconds
+        memory = whole if parts == 1 else needed(parts)
+        if memory.total <= USABLE * available:
+            return Fit(what, replace(execution, accumulation=parts), memory, whole)
+    least = "" if memory.images == whole.images else f", and {memory.total / GIB:.1f} GiB in parts of {memory.images}"
+    raise ZooError(
+        f"{what} {whole.total / GIB:.1f} GiB for batches of {whole.images:,} images{least}, more than {USABLE:.0%} of "
+        f"the {available / GIB:.0f} GiB of the device; give more parts (--accumulation), --precision bf16 or "
+        "--gradient-checkpointing"
+    )
 
 
 def _slots(recipe: Recipe) -> int:

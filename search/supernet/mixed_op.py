@@ -86,7 +86,7 @@ class MixedLayer(nn.Module):
         out = one if width is None else width
         scale = factor if width is None else width @ self.masks * (one if factor is None else factor)  # type: ignore[operator]
         same = None
-        if candidate.keeps.any():
+        if candidate.keeps is not None:
             passed = (into @ candidate.keeps) * out @ self.masks  # type: ignore[operator]
             same = passed if factor is None else passed * factor
         pairs = torch.outer(into, one if expansion is None else expansion).flatten()
@@ -103,10 +103,11 @@ def first_ones(widths: Sequence[int], largest: int) -> Tensor:
 class Branch(nn.Module):
     """Base of all candidates: ``keeps`` is 1 for the input and output widths where the input is passed through.
 
-    ``mids`` and ``squeezes`` are the masks for every pair of input width and expansion; None if all are equal.
+    None if there are none. ``mids`` and ``squeezes`` are the masks for every pair of input width and expansion; None if
+    all are equal.
     """
 
-    keeps: Tensor
+    keeps: Tensor | None
     mids: Tensor | None
     squeezes: Tensor | None
 
@@ -114,7 +115,7 @@ class Branch(nn.Module):
         """The output for the masked map ``x``, scaled by ``masks``."""
         raise NotImplementedError
 
-    def hold_masks(self, keeps: Tensor, mids: Tensor | None, squeezes: Tensor | None) -> None:
+    def hold_masks(self, keeps: Tensor | None, mids: Tensor | None, squeezes: Tensor | None) -> None:
         """Register the masks as non-persistent buffers."""
         self.register_buffer("keeps", keeps, persistent=False)
         self.register_buffer("mids", mids, persistent=False)
@@ -182,12 +183,12 @@ def _candidate(space: LayerSpace, number: int, n: int) -> Branch:
     blocks = [[space.block(number, n, i, e, 0) for e in range(expansions)] for i in range(before)]
     flat = [block for row in blocks for block in row]
     largest = _largest(flat, space.layers[number].widths[-1])
-    keeps = torch.tensor(
-        [[float(_keeps(space.block(number, n, i, 0, o))) for o in range(widths)] for i in range(before)]
-    )
-    candidate = _build(largest, bool(keeps.all()))
+    keeps = [[_keeps(space.block(number, n, i, 0, o)) for o in range(widths)] for i in range(before)]
+    candidate = _build(largest, all(map(all, keeps)))
     candidate.hold_masks(
-        keeps, _masks([block.expanded_channels for block in flat]), _masks([block.se_channels for block in flat])
+        torch.tensor(keeps).float() if any(map(any, keeps)) else None,
+        _masks([block.expanded_channels for block in flat]),
+        _masks([block.se_channels for block in flat]),
     )
     return candidate
 

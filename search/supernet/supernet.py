@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fbnetv3_zoo.arch import PoolingHead
 from fbnetv3_zoo.errors import ZooError, check_number
 from fbnetv3_zoo.models.blocks import ClassifierHead, laid_out
-from fbnetv3_zoo.models.fbnet import FBNet
+from fbnetv3_zoo.models.fbnet import FBNet, checkpointed
 from fbnetv3_zoo.preprocess import Preprocess
 
 from .mixed_op import MixedLayer
@@ -44,6 +44,7 @@ class Supernet(nn.Module):
         self.logits = nn.ParameterList(torch.zeros(len(d)) for d in space.dimensions)
         self.preprocess = Preprocess(space.resolutions[-1], space.resolutions[-1]).for_channels(space.in_channels)
         self.temperature = 1.0
+        self.gradient_checkpointing = False
         self.noise: list[Tensor] | None = None
         self.code: tuple[int, ...] | None = None
 
@@ -53,9 +54,8 @@ class Supernet(nn.Module):
         return self.space.num_classes
 
     def set_gradient_checkpointing(self, enabled: bool = True) -> None:
-        """Raise :class:`ZooError` if enabled: not supported."""
-        if enabled:
-            raise ZooError("supernets know no gradient checkpointing; leave it out")
+        """Keep only the input of each layer in training, which is computed again in the backward pass."""
+        self.gradient_checkpointing = enabled
 
     def draw_noise(self, seed: int) -> None:
         """Draw the Gumbel noise of the choices, used in training until the next draw."""
@@ -98,16 +98,21 @@ class Supernet(nn.Module):
         self, layer: nn.Module, x: Tensor, weights: Sequence[Tensor], before: Sequence[int], after: Sequence[int]
     ) -> Tensor:
         if len(before) == 1:
-            y: Tensor = layer(x, weights)
-            return y
+            return self._applied(layer, x, weights)
         parts = [
-            interspersed(layer(sampled(x, side), weights, share), after[-1])
+            interspersed(self._applied(layer, sampled(x, side), weights, share), after[-1])
             for side, share in zip(before, weights[0], strict=True)
         ]
         total = parts[0]
         for part in parts[1:]:
             total = total + part
         return total
+
+    def _applied(self, layer: nn.Module, x: Tensor, *given: object) -> Tensor:
+        if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
+            return checkpointed(layer, x, *given)
+        y: Tensor = layer(x, *given)
+        return y
 
     def _average(self, x: Tensor, weights: Sequence[Tensor]) -> Tensor:
         """Features (batch, channels): averages of the last map over the pixels of each resolution."""

@@ -8,9 +8,9 @@ import pytest
 from refusals import refusal
 
 from fbnetv3_zoo.search import PLANS
-from fbnetv3_zoo.search.evaluation.memory import USABLE, fit_memory
+from fbnetv3_zoo.search.evaluation.memory import fit_memory
 from fbnetv3_zoo.training import Execution, Precision
-from fbnetv3_zoo.training.memory import GIB
+from fbnetv3_zoo.training.memory import GIB, USABLE
 
 PAPER = replace(PLANS["paper"], pool=200)
 
@@ -22,11 +22,11 @@ def test_the_papers_plan_on_eighty_gigabytes_and_on_sixteen() -> None:
     assert found.execution == Execution(accumulation=4)
     assert found.memory.images == 256
     assert found.memory.total <= USABLE * 80e9 < found.whole.total
-    needed = f"a candidate needs up to {found.whole.total / GIB:.1f} GiB for "
+    needed = f"plan paper: a candidate needs up to {found.whole.total / GIB:.1f} GiB for "
     assert str(found).startswith(f"{needed}a whole batch; in 4 parts, ")
     said = refusal(lambda: fit_memory(PAPER, Execution(), 16e9))
     assert said == (
-        f"plan paper: {needed}batches of 1,024 images, more than 90% of the 15 GiB of the device; give more parts "
+        f"{needed}batches of 1,024 images, more than 90% of the 15 GiB of the device; give more parts "
         "(--accumulation), --precision bf16 or --gradient-checkpointing"
     )
 
@@ -37,7 +37,7 @@ def test_what_else_makes_candidates_smaller() -> None:
     assert found is not None
     assert found.execution == low
     assert found.memory == found.whole
-    assert str(found) == f"a candidate needs up to {found.whole}"
+    assert str(found) == f"plan paper: a candidate needs up to {found.whole}"
     assert fit_memory(PLANS["paper_recipe"], Execution(), 1.0) is None
 
 

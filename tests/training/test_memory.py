@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from refusals import refusal
+from saved_tensors import Saved
 from torch import Tensor, nn
 
 from fbnetv3_zoo.arch import Arch
@@ -21,22 +22,6 @@ from fbnetv3_zoo.zoo import ARCHS
 
 RECIPE = Recipe(1, 4, SGD(), 0.1, dropout=0.2, stochastic_depth=0.2)
 PRECISIONS = (Precision.FLOAT32, Precision.BFLOAT16)
-
-
-class Saved:
-    """Sizes of the storages that autograd keeps, but for those of ``network``."""
-
-    def __init__(self, network: nn.Module) -> None:
-        owned = [*network.parameters(), *network.buffers()]
-        self._owned = {tensor.untyped_storage().data_ptr() for tensor in owned}
-        self._alive: list[Tensor] = []
-        self.sizes: dict[int, int] = {}
-
-    def __call__(self, tensor: Tensor) -> Tensor:
-        self._alive.append(tensor)
-        if (place := tensor.untyped_storage().data_ptr()) not in self._owned:
-            self.sizes[place] = tensor.untyped_storage().nbytes()
-        return tensor
 
 
 def kept(arch: Arch, images: int, precision: Precision, *, checkpointing: bool) -> int:

@@ -33,6 +33,9 @@ Pool = Annotated[int | None, typer.Option(help="Points in the pool, if not the p
 Seed = Annotated[int | None, typer.Option(help="Seed of the search.")]
 Latency = Annotated[str | None, typer.Option(help="A table of `search lut`, for bounds on latency_ms.")]
 Folder = Annotated[Path, typer.Argument(help="The folder of a search.")]
+Accumulation = Annotated[
+    int, typer.Option(help="Number of parts in which a batch is computed (0: as many as the GPU's memory asks for).")
+]
 
 
 def _as_before(context: typer.Context, folder: Path) -> Path:
@@ -169,10 +172,7 @@ class CandidateOptions:
     ] = None
     workers: Annotated[int, typer.Option(help="Number of processes that load images for each candidate.")] = 0
     precision: PrecisionName = "float32"
-    accumulation: Annotated[
-        int,
-        typer.Option(help="Number of parts in which a batch is computed (0: as many as the GPU's memory asks for)."),
-    ] = 1
+    accumulation: Accumulation = 1
     compile: Compile = False
     gradient_checkpointing: Checkpointing = False
     checkpoints: Annotated[

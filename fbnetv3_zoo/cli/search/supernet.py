@@ -11,12 +11,15 @@ import typer
 
 from ...errors import ZooError
 from .. import training_options as training
-from ..common import Json, leads, output_folder, print_json, program, written
-from ..option_groups import DataOptions, configurable
+from ..common import Json, leads, output_folder, print_json, processes, program, written
+from ..option_groups import Checkpointing, Compile, DataOptions, configurable
 from ..output import in_shell, say
+from .options import Accumulation
 
 if TYPE_CHECKING:
     from fbnetv3_zoo.search.supernet import SupernetPlan, SupernetResult
+
+    from ...training import Execution
 
 Latency = Annotated[str | None, typer.Option(help="A table of `search lut`, for latency_ms as cost.")]
 
@@ -59,6 +62,33 @@ class PlanOptions:
         return plan
 
 
+@dataclass(frozen=True, slots=True)
+class SupernetRunOptions(training.RunOptions):
+    """Execution and checkpoints of a search, and whether its supernet fits a GPU."""
+
+    accumulation: Accumulation = 1
+    compile: Compile = False
+    gradient_checkpointing: Checkpointing = False
+
+    def fitted(self, plan: SupernetPlan) -> Execution:
+        """How the search is computed, in as many parts as it takes to fit a GPU where that is asked for."""
+        chosen = replace(
+            training.RunOptions.execution(replace(self, accumulation=max(1, self.accumulation))),
+            compile=self.compile, gradient_checkpointing=self.gradient_checkpointing,
+        )  # fmt: skip
+        if not self.device.startswith("cuda"):
+            return chosen
+        import torch
+
+        from fbnetv3_zoo.search.supernet.memory import fit_supernet
+
+        available = torch.cuda.get_device_properties(self.device).total_memory
+        fit = fit_supernet(plan, chosen, available, choose=self.accumulation == 0, processes=processes())
+        if leads():
+            say(str(fit))
+        return fit.execution
+
+
 def _command(kind: str, purpose: str) -> Callable[..., None]:
     """The command ``kind``, whose help begins with ``purpose``; both take the same options."""
 
@@ -70,7 +100,7 @@ def _command(kind: str, purpose: str) -> Callable[..., None]:
         data_seed: Annotated[int, typer.Option(help="Seed of the data's split.")] = 0,
         subset: training.SubsetFile = None,
         latency: Latency = None,
-        running: training.RunOptions,
+        running: SupernetRunOptions,
         as_json: Json = False,
     ) -> None:
         from fbnetv3_zoo.search.supernet import DMASKING_PLANS, DNAS_PLANS, search_supernet
@@ -85,7 +115,7 @@ def _command(kind: str, purpose: str) -> Callable[..., None]:
         with SupernetProgress(plan) as progress:
             record = search_supernet(
                 plan, images, output, latency=table, resume=running.resume,
-                execution=running.execution(), callbacks=[progress],
+                execution=running.fitted(plan), callbacks=[progress],
             )  # fmt: skip
         if not leads():
             return

@@ -398,7 +398,5 @@ def test_what_supernets_refuse() -> None:
     takes = "its supernet takes (batch, 3, 12, 12)"
     for shape in ((2, 3, 8, 8), (2, 1, 12, 12), (3, 12, 12)):
         assert refusal(lambda shape=shape: net(torch.zeros(shape))) == f"choices: images have shape {shape}; {takes}"  # type: ignore[misc]
-    net.set_gradient_checkpointing(False)
-    assert refusal(net.set_gradient_checkpointing) == "supernets know no gradient checkpointing; leave it out"
     said = "drop_rate is 1.0; it must be a number at least 0 and below 1"
     assert refusal(lambda: Supernet(CHOICES, drop_rate=1.0)) == said
