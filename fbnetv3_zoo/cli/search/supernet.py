@@ -12,7 +12,7 @@ import typer
 from ...errors import ZooError
 from .. import training_options as training
 from ..common import Json, leads, output_folder, print_json, processes, program, written
-from ..option_groups import Checkpointing, Compile, DataOptions, configurable
+from ..option_groups import Checkpointing, DataOptions, configurable
 from ..output import in_shell, say
 from .options import Accumulation
 
@@ -67,15 +67,12 @@ class SupernetRunOptions(training.RunOptions):
     """Execution and checkpoints of a search, and whether its supernet fits a GPU."""
 
     accumulation: Accumulation = 1
-    compile: Compile = False
     gradient_checkpointing: Checkpointing = False
 
     def fitted(self, plan: SupernetPlan) -> Execution:
         """How the search is computed, in as many parts as it takes to fit a GPU where that is asked for."""
-        chosen = replace(
-            training.RunOptions.execution(replace(self, accumulation=max(1, self.accumulation))),
-            compile=self.compile, gradient_checkpointing=self.gradient_checkpointing,
-        )  # fmt: skip
+        plain = training.RunOptions.execution(replace(self, accumulation=max(1, self.accumulation)))
+        chosen = replace(plain, gradient_checkpointing=self.gradient_checkpointing)
         if not self.device.startswith("cuda"):
             return chosen
         import torch

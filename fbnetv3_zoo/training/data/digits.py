@@ -6,8 +6,8 @@ from types import MappingProxyType
 
 import numpy as np
 
-from .arrays import ArrayReader
-from .dataset import Dataset, Example
+from .arrays import ArrayImages
+from .dataset import Dataset, Examples, Names
 from .random_split import split_by_seed
 
 
@@ -27,8 +27,6 @@ def digits(*, seed: int = 0, val_split: float | None = None) -> Dataset:
     first_with: dict[bytes, int] = {}
     first = np.array([first_with.setdefault(image.tobytes(), n) for n, image in enumerate(pixels)])
     parts = split_by_seed(labels, seed, image=str, classes=names, first=first, val_split=val_split)
-    splits = {
-        split: tuple(Example(ArrayReader(pixels[n]), int(labels[n]), key=str(n)) for n in indices)
-        for split, indices in parts.items()
-    }
+    keys, images = Names.of(map(str, range(len(labels)))), ArrayImages(pixels)
+    splits = {split: Examples(keys, labels, np.asarray(rows), images) for split, rows in parts.items()}
     return Dataset("digits", names, (0.305,), (0.376,), 1.0, MappingProxyType(splits))
