@@ -12,7 +12,7 @@ import numpy as np
 
 from fbnetv3_zoo.classify import Classifier, Floats
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.models.fbnet import FBNet
+from fbnetv3_zoo.models.network import Network
 from fbnetv3_zoo.preprocess import Preprocess, stack
 
 from .sample_images import photographs
@@ -83,7 +83,7 @@ class Parity:
 
 
 def parity(
-    reference: FBNet | str | Path, paths: Sequence[str | Path], *, images: Sequence[Image.Image] | None = None,
+    reference: Network | str | Path, paths: Sequence[str | Path], *, images: Sequence[Image.Image] | None = None,
     batches: Sequence[int] = BATCHES, threads: int | None = None, bfloat16: bool = False,
 ) -> Parity:  # fmt: skip
     """Compare model files with ``reference`` on images.
@@ -129,9 +129,9 @@ def _compared(path: Path, expected: Floats, actual: Floats) -> FileParity:
     )
 
 
-def _opened(reference: FBNet | str | Path) -> tuple[str, Classifier]:
+def _opened(reference: Network | str | Path) -> tuple[str, Classifier]:
     """The name of the reference and its classifier."""
-    if isinstance(reference, FBNet):
+    if isinstance(reference, Network):
         return "PyTorch", Classifier.of(copy.deepcopy(reference).cpu().eval())
     return str(reference), Classifier.open(reference)
 

@@ -17,7 +17,7 @@ from .preprocess import stack
 if TYPE_CHECKING:
     from PIL import Image
 
-    from .models.fbnet import FBNet
+    from .models.network import Network
     from .runtimes.base import OpenModel
 
 ENDINGS = (".safetensors", ".onnx", ".ort", ".xml", ".pte")
@@ -64,7 +64,7 @@ class Classifier:
         return cls(opened.description, opened.logits)
 
     @classmethod
-    def of(cls, model: FBNet) -> Classifier:
+    def of(cls, model: Network) -> Classifier:
         """A classifier that runs ``model``, which must be in evaluation mode."""
         import torch
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .arch import Arch
+from .arch.torchvision_arch import AnyArch, arch_from_json
 from .errors import ZooError, shown
 from .preprocess import Preprocess
 from .utils.serialization import from_plain, json_text, parse_json, to_plain
@@ -27,7 +27,7 @@ class Description:
     digests of some images that the network was trained on (:mod:`fbnetv3_zoo.training.data.seen`); empty if unknown.
     """
 
-    arch: Arch
+    arch: AnyArch
     preprocess: Preprocess
     class_names: tuple[str, ...] | None = None
     weights: str | None = None
@@ -63,7 +63,7 @@ class Description:
         if (version := metadata.get("format_version")) != VERSION:
             raise ZooError(f"has format version {shown(version)}; this release reads {VERSION!r}, upgrade fbnetv3-zoo")
         try:
-            arch = Arch.from_json(metadata["arch"])
+            arch = arch_from_json(metadata["arch"])
             preprocess = from_plain(Preprocess, parse_json(metadata["preprocess"], "preprocess"), "preprocess")
             names = _names(parse_json(metadata["class_names"], "class_names"), "class_names")
             trained_on = _names(parse_json(metadata.get("trained_on", "null"), "trained_on"), "trained_on") or ()

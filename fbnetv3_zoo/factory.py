@@ -7,16 +7,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, overload
+from typing import Literal, TypeVar, overload
 
 import torch
 
 from .arch import Arch
+from .arch.torchvision_arch import TorchvisionArch, is_torchvision
 from .errors import ZooError
 from .models.fbnet import FBNet
 from .models.features import FBNetFeatures
+from .models.torchvision_model import TorchvisionModel, find_torchvision
 from .weights.cache import WeightsCache
-from .weights.pretrained import build, find_weights, read_pretrained
+from .weights.pretrained import build, build_torchvision, find_weights, read_pretrained
 from .weights.registry import RECORDS, WeightsEntry, find_network
 from .weights.serialization import WeightsFile
 from .weights.state_dict import skeleton
@@ -37,17 +39,26 @@ def create(
     out_indices: Sequence[int] | None = None, generator: torch.Generator | None = None,
     cache: WeightsCache | None = None,
 ) -> FBNetFeatures: ...  # fmt: skip
+@overload
 def create(
-    model: str | Path | Arch, *, pretrained: bool | str | Path | WeightsFile = False, num_classes: int | None = None,
+    model: TorchvisionArch, *, pretrained: bool | str | Path | WeightsFile = False, num_classes: int | None = None,
     in_chans: int | None = None, drop_rate: float = 0.0, drop_path_rate: float = 0.0, features_only: bool = False,
     out_indices: Sequence[int] | None = None, generator: torch.Generator | None = None,
     cache: WeightsCache | None = None,
-) -> FBNet | FBNetFeatures:  # fmt: skip
+) -> TorchvisionModel: ...  # fmt: skip
+def create(
+    model: str | Path | Arch | TorchvisionArch, *, pretrained: bool | str | Path | WeightsFile = False,
+    num_classes: int | None = None, in_chans: int | None = None, drop_rate: float = 0.0, drop_path_rate: float = 0.0,
+    features_only: bool = False, out_indices: Sequence[int] | None = None, generator: torch.Generator | None = None,
+    cache: WeightsCache | None = None,
+) -> FBNet | FBNetFeatures | TorchvisionModel:  # fmt: skip
     """Build a network, in training mode; :data:`create_model` is another name for this function.
 
     Args:
         model: a published name (``list_models()``); the name of published weights (``fbnetv3_b.ra2_in1k``, see
-            ``list_weights()``) for the network in the form that they need; an :class:`Arch`, or the path of its JSON.
+            ``list_weights()``) for the network in the form that they need; an :class:`Arch`, or the path of its JSON;
+            a model of torchvision, ``torchvision:resnet18`` or ``torchvision:resnet18@width=1.4,depth=2``, or a
+            :class:`~fbnetv3_zoo.arch.torchvision_arch.TorchvisionArch`.
         pretrained: weights to load. True: the published ones. Otherwise the tag of others (``"ra2_in1k"``), a path, an
             HTTP(S) address (``#sha256=DIGITS``, 8 to 64 of them, pins its contents), or ``hf-hub:owner/name``. Files
             are ``.safetensors`` or checkpoints of torch.save, in this project's, the official or timm's layout. A
@@ -65,11 +76,21 @@ def create(
         cache: cache of downloaded weights (default: ``WeightsCache()``).
 
     A network given by name takes the form that the weights are for: timm's have symmetric padding and no bias in the
-    stem. An :class:`Arch` keeps its form, classes and channels. Raises :class:`ZooError` for an unknown name, for
+    stem. An :class:`Arch` keeps its form, classes and channels. A model of torchvision is a
+    :class:`~fbnetv3_zoo.models.torchvision_model.TorchvisionModel`; its weights are files, in this project's layout or
+    torchvision's own. Raises :class:`ZooError` for an unknown name, for
     arguments and weights that do not fit, and for weights that cannot be fetched.
     """
     if out_indices is not None and not features_only:
         raise ZooError("out_indices selects feature maps; add features_only=True")
+    if isinstance(model, TorchvisionArch) or is_torchvision(model):
+        if features_only:
+            raise ZooError(f"{model}: torchvision's models give logits only; features_only is for this project's")
+        source = model if isinstance(model, TorchvisionArch) else find_torchvision(str(model))
+        return _of_torchvision(
+            _adapted(source, num_classes, in_chans), pretrained, cache, drop_rate=drop_rate,
+            drop_path_rate=drop_path_rate, generator=generator,
+        )  # fmt: skip
     arch = find_network(model)
     if pretrained is not False:
         empty: Callable[[Arch], FBNet] = partial(skeleton, drop_rate=drop_rate, drop_path_rate=drop_path_rate)
@@ -89,7 +110,24 @@ def create(
     return FBNetFeatures(network, out_indices) if features_only else network
 
 
-def _adapted(arch: Arch, num_classes: int | None, in_chans: int | None) -> Arch:
+def _of_torchvision(
+    arch: TorchvisionArch, pretrained: bool | str | Path | WeightsFile, cache: WeightsCache | None, *,
+    drop_rate: float, drop_path_rate: float, generator: torch.Generator | None,
+) -> TorchvisionModel:  # fmt: skip
+    """The model ``arch`` with the weights ``pretrained``, if any."""
+    if pretrained is False:
+        return TorchvisionModel(arch, drop_rate=drop_rate, drop_path_rate=drop_path_rate, generator=generator)
+    if pretrained is True:
+        raise ZooError(f"{arch.name}: its published weights are not fetched here; give a file of them as the weights")
+    cache = WeightsCache() if cache is None else cache
+    file = pretrained if isinstance(pretrained, WeightsFile) else read_pretrained(arch, pretrained, cache)
+    return build_torchvision(file, arch, drop_rate=drop_rate, drop_path_rate=drop_path_rate, generator=generator)
+
+
+AArch = TypeVar("AArch", Arch, TorchvisionArch)
+
+
+def _adapted(arch: AArch, num_classes: int | None, in_chans: int | None) -> AArch:
     """``arch`` with another number of classes and image channels, where they are given."""
     return replace(
         arch,

@@ -20,6 +20,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from torchvision.ops.poolers import LevelMapper
 
 from fbnetv3_zoo.arch import Arch
+from fbnetv3_zoo.arch.torchvision_arch import is_torchvision
 from fbnetv3_zoo.errors import ZooError, check_number, check_type, check_whole
 from fbnetv3_zoo.factory import create
 from fbnetv3_zoo.models.fbnet import FBNet
@@ -215,6 +216,8 @@ def _pool(trunk: Trunk, size: int, *, sampling_ratio: int) -> MultiScaleRoIAlign
 
 
 def _source(model: str | Path | Arch | FBNet, pretrained: bool | str | Path) -> FBNet:
+    if is_torchvision(model):
+        raise ZooError(f"{model}: is a model of torchvision; detectors are built on networks of this project here")
     return model if isinstance(model, FBNet) else create(model, pretrained=pretrained)
 
 

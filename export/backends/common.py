@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.models.fbnet import FBNet
+from fbnetv3_zoo.models.network import Network
 from fbnetv3_zoo.utils.onnx_io import entries_of
 
 from ..parity import TOLERANCE, FileParity, parity
@@ -24,10 +24,10 @@ class ONNXSource:
     name: str
     graph: Path
     entries: dict[str, str]
-    model: FBNet | None
+    model: Network | None
 
 
-def source_graph(source: FBNet | str | Path, folder: Path, *, align: int = 1) -> ONNXSource:
+def source_graph(source: Network | str | Path, folder: Path, *, align: int = 1) -> ONNXSource:
     """``source`` as an ONNX file: a checked file, or a network exported to ``folder`` with maps padded to ``align``.
 
     Raises :class:`ZooError` if the file was not written by this project.
@@ -38,7 +38,7 @@ def source_graph(source: FBNet | str | Path, folder: Path, *, align: int = 1) ->
 
     from ..onnx.export import export_onnx
 
-    if isinstance(source, FBNet):
+    if isinstance(source, Network):
         name, model = source.arch.name, source
         graph = folder / "network.onnx"
         try:
@@ -62,14 +62,14 @@ def compared(
 
     Raises :class:`ZooError` if a logit differs by more than ``tolerance`` (default: 1e-4) of the largest one.
     """
-    references: dict[str, FBNet | Path] = {"ONNX Runtime": source.graph}
+    references: dict[str, Network | Path] = {"ONNX Runtime": source.graph}
     if source.model is not None:
         references = {"PyTorch": source.model, **references}
     return {name: checked_parity(reference, draft, path, images, tolerance) for name, reference in references.items()}
 
 
 def checked_parity(
-    reference: FBNet | Path, draft: Path, path: Path, images: Sequence[Image.Image] | None, tolerance: float | None
+    reference: Network | Path, draft: Path, path: Path, images: Sequence[Image.Image] | None, tolerance: float | None
 ) -> FileParity:
     """:func:`parity` of ``draft``, under the name ``path``. Raises :class:`ZooError` if it exceeds ``tolerance``."""
     try:

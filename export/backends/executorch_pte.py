@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fbnetv3_zoo.errors import ZooError, check_whole, in_short
-from fbnetv3_zoo.models.fbnet import FBNet
+from fbnetv3_zoo.models.network import Network
 from fbnetv3_zoo.runtimes import sandbox
 from fbnetv3_zoo.runtimes.base import missing_extra, silence
 from fbnetv3_zoo.runtimes.executorch_pte import ENTRIES, FREE_BATCH, SEAL, SEAL_MARK, quiet_import, sealed
@@ -46,7 +46,7 @@ class ExecuTorchReport:
 
 
 def export_executorch(
-    model: FBNet, path: str | Path, *, max_batch: int = 8, images: Sequence[Image.Image] | None = None
+    model: Network, path: str | Path, *, max_batch: int = 8, images: Sequence[Image.Image] | None = None
 ) -> ExecuTorchReport:
     """Write ``model`` as an ExecuTorch program that runs on XNNPACK in float32.
 
@@ -93,7 +93,7 @@ class _Lowered:
     portable: dict[str, int]
 
 
-def _lowered(model: FBNet, path: Path, max_batch: int) -> _Lowered:
+def _lowered(model: Network, path: Path, max_batch: int) -> _Lowered:
     try:
         with quiet_import():
             from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
@@ -114,7 +114,7 @@ def _lowered(model: FBNet, path: Path, max_batch: int) -> _Lowered:
     return _Lowered(data, *delegation)
 
 
-def _captured(model: FBNet, max_batch: int) -> ExportedProgram:
+def _captured(model: Network, max_batch: int) -> ExportedProgram:
     """``model`` in operators supported by XNNPACK, for any batch size up to ``max_batch``."""
     module, side = copy.deepcopy(model).cpu().eval(), model.preprocess.resolution
     example = torch.zeros(max_batch, model.arch.in_channels, side, side)  # a smaller example would lower the bound

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fbnetv3_zoo.errors import ZooError, in_short
-from fbnetv3_zoo.models.fbnet import FBNet
+from fbnetv3_zoo.models.network import Network
 from fbnetv3_zoo.runtimes import sandbox
 from fbnetv3_zoo.runtimes.base import missing_extra, silence
 from fbnetv3_zoo.runtimes.openvino_ir import DIGEST, NO_SEAL, SEAL, SECTION, sealed
@@ -46,7 +46,7 @@ class OpenVINOReport:
 
 
 def export_openvino(
-    source: FBNet | str | Path, path: str | Path, *, half: bool = False, images: Sequence[Image.Image] | None = None
+    source: Network | str | Path, path: str | Path, *, half: bool = False, images: Sequence[Image.Image] | None = None
 ) -> OpenVINOReport:
     """Write ``source`` for OpenVINO to ``path`` (``.xml``), with its weights in the ``.bin`` beside it.
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fbnetv3_zoo.errors import ZooError, check_flag, check_whole, parse_enum
-from fbnetv3_zoo.models.fbnet import FBNet
+from fbnetv3_zoo.models.network import Network
 from fbnetv3_zoo.runtimes import sandbox
 from fbnetv3_zoo.runtimes.ort import LAID_OUT_FOR
 from fbnetv3_zoo.utils.atomic_write import replacing_together, scratch
@@ -95,7 +95,7 @@ class MobileReport:
 
 
 def export_mobile(
-    source: FBNet | str | Path, path: str | Path, *, style: Style = Style.FIXED, platform: Platform = Platform.ARM,
+    source: Network | str | Path, path: str | Path, *, style: Style = Style.FIXED, platform: Platform = Platform.ARM,
     type_reduction: bool = False, batch: int | None = None, images: Sequence[Image.Image] | None = None,
 ) -> MobileReport:  # fmt: skip
     """Write ``source`` in ONNX Runtime's mobile format, and ``NAME.required_operators.config`` beside it.

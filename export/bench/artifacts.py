@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fbnetv3_zoo.arch.cost import arch_cost
 from fbnetv3_zoo.classify import ENDINGS, Classifier
 from fbnetv3_zoo.errors import ZooError, check_whole, in_short
+from fbnetv3_zoo.models.size import size_of
 from fbnetv3_zoo.weights.registry import RECORDS
 
 from .published_baselines import Baseline
@@ -20,7 +20,7 @@ from .timm_baselines import export_rival
 from .worker_process import How, OpenRequest, WorkerError
 
 if TYPE_CHECKING:
-    from fbnetv3_zoo.models.fbnet import FBNet
+    from fbnetv3_zoo.models.network import Network
 
 CALIBRATED_ON = 64
 """Number of photographs to calibrate int8 with, if no folder of images is given."""
@@ -50,7 +50,7 @@ class BenchModel:
     subject: Subject
     channels: int
     folder: Path
-    network: FBNet | None = None
+    network: Network | None = None
     rival: Baseline | None = None
     images: Path | None = None
     random: bool = False
@@ -115,7 +115,7 @@ class BenchModel:
         quantize(self.file("graph"), path, images, config=config)
 
 
-def _export(network: FBNet, path: Path, largest: int) -> None:
+def _export(network: Network, path: Path, largest: int) -> None:
     """Write the network as weights, ONNX or an ExecuTorch program, by the extension of ``path``."""
     if path.suffix == ".safetensors":
         from fbnetv3_zoo.weights.serialization import save
@@ -164,17 +164,17 @@ def find_candidate(model: str, folder: Path, options: ModelOptions) -> BenchMode
     arch, side = description.arch, description.preprocess.resolution
     if options.resolution not in (None, side):
         raise ZooError(f"{model}: is for {side} pixels; leave out --resolution, or give a .safetensors file")
-    subject = Subject(model, side, arch_cost(arch, resolution=side).macs)
+    subject = Subject(model, side, size_of(arch, resolution=side).macs)
     files = {_form(Path(model)): Path(model)}
     return BenchModel(subject, arch.in_channels, folder, images=options.images, largest=options.largest, files=files)
 
 
-def _of_network(model: str, network: FBNet, folder: Path, options: ModelOptions, *, named: bool) -> BenchModel:
+def _of_network(model: str, network: Network, folder: Path, options: ModelOptions, *, named: bool) -> BenchModel:
     own = network.preprocess
     side = own.resolution if options.resolution is None else options.resolution
     check_whole("resolution", side, at_least=network.arch.min_resolution)
     network.preprocess = own.at_resolution(side)
-    subject = Subject(model, side, arch_cost(network.arch, resolution=side).macs)
+    subject = Subject(model, side, size_of(network.arch, resolution=side).macs)
     if named:
         subject = _with_published(subject)
     return BenchModel(

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 
 from fbnetv3_zoo.errors import ZooError, check_whole
-from fbnetv3_zoo.models.fbnet import FBNet
+from fbnetv3_zoo.models.network import Network
 from fbnetv3_zoo.preprocess import Preprocess, stack
 from fbnetv3_zoo.runtimes import sandbox
 from fbnetv3_zoo.utils.atomic_write import replacing
@@ -59,7 +59,7 @@ class ExportReport:
 
 
 def export_onnx(
-    model: FBNet, path: str | Path, *, opset: int = 18, resolution: int | None = None, any_size: bool = False,
+    model: Network, path: str | Path, *, opset: int = 18, resolution: int | None = None, any_size: bool = False,
     preprocessing: bool = False, align: int = BLOCK, batch_sizes: Sequence[int] = (1, 2, 7, 32),
 ) -> ExportReport:  # fmt: skip
     """Write ``model`` as an ONNX file: input ``images`` (batch, channels, height, width), output ``logits``.
@@ -118,7 +118,7 @@ class _Form:
 
 
 def _form(
-    model: FBNet, opset: int, resolution: int | None, *, any_size: bool, preprocessing: bool, align: int
+    model: Network, opset: int, resolution: int | None, *, any_size: bool, preprocessing: bool, align: int
 ) -> _Form:
     """The form that these arguments of :func:`export_onnx` ask for. Raises :class:`ZooError` if ``model`` has none."""
     if opset not in OPSETS:
@@ -136,7 +136,7 @@ def _form(
 
 
 @contextlib.contextmanager
-def _evaluating(model: FBNet) -> Iterator[None]:
+def _evaluating(model: Network) -> Iterator[None]:
     was_training = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -146,7 +146,7 @@ def _evaluating(model: FBNet) -> Iterator[None]:
             module.training = training
 
 
-def _write(model: FBNet, path: Path, form: _Form) -> None:
+def _write(model: Network, path: Path, form: _Form) -> None:
     side, axes = form.preprocess.resolution, {0: torch.export.Dim("batch")}
     if form.any_size:
         least = model.arch.min_resolution
@@ -170,13 +170,13 @@ def _write(model: FBNet, path: Path, form: _Form) -> None:
     write_graph(proto, path, _metadata(model, form))
 
 
-def _metadata(model: FBNet, form: _Form) -> dict[str, str]:
+def _metadata(model: Network, form: _Form) -> dict[str, str]:
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("fbnetv3-zoo", "torch", "onnx"))
     description = replace(model.description, preprocess=form.preprocess)
     return {**description.to_metadata(), "weights_sha256": weights_digest(model), "made_by": f"{versions}; {form}"}
 
 
-def weights_digest(model: FBNet) -> str:
+def weights_digest(model: Network) -> str:
     """SHA-256 over the names and values of the network's parameters and buffers, sorted by name."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
@@ -185,7 +185,7 @@ def weights_digest(model: FBNet) -> str:
     return digest.hexdigest()
 
 
-def _compare(model: FBNet, path: Path, form: _Form, batch_sizes: Sequence[int]) -> tuple[dict[int, float], float]:
+def _compare(model: Network, path: Path, form: _Form, batch_sizes: Sequence[int]) -> tuple[dict[int, float], float]:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -205,7 +205,7 @@ def _compare(model: FBNet, path: Path, form: _Form, batch_sizes: Sequence[int]) 
     return differences, scale
 
 
-def _own_rounding(model: FBNet, form: _Form, sizes: Iterable[int]) -> float:
+def _own_rounding(model: Network, form: _Form, sizes: Iterable[int]) -> float:
     """Difference of the network's logits between float32 and float64; a file may be off by as much the other way."""
     images = torch.from_numpy(_inputs(model, form.preprocess, max(sizes)))
     exact, device = copy.deepcopy(model).cpu().double(), next(model.parameters()).device
@@ -213,7 +213,7 @@ def _own_rounding(model: FBNet, form: _Form, sizes: Iterable[int]) -> float:
         return float((exact(images.double()) - model(images.to(device)).cpu()).abs().max())
 
 
-def _answers(model: FBNet, session: onnxruntime.InferenceSession, form: _Form, count: int) -> tuple[Floats, Floats]:
+def _answers(model: Network, session: onnxruntime.InferenceSession, form: _Form, count: int) -> tuple[Floats, Floats]:
     """Outputs of PyTorch and ONNX Runtime for ``count`` photographs."""
     images = _inputs(model, form.preprocess, count)
     with torch.inference_mode():
@@ -228,7 +228,7 @@ def _answers(model: FBNet, session: onnxruntime.InferenceSession, form: _Form, c
     return logits.softmax(1).numpy(), np.stack(answers)
 
 
-def _inputs(model: FBNet, preprocess: Preprocess, count: int) -> Floats:
+def _inputs(model: Network, preprocess: Preprocess, count: int) -> Floats:
     """Preprocessed photographs; noise for a network without 1 or 3 channels."""
     if model.arch.in_channels in (1, 3) and len(preprocess.mean) == model.arch.in_channels:
         return stack(preprocess, _already_resized(preprocess, count))

@@ -25,7 +25,7 @@ from .ort_web import LICENSE, RUNTIME, SCRIPT, package_files
 if TYPE_CHECKING:
     import onnx
 
-    from fbnetv3_zoo.models.fbnet import FBNet
+    from fbnetv3_zoo.models.network import Network
 
 Precision = Literal["float32", "int8"]
 
@@ -62,7 +62,7 @@ class WebReport:
 
 
 def write_web(
-    model: str | Path | FBNet, folder: str | Path, *, samples: Sequence[str | Path] = (),
+    model: str | Path | Network, folder: str | Path, *, samples: Sequence[str | Path] = (),
     runtime: str | Path | None = None, license: str | None = None, source: str | None = None,
     cache: WeightsCache | None = None,
 ) -> WebReport:  # fmt: skip
@@ -127,7 +127,7 @@ def _card(
     }
 
 
-def _opened(model: str | Path | FBNet) -> Path | FBNet:
+def _opened(model: str | Path | Network) -> Path | Network:
     """An ONNX file that is ours, or a network."""
     if not isinstance(model, (str, Path)):
         return model
@@ -141,7 +141,7 @@ def _opened(model: str | Path | FBNet) -> Path | FBNet:
     return load(model)
 
 
-def _write_model(model: Path | FBNet, path: Path) -> Description:
+def _write_model(model: Path | Network, path: Path) -> Description:
     """Put the network's ONNX file at ``path``; what it says of itself."""
     if isinstance(model, Path):
         shutil.copyfile(model, path)
@@ -158,11 +158,11 @@ def _write_model(model: Path | FBNet, path: Path) -> Description:
     return description
 
 
-def _named(model: Path | FBNet) -> str:
+def _named(model: Path | Network) -> str:
     return str(model) if isinstance(model, Path) else model.arch.name
 
 
-def _graph(path: Path, model: Path | FBNet) -> onnx.ModelProto:
+def _graph(path: Path, model: Path | Network) -> onnx.ModelProto:
     """The file's contents, if a page can fill its input: one batch of prepared images."""
     import onnx
 

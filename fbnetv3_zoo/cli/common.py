@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..arch import Arch
+from ..arch.torchvision_arch import AnyArch, TorchvisionArch, is_torchvision
 from ..errors import ZooError, printable
 from ..utils.atomic_write import scratch, settled
 from ..utils.paths import WEB_PAGE, check_folder, check_place, exists, is_file, is_web_page
@@ -24,10 +25,10 @@ from .output import in_shell, say, say_text
 
 if TYPE_CHECKING:
     from ..classify import Classifier
-    from ..models.fbnet import FBNet
+    from ..models.network import Network
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of text.")]
-Network = Annotated[str, typer.Argument(help="A .safetensors file, or a name, with random or published weights.")]
+NetworkSource = Annotated[str, typer.Argument(help="A .safetensors file, or a name, with random or published weights.")]
 Pretrained = Annotated[
     bool, typer.Option("--pretrained", help="Use the published weights of the model, a name such as fbnetv3_e.")
 ]
@@ -96,7 +97,23 @@ Shapes = Mapping[str, tuple[int | str, ...]]
 
 
 def network_of(model: str) -> Arch:
-    """The network ``model``: a name, an arch JSON file, or a .safetensors file or repository that describes it."""
+    """The network ``model``: a name, an arch JSON file, or a .safetensors file or repository that describes it.
+
+    Raises :class:`ZooError` for a model of torchvision.
+    """
+    arch = any_network_of(model)
+    if isinstance(arch, TorchvisionArch):
+        named = "" if model == arch.name else f"{arch.name}, "
+        raise ZooError(f"{model}: is {named}a model of torchvision; this is for networks of this project")
+    return arch
+
+
+def any_network_of(model: str) -> AnyArch:
+    """As :func:`network_of`; also a model of torchvision."""
+    if is_torchvision(model):
+        from ..models.torchvision_model import find_torchvision
+
+        return find_torchvision(model)
     if holds_weights(model):
         from .. import load
 
@@ -114,6 +131,8 @@ def open_classifier(model: str, *, pretrained: bool) -> Classifier:
         if Path(model).suffix in ENDINGS:
             raise brings_weights(model)
         return Classifier.of(create(model, pretrained=True).eval())
+    if is_torchvision(model):
+        raise ZooError(f"{model}: is a name, not a file; train it, and give its model.safetensors")
     if model in ARCHS or model in RECORDS:
         raise ZooError(f"{model}: is a name, not a file; add --pretrained to use its published weights")
     if Path(model).suffix not in ENDINGS:
@@ -121,7 +140,7 @@ def open_classifier(model: str, *, pretrained: bool) -> Classifier:
     return Classifier.of(load(model)) if model.startswith("hf-hub:") else Classifier.open(model)
 
 
-def open_network(model: str, *, pretrained: bool) -> FBNet:
+def open_network(model: str, *, pretrained: bool) -> Network:
     """The network in the file or repository ``model``, or the one named ``model``, with random or published weights."""
     from .. import create, load
 
@@ -152,11 +171,11 @@ def _is_web_page(path: Path) -> bool:
         return is_web_page(file.read(512))
 
 
-def beside(model: str, output: Path | None, source: FBNet | Path, suffix: str) -> Path:
+def beside(model: str, output: Path | None, source: Network | Path, suffix: str) -> Path:
     """``output``, by default a file beside the model's, or for a name in this folder, checked by :func:`target_of`."""
     if isinstance(source, Path) or Path(model).suffix == ".safetensors":
         return target_of(output, Path(model).with_suffix(suffix))
-    return target_of(output, Path(f"{source.arch.name}{suffix}"))
+    return target_of(output, Path(f"{source.arch.name.replace(':', '_')}{suffix}"))
 
 
 _MARK = b"fbnetv3_zoo"
@@ -222,7 +241,7 @@ def is_ours(path: Path) -> bool:
         return content.find(_MARK) >= 0
 
 
-def warn_of_random_weights(model: str, source: FBNet | Path, *, pretrained: bool) -> None:
+def warn_of_random_weights(model: str, source: Network | Path, *, pretrained: bool) -> None:
     """Print a line if a published network is used without weights."""
     if not isinstance(source, Path) and not holds_weights(model) and not pretrained:
         say("weights are random: good for timing, not for classifying")

@@ -12,24 +12,31 @@ from .output import say, say_text
 
 if TYPE_CHECKING:
     from ..arch import Arch
+    from ..arch.torchvision_arch import TorchvisionArch
 
 
 @grouped
 def info(
-    model: Annotated[str, typer.Argument(help="A published name, an arch JSON file, or a .safetensors file.")],
+    model: Annotated[
+        str, typer.Argument(help="A published name, an arch JSON file, a .safetensors file, or torchvision:NAME.")
+    ],
     shape: ArchOptions,
     as_json: Json = False,
 ) -> None:
-    """Show a network block by block, with its cost, the published figures and weights.
+    """Show a network block by block, with its cost, the published figures and weights; of torchvision's, its size.
 
     Example: fbnetv3 info fbnetv3_a
     """
+    from ..arch import Arch
     from ..arch.cost import arch_cost
     from ..utils.serialization import to_plain
     from ..weights.registry import RECORDS
     from ..zoo import PUBLISHED
 
-    arch = shape.arch_of(model)
+    arch = shape.any_arch_of(model)
+    if not isinstance(arch, Arch):
+        _tell_size(arch, as_json=as_json)
+        return
     cost = arch_cost(arch)
     published = PUBLISHED.get(arch.name)
     data: dict[str, Any] = {
@@ -56,6 +63,17 @@ def info(
         print_json(data)
     else:
         _print_table(arch, data)
+
+
+def _tell_size(arch: TorchvisionArch, *, as_json: bool) -> None:
+    """Print the size of a model of torchvision, whose blocks are not known here."""
+    from ..models.size import size_of
+
+    size = size_of(arch)
+    if as_json:
+        print_json({"name": arch.name, "resolution": arch.resolution, "macs": size.macs, "parameters": size.parameters})
+        return
+    say(str(arch), f"{size.parameters:,} parameters, {size.macs:,} MACs of convolutions and products of matrices")
 
 
 def _row(line: Any) -> dict[str, Any]:

@@ -15,10 +15,11 @@ from ..errors import Interrupted, ZooError, nearest, printable, shown
 from ..utils.atomic_write import replacing
 from ..utils.paths import exists, is_folder, read_file
 from ..utils.serialization import in_file, json_text, parse_json
-from .common import Resolution, leads, network_of
+from .common import Resolution, any_network_of, leads, network_of
 
 if TYPE_CHECKING:
     from ..arch import Arch
+    from ..arch.torchvision_arch import AnyArch
 
 
 CONFIG = "config.json"
@@ -239,6 +240,23 @@ class ArchOptions:
     def arch_of(self, model: str) -> Arch:
         """The network that ``model`` stands for, changed by these options."""
         return self.applied(network_of(model))
+
+    def any_arch_of(self, model: str) -> AnyArch:
+        """As :meth:`arch_of`; also a model of torchvision, of which only the resolution can be changed."""
+        return self.applied_to_any(any_network_of(model))
+
+    def applied_to_any(self, arch: AnyArch) -> AnyArch:
+        """``arch`` changed by these options. Raises :class:`ZooError` where torchvision's models do not know them."""
+        from ..arch import Arch
+
+        if isinstance(arch, Arch):
+            return self.applied(arch)
+        if self.reshape:
+            remedy = f"name {replace(arch, width=1.4, depth=2).name} instead, where its family knows the factors"
+            raise ZooError(
+                f"{arch.name}: --small-images, --width and --depth are for this project's networks; {remedy}"
+            )
+        return arch if self.resolution is None else replace(arch, resolution=self.resolution)
 
     def applied(self, arch: Arch) -> Arch:
         """``arch`` changed by these options."""

@@ -19,7 +19,7 @@ from .output import console, show_above
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from ..arch import Arch
+    from ..arch.torchvision_arch import AnyArch
     from ..recipes import Recipe
     from ..training import Dataset, Epoch, Execution, Step
     from ..training.data import Split
@@ -160,8 +160,8 @@ class TrainingProgress(EpochBar):
 
 
 def header(
-    arch: Arch, weights: str | WeightsFile | None, images: Dataset, recipe: Recipe, execution: Execution, output: Path,
-    *, named: str,
+    arch: AnyArch, weights: str | WeightsFile | None, images: Dataset, recipe: Recipe, execution: Execution,
+    output: Path, *, named: str,
 ) -> list[str]:  # fmt: skip
     """Lines that describe a run: images, network, recipe (``named``), device and output folder."""
     from ..training.execution import step_macs, threads_for
@@ -224,10 +224,10 @@ def spread(counts: Sequence[int]) -> str:
 _PURPOSES: dict[Split, str] = {"train": "to train on", "validation": "to validate on", "test": "to test on"}
 
 
-def _network(arch: Arch, weights: str | WeightsFile | None, images: Dataset) -> str:
-    from ..arch.cost import arch_cost
+def _network(arch: AnyArch, weights: str | WeightsFile | None, images: Dataset) -> str:
+    from ..models.size import size_of
 
-    cost = arch_cost(replace(arch, num_classes=len(images.class_names), in_channels=len(images.mean)))
+    cost = size_of(replace(arch, num_classes=len(images.class_names), in_channels=len(images.mean)))
     start = "random weights" if weights is None else weights if isinstance(weights, str) else weights.name
     size = f"{cost.parameters / 1e6:,.2f} M parameters, {cost.macs / 1e6:,.1f} M MACs"
     return f"{arch.name}, {arch.resolution} x {arch.resolution} pixels, {size}; starts from {printable(start)}"

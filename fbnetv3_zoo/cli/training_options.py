@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import typer
 
+from ..arch.torchvision_arch import is_torchvision
 from ..errors import ZooError, counted, first_few
 from .common import brings_weights, holds_weights, leads, print_json, program, written
 from .option_groups import ArchOptions, Checkpointing, Compile, PrecisionName
 from .output import in_shell, say
 
 if TYPE_CHECKING:
-    from ..arch import Arch
+    from ..arch.torchvision_arch import AnyArch
     from ..recipes import Recipe, RecipePreset
     from ..training import Callback, Dataset, Execution, Run
     from ..weights.serialization import WeightsFile
@@ -221,8 +222,8 @@ class StartOptions:
     model: Annotated[
         str | None,
         typer.Option(
-            help="A published name, an arch JSON file, or a .safetensors file to fine-tune (default: the file of "
-            "--weights, or fbnetv3_a)."
+            help="A published name, an arch JSON file, torchvision:NAME, or a .safetensors file to fine-tune (default: "
+            "the file of --weights, or fbnetv3_a)."
         ),
     ] = None
     pretrained: Annotated[
@@ -232,7 +233,7 @@ class StartOptions:
         str | None, typer.Option(help="Weights to start from: a file, a tag, a URL, hf-hub:owner/name.")
     ] = None
 
-    def network(self, shape: ArchOptions) -> tuple[Arch, str | WeightsFile | None]:
+    def network(self, shape: ArchOptions) -> tuple[AnyArch, str | WeightsFile | None]:
         """The network, changed to ``shape``, and its initial weights; None for random ones."""
         from ..weights.registry import find_record
 
@@ -242,19 +243,23 @@ class StartOptions:
         file = _file_of(model, weights)
         if file is None or (model is None and file.description is None):
             model = model or "fbnetv3_a"
+            if self.pretrained and is_torchvision(model):
+                raise ZooError(
+                    f"--pretrained: torchvision's weights are not fetched here; give a file of {model} as --weights"
+                )
             if self.pretrained and (shape.width, shape.depth) != (1, 1):
                 raise ZooError(
                     f"--pretrained: {find_record(model).name} only fits its own network; leave out --width and "
                     "--depth, or train from random weights with it as --teacher"
                 )
-            return shape.arch_of(model), find_record(model).name if self.pretrained else file or weights
+            return shape.any_arch_of(model), find_record(model).name if self.pretrained else file or weights
         if self.pretrained:
             raise brings_weights(file.name)
         if shape.reshape and weights in (None, file.name):
             remedy = "leave out --small-images, --width and --depth"
             raise ZooError(f"{file.name}: its weights only fit its own network; {remedy}")
         own = model is None or weights in (None, model)
-        return shape.applied(file.own_description.arch), file if own else weights
+        return shape.applied_to_any(file.own_description.arch), file if own else weights
 
 
 def _file_of(model: str | None, weights: str | None) -> WeightsFile | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -12,34 +12,12 @@ from torch.nn.modules.batchnorm import _BatchNorm  # of any kind, synchronized o
 from torch.utils.checkpoint import checkpoint
 
 from ..arch import Arch, InvertedResidual, PoolingHead
-from ..description import Description
 from ..errors import ZooError, check_number, check_whole
-from ..preprocess import Preprocess
 from .blocks import ClassifierHead, Conv2d, InvertedResidualBlock, build_block, is_graph, laid_out
+from .network import FeatureInfo, FeatureMap, Network
 
 
-@dataclass(frozen=True, slots=True)
-class FeatureMap:
-    """A map that :meth:`FBNet.feature_maps` returns: its name, channels, and stride relative to the image."""
-
-    name: str
-    channels: int
-    stride: int
-
-
-class FeatureInfo(tuple[FeatureMap, ...]):
-    """Feature maps in the order in which they are returned; :meth:`channels` and :meth:`reduction` as in timm."""
-
-    def channels(self) -> list[int]:
-        """Number of channels of each map."""
-        return [feature.channels for feature in self]
-
-    def reduction(self) -> list[int]:
-        """Stride of each map relative to the image."""
-        return [feature.stride for feature in self]
-
-
-class FBNet(nn.Module):
+class FBNet(Network):
     """Any network of the family.
 
     Args:
@@ -49,15 +27,8 @@ class FBNet(nn.Module):
             from 0 at the first inverted residual (arXiv 1603.09382).
         generator: source of the initial weights (default: torch's global generator).
 
-    Attributes:
-        arch: the network as a value; with the number of classes and channels that the module has now.
-        preprocess: how an image becomes the input.
-        class_names: name of each class, or None if unknown.
-        weights: name of the published weights that the network has or was trained from, or None.
-        license: SPDX identifier of the license of those weights, or None.
-        classifier: the last layer, an ``nn.Linear``.
-
-    :func:`fbnetv3_zoo.save` stores the attributes with the weights. Raises :class:`ZooError` for a rate out of range.
+    Its attributes are those of :class:`~fbnetv3_zoo.models.network.Network`, and ``classifier``: the last layer, an
+    ``nn.Linear``. Raises :class:`ZooError` for a rate out of range.
 
     Initialization: Kaiming normal with fan out for convolutions and classifier (the latter as for at least 1000
     classes), 0 for biases, weight 1 and bias 0 for norms, weight 0 for the last norm of a residual branch where the row
@@ -71,15 +42,10 @@ class FBNet(nn.Module):
         self, arch: Arch, *, drop_rate: float = 0.0, drop_path_rate: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> None:  # fmt: skip
-        super().__init__()
+        super().__init__(arch)
         check_number("drop_rate", drop_rate, at_least=0, below=1)
         check_number("drop_path_rate", drop_path_rate, at_least=0, below=1)
-        self.arch = arch
-        self.preprocess = Preprocess.for_arch(arch)
-        self.class_names: tuple[str, ...] | None = None
-        self.weights: str | None = None
-        self.license: str | None = None
-        self.trained_on: tuple[str, ...] = ()
+        self.arch: Arch = arch
         self.gradient_checkpointing = False
         self._frozen = 0
         with nullcontext() if generator is None else torch.random.fork_rng(devices=[]):
@@ -123,11 +89,6 @@ class FBNet(nn.Module):
         return self.classifier
 
     @property
-    def num_classes(self) -> int:
-        """Number of classes, which is the number of logits."""
-        return self.arch.num_classes
-
-    @property
     def num_features(self) -> int:
         """Number of channels that :meth:`forward_features` returns."""
         trunk = [block for block in self.arch.blocks if block.stage < self.arch.trunk_depth]
@@ -159,12 +120,6 @@ class FBNet(nn.Module):
         for n in range(self._frozen):
             self.stages[n].eval()
         return self
-
-    @property
-    def description(self) -> Description:
-        """The metadata of this network's files."""
-        given = self.arch, self.preprocess, self.class_names, self.weights, self.license, self.trained_on
-        return Description(*given)
 
     @property
     def feature_info(self) -> FeatureInfo:

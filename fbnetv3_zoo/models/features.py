@@ -8,7 +8,8 @@ from itertools import groupby
 from torch import Tensor, nn
 
 from ..errors import ZooError
-from .fbnet import FBNet, FeatureInfo, admit
+from .fbnet import FBNet, admit
+from .network import FeatureInfo
 
 
 class FBNetFeatures(nn.Module):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from ..arch import Arch
+from ..arch.torchvision_arch import AnyArch
 from ..errors import ZooError, check_number, check_type, check_whole
 from ..images import FORMATS as FORMATS
 from ..images import LeastSize as LeastSize
@@ -69,7 +69,7 @@ class Preprocess:
             check_number("Preprocess.std", std, above=0)
 
     @classmethod
-    def for_arch(cls, arch: Arch) -> Preprocess:
+    def for_arch(cls, arch: AnyArch) -> Preprocess:
         """The default for ``arch``: ImageNet's mean and std, the network's resolution, the published resize if any.
 
         For a number of channels other than 3, mean and std are the averages of ImageNet's.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..models.fbnet import FBNet
+from ..models.network import Network
 from .evaluation import Evaluation
 
 
@@ -73,7 +73,7 @@ class Run:
     """
 
     folder: Path
-    model: FBNet
+    model: Network
     epochs: tuple[Epoch, ...]
     test: Evaluation | None
     bad_images: tuple[str, ...] = ()

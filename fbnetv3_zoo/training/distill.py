@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..arch import Arch
-from ..arch.cost import arch_cost
+from ..arch.torchvision_arch import AnyArch
 from ..errors import ZooError
+from ..models.size import size_of
 from ..recipes import Recipe
 from .callbacks import Callback, Run
 from .data import Dataset
@@ -21,7 +21,7 @@ from .trainer import train
 class Member:
     """A network of a family and its recipe."""
 
-    arch: Arch
+    arch: AnyArch
     recipe: Recipe
 
 
@@ -60,6 +60,6 @@ def distil(
 
     first: Run | None = None
     if teacher is None:
-        first = run(max(members, key=lambda member: arch_cost(member.arch).macs), "teacher", None)
+        first = run(max(members, key=lambda member: size_of(member.arch).macs), "teacher", None)
         teacher = first.model
     return Family(first, {member.arch.name: run(member, member.arch.name, teacher) for member in members})

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 
-from ..arch import Arch
+from ..arch.torchvision_arch import AnyArch
 from ..errors import check_flag, check_number, check_type, check_whole
 from ..recipes import Recipe
 
@@ -98,11 +98,11 @@ def threads_for(macs: float, execution: Execution) -> int:
     return max(1, min(most, int(macs / MACS_PER_THREAD)))
 
 
-def step_macs(arch: Arch, recipe: Recipe, execution: Execution, processes: int = 1) -> float:
+def step_macs(arch: AnyArch, recipe: Recipe, execution: Execution, processes: int = 1) -> float:
     """Multiply-accumulates of the forward pass that a process computes at once."""
-    from ..arch.cost import arch_cost
+    from ..models.size import size_of
 
-    return arch_cost(arch).macs * recipe.batch_size / (processes * execution.accumulation)
+    return size_of(arch).macs * recipe.batch_size / (processes * execution.accumulation)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..classify import Floats
 from ..errors import ZooError
-from ..models.fbnet import FBNet
+from ..models.network import Network
 from ..recipes import Recipe
 from .augmentation import build_mixer
 from .data import Dataset, Split
@@ -36,7 +36,7 @@ _DTYPES = {Precision.BFLOAT16: torch.bfloat16, Precision.FLOAT16: torch.float16}
 class Student(nn.Module):
     """The network in training, and what fits its last map to the teacher's where maps are compared."""
 
-    def __init__(self, network: FBNet, map_channels: int | None, generator: torch.Generator | None) -> None:
+    def __init__(self, network: Network, map_channels: int | None, generator: torch.Generator | None) -> None:
         super().__init__()
         self.network = network
         self.projector: nn.Module | None = None
@@ -139,14 +139,14 @@ class Learner(BaseLearner[Batch]):
     """Network, optimizer, moving average and teacher of a run, in this process of ``world``.
 
     ``network`` is trained in place: moved to the device, its norms synchronized where several GPUs share a batch.
-    Where no maps are compared, any module will do that has ``preprocess``, ``num_classes`` and
-    ``set_gradient_checkpointing``. ``class_weights``: factor of the loss for each class.
+    ``class_weights``: factor
+    of the loss for each class.
     """
 
     student: Student
 
     def __init__(
-        self, network: FBNet, recipe: Recipe, *, teacher: Teacher | None = None, execution: Execution = Execution(),
+        self, network: Network, recipe: Recipe, *, teacher: Teacher | None = None, execution: Execution = Execution(),
         world: World = World(), generator: torch.Generator | None = None, class_weights: Tensor | None = None,
     ) -> None:  # fmt: skip
         self.teacher, self.preprocess = teacher, network.preprocess

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from ..classify import Floats
 from ..errors import ZooError
 from ..factory import create
-from ..models.fbnet import FBNet
+from ..models.network import Network
+from ..models.torchvision_model import TorchvisionModel
 from ..preprocess import Preprocess
 from ..preprocess.tensors import gray
 from ..runtimes.ort import open_onnx
@@ -110,7 +111,7 @@ def find_teacher(source: TeacherSource, *, preprocess: Preprocess, device: torch
     if isinstance(source, Teacher):
         return source
     if isinstance(source, nn.Module):
-        name = source.arch.name if isinstance(source, FBNet) else type(source).__name__
+        name = source.arch.name if isinstance(source, Network) else type(source).__name__
         return _module_teacher(deepcopy(source), preprocess, device, name=name)
     name = str(source)
     if name in ARCHS or name in RECORDS:
@@ -122,14 +123,15 @@ def find_teacher(source: TeacherSource, *, preprocess: Preprocess, device: torch
 
 def _module_teacher(network: nn.Module, preprocess: Preprocess, device: torch.device, *, name: str) -> Teacher:
     network.to(device).requires_grad_(False)
-    ours = network if isinstance(network, FBNet) else None
+    ours = network if isinstance(network, Network) else None
+    mapped = None if isinstance(network, TorchvisionModel) else ours
 
     def answer(images: Tensor) -> tuple[Tensor, Tensor | None]:
         network.eval()
-        if ours is None:
+        if mapped is None:
             return network(images), None
-        maps = ours.forward_features(images)
-        return ours.forward_head(maps), maps
+        maps = mapped.forward_features(images)
+        return mapped.forward_head(maps), maps
 
     return Teacher(
         answer,
@@ -137,7 +139,7 @@ def _module_teacher(network: nn.Module, preprocess: Preprocess, device: torch.de
         name=name,
         digest=_digest(network),
         class_names=None if ours is None else ours.class_names,
-        map_channels=None if ours is None else ours.feature_info[-1].channels,
+        map_channels=None if mapped is None else mapped.feature_info[-1].channels,
     )
 
 

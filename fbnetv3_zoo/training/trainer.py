@@ -11,15 +11,17 @@ from pathlib import Path
 
 import torch
 
-from ..arch import Arch
+from ..arch.torchvision_arch import AnyArch
 from ..errors import ZooError, in_short, printable
 from ..factory import create
 from ..models.fbnet import FBNet
+from ..models.network import Network
 from ..recipes import Recipe, RecipePreset, preset_of
 from ..utils.atomic_write import replacing
 from ..utils.log import LOG
 from ..utils.paths import check_outside, exists
 from ..weights.serialization import WeightsFile, save
+from ..weights.state_dict import new_network
 from .callbacks import Callback, Epoch, Run, tell_looked
 from .checkpoint import recipe_identity
 from .data import SPLITS, Dataset, Split
@@ -42,14 +44,14 @@ from .teacher import TeacherSource, find_teacher
 
 
 def train(
-    arch: Arch, data: Dataset, recipe: Recipe | RecipePreset, folder: str | Path, *,
+    arch: AnyArch, data: Dataset, recipe: Recipe | RecipePreset, folder: str | Path, *,
     teacher: TeacherSource | None = None, pretrained: bool | str | Path | WeightsFile = False, resume: bool = False,
     execution: Execution = Execution(), callbacks: Sequence[Callback] = (), report: bool = True,
 ) -> Run:  # fmt: skip
     """Train ``arch`` on ``data`` and leave the result in ``folder``; under ``torchrun``, all processes together.
 
     Args:
-        arch: the network; its classes and input channels are changed to the data's.
+        arch: the network, of this project or of torchvision; its classes and input channels are changed to the data's.
         data: images to train, validate and test on.
         recipe: how to train; the sources of a preset's values are kept in ``recipe.json`` and the report.
         folder: where the files go; must not hold a run unless ``resume``.
@@ -89,7 +91,7 @@ class _Trainer(Engine[Batch, Run]):
     learner: Learner
 
     def __init__(
-        self, arch: Arch, data: Dataset, recipe: Recipe | RecipePreset, folder: Path, execution: Execution,
+        self, arch: AnyArch, data: Dataset, recipe: Recipe | RecipePreset, folder: Path, execution: Execution,
         world: World, report: bool,
     ) -> None:  # fmt: skip
         if len(data["train"]) < 2 or not data["validation"]:
@@ -114,7 +116,7 @@ class _Trainer(Engine[Batch, Run]):
     def prepare(self, teacher: TeacherSource | None, pretrained: bool | str | Path | WeightsFile) -> None:
         """Build the network and open the teacher."""
         recipe, generator = self.recipe, torch.Generator().manual_seed(self.recipe.seed)
-        network = create(
+        network: Network = create(
             self.arch, drop_rate=recipe.dropout, drop_path_rate=recipe.stochastic_depth, generator=generator,
             pretrained=pretrained,
         )  # fmt: skip
@@ -123,6 +125,10 @@ class _Trainer(Engine[Batch, Run]):
         network.preprocess, network.class_names = self.preprocess, self.data.class_names
         self.origin = network.weights, network.license
         if recipe.weight_levels:
+            if not isinstance(network, FBNet):
+                raise ZooError(
+                    f"{self.arch.name}: only this project's networks are trained for int8; leave weight_levels 0"
+                )
             imitate_int8(network, recipe.weight_levels)
             self.notes.append("trained for int8: all accuracies but the teacher's are of rounded weights and maps")
         if recipe.frozen_stages and pretrained is False:
@@ -205,7 +211,7 @@ class _Trainer(Engine[Batch, Run]):
             what = str(error) if isinstance(error, ZooError) else f"no report ({in_short(error)})"
             raise ZooError(f"{what}; training itself has ended, its result is {path}") from None
 
-    def _told(self, model: FBNet) -> Run:
+    def _told(self, model: Network) -> Run:
         """The run measured and described."""
         split: Split = "test" if self.data["test"] else "validation"
         measured = self.learner.evaluate(self.data, split)
@@ -243,9 +249,9 @@ class _Trainer(Engine[Batch, Run]):
             f"is right for {share:.2%}); train longer, or at another learning rate than {self.recipe.learning_rate:.4g}"
         )
 
-    def _delivered(self) -> FBNet:
+    def _delivered(self) -> Network:
         """The network that the run gives, on the CPU, in evaluation mode and without what only training needs."""
-        model = FBNet(self.learner.student.network.arch)
+        model = new_network(self.learner.student.network.arch)
         model.load_state_dict(plain_state(self.learner.result))
         model.preprocess, model.class_names = self.preprocess, self.data.class_names
         model.weights, model.license = self.origin

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from ..arch.cost import arch_cost
+import re
+
 from ..description import Description
 from ..errors import printable
-from ..models.fbnet import FBNet
+from ..models.network import Network
+from ..models.size import size_of
 from .registry import WeightsEntry
 
 _PAPERS = {
@@ -13,11 +15,12 @@ _PAPERS = {
     "fbnetv2": "FBNetV2 (arXiv 2004.05565)",
     "dmasking": "FBNetV2 (arXiv 2004.05565)",
     "fbnetv3": "FBNetV3 (arXiv 2006.02049)",
+    "torchvision": "torchvision",
     "fbnetv3_nano": "this project, in the style of FBNetV3 (arXiv 2006.02049)",
 }
 
 
-def model_card(model: FBNet, *, license: str | None = None) -> str:
+def model_card(model: Network, *, license: str | None = None) -> str:
     """The card of a user's network; ``license`` is an SPDX identifier."""
     head = _front_matter(license, datasets=[])
     return "\n".join([head, *_body(model.description, model.arch.name), "", "## Use", "", *_use_of_file()])
@@ -62,8 +65,8 @@ def _front_matter(license: str | None, datasets: list[str]) -> str:
 
 def _body(description: Description, title: str) -> list[str]:
     arch, preprocess = description.arch, description.preprocess
-    cost = arch_cost(arch)
-    family = _PAPERS.get(arch.name) or _PAPERS.get(arch.name.partition("_")[0], "the FBNet family")
+    size = size_of(arch)
+    family = _PAPERS.get(arch.name) or _PAPERS.get(re.split("[_:]", arch.name)[0], "the FBNet family")
     classes = f"{arch.num_classes}"
     if description.class_names is not None:
         more = f" and {arch.num_classes - 5} more" if arch.num_classes > 5 else ""
@@ -74,7 +77,7 @@ def _body(description: Description, title: str) -> list[str]:
         "",
         f"An image classifier of {family}, for fbnetv3-zoo.",
         "",
-        f"- Network: {arch.name}, {cost.parameters / 1e6:.2f} M parameters, {cost.macs / 1e6:.1f} M "
+        f"- Network: {arch.name}, {size.parameters / 1e6:.2f} M parameters, {size.macs / 1e6:.1f} M "
         f"multiply-accumulates at {arch.resolution} px.",
         f"- Classes: {classes}.",
         f"- Preprocessing: shorter side to {preprocess.resize} px ({preprocess.interpolation.value}), center crop of "

@@ -11,9 +11,11 @@ from pathlib import Path
 import torch
 
 from ..arch import Arch
+from ..arch.torchvision_arch import AnyArch, TorchvisionArch
 from ..description import Description
 from ..errors import ZooError
 from ..models.fbnet import FBNet
+from ..models.torchvision_model import TorchvisionModel, classifier_tensors
 from ..preprocess import Preprocess
 from ..utils.paths import exists
 from ..zoo import ARCHS
@@ -30,12 +32,14 @@ from .url import identity_of
 _REMOTE = ("hf-hub:", "http://", "https://")
 
 
-def read_pretrained(arch: Arch, weights: str | Path | WeightsEntry, cache: WeightsCache) -> WeightsFile:
+def read_pretrained(arch: AnyArch, weights: str | Path | WeightsEntry, cache: WeightsCache) -> WeightsFile:
     """The file with ``weights`` for ``arch``: a record, or a source as accepted by :func:`fbnetv3_zoo.create`."""
     if isinstance(weights, WeightsEntry):
         return read(weights, cache)
+    if isinstance(arch, TorchvisionArch) and str(weights).startswith(("http://", "https://")):
+        raise ZooError(f"{weights}: weights of torchvision's models are not fetched here; give a file of them")
     local = read_weights(Path(weights).expanduser()) if _is_pickled(weights) else None
-    if (record := _record_of(arch, weights, local)) is not None:
+    if not isinstance(arch, TorchvisionArch) and (record := _record_of(arch, weights, local)) is not None:
         return read(record, cache, local=local)
     if str(weights).startswith("hf-hub:"):
         return parse(hub.contents_of(str(weights), offline=cache.offline), str(weights))
@@ -66,7 +70,8 @@ def build(
             raise ZooError(f"{file.name}: {error}") from None
         description = Description(converted, Preprocess.for_arch(converted))
     form = description.arch
-    if not same_weights(form, arch) and not (named and same_weights(form, timm_form(arch))):
+    fits = same_weights(form, arch) or (named and same_weights(form, timm_form(arch)))
+    if isinstance(form, TorchvisionArch) or not fits:
         raise ZooError(f"{file.name}: holds {_difference(form, arch)}")
     if not named:
         num_classes = arch.num_classes if num_classes is None else num_classes
@@ -76,6 +81,29 @@ def build(
     return assemble(
         skeleton(form), description, tensors, file.name, num_classes=num_classes, in_chans=in_chans,
         generator=generator,
+    )  # fmt: skip
+
+
+def build_torchvision(
+    file: WeightsFile, arch: TorchvisionArch, *, drop_rate: float = 0.0, drop_path_rate: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> TorchvisionModel:  # fmt: skip
+    """The model ``arch`` of torchvision with the weights in ``file``, in training mode; as :func:`build`.
+
+    A file without a description must be a state dict of torchvision's, such as those that torchvision publishes.
+    """
+    description, tensors = file.description, file.tensors
+    if description is None:
+        tensors = {f"inner.{key}": value for key, value in tensors.items()}
+        classes = next((len(tensors[key]) for key in classifier_tensors(arch) if key in tensors), arch.num_classes)
+        description = Description(replace(arch, num_classes=classes), Preprocess.for_arch(arch))
+    if not same_weights(description.arch, arch):
+        raise ZooError(f"{file.name}: holds {_difference(description.arch, arch)}")
+    form = replace(arch, num_classes=description.arch.num_classes, in_channels=description.arch.in_channels)
+    model = TorchvisionModel(form, drop_rate=drop_rate, drop_path_rate=drop_path_rate, empty=True)
+    return assemble(
+        model, replace(description, arch=form), tensors, file.name, num_classes=arch.num_classes,
+        in_chans=arch.in_channels, generator=generator,
     )  # fmt: skip
 
 
@@ -102,7 +130,7 @@ def find_weights(network: str, source: str | Path | bool) -> WeightsEntry | str 
     raise ZooError(f"{name}: unknown weights {str(source)!r}; give {given}, an address or hf-hub:owner/name")
 
 
-def _difference(other_arch: Arch, arch: Arch) -> str:
+def _difference(other_arch: AnyArch, arch: AnyArch) -> str:
     if other_arch.name == arch.name:
         return f"another form of {arch.name}; create({arch.name!r}, ...) takes the file's own, or load() the file alone"
     other = f"name {other_arch.name} instead, or " if other_arch.name in ARCHS else ""

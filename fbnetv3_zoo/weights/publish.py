@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..models.fbnet import FBNet
+from ..models.network import Network
 from ..utils.atomic_write import replacing_together, scratch
 from . import hub
 from .card import model_card
 from .serialization import save
 
 
-def save_pretrained(model: FBNet, folder: str | Path, *, license: str | None = None) -> None:
+def save_pretrained(model: Network, folder: str | Path, *, license: str | None = None) -> None:
     """Write ``model`` to ``folder`` as a repository: ``model.safetensors`` and a model card, ``README.md``.
 
     Once uploaded, ``load("hf-hub:owner/name")`` reads it. ``license`` is the SPDX identifier for the card. Raises
@@ -24,7 +24,7 @@ def save_pretrained(model: FBNet, folder: str | Path, *, license: str | None = N
 
 
 def push_to_hub(
-    model: FBNet, repository: str, *, license: str | None = None, private: bool = False, token: str | None = None,
+    model: Network, repository: str, *, license: str | None = None, private: bool = False, token: str | None = None,
     message: str = "Add the model",
 ) -> str:  # fmt: skip
     """Upload ``model`` to the repository ``owner/name``, which is created if missing; see :func:`save_pretrained`.

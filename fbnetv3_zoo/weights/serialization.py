@@ -13,9 +13,11 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from ..arch import Arch
+from ..arch.torchvision_arch import AnyArch, TorchvisionArch
 from ..description import Description, other_kind
 from ..errors import ZooError, in_short
 from ..models.fbnet import FBNet
+from ..models.network import Network
 from ..utils.atomic_write import replacing
 from ..utils.paths import WEB_PAGE, check_file, is_web_page, read_file
 from ..utils.safetensors_order import in_order
@@ -32,42 +34,43 @@ _UNREADABLE = (SafetensorError, ArithmeticError, AssertionError, LookupError, Ru
 def save(model: nn.Module, path: str | Path) -> None:
     """Write ``model`` to ``path`` (``.safetensors``), so that :func:`load` restores it from the file alone.
 
-    ``model`` is an :class:`FBNet`, which may be compiled or wrapped (``DataParallel``, an averaged model). Pruned and
-    parametrized weights are stored with their values in evaluation mode; a classifier that was replaced may have
-    another width. Raises :class:`ZooError`, before anything is written, for a network that :func:`load` could not
-    restore.
+    ``model`` is an :class:`FBNet` or a model of torchvision from :func:`fbnetv3_zoo.create`, which may be compiled or
+    wrapped (``DataParallel``, an averaged model). Pruned and parametrized weights are stored with their values in
+    evaluation mode; the classifier of an :class:`FBNet` that was replaced may have another width. Raises
+    :class:`ZooError`, before anything is written, for a network that :func:`load` could not restore.
     """
     if Path(path).suffix != ".safetensors":
         raise ZooError(f"{path}: weights are saved as .safetensors; change the extension")
     network = unwrapped(model)
-    if not isinstance(network, FBNet):
+    if not isinstance(network, Network):
         raise ZooError(f"{path}: a {type(network).__name__} is no network of this project; save one that create() made")
     tensors = effective_state(network)
-    description = _described_by(tensors, network.description)
-    expected = skeleton(description.arch).state_dict()
+    described = _described_by(tensors, network) if isinstance(network, FBNet) else network.description
+    expected = skeleton(described.arch).state_dict()
     try:
-        fitting = fitted(tensors, expected, description.arch.name, str(path))
+        fitting = fitted(tensors, expected, described.arch.name, str(path))
     except ZooError as error:
         remedy = "undo what changed its layers (torch.nn.utils), or move the weights into a network that create() made"
         raise ZooError(f"{error}; {remedy}") from None
-    write_tensors(path, {name: fitting[name] for name in expected}, description.to_metadata())
+    write_tensors(path, {name: fitting[name] for name in expected}, described.to_metadata())
 
 
-def _described_by(tensors: Mapping[str, Tensor], description: Description) -> Description:
-    """``description`` with the number of classes of the classifier in ``tensors``."""
+def _described_by(tensors: Mapping[str, Tensor], network: FBNet) -> Description:
+    """The description of ``network`` with the number of classes of the classifier in ``tensors``."""
     weight, bias = tensors.get("classifier.weight"), tensors.get("classifier.bias")
-    old = description.arch.num_classes
+    description, old = network.description, network.num_classes
     if weight is None or bias is None or weight.ndim != 2 or bias.shape != weight.shape[:1] or len(bias) in (0, old):
         return description
-    return replace(description, arch=replace(description.arch, num_classes=len(bias)), class_names=None)
+    return replace(description, arch=replace(network.arch, num_classes=len(bias)), class_names=None)
 
 
-def load(path: str | Path, *, drop_rate: float = 0.0, drop_path_rate: float = 0.0) -> FBNet:
+def load(path: str | Path, *, drop_rate: float = 0.0, drop_path_rate: float = 0.0) -> Network:
     """Load the network stored at ``path`` by :func:`save`, in evaluation mode, with preprocessing and class names.
 
     ``path`` may also be ``hf-hub:owner/name``, a repository written by :func:`fbnetv3_zoo.save_pretrained`.
-    ``drop_rate`` and ``drop_path_rate`` are those of :class:`FBNet`. Raises :class:`ZooError` for a file that is
-    missing, damaged or without a description.
+    ``drop_rate`` and ``drop_path_rate`` are those of :class:`FBNet`. The network is an :class:`FBNet`, or if the file
+    is of a model of torchvision, a :class:`~fbnetv3_zoo.models.torchvision_model.TorchvisionModel`. Raises
+    :class:`ZooError` for a file that is missing, damaged or without a description.
     """
     file = open_weights(path)
     model = skeleton(file.own_description.arch, drop_rate=drop_rate, drop_path_rate=drop_path_rate)
@@ -153,8 +156,10 @@ def write_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[s
         temporary.write_bytes(data)
 
 
-def same_weights(one: Arch, other: Arch) -> bool:
+def same_weights(one: AnyArch, other: AnyArch) -> bool:
     """Whether the networks differ in name, resolution, padding, input channels and classes at most."""
+    if isinstance(one, TorchvisionArch) or isinstance(other, TorchvisionArch):
+        return one.name == other.name
 
     def body(arch: Arch) -> tuple[object, int]:
         return arch.with_symmetric_padding().stages, arch.width_divisor

@@ -5,27 +5,55 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import TypeVar, overload
 
 import torch
 from torch import Tensor, nn
 
 from ..arch import Arch, Conv
+from ..arch.torchvision_arch import AnyArch, TorchvisionArch
 from ..description import Description
 from ..errors import ZooError
 from ..models.fbnet import FBNet
+from ..models.network import Network
+from ..models.torchvision_model import TorchvisionModel
 from ..utils.log import LOG
 
+AnyNetwork = TypeVar("AnyNetwork", bound=Network)
 
-def skeleton(arch: Arch, *, drop_rate: float = 0.0, drop_path_rate: float = 0.0) -> FBNet:
+
+@overload
+def new_network(
+    arch: Arch, *, drop_rate: float = 0.0, drop_path_rate: float = 0.0, generator: torch.Generator | None = None
+) -> FBNet: ...
+@overload
+def new_network(
+    arch: AnyArch, *, drop_rate: float = 0.0, drop_path_rate: float = 0.0, generator: torch.Generator | None = None
+) -> Network: ...
+def new_network(
+    arch: AnyArch, *, drop_rate: float = 0.0, drop_path_rate: float = 0.0, generator: torch.Generator | None = None
+) -> Network:
+    """The network with initial values, in training mode: this project's, or one of torchvision's."""
+    kind = TorchvisionModel if isinstance(arch, TorchvisionArch) else FBNet
+    return kind(arch, drop_rate=drop_rate, drop_path_rate=drop_path_rate, generator=generator)  # type: ignore[arg-type]
+
+
+@overload
+def skeleton(arch: Arch, *, drop_rate: float = 0.0, drop_path_rate: float = 0.0) -> FBNet: ...
+@overload
+def skeleton(arch: AnyArch, *, drop_rate: float = 0.0, drop_path_rate: float = 0.0) -> Network: ...
+def skeleton(arch: AnyArch, *, drop_rate: float = 0.0, drop_path_rate: float = 0.0) -> Network:
     """The network on the meta device, without values, in training mode."""
+    if isinstance(arch, TorchvisionArch):
+        return TorchvisionModel(arch, drop_rate=drop_rate, drop_path_rate=drop_path_rate, empty=True)
     with torch.device("meta"):
         return FBNet(arch, drop_rate=drop_rate, drop_path_rate=drop_path_rate)
 
 
 def assemble(
-    model: FBNet, description: Description, tensors: Mapping[str, Tensor], source: str, *,
+    model: AnyNetwork, description: Description, tensors: Mapping[str, Tensor], source: str, *,
     num_classes: int | None = None, in_chans: int | None = None, generator: torch.Generator | None = None,
-) -> FBNet:  # fmt: skip
+) -> AnyNetwork:  # fmt: skip
     """Fill ``model``, the :func:`skeleton` of the described network, with ``tensors``, without copying them.
 
     Args:
@@ -34,7 +62,8 @@ def assemble(
         tensors: a complete state dict of the network, of any floating-point type; converted to float32.
         source: prefix of errors.
         num_classes: number of classes; if it differs, the classifier is replaced by a new one, and a warning is logged.
-        in_chans: number of image channels; if it differs, the stem is adapted (:func:`adapt_stem`).
+        in_chans: number of image channels; if it differs, the stem is adapted (:func:`adapt_stem`), except in models of
+            torchvision, which take gray images as they are.
         generator: source of a new classifier's values.
 
     Raises :class:`ZooError` for tensors that do not fit.
@@ -47,8 +76,13 @@ def assemble(
     model.trained_on = description.trained_on
     if in_chans is not None and in_chans != model.arch.in_channels:
         before = model.arch.in_channels
-        _take_channels(model, in_chans, source)
-        LOG.warning("%s: stem adapted from %d to %d channels", source, before, in_chans)
+        if isinstance(model, FBNet):
+            _adapt_stem_of(model, in_chans, source)
+            LOG.warning("%s: stem adapted from %d to %d channels", source, before, in_chans)
+        model.arch, model.preprocess = (
+            replace(model.arch, in_channels=in_chans),
+            model.preprocess.for_channels(in_chans),
+        )
     if num_classes is not None and num_classes != model.arch.num_classes:
         old = model.arch.num_classes
         LOG.warning("%s: new classifier for %d classes, not %d; all else is loaded", source, num_classes, old)
@@ -56,7 +90,7 @@ def assemble(
     return model
 
 
-def _fill(model: FBNet, tensors: Mapping[str, Tensor]) -> None:
+def _fill(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """``load_state_dict(assign=True)`` without its checks, which take a seventh of the time to load FBNetV3-E."""
     modules, parameters = dict(model.named_modules()), {name for name, _ in model.named_parameters()}
     for name, tensor in tensors.items():
@@ -64,14 +98,13 @@ def _fill(model: FBNet, tensors: Mapping[str, Tensor]) -> None:
         setattr(modules[owner], leaf, nn.Parameter(tensor) if name in parameters else tensor)
 
 
-def _take_channels(model: FBNet, in_chans: int, source: str) -> None:
+def _adapt_stem_of(model: FBNet, in_chans: int, source: str) -> None:
     arch = replace(model.arch, in_channels=in_chans)
     if not isinstance(arch.blocks[0].row, Conv):
         raise ZooError(f"{source}: cannot be adapted to {in_chans} channels; {arch.name} begins with no convolution")
     stem = model.get_submodule("stages.0.0.conv")
     assert isinstance(stem, nn.Conv2d)
     stem.weight, stem.in_channels = nn.Parameter(adapt_stem(stem.weight.detach(), in_chans)), in_chans
-    model.arch, model.preprocess = arch, model.preprocess.for_channels(in_chans)
 
 
 def adapt_stem(weight: Tensor, in_chans: int) -> Tensor:

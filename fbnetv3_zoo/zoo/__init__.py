@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from ..arch import Arch
 from ..arch.cost import Cost, arch_cost
+from ..arch.torchvision_arch import is_torchvision
 from ..errors import ZooError
 from ..utils.serialization import find
 from . import fbnet, fbnetv2, fbnetv3, nano
@@ -63,6 +64,8 @@ def find_arch(source: str | Path | Arch) -> Arch:
 
     Raises :class:`ZooError` for an unknown name (with the nearest known one) or an unreadable file.
     """
+    if is_torchvision(source):
+        raise ZooError(f"{source}: is a model of torchvision; this is for networks of this project (`fbnetv3 list`)")
     if not isinstance(source, (str, Path, Arch)):
         raise ZooError(f"a model is named by text, a path or an Arch, not {source!r}")
     return find(Arch, source, ARCHS, what="model", rest="`fbnetv3 list` shows all")

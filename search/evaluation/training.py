@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
 
-from fbnetv3_zoo.errors import ZooError, check_whole, nearest
+from fbnetv3_zoo.arch.torchvision_arch import AnyArch, is_torchvision
+from fbnetv3_zoo.errors import ZooError, check_whole
 from fbnetv3_zoo.factory import create
-from fbnetv3_zoo.preprocess import Preprocess
+from fbnetv3_zoo.models.network import Network
+from fbnetv3_zoo.models.torchvision_model import find_torchvision
 from fbnetv3_zoo.recipes import SGD, Augmentation, Recipe
 from fbnetv3_zoo.training import Dataset, find_dataset
 from fbnetv3_zoo.training.checkpoint import Checkpoints
@@ -88,12 +89,13 @@ class TrainingEvaluator:
     def _train(
         self, candidate: Candidate, recipe: Recipe, data: Dataset, epochs: int, splits: Sequence[Split]
     ) -> list[CandidateEpoch]:
-        preprocess = data.preprocess(candidate.arch.resolution if candidate.arch else self.resolution)
+        arch = candidate.arch or replace(find_torchvision(candidate.model), resolution=self.resolution)
+        preprocess = data.preprocess(arch.resolution)
         recipe = fitted(recipe, len(data["train"]), tell=False)
-        network = _build(candidate, recipe, data)
-        network.preprocess = preprocess  # type: ignore[assignment]
+        network = _build(arch, recipe, data)
+        network.preprocess = preprocess
         world = World(device=usable(self.execution.device))
-        learner = Learner(network, recipe, execution=self.execution, world=world)  # type: ignore[arg-type]
+        learner = Learner(network, recipe, execution=self.execution, world=world)
         batches = TrainingBatches(data["train"], preprocess, recipe, execution=self.execution, world=world)
         if self.checkpoints is None:
             return _epochs(_Training(learner, batches, data, splits, epochs))
@@ -160,54 +162,15 @@ def opened(data: str, seed: int, subset: Path | None) -> Dataset:
     return find_dataset(data, seed=seed, subset=subset)
 
 
-def _build(candidate: Candidate, recipe: Recipe, data: Dataset) -> nn.Module:
+def _build(arch: AnyArch, recipe: Recipe, data: Dataset) -> Network:
     generator = torch.Generator().manual_seed(recipe.seed)
-    if candidate.arch is not None:
-        arch = replace(candidate.arch, num_classes=len(data.class_names), in_channels=len(data.mean))
-        return create(arch, drop_rate=recipe.dropout, drop_path_rate=recipe.stochastic_depth, generator=generator)
-    torch.manual_seed(recipe.seed)
-    return TorchvisionModel(candidate.model.removeprefix("torchvision:"), len(data.class_names), recipe)
+    arch = replace(arch, num_classes=len(data.class_names), in_channels=len(data.mean))
+    return create(arch, drop_rate=recipe.dropout, drop_path_rate=recipe.stochastic_depth, generator=generator)
 
 
 def check_model(model: str) -> None:
-    """Raise unless ``model`` is a published name, an arch JSON file or ``torchvision:NAME``."""
-    from torchvision import models
-
-    kind, _, name = model.partition(":")
-    if kind != "torchvision":
+    """Raise unless ``model`` is a published name, an arch JSON file or a model of torchvision that can be built."""
+    if is_torchvision(model):
+        find_torchvision(model)
+    else:
         find_arch(model)
-    elif name not in (known := models.list_models(module=models)):
-        raise ZooError(f"torchvision has no model {name!r}{nearest(name, known)}")
-
-
-class TorchvisionModel(nn.Module):
-    """A classification model of torchvision by its name, as the trainer takes it.
-
-    The recipe's dropout and stochastic depth replace the model's own where it has such layers. Gray images are given
-    to all three channels.
-    """
-
-    preprocess: Preprocess
-
-    def __init__(self, name: str, num_classes: int, recipe: Recipe) -> None:
-        super().__init__()
-        from torchvision.models import get_model
-        from torchvision.ops import StochasticDepth
-
-        self.num_classes = num_classes
-        self.model = get_model(name, weights=None, num_classes=num_classes)
-        for module in self.model.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = recipe.dropout
-            elif isinstance(module, StochasticDepth):
-                module.p = recipe.stochastic_depth
-
-    def set_gradient_checkpointing(self, enabled: bool) -> None:
-        """Refuses: torchvision's models have none."""
-        if enabled:
-            raise ZooError("torchvision's models know no gradient checkpointing; leave it out")
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits, shape (images, classes)."""
-        logits: Tensor = self.model(images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images)
-        return logits

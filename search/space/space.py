@@ -13,6 +13,7 @@ import numpy.typing as npt
 from fbnetv3_zoo.arch import Activation, Arch
 from fbnetv3_zoo.arch.cost import Table
 from fbnetv3_zoo.arch.latency import BlockKey, distinct_blocks
+from fbnetv3_zoo.arch.torchvision_arch import is_torchvision
 from fbnetv3_zoo.errors import ZooError, nearest
 from fbnetv3_zoo.recipes import Recipe
 from fbnetv3_zoo.utils.serialization import find
@@ -154,7 +155,7 @@ class Space(SearchSpace):
         """The network and recipe at the point ``code``."""
         values = self.values(code)
         arch = self.networks.arch(name, values) if self.networks else None
-        if self.model and not self.model.startswith("torchvision:"):
+        if self.model and not is_torchvision(self.model):
             from fbnetv3_zoo.zoo import find_arch
 
             arch = find_arch(self.model)

@@ -18,7 +18,7 @@ from refusals import refusal
 from fbnetv3_zoo.recipes import SGD
 from fbnetv3_zoo.search import SPACES, Limits, TrainingEvaluator, find_space
 from fbnetv3_zoo.search.evaluation import EvaluatorConfig, Failure, Task
-from fbnetv3_zoo.search.evaluation.training import CandidateEpoch, TorchvisionModel, _Training, check_model
+from fbnetv3_zoo.search.evaluation.training import CandidateEpoch, _Training, check_model
 from fbnetv3_zoo.search.executors import InProcess, find_executor
 from fbnetv3_zoo.search.space import Candidate
 from fbnetv3_zoo.training import Execution, train
@@ -150,12 +150,6 @@ def test_a_model_of_torchvision_is_trained(candidate: Candidate) -> None:
     found = replace(found, recipe=replace(found.recipe, batch_size=512, dropout=0.25))
     (accuracy,) = replace(EVALUATOR, resolution=32)(found, 1)
     assert 0 <= accuracy <= 1
-    assert found.recipe is not None
-    model = TorchvisionModel("squeezenet1_1", 10, found.recipe)
-    assert [m.p for m in model.modules() if isinstance(m, torch.nn.Dropout)] == [0.25]
-    model.eval()
-    gray = torch.rand(2, 1, 32, 32)
-    assert torch.equal(model(gray), model(gray.repeat(1, 3, 1, 1)))
 
 
 def test_a_fixed_network_is_trained_by_name() -> None:

@@ -13,7 +13,7 @@ import typer
 from ...errors import ZooError
 from ..common import (
     Json,
-    Network,
+    NetworkSource,
     Pretrained,
     beside,
     open_network,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from fbnetv3_zoo.export.backends.ort_mobile import MobileReport
     from fbnetv3_zoo.export.parity import FileParity
 
-    from ...models.fbnet import FBNet
+    from ...models.network import Network
 
 AnyModel = Annotated[
     str,
@@ -109,7 +109,7 @@ def openvino(
 
 
 def executorch(
-    model: Network,
+    model: NetworkSource,
     pretrained: Pretrained = False,
     output: Annotated[Path | None, output_file("The .pte file to write (default: beside the model).")] = None,
     max_batch: Annotated[int, typer.Option(help="Maximum batch size; 1: fixed.")] = 8,
@@ -136,7 +136,7 @@ def executorch(
     _print_parity(report.parity)
 
 
-def _source(model: str, *, pretrained: bool) -> FBNet | Path:
+def _source(model: str, *, pretrained: bool) -> Network | Path:
     """The path of an ONNX file, or the network of any other model."""
     return Path(model) if Path(model).suffix == ".onnx" else open_network(model, pretrained=pretrained)
 

@@ -10,7 +10,7 @@ import typer
 
 from ..common import (
     Json,
-    Network,
+    NetworkSource,
     Pretrained,
     Resolution,
     beside,
@@ -36,7 +36,7 @@ app = command_group(
 
 @app.command()
 def onnx(
-    model: Network,
+    model: NetworkSource,
     pretrained: Pretrained = False,
     output: Annotated[Path | None, output_file("The .onnx file to write (default: beside the model).")] = None,
     opset: Annotated[int, typer.Option(help="ONNX operator set, 18 to 23.")] = 18,

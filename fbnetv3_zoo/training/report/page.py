@@ -11,8 +11,8 @@ from typing import Protocol
 
 from markupsafe import Markup
 
-from ...arch import Arch
-from ...arch.cost import arch_cost
+from ...arch.torchvision_arch import AnyArch
+from ...models.size import size_of
 from ...preprocess import Preprocess
 from ...recipes import RecipePreset
 from ...report.environment import describe_machine
@@ -32,7 +32,7 @@ class Report:
     ``bad_images`` are the keys of all images of the data that could not be used.
     """
 
-    arch: Arch
+    arch: AnyArch
     data: Dataset
     recipe: RecipePreset
     preprocess: Preprocess
@@ -109,7 +109,7 @@ def _value(value: object) -> str:
 
 def _network(report: Report) -> dict[str, object]:
     given, arch = report.preprocess, report.arch
-    cost = arch_cost(arch, resolution=given.resolution)
+    cost = size_of(arch, resolution=given.resolution)
     side, means, deviations = given.resolution, _list(given.mean), _list(given.std)
     return {
         "Name": name(arch.name),
