@@ -165,8 +165,13 @@ class Arch:
         side = round_width(self.resolution * resolution, 8) if resolution != 1 else self.resolution
         return replace(self, name=self.name + suffix, resolution=side, stages=stages)
 
-    def for_small_images(self, *, resolution: int = 32) -> Arch:
-        """The paper's CIFAR form: the second stride-2 block gets stride 1 (and its own symmetric padding)."""
+    def for_small_images(self, *, resolution: int = 32, scale: float = 1.0) -> Arch:
+        """The paper's CIFAR form (section 4.3): the second stride-2 block gets stride 1, with symmetric padding.
+
+        The side is ``scale`` times ``resolution``, to the nearest pixel; in the paper, ``scale`` is the ratio of own
+        resolutions (G / A: 320 / 224). Raises :class:`ZooError` for a side that is too small, and without two strides.
+        """
+        check_number("for_small_images: scale", scale, above=0)
         strided = [(s, r) for s, stage in enumerate(self.stages) for r, row in enumerate(stage) if _stride(row) == 2]
         if len(strided) < 2:
             raise ZooError(f"{self.name}: for_small_images needs two rows of stride 2; this network has {len(strided)}")
@@ -174,7 +179,7 @@ class Arch:
         stage = self.stages[s]
         stage = (*stage[:r], _unstrided(stage[r]), *stage[r + 1 :])
         stages = (*self.stages[:s], stage, *self.stages[s + 1 :])
-        return replace(self, name=f"{self.name}_small", resolution=resolution, stages=stages)
+        return replace(self, name=f"{self.name}_small", resolution=math.floor(resolution * scale + 0.5), stages=stages)
 
     def with_symmetric_padding(self) -> Arch:
         """This network with padding ``kernel_size // 2``: maps are ceil(side / stride), weights still fit."""

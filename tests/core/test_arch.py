@@ -191,6 +191,18 @@ def test_small_image_form_halves_the_stride(name: str) -> None:
     assert changed == [(2, 1)]
 
 
+def test_small_images_grow_with_the_networks_own_resolution() -> None:
+    """As docs/data.md says: A's side is 32 px, the others' follow their resolutions."""
+    archs = [ARCHS[f"fbnetv3_{letter}"] for letter in "abcdefg"]
+    small = [arch.for_small_images(scale=arch.resolution / archs[0].resolution) for arch in archs]
+    assert [arch.resolution for arch in small] == [32, 35, 35, 35, 38, 39, 46]
+    assert {arch.name for arch in small} == {f"fbnetv3_{letter}_small" for letter in "abcdefg"}
+    assert archs[0].for_small_images(resolution=28, scale=1.5).resolution == 42
+    for scale in (0, float("nan")):
+        with pytest.raises(ZooError, match=r"for_small_images: scale is .*; it must be a number above 0"):
+            archs[0].for_small_images(scale=scale)
+
+
 @pytest.mark.parametrize("name", ["fbnetv3_a", "fbnetv3_e", "fbnetv2_f1", "fbnet_a"])
 def test_small_image_form_takes_the_same_weights(name: str) -> None:
     assert _shapes(ARCHS[name].for_small_images()) == _shapes(ARCHS[name])
