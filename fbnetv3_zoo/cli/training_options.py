@@ -244,9 +244,7 @@ class StartOptions:
         if file is None or (model is None and file.description is None):
             model = model or "fbnetv3_a"
             if self.pretrained and is_torchvision(model):
-                raise ZooError(
-                    f"--pretrained: torchvision's weights are not fetched here; give a file of {model} as --weights"
-                )
+                raise ZooError(f"--pretrained: {model}'s weights are not fetched here; give a file as --weights")
             if self.pretrained and (shape.width, shape.depth) != (1, 1):
                 raise ZooError(
                     f"--pretrained: {find_record(model).name} only fits its own network; leave out --width and "

@@ -221,8 +221,8 @@ REFUSED = {
     "most 16",
     "--model torchvision:resnet18 --width 2": "torchvision:resnet18: --small-images, --width and --depth are for this "
     "project's networks; name torchvision:resnet18@width=1.4,depth=2 instead, where its family knows the factors",
-    "--model torchvision:resnet18 --pretrained": "--pretrained: torchvision's weights are not fetched here; give a "
-    "file of torchvision:resnet18 as --weights",
+    "--model torchvision:resnet18 --pretrained": "--pretrained: torchvision:resnet18's weights are not fetched "
+    "here; give a file as --weights",
     "--model torchvision:resnet18 --resolution 32 --gradient-checkpointing": "torchvision:resnet18: torchvision's "
     "models know no gradient checkpointing; leave it out",
     "--model torchvision:resnet18 --resolution 32 --weight-levels 127": "torchvision:resnet18: only this project's "
