@@ -7,6 +7,7 @@ from .evaluation import (
     TrainingEvaluator as TrainingEvaluator,
 )
 from .executors import find_executor as find_executor
+from .parts import Search as Search
 from .plan import (
     PLANS as PLANS,
     SearchPlan as SearchPlan,
@@ -15,7 +16,6 @@ from .plan import (
 from .report import write_report as write_report
 from .result import SearchResult as SearchResult
 from .run import (
-    Search as Search,
     SearchCallback as SearchCallback,
     run_search as run_search,
 )

@@ -151,6 +151,13 @@ class Journal:
             outcomes[number] = self._built(Outcome, fields, f"outcome {number!r}")
         return outcomes
 
+    def times(self) -> dict[int, float]:
+        """When outcomes were stored, in seconds since 1970, by their trial's number; to the second."""
+        path = self.folder / FILE
+        with _explained(path):
+            rows = self._connection.execute("SELECT number, strftime('%s', at) FROM outcome").fetchall()
+        return {number: float(at) for number, at in rows if at is not None}
+
     def _parsed(self, text: object, place: str) -> Any:
         if not isinstance(text, str):
             raise _damaged(self.folder / FILE, f"{place} is no text")

@@ -10,6 +10,7 @@ from fbnetv3_zoo.errors import ZooError, check_type, check_whole, shown
 from fbnetv3_zoo.utils.serialization import from_plain, to_plain
 
 from .evaluation.trial import Outcome, Trial
+from .executors import Capacity
 from .plan import SearchPlan
 from .space import Constraint
 
@@ -71,7 +72,8 @@ class StatisticFit:
 class Notes:
     """All notes; None for what the search has not reached.
 
-    ``options`` are plain data of whoever started or resumed the search, such as how candidates are computed; ``pool``
+    ``options`` are plain data of whoever started or resumed the search, such as how candidates are computed;
+    ``capacity`` is what the executor had for them when the search was started or resumed the last time; ``pool``
     is its number of points, ``encoder`` the fit of each statistic (None without pretraining); ``evolved`` has one entry
     a constraint.
     """
@@ -79,6 +81,7 @@ class Notes:
     plan: SearchPlan
     origin: Mapping[str, Any]
     options: Mapping[str, Any]
+    capacity: Capacity | None
     pool: int | None
     encoder: Mapping[str, StatisticFit] | None
     stop: StoppingEpoch | None
@@ -97,7 +100,7 @@ class Notes:
             encoder = {name: from_plain(StatisticFit, one, f"notes.encoder.{name}") for name, one in encoder.items()}
         winners = tuple(Winner.from_plain(winner) for winner in raw.winners)
         plan = SearchPlan.from_json(raw.plan)
-        parsed = cls(plan, raw.origin, raw.options, raw.pool, encoder, raw.stop, raw.evolved, winners)
+        parsed = cls(plan, raw.origin, raw.options, raw.capacity, raw.pool, encoder, raw.stop, raw.evolved, winners)
         parsed._check()
         return parsed
 
@@ -122,6 +125,7 @@ class _Raw:
     plan: str
     origin: Any
     options: Any = field(default_factory=dict)
+    capacity: Capacity | None = None
     pool: int | None = None
     encoder: Any = None
     stop: StoppingEpoch | None = None

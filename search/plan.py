@@ -82,6 +82,10 @@ class SearchPlan:
         if len(longest := max(names, key=len)) > _LONGEST:
             raise ZooError(f"SearchPlan.name: {longest} is too long for the name of a file; choose a shorter one")
 
+    def candidate_name(self, number: int) -> str:
+        """The name of the candidate of trial ``number``, such as ``mine-0007``."""
+        return f"{self.name}-{number:04d}"
+
     def result_name(self, constraint: Constraint) -> str:
         """The name of the result under ``constraint``, such as ``mine-macs-450M``."""
         return "-".join([self.name, *(bound.in_a_name for bound in constraint)])

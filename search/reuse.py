@@ -11,10 +11,10 @@ from fbnetv3_zoo.utils.paths import exists
 from .evaluation.config import EvaluatorConfig
 from .evaluation.tabular import Recording, record
 from .notes import Winner
+from .parts import Search
 from .predictors import Predictor
 from .predictors.mlp import Encoder
 from .result import ENCODER, SearchResult
-from .run import Search
 from .space import Constraint
 from .stages.pareto import pareto
 

@@ -4,42 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from fbnetv3_zoo.errors import ZooError, check_whole, shown
 from fbnetv3_zoo.utils.temporary_folder import clear
 
+from .evaluation.running import RUNNING, Reporting, forget, running_folder
 from .evaluation.trial import Evaluator, Limits, Outcome, Task, Trial
 from .executors import Executor, InProcess
 from .journal import Journal
 from .notes import Winner, check_rows
+from .parts import Search
 from .plan import SearchPlan
-from .predictors import MLP, Predictor, Pretraining, pretrain_encoder
-from .predictors.mlp import Encoder
 from .report import write_report
 from .result import ENCODER, REPORT, SearchResult, write_winners
-from .space import (
-    Codes,
-    Constraint,
-    CostModel,
-    NetworkCosts,
-    NoCosts,
-    Pool,
-    check_constraint,
-    distinct,
-    draw_pool,
-    outside,
-)
-from .stages.evolution import Evolved, evolve
-from .stages.iterative import IterativeSearch
-
-LEAST_POOL = 10
-"""With fewer points, stage 1 pretrains nothing."""
+from .space import Codes, CostModel, distinct, outside
+from .stages.evolution import Evolved
 
 
 class SearchCallback:
@@ -84,101 +69,24 @@ def run_search(
     source = json.loads(json.dumps(dict(origin or {})))
     check_whole("stages", stages, at_most=3)
     search.check_all()
-    executor.run(evaluator, (), limits)  # refuses what it cannot run
+    capacity = executor.look(evaluator, limits)
+    running = Path(folder) / RUNNING
+    if isinstance(evaluator, Reporting):
+        evaluator = evaluator.reporting_to(running)
     with Journal.write(folder) as journal:
         _begin(journal, plan, source, resume=resume)
         if options is not None:
             journal.note("options", dict(options))
+        journal.note("capacity", asdict(capacity))
         clear(journal.folder)
         run = _Run(search, journal, evaluator, executor, limits, callbacks)
-        run.stage_1()
-        if stages >= 2:
-            run.stage_2()
-        if stages >= 3:
-            winners = run.finals(run.stage_3())
-            write_winners(plan, winners, Path(folder))
-            journal.note("winners", [winner.to_plain() for winner in winners])
+        forget(running, [plan.candidate_name(trial.number) for trial in journal.trials()])
+        with running_folder(running) if isinstance(evaluator, Reporting) else nullcontext():
+            _go(run, stages)
     result = SearchResult.read(folder)
     if report and result.done:
         write_report(result, result.folder / REPORT, costs=costs)
     return result
-
-
-class Search:
-    """The parts of a search that need no evaluator, each usable on its own."""
-
-    def __init__(self, plan: SearchPlan, *, costs: CostModel | None = None, points: Codes | None = None) -> None:
-        self.plan, self.space, self.points = plan, plan.space, points
-        self.costs: CostModel = costs or (NetworkCosts(plan.space) if _searches_networks(plan) else NoCosts())
-
-    def check(self, constraint: Constraint, *, at_least: Literal[1, 2] = 1) -> None:
-        """Raise if too few points of the space meet ``constraint``, naming the nearest reachable value."""
-        if self.points is not None:
-            points = len(self._given(constraint))
-        else:
-            points = len(draw_pool(self.space, self.costs, constraint, 2, self._random(0)).codes)
-        if points < at_least:
-            bounds = f" that meets {','.join(map(str, constraint))}" if constraint else ""
-            raise ZooError(f"space {self.space.name} has one point{bounds}; there is nothing to search")
-
-    def check_all(self) -> None:
-        """Raise if a constraint of the plan cannot be met."""
-        self.check(self.plan.within, at_least=2)
-        for constraint in self.plan.constraints:
-            self.check(constraint)
-
-    def pool(self) -> Pool:
-        """The points of stages 1 and 2."""
-        if self.points is not None:
-            codes = self._given(self.plan.within)
-            return Pool(codes, self.costs(codes))
-        return draw_pool(self.space, self.costs, self.plan.within, self.plan.pool, self._random(1))
-
-    def encoder(self, pool: Pool) -> Encoder | None:
-        """Stage 1: an encoder pretrained on the costs of ``pool``; None if it is not used or has nothing to learn."""
-        kind = self.plan.rounds.predictor
-        varied = {name: values for name, values in pool.costs.items() if np.ptp(values) > 0}
-        pretrains = isinstance(kind, MLP) and kind.pretraining is not Pretraining.NONE and len(pool.codes) >= LEAST_POOL
-        if not (pretrains and varied and self.space.width("architecture")) or not isinstance(kind, MLP):
-            return None
-        return pretrain_encoder(self.space, pool.codes, varied, kind=kind, seed=self.plan.seed)
-
-    def iterations(self, pool: Pool, encoder: Encoder | None) -> IterativeSearch:
-        """Stage 2, as ask and tell."""
-        return IterativeSearch(self.space, pool.codes, self.plan.rounds, encoder=encoder, seed=self.plan.seed)
-
-    def evolve(self, predictor: Predictor, constraints: Sequence[Constraint], seeds: Codes) -> list[Evolved]:
-        """Stage 3: the best points under each of ``constraints`` by the mean of ``predictor``, starting from ``seeds``.
-
-        If the points to search are given, they are ranked instead.
-        """
-        if self.points is not None:
-            return [self._ranked(predictor, constraint) for constraint in constraints]
-        return evolve(
-            lambda codes: predictor.predict(codes).mean, self.space, self.costs, constraints, seeds=seeds,
-            evolving=self.plan.evolving, seed=self.plan.seed,
-        )  # fmt: skip
-
-    def _given(self, constraint: Constraint) -> Codes:
-        assert self.points is not None
-        check_constraint(constraint, self.costs.names)
-        codes: Codes = self.points[outside(self.costs, constraint, self.points) == 0]
-        if not len(codes):
-            raise ZooError(f"none of the {len(self.points)} given points meets {','.join(map(str, constraint))}")
-        return codes
-
-    def _ranked(self, predictor: Predictor, constraint: Constraint) -> Evolved:
-        codes = self._given(constraint)
-        scores = predictor.predict(codes).mean
-        order = np.argsort(-scores, kind="stable")[: self.plan.evolving.population]
-        return Evolved(constraint, codes[order], scores[order], ((len(codes), float(scores.max())),))
-
-    def _random(self, stage: int) -> np.random.Generator:
-        return np.random.default_rng([self.plan.seed, stage])
-
-
-def _searches_networks(plan: SearchPlan) -> bool:
-    return plan.space.networks is not None
 
 
 def _begin(journal: Journal, plan: SearchPlan, origin: Mapping[str, Any], *, resume: bool) -> None:
@@ -201,6 +109,17 @@ def _begin(journal: Journal, plan: SearchPlan, origin: Mapping[str, Any], *, res
         check_rows(plan, journal.trials(), journal.outcomes())
     except ZooError as error:
         raise ZooError(f"{folder}: its journal is damaged ({error}); give another folder") from None
+
+
+def _go(run: _Run, stages: int) -> None:
+    """Run the first ``stages`` stages, and write what they found."""
+    run.stage_1()
+    if stages >= 2:
+        run.stage_2()
+    if stages >= 3:
+        winners = run.finals(run.stage_3())
+        write_winners(run.plan, winners, run.journal.folder)
+        run.journal.note("winners", [winner.to_plain() for winner in winners])
 
 
 class _Run:
@@ -314,13 +233,14 @@ class _Run:
         with _ended(self.executor.run(self.evaluator, tasks, self.limits) if tasks else iter(())) as stream:
             for outcome in stream:
                 self.journal.tell(outcome)
+                forget(self.journal.folder / RUNNING, [self.plan.candidate_name(outcome.number)])
                 for callback in self.callbacks:
                     callback.on_outcome(by_number[outcome.number], outcome)
         outcomes = self.journal.outcomes()
         return [outcomes[trial.number] for trial in trials]
 
     def _candidate(self, trial: Trial) -> Any:
-        return self.plan.space.candidate(trial.code, f"{self.plan.name}-{trial.number:04d}")
+        return self.plan.space.candidate(trial.code, self.plan.candidate_name(trial.number))
 
     def _say(self, line: str) -> None:
         for callback in self.callbacks:

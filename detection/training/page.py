@@ -15,8 +15,9 @@ from fbnetv3_zoo.report.charts import chart, whole_numbers
 from fbnetv3_zoo.report.environment import describe_machine
 from fbnetv3_zoo.report.page import Figure, name, write_page
 from fbnetv3_zoo.training.execution import Execution
-from fbnetv3_zoo.training.report.page import duration, speed
+from fbnetv3_zoo.training.report.page import speed
 from fbnetv3_zoo.utils.atomic_write import replacing
+from fbnetv3_zoo.utils.durations import duration
 
 from ..data.coco import CocoData
 from .evaluate import SIZES, AveragePrecision, Detections

@@ -125,7 +125,7 @@ class TimeLeft:
 
 def _time_left(what: str, seconds: float, each: float) -> list[str]:
     """The line on ``what`` is left, which takes so many ``seconds``, ``each`` of it so many."""
-    from ..training.report.page import duration
+    from ..utils.durations import duration
 
     if seconds < MINUTE:
         return []

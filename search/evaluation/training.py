@@ -19,6 +19,7 @@ from fbnetv3_zoo.models.network import Network
 from fbnetv3_zoo.models.torchvision_model import find_torchvision
 from fbnetv3_zoo.recipes import SGD, Augmentation, Recipe
 from fbnetv3_zoo.training import Dataset, find_dataset
+from fbnetv3_zoo.training.callbacks import Callback
 from fbnetv3_zoo.training.checkpoint import Checkpoints
 from fbnetv3_zoo.training.data import Split
 from fbnetv3_zoo.training.data.image_headers import look_before_run
@@ -31,6 +32,7 @@ from fbnetv3_zoo.training.run_folder import LOCK, claimed
 from fbnetv3_zoo.zoo import find_arch
 
 from ..space import Candidate
+from .running import ProgressFile, progress_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class TrainingEvaluator:
     search goes by validation, and the test images are for what it has found. ``checkpoints`` is a folder, the same for
     all machines, in which a candidate keeps checkpoints until it is trained, as often as ``execution`` says and after
     every epoch: one whose process or machine is lost goes on from the last. Without it, a candidate stays in memory.
+    ``progress`` is the folder to which it reports its scores after every epoch (:mod:`.running`).
     """
 
     data: str
@@ -60,9 +63,14 @@ class TrainingEvaluator:
     resolution: int = 224
     split: Literal["validation", "test"] = "validation"
     checkpoints: Path | None = None
+    progress: Path | None = None
 
     def __post_init__(self) -> None:
         check_whole("TrainingEvaluator.resolution", self.resolution)
+
+    def reporting_to(self, folder: Path) -> TrainingEvaluator:
+        """The same, with candidates that report to ``folder``."""
+        return replace(self, progress=folder.absolute())
 
     def look(self) -> None:
         """Look at the headers of all images: a search would find what is wrong with them in its trials, one by one."""
@@ -80,15 +88,15 @@ class TrainingEvaluator:
             raise ZooError(f"{candidate.name}: its space has no recipes, so it cannot be trained")
         if epochs > candidate.recipe.epochs:
             raise ZooError(f"{candidate.name}: {epochs} epochs asked for; its recipe has {candidate.recipe.epochs}")
-        data = opened(self.data, self.data_seed, self.subset)
-        with torch.random.fork_rng(devices=[]):
-            history = self._train(candidate, candidate.recipe, data, epochs, splits)
+        with torch.random.fork_rng(devices=[]), progress_file(self.progress, candidate.name, epochs) as file:
+            history = self._train(candidate, candidate.recipe, epochs, splits, file)
         history += [CandidateEpoch()] * (epochs - len(history))
         return {split: [getattr(epoch, split) for epoch in history] for split in splits}
 
     def _train(
-        self, candidate: Candidate, recipe: Recipe, data: Dataset, epochs: int, splits: Sequence[Split]
+        self, candidate: Candidate, recipe: Recipe, epochs: int, splits: Sequence[Split], file: ProgressFile
     ) -> list[CandidateEpoch]:
+        data = opened(self.data, self.data_seed, self.subset)
         arch = candidate.arch or replace(find_torchvision(candidate.model), resolution=self.resolution)
         preprocess = data.preprocess(arch.resolution)
         recipe = fitted(recipe, len(data["train"]), tell=False)
@@ -98,13 +106,13 @@ class TrainingEvaluator:
         learner = Learner(network, recipe, execution=self.execution, world=world)
         batches = TrainingBatches(data["train"], preprocess, recipe, execution=self.execution, world=world)
         if self.checkpoints is None:
-            return _epochs(_Training(learner, batches, data, splits, epochs))
+            return _epochs(_Training(learner, batches, data, splits, epochs), file)
         folder = self.checkpoints / candidate.name
         with claimed(folder, world):
             training = _Training(learner, batches, data, splits, epochs, folder)
             training.identity = {"candidate": _identity(candidate, recipe, epochs), "data": data.fingerprint}
             training.begin(resume=True, epoch=CandidateEpoch)
-            history = _epochs(training)
+            history = _epochs(training, file)
         _clear(folder)
         return history
 
@@ -118,10 +126,11 @@ def _clear(folder: Path) -> None:
         folder.rmdir()
 
 
-def _epochs(training: _Training) -> list[CandidateEpoch]:
-    """The epochs of ``training``; fewer if its loss explodes."""
+def _epochs(training: _Training, file: ProgressFile) -> list[CandidateEpoch]:
+    """The epochs of ``training``, reported to ``file``; fewer if its loss explodes."""
+    report = _Report(training, file)
     try:
-        return training.run()
+        return training.run([report])
     except ExplodedLossError:
         return [*training.progress.history]
 
@@ -154,6 +163,25 @@ class _Training(Engine[Batch, list[CandidateEpoch]]):
     def finish(self) -> list[CandidateEpoch]:
         """The accuracies after each epoch."""
         return [*self.progress.history]
+
+
+class _Report(Callback):
+    """Reports the accuracies of ``training`` after each epoch, those on the first of its splits."""
+
+    def __init__(self, training: _Training, file: ProgressFile) -> None:
+        self._training, self._file = training, file
+
+    def on_resume(self, epochs: int, steps: int, checkpoint: Path) -> None:
+        """Report those of before the interruption."""
+        self._tell()
+
+    def on_epoch(self, epoch: CandidateEpoch) -> None:
+        """Report one more."""
+        self._tell()
+
+    def _tell(self) -> None:
+        split = self._training.splits[0]
+        self._file.tell([getattr(epoch, split) for epoch in self._training.progress.history])
 
 
 @cache

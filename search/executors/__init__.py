@@ -6,13 +6,13 @@ from fbnetv3_zoo.errors import ZooError, nearest
 from fbnetv3_zoo.utils import telemetry  # noqa: F401 - before the libraries that it silences
 from fbnetv3_zoo.utils.hardware import cores
 
-from .executor import Executor
+from .executor import Capacity, Executor
 from .gpus import room
 from .in_process import InProcess
 from .local_pool import LocalPool
 from .ray.executor import RayExecutor
 
-__all__ = ["Executor", "InProcess", "LocalPool", "RayExecutor", "find_executor"]
+__all__ = ["Capacity", "Executor", "InProcess", "LocalPool", "RayExecutor", "find_executor"]
 
 KNOWN = ("in-process", "pool", "pool:N", "ray", "ray:ADDRESS", "ray://HOST:10001")
 
@@ -25,12 +25,13 @@ def find_executor(text: str, *, cpus_per_task: int = 1, gpus_per_task: float = 0
     """
     kind, _, rest = text.partition(":")
     if text == "in-process":
-        return InProcess()
+        return InProcess(gpus_per_task=gpus_per_task)
     if text == "pool":
         workers = max(1, cores() // cpus_per_task)
-        return LocalPool(min(workers, room(gpus_per_task)) if gpus_per_task else workers, gpus_per_task=gpus_per_task)
+        fitting = min(workers, room(gpus_per_task)) if gpus_per_task else workers
+        return LocalPool(fitting, gpus_per_task=gpus_per_task, cpus_per_task=cpus_per_task)
     if kind == "pool" and rest.isascii() and rest.isdigit():
-        return LocalPool(int(rest), gpus_per_task=gpus_per_task)
+        return LocalPool(int(rest), gpus_per_task=gpus_per_task, cpus_per_task=cpus_per_task)
     if text == "ray":
         return RayExecutor(cpus_per_task=cpus_per_task, gpus_per_task=gpus_per_task)
     if kind == "ray" and rest.strip("/"):

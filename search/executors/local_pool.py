@@ -12,7 +12,8 @@ from fbnetv3_zoo.errors import ZooError, check_whole
 
 from ..evaluation.trial import Evaluator, Limits, Outcome, Task
 from .attempt import Attempt, AttemptLimits, TaskQueue, check_tasks, one_line
-from .gpus import check_share, divided
+from .executor import Capacity
+from .gpus import check_share, divided, room
 from .limits import check_memory_limit
 from .pool_worker import PoolWorker, late, lost
 
@@ -26,6 +27,7 @@ class LocalPool:
     """Evaluates tasks in ``workers`` processes of this machine, each on ``threads`` threads of PyTorch.
 
     Each sees ``gpus_per_task`` GPUs of its own, or shares one with others (1/2, 1/3, ...); with 0, it sees them all.
+    ``cpus_per_task`` are counted as the cost of a task on the CPU, and not enforced.
     A worker whose task exceeds its time limit is killed, with its child processes, and replaced; so is one that died.
     Workers import the caller's main module: a script's own code belongs under ``if __name__ == "__main__":``. They end
     with this process, even if it is killed.
@@ -34,11 +36,19 @@ class LocalPool:
     workers: int
     threads: int = 1
     gpus_per_task: float = 0
+    cpus_per_task: int = 1
 
     def __post_init__(self) -> None:
         check_whole("LocalPool.workers", self.workers)
         check_whole("LocalPool.threads", self.threads)
         check_share("LocalPool.gpus_per_task", self.gpus_per_task)
+        check_whole("LocalPool.cpus_per_task", self.cpus_per_task)
+
+    def look(self, evaluator: Evaluator, limits: Limits) -> Capacity:
+        """A task for each worker. Raises if ``evaluator`` cannot be pickled or there are too few GPUs."""
+        self.run(evaluator, (), limits)
+        gpus = self.gpus_per_task
+        return Capacity.of(self.workers, self.cpus_per_task, gpus, room(1) if gpus else 0)
 
     def run(self, evaluator: Evaluator, tasks: Sequence[Task], limits: Limits) -> Iterator[Outcome]:
         """One outcome a task, as they end. Raises if ``evaluator`` cannot be pickled.

@@ -87,7 +87,9 @@ def test_status_tells_how_far_it_is(searched: Path, tmp_path: Path) -> None:
     with Journal.write(tmp_path) as journal:
         journal.note("origin", {})
         journal.note("plan", PLANS["tiny"].to_json())
-    assert succeed("search", "status", tmp_path) == "tiny: round 0 of 4; 0 of 0 candidates finished\n"
+    assert succeed("search", "status", tmp_path).splitlines() == [
+        "tiny: round 0 of 4; 0 of 0 candidates finished", "up to 34 candidates in all",
+    ]  # fmt: skip
 
 
 def test_a_search_goes_on_where_it_was(
@@ -231,10 +233,10 @@ def test_how_candidates_are_computed() -> None:
     """On a GPU, each has one of its own, unless said otherwise; processes that load images count as cores."""
     options = CandidateOptions("pool:2", device="cuda", precision="bf16", accumulation=4, compile=True, workers=3)
     assert options._execution() == Execution("cuda", 3, Precision.BFLOAT16, True, accumulation=4)
-    assert options._executor() == LocalPool(2, gpus_per_task=1)
+    assert options._executor() == LocalPool(2, gpus_per_task=1, cpus_per_task=4)
     shared = replace(options, executor="ray", gpus_per_candidate=0.25)
     assert shared._executor() == RayExecutor(cpus_per_task=4, gpus_per_task=0.25)
-    assert replace(options, executor="in-process")._executor() == InProcess()
+    assert replace(options, executor="in-process")._executor() == InProcess(gpus_per_task=1)
     assert CandidateOptions("pool:2", gradient_checkpointing=True)._execution() == Execution(
         gradient_checkpointing=True
     )

@@ -19,7 +19,7 @@ from waiting import PATIENCE, until
 
 from fbnetv3_zoo.recipes import ExponentialDecay, Recipe
 from fbnetv3_zoo.search.evaluation import Evaluator, Failure, FunctionEvaluator, Limits, Outcome, Task, Trial
-from fbnetv3_zoo.search.executors import InProcess, LocalPool
+from fbnetv3_zoo.search.executors import Capacity, InProcess, LocalPool
 from fbnetv3_zoo.search.journal import LOCK, Journal
 from fbnetv3_zoo.search.plan import PLANS, FinalTraining, SearchPlan, find_plan
 from fbnetv3_zoo.search.predictors import MLP, Trees, fit
@@ -91,9 +91,9 @@ def run(folder: Path, evaluator: Evaluator | None = None, given: SearchPlan | No
 
 
 def content(found: SearchResult) -> SearchResult:
-    """All of a record but the folder and the times."""
+    """All of a record but the folder, the times and what it was computed on."""
     outcomes = {number: replace(outcome, seconds=0.0) for number, outcome in found.outcomes.items()}
-    return replace(found, folder=Path(), outcomes=outcomes)
+    return replace(found, folder=Path(), outcomes=outcomes, capacity=None)
 
 
 class Halt(SearchCallback):
@@ -153,6 +153,9 @@ def test_stage_by_stage_is_the_same_as_at_once(tmp_path: Path) -> None:
 
 class Backwards:
     """Gives outcomes in the opposite order."""
+
+    def look(self, evaluator: Evaluator, limits: Limits) -> Capacity:
+        return InProcess().look(evaluator, limits)
 
     def run(self, evaluator: Evaluator, tasks: Sequence[Task], limits: Limits) -> Iterator[Outcome]:
         return iter(list(InProcess().run(evaluator, tasks, limits))[::-1])

@@ -238,5 +238,5 @@ class CandidateOptions:
 
         gpus = self.gpus_per_candidate
         if gpus is None:
-            gpus = 1 if self.device == "cuda" and self.executor != "in-process" else 0
+            gpus = 1 if self.device == "cuda" else 0
         return find_executor(self.executor, cpus_per_task=1 + self.workers, gpus_per_task=gpus)

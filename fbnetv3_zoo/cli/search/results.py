@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ...errors import counted
+from ...utils.durations import duration
 from ...utils.paths import check_folder, check_place, exists
 from ..common import Json, output_file, output_folder, print_json, written
 from ..output import say, say_text
@@ -17,6 +20,7 @@ from .spaces import find_any_space
 if TYPE_CHECKING:
     from fbnetv3_zoo.search import SearchResult
     from fbnetv3_zoo.search.notes import Winner
+    from fbnetv3_zoo.search.status import SearchStatus
 
 Folder = Annotated[Path, typer.Argument(help="The folder of a search.")]
 
@@ -27,12 +31,15 @@ def status(folder: Folder, as_json: Json = False) -> None:
     Example: fbnetv3 search status runs/tiny
     """
     from fbnetv3_zoo.search import SearchResult
+    from fbnetv3_zoo.search.status import SearchStatus
 
     record = SearchResult.read(folder)
+    at = SearchStatus.of(record)
     if as_json:
-        print_json(summary(record))
+        print_json({**summary(record), **asdict(at)})
         return
     print_summary(record)
+    print_status(record, at)
 
 
 def export(
@@ -127,6 +134,25 @@ def summary(record: SearchResult) -> dict[str, Any]:
         "best": max((o.curve[-1] for o in record.outcomes.values() if o.failure is None), default=None),
         "winners": [told(record, winner) for winner in record.winners],
     }
+
+
+def print_status(record: SearchResult, at: SearchStatus) -> None:
+    """Print what runs, and what is left to do."""
+    from fbnetv3_zoo.search.status import seconds_since
+
+    for name, one in at.running.items():
+        score = f"score {one.curve[-1]:.4f}  " if one.curve else ""
+        since = duration(seconds_since(one))
+        say(f"  {name}  epoch {len(one.curve)} of {one.epochs}  {score}heard of {since} ago")
+    if not record.done and at.planned > len(record.trials):
+        say(f"up to {counted(at.planned, 'candidate')} in all")
+    if not record.done and at.seconds_left is not None:
+        say(f"about {duration(at.seconds_left)} left while it runs")
+    if at.device_hours:
+        left = "" if record.done or at.device_hours_left is None else f", about {at.device_hours_left:.3g} left"
+        say(f"{at.device} hours: {at.device_hours:.3g}{left}")
+    if at.utilization is not None:
+        say(f"utilization {at.utilization:.0%}")
 
 
 def told(record: SearchResult, winner: Winner) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from ...preprocess import Preprocess
 from ...recipes import RecipePreset
 from ...report.environment import describe_machine
 from ...report.page import name, names, write_page
+from ...utils.durations import duration
 from ..callbacks import Epoch
 from ..data import SPLITS, Dataset, Split
 from ..evaluation import FEW_CLASSES, Evaluation
@@ -155,12 +156,3 @@ def speed(epochs: Sequence[_Timed]) -> str:
     """The mean speed of training in images per second; "no" if it was not measured."""
     rates = [epoch.images_per_second for epoch in epochs if epoch.images_per_second > 0]
     return f"{harmonic_mean(rates):,.0f}" if rates else "no"
-
-
-def duration(seconds: float) -> str:
-    """Human-readable duration."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"

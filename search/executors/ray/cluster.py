@@ -100,10 +100,26 @@ def _telling_nobody(ray: Any) -> Iterator[None]:
 
 def _lacking(ray: Any, cpus: float, gpus: float) -> str:
     """The resources of a task, if no machine of the cluster has them; else an empty string."""
-    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if any(machine.get("CPU", 0) >= cpus and machine.get("GPU", 0) >= gpus for machine in machines):
+    if fitting_nodes(ray, cpus, gpus):
         return ""
     return f"{cpus:g} CPUs and {gpus:g} GPUs"
+
+
+def is_temporary(ray: Any, address: str) -> bool:
+    """Whether :func:`connected` would start a cluster."""
+    return not ray.is_initialized() and not (address or os.environ.get("RAY_ADDRESS"))
+
+
+def fitting_nodes(ray: Any, cpus: float, gpus: float) -> list[dict[str, Any]]:
+    """The nodes on which a task can run."""
+    nodes = [(node, node["Resources"]) for node in ray.nodes() if node["Alive"]]
+    return [node for node, has in nodes if has.get("CPU", 0) >= cpus and has.get("GPU", 0) >= gpus]
+
+
+def room_of(node: dict[str, Any], cpus: float, gpus: float) -> int:
+    """The number of tasks that can run on ``node`` at a time."""
+    has, slack = node["Resources"], 1e-6
+    return int(min([has.get("CPU", 0) / cpus, *([has.get("GPU", 0) / gpus] if gpus else [])]) + slack)
 
 
 def _warn_of_too_little(ray: Any, cpus: float, gpus: float) -> None:

@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from fbnetv3_zoo.errors import ZooError, check_number, check_whole
+from fbnetv3_zoo.utils.hardware import cores
 
 from ...evaluation.trial import Evaluator, Failure, Limits, Outcome, Task
 from ..attempt import Attempt, AttemptLimits, check_tasks, is_memory, one_line, overdue
+from ..executor import Capacity
+from ..gpus import room
 from ..limits import check_memory_limit
-from .cluster import connected, imported
+from .cluster import connected, fitting_nodes, imported, is_temporary, room_of
 from .task import Clock, PickledEvaluator, RayTask, Unloadable, evaluate
 
 PAUSE = 1.0  # most seconds between two checks of the clock
@@ -45,6 +48,19 @@ class RayExecutor:
         check_number("RayExecutor.cpus_per_task", self.cpus_per_task, above=0)
         check_number("RayExecutor.gpus_per_task", self.gpus_per_task, at_least=0)
         check_whole("RayExecutor.threads", self.threads)
+
+    def look(self, evaluator: Evaluator, limits: Limits) -> Capacity:
+        """The tasks for which the nodes have room at a time."""
+        self.run(evaluator, (), limits)
+        ray, cpus, gpus = imported(), self.cpus_per_task, self.gpus_per_task
+        if is_temporary(ray, self.address):
+            here = int(min([cores() / cpus, *([room(gpus)] if gpus else [])]))
+            return Capacity.of(max(1, self.workers or here), cpus, gpus, room(1) if gpus else 0)
+        with connected(ray, self.address, self.workers, cpus, gpus, limits.retries):
+            nodes = fitting_nodes(ray, cpus, gpus)
+            at_once = max(1, sum(room_of(node, cpus, gpus) for node in nodes))
+            total = sum(node["Resources"].get("GPU", 0) for node in nodes)
+        return Capacity.of(min(at_once, self.workers or at_once), cpus, gpus, total)
 
     def run(self, evaluator: Evaluator, tasks: Sequence[Task], limits: Limits) -> Iterator[Outcome]:
         """One outcome a task, as they end. Raises if Ray is not installed or ``evaluator`` cannot be pickled."""

@@ -1,0 +1,14 @@
+"""When tasks end that are handed out in order, each to the place that is free first, as all executors do."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+
+
+def makespan(durations: Sequence[float], places: int) -> float:
+    """When the last of the tasks ends, if ``places`` can run at a time."""
+    free = [0.0] * places
+    for duration in durations:
+        heapq.heapreplace(free, free[0] + duration)
+    return max(free)
