@@ -240,7 +240,7 @@ class Known:
 
 
 def _recording(space: Space, tmp_path: Path) -> SearchResult:
-    return SearchResult(SearchPlan("p", space, ROUNDS), {}, {}, None, None, None, None, (), tmp_path, (), {})
+    return SearchResult(SearchPlan("p", space, ROUNDS), {}, {}, None, None, None, None, None, (), tmp_path, (), {})
 
 
 def test_effects_are_those_of_a_known_function(tmp_path: Path) -> None:
