@@ -72,6 +72,10 @@ class TrainingEvaluator:
         """The same, with candidates that report to ``folder``."""
         return replace(self, progress=folder.absolute())
 
+    def fingerprint(self) -> str:
+        """What identifies the data as this machine has it."""
+        return opened(self.data, self.data_seed, self.subset).fingerprint
+
     def look(self) -> None:
         """Look at the headers of all images: a search would find what is wrong with them in its trials, one by one."""
         data = opened(self.data, self.data_seed, self.subset)

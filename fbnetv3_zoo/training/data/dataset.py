@@ -102,13 +102,16 @@ class Dataset:
         return _BETWEEN.join(parts)
 
 
-def data_difference(then: str, now: str) -> str:
-    """Difference of two fingerprints, such as "train images: 12 then, 13 now"; empty if one is not a fingerprint."""
+def data_difference(then: str, now: str, *, places: tuple[str, str] = ("then", "now")) -> str:
+    """Difference of two fingerprints, such as "train images: 12 then, 13 now"; empty if one is not a fingerprint.
+
+    ``places`` are what the two are called.
+    """
     parts = [[_PART.fullmatch(part) for part in text.split(_BETWEEN)] for text in (then, now)]
     differences = []
     for one, other in zip(*parts, strict=False):
         if one and other and one[0] != other[0]:
-            counts = f"{one[1]} then, {other[1] if other[1] != one[1] else 'as many others'} now"
+            counts = f"{one[1]} {places[0]}, {other[1] if other[1] != one[1] else 'as many others'} {places[1]}"
             differences.append(f"{other[2]}: {counts}")
     return ", ".join(differences)
 

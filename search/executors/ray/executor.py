@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from ..executor import Capacity
 from ..gpus import room
 from ..limits import check_memory_limit
 from .cluster import connected, fitting_nodes, imported, is_temporary, room_of
+from .nodes import check_nodes
 from .task import Clock, PickledEvaluator, RayTask, Unloadable, evaluate
 
 PAUSE = 1.0  # most seconds between two checks of the clock
@@ -50,7 +49,11 @@ class RayExecutor:
         check_whole("RayExecutor.threads", self.threads)
 
     def look(self, evaluator: Evaluator, limits: Limits) -> Capacity:
-        """The tasks for which the nodes have room at a time."""
+        """The tasks for which the nodes have room at a time.
+
+        Raises :class:`ZooError` if a node has another version of this package, Python or PyTorch than this machine, or
+        other data, where the evaluator has a method ``fingerprint`` that identifies it.
+        """
         self.run(evaluator, (), limits)
         ray, cpus, gpus = imported(), self.cpus_per_task, self.gpus_per_task
         if is_temporary(ray, self.address):
@@ -58,6 +61,7 @@ class RayExecutor:
             return Capacity.of(max(1, self.workers or here), cpus, gpus, room(1) if gpus else 0)
         with connected(ray, self.address, self.workers, cpus, gpus, limits.retries):
             nodes = fitting_nodes(ray, cpus, gpus)
+            check_nodes(ray, nodes, evaluator, PickledEvaluator.here(_pickled(ray, evaluator)))
             at_once = max(1, sum(room_of(node, cpus, gpus) for node in nodes))
             total = sum(node["Resources"].get("GPU", 0) for node in nodes)
         return Capacity.of(min(at_once, self.workers or at_once), cpus, gpus, total)
@@ -105,7 +109,7 @@ class _Job:
         self._remote = ray.remote(
             num_cpus=settings.cpus_per_task, num_gpus=settings.gpus_per_task, scheduling_strategy="SPREAD"
         )(evaluate)
-        self._evaluator = ray.put(PickledEvaluator(evaluator, tuple(os.path.abspath(folder) for folder in sys.path)))
+        self._evaluator = ray.put(PickledEvaluator.here(evaluator))
         self._confines = AttemptLimits(limits.gigabytes, settings.threads)
         self._tasks: dict[Any, Task] = {}
         self._late: set[int] = set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import sys
 import time
@@ -28,6 +29,11 @@ class PickledEvaluator:
 
     evaluator: bytes
     path: tuple[str, ...]
+
+    @classmethod
+    def here(cls, evaluator: bytes) -> PickledEvaluator:
+        """``evaluator``, with the path of this process."""
+        return cls(evaluator, tuple(os.path.abspath(folder) for folder in sys.path))
 
 
 class Unloadable(Exception):  # noqa: N818
@@ -74,6 +80,12 @@ def evaluate(order: RayTask, evaluator: list[Any], clock: Any) -> tuple[int, Att
         return begun, attempt(loaded, order.task, order.confines)
     finally:
         ray.get(clock.stop.remote(number))  # waits, because a run that has all results ends the clock
+
+
+def fingerprint(evaluator: list[Any]) -> str:
+    """What identifies the data of the evaluator as this machine has it."""
+    read: str = _loaded(evaluator[0]).fingerprint()  # type: ignore[attr-defined]
+    return read
 
 
 @lru_cache(maxsize=1)
