@@ -29,6 +29,10 @@ class Interrupted(Exception):  # noqa: N818 - nothing has gone wrong
     """A run was ended by SIGTERM, after a checkpoint that the message names. The command exits with code 143."""
 
 
+class LostProcess(Exception):  # noqa: N818 - nothing that its caller did
+    """A process that computed together with others died; the message says which, and by what."""
+
+
 def assert_never(value: NoReturn) -> NoReturn:
     """Raise AssertionError: no branch takes ``value``. mypy reports calls that can be reached (Python 3.11 has one)."""
     raise AssertionError(f"no branch for {value!r}")

@@ -17,6 +17,7 @@ from fbnetv3_zoo.utils.temporary_folder import clear
 from .evaluation.running import RUNNING, Reporting, forget, running_folder
 from .evaluation.trial import Evaluator, Limits, Outcome, Task, Trial
 from .executors import Executor, InProcess
+from .executors.scheduling import longest_first
 from .journal import Journal
 from .notes import Winner, check_rows
 from .parts import Search
@@ -79,7 +80,7 @@ def run_search(
             journal.note("options", dict(options))
         journal.note("capacity", asdict(capacity))
         clear(journal.folder)
-        run = _Run(search, journal, evaluator, executor, limits, callbacks)
+        run = _Run(search, journal, evaluator, executor, limits, callbacks, capacity.at_once)
         forget(running, [plan.candidate_name(trial.number) for trial in journal.trials()])
         with running_folder(running) if isinstance(evaluator, Reporting) else nullcontext():
             _go(run, stages)
@@ -125,10 +126,11 @@ def _go(run: _Run, stages: int) -> None:
 class _Run:
     def __init__(
         self, search: Search, journal: Journal, evaluator: Evaluator, executor: Executor, limits: Limits,
-        callbacks: Sequence[SearchCallback],
+        callbacks: Sequence[SearchCallback], at_once: int,
     ) -> None:  # fmt: skip
         self.search, self.plan, self.journal = search, search.plan, journal
         self.evaluator, self.executor, self.limits, self.callbacks = evaluator, executor, limits, callbacks
+        self.at_once = at_once
 
     def stage_1(self) -> None:
         """Draw the pool and pretrain the encoder."""
@@ -225,7 +227,7 @@ class _Run:
         if new := [trial for trial in trials if trial.number not in known]:
             self.journal.ask(new)
         outcomes = self.journal.outcomes()
-        left = [trial for trial in trials if trial.number not in outcomes]
+        left = self._in_order([trial for trial in trials if trial.number not in outcomes])
         if left:
             self._say(f"round {left[0].round}: {len(left)} candidates, {left[0].epochs} epochs each")
         tasks = [Task(trial.number, self._candidate(trial), trial.epochs) for trial in left]
@@ -238,6 +240,13 @@ class _Run:
                     callback.on_outcome(by_number[outcome.number], outcome)
         outcomes = self.journal.outcomes()
         return [outcomes[trial.number] for trial in trials]
+
+    def _in_order(self, trials: list[Trial]) -> list[Trial]:
+        """``trials`` as they are handed out: where several run at a time, those with the most MACs first."""
+        if self.at_once == 1 or not trials or "macs" not in self.search.costs.names:
+            return trials
+        macs = self.search.costs(np.array([trial.code for trial in trials]))["macs"]
+        return [trials[n] for n in longest_first(macs)]
 
     def _candidate(self, trial: Trial) -> Any:
         return self.plan.space.candidate(trial.code, self.plan.candidate_name(trial.number))

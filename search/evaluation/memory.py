@@ -16,9 +16,12 @@ _LOOKED_AT, _DRAWN = 3, 2000
 
 
 def fit_memory(
-    plan: SearchPlan, execution: Execution, available: float, *, choose: bool = False, costs: CostModel | None = None
-) -> Fit | None:
-    """How the candidates of ``plan`` fit ``available`` bytes; None if it searches no networks or recipes.
+    plan: SearchPlan, execution: Execution, available: float, *, choose: bool = False, costs: CostModel | None = None,
+    processes: int = 1,
+) -> Fit | None:  # fmt: skip
+    """How the candidates of ``plan`` fit ``available`` bytes for each of their ``processes``.
+
+    None if it searches no networks or recipes.
 
     With ``choose``, batches are divided into as many parts as it takes. Raises :class:`ZooError` with the figure if
     they do not fit. The largest candidate is looked for among those of a pool with the most MACs.
@@ -32,7 +35,7 @@ def fit_memory(
 
     def needed(parts: int) -> TrainingMemory:
         found = [
-            training_memory(one.arch, one.recipe, execution=replace(execution, accumulation=parts))
+            training_memory(one.arch, one.recipe, execution=replace(execution, accumulation=parts), processes=processes)
             for one in candidates
             if one.arch is not None and one.recipe is not None
         ]

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Literal
 
@@ -23,7 +23,7 @@ from fbnetv3_zoo.training.callbacks import Callback
 from fbnetv3_zoo.training.checkpoint import Checkpoints
 from fbnetv3_zoo.training.data import Split
 from fbnetv3_zoo.training.data.image_headers import look_before_run
-from fbnetv3_zoo.training.distributed import World, usable
+from fbnetv3_zoo.training.distributed import World, together, usable
 from fbnetv3_zoo.training.engine import Engine, ExplodedLossError
 from fbnetv3_zoo.training.execution import Execution
 from fbnetv3_zoo.training.learner import Learner
@@ -53,7 +53,8 @@ class TrainingEvaluator:
     search goes by validation, and the test images are for what it has found. ``checkpoints`` is a folder, the same for
     all machines, in which a candidate keeps checkpoints until it is trained, as often as ``execution`` says and after
     every epoch: one whose process or machine is lost goes on from the last. Without it, a candidate stays in memory.
-    ``progress`` is the folder to which it reports its scores after every epoch (:mod:`.running`).
+    ``progress`` is the folder to which it reports its scores after every epoch (:mod:`.running`). ``processes`` of one
+    machine train a candidate together, sharing each batch; on GPUs, each has its own.
     """
 
     data: str
@@ -64,9 +65,11 @@ class TrainingEvaluator:
     split: Literal["validation", "test"] = "validation"
     checkpoints: Path | None = None
     progress: Path | None = None
+    processes: int = 1
 
     def __post_init__(self) -> None:
         check_whole("TrainingEvaluator.resolution", self.resolution)
+        check_whole("TrainingEvaluator.processes", self.processes)
 
     def reporting_to(self, folder: Path) -> TrainingEvaluator:
         """The same, with candidates that report to ``folder``."""
@@ -93,20 +96,23 @@ class TrainingEvaluator:
         if epochs > candidate.recipe.epochs:
             raise ZooError(f"{candidate.name}: {epochs} epochs asked for; its recipe has {candidate.recipe.epochs}")
         with torch.random.fork_rng(devices=[]), progress_file(self.progress, candidate.name, epochs) as file:
-            history = self._train(candidate, candidate.recipe, epochs, splits, file)
+            train = partial(self._train, candidate, candidate.recipe, epochs, splits, file)
+            device = self.execution.device
+            many = self.processes > 1
+            history = together(train, self.processes, device) if many else train(World(device=usable(device)))
         history += [CandidateEpoch()] * (epochs - len(history))
         return {split: [getattr(epoch, split) for epoch in history] for split in splits}
 
     def _train(
-        self, candidate: Candidate, recipe: Recipe, epochs: int, splits: Sequence[Split], file: ProgressFile
-    ) -> list[CandidateEpoch]:
+        self, candidate: Candidate, recipe: Recipe, epochs: int, splits: Sequence[Split], file: ProgressFile,
+        world: World,
+    ) -> list[CandidateEpoch]:  # fmt: skip
         data = opened(self.data, self.data_seed, self.subset)
         arch = candidate.arch or replace(find_torchvision(candidate.model), resolution=self.resolution)
         preprocess = data.preprocess(arch.resolution)
         recipe = fitted(recipe, len(data["train"]), tell=False)
         network = _build(arch, recipe, data)
         network.preprocess = preprocess
-        world = World(device=usable(self.execution.device))
         learner = Learner(network, recipe, execution=self.execution, world=world)
         batches = TrainingBatches(data["train"], preprocess, recipe, execution=self.execution, world=world)
         if self.checkpoints is None:
@@ -117,7 +123,8 @@ class TrainingEvaluator:
             training.identity = {"candidate": _identity(candidate, recipe, epochs), "data": data.fingerprint}
             training.begin(resume=True, epoch=CandidateEpoch)
             history = _epochs(training, file)
-        _clear(folder)
+        if world.leads:
+            _clear(folder)
         return history
 
 

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from fbnetv3_zoo.errors import Interrupted, ZooError
+from fbnetv3_zoo.errors import Interrupted, LostProcess, ZooError
 
 from ..evaluation.trial import Evaluator, Failure, Limits, Outcome, Task
 from .limits import TimeUp, alarm, computing_threads, memory_limit
@@ -86,6 +86,8 @@ def explained(error: BaseException, confines: AttemptLimits) -> tuple[Failure, s
     """The failure and its reason in one line, for an attempt that raised ``error``."""
     if isinstance(error, InvalidCurve):
         return Failure.NOT_FINITE, str(error)
+    if isinstance(error, LostProcess):
+        return Failure.LOST, str(error)
     if isinstance(error, TimeUp):
         return Failure.TIMEOUT, overdue(confines.seconds)
     if is_memory(error):

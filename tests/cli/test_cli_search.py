@@ -237,6 +237,16 @@ def test_how_candidates_are_computed() -> None:
     shared = replace(options, executor="ray", gpus_per_candidate=0.25)
     assert shared._executor() == RayExecutor(cpus_per_task=4, gpus_per_task=0.25)
     assert replace(options, executor="in-process")._executor() == InProcess(gpus_per_task=1)
+    several = replace(options, executor="pool:1", processes_per_candidate=2)
+    assert several._executor() == LocalPool(1, gpus_per_task=2, cpus_per_task=8)
+    whole = replace(options, executor="ray", gpus_per_candidate=2)
+    assert (whole._processes(), whole._executor()) == (2, RayExecutor(cpus_per_task=8, gpus_per_task=2))
+    on_cpu = replace(options, device="cpu", processes_per_candidate=3)
+    assert (on_cpu._processes(), on_cpu._executor()) == (3, LocalPool(2, cpus_per_task=12))
+    assert refusal(replace(shared, processes_per_candidate=2)._processes) == (
+        "--processes-per-candidate 2 needs --device cuda and as many GPUs, not cuda and 0.25; "
+        "leave --gpus-per-candidate out, or give 2"
+    )
     assert CandidateOptions("pool:2", gradient_checkpointing=True)._execution() == Execution(
         gradient_checkpointing=True
     )

@@ -68,6 +68,22 @@ class Misbehaving:
             time.sleep(0.05)
         return [float(gpu) for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "-1").split(",")]
 
+    def _group(self, candidate: Candidate, epochs: int) -> Sequence[float]:
+        """Two processes, which return their number."""
+        import grouped
+
+        from fbnetv3_zoo.training.distributed import together
+
+        return [float(size) for _, size in together(grouped.introduce, 2)]
+
+    def _group_dies(self, candidate: Candidate, epochs: int) -> Sequence[float]:
+        import grouped
+
+        from fbnetv3_zoo.training.distributed import together
+
+        together(grouped.die, 2)
+        return []
+
     def _train(self, candidate: Candidate, epochs: int) -> Sequence[float]:
         return Training()(candidate, epochs)
 

@@ -14,7 +14,7 @@ from refusals import refusal
 
 from fbnetv3_zoo import __version__
 from fbnetv3_zoo.search import PLANS, TrainingEvaluator, run_search
-from fbnetv3_zoo.search.evaluation import Limits
+from fbnetv3_zoo.search.evaluation import Failure, Limits
 from fbnetv3_zoo.search.executors import Capacity, RayExecutor
 
 DATA = f"64 images {'0' * 64}; 4 class names {'1' * 64}"
@@ -97,3 +97,14 @@ def test_a_candidate_sees_all_the_gpus_that_it_has(cluster: Cluster, tmp_path: P
         Misbehaving(tmp_path), [task(0, "gpus", epochs=2)], Limits()
     )
     assert sorted(outcome.curve) == [0.0, 1.0]
+
+
+def test_a_candidate_of_several_processes(cluster: Cluster, tmp_path: Path) -> None:
+    """They run on the machine of their task; if one dies, the candidate is lost."""
+    tasks = [task(0, "group", epochs=2), task(1, "group_dies", epochs=2)]
+    executor = RayExecutor(cluster.address, cpus_per_task=2)
+    whole, lost = sorted(
+        executor.run(Misbehaving(tmp_path), tasks, Limits(retries=0)), key=lambda outcome: outcome.number
+    )
+    assert (whole.curve, whole.reason) == ((2.0, 2.0), "")
+    assert (lost.failure, lost.reason) == (Failure.LOST, "process 1 of 2 died (signal 9, SIGKILL)")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ import pytest
 from shell import succeed
 
 from fbnetv3_zoo.search import SPACES, SearchResult, TrainingEvaluator, run_search
-from fbnetv3_zoo.search.evaluation import Evaluator, Failure, Outcome, Trial
+from fbnetv3_zoo.search.evaluation import Evaluator, Failure, FunctionEvaluator, Limits, Outcome, Task, Trial
 from fbnetv3_zoo.search.evaluation.running import (
     RUNNING,
     ProgressFile,
@@ -31,7 +31,7 @@ from fbnetv3_zoo.search.executors.scheduling import makespan
 from fbnetv3_zoo.search.journal import FILE, Journal
 from fbnetv3_zoo.search.plan import SearchPlan
 from fbnetv3_zoo.search.predictors import MLP
-from fbnetv3_zoo.search.space import Candidate, parse_constraint
+from fbnetv3_zoo.search.space import Candidate, NetworkCosts, parse_constraint
 from fbnetv3_zoo.search.stages import EvolutionConfig, IterativeConfig
 from fbnetv3_zoo.search.status import SearchStatus
 from fbnetv3_zoo.utils.serialization import to_json
@@ -114,6 +114,33 @@ def test_tasks_go_to_the_place_that_is_free_first() -> None:
     assert makespan([5, 4, 3, 3, 3], 2) == 10
     assert makespan([3, 3, 3, 4, 5], 2) == 11
     assert makespan([], 3) == 0
+
+
+@dataclass(frozen=True)
+class Ordered:
+    """Notes the order in which candidates are handed out; several run at a time, as it says."""
+
+    handed_out: list[int]
+
+    def look(self, evaluator: Evaluator, limits: Limits) -> Capacity:
+        return Capacity(2, 1, 2, "core")
+
+    def run(self, evaluator: Evaluator, tasks: Sequence[Task], limits: Limits) -> Iterator[Outcome]:
+        self.handed_out.extend(task.number for task in tasks)
+        return InProcess().run(evaluator, tasks, limits)
+
+
+def test_the_longest_candidates_begin_first(tmp_path: Path) -> None:
+    """By their MACs; the search is the same in any order."""
+    executor = Ordered([])
+    evaluator = FunctionEvaluator(lambda values: float(len(str(values))))
+    found = run_search(PLAN, evaluator, tmp_path / "one", executor=executor, report=False)
+    macs = NetworkCosts(TINY)(np.array([trial.code for trial in found.trials]))["macs"]
+    first = executor.handed_out[:4]
+    assert sorted(first) == [0, 1, 2, 3]
+    assert first != [0, 1, 2, 3]
+    assert macs[first].tolist() == sorted(macs[first], reverse=True)
+    assert run_search(PLAN, evaluator, tmp_path / "other", report=False).winners == found.winners
 
 
 @dataclass

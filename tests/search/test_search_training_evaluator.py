@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,8 +21,9 @@ from refusals import refusal
 from fbnetv3_zoo.recipes import SGD
 from fbnetv3_zoo.search import SPACES, Limits, TrainingEvaluator, find_space
 from fbnetv3_zoo.search.evaluation import EvaluatorConfig, Failure, Task
+from fbnetv3_zoo.search.evaluation.running import read_running
 from fbnetv3_zoo.search.evaluation.training import CandidateEpoch, _Training, check_model
-from fbnetv3_zoo.search.executors import InProcess, find_executor
+from fbnetv3_zoo.search.executors import InProcess, LocalPool, find_executor
 from fbnetv3_zoo.search.space import Candidate
 from fbnetv3_zoo.training import Execution, train
 from fbnetv3_zoo.training.data import digits
@@ -176,3 +180,73 @@ def test_pool_and_process_give_the_same_curve(candidate: Candidate) -> None:
     tasks = [Task(0, candidate, 1)]
     (here,), (there,) = (list(find_executor(e).run(EVALUATOR, tasks, Limits())) for e in ("in-process", "pool:1"))
     assert here.curve == there.curve
+
+
+TOGETHER = """
+import sys
+from pathlib import Path
+from fbnetv3_zoo.arch import Arch
+from fbnetv3_zoo.recipes import Recipe
+from fbnetv3_zoo.training import train
+from fbnetv3_zoo.training.data import digits
+
+arch, recipe, folder = (Path(name) for name in sys.argv[1:])
+train(Arch.from_json(arch.read_text()), digits(), Recipe.from_json(recipe.read_text()), folder)
+"""
+
+
+def test_several_processes_train_as_under_torchrun(candidate: Candidate, tmp_path: Path) -> None:
+    """In a worker of a pool, which ends them as well."""
+    assert candidate.arch is not None
+    assert candidate.recipe is not None
+    (tmp_path / "script.py").write_text(TOGETHER)
+    files = tmp_path / "arch.json", tmp_path / "recipe.json"
+    for file, value in zip(files, (candidate.arch, replace(candidate.recipe, epochs=2)), strict=True):
+        file.write_text(value.to_json())
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    subprocess.run(
+        [*torchrun, *map(str, (tmp_path / "script.py", *files, tmp_path / "run"))], env=ENVIRONMENT, check=True
+    )
+    expected = [
+        json.loads(line)["validation_top1"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    ]
+    (outcome,) = LocalPool(1).run(replace(EVALUATOR, processes=2), [Task(0, candidate, 2)], Limits())
+    assert (outcome.reason, list(outcome.curve)) == ("", expected)
+
+
+def test_a_group_that_loses_a_process_goes_on_from_its_checkpoint(candidate: Candidate, tmp_path: Path) -> None:
+    """The attempt fails at once, and the next one trains what is left, to the same accuracies."""
+    reporting = replace(EVALUATOR, processes=2, checkpoints=tmp_path / "candidates").reporting_to(tmp_path)
+    began: list[float] = []
+    resumed: list[int] = []
+    over = threading.Event()
+
+    def kill() -> None:
+        """Kill a process after two epochs; then watch after how many the next attempt begins."""
+        while not over.wait(0.02):
+            running = read_running(tmp_path, ["smallest"]).get("smallest")
+            if running is None or not running.curve:
+                continue
+            if not began and len(running.curve) == 2:
+                began.append(running.began)
+                os.kill(_member(), signal.SIGKILL)
+            elif began and running.began != began[0]:
+                resumed.append(len(running.curve))
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        (outcome,) = InProcess().run(reporting, [Task(0, candidate, 4)], Limits(retries=1))
+    finally:
+        over.set()
+        thread.join()
+    assert (outcome.failure, outcome.attempts) == (None, 2)
+    assert resumed[0] >= 2
+    assert list(outcome.curve) == replace(EVALUATOR, processes=2)(candidate, 4)
+    assert not (tmp_path / "candidates" / "smallest").exists()
+
+
+def _member() -> int:
+    """A process that this one has started to train with others."""
+    children = map(int, Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+    return next(pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes())

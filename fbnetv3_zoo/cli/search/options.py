@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ...errors import ZooError
+from ...errors import ZooError, check_whole
 from ...utils.paths import check_outside
 from ..option_groups import Checkpointing, Compile, PrecisionName
 from ..output import say
@@ -168,7 +168,15 @@ class CandidateOptions:
     device: Annotated[str, typer.Option(help="Device of the candidates: cpu or cuda.")] = "cpu"
     gpus_per_candidate: Annotated[
         float | None,
-        typer.Option(help="GPUs of a candidate, or a share of one: 0.5, 0.25 (default: 1 with --device cuda)."),
+        typer.Option(
+            help="GPUs of a candidate, or a share of one: 0.5, 0.25 (default with --device cuda: one for each process)."
+        ),
+    ] = None
+    processes_per_candidate: Annotated[
+        int | None,
+        typer.Option(
+            help="Processes of one machine that train a candidate together (default: one for each of its GPUs, or 1)."
+        ),
     ] = None
     workers: Annotated[int, typer.Option(help="Number of processes that load images for each candidate.")] = 0
     precision: PrecisionName = "float32"
@@ -198,8 +206,11 @@ class CandidateOptions:
         evaluator = config.evaluator(plan.space, self._fitted(plan, config))
         if isinstance(evaluator, TrainingEvaluator):
             evaluator.look()
+            evaluator = replace(evaluator, processes=self._processes())
             if self.checkpoints:
                 evaluator = replace(evaluator, checkpoints=folder.absolute() / "candidates")
+        elif self.processes_per_candidate is not None:
+            raise ZooError("--processes-per-candidate is for candidates that are trained; leave it out with --table")
         return run_search(
             plan, evaluator, folder, executor=self._executor(),
             limits=Limits(60 * self.timeout_minutes, self.memory_gb, self.retries), costs=config.costs(plan.space),
@@ -224,9 +235,12 @@ class CandidateOptions:
 
         from fbnetv3_zoo.search.evaluation.memory import fit_memory
 
-        share = min(1.0, self.gpus_per_candidate or 1.0)
+        share = min(1.0, self._gpus() or 1.0)
         available = torch.cuda.get_device_properties(self.device).total_memory * share
-        fit = fit_memory(plan, chosen, available, choose=self.accumulation == 0, costs=config.costs(plan.space))
+        fit = fit_memory(
+            plan, chosen, available, choose=self.accumulation == 0, costs=config.costs(plan.space),
+            processes=self._processes(),
+        )  # fmt: skip
         if fit is None:
             return chosen
         say(str(fit))
@@ -236,7 +250,27 @@ class CandidateOptions:
         """The executor, of which each candidate has its own GPUs, and cores for the processes that load its images."""
         from fbnetv3_zoo.search import find_executor
 
-        gpus = self.gpus_per_candidate
-        if gpus is None:
-            gpus = 1 if self.device == "cuda" else 0
-        return find_executor(self.executor, cpus_per_task=1 + self.workers, gpus_per_task=gpus)
+        processes = self._processes()
+        return find_executor(self.executor, cpus_per_task=processes * (1 + self.workers), gpus_per_task=self._gpus())
+
+    def _gpus(self) -> float:
+        """The GPUs of a candidate."""
+        if self.gpus_per_candidate is not None:
+            return self.gpus_per_candidate
+        return (self.processes_per_candidate or 1) if self.device == "cuda" else 0
+
+    def _processes(self) -> int:
+        """The processes of a candidate. Raises :class:`ZooError` unless each has one GPU, where there are several."""
+        gpus, processes = self._gpus(), self.processes_per_candidate
+        if processes is not None:
+            check_whole("--processes-per-candidate", processes)
+        if not self.device.startswith("cuda"):
+            return processes or 1
+        if processes is None:
+            processes = max(1, int(gpus))
+        if processes > 1 and (gpus != processes or self.device != "cuda"):
+            raise ZooError(
+                f"--processes-per-candidate {processes} needs --device cuda and as many GPUs, not {self.device} and "
+                f"{gpus:g}; leave --gpus-per-candidate out, or give {processes}"
+            )
+        return processes
