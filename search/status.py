@@ -88,7 +88,7 @@ def _utilization(record: SearchResult, capacity: Capacity, running: Iterable[Run
     spans = [(ends[o.number] - o.seconds, ends[o.number]) for o in record.outcomes.values() if o.number in ends]
     spans += [(one.began, max(one.began, one.told)) for one in running]
     covered = _covered(spans)
-    if covered <= 0:
+    if covered < 1:  # outcomes are dated to the second
         return None
     return min(1.0, sum(end - begin for begin, end in spans) * capacity.each / (covered * capacity.total))
 

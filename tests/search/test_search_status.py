@@ -83,9 +83,9 @@ def test_what_runs_and_what_is_left(tmp_path: Path) -> None:
     assert found.device_hours_left == pytest.approx(2 * (30 + 60 + 240 + 120) / 3600)
     shown = succeed("search", "status", tmp_path).splitlines()
     assert shown[0] == "small: round 1 of 2; 2 of 4 candidates finished"
-    assert shown[2].startswith("  small-0002  epoch 3 of 6  score 0.3000  heard of ")
+    assert shown[2].startswith("  small-0002  epoch 3 of 6  score 0.3000  last heard of ")
     assert shown[3:6] == [
-        "up to 10 candidates in all", "about 4 min 00 s left while it runs", "GPU hours: 0.0833, about 0.25 left",
+        "up to 10 candidates in all", "about 4 min 00 s left while it runs", "GPU hours: 0.08, about 0.25 left",
     ]  # fmt: skip
     told = json.loads(succeed("search", "status", tmp_path, "--json"))
     assert (told["planned"], told["seconds_left"], told["device"]) == (10, 240, "GPU")

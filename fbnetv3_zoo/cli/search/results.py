@@ -143,14 +143,14 @@ def print_status(record: SearchResult, at: SearchStatus) -> None:
     for name, one in at.running.items():
         score = f"score {one.curve[-1]:.4f}  " if one.curve else ""
         since = duration(seconds_since(one))
-        say(f"  {name}  epoch {len(one.curve)} of {one.epochs}  {score}heard of {since} ago")
+        say(f"  {name}  epoch {len(one.curve)} of {one.epochs}  {score}last heard of {since} ago")
     if not record.done and at.planned > len(record.trials):
         say(f"up to {counted(at.planned, 'candidate')} in all")
     if not record.done and at.seconds_left is not None:
         say(f"about {duration(at.seconds_left)} left while it runs")
-    if at.device_hours:
-        left = "" if record.done or at.device_hours_left is None else f", about {at.device_hours_left:.3g} left"
-        say(f"{at.device} hours: {at.device_hours:.3g}{left}")
+    if at.device_hours and at.device_hours >= 0.005:
+        left = "" if record.done or at.device_hours_left is None else f", about {at.device_hours_left:,.2f} left"
+        say(f"{at.device} hours: {at.device_hours:,.2f}{left}")
     if at.utilization is not None:
         say(f"utilization {at.utilization:.0%}")
 
@@ -170,7 +170,8 @@ def told(record: SearchResult, winner: Winner) -> dict[str, Any]:
 def print_summary(record: SearchResult) -> None:
     """Print the state of a search."""
     found = summary(record)
-    state = "done" if record.done else f"round {found['round']} of {found['rounds']}"
+    state = "finalists" if found["round"] > found["rounds"] else f"round {found['round']} of {found['rounds']}"
+    state = "done" if record.done else state
     say(f"{record.plan.name}: {state}; {found['finished']} of {found['asked']} candidates finished")
     for failure, count in found["failed"].items():
         say(f"  {count} failed: {failure}")
