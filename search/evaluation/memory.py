@@ -15,6 +15,10 @@ from ..space import CostModel, NetworkCosts, draw_pool
 _LOOKED_AT, _DRAWN = 3, 2000
 
 
+def _needing(processes: int) -> str:
+    return "a candidate needs" if processes == 1 else f"each of a candidate's {processes} processes needs"
+
+
 def fit_memory(
     plan: SearchPlan, execution: Execution, available: float, *, choose: bool = False, costs: CostModel | None = None,
     processes: int = 1,
@@ -41,4 +45,4 @@ def fit_memory(
         ]
         return max(found, key=lambda memory: memory.total)
 
-    return fit(f"plan {plan.name}: a candidate needs up to", needed, execution, available, choose=choose)
+    return fit(f"plan {plan.name}: {_needing(processes)} up to", needed, execution, available, choose=choose)

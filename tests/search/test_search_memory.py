@@ -41,6 +41,14 @@ def test_what_else_makes_candidates_smaller() -> None:
     assert fit_memory(PLANS["paper_recipe"], Execution(), 1.0) is None
 
 
+def test_several_processes_share_a_batch() -> None:
+    """Four take a quarter each, as four parts do."""
+    found = fit_memory(PAPER, Execution(), 80e9, choose=True, processes=4)
+    assert found is not None
+    assert (found.execution.accumulation, found.memory.images) == (1, 256)
+    assert str(found) == f"each of a candidate's 4 processes needs up to {found.whole}"
+
+
 def test_a_batch_that_no_number_of_parts_makes_small_enough() -> None:
     said = refusal(lambda: fit_memory(PAPER, Execution(), 1e9, choose=True))
     assert said.startswith("plan paper: a candidate needs up to ")

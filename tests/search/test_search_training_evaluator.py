@@ -17,6 +17,7 @@ import pytest
 import torch
 from forks import ENVIRONMENT
 from refusals import refusal
+from waiting import until
 
 from fbnetv3_zoo.recipes import SGD
 from fbnetv3_zoo.search import SPACES, Limits, TrainingEvaluator, find_space
@@ -250,3 +251,42 @@ def _member() -> int:
     """A process that this one has started to train with others."""
     children = map(int, Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
     return next(pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes())
+
+
+PREEMPTED = """
+import sys
+from pathlib import Path
+from fbnetv3_zoo.arch import Arch
+from fbnetv3_zoo.errors import Interrupted
+from fbnetv3_zoo.recipes import Recipe
+from fbnetv3_zoo.search import TrainingEvaluator
+from fbnetv3_zoo.search.space import Candidate
+
+if __name__ == "__main__":
+    arch, recipe, folder = (Path(name) for name in sys.argv[1:])
+    candidate = Candidate("one", {}, Arch.from_json(arch.read_text()), Recipe.from_json(recipe.read_text()))
+    try:
+        TrainingEvaluator("digits", checkpoints=folder, processes=2).reporting_to(folder)(candidate, 6)
+    except Interrupted as ended:
+        sys.exit(str(ended))
+"""
+
+
+def test_sigterm_reaches_all_processes(candidate: Candidate, tmp_path: Path) -> None:
+    """They write a checkpoint and end, as one process does."""
+    assert candidate.arch is not None
+    assert candidate.recipe is not None
+    (script := tmp_path / "script.py").write_text(PREEMPTED)
+    (folder := tmp_path / "candidates").mkdir()
+    files = tmp_path / "arch.json", tmp_path / "recipe.json"
+    for file, value in zip(files, (candidate.arch, candidate.recipe), strict=True):
+        file.write_text(value.to_json())
+    command = [sys.executable, *map(str, (script, *files, folder))]
+    with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
+        until(lambda: any(one.curve for one in read_running(folder, ["one"]).values()))
+        process.send_signal(signal.SIGTERM)
+        said = process.communicate()[1]
+    assert process.returncode == 1
+    assert "SIGTERM" in said
+    assert list((folder / "one" / "checkpoints").iterdir())
+    assert read_running(folder, ["one"]) == {}
