@@ -153,6 +153,7 @@ REFUSED = {
     "--executor poool": "unknown executor 'poool' (did you mean 'pool'?); choose from ",
     "--model torchvision:resnett18": "torchvision has no model 'resnett18' (did you mean 'resnet18'?)",
     "--epochs 0": "--epochs is 0; it must be a whole number of at least 1",
+    "--processes-per-candidate 0": "--processes-per-candidate is 0; it must be a whole number of at least 1",
 }
 
 
@@ -162,6 +163,12 @@ def test_what_it_refuses(arguments: str, tmp_path: Path) -> None:
     assert ended.code == 2
     assert REFUSED[arguments] in ended.err
     assert ended.err.startswith("error: ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_recording_needs_no_processes(table: Path, tmp_path: Path) -> None:
+    said = run("search", "run", "--table", table, "--processes-per-candidate", 2, "--output", tmp_path / "out").err
+    assert said == ("error: --processes-per-candidate is for candidates that are trained; leave it out with --table\n")
     assert not (tmp_path / "out").exists()
 
 
