@@ -46,7 +46,7 @@ def test_several_processes_share_a_batch() -> None:
     found = fit_memory(PAPER, Execution(), 80e9, choose=True, processes=4)
     assert found is not None
     assert (found.execution.accumulation, found.memory.images) == (1, 256)
-    assert str(found) == f"each of a candidate's 4 processes needs up to {found.whole}"
+    assert str(found) == f"plan paper: each of a candidate's 4 processes needs up to {found.whole}"
 
 
 def test_a_batch_that_no_number_of_parts_makes_small_enough() -> None:
