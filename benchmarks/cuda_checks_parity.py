@@ -36,7 +36,10 @@ STEPS = 5
 
 
 def settled(arch: Arch) -> FBNet:
-    """``arch`` in evaluation mode with drawn weights, none of them neutral, and statistics of photographs."""
+    """``arch`` in evaluation mode with drawn weights, none of them neutral, and statistics of photographs.
+
+    As tests/helpers/networks.py has it; that imports packages which a machine with a GPU may lack.
+    """
     generator = torch.Generator().manual_seed(0)
     network = FBNet(arch, generator=generator)
     for norm in (module for module in network.modules() if isinstance(module, nn.BatchNorm2d)):

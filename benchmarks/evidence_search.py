@@ -213,13 +213,7 @@ def efficiency(seeds: int, processes: int) -> None:
         others = [mean_of(ours - of[:, x.index(number)]) for name, of in found.items() if name != OURS]
         lines.append([number, mean_of(ours - np.array(four)), *others])
     print(markdown(["N", "random, 4 N", *(name for name in METHODS if name != OURS)], lines))
-
-    def draw(axes: Any) -> None:
-        for color, (name, of) in zip(charts.SERIES, found.items(), strict=False):
-            band(axes, x, of, name, color)
-        axes.set(xlabel="trainings", ylabel="test accuracy of the best, %")
-
-    picture("efficiency", draw)
+    _curves("efficiency", x, found)
 
 
 def parts(seeds: int, processes: int) -> None:
@@ -240,13 +234,18 @@ def parts(seeds: int, processes: int) -> None:
     print(markdown(["trainings", *x], [[name, *(mean_of(column) for column in of.T)] for name, of in found.items()]))
     best = [[name, len(table(points)), f"{table(points).test.mean.max():.2f}"] for name, points in named.items()]
     print("\n" + markdown(["points", "number", "best test accuracy"], best))
+    _curves("parts", x, found)
+
+
+def _curves(name: str, x: list[int], found: Mapping[str, Doubles]) -> None:
+    """The picture ``name``: a line for each of ``found``, over the numbers of trainings ``x``."""
 
     def draw(axes: Any) -> None:
-        for color, (name, of) in zip(charts.SERIES, found.items(), strict=False):
-            band(axes, x, of, name, color)
+        for color, (label, of) in zip(charts.SERIES, found.items(), strict=False):
+            band(axes, x, of, label, color)
         axes.set(xlabel="trainings", ylabel="test accuracy of the best, %")
 
-    picture("parts", draw)
+    picture(name, draw)
 
 
 def rounds(seeds: int, processes: int) -> None:
