@@ -19,7 +19,7 @@ from .data import Example
 from .data.dataset import ArraySource, Integers, labels_of
 from .data.gathered import gathered
 from .distributed import World
-from .loader import no_orphans, unless_worker_dies
+from .loader import unless_worker_dies, worker_init
 
 Ints = npt.NDArray[np.int64]
 
@@ -70,7 +70,7 @@ class EvaluationImages:
             persistent_workers=workers > 0,
             collate_fn=_collate,
             generator=torch.Generator(),  # otherwise the loader would use the caller's
-            worker_init_fn=no_orphans(),
+            worker_init_fn=worker_init(),
         )
 
     def __iter__(self) -> Iterator[EvaluationBatch]:

@@ -6,7 +6,9 @@ same images as one alone.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass, replace
@@ -41,16 +43,23 @@ def seed_of(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def no_orphans() -> Callable[[int], None]:
-    """A ``worker_init_fn`` that keeps a DataLoader's workers from outliving this process.
+def worker_init() -> Callable[[int], None]:
+    """The ``worker_init_fn`` of a DataLoader whose workers live as long as this process wants them.
 
-    torch's workers notice only if their parent dies after they have started to watch it.
+    They do not outlive it, though torch's own look only from a moment after their start; and a SIGTERM to the whole
+    process group does not end them, so that the step in work can be finished and a checkpoint written.
     """
-    return partial(_end_orphan, os.getpid())
+    return partial(_init_worker, os.getpid())
 
 
-def _end_orphan(parent: int, worker: int) -> None:
-    if os.getppid() != parent:
+def _init_worker(parent: int, worker: int) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    started_by = multiprocessing.parent_process()
+    if multiprocessing.get_start_method(allow_none=True) == "forkserver":  # which is the parent to the system
+        orphaned = started_by is not None and not started_by.is_alive()
+    else:
+        orphaned = os.getppid() != parent
+    if orphaned:
         os._exit(1)
 
 
@@ -213,7 +222,7 @@ class Batches(Generic[AnyBatch]):
             persistent_workers=execution.workers > 0,
             pin_memory=world.device.type == "cuda",
             generator=torch.Generator(),  # otherwise the loader would use the caller's
-            worker_init_fn=no_orphans(),
+            worker_init_fn=worker_init(),
         )
 
     def epoch(self, number: int, *, first_step: int = 0) -> Iterator[list[AnyBatch]]:

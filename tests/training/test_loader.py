@@ -405,16 +405,16 @@ def test_errors_of_the_caller_pass_through() -> None:
         step()
 
 
-@pytest.fixture
-def spawning() -> Iterator[None]:
+@pytest.fixture(params=["spawn", "forkserver"])
+def started_otherwise(request: pytest.FixtureRequest) -> Iterator[None]:
     method = multiprocessing.get_start_method(allow_none=True)
-    multiprocessing.set_start_method("spawn", force=True)
+    multiprocessing.set_start_method(request.param, force=True)
     yield
     multiprocessing.set_start_method(method, force=True)
 
 
-@pytest.mark.usefixtures("spawning")
-def test_workers_that_are_spawned_change_nothing() -> None:
-    """As on macOS and Windows: all that a worker needs is pickled."""
+@pytest.mark.usefixtures("started_otherwise")
+def test_workers_that_are_not_forked_change_nothing() -> None:
+    """As on macOS and Windows, and with Python 3.14 on Linux: all that a worker needs is pickled."""
     helped = _batches(12, bad=(3,), on_bad_image=OnBadImage.SKIP, workers=1)
     assert _same(_parts(helped, 1), _parts(_batches(12, bad=(3,), on_bad_image=OnBadImage.SKIP), 1))
