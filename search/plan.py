@@ -14,7 +14,7 @@ from fbnetv3_zoo.recipes import ExponentialDecay, Recipe, Schedule
 from fbnetv3_zoo.utils.serialization import find, from_json, to_json
 
 from .predictors import MLP, Pretraining
-from .space import PAPER, PAPER_RECIPE, TINY, Bound, Constraint, Space, parse_constraint
+from .space import LETTERS, PAPER, PAPER_RECIPE, TINY, Bound, Constraint, Space, parse_constraint
 from .stages.acquisition import AcquisitionConfig
 from .stages.evolution import EvolutionConfig
 from .stages.iterative import IterativeConfig
@@ -154,6 +154,16 @@ PLANS: Mapping[str, SearchPlan] = MappingProxyType(
                 IterativeConfig(epochs=6, rounds=4, batch=8),
                 within=parse_constraint("macs<=1M"),
                 constraints=_bounds("macs<=1M"),
+                finalists=2,
+            ),
+            # an hour or two on two cores, on drawn letters (docs/data.md)
+            SearchPlan(
+                "letters",
+                LETTERS,
+                IterativeConfig(epochs=12, batch=24),
+                pool=4000,
+                within=parse_constraint("0.3M<=macs<=3M"),
+                constraints=_bounds("macs<=0.6M", "macs<=1.2M", "macs<=2.4M"),
                 finalists=2,
             ),
         )

@@ -480,6 +480,6 @@ def test_wrong_files_of_plans(tmp_path: Path) -> None:
     assert refusal(lambda: find_plan(path)).startswith(f"{path}: plan JSON cannot be read: ")
     assert refusal(lambda: find_plan(tmp_path / "no.json")) == (f"{tmp_path}/no.json: no such file")
     assert refusal(lambda: find_plan("tin")) == (
-        "unknown plan 'tin' (did you mean 'tiny'?); shipped are paper, paper-literal, paper_recipe, tiny, others are "
-        "files"
+        "unknown plan 'tin' (did you mean 'tiny'?); shipped are paper, paper-literal, paper_recipe, tiny, letters, "
+        "others are files"
     )

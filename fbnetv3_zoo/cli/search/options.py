@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ...training import Execution
 
 PlanSource = Annotated[
-    str, typer.Option("--plan", help="A plan: paper, paper-literal, paper_recipe, tiny, or a JSON file.")
+    str, typer.Option("--plan", help="A plan: paper, paper-literal, paper_recipe, tiny, letters, or a JSON file.")
 ]
 Space = Annotated[str | None, typer.Option(help="Space, if not the plan's: a name or a JSON file.")]
 Bounds = Annotated[

@@ -108,7 +108,9 @@ def space(
     say_text(found.to_json() if as_json else found.describe())
 
 
-def plan(name: Annotated[str, typer.Argument(help="A plan: paper, paper_recipe or tiny.")]) -> None:
+def plan(
+    name: Annotated[str, typer.Argument(help="A plan: paper, paper-literal, paper_recipe, tiny or letters.")],
+) -> None:
     """Print a plan as a JSON file for --plan, to edit it.
 
     Example: fbnetv3 search plan tiny > mine.plan.json
