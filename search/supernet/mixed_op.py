@@ -236,10 +236,13 @@ def _widened(x: Tensor, channels: int) -> Tensor:
     return x[:, :channels] if missing <= 0 else F.pad(x, (0, 0, 0, 0, 0, missing))
 
 
-def _normed(norm: nn.BatchNorm2d, x: Tensor, factors: Tensor | None) -> Tensor:
+def _normed(norm: nn.BatchNorm2d | nn.SyncBatchNorm, x: Tensor, factors: Tensor | None) -> Tensor:
     """``factors`` times the norm of ``x``, without saving another map."""
     if factors is None:
         y: Tensor = norm(x)
+        return y
+    if isinstance(norm, nn.SyncBatchNorm):  # which has no function; for the other it would take longer
+        y = torch.func.functional_call(norm, {"weight": norm.weight * factors, "bias": norm.bias * factors}, (x,))
         return y
     if norm.training and norm.num_batches_tracked is not None:
         norm.num_batches_tracked.add_(1)

@@ -393,6 +393,33 @@ def test_a_supernet_is_made_from_its_generator() -> None:
     assert (gray.num_classes, gray.preprocess) == (4, Preprocess(32, 32).for_channels(1))
 
 
+def test_norms_that_are_synchronized_compute_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them, masked ones too: only they know the other processes. Alone, they give what the others give."""
+    nets = [Supernet(TINY_DMASKING, generator=torch.Generator().manual_seed(0)) for _ in range(2)]
+    nets[1] = nn.SyncBatchNorm.convert_sync_batchnorm(nets[1])  # type: ignore[no-untyped-call]
+    called: list[nn.Module] = []
+    forward = nn.SyncBatchNorm.forward
+
+    def counted(norm: nn.SyncBatchNorm, x: Tensor) -> Tensor:
+        called.append(norm)
+        return forward(norm, x)
+
+    monkeypatch.setattr(nn.SyncBatchNorm, "forward", counted)
+    images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    outputs = []
+    for net in nets:
+        net.draw_noise(3)
+        outputs.append(net.train()(images))
+        outputs[-1].sum().backward()
+    assert torch.equal(*outputs)
+    assert set(called) == {module for module in nets[1].modules() if isinstance(module, nn.SyncBatchNorm)}
+    for (name, one), other in zip(nets[0].state_dict().items(), nets[1].state_dict().values(), strict=True):
+        assert torch.equal(one, other), name
+    for one, other in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        assert (one.grad is None) == (other.grad is None)
+        assert one.grad is None or torch.equal(one.grad, other.grad)
+
+
 def test_what_supernets_refuse() -> None:
     net = choices()
     takes = "its supernet takes (batch, 3, 12, 12)"
