@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
+import torch
 from torch import Tensor, nn
 
 from ..errors import ZooError
@@ -43,6 +44,7 @@ class FBNetFeatures(nn.Module):
         deepest = max(self.feature_info.reduction())
         trunk = [block for block in self.arch.blocks if block.stage < self.arch.trunk_depth]
         self._reductions = [block.reduction for block in trunk if block.reduction <= deepest]
+        self._returned = self.feature_info.reduction()
         modules = {
             (block.stage, block.index): model.get_submodule(f"stages.{block.stage}.{block.index}")
             for block in trunk[: len(self._reductions)]
@@ -55,9 +57,14 @@ class FBNetFeatures(nn.Module):
 
         ``images`` has shape (batch, channels, height, width). Raises :class:`ZooError` as :meth:`FBNet.forward` does.
         """
-        x, maps = admit(self.arch, images), {}
-        blocks = [block for stage in self.stages.children() for block in stage.children()]
-        for reduction, block in zip(self._reductions, blocks, strict=True):
-            x = block(x)
-            maps[reduction] = x
-        return [maps[stride] for stride in self.feature_info.reduction()]
+        x = images
+        if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+            x = admit(self.arch, images)
+        maps: dict[int, Tensor] = {}
+        position = 0
+        for stage in self.stages:  # no generators, zip or enumerate: TorchScript's language lacks them or their nesting
+            for block in stage:  # type: ignore[attr-defined]
+                x = block(x)
+                maps[self._reductions[position]] = x
+                position += 1
+        return [maps[reduction] for reduction in self._returned]

@@ -49,16 +49,26 @@ def model(tiny_arch: Arch) -> FBNet:
     return settled(tiny_arch)
 
 
-@pytest.mark.parametrize("name", every(ARCHS, "fbnetv3_a", "fbnetv2_f1", "fbnet_a"))
-def test_every_network(name: str) -> None:
+def _check_graphs(arch: Arch) -> None:
     """``torch.jit.trace`` with its own check and gradients on, as many call it; ``torch.fx``; a network cut short."""
-    model = create(_shallow(ARCHS[name]), generator=torch.Generator().manual_seed(0)).eval()
+    model = create(arch, generator=torch.Generator().manual_seed(0)).eval()
     images = _images(model.arch)
     expected = model(images)
     _same(torch.jit.trace(model, images)(images), expected)
     _same(torch.fx.symbolic_trace(model)(images), expected)
-    cut = create_feature_extractor(model, {"stages.2": "third"})
-    _same(cut(images)["third"], model.stages[:3](images))
+    cut = create_feature_extractor(model, {"stages.2": "third", "classifier": "logits"})(images)
+    _same(cut["third"], model.stages[:3](images))
+    _same(cut["logits"], expected)
+
+
+@pytest.mark.parametrize("name", ["fbnetv3_a", "fbnetv2_f1", "fbnet_a"])
+def test_one_network_of_each_paper(name: str) -> None:
+    _check_graphs(_shallow(ARCHS[name]))
+
+
+@pytest.mark.parametrize("name", every(ARCHS, "fbnetv3_nano"))
+def test_every_network(name: str) -> None:
+    _check_graphs(ARCHS[name])
 
 
 @pytest.mark.filterwarnings("ignore:Converting a tensor:torch.jit.TracerWarning")  # of torch's batch norm in training
@@ -86,6 +96,18 @@ def test_scripted(name: str) -> None:
     scripted = torch.jit.script(model)
     for batch in (1, 3):
         _same(scripted(_images(model.arch, batch)), model(_images(model.arch, batch)))
+
+
+@pytest.mark.filterwarnings("ignore:Encountering a list at the output:torch.jit.TracerWarning")  # timm gives lists, too
+@pytest.mark.parametrize("indices", [None, (1, -1)])
+def test_a_backbone_of_feature_maps(indices: tuple[int, ...] | None, tiny_arch: Arch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    model = create(tiny_arch, features_only=True, out_indices=indices, generator=generator).eval()
+    images = _images(tiny_arch)
+    graphs = torch.jit.trace(model, images), torch.jit.script(model), torch.fx.symbolic_trace(model)
+    for graph in graphs:
+        for found, expected in zip(graph(images), model(images), strict=True):
+            _same(found, expected)
 
 
 def test_a_symbolic_graph_is_trained(model: FBNet) -> None:
