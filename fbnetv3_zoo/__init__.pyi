@@ -18,6 +18,7 @@ from .weights.publish import (
     save_pretrained as save_pretrained,
 )
 from .weights.registry import (
+    list_models as list_models,
     list_pretrained as list_pretrained,
     list_weights as list_weights,
 )
@@ -25,10 +26,7 @@ from .weights.serialization import (
     load as load,
     save as save,
 )
-from .zoo import (
-    cost_of as cost_of,
-    list_models as list_models,
-)
+from .zoo import cost_of as cost_of
 
 __version__: str
 __all__: list[str]

@@ -18,7 +18,7 @@ from .models.fbnet import FBNet
 from .models.features import FBNetFeatures
 from .models.torchvision_model import TorchvisionModel, find_torchvision
 from .weights.cache import WeightsCache
-from .weights.pretrained import build, build_torchvision, find_weights, read_pretrained
+from .weights.pretrained import COMMERCIAL, build, build_torchvision, find_weights, read_pretrained
 from .weights.registry import RECORDS, WeightsEntry, find_network
 from .weights.serialization import WeightsFile
 from .weights.state_dict import skeleton
@@ -59,7 +59,8 @@ def create(
             ``list_weights()``) for the network in the form that they need; an :class:`Arch`, or the path of its JSON;
             a model of torchvision, ``torchvision:resnet18`` or ``torchvision:resnet18@width=1.4,depth=2``, or a
             :class:`~fbnetv3_zoo.arch.torchvision_arch.TorchvisionArch`.
-        pretrained: weights to load. True: the published ones. Otherwise the tag of others (``"ra2_in1k"``), a path, an
+        pretrained: weights to load. True: the published ones, whatever their license. ``"commercial"``: the most
+            accurate ones that may be used commercially. Otherwise the tag of others (``"ra2_in1k"``), a path, an
             HTTP(S) address (``#sha256=DIGITS``, 8 to 64 of them, pins its contents), or ``hf-hub:owner/name``. Files
             are ``.safetensors`` or checkpoints of torch.save, in this project's, the official or timm's layout. A
             :class:`~fbnetv3_zoo.weights.serialization.WeightsFile` that was read before must not be used again.
@@ -117,7 +118,7 @@ def _of_torchvision(
     """The model ``arch`` with the weights ``pretrained``, if any."""
     if pretrained is False:
         return TorchvisionModel(arch, drop_rate=drop_rate, drop_path_rate=drop_path_rate, generator=generator)
-    if pretrained is True:
+    if pretrained is True or pretrained == COMMERCIAL:
         raise ZooError(f"{arch.name}: its published weights are not fetched here; give a file of them as the weights")
     cache = WeightsCache() if cache is None else cache
     file = pretrained if isinstance(pretrained, WeightsFile) else read_pretrained(arch, pretrained, cache)

@@ -230,7 +230,7 @@ class StartOptions:
         bool, typer.Option("--pretrained", help="Start from the published weights of the model (fine-tune).")
     ] = False
     weights: Annotated[
-        str | None, typer.Option(help="Weights to start from: a file, a tag, a URL, hf-hub:owner/name.")
+        str | None, typer.Option(help="Weights to start from: a file, a tag, commercial, a URL, hf-hub:owner/name.")
     ] = None
 
     def network(self, shape: ArchOptions) -> tuple[AnyArch, str | WeightsFile | None]:

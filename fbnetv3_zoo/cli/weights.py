@@ -38,7 +38,7 @@ def list_(
     cache: Cache = None,
     as_json: Json = False,
 ) -> None:
-    """List the published weights with size, license, accuracy and whether they are in the cache.
+    """List the published weights with size, accuracy, license and whether they are in the cache.
 
     Example: fbnetv3 weights list "fbnetv3_*"
     """
@@ -53,12 +53,15 @@ def list_(
     if as_json:
         print_json(rows)
         return
-    say(f"{'name':24}{'MB':>7}{'top-1 %':>9}{'pixels':>8}  {'license':14}cache")
+    say(f"{'name':24}{'MB':>7}{'top-1 %':>9}{'pixels':>8}  {'license':14}{'commercial':12}cache")
     for row in rows:
         top1 = f"{row['accuracy'][0]['top1']:.2f}" if row["accuracy"] else "-"
         place = "in the package" if row["packaged"] else "kept" if row["kept"] else "-"
-        say(f"{row['name']:24}{row['megabytes']:>7.1f}{top1:>9}{row['pixels']:>8}  {row['licence']:14}{place}")
-    say("", f"MB: parameters in float32. top-1: ImageNet, by the publishers' records. Cache: {weights_cache.folder}")
+        figures = f"{row['megabytes']:>7.1f}{top1:>9}{row['pixels']:>8}"
+        use = "yes" if row["commercial"] else "no"
+        say(f"{row['name']:24}{figures}  {row['licence'] or 'unknown':14}{use:12}{place}")
+    say("", "MB: parameters in float32. top-1: ImageNet, by the publishers' records. commercial: whether the license")
+    say(f"allows commercial use. Cache: {weights_cache.folder}")
 
 
 @app.command()
@@ -251,7 +254,8 @@ def _row(record: Any, path: Path | None) -> dict[str, Any]:
     return {
         "name": record.name,
         "megabytes": round(4 * arch_cost(record.arch).parameters / 1e6, 1),
-        "licence": record.license.value,
+        "licence": record.license.value if record.license else None,
+        "commercial": record.commercial,
         "accuracy": [{**to_plain(a), "evidence": a.evidence.value} for a in record.accuracy],
         "addresses": [source.address for source in record.sources],
         "sha256": [source.sha256 for source in record.sources],

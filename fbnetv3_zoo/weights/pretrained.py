@@ -23,11 +23,14 @@ from . import hub
 from .cache import WeightsCache, sha256_of
 from .convert import convert
 from .fetch import read
-from .registry import RECORDS, WeightsEntry, WeightsSource, find_record, timm_form
+from .registry import RECORDS, WeightsEntry, WeightsSource, find_commercial, find_record, timm_form
 from .serialization import WeightsFile, parse, read_weights, same_weights
 from .state_dict import assemble, skeleton
 from .torch_checkpoint import PICKLED, read_any
 from .url import identity_of
+
+COMMERCIAL = "commercial"
+"""The weights to ask for where only those will do that may be used commercially."""
 
 _REMOTE = ("hf-hub:", "http://", "https://")
 
@@ -110,11 +113,14 @@ def build_torchvision(
 def find_weights(network: str, source: str | Path | bool) -> WeightsEntry | str | Path:
     """The weights given by ``source``: the record of published weights, or the source of a file, unchanged.
 
-    ``network`` is the name of a network, or ``name.tag``; ``source`` is True for the network's first weights, a tag, a
-    path, an address, or ``hf-hub:owner/name``. Raises :class:`ZooError` for anything else.
+    ``network`` is the name of a network, or ``name.tag``; ``source`` is True for the network's first weights,
+    ``"commercial"`` for the best ones that may be used commercially, a tag, a path, an address, or
+    ``hf-hub:owner/name``. Raises :class:`ZooError` for anything else.
     """
     if source is True:
         return find_record(network)
+    if source == COMMERCIAL:
+        return find_commercial(network)
     if not isinstance(source, (str, Path)) or not str(source):
         raise ZooError(f"pretrained is {source!r}; give True, a tag, a path, an address or hf-hub:owner/name")
     name, _, tag = network.partition(".")

@@ -17,6 +17,7 @@ from ..arch import Arch, Conv
 from ..errors import ZooError, nearest
 from ..preprocess import Preprocess
 from ..zoo import ARCHS, PUBLISHED, find_arch
+from .licenses import License, allows_commercial_use
 from .url import file_name_of
 
 _PACKAGE = "package:"
@@ -29,21 +30,6 @@ class Layout(Enum):
     OFFICIAL = "official"
     TIMM = "timm"
     OWN = "fbnetv3_zoo"
-
-
-class License(Enum):
-    """License of a set of weights, by its SPDX identifier."""
-
-    CC_BY_NC = "CC-BY-NC-4.0"
-    APACHE = "Apache-2.0"
-
-    @property
-    def terms(self) -> str:
-        """The terms of the license in a few words."""
-        return {
-            License.CC_BY_NC: "name the authors, no commercial use",
-            License.APACHE: "any use, keep the notices",
-        }[self]
 
 
 class Evidence(Enum):
@@ -117,6 +103,11 @@ class WeightsEntry:
         """The path of the file if this package brings it."""
         _, prefix, name = self.sources[0].address.rpartition(_PACKAGE)
         return _FILES / name if prefix else None
+
+    @property
+    def commercial(self) -> bool:
+        """Whether the license is known to allow commercial use."""
+        return allows_commercial_use(self.license)
 
     def key(self, source: WeightsSource) -> str:
         """The name of the file at ``source`` in lock files and mirrors."""
@@ -240,6 +231,19 @@ def _records() -> Iterator[WeightsEntry]:
 RECORDS: Mapping[str, WeightsEntry] = MappingProxyType({record.name: record for record in _records()})
 
 
+def list_models(pattern: str = "*", *, commercial: bool = False) -> list[str]:
+    """Names of the networks that match ``pattern`` (shell wildcards), in order of publication.
+
+    With ``commercial``, only those with published weights whose license is known to allow commercial use, which
+    ``create(name, pretrained="commercial")`` takes.
+    """
+    names = [name for name in ARCHS if fnmatchcase(name, pattern)]
+    if not commercial:
+        return names
+    allowed = {record.arch.name for record in RECORDS.values() if record.commercial}
+    return [name for name in names if name in allowed]
+
+
 def list_weights(pattern: str = "*") -> list[str]:
     """Names of the published weights that match ``pattern``: shell wildcards, or the name of a network."""
     return [name for name, record in RECORDS.items() if fnmatchcase(name, pattern) or record.arch.name == pattern]
@@ -268,6 +272,23 @@ def find_record(model: str, tag: str | None = None) -> WeightsEntry:
     if chosen not in of_network:
         raise ZooError(f"{network}: no weights are tagged {chosen!r}; there are {', '.join(of_network)}")
     return of_network[chosen]
+
+
+def find_commercial(model: str) -> WeightsEntry:
+    """Of the weights of the network ``model``, or those named ``model``, the most accurate with commercial use allowed.
+
+    Raises :class:`ZooError`, which names the networks that have such weights, if there are none.
+    """
+    network, _, tag = model.partition(".")
+    allowed = [
+        record
+        for record in RECORDS.values()
+        if record.commercial and record.arch.name == network and tag in ("", record.tag)
+    ]
+    if not allowed:
+        others = ", ".join(list_models(commercial=True))
+        raise ZooError(f"{model}: no published weights of it may be used commercially; those of {others} may")
+    return max(allowed, key=lambda record: max((accuracy.top1 for accuracy in record.accuracy), default=0.0))
 
 
 def find_network(source: str | Path | Arch) -> Arch:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from pathlib import Path
 from types import MappingProxyType
 
@@ -15,7 +14,7 @@ from ..utils.serialization import find
 from . import fbnet, fbnetv2, fbnetv3, nano
 from .published import PUBLISHED, Published
 
-__all__ = ["ARCHS", "PUBLISHED", "Published", "cost_of", "find_arch", "list_models"]
+__all__ = ["ARCHS", "PUBLISHED", "Published", "cost_of", "find_arch"]
 
 ARCHS: Mapping[str, Arch] = MappingProxyType(
     {
@@ -47,11 +46,6 @@ ARCHS: Mapping[str, Arch] = MappingProxyType(
         )
     }
 )
-
-
-def list_models(pattern: str = "*") -> list[str]:
-    """Names of the networks that match ``pattern`` (shell wildcards), in order of publication."""
-    return [name for name in ARCHS if fnmatchcase(name, pattern)]
 
 
 def cost_of(source: str | Path | Arch, *, resolution: int | None = None) -> Cost:

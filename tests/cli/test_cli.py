@@ -25,8 +25,9 @@ from waiting import PATIENCE
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.arch.cost import arch_cost
 from fbnetv3_zoo.training.data import digits
+from fbnetv3_zoo.weights.registry import list_models, list_weights
 from fbnetv3_zoo.weights.serialization import save
-from fbnetv3_zoo.zoo import ARCHS, PUBLISHED, list_models
+from fbnetv3_zoo.zoo import ARCHS, PUBLISHED
 
 COMMANDS = (
     "list", "info", "train", "distil", "validate", "classify", "predict", "subset", "demo", "serve-demo",
@@ -61,18 +62,38 @@ def exported(home: Home) -> tuple[Path, str]:
 
 def test_list() -> None:
     header, *lines = succeed("list").splitlines()
-    assert header.split() == ["name", "pixels", "MMACs", "Mparams", "top-1", "%", "(published)"]
+    assert header.split() == [
+        "name",
+        "pixels",
+        "MMACs",
+        "Mparams",
+        "top-1",
+        "%",
+        "(published)",
+        "license",
+        "of",
+        "the",
+        "weights",
+    ]
     assert [line.split()[0] for line in lines] == list_models()
     assert len(lines) == 23
     (line,) = (line for line in lines if line.startswith("fbnetv3_a "))
-    assert line.split() == ["fbnetv3_a", "224", "356.6", "8.60", "79.57"]
+    assert line.split() == ["fbnetv3_a", "224", "356.6", "8.60", "79.57", "CC-BY-NC-4.0"]
+    (line,) = (line for line in lines if line.startswith("fbnetv3_b "))
+    assert line.endswith("80.21  CC-BY-NC-4.0, Apache-2.0")
     (line,) = (line for line in lines if line.startswith("fbnetv3_a0 "))
-    assert line.split()[-1] == "-"
+    assert line.split()[-2:] == ["-", "-"]
 
 
 def test_list_with_a_pattern() -> None:
     lines = succeed("list", "fbnetv2_[fl]1").splitlines()
     assert [line.split()[0] for line in lines[1:]] == ["fbnetv2_f1", "fbnetv2_l1"]
+
+
+def test_list_of_networks_for_commercial_use() -> None:
+    lines = succeed("list", "--commercial").splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["fbnetv3_b", "fbnetv3_d", "fbnetv3_g", "fbnetv3_nano"]
+    assert all(line.endswith("Apache-2.0") for line in lines[1:])
 
 
 def test_list_as_json() -> None:
@@ -84,6 +105,8 @@ def test_list_as_json() -> None:
         assert row["resolution"] == ARCHS[row["name"]].resolution
         published = PUBLISHED.get(row["name"])
         assert row["published_top1"] == (published.top1 if published else None)
+        assert [weights["name"] for weights in row["weights"]] == list_weights(row["name"])
+        assert all(weights["commercial"] == (weights["licence"] == "Apache-2.0") for weights in row["weights"])
 
 
 def test_info_shows_the_published_figures() -> None:

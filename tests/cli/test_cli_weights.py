@@ -100,17 +100,18 @@ def test_fetch_says_what_it_recorded_and_the_license(mirror: Path, tmp_path: Pat
 
 def test_list(cache: Path) -> None:
     lines = succeed("weights", "list").splitlines()
-    assert lines[0].split() == ["name", "MB", "top-1", "%", "pixels", "license", "cache"]
+    assert lines[0].split() == ["name", "MB", "top-1", "%", "pixels", "license", "commercial", "cache"]
     rows = {line.split()[0]: line.split()[1:] for line in lines[1 : 1 + len(RECORDS)]}
     assert list(rows) == list(RECORDS)
-    assert rows[NAME] == ["24.1", "68.28", "128", "CC-BY-NC-4.0", "kept"]
-    assert rows["fbnetv3_b.ra2_in1k"] == ["34.4", "79.15", "256", "Apache-2.0", "-"]
+    assert rows[NAME] == ["24.1", "68.28", "128", "CC-BY-NC-4.0", "no", "kept"]
+    assert rows["fbnetv3_b.ra2_in1k"] == ["34.4", "79.15", "256", "Apache-2.0", "yes", "-"]
     assert lines[-1].endswith(f"Cache: {cache}")
 
 
 def test_list_as_json(cache: Path) -> None:
     rows = json.loads(succeed("weights", "list", "fbnetv3_b", "--json"))
     assert [row["name"] for row in rows] == ["fbnetv3_b.fb_in1k", "fbnetv3_b.ra2_in1k"]
+    assert [(row["licence"], row["commercial"]) for row in rows] == [("CC-BY-NC-4.0", False), ("Apache-2.0", True)]
     assert rows[1]["sha256"] == ["ead5d2a1", ""]
     assert rows[1]["accuracy"] == [{"top1": 79.15, "top5": None, "resolution": 256, "evidence": "publisher's record"}]
     (row,) = json.loads(succeed("weights", "list", NAME, "--json"))

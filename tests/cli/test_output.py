@@ -163,10 +163,10 @@ def test_a_reader_that_has_gone_is_no_error() -> None:
 def test_trouble_outside_is_one_line(
     error: Exception, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("fbnetv3_zoo.zoo.list_models", fail)
+    monkeypatch.setattr("fbnetv3_zoo.weights.registry.list_models", fail)
     with pytest.raises(SystemExit) as caught:
         main(["list"])
     assert caught.value.code == 2
@@ -176,7 +176,7 @@ def test_trouble_outside_is_one_line(
 
 
 def test_a_fault_of_the_program_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fbnetv3_zoo.zoo.list_models", lambda _: 1 / 0)
+    monkeypatch.setattr("fbnetv3_zoo.weights.registry.list_models", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["list"])
 

@@ -182,6 +182,9 @@ CALLS: list[tuple[Callable[[Path], object], str]] = [
     # Models
     (lambda _: create("fbnetv3_h"), "unknown model 'fbnetv3_h' (did you mean 'fbnetv3_g'?); `fbnetv3 list` shows all"),
     (lambda _: create("resnet50"), "unknown model 'resnet50'; `fbnetv3 list` shows all"),
+    (lambda _: create("fbnetv3_c", pretrained="commercial"),
+     "fbnetv3_c: no published weights of it may be used commercially; those of fbnetv3_b, fbnetv3_d, fbnetv3_g, "
+     "fbnetv3_nano may"),
     (lambda _: create(3), "a model is named by text, a path or an Arch, not 3"),
     (lambda here: create(here / "absent.json"), "{here}/absent.json: no such file"),
     (lambda here: create(here / "garbage.json"),
@@ -323,6 +326,8 @@ COMMANDS: list[tuple[str, str]] = [
      "Invalid value for '--top': {...} (see `fbnetv3 classify --help`)"),
     ("info fbnetv3_a fbnetv3_b", "Got unexpected extra argument{...} (see `fbnetv3 info --help`)"),
     ("classify x.png --model", "Option '--model' requires an argument. (see `fbnetv3 classify --help`)"),
+    ("list fbnetv3_c --commercial",
+     "no model with weights for commercial use matches 'fbnetv3_c'; `fbnetv3 list` shows all"),
     ("list resnet*", "no model matches 'resnet*'; `fbnetv3 list` shows all"),
     ("info fbnet_v3_a", "unknown model 'fbnet_v3_a' (did you mean 'fbnetv3_a'?); `fbnetv3 list` shows all"),
     ("info {here}/absent.json", "{here}/absent.json: no such file"),

@@ -10,7 +10,8 @@ from golden import facts
 
 from fbnetv3_zoo.arch import Arch, Conv, InvertedResidual, PoolingHead, Row, Skip
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.zoo import ARCHS, PUBLISHED, find_arch, list_models
+from fbnetv3_zoo.weights.registry import list_models
+from fbnetv3_zoo.zoo import ARCHS, PUBLISHED, find_arch
 
 RECORDS = facts()
 WITH_FIGURES = [name for name, record in RECORDS.items() if "published" in record]

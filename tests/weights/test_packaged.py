@@ -25,9 +25,10 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WeightsCache:
     return WeightsCache(offline=True)
 
 
+@pytest.mark.parametrize("pretrained", [True, "commercial"])
 @pytest.mark.parametrize("name", ["fbnetv3_nano", "fbnetv3_nano.zoo_v1"])
-def test_they_need_neither_connection_nor_cache(name: str, nowhere: WeightsCache) -> None:
-    network = create(name, pretrained=True, cache=nowhere).eval()
+def test_they_need_neither_connection_nor_cache(name: str, pretrained: bool | str, nowhere: WeightsCache) -> None:
+    network = create(name, pretrained=pretrained, cache=nowhere).eval()
     assert (network.weights, network.license) == ("fbnetv3_nano.zoo_v1", "Apache-2.0")
     assert network.class_names is not None
     assert len(network.class_names) == network.num_classes == 39
@@ -56,6 +57,6 @@ def test_a_damaged_file_is_refused(nowhere: WeightsCache, tmp_path: Path, monkey
 
 def test_commands_say_that_they_are_there(tmp_path: Path) -> None:
     line = succeed("weights", "list", "fbnetv3_nano", "--cache", tmp_path).splitlines()[1]
-    assert line.split() == ["fbnetv3_nano.zoo_v1", "0.6", "-", "32", "Apache-2.0", "in", "the", "package"]
+    assert line.split() == ["fbnetv3_nano.zoo_v1", "0.6", "-", "32", "Apache-2.0", "yes", "in", "the", "package"]
     told = succeed("weights", "fetch", "fbnetv3_nano", "--cache", tmp_path)
     assert told == "fbnetv3_nano.zoo_v1: comes with the package\n"

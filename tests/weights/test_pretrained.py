@@ -249,6 +249,7 @@ def test_timms_published_weights(
         lambda: create(name, pretrained=True, cache=alone),
         lambda: create(name, pretrained="ra2_in1k", cache=alone),
         lambda: create("fbnetv3_b", pretrained=name, cache=alone),
+        lambda: create("fbnetv3_b", pretrained="commercial", cache=alone),
     ):
         assert _difference(make(), net) < 1e-5
     value = replace(record.arch, name="mine", resolution=200)

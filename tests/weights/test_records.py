@@ -22,14 +22,17 @@ from fbnetv3_zoo.arch import Arch, Conv
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.weights.convert import _names, convert, find_layout, from_official, from_own, from_timm
+from fbnetv3_zoo.weights.licenses import License, allows_commercial_use
 from fbnetv3_zoo.weights.registry import (
     RECORDS,
+    Accuracy,
     Evidence,
     Layout,
-    License,
     WeightsEntry,
     WeightsSource,
+    find_commercial,
     find_record,
+    list_models,
     list_weights,
     timm_form,
 )
@@ -120,6 +123,44 @@ def test_licenses_are_those_of_the_publishers() -> None:
         License.APACHE: "any use, keep the notices",
     }
     assert [license.value for license in License] == ["CC-BY-NC-4.0", "Apache-2.0"]
+
+
+@pytest.mark.parametrize(
+    ("license", "allowed"),
+    [
+        (License.APACHE, True), (License.CC_BY_NC, False), ("apache-2.0", True), ("MIT", True), ("CC-BY-4.0", True),
+        ("CC-BY-NC-4.0", False), ("cc-by-nc-sa-4.0", False), ("fastvit-license", False), ("other", False), ("", False),
+        (None, False),
+    ],
+)  # fmt: skip
+def test_commercial_use_is_allowed_by_known_licenses_alone(license: License | str | None, allowed: bool) -> None:
+    assert allows_commercial_use(license) is allowed
+
+
+def test_networks_with_weights_for_commercial_use() -> None:
+    assert list_models(commercial=True) == ["fbnetv3_b", "fbnetv3_d", "fbnetv3_g", "fbnetv3_nano"]
+    assert list_models("fbnetv3_[b-f]", commercial=True) == ["fbnetv3_b", "fbnetv3_d"]
+    assert list_models() == list(ARCHS)
+    for name in list_models(commercial=True):
+        found = find_commercial(name)
+        assert (found.license, found.arch.name) == (License.APACHE, name)
+        assert find_commercial(found.name) is found
+
+
+def test_the_most_accurate_weights_for_commercial_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    record = RECORDS["fbnetv3_b.ra2_in1k"]
+    others = {
+        name: replace(record, tag=name, license=license, accuracy=(Accuracy(top1, None, 256),))
+        for name, license, top1 in (("a", License.APACHE, 80.0), ("b", None, 82.0), ("c", License.CC_BY_NC, 83.0))
+    }
+    monkeypatch.setattr("fbnetv3_zoo.weights.registry.RECORDS", {**RECORDS, **others})
+    assert find_commercial("fbnetv3_b") is others["a"]
+
+
+@pytest.mark.parametrize("model", ["fbnetv3_a", "fbnetv3_b.fb_in1k", "fbnetv3_a0", "mine"])
+def test_no_weights_for_commercial_use(model: str) -> None:
+    rest = "no published weights of it may be used commercially; those of fbnetv3_b, fbnetv3_d, fbnetv3_g, fbnetv3_nano"
+    assert _refusal(lambda: find_commercial(model)) == f"{model}: {rest} may"
 
 
 @pytest.mark.parametrize("name", ["fbnetv3_b", "fbnetv3_d", "fbnetv3_g"])
