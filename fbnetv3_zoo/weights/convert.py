@@ -17,7 +17,8 @@ from torch import Tensor
 from ..arch import Arch, Block, Conv, InvertedResidual, PoolingHead, Skip
 from ..errors import ZooError, assert_never
 from ..models.fbnet import FBNet
-from .registry import Layout, timm_form
+from ..zoo import ARCHS
+from .registry import TIMM_NAMES, Layout, timm_form
 
 Names = Iterator[tuple[str, str]]
 
@@ -47,6 +48,40 @@ def from_timm(arch: Arch, state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
     :func:`from_official` does.
     """
     return _renamed(arch, find_state_dict(state_dict), Layout.TIMM)
+
+
+def to_timm(arch: Arch, state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The inverse of :func:`from_timm`: a state dict of ``FBNet(arch)`` for ``timm.create_model(timm_name(arch))``.
+
+    timm's model gives the same logits in evaluation mode. Its stem has no bias: ours, if there is one, is subtracted
+    from the mean of the norm that follows. The other tensors are shared, not copied; the number of classes and channels
+    are those of ``arch``. Raises :class:`ZooError` for networks that timm lacks (:func:`timm_name`), and as
+    :func:`from_own` does.
+    """
+    timm_name(arch)
+    given = from_own(arch, state_dict)
+    converted = {theirs: given[ours] for theirs, ours in _names(timm_form(arch), Layout.TIMM)}
+    if (bias := given.get("stages.0.0.conv.bias")) is not None:
+        converted["bn1.running_mean"] = given["stages.0.0.norm.running_mean"] - bias
+    return converted
+
+
+def timm_name(arch: Arch) -> str:
+    """The name in timm of a network that computes what ``arch`` does, with as many classes and channels.
+
+    Raises :class:`ZooError` where timm has none: it has FBNetV3 b, whose rows are those of a, d and g, and pads all
+    convolutions symmetrically.
+    """
+    rows = timm_form(arch).stages
+    name = next((name for name in TIMM_NAMES if timm_form(ARCHS[name]).stages == rows), None)
+    if name is None or arch.width_divisor != ARCHS[name].width_divisor:
+        raise ZooError(f"{arch.name}: timm has no such network; it has {', '.join(TIMM_NAMES)}")
+    if arch.stages != arch.with_symmetric_padding().stages:
+        raise ZooError(
+            f"{arch.name}: timm's {name} pads symmetrically, this network does not; "
+            "give arch.with_symmetric_padding(), whose logits differ from this network's"
+        )
+    return name
 
 
 def from_own(arch: Arch, state_dict: Mapping[str, Any]) -> dict[str, Tensor]:

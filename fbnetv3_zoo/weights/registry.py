@@ -157,6 +157,9 @@ _TIMM_FILES = {
 }
 # fmt: on
 
+TIMM_NAMES = tuple(_TIMM_FILES)
+"""The networks that timm has, too, by the names that they have there and here."""
+
 _USUAL_RESIZE = 256
 _TIMM_CROP = 0.95
 

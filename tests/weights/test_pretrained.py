@@ -30,9 +30,9 @@ from fbnetv3_zoo.preprocess import Preprocess
 from fbnetv3_zoo.weights import pretrained
 from fbnetv3_zoo.weights import registry as records
 from fbnetv3_zoo.weights.cache import WeightsCache, sha256_of
-from fbnetv3_zoo.weights.convert import from_official, from_timm
+from fbnetv3_zoo.weights.convert import from_official, from_timm, timm_name, to_timm
 from fbnetv3_zoo.weights.pretrained import find_weights
-from fbnetv3_zoo.weights.registry import RECORDS, timm_form
+from fbnetv3_zoo.weights.registry import RECORDS, TIMM_NAMES, timm_form
 from fbnetv3_zoo.weights.serialization import load, save
 from fbnetv3_zoo.zoo import ARCHS
 
@@ -182,11 +182,72 @@ def _images() -> Tensor:
 
 
 def _difference(model: nn.Module, theirs: nn.Module) -> float:
+    images = _images().to(next(model.parameters()).dtype)
     with torch.inference_mode():
-        expected = theirs(_images())
+        expected = theirs(images)
         assert 0.15 < expected.std() < 3
         assert (expected[0] - expected[1]).std() > 0.1 * expected.std()  # the logits do depend on the image
-        return float((model.eval()(_images()) - expected).abs().max())
+        return float((model.eval()(images) - expected).abs().max())
+
+
+def _settled(arch: Arch) -> FBNet:
+    """``arch`` with random weights and statistics, and logits that depend on the image."""
+    model = FBNet(arch, generator=torch.Generator().manual_seed(1))
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for name, module in model.named_modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.weight.fill_(0.5 if name.endswith("project.norm") else 1.0)
+                module.bias.normal_(0.0, 0.1, generator=generator)
+                module.momentum = None
+        for name, parameter in model.named_parameters():
+            if name == "stages.0.0.conv.bias":
+                parameter.normal_(0.0, 0.5, generator=generator)
+        model(_images())
+        model.classifier.weight /= model.eval()(_images()).std()
+    return model
+
+
+@pytest.mark.parametrize("form", ["own", "timm"])
+@pytest.mark.parametrize("name", every(TIMM_NAMES, "fbnetv3_b"))
+def test_timm_gives_our_logits(name: str, form: str) -> None:
+    """In float64, also with a bias in the stem, which timm's lacks, and with another number of classes."""
+    arch = ARCHS[name].with_symmetric_padding() if form == "own" else timm_form(ARCHS[name])
+    model = _settled(replace(arch, num_classes=7 if form == "own" else 1000)).double()
+    assert timm_name(model.arch) == name
+    theirs = timm.create_model(name, num_classes=model.num_classes).eval().double()
+    theirs.load_state_dict(to_timm(model.arch, model.state_dict()))
+    assert _difference(model, theirs) < 1e-12
+    back = from_timm(timm_form(model.arch), to_timm(model.arch, model.state_dict()))
+    if form == "timm":
+        assert all(torch.equal(tensor, back[key]) for key, tensor in model.state_dict().items())
+
+
+def test_timm_gives_our_logits_for_one_channel() -> None:
+    arch = replace(timm_form(ARCHS["fbnetv3_b"]), in_channels=1, name="mine", resolution=64)
+    model = FBNet(arch).eval()
+    theirs = timm.create_model(timm_name(arch), in_chans=1).eval()
+    theirs.load_state_dict(to_timm(arch, model.state_dict()))
+    images = _images()[:, :1]
+    with torch.inference_mode():
+        torch.testing.assert_close(theirs(images), model(images), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", [name for name in ARCHS if name not in (*TIMM_NAMES, "fbnetv3_a")])
+def test_networks_that_timm_lacks(name: str) -> None:
+    text = f"{name}: timm has no such network; it has fbnetv3_b, fbnetv3_d, fbnetv3_g"
+    assert refusal(lambda: timm_name(ARCHS[name])) == text
+
+
+@pytest.mark.parametrize("name", ["fbnetv3_a", "fbnetv3_b"])
+def test_timm_has_no_network_padded_as_published(name: str) -> None:
+    """A has the rows of B."""
+    arch = ARCHS[name]
+    assert timm_name(arch.with_symmetric_padding()) == "fbnetv3_b"
+    assert refusal(lambda: to_timm(arch, FBNet(arch).state_dict())) == (
+        f"{name}: timm's fbnetv3_b pads symmetrically, this network does not; give arch.with_symmetric_padding(), "
+        "whose logits differ from this network's"
+    )
 
 
 @pytest.mark.long
