@@ -1,6 +1,6 @@
 # The public names: read by type checkers, and by lazy_loader, which imports each on first use.
 
-from . import detection as detection, export as export, search as search
+from . import detection as detection, export as export, search as search, timm as timm
 from .arch import Arch as Arch
 from .arch.cost import Cost as Cost
 from .errors import ZooError as ZooError

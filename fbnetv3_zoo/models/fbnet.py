@@ -103,6 +103,10 @@ class FBNet(Network):
         """Recompute each block's activations in the backward pass instead of keeping them: less memory, more time."""
         self.gradient_checkpointing = enabled
 
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """The name of :meth:`set_gradient_checkpointing` in timm."""
+        self.set_gradient_checkpointing(enable)
+
     def freeze(self, stages: int) -> None:
         """Keep weights and statistics of the first ``stages`` stages (0: of none) in all training that follows.
 

@@ -37,6 +37,7 @@ MAY_IMPORT = {
     "models": {*VALUES, "preprocess", "description"},
     "weights": {*VALUES, "zoo", "preprocess", "description", "models"},
     "factory": NETWORKS,
+    "timm": NETWORKS,
     "classify": {*NETWORKS, "runtimes"},
     "training": {*NETWORKS, "recipes", "report", "runtimes", "classify"},
     "search": {*NETWORKS, "recipes", "report", "training"},
@@ -237,6 +238,7 @@ def test_modules_have_a_docstring_and_can_be_imported(module: str) -> None:
 
 
 def test_no_module_bears_the_name_of_another() -> None:
+    """Of files alone: a script's folder comes first on the path. Folders may, as ``search/executors/ray`` does."""
     names = {re.split(r"[^\w-]", entry)[0].replace("-", "_") for entry in requires("fbnetv3-zoo") or []}
     assert {"torch", "onnx", "hypothesis"} <= names
     taken = {*names, *sys.stdlib_module_names, "PIL", "sklearn", "skimage", "detectron2"}
