@@ -23,11 +23,11 @@ import onnxruntime
 from against_timm import machine
 from onnx_against_timm import Run, run_of, session, times
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from sample_photographs import photographs
 
 from fbnetv3_zoo.classify import Classifier
 from fbnetv3_zoo.export import QuantizationConfig, export_onnx, export_openvino, quantize
-from fbnetv3_zoo.export.sample_images import photographs
-from fbnetv3_zoo.preprocess import stack
+from fbnetv3_zoo.preprocess import Preprocess, stack
 from fbnetv3_zoo.zoo import ARCHS
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "helpers"))
@@ -120,8 +120,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="*", default=[1])
     parser.add_argument("--network", default="fbnetv3_a")
     options = parser.parse_args()
-    side = ARCHS[options.network].resolution
-    image = np.random.default_rng(0).standard_normal((1, 3, side, side), np.float32)
+    image = stack(Preprocess.for_arch(ARCHS[options.network]), photographs(1))
     with tempfile.TemporaryDirectory() as folder:
         opened = forms(options.network, Path(folder))
         print(f"{machine()}; onnxruntime {onnxruntime.__version__}; {options.network}, {options.rounds} rounds\n")

@@ -1,9 +1,9 @@
 """Time our ONNX files against timm's export of the same network with the same weights, on ONNX Runtime.
 
 Both have a dynamic batch and are given one image at a time, in turn (A B A B ...), on one thread and on two; a ratio is
-taken pair by pair. Also prints how far a file's logits are from those of timm's, as a part of the largest (drawn
-weights make rounding errors grow), and what our graph takes without maps widened to a multiple of 16. Prints a Markdown
-table; needs the extra ``bench``.
+taken pair by pair. Also prints how far a file's logits are from those of timm's on 20 photographs, as a part of the
+largest of the image, at most (on noise, drawn weights make rounding errors grow), and what our graph takes without maps
+widened to a multiple of 16. Prints a Markdown table; needs the extra ``dev``.
 
     python benchmarks/onnx_against_timm.py --rounds 101
 """
@@ -27,13 +27,12 @@ import timm
 import torch
 from against_timm import machine
 from safetensors.torch import save_file
+from sample_photographs import photographs
 from torch import nn
 
 import fbnetv3_zoo
 from fbnetv3_zoo.export import export_onnx
-from fbnetv3_zoo.export.sample_images import photographs
 from fbnetv3_zoo.preprocess import stack
-from fbnetv3_zoo.zoo import ARCHS
 
 Run = Callable[[np.ndarray], Any]
 NAMES = ("fbnetv3_b", "fbnetv3_d", "fbnetv3_g")
@@ -96,6 +95,12 @@ def times(runs: dict[str, Run], image: np.ndarray, rounds: int) -> dict[str, lis
     return found
 
 
+def farthest(answers: np.ndarray, expected: np.ndarray) -> float:
+    """The largest difference of a logit from ``expected``, as a part of the largest logit of its image."""
+    apart = np.abs(answers - expected).max(axis=1) / np.abs(expected).max(axis=1)
+    return float(apart.max())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=101)
@@ -107,14 +112,12 @@ def main() -> None:
     for name in options.networks:
         with tempfile.TemporaryDirectory() as folder:
             found = files(name, Path(folder))
-            side = ARCHS[name].resolution
-            images = np.random.default_rng(0).standard_normal((1, 3, side, side), np.float32)
+            images = stack(fbnetv3_zoo.create(name).preprocess, photographs())
             for threads in (1, 2):
                 sessions = {kind: session(path, threads) for kind, path in found.items()}
-                answers = [one.run(None, {"images": images})[0] for one in sessions.values()]
-                scale = np.abs(answers[0]).max()
-                apart = {kind: np.abs(one - answers[0]).max() / scale for kind, one in zip(found, answers, strict=True)}
-                measured = times({kind: run_of(one) for kind, one in sessions.items()}, images, options.rounds)
+                answers = {kind: one.run(None, {"images": images})[0] for kind, one in sessions.items()}
+                apart = {kind: farthest(logits, answers["timm"]) for kind, logits in answers.items()}
+                measured = times({kind: run_of(one) for kind, one in sessions.items()}, images[:1], options.rounds)
                 for kind, row in measured.items():
                     ratios = [a / b for a, b in zip(row, measured["timm"], strict=True)]
                     low, ratio, high = statistics.quantiles(ratios, n=4)

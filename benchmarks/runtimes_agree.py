@@ -15,8 +15,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import skimage.data
-from PIL import Image
+from sample_photographs import photographs
 
 import fbnetv3_zoo
 from fbnetv3_zoo.classify import Classifier
@@ -31,19 +30,6 @@ from browser import classified_in_browser, playwright
 from networks import settled
 
 NAMES = tuple(f"fbnetv3_{letter}" for letter in "abcdefg")
-PHOTOGRAPHS = ("astronaut", "coffee", "chelsea", "rocket", "hubble_deep_field", "immunohistochemistry", "retina")
-
-
-def photographs(count: int = 20) -> list[Image.Image]:
-    """Whole photographs first, then parts of them."""
-    whole = [Image.fromarray(getattr(skimage.data, name)()) for name in PHOTOGRAPHS]
-    rng, parts = np.random.default_rng(0), whole[:count]
-    while len(parts) < count:
-        image = whole[len(parts) % len(whole)]
-        side = int(rng.integers(min(image.size) // 2, min(image.size)))
-        left, top = int(rng.integers(image.width - side)), int(rng.integers(image.height - side))
-        parts.append(image.crop((left, top, left + side, top + side)))
-    return parts
 
 
 def networks(names: list[str], folder: Path) -> None:
