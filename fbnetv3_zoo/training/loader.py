@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass, replace
@@ -46,16 +45,18 @@ def seed_of(*numbers: int) -> int:
 def worker_init() -> Callable[[int], None]:
     """The ``worker_init_fn`` of a DataLoader whose workers live as long as this process wants them.
 
-    They do not outlive it, though torch's own look only from a moment after their start; and a SIGTERM to the whole
-    process group does not end them, so that the step in work can be finished and a checkpoint written.
+    They do not outlive it, though torch's own look only from a moment after their start. Those that are not forked
+    leave the process group, as forked ones do (:class:`~.preemption.Termination`): a SIGTERM to the whole group must
+    not end them before the step in work is finished and a checkpoint written.
     """
     return partial(_init_worker, os.getpid())
 
 
 def _init_worker(parent: int, worker: int) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    started_by = multiprocessing.parent_process()
-    if multiprocessing.get_start_method(allow_none=True) == "forkserver":  # which is the parent to the system
+    started_by, method = multiprocessing.parent_process(), multiprocessing.get_start_method(allow_none=True)
+    if method in ("spawn", "forkserver") and hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
+    if method == "forkserver":  # to the system, the server is the parent
         orphaned = started_by is not None and not started_by.is_alive()
     else:
         orphaned = os.getppid() != parent
