@@ -196,6 +196,7 @@ train(Arch.from_json(arch.read_text()), digits(), Recipe.from_json(recipe.read_t
 """
 
 
+@pytest.mark.long
 def test_several_processes_train_as_under_torchrun(candidate: Candidate, tmp_path: Path) -> None:
     """In a worker of a pool, which ends them as well."""
     assert candidate.arch is not None
@@ -215,6 +216,7 @@ def test_several_processes_train_as_under_torchrun(candidate: Candidate, tmp_pat
     assert (outcome.reason, list(outcome.curve)) == ("", expected)
 
 
+@pytest.mark.long
 def test_a_group_that_loses_a_process_goes_on_from_its_checkpoint(candidate: Candidate, tmp_path: Path) -> None:
     """The attempt fails at once, and the next one trains what is left, to the same accuracies."""
     reporting = replace(EVALUATOR, processes=2, checkpoints=tmp_path / "candidates").reporting_to(tmp_path)

@@ -47,6 +47,7 @@ def test_what_makes_it_smaller(plan: SupernetPlan) -> None:
     assert halves.images == whole.images // 2
 
 
+@pytest.mark.long
 def test_the_papers_plan_of_fbnet() -> None:
     """It needs 56 GiB: one GPU of 80 GB holds it; on 16 GB it is refused, or divided into as many parts as it takes."""
     plan = DNAS_PLANS["paper"]
