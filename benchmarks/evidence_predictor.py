@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from evidence_table import LETTERS_EPOCHS, SEEDS, Doubles, Table, band, markdown, mean_of, picture, table
+from evidence_table import LETTERS_EPOCHS, SEEDS, Doubles, Table, band, encoder, markdown, mean_of, picture, table
 from scipy.stats import kendalltau
 
 from fbnetv3_zoo.report import charts
 from fbnetv3_zoo.search import PLANS
-from fbnetv3_zoo.search.predictors import MLP, PredictorKind, Pretraining, Trees, features, fit, pretrain_encoder
+from fbnetv3_zoo.search.predictors import MLP, PredictorKind, Pretraining, Trees, features, fit
 from fbnetv3_zoo.search.predictors.mlp import Encoder
-from fbnetv3_zoo.search.space import LETTERS, NetworkCosts, Part, draw_pool, parse_constraint
+from fbnetv3_zoo.search.space import LETTERS, Part
 from fbnetv3_zoo.search.stages.iterative import rank_correlations
 
 SAMPLES = (12, 24, 48, 96, 192, 384)
@@ -34,7 +34,6 @@ KINDS: Mapping[str, PredictorKind] = {
     "literal": LITERAL,
     "boosted trees": Trees(),
 }
-WITHIN = parse_constraint("0.3M<=macs<=3M")
 FIRST_ROUND = 48
 REACHED = 0.92
 
@@ -48,13 +47,9 @@ def main() -> None:
 
 
 @cache
-def encoder(seed: int, literal: bool) -> Encoder:
-    """Stage 1 on a pool of the space, of which no point was trained."""
-    pool = draw_pool(LETTERS, NetworkCosts(LETTERS), WITHIN, 4000, np.random.default_rng([seed, 7]))
-    costs = {name: pool.costs[name] for name in ("macs", "parameters")}
-    kind = LITERAL if literal else MLP()
-    assert isinstance(kind, MLP)
-    return pretrain_encoder(LETTERS, pool.codes, costs, kind=kind, seed=seed)
+def stage_1(kind: MLP, seed: int) -> Encoder:
+    """The encoder of ``kind``, made once for a seed."""
+    return encoder(kind, seed)
 
 
 def figure_4(seeds: int) -> None:
@@ -69,8 +64,8 @@ def figure_4(seeds: int) -> None:
             fitted, asked = order[:number], order[samples[-1] :]
             for name, kind in KINDS.items():
                 pretrained = isinstance(kind, MLP) and kind.pretraining is not Pretraining.NONE
-                stage_1 = encoder(seed, kind is LITERAL) if pretrained else None
-                predictor = fit(kind, LETTERS, known.codes[fitted], told[fitted], encoder=stage_1, seed=seed)
+                before = stage_1(kind, seed) if pretrained else None  # type: ignore[arg-type]
+                predictor = fit(kind, LETTERS, known.codes[fitted], told[fitted], encoder=before, seed=seed)
                 found = predictor.predict(known.codes[asked]).mean
                 errors[name][seed, column] = np.mean((found - true[asked]) ** 2) / true.var()
                 taus[name][seed, column] = kendalltau(found, true[asked]).statistic

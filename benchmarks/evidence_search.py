@@ -24,19 +24,18 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from evidence_table import SEEDS, Doubles, Points, band, markdown, mean_of, picture, table
+from evidence_table import SEEDS, Doubles, Points, band, encoder, markdown, mean_of, picture, table
 
 from fbnetv3_zoo.report import charts
 from fbnetv3_zoo.search import PLANS
 from fbnetv3_zoo.search.evaluation import Outcome
-from fbnetv3_zoo.search.predictors import MLP, Pretraining, pretrain_encoder
-from fbnetv3_zoo.search.space import LETTERS, Choice, Codes, NetworkCosts, draw_pool, parse_constraint
+from fbnetv3_zoo.search.predictors import MLP, Pretraining
+from fbnetv3_zoo.search.space import LETTERS, Choice, Codes
 from fbnetv3_zoo.search.stages import IterativeConfig, IterativeSearch
 
 AT = (24, 48, 96, 192)
 MOST = 240
 BATCH = 24
-WITHIN = parse_constraint("0.3M<=macs<=3M")
 
 
 class Spent(Exception):  # noqa: N818 - a method has had its trainings
@@ -79,12 +78,10 @@ Method = Callable[[Trainings, int], None]
 
 def searched(config: IterativeConfig, train: Trainings, seed: int) -> None:
     """Stages 1 and 2 of this package, in rounds of 24."""
-    kind, encoder = config.predictor, None
+    kind, before = config.predictor, None
     if isinstance(kind, MLP) and kind.pretraining is not Pretraining.NONE and np.ptp(train.codes, 0)[_NETWORKS].any():
-        pool = draw_pool(LETTERS, NetworkCosts(LETTERS), WITHIN, 4000, np.random.default_rng([seed, 7]))
-        costs = {name: pool.costs[name] for name in ("macs", "parameters")}
-        encoder = pretrain_encoder(LETTERS, pool.codes, costs, kind=kind, seed=seed)
-    search = IterativeSearch(LETTERS, train.codes, config, encoder=encoder, seed=seed)
+        before = encoder(kind, seed)
+    search = IterativeSearch(LETTERS, train.codes, config, encoder=before, seed=seed)
     while trials := search.ask():
         search.tell([Outcome(trial.number, (train(trial.code),)) for trial in trials])
 
@@ -169,10 +166,7 @@ class Job:
 
 def run(job: Job) -> list[int]:
     """The rows of the points that were trained, in order."""
-    known = table(job.points)
-    repeats = (known.validation.lengths > 0).sum(1)
-    drawn = (np.random.default_rng([job.seed, 5]).random(len(known)) * repeats).astype(int)
-    train = Trainings(known.codes, known.validation.scores[np.arange(len(known)), drawn], job.budget)
+    train = Trainings(table(job.points).codes, told(job), job.budget)
     with suppress(Spent):
         METHODS[job.method](train, job.seed)
     return train.rows
@@ -180,11 +174,17 @@ def run(job: Job) -> list[int]:
 
 def judged(job: Job, rows: Sequence[int], at: Sequence[int]) -> list[float]:
     """Test accuracy of the point told to be the best, after each number of trainings."""
-    known = table(job.points)
-    repeats = (known.validation.lengths > 0).sum(1)
+    of, true = told(job)[list(rows)], table(job.points).test.mean
+    return [float(true[rows[of[:number].argmax()]]) for number in at]
+
+
+def told(job: Job) -> Doubles:
+    """The validation accuracy of every point that a method is told: that of one of its trainings, drawn by the seed."""
+    known = table(job.points).validation
+    repeats = (known.lengths > 0).sum(1)
     drawn = (np.random.default_rng([job.seed, 5]).random(len(known)) * repeats).astype(int)
-    told = known.validation.scores[np.arange(len(known)), drawn][list(rows)]
-    return [float(known.test.mean[rows[told[:number].argmax()]]) for number in at]
+    scores: Doubles = known.scores[np.arange(len(known)), drawn]
+    return scores
 
 
 def _all(jobs: Sequence[Job], processes: int) -> dict[Job, list[int]]:

@@ -16,7 +16,9 @@ import numpy.typing as npt
 
 from fbnetv3_zoo.report import charts
 from fbnetv3_zoo.search.evaluation import Recording
-from fbnetv3_zoo.search.space import LETTERS, Codes, NetworkCosts
+from fbnetv3_zoo.search.predictors import MLP, pretrain_encoder
+from fbnetv3_zoo.search.predictors.mlp import Encoder
+from fbnetv3_zoo.search.space import LETTERS, Codes, NetworkCosts, draw_pool
 
 Doubles = npt.NDArray[np.float64]
 PICTURES = Path(__file__).resolve().parents[1] / "docs" / "evidence"
@@ -76,6 +78,13 @@ def table(points: Points = "pool", data: str = "letters") -> Table:
 
 LETTERS_EPOCHS = 12
 CHANCE = 1 / 34
+
+
+def encoder(kind: MLP, seed: int = 0) -> Encoder:
+    """Stage 1 for ``kind`` on a pool of the space, of which no point was trained."""
+    pool = draw_pool(LETTERS, NetworkCosts(LETTERS), nars_letters.WITHIN, 4000, np.random.default_rng([seed, 7]))
+    costs = {name: pool.costs[name] for name in ("macs", "parameters")}
+    return pretrain_encoder(LETTERS, pool.codes, costs, kind=kind, seed=seed)
 
 
 def mean_of(values: Sequence[float] | Doubles) -> str:

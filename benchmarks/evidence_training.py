@@ -24,14 +24,14 @@ from typing import Any
 
 import nars_letters
 import numpy as np
-from evidence_table import interval, markdown, mean_of, picture, table
+from evidence_table import encoder, interval, markdown, mean_of, picture, table
 
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.recipes import SGD, Augmentation, CosineDecay, Recipe
 from fbnetv3_zoo.report import charts
 from fbnetv3_zoo.search.evaluation import TrainingEvaluator
-from fbnetv3_zoo.search.predictors import MLP, fit, pretrain_encoder
-from fbnetv3_zoo.search.space import LETTERS, Candidate, NetworkCosts, draw_pool, outside, parse_constraint
+from fbnetv3_zoo.search.predictors import MLP, fit
+from fbnetv3_zoo.search.space import LETTERS, Candidate, NetworkCosts, outside, parse_constraint
 from fbnetv3_zoo.search.stages import evolve
 
 KEPT = nars_letters.FOLDER / "finals.jsonl"
@@ -136,9 +136,7 @@ def measured(finals: Sequence[Final], data: Path, workers: int) -> dict[Final, f
 def found() -> dict[str, tuple[Code, Code]]:
     """For every bound on MMACs: the best point of the table, and the best that evolution finds by the predictor."""
     known, costs = table(), NetworkCosts(LETTERS)
-    pool = draw_pool(LETTERS, costs, nars_letters.WITHIN, 4000, np.random.default_rng(7))
-    stage_1 = pretrain_encoder(LETTERS, pool.codes, {n: pool.costs[n] for n in ("macs", "parameters")}, kind=MLP())
-    predictor = fit(MLP(), LETTERS, known.codes, known.validation.mean, encoder=stage_1)
+    predictor = fit(MLP(), LETTERS, known.codes, known.validation.mean, encoder=encoder(MLP()))
     constraints = [parse_constraint(f"macs<={bound}") for bound in BOUNDS]
     best = known.codes[np.argsort(-known.validation.mean, kind="stable")]
     evolved = evolve(lambda codes: predictor.predict(codes).mean, LETTERS, costs, constraints, seeds=best)
