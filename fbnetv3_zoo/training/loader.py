@@ -295,9 +295,9 @@ class _Gathered(Samples[tuple[Tensor, int]]):
     @classmethod
     def of(cls, examples: Sequence[Example], preprocess: Preprocess, recipe: Recipe) -> _Gathered | None:
         """The samples, if ``examples`` are in memory and can be augmented so; otherwise None."""
-        source, augmentation, side = getattr(examples, "origin", None), recipe.augmentation, preprocess.resolution
-        if not isinstance(source, ArraySource) or not isinstance(examples, Examples):
+        if not isinstance(examples, Examples) or not isinstance(source := examples.origin, ArraySource):
             return None
+        augmentation, side = recipe.augmentation, preprocess.resolution
         if not BatchAugmenter.suits(augmentation, max(source.shape[:2]), preprocess):
             return None
         found = gathered(examples, preprocess, cropped=augmentation.crop_area == 1)

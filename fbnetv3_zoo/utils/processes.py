@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
+from multiprocessing import connection, parent_process
 from pathlib import Path
 
 from ..errors import in_short
@@ -49,3 +51,20 @@ def limit(*, memory: int, seconds: int, file_size: int | None = None) -> None:
 def last_line(output: str) -> str:
     """The last line that a process printed, to be quoted in an error; empty if it printed nothing."""
     return in_short((output.strip().splitlines() or [""])[-1])
+
+
+def end_group_with_parent() -> None:
+    """Have this process, which multiprocessing has spawned, and all that it starts killed when its parent ends.
+
+    It leads a process group of its own from now on, so that Ctrl-C reaches the parent alone.
+    """
+    os.setpgrp()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_await_parent, daemon=True).start()
+
+
+def _await_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
+    os.killpg(0, signal.SIGKILL)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import pickle
 import signal
-import threading
 import time
 from contextlib import suppress
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import connection, get_context
 from typing import Literal
 
 from fbnetv3_zoo.errors import Interrupted
+from fbnetv3_zoo.utils.processes import end_group_with_parent
 
 from ..evaluation.trial import Evaluator, Failure, Task
 from .attempt import Attempt, AttemptLimits, attempt, one_line, overdue
@@ -24,9 +24,7 @@ Pipe = connection.Connection
 
 def serve(pipe: Pipe, confines: AttemptLimits) -> None:
     """Main function of a worker: receive the evaluator, report whether it could be loaded, then evaluate tasks."""
-    os.setpgrp()  # its children are killed with the worker, and Ctrl-C reaches the pool alone
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_group_with_parent()
     with suppress(EOFError, OSError, Interrupted):
         pipe.send(None)
         evaluator, problem = _loaded(pipe.recv_bytes())
@@ -40,13 +38,6 @@ def _loaded(pickled: bytes) -> tuple[Evaluator | None, str]:
         return pickle.loads(pickled), ""
     except Exception as error:
         return None, one_line(error)
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    assert parent is not None
-    connection.wait([parent.sentinel])
-    os.killpg(0, signal.SIGKILL)
 
 
 class PoolWorker:

@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import connection, get_context
 from typing import Any, TypeVar
 
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from ...errors import Interrupted, LostProcess, ZooError, in_short
+from ...utils.processes import end_group_with_parent
 from .world import World, join
 
 T = TypeVar("T")
@@ -168,9 +169,7 @@ class _Member:
 
 def _serve(pipe: connection.Connection, settings: Mapping[str, str], function: bytes, device: str) -> None:
     """Main function of a process."""
-    os.setpgrp()  # what it starts is killed with it, and Ctrl-C reaches the parent alone
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_group_with_parent()
     os.environ.update(settings)
     try:
         with join(device) as world:
@@ -198,10 +197,3 @@ def _portable(error: BaseException) -> BaseException:
         kind = ZooError if isinstance(error, ZooError) else RuntimeError
         return kind(f"{type(error).__name__}: {in_short(error)}")
     return error
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    assert parent is not None
-    connection.wait([parent.sentinel])
-    os.killpg(0, signal.SIGKILL)
