@@ -8,6 +8,7 @@ from .callbacks import (
 )
 from .data import (
     Dataset as Dataset,
+    as_dataset as as_dataset,
     find_dataset as find_dataset,
 )
 from .evaluation import (

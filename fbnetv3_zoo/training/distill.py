@@ -11,7 +11,7 @@ from ..errors import ZooError
 from ..models.size import size_of
 from ..recipes import Recipe
 from .callbacks import Callback, Run
-from .data import Dataset
+from .data import TrainingData, as_dataset
 from .execution import Execution
 from .teacher import TeacherSource
 from .trainer import train
@@ -34,7 +34,7 @@ class Family:
 
 
 def distil(
-    members: Sequence[Member], data: Dataset, folder: str | Path, *, teacher: TeacherSource | None = None,
+    members: Sequence[Member], data: TrainingData, folder: str | Path, *, teacher: TeacherSource | None = None,
     resume: bool = False, execution: Execution = Execution(), callbacks: Sequence[Callback] = (),
     begins: Callable[[str], object] = lambda name: None,
 ) -> Family:  # fmt: skip
@@ -45,7 +45,7 @@ def distil(
     called with the name of each run's folder before the run. Other arguments and errors are those of
     :func:`fbnetv3_zoo.training.train`.
     """
-    folder, names = Path(folder), [member.arch.name for member in members]
+    data, folder, names = as_dataset(data), Path(folder), [member.arch.name for member in members]
     if not members:
         raise ZooError("there are no networks to distil; give at least one")
     if repeated := sorted({name for name in names if names.count(name) > 1} | ({"teacher"} & set(names))):

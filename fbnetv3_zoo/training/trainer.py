@@ -24,7 +24,7 @@ from ..weights.serialization import WeightsFile, save
 from ..weights.state_dict import new_network
 from .callbacks import Callback, Epoch, Run, tell_looked
 from .checkpoint import recipe_identity
-from .data import SPLITS, Dataset, Split
+from .data import SPLITS, Dataset, Split, TrainingData, as_dataset
 from .data.image_headers import Unusable, look_before_run
 from .data.seen import sample_of
 from .distributed import World, join
@@ -44,7 +44,7 @@ from .teacher import TeacherSource, find_teacher
 
 
 def train(
-    arch: AnyArch, data: Dataset, recipe: Recipe | RecipePreset, folder: str | Path, *,
+    arch: AnyArch, data: TrainingData, recipe: Recipe | RecipePreset, folder: str | Path, *,
     teacher: TeacherSource | None = None, pretrained: bool | str | Path | WeightsFile = False, resume: bool = False,
     execution: Execution = Execution(), callbacks: Sequence[Callback] = (), report: bool = True,
 ) -> Run:  # fmt: skip
@@ -52,7 +52,8 @@ def train(
 
     Args:
         arch: the network, of this project or of torchvision; its classes and input channels are changed to the data's.
-        data: images to train, validate and test on.
+        data: images to train, validate and test on: a dataset, a folder, or datasets of torchvision, of `datasets` or
+            of one's own by split; see :func:`as_dataset`, which has more options.
         recipe: how to train; the sources of a preset's values are kept in ``recipe.json`` and the report.
         folder: where the files go; must not hold a run unless ``resume``.
         teacher: a network to learn from, as ``recipe.distillation`` says: a module, a published name, a model file
@@ -68,6 +69,7 @@ def train(
     Raises :class:`ZooError` for input that does not fit, and where the loss explodes or stops being a number (the batch
     is then in ``folder``); :class:`Interrupted` where SIGTERM ends the run, after a checkpoint.
     """
+    data = as_dataset(data)
     check_outside(folder, data.root)
     arch = replace(arch, num_classes=len(data.class_names), in_channels=len(data.mean))
     with (

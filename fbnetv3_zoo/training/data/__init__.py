@@ -6,6 +6,7 @@ from .dataset import SPLITS, Dataset, Example, Examples, Reader, Split, joined
 from .digits import digits
 from .find import find_dataset
 from .folder import folder
+from .map_style import MapDataset, TrainingData, as_dataset
 from .shards import shards
 from .subset import Subset, choose_subset, load_subset
 
@@ -14,10 +15,13 @@ __all__ = [
     "Example",
     "Examples",
     "IMAGE_SUFFIXES",
+    "MapDataset",
     "Reader",
     "SPLITS",
     "Split",
     "Subset",
+    "TrainingData",
+    "as_dataset",
     "choose_subset",
     "cifar",
     "digits",
