@@ -16,11 +16,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from evidence_table import LETTERS_EPOCHS, SEEDS, Doubles, Table, band, encoder, markdown, mean_of, picture, table
+from evidence_table import SEEDS, Doubles, band, encoder, markdown, mean_of, picture, table
+from nars_letters import EPOCHS
 from scipy.stats import kendalltau
 
 from fbnetv3_zoo.report import charts
 from fbnetv3_zoo.search import PLANS
+from fbnetv3_zoo.search.evaluation import Recording
 from fbnetv3_zoo.search.predictors import MLP, PredictorKind, Pretraining, Trees, features, fit
 from fbnetv3_zoo.search.predictors.mlp import Encoder
 from fbnetv3_zoo.search.space import LETTERS, Part
@@ -55,7 +57,7 @@ def stage_1(kind: MLP, seed: int) -> Encoder:
 def figure_4(seeds: int) -> None:
     """Predictors learn from one training of each point, and are asked for the mean test accuracy of the others."""
     known = table()
-    told, true = known.validation.scores[:, 0], known.test.mean
+    told, true = known.scores[:, 0], known.test_mean
     samples = [n for n in SAMPLES if n <= len(known) * 2 // 3]
     errors, taus = ({name: np.zeros((seeds, len(samples))) for name in KINDS} for _ in range(2))
     for seed in range(seeds):
@@ -103,26 +105,26 @@ def _saved(errors: Mapping[str, Doubles], samples: list[int], seeds: int) -> str
 
 def figure_5(seeds: int) -> None:
     """Rank correlation with the last epoch; the epoch that a first round of 48 chooses, and what that costs."""
-    curves, true = table().validation.curves[:, 0], table().test.mean
+    curves, true = table().curves[:, 0], table().test_mean
     whole = rank_correlations(curves)
-    print(markdown(["epoch", *range(1, LETTERS_EPOCHS + 1)], [["all points", *(f"{value:.2f}" for value in whole)]]))
-    chosen, taus = [], np.zeros((seeds, LETTERS_EPOCHS))
+    print(markdown(["epoch", *range(1, EPOCHS + 1)], [["all points", *(f"{value:.2f}" for value in whole)]]))
+    chosen, taus = [], np.zeros((seeds, EPOCHS))
     for seed in range(seeds):
         order = np.random.default_rng([seed, 9]).permutation(len(curves))
         correlations = rank_correlations(curves[order[:FIRST_ROUND]])
-        chosen.append(next((e for e, value in enumerate(correlations, 1) if value >= REACHED), LETTERS_EPOCHS))
+        chosen.append(next((e for e, value in enumerate(correlations, 1) if value >= REACHED), EPOCHS))
         rest = order[FIRST_ROUND:]
-        taus[seed] = [kendalltau(curves[rest, epoch], true[rest]).statistic for epoch in range(LETTERS_EPOCHS)]
+        taus[seed] = [kendalltau(curves[rest, epoch], true[rest]).statistic for epoch in range(EPOCHS)]
     epochs = np.array(chosen)
     lost = [taus[seed, -1] - taus[seed, epoch - 1] for seed, epoch in enumerate(epochs)]
     print(
         f"\nThe first round of {FIRST_ROUND} chooses epoch {mean_of(epochs)}: {np.bincount(epochs)[1:].tolist()} times"
     )
-    print(f"saved of a later training: {mean_of(100 * (1 - epochs / LETTERS_EPOCHS))} %")
+    print(f"saved of a later training: {mean_of(100 * (1 - epochs / EPOCHS))} %")
     print(f"Kendall's tau with the test accuracy: {mean_of(taus[:, -1])} at the end, {mean_of(lost)} lost by stopping")
 
     def draw(axes: Any) -> None:
-        x = [*range(1, LETTERS_EPOCHS + 1)]
+        x = [*range(1, EPOCHS + 1)]
         axes.plot(x, whole, marker="o", markersize=3, label="Spearman, with the last epoch")
         band(axes, x, taus, "Kendall, with the test accuracy", charts.SECOND)
         axes.axhline(REACHED, color=charts.FAINT, linestyle=":")
@@ -134,8 +136,8 @@ def figure_5(seeds: int) -> None:
 def transfer(seeds: int) -> None:
     """Ranks of the same points on both data sets, whole and by what networks and recipes contribute to them."""
     letters, emoji = table(), table(data="emoji")
-    rows = letters.validation.rows(emoji.codes)
-    scores = letters.test.mean[rows], emoji.test.mean
+    rows = letters.rows(emoji.codes)
+    scores = letters.test_mean[rows], emoji.test_mean
     found = [("whole points", lambda one, _: one)]
     found += [("what networks add", _contribution("architecture", emoji))]
     found += [("what recipes add", _contribution("recipe", emoji))]
@@ -162,7 +164,7 @@ def mean_of_draws(values: list[float]) -> str:
     return f"{np.mean(values):.2f} ({low:.2f} to {high:.2f})"
 
 
-def _contribution(part: Part, known: Table) -> Callable[[Doubles, npt.NDArray[np.int64]], Doubles]:
+def _contribution(part: Part, known: Recording) -> Callable[[Doubles, npt.NDArray[np.int64]], Doubles]:
     """What one part of a point adds to its score, by a ridge regression on the features of both parts."""
     parts: tuple[Part, ...] = ("architecture", "recipe")
     columns = [features(LETTERS, known.codes, part=one, thresholds=False) for one in parts]

@@ -174,13 +174,13 @@ def run(job: Job) -> list[int]:
 
 def judged(job: Job, rows: Sequence[int], at: Sequence[int]) -> list[float]:
     """Test accuracy of the point told to be the best, after each number of trainings."""
-    of, true = told(job)[list(rows)], table(job.points).test.mean
+    of, true = told(job)[list(rows)], table(job.points).test_mean
     return [float(true[rows[of[:number].argmax()]]) for number in at]
 
 
 def told(job: Job) -> Doubles:
     """The validation accuracy of every point that a method is told: that of one of its trainings, drawn by the seed."""
-    known = table(job.points).validation
+    known = table(job.points)
     repeats = (known.lengths > 0).sum(1)
     drawn = (np.random.default_rng([job.seed, 5]).random(len(known)) * repeats).astype(int)
     scores: Doubles = known.scores[np.arange(len(known)), drawn]
@@ -202,7 +202,7 @@ def efficiency(seeds: int, processes: int) -> None:
     found = {
         method: np.array([judged(job, rows[job], x) for job in jobs if job.method == method]) for method in METHODS
     }
-    best = table().test.mean.max()
+    best = table().test_mean.max()
     print(f"{size} points, the best of which has {best:.2f} % test accuracy\n")
     print(markdown(["trainings", *x], [[name, *(mean_of(column) for column in of.T)] for name, of in found.items()]))
     print("\nshipped with N trainings minus others, points of accuracy, paired by seed\n")
@@ -232,7 +232,7 @@ def parts(seeds: int, processes: int) -> None:
         for name, points in named.items()
     }
     print(markdown(["trainings", *x], [[name, *(mean_of(column) for column in of.T)] for name, of in found.items()]))
-    best = [[name, len(table(points)), f"{table(points).test.mean.max():.2f}"] for name, points in named.items()]
+    best = [[name, len(table(points)), f"{table(points).test_mean.max():.2f}"] for name, points in named.items()]
     print("\n" + markdown(["points", "number", "best test accuracy"], best))
     _curves("parts", x, found)
 
@@ -252,7 +252,7 @@ def rounds(seeds: int, processes: int) -> None:
     """Test accuracy of what is trained in each round of 24, by quartiles over all seeds."""
     names = (OURS, "literal", RANDOM)
     jobs = [Job(method, seed) for method in names for seed in range(seeds)]
-    rows, true = _all(jobs, processes), table().test.mean
+    rows, true = _all(jobs, processes), table().test_mean
     count = min(_ROUNDS, len(true) // BATCH)
     shown: dict[str, list[Doubles]] = {}
     for name in names:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +17,7 @@ from fbnetv3_zoo.report import charts
 from fbnetv3_zoo.search.evaluation import Recording
 from fbnetv3_zoo.search.predictors import MLP, pretrain_encoder
 from fbnetv3_zoo.search.predictors.mlp import Encoder
-from fbnetv3_zoo.search.space import LETTERS, Codes, NetworkCosts, draw_pool
+from fbnetv3_zoo.search.space import LETTERS, NetworkCosts, draw_pool
 
 Doubles = npt.NDArray[np.float64]
 PICTURES = Path(__file__).resolve().parents[1] / "docs" / "evidence"
@@ -26,58 +25,14 @@ Points = Literal["pool", "recipes", "networks"]
 SEEDS = 20
 
 
-@dataclass(frozen=True)
-class Table:
-    """Points with their curves on validation images, by which a search goes, and on test images, which it never sees.
-
-    ``validation`` and ``test`` have the same points, repeats and epochs; accuracies in percent.
-    """
-
-    validation: Recording
-    test: Recording
-
-    def __len__(self) -> int:
-        return len(self.validation)
-
-    @property
-    def codes(self) -> Codes:
-        """All points, shape (points, dimensions)."""
-        return self.validation.codes
-
-    def rows(self, rows: npt.NDArray[np.integer]) -> Table:
-        """Some of the points."""
-        return Table(*(
-            Recording(one.space, one.codes[rows], one.curves[rows], {k: v[rows] for k, v in one.statistics.items()})
-            for one in (self.validation, self.test)
-        ))  # fmt: skip
-
-
 @cache
-def table(points: Points = "pool", data: str = "letters") -> Table:
-    """What has been recorded so far of ``points`` on ``data``; a training that failed counts as chance."""
-    listed = [tuple(code) for code in json.loads(nars_letters.POINTS.read_text())[points]]
-    curves: Mapping[tuple[int, ...], list[tuple[int, Mapping[str, list[float]]]]] = defaultdict(list)
-    wanted = set(listed)
-    for training, of in nars_letters.recorded():
-        if training.data == data and training.code in wanted:
-            curves[training.code].append((training.seed, of))
-    if not curves:
-        raise SystemExit(f"no trainings of {points} on {data} yet: python benchmarks/nars_letters.py record")
-    codes = np.array([code for code in listed if code in curves])
-    costs = NetworkCosts(LETTERS)(codes)
-    recordings = []
-    for split in nars_letters.SPLITS:
-        repeats = max(map(len, curves.values()))
-        array = np.full((len(codes), repeats, LETTERS_EPOCHS), np.nan)
-        for row, code in enumerate(codes):
-            for slot, (_, of) in enumerate(sorted(curves[tuple(code.tolist())], key=lambda one: one[0])):
-                array[row, slot] = 100 * np.nan_to_num(np.array(of[split]), nan=CHANCE)
-        recordings.append(Recording(LETTERS, codes, array, costs))
-    return Table(*recordings)
-
-
-LETTERS_EPOCHS = 12
-CHANCE = 1 / 34
+def table(points: Points = "pool", data: str = "letters") -> Recording:
+    """The shipped table's ``points``, with accuracies in percent."""
+    whole = Recording.load(f"nars-{data}")
+    listed = {tuple(code) for code in json.loads(nars_letters.POINTS.read_text())[points]}
+    part = whole.part(np.flatnonzero([tuple(code) in listed for code in whole.codes.tolist()]))
+    assert part.test_curves is not None
+    return replace(part, curves=100 * part.curves, test_curves=100 * part.test_curves)
 
 
 def encoder(kind: MLP, seed: int = 0) -> Encoder:

@@ -136,9 +136,9 @@ def measured(finals: Sequence[Final], data: Path, workers: int) -> dict[Final, f
 def found() -> dict[str, tuple[Code, Code]]:
     """For every bound on MMACs: the best point of the table, and the best that evolution finds by the predictor."""
     known, costs = table(), NetworkCosts(LETTERS)
-    predictor = fit(MLP(), LETTERS, known.codes, known.validation.mean, encoder=encoder(MLP()))
+    predictor = fit(MLP(), LETTERS, known.codes, known.mean, encoder=encoder(MLP()))
     constraints = [parse_constraint(f"macs<={bound}") for bound in BOUNDS]
-    best = known.codes[np.argsort(-known.validation.mean, kind="stable")]
+    best = known.codes[np.argsort(-known.mean, kind="stable")]
     evolved = evolve(lambda codes: predictor.predict(codes).mean, LETTERS, costs, constraints, seeds=best)
     winners = {}
     for bound, constraint, one in zip(BOUNDS, constraints, evolved, strict=True):
@@ -196,7 +196,7 @@ def teachers(data: Path, workers: int) -> None:
 def torchvision(data: Path, workers: int) -> None:
     """Table 3: the best recipe for one network of the space, for others, against their default recipe."""
     known = table("recipes")
-    best = tuple(known.codes[known.validation.mean.argmax()].tolist())
+    best = tuple(known.codes[known.mean.argmax()].tolist())
     finals = [Final(model, recipe, seed) for model in MODELS for recipe in (best, ()) for seed in SEEDS[:3]]
     of = measured(finals, data, workers)
     rows, bars = [], []

@@ -3,6 +3,7 @@
     python benchmarks/make_letters.py --output data
     python benchmarks/nars_letters.py record --data data --workers 2      # goes on where it was interrupted
     python benchmarks/nars_letters.py spread                              # what has been recorded, and its noise
+    python benchmarks/nars_letters.py tables                              # the tables that come with the package
 
 ``points.json`` lists what is trained: 800 points of the search's own pool, 200 recipes for one network, and 200
 networks with one recipe. Every training has one thread, and is a line of ``trainings.jsonl``: accuracies on validation
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import re
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -25,13 +27,17 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from fbnetv3_zoo.search.evaluation import TrainingEvaluator
+from fbnetv3_zoo.arch.latency import LatencyTable
+from fbnetv3_zoo.search.evaluation import TABLES, Recording, TrainingEvaluator
+from fbnetv3_zoo.search.evaluation.tabular import table_file
 from fbnetv3_zoo.search.space import LETTERS, NetworkCosts, draw_pool, parse_constraint
 from fbnetv3_zoo.training.data import Split
 from fbnetv3_zoo.training.data.rendered import DatasetFile
 
 FOLDER = Path(__file__).with_suffix("")
-POINTS, TRAININGS = FOLDER / "points.json", FOLDER / "trainings.jsonl"
+POINTS, TRAININGS, LATENCY = FOLDER / "points.json", FOLDER / "trainings.jsonl", FOLDER / "latency.json"
+CARD = Path(__file__).parents[1] / "docs" / "nars-letters.md"
+EPOCHS = 12
 WITHIN = parse_constraint("0.3M<=macs<=3M")
 POOL, PARTS, REPEATED, NOISE = 800, 200, 100, 20
 """Points of the pool, of one network and of one recipe; of the pool, those with three seeds and with five."""
@@ -55,15 +61,19 @@ class Training:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("what", choices=("record", "spread"))
+    parser.add_argument("what", choices=("record", "spread", "tables"))
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the two files of make_letters.py")
     parser.add_argument("--workers", type=int, default=2, help="trainings at a time, of one thread each")
     parser.add_argument("--minutes", type=float, default=0, help="begin no training after this time (0: no limit)")
     options = parser.parse_args()
     if options.what == "record":
         record(options.data, options.workers, options.minutes)
+    elif options.what == "spread":
+        print(spread())
     else:
-        spread()
+        for name in TABLES:
+            recording(name.removeprefix("nars-")).save(table_file(name))
+        CARD.write_text(with_spread(CARD.read_text()))
 
 
 def trainings() -> Iterator[Training]:
@@ -77,8 +87,7 @@ def trainings() -> Iterator[Training]:
         yield from (Training("letters", code, 0) for code in hundred)
         if begin == 0:
             yield from (Training("letters", code, seed) for seed in (1, 2) for code in hundred)
-        if begin == REPEATED:
-            yield from (Training("emoji", code, 0) for code in pool[:REPEATED])
+            yield from (Training("emoji", code, 0) for code in hundred)
         share = slice(begin * PARTS // POOL, (begin + REPEATED) * PARTS // POOL)
         yield from (Training("letters", code, 0) for part in ("recipes", "networks") for code in points[part][share])
 
@@ -171,18 +180,43 @@ def recorded() -> Iterator[tuple[Training, dict[str, list[float]]]]:
         yield Training(row["data"], tuple(row["code"]), row["seed"]), curves
 
 
-def spread() -> None:
-    """Print how far the points of the pool are apart, and how much the seed changes a score."""
+def recording(data: str) -> Recording:
+    """All points that were trained on ``data``, in the order of ``points.json``, with the costs of their networks.
+
+    A point's repeats are in the order of their seeds.
+    """
+    curves: defaultdict[tuple[int, ...], list[tuple[int, dict[str, list[float]]]]] = defaultdict(list)
+    for training, of in recorded():
+        if training.data == data:
+            curves[training.code].append((training.seed, of))
+    if not curves:
+        raise SystemExit(f"no trainings on {data} yet: python benchmarks/nars_letters.py record")
+    listed = dict.fromkeys(tuple(code) for codes in json.loads(POINTS.read_text()).values() for code in codes)
+    codes = np.array([code for code in listed if code in curves])
+    arrays = {split: np.full((len(codes), max(map(len, curves.values())), EPOCHS), np.nan) for split in SPLITS}
+    for row, code in enumerate(codes.tolist()):
+        for slot, (_, of) in enumerate(sorted(curves[tuple(code)], key=lambda repeat: repeat[0])):
+            for split, array in arrays.items():
+                array[row, slot] = of[split]
+    latency = LatencyTable.load(LATENCY) if LATENCY.exists() else None
+    costs = NetworkCosts(LETTERS, latency=latency)(codes)
+    return Recording(LETTERS, codes, arrays["validation"], costs, arrays["test"])
+
+
+def spread() -> str:
+    """How far the points are apart, and how much the seed changes a score, as Markdown."""
     finals: dict[Training, float] = {training: curves["validation"][-1] for training, curves in recorded()}
     points = {name: {tuple(code) for code in codes} for name, codes in json.loads(POINTS.read_text()).items()}
-    print("| points | number | 5 % | 25 % | median | 75 % | 95 % | failed |\n|---|---:|---:|---:|---:|---:|---:|---:|")
+    lines = [
+        "| points | trained | 5 % | 25 % | median | 75 % | 95 % | failed |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
     for data, name in (("letters", "pool"), ("letters", "recipes"), ("letters", "networks"), ("emoji", "pool")):
         of = [v for t, v in finals.items() if t.data == data and t.seed == 0 and t.code in points[name]]
         scores = 100 * np.nan_to_num(np.array(of))
         if len(scores):
             cells = " | ".join(f"{value:.1f}" for value in np.quantile(scores, (0.05, 0.25, 0.5, 0.75, 0.95)))
-            failed = np.mean(scores < FAILED[data])
-            print(f"| {data}, {name} | {len(scores)} | {cells} | {failed:.1%} |")
+            lines.append(f"| {data}, {name} | {len(scores)} | {cells} | {np.mean(scores < FAILED[data]):.1%} |")
     repeated = defaultdict(list)
     for training, score in finals.items():
         if training.data == "letters":
@@ -191,10 +225,18 @@ def spread() -> None:
     if several:
         within = np.sqrt(np.mean([scores.var(ddof=1) for scores in several]))
         between = np.std([scores.mean() for scores in several], ddof=1)
-        print(
-            f"\n{len(several)} points with three or more seeds: {between:.2f} points apart (standard deviation of the"
-        )
-        print(f"means), {within:.2f} from seed to seed")
+        lines += [
+            "",
+            f"{len(several)} points have three or more seeds: their means are {between:.1f} points apart (standard",
+        ]
+        lines += [f"deviation), trainings of one point {within:.1f}."]
+    return "\n".join(lines) + "\n"
+
+
+def with_spread(page: str) -> str:
+    """The text of docs/nars-letters.md with what has been recorded."""
+    place = re.compile(r"(<!-- spread -->\n).*?(<!-- end -->)", re.DOTALL)
+    return place.sub(lambda found: f"{found[1]}{spread()}{found[2]}", page)
 
 
 FAILED = {"letters": 2 * 100 / 34, "emoji": 15.0}

@@ -3,6 +3,7 @@
 from .config import EvaluatorConfig as EvaluatorConfig
 from .function import FunctionEvaluator as FunctionEvaluator
 from .tabular import (
+    TABLES as TABLES,
     RecordedCosts as RecordedCosts,
     RecordedCurves as RecordedCurves,
     Recording as Recording,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EvaluatorConfig:
-    """Candidates are trained on ``data`` or looked up in the recording ``table``.
+    """Candidates are trained on ``data`` or looked up in the recording ``table``, a file or one of :data:`TABLES`.
 
     ``data`` is split by ``data_seed``, and restricted to the part in the file ``subset``. ``resolution`` is for models
     without one of their own. ``latency`` is the file of a latency table. ``identity`` identifies the contents of all of
@@ -44,16 +44,20 @@ class EvaluatorConfig:
 
     @property
     def absolute(self) -> EvaluatorConfig:
-        """The same with absolute paths."""
-        data = self.data if self.data in ("", "digits") else str(Path(self.data).absolute())
-        subset, table, latency = (
-            path and str(Path(path).absolute()) for path in (self.subset, self.table, self.latency)
-        )  # fmt: skip
+        """The same with absolute paths; names of what comes with the package stay."""
+        from .tabular import TABLES
+
+        data, subset, table, latency = (
+            path if path in ("", *named) else str(Path(path).absolute())
+            for path, named in ((self.data, ("digits",)), (self.subset, ()), (self.table, TABLES), (self.latency, ()))
+        )
         return replace(self, data=data, subset=subset, table=table, latency=latency)
 
     def identified(self) -> EvaluatorConfig:
         """The same with the identity of the current contents. Raises :class:`ZooError` if they cannot be read."""
         from fbnetv3_zoo.utils.paths import read_file
+
+        from .tabular import table_file
 
         parts = []
         if self.data:
@@ -61,7 +65,8 @@ class EvaluatorConfig:
 
             opened.cache_clear()  # the data may have changed since
             parts.append(opened(self.data, self.data_seed, self._subset).fingerprint)
-        for kind, path in (("recording", self.table), ("latency table", self.latency)):
+        table = self.table and table_file(self.table)
+        for kind, path in (("recording", table), ("latency table", self.latency)):
             if path:
                 parts.append(f"{kind} {hashlib.sha256(read_file(Path(path), f'a {kind}')).hexdigest()[:16]}")
         return replace(self, identity="; ".join(parts))

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.errors import ZooError, nearest
 from fbnetv3_zoo.utils.checksummed import ChecksummedFormat
+from fbnetv3_zoo.utils.paths import exists
 
 from ..space import Candidate, Codes, CostModel, Costs, Recipes, Space
 
@@ -23,7 +24,7 @@ _FILE = ChecksummedFormat(
     "a recording", "fbnetv3_zoo.recording 1", "Recording.save", "save it again",
     arrays={"codes": "iu", "curves": "f"}, metadata=("space",), others="f",
 )  # fmt: skip
-_STATISTIC = "statistic."
+_STATISTIC, _TEST = "statistic.", "test_curves"
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,13 +34,15 @@ class Recording:
     ``codes`` has shape (points, dimensions), each point once. ``curves`` has shape (points, repeats, epochs), higher is
     better, with one epoch if only final scores are known. Shorter curves are padded with NaN at the end, and so are
     missing repeats; every point has at least one.
-    ``statistics`` are by name, each of shape (points,).
+    ``statistics`` are by name, each of shape (points,). ``test_curves``, if there are any, are the same trainings
+    scored on images that no search may see: of the shape of ``curves``, with NaN in the same places.
     """
 
     space: Space
     codes: Codes
     curves: Doubles
     statistics: Costs = field(default_factory=dict)
+    test_curves: Doubles | None = None
 
     def __post_init__(self) -> None:
         codes = self.space.check(self.codes).copy()
@@ -53,11 +56,17 @@ class Recording:
             if values.shape != (len(codes),) or not np.isfinite(values).all():
                 raise ZooError(f"statistic {name}: give one finite number for each of the {len(codes)} points")
         _check_gaps(curves)
+        test_curves = None if self.test_curves is None else np.array(self.test_curves, np.float64)
+        if test_curves is not None:
+            if test_curves.shape != curves.shape or (np.isfinite(test_curves) != np.isfinite(curves)).any():
+                raise ZooError(f"test_curves: give scores of the shape {curves.shape}, for the same epochs as curves")
+            test_curves.flags.writeable = False
         for array in (codes, curves, *statistics.values()):
             array.flags.writeable = False
         object.__setattr__(self, "codes", codes)
         object.__setattr__(self, "curves", curves)
         object.__setattr__(self, "statistics", statistics)
+        object.__setattr__(self, "test_curves", test_curves)
         if len(self._rows) < len(codes):
             raise ZooError(
                 f"codes have {len(codes) - len(self._rows)} points twice; give a point's curves as its repeats"
@@ -75,14 +84,25 @@ class Recording:
     @cached_property
     def scores(self) -> Doubles:
         """The last score of every curve, shape (points, repeats); NaN for a missing repeat."""
-        last = np.maximum(self.lengths - 1, 0)[:, :, None]
-        return np.take_along_axis(self.curves, last, 2)[:, :, 0]
+        return self._last(self.curves)
 
     @cached_property
     def mean(self) -> Doubles:
         """The mean over repeats of :attr:`scores`, shape (points,)."""
         mean: Doubles = np.nanmean(self.scores, axis=1)
         return mean
+
+    @cached_property
+    def test_mean(self) -> Doubles:
+        """The mean over repeats of the last score on test images, shape (points,). Raises if there are none."""
+        if self.test_curves is None:
+            raise ZooError("the recording has no scores on test images")
+        mean: Doubles = np.nanmean(self._last(self.test_curves), axis=1)
+        return mean
+
+    def _last(self, curves: Doubles) -> Doubles:
+        last = np.maximum(self.lengths - 1, 0)[:, :, None]
+        return np.take_along_axis(curves, last, 2)[:, :, 0]
 
     @cached_property
     def _rows(self) -> dict[bytes, int]:
@@ -114,25 +134,56 @@ class Recording:
         rows = np.flatnonzero((codes >= 0).all(1))
         if not len(rows):
             raise ZooError(f"the recording of {len(self)} points has none of space {space.name}")
+        return replace(self.part(rows), space=space, codes=codes[rows])
+
+    def part(self, rows: npt.NDArray[np.integer]) -> Recording:
+        """The points of ``rows`` alone."""
         statistics = {name: values[rows] for name, values in self.statistics.items()}
-        return Recording(space, codes[rows], self.curves[rows], statistics)
+        test_curves = None if self.test_curves is None else self.test_curves[rows]
+        return Recording(self.space, self.codes[rows], self.curves[rows], statistics, test_curves)
 
     def save(self, path: str | Path) -> None:
         """Write everything into one safetensors file."""
         arrays: dict[str, npt.NDArray[Any]] = {"codes": self.codes, "curves": self.curves}
         arrays |= {_STATISTIC + name: values for name, values in self.statistics.items()}
+        if self.test_curves is not None:
+            arrays[_TEST] = self.test_curves
         _FILE.write(path, arrays, {"space": self.space.to_json()})
 
     @classmethod
     def load(cls, path: str | Path) -> Recording:
-        """The recording that :meth:`save` wrote. Raises :class:`ZooError` if the file is damaged or of another kind."""
+        """The recording that :meth:`save` wrote, or the one of :data:`TABLES` with this name.
+
+        Raises :class:`ZooError` if the file is damaged or of another kind.
+        """
+        path = table_file(path)
         arrays, metadata = _FILE.read(path)
         codes, curves = arrays.pop("codes").astype(np.int64), arrays.pop("curves")
+        test_curves = arrays.pop(_TEST, None)
         statistics = {name.removeprefix(_STATISTIC): values for name, values in sorted(arrays.items())}
         try:
-            return cls(Space.from_json(metadata["space"]), codes, curves, statistics)
+            return cls(Space.from_json(metadata["space"]), codes, curves, statistics, test_curves)
         except ZooError as error:
             raise ZooError(f"{path}: {error}") from None
+
+
+TABLES = ("nars-letters",)
+"""The recordings that come with the package (docs/nars-letters.md)."""
+
+
+def table_file(table: str | Path) -> Path:
+    """The file of a recording: of one that comes with the package if ``table`` is in :data:`TABLES`.
+
+    Raises :class:`ZooError` if there is no such file.
+    """
+    if table in TABLES:
+        return _SHIPPED / f"{table}.safetensors"
+    if not exists(table):
+        raise ZooError(f"{table}: no such file{nearest(Path(table).name, TABLES)}")
+    return Path(table)
+
+
+_SHIPPED = Path(__file__).parents[1] / "tables"
 
 
 def record(

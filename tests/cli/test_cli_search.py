@@ -190,6 +190,17 @@ def test_evolve_needs_all_rounds(table: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in folder.iterdir() if path.suffix == ".json") == []
 
 
+def test_a_table_of_the_package_is_searched_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "run"
+    options = ("--plan", "letters", "--table", "nars-letters", "--executor", "in-process")
+    assert run("search", "run", *options, "--output", folder, "--stages", 1).code == 0
+    assert SearchResult.read(folder).origin["table"] == "nars-letters"
+    monkeypatch.chdir(tmp_path)
+    assert run("search", "resume", folder, "--executor", "in-process", "--stages", 1).code == 0
+    said = run("search", "run", "--table", "nars-leters", "--output", tmp_path / "other").err
+    assert said == f"error: {tmp_path}/nars-leters: no such file (did you mean 'nars-letters'?)\n"
+
+
 def test_a_recording_that_was_moved(table: Path, tmp_path: Path) -> None:
     """It is told by what it holds, not by where it lies."""
     place, moved, folder = tmp_path / "a.safetensors", tmp_path / "b.safetensors", tmp_path / "run"

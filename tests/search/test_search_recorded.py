@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
 from pathlib import Path
@@ -10,10 +11,10 @@ import numpy as np
 import pytest
 
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.search.evaluation import Outcome, RecordedCosts, RecordedCurves, Recording, record
+from fbnetv3_zoo.search.evaluation import TABLES, Outcome, RecordedCosts, RecordedCurves, Recording, record
 from fbnetv3_zoo.search.evaluation.tabular import _FILE
 from fbnetv3_zoo.search.predictors import MLP
-from fbnetv3_zoo.search.space import TINY, Bound, Choice, Dimension, Levels, Space, draw_pool
+from fbnetv3_zoo.search.space import LETTERS, TINY, Bound, Choice, Dimension, Levels, NetworkCosts, Space, draw_pool
 from fbnetv3_zoo.search.stages import IterativeConfig, IterativeSearch
 
 SPACE = Space(
@@ -46,6 +47,9 @@ def same(a: Recording, b: Recording) -> bool:
     assert a.space == b.space
     assert [*a.statistics] == [*b.statistics]
     pairs = [(a.codes, b.codes), (a.curves, b.curves), *((a.statistics[n], b.statistics[n]) for n in a.statistics)]
+    assert (a.test_curves is None) == (b.test_curves is None)
+    if a.test_curves is not None and b.test_curves is not None:
+        pairs.append((a.test_curves, b.test_curves))
     return all(x.tobytes() == y.tobytes() and x.dtype == y.dtype for x, y in pairs)
 
 
@@ -95,6 +99,14 @@ def test_a_recording_is_a_value_of_its_own() -> None:
         ),
         ({"codes": codes() + 1}, "codes[1, 2] is 2; rate has 2 values, counted from 0"),
         (
+            {"test_curves": np.ones((12, 2, 3))},  # has scores that curves lack
+            "test_curves: give scores of the shape (12, 2, 3), for the same epochs as curves",
+        ),
+        (
+            {"test_curves": np.ones((12, 2, 2))},
+            "test_curves: give scores of the shape (12, 2, 3), for the same epochs as curves",
+        ),
+        (
             {"codes": np.zeros((12, 3), int)},
             "codes have 11 points twice; give a point's curves as its repeats",
         ),
@@ -103,6 +115,20 @@ def test_a_recording_is_a_value_of_its_own() -> None:
 def test_what_is_no_recording_is_refused(changes: dict[str, object], said: str) -> None:
     with pytest.raises(ZooError, match=f"^{re.escape(said)}$"):
         toy(**changes)
+
+
+def test_scores_on_test_images_stay_beside_those_that_a_search_sees(tmp_path: Path) -> None:
+    tested = toy(test_curves=toy().curves + 100)
+    np.testing.assert_array_equal(tested.test_mean, tested.mean + 100)
+    tested.save(tmp_path / "a.safetensors")
+    assert same(Recording.load(tmp_path / "a.safetensors"), tested)
+    part = tested.part(np.array([3, 1]))
+    np.testing.assert_array_equal(part.codes, tested.codes[[3, 1]])
+    np.testing.assert_array_equal(part.test_mean, tested.test_mean[[3, 1]])
+    assert part.statistics["size"].tolist() == [3, 1]
+    assert same(tested.within(SPACE), tested)
+    with pytest.raises(ZooError, match=r"^the recording has no scores on test images$"):
+        _ = toy().test_mean
 
 
 def test_a_file_gives_back_the_same(tmp_path: Path) -> None:
@@ -172,6 +198,33 @@ def test_a_file_with_a_digest_that_fits_but_other_contents_is_refused(
     ))  # fmt: skip
     with pytest.raises(ZooError, match=f"^{re.escape(f'{path}: {said}; save it again')}$"):
         Recording.load(path)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_of_the_package_are_the_recorded_trainings(name: str) -> None:
+    """Every curve stands in benchmarks/nars_letters/trainings.jsonl, from which `nars_letters.py tables` makes them."""
+    shipped, data = Recording.load(name), name.removeprefix("nars-")
+    assert shipped.space == LETTERS
+    lines = Path(__file__).parents[2] / "benchmarks" / "nars_letters" / "trainings.jsonl"
+    trainings = [row for row in map(json.loads, lines.read_text().splitlines()) if row["data"] == data]
+    assert (shipped.lengths > 0).sum() == len(trainings)
+    assert set(shipped.lengths.ravel()) <= {0, 12}
+    assert shipped.test_curves is not None
+    trainings.sort(key=lambda one: one["seed"])
+    slots = [0] * len(shipped)
+    for row, training in zip(shipped.rows(np.array([one["code"] for one in trainings])), trainings, strict=True):
+        assert shipped.curves[row, slots[row]].tolist() == training["validation"]
+        assert shipped.test_curves[row, slots[row]].tolist() == training["test"]
+        slots[row] += 1
+    costs = NetworkCosts(LETTERS)(shipped.codes)
+    assert all((shipped.statistics[cost] == values).all() for cost, values in costs.items())
+    within = (shipped.statistics["macs"] >= 0.3e6) & (shipped.statistics["macs"] <= 3e6)
+    assert within.all()
+
+
+def test_a_name_that_no_table_has() -> None:
+    with pytest.raises(ZooError, match=r"^nars-leters: no such file \(did you mean 'nars-letters'\?\)$"):
+        Recording.load("nars-leters")
 
 
 def draws(recorded: Recording, seed: int) -> list[bool]:

@@ -110,7 +110,10 @@ class DataOptions:
     data_seed: Annotated[int, typer.Option(help="Seed of the data's split.")] = 0
     subset: Annotated[str, typer.Option(help="Only this part of the data (`fbnetv3 subset`).")] = ""
     resolution: Annotated[int, typer.Option(help="Image side for models without their own (torchvision's).")] = 224
-    table: Annotated[str | None, typer.Option(help="Use the scores of a recording instead of training.")] = None
+    table: Annotated[
+        str | None,
+        typer.Option(help="Use the scores of a recording instead of training: a file, or nars-letters."),
+    ] = None
     latency: Latency = None
 
     def config(self) -> EvaluatorConfig:
