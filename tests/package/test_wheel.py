@@ -32,7 +32,7 @@ def test_nothing_but_the_package_reaches_the_top_level(wheel: Path) -> None:
     for room in ("search", "detection", "export"):
         assert {f"fbnetv3_zoo/{room}/__init__.py", f"fbnetv3_zoo/{room}/__init__.pyi"} <= {*names}
     assert {"fbnetv3_zoo/py.typed", "fbnetv3_zoo/__init__.pyi"} <= {*names}
-    assert "fbnetv3_zoo/export/site/index.html" in names
+    assert {"fbnetv3_zoo/export/site/index.html", "fbnetv3_zoo/search/tables/nars-letters.safetensors"} <= {*names}
     reports = ("report", "training/report", "search/report", "search/supernet", "detection/training")
     templates = {name for name in names if name.endswith((".jinja", ".css")) and "/templates/" in name}
     assert {name.rpartition("/templates/")[0] for name in templates} == {f"fbnetv3_zoo/{part}" for part in reports}
@@ -64,6 +64,17 @@ def test_the_wheel_alone_runs_in_another_folder(program: Path, tmp_path: Path) -
     file = _printed(program.with_name("python"), "-c", code, cwd=tmp_path)
     assert Path(file.strip()).is_relative_to(program.parents[1])
     assert "fbnetv3_a" in _printed(program, "list", cwd=tmp_path)
+
+
+@pytest.mark.long
+def test_a_users_script_type_checks_against_the_wheel(program: Path, tmp_path: Path) -> None:
+    script = shutil.copy(ROOT / "examples" / "fine_tune.py", tmp_path)
+    python = program.with_name("python")
+    mypy = [sys.executable, "-m", "mypy", "--strict", "--python-executable", python, script]
+    assert _printed(*mypy, cwd=tmp_path) == "Success: no issues found in 1 source file\n"
+    (tmp_path / "pyrightconfig.json").write_text('{"typeCheckingMode": "strict"}')
+    pyright = [sys.executable, "-m", "basedpyright", "--pythonpath", python, script]
+    assert _printed(*pyright, cwd=tmp_path).endswith("0 errors, 0 warnings, 0 notes\n")
 
 
 @pytest.mark.long
