@@ -238,6 +238,7 @@ def _exported(folder: Path, suffix: str) -> Path:
     from fbnetv3_zoo.arch import Activation, Arch, Conv, InvertedResidual
     from fbnetv3_zoo.export import export_onnx
     from fbnetv3_zoo.export.backends.executorch_pte import export_executorch
+    from fbnetv3_zoo.export.backends.ncnn_param import export_ncnn
     from fbnetv3_zoo.export.backends.openvino_ir import export_openvino
     from fbnetv3_zoo.export.backends.ort_mobile import export_mobile
     from fbnetv3_zoo.models.fbnet import FBNet
@@ -253,6 +254,8 @@ def _exported(folder: Path, suffix: str) -> Path:
         export_mobile(folder / "sound.onnx", path)
     elif suffix == ".xml":
         export_openvino(folder / "sound.onnx", path)
+    elif suffix == ".ncnn.param":
+        export_ncnn(folder / "sound.onnx", path)
     return path
 
 
@@ -267,8 +270,8 @@ def _opens(suffix: str, reseal: Callable[[Path], None] = lambda path: None) -> C
             Classifier.open(path)
 
         sound = _exported(folder, suffix)
-        if suffix == ".xml":
-            (folder / "mutated.bin").write_bytes(sound.with_suffix(".bin").read_bytes())
+        if sound.with_suffix(".bin").exists():
+            (folder / f"mutated{suffix}").with_suffix(".bin").write_bytes(sound.with_suffix(".bin").read_bytes())
         return Form(sound.read_bytes(), read, suffix, Kind.BINARY)
 
     return made
@@ -280,16 +283,16 @@ def _unsealed_pair(path: Path) -> None:
     path.write_bytes(re.sub(rb"<(weights|seal)_blake3[^>]*>", b"", path.read_bytes()))
 
 
-def _resealed_program(path: Path) -> None:
-    from fbnetv3_zoo.runtimes import executorch_pte as program
+def _resealed(path: Path) -> None:
+    from fbnetv3_zoo.runtimes import seal
 
     data = path.read_bytes()
-    bare = program._SEAL.sub(program.SEAL_MARK.encode() + b"0" * 64, data)
-    if program._SEAL.search(data):
-        path.write_bytes(program.sealed(bare))
+    if seal.has_seal(data):
+        path.write_bytes(seal.sealed(seal.unsealed(data)))
 
 
 form("onnx")(_opens(".onnx"))
 form("ort")(_opens(".ort"))
 form("openvino")(_opens(".xml", _unsealed_pair))
-form("executorch")(_opens(".pte", _resealed_program))
+form("executorch")(_opens(".pte", _resealed))
+form("ncnn")(_opens(".ncnn.param", _resealed))

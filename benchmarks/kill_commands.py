@@ -36,6 +36,7 @@ COMMANDS = (
     Command("export mobile", "export mobile MODEL --output OUT/m.ort"),
     Command("export openvino", "export openvino MODEL --output OUT/m.xml"),
     Command("export executorch", "export executorch MODEL --output OUT/m.pte"),
+    Command("export ncnn", "export ncnn MODEL --output OUT/m.ncnn.param"),
     Command("export int8", "export int8 ONNX --data digits --output OUT/i.onnx"),
     Command("export int8 (OpenVINO)", "export int8 ONNX --data digits --output OUT/i.xml"),
     Command("export web", "export web MODEL --output OUT/page --runtime RUNTIME"),

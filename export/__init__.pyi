@@ -4,6 +4,10 @@ from .backends.executorch_pte import (
     ExecuTorchReport as ExecuTorchReport,
     export_executorch as export_executorch,
 )
+from .backends.ncnn_param import (
+    NcnnReport as NcnnReport,
+    export_ncnn as export_ncnn,
+)
 from .backends.openvino_ir import (
     OpenVINOReport as OpenVINOReport,
     export_openvino as export_openvino,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.models.network import Network
+from fbnetv3_zoo.utils.atomic_write import replacing_together
 from fbnetv3_zoo.utils.onnx_io import entries_of
 
 from ..parity import TOLERANCE, FileParity, parity
@@ -79,3 +81,10 @@ def checked_parity(
     except ZooError as error:
         raise ZooError(f"{str(error).replace(str(draft), str(path))}; nothing was written") from None
     return comparison
+
+
+def keep_pair(draft: Path, path: Path) -> None:
+    """Copy both files of a model into place, or neither: ``path``, and the ``.bin`` file beside it."""
+    with replacing_together(path, path.with_suffix(".bin")) as temporary:
+        for file in temporary:
+            shutil.copyfile(draft.with_suffix(file.suffix), file)

@@ -16,7 +16,8 @@ from fbnetv3_zoo.errors import ZooError, check_whole, in_short
 from fbnetv3_zoo.models.network import Network
 from fbnetv3_zoo.runtimes import sandbox
 from fbnetv3_zoo.runtimes.base import missing_extra, silence
-from fbnetv3_zoo.runtimes.executorch_pte import ENTRIES, FREE_BATCH, SEAL, SEAL_MARK, quiet_import, sealed
+from fbnetv3_zoo.runtimes.executorch_pte import ENTRIES, FREE_BATCH, SEAL, quiet_import
+from fbnetv3_zoo.runtimes.seal import EMPTY, sealed
 from fbnetv3_zoo.utils.atomic_write import replacing, scratch
 from fbnetv3_zoo.utils.onnx_io import quiet_exporter
 
@@ -101,7 +102,7 @@ def _lowered(model: Network, path: Path, max_batch: int) -> _Lowered:
     except ImportError:
         raise missing_extra(path, "ExecuTorch", "executorch") from None
     entries = {**model.description.to_metadata(), FREE_BATCH: "true" if max_batch > 1 else "false"}
-    methods = {ENTRIES: json.dumps(entries), SEAL: SEAL_MARK + "0" * 64}
+    methods = {ENTRIES: json.dumps(entries), SEAL: EMPTY}
     try:
         with quiet_exporter(), silence():
             edge = to_edge_transform_and_lower(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +12,12 @@ from fbnetv3_zoo.models.network import Network
 from fbnetv3_zoo.runtimes import sandbox
 from fbnetv3_zoo.runtimes.base import missing_extra, silence
 from fbnetv3_zoo.runtimes.openvino_ir import DIGEST, NO_SEAL, SEAL, SECTION, sealed
-from fbnetv3_zoo.utils.atomic_write import replacing_together, scratch
+from fbnetv3_zoo.utils.atomic_write import scratch
 from fbnetv3_zoo.utils.digest import digest_of
 
 from ..onnx.passes import BLOCK
 from ..parity import FileParity
-from .common import ONNXSource, compared, source_graph
+from .common import ONNXSource, compared, keep_pair, source_graph
 
 if TYPE_CHECKING:
     import openvino
@@ -116,13 +115,6 @@ def _converted(source: ONNXSource, path: Path) -> openvino.Model:
             return openvino.convert_model(source.graph)
     except Exception as error:  # OpenVINO raises many kinds
         raise ZooError(f"{source.name}: cannot be converted for OpenVINO ({in_short(error)})") from None
-
-
-def keep_pair(draft: Path, path: Path) -> None:
-    """Copy both files of a model into place, or neither."""
-    with replacing_together(path, path.with_suffix(".bin")) as temporary:
-        for file in temporary:
-            shutil.copyfile(draft.with_suffix(file.suffix), file)
 
 
 def _shape(value: openvino.Output, rank: int) -> tuple[int | str, ...]:

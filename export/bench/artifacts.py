@@ -37,6 +37,7 @@ _FILES: dict[Form, str] = {
     "intermediate": "model.xml",
     "int8 intermediate": "int8.xml",
     "program": "model.pte",
+    "pair": "model.ncnn.param",
 }
 
 
@@ -76,7 +77,7 @@ class BenchModel:
     def size(self, form: Form) -> int:
         """Size in bytes of the file, including weights stored beside it."""
         path = self.files[form]
-        beside = path.with_suffix(".bin") if path.suffix == ".xml" else path.with_name(path.name + ".data")
+        beside = path.with_suffix(".bin") if path.suffix in (".xml", ".param") else path.with_name(path.name + ".data")
         return sum(one.stat().st_size for one in (path, beside) if one.exists())
 
     def reason(self, error: Exception) -> str:
@@ -100,6 +101,10 @@ class BenchModel:
             from ..backends.openvino_ir import export_openvino
 
             export_openvino(self.file("graph") if network is None else network, path)
+        elif form == "pair":
+            from ..backends.ncnn_param import export_ncnn
+
+            export_ncnn(self.file("graph") if network is None else network, path)
         else:
             assert network is not None
             _export(network, path, self.largest)
@@ -202,8 +207,8 @@ def _form(path: Path) -> Form:
     """The form of the file ``path``; int8 is recognized by its operators."""
     if path.suffix == ".safetensors":
         return "weights"
-    if path.suffix == ".pte":
-        return "program"
+    if path.suffix in (".pte", ".param"):
+        return "program" if path.suffix == ".pte" else "pair"
     data: Any = path.read_bytes()
     int8 = any(name in data for name in (b"QuantizeLinear", b"FakeQuantize"))
     if path.suffix == ".xml":

@@ -34,6 +34,7 @@ _LOOKS = {
     Route.OPENVINO_BF16: (mixed(SECOND, PAPER, 0.35), "^"),
     Route.OPENVINO_INT8: (mixed(SECOND, PAPER, 0.65), "v"),
     Route.EXECUTORCH: (SERIES[2], "X"),
+    Route.NCNN: (SERIES[3], "h"),
 }
 """Color and marker of the lines of a route."""
 

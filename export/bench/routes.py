@@ -11,8 +11,8 @@ from typing import Literal
 
 from fbnetv3_zoo.errors import ZooError, check_flag, check_whole, nearest
 
-Form = Literal["weights", "graph", "int8 graph", "intermediate", "int8 intermediate", "program"]
-"""A kind of file: ``.safetensors``, ``.onnx`` (``.ort``), ``.xml`` or ``.pte``; two of them also in int8."""
+Form = Literal["weights", "graph", "int8 graph", "intermediate", "int8 intermediate", "program", "pair"]
+"""A kind of file: ``.safetensors``, ``.onnx`` (``.ort``), ``.xml``, ``.pte``, ``.param``; two also in int8."""
 
 
 class Route(Enum):
@@ -26,6 +26,7 @@ class Route(Enum):
     OPENVINO_BF16 = "openvino-bf16"
     OPENVINO_INT8 = "openvino-int8"
     EXECUTORCH = "executorch"
+    NCNN = "ncnn"
 
     @property
     def form(self) -> Form:
@@ -52,6 +53,7 @@ _FORMS: dict[Route, Form] = {
     Route.OPENVINO_BF16: "intermediate",
     Route.OPENVINO_INT8: "int8 intermediate",
     Route.EXECUTORCH: "program",
+    Route.NCNN: "pair",
 }
 
 

@@ -26,7 +26,8 @@ from fbnetv3_zoo.runtimes.base import missing_extra, silence
 from fbnetv3_zoo.runtimes.openvino_ir import cpu_settings
 from fbnetv3_zoo.utils.atomic_write import scratch
 
-from ..backends.openvino_ir import keep_pair, write_model
+from ..backends.common import keep_pair
+from ..backends.openvino_ir import write_model
 from ..onnx.passes import attribute, consumers
 from .qdq import Logits, WholeWeight, layers_of
 

@@ -160,8 +160,8 @@ def _refuse_other_files(model: str, takes: str) -> None:
             raise ZooError(f"{model}: {WEB_PAGE.format('weights')}")
         remedy = f"fbnetv3 weights convert {in_shell(model)} --model NAME"
         raise ZooError(f"{model}: is a PyTorch checkpoint; convert it by `{remedy}`")
-    if suffix in (".onnx", ".ort", ".xml", ".pte"):
-        others = "; ONNX files are taken by `fbnetv3 export int8`, `mobile`, `openvino` and `web`"
+    if suffix in (".onnx", ".ort", ".xml", ".pte", ".param"):
+        others = "; ONNX files are taken by `fbnetv3 export int8`, `mobile`, `openvino`, `ncnn` and `web`"
         only = others if suffix == ".onnx" else ""
         raise ZooError(f"{model}: is a file for a runtime; this command takes {takes}{only}")
 
@@ -180,7 +180,7 @@ def beside(model: str, output: Path | None, source: Network | Path, suffix: str)
 
 _MARK = b"fbnetv3_zoo"
 """Contained in every file that this program writes: in its metadata, section or methods."""
-_SECOND = {".xml": ".bin", ".ort": ".required_operators.config"}
+_SECOND = {".xml": ".bin", ".param": ".bin", ".ort": ".required_operators.config"}
 """Extension of the second file that is written with a file, by the extension of the first."""
 
 

@@ -56,7 +56,8 @@ def validate(
     model: Annotated[
         str,
         typer.Argument(
-            help="A .safetensors, .onnx, .ort, .xml or .pte file, hf-hub:owner/name, or a name with --pretrained."
+            help="A .safetensors, .onnx, .ort, .xml, .pte or .param file, hf-hub:owner/name, or a name with "
+            "--pretrained."
         ),
     ],
     *,

@@ -7,7 +7,6 @@ digest, and a file that does not match it is never passed to the runtime.
 from __future__ import annotations
 
 import logging
-import re
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ZooError
-from ..utils.digest import digest_of
 from ..utils.paths import read_file
 from ..utils.serialization import parse_json
 from . import sandbox
 from .base import Floats, OpenModel, check_shape, checked, described, missing_extra, silence, unreadable
+from .seal import has_seal, is_whole
 
 if TYPE_CHECKING:
     from executorch.runtime import Program
@@ -29,13 +28,11 @@ ENTRIES = "fbnetv3_zoo"
 """Method of a program that returns its metadata as JSON."""
 
 SEAL = "fbnetv3_zoo_seal"
-"""Method that returns the seal: :data:`SEAL_MARK` and the digest of the whole file with zeros in its place."""
+"""Method that returns the seal (:mod:`fbnetv3_zoo.runtimes.seal`)."""
 
-SEAL_MARK = "fbnetv3_zoo blake3 "
 FREE_BATCH = "free_batch"
 """Metadata entry: "true" if the batch size of a program is a maximum, "false" if it is exact."""
 
-_SEAL = re.compile(re.escape(SEAL_MARK.encode()) + rb"([0-9a-f]{64})")
 _IDENTIFIER, _HEADER = b"ET12", b"eh00"
 
 
@@ -97,14 +94,6 @@ def try_out(parts: Sequence[bytes]) -> None:
         program.load_method("forward").execute([torch.zeros(sizes)])
 
 
-def sealed(data: bytes) -> bytes:
-    """The program ``data``, whose seal is empty (zeros), with its digest filled in."""
-    zeros = SEAL_MARK.encode() + b"0" * 64
-    if data.count(zeros) != 1:
-        raise AssertionError(f"the program holds {data.count(zeros)} empty seals")
-    return data.replace(zeros, SEAL_MARK.encode() + digest_of(data).encode())
-
-
 def check_whole_program(path: Path, data: bytes) -> None:
     """Raise :class:`ZooError` unless ``data``, the content of ``path``, is an undamaged program of this project."""
     if len(data) < 40 or data[4:8] != _IDENTIFIER:
@@ -113,10 +102,9 @@ def check_whole_program(path: Path, data: bytes) -> None:
         program, base, segments = struct.unpack_from("<QQQ", data, 16)
         if len(data) != (expected := max(program, base + segments)):
             raise unreadable(path, KIND, f"it has {len(data)} bytes, and says that there are {expected}")
-    seals = _SEAL.findall(data)
-    if not seals:
+    if not has_seal(data):
         described({}, path, "executorch")
-    if len(seals) > 1 or seals[0].decode() != digest_of(_SEAL.sub(SEAL_MARK.encode() + b"0" * 64, data)):
+    if not is_whole(data):
         raise unreadable(path, KIND, "it is damaged: its digest is another")
 
 

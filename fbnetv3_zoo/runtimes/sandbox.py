@@ -24,8 +24,10 @@ from .base import missing_extra, unreadable
 LARGEST_MODEL = 1 << 31
 """Largest model file, in bytes."""
 
-_PACKAGES = {".onnx": "onnxruntime", ".ort": "onnxruntime", ".xml": "openvino", ".pte": "executorch"}
-_NAMES = {"openvino": "OpenVINO", "executorch": "ExecuTorch", "onnxruntime": "ONNX Runtime"}
+_PACKAGES = {
+    ".onnx": "onnxruntime", ".ort": "onnxruntime", ".xml": "openvino", ".pte": "executorch", ".param": "ncnn",
+}  # fmt: skip
+_NAMES = {"openvino": "OpenVINO", "executorch": "ExecuTorch", "onnxruntime": "ONNX Runtime", "ncnn": "ncnn"}
 _SECONDS = 60  # plus a second for 5 MB: enough on a slow disk, too
 _good: set[str] = set()
 _own: set[str] = set()
@@ -58,25 +60,34 @@ def try_out(path: Path, kind: str, parts: Sequence[bytes], *, work: int = 1) -> 
     Errors name ``path``, whose suffix selects the runtime, and ``kind``, what the file should be. ``work``: how many
     times the memory and time of a classifier it may take.
     """
+    if (fault := fault_of(path, parts, work=work)) is not None:
+        raise unreadable(path, kind, fault)
+    digest = _digest(path.suffix, parts)
+    _good.add(digest)
+    _mark(digest)
+
+
+def fault_of(path: Path, parts: Sequence[bytes], *, work: int = 1) -> str | None:
+    """Why the file with these ``parts`` cannot be opened and run in another process; None if it can.
+
+    The arguments are those of :func:`try_out`. Raises :class:`ZooError` if the runtime is not installed.
+    """
     suffix = path.suffix
     ended = _run(suffix, parts, work)
     package = _PACKAGES[suffix]
     if ended is None:
-        raise unreadable(path, kind, "it takes longer than a network of its size should")
+        return "it takes longer than a network of its size should"
     if ended.returncode == sandbox_process.MISSING:
         raise missing_extra(path, _NAMES[package], package)
     reason = last_line(ended.stderr)
     if ended.returncode == sandbox_process.REFUSED:
         memory = "bad_alloc" in reason or "allocat" in reason or "MemoryError" in reason
-        raise unreadable(path, kind, "it needs more memory than a network of its size should" if memory else reason)
-    if ended.returncode != 0:
-        raise unreadable(path, kind, f"the process that tried it ended by {_ending(ended.returncode)}")
-    digest = _digest(suffix, parts)
-    _good.add(digest)
-    _mark(digest)
+        return "it needs more memory than a network of its size should" if memory else reason
+    return f"the process that tried it ended by {ending(ended.returncode)}" if ended.returncode != 0 else None
 
 
-def _ending(code: int) -> str:
+def ending(code: int) -> str:
+    """How a process with the exit code ``code`` ended, to be quoted in an error."""
     return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 

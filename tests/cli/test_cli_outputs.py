@@ -103,7 +103,8 @@ def _left_alone(path: Path, *words: object) -> str:
 
 
 @pytest.mark.parametrize(
-    ("kind", "ending"), [("onnx", ".onnx"), ("mobile", ".ort"), ("openvino", ".xml"), ("executorch", ".pte")]
+    ("kind", "ending"),
+    [("onnx", ".onnx"), ("mobile", ".ort"), ("openvino", ".xml"), ("executorch", ".pte"), ("ncnn", ".ncnn.param")],
 )
 def test_files_of_others_beside_a_model(kind: str, ending: str, model: Path) -> None:
     said = _left_alone(model.with_suffix(ending), "export", kind, model)
@@ -111,7 +112,10 @@ def test_files_of_others_beside_a_model(kind: str, ending: str, model: Path) -> 
 
 
 def test_second_files_of_others(model: Path, tmp_path: Path) -> None:
-    for kind, first, second in (("openvino", "n.xml", "n.bin"), ("mobile", "n.ort", "n.required_operators.config")):
+    for kind, first, second in (
+        ("openvino", "n.xml", "n.bin"), ("mobile", "n.ort", "n.required_operators.config"),
+        ("ncnn", "n.ncnn.param", "n.ncnn.bin"),
+    ):  # fmt: skip
         said = _left_alone(tmp_path / second, "export", kind, model, "--output", tmp_path / first)
         assert said.endswith(f"and would be overwritten with {tmp_path / first}; give another --output\n")
         _left_alone(model.with_name(f"m{second[1:]}"), "export", kind, model)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import ncnn
 import numpy as np
 import onnx
 import openvino
@@ -15,18 +18,22 @@ import pytest
 import torch
 from disks import file_limit
 from networks import NAMES
+from PIL import Image
 
 from fbnetv3_zoo.classify import ENDINGS, Classifier, Floats
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.export.backends.openvino_ir import write_model
 from fbnetv3_zoo.export.sample_images import photographs
-from fbnetv3_zoo.preprocess import stack
+from fbnetv3_zoo.preprocess import Preprocess, stack
 from fbnetv3_zoo.runtimes.executorch_pte import check_whole_program
+from fbnetv3_zoo.runtimes.ncnn_param import check_pair
 from fbnetv3_zoo.utils.onnx_io import EXPORT_AGAIN
 from fbnetv3_zoo.weights.serialization import load
 
-KINDS = {".onnx": "ONNX", ".ort": "ORT", ".xml": "OpenVINO IR", ".pte": "ExecuTorch program"}
-FORMS = {".onnx": "onnx", ".ort": "mobile", ".xml": "openvino", ".pte": "executorch"}
+KINDS = {
+    ".onnx": "ONNX", ".ort": "ORT", ".xml": "OpenVINO IR", ".pte": "ExecuTorch program", ".ncnn.param": "ncnn model",
+}  # fmt: skip
+FORMS = {".onnx": "onnx", ".ort": "mobile", ".xml": "openvino", ".pte": "executorch", ".param": "ncnn"}
 IMAGES = photographs(7)
 
 
@@ -54,20 +61,20 @@ def _refusal(path: Path, **options: object) -> str:
 
 
 def _placed(file: Path, folder: Path, content: bytes) -> Path:
-    """``content`` under the name of ``file`` in ``folder``, with the weights of a ``.xml`` beside it."""
+    """``content`` under the name of ``file`` in ``folder``, with the weights beside it if it has any there."""
     path = folder / file.name
     path.write_bytes(content)
-    if file.suffix == ".xml":
+    if file.suffix in (".xml", ".param"):
         path.with_suffix(".bin").write_bytes(file.with_suffix(".bin").read_bytes())
     return path
 
 
 def test_all_kinds_are_tested() -> None:
-    assert (".safetensors", *KINDS) == ENDINGS
+    assert (".safetensors", *(Path(f"net{kind}").suffix for kind in KINDS)) == ENDINGS
 
 
 @pytest.mark.parametrize("count", [1, 2, 7])
-@pytest.mark.parametrize("name", ["net.onnx", "net.ort", "three.ort", "net.xml", "net.pte"])
+@pytest.mark.parametrize("name", ["net.onnx", "net.ort", "three.ort", "net.xml", "net.pte", "net.ncnn.param"])
 def test_any_number_of_images(name: str, count: int, model_files: Path, images: Floats, expected: Floats) -> None:
     found = Classifier.open(model_files / name).logits(images[:count])
     assert found.dtype == np.float32
@@ -159,14 +166,14 @@ def test_missing_files_and_folders(file: Path, tmp_path: Path) -> None:
 def test_cut_files(share: float, file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     content = file.read_bytes()
     path = _placed(file, tmp_path, content[: int(len(content) * share)])
-    assert _refusal(path).startswith(f"{path}: cannot be read as {KINDS[file.suffix]} (")
+    assert _refusal(path).startswith(f"{path}: cannot be read as {KINDS[''.join(file.suffixes)]} (")
     assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("content", [b"hello", b"\0" * 5000, b"<?xml ?><html/>"])
 def test_files_of_another_kind(content: bytes, file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = _placed(file, tmp_path, content)
-    assert _refusal(path).startswith(f"{path}: cannot be read as {KINDS[file.suffix]} (")
+    assert _refusal(path).startswith(f"{path}: cannot be read as {KINDS[''.join(file.suffixes)]} (")
     assert capfd.readouterr() == ("", "")
 
 
@@ -174,6 +181,8 @@ def test_files_that_say_nothing_of_themselves(file: Path, model_files: Path, tmp
     path = tmp_path / file.name
     if file.suffix == ".xml":
         openvino.save_model(openvino.convert_model(_bare(model_files, tmp_path)), path)
+    elif file.suffix == ".param":
+        _placed(file, tmp_path, re.sub(rb"(?m)^# .*\n", b"", file.read_bytes()))
     elif file.suffix == ".pte":
         path.write_bytes(file.read_bytes().replace(b"fbnetv3_zoo blake3 ", b"of other people    "))
     elif file.suffix == ".ort":
@@ -206,19 +215,22 @@ def test_a_description_of_another_network(model_files: Path, tmp_path: Path) -> 
     assert _refusal(tmp_path / "net.onnx") == f"{tmp_path}/net.onnx: {told}"
 
 
-def test_weights_that_are_missing_or_of_another_model(model_files: Path, tmp_path: Path) -> None:
-    path, weights = tmp_path / "net.xml", tmp_path / "net.bin"
-    path.write_bytes((model_files / "net.xml").read_bytes())
-    assert _refusal(path) == f"{path}: its weights are missing; put net.bin beside it"
-    content = (model_files / "net.bin").read_bytes()
-    told = f"{path}: cannot be read as OpenVINO IR (net.bin is damaged or of another model); {EXPORT_AGAIN}"
+@pytest.mark.parametrize("name", ["net.xml", "net.ncnn.param"])
+def test_weights_that_are_missing_or_of_another_model(name: str, model_files: Path, tmp_path: Path) -> None:
+    path = tmp_path / name
+    weights = path.with_suffix(".bin")
+    path.write_bytes((model_files / name).read_bytes())
+    assert _refusal(path) == f"{path}: its weights are missing; put {weights.name} beside it"
+    content = (model_files / weights.name).read_bytes()
+    kind = KINDS["".join(path.suffixes)]
+    told = f"{path}: cannot be read as {kind} ({weights.name} is damaged or of another model); {EXPORT_AGAIN}"
     for place in (0, len(content) // 2, len(content) - 1):
         weights.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
         assert _refusal(path) == told
     weights.write_bytes(content + b"\0")
     assert _refusal(path) == told
     weights.write_bytes(content[:-1])
-    assert _refusal(path).startswith(f"{path}: cannot be read as OpenVINO IR (")
+    assert _refusal(path).startswith(f"{path}: cannot be read as {kind} (")
     weights.write_bytes(content)
     assert Classifier.open(path).description.class_names == NAMES
 
@@ -240,7 +252,42 @@ def test_every_change_of_a_program_is_noticed(model_files: Path) -> None:
         check_whole_program(path, whole + b"\0")
 
 
-@pytest.mark.parametrize("suffix", [".ort", ".xml"])
+def test_every_change_of_a_pair_is_noticed(model_files: Path) -> None:
+    """ncnn, too, would end the process."""
+    path = model_files / "net.ncnn.param"
+    text, weights, rng = path.read_bytes(), path.with_suffix(".bin").read_bytes(), random.Random(0)
+    check_pair(path, text, weights)
+    for place in [*range(24), *(rng.randrange(len(text)) for _ in range(300)), len(text) - 2]:
+        changed = bytearray(text)
+        changed[place] ^= 1 << rng.randrange(8)
+        with pytest.raises(ZooError):
+            check_pair(path, bytes(changed), weights)
+    for length in [0, 7, 8, 12, *(rng.randrange(len(text)) for _ in range(50)), len(text) - 2]:
+        with pytest.raises(ZooError):
+            check_pair(path, text[:length], weights)
+    with pytest.raises(ZooError, match="it is damaged: its digest is another"):
+        check_pair(path, text + b"\n", weights)
+
+
+def test_what_a_client_of_ncnn_reads(model_files: Path) -> None:
+    """Without this package: ncnn itself ignores the entries, which are lines of text behind the layers."""
+    path = model_files / "net.ncnn.param"
+    net = ncnn.Net()
+    assert (net.load_param(str(path)), net.load_model(str(path.with_suffix(".bin")))) == (0, 0)
+    lines = [line[2:].split(" ", 1) for line in path.read_text().splitlines() if line.startswith("# ")]
+    entries = dict(lines)
+    assert len(entries) == len(lines)
+    assert (net.input_names(), net.output_names()) == ([entries["input"]], [entries["output"]])
+    assert tuple(json.loads(entries["class_names"])) == NAMES
+    pixels = np.asarray(IMAGES[0].resize((32, 32)))
+    image = ncnn.Mat.from_pixels(pixels, ncnn.Mat.PixelType.PIXEL_RGB, 32, 32)
+    means, norms = ([float(value) for value in entries[name].split()] for name in ("mean_vals", "norm_vals"))
+    image.substract_mean_normalize(means, norms)
+    wanted = Preprocess(32, 32).array(Image.fromarray(pixels))
+    np.testing.assert_allclose(np.array(image), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("suffix", [".ort", ".xml", ".ncnn.param"])
 def test_no_torch_is_needed(suffix: str, model_files: Path, tmp_path: Path) -> None:
     IMAGES[0].save(tmp_path / "photo.png")
     code = (
@@ -256,7 +303,11 @@ def test_no_torch_is_needed(suffix: str, model_files: Path, tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     ("suffix", "module", "name", "extra"),
-    [(".xml", "openvino", "OpenVINO", "openvino"), (".pte", "executorch", "ExecuTorch", "executorch")],
+    [
+        (".xml", "openvino", "OpenVINO", "openvino"),
+        (".pte", "executorch", "ExecuTorch", "executorch"),
+        (".ncnn.param", "ncnn", "ncnn", "ncnn"),
+    ],
 )
 def test_a_runtime_that_is_not_installed(suffix: str, module: str, name: str, extra: str, model_files: Path) -> None:
     file = model_files / f"net{suffix}"

@@ -25,8 +25,9 @@ from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.classify import Classifier
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.export.backends import common as sources
-from fbnetv3_zoo.export.backends import executorch_pte, ort_mobile
+from fbnetv3_zoo.export.backends import executorch_pte, ncnn_param, ort_mobile
 from fbnetv3_zoo.export.backends.executorch_pte import ExecuTorchReport, export_executorch
+from fbnetv3_zoo.export.backends.ncnn_param import NcnnReport, export_ncnn
 from fbnetv3_zoo.export.backends.openvino_ir import OpenVINOReport, export_openvino
 from fbnetv3_zoo.export.backends.ort_mobile import MobileReport, Platform, Style, check_usability, export_mobile
 from fbnetv3_zoo.export.parity import FileParity, Parity, parity
@@ -34,16 +35,18 @@ from fbnetv3_zoo.export.sample_images import photographs
 from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.weights.serialization import save
 
-Exporter = Callable[[Any, Path], MobileReport | OpenVINOReport | ExecuTorchReport]
+Exporter = Callable[[Any, Path], MobileReport | OpenVINOReport | ExecuTorchReport | NcnnReport]
 EXPORTERS: dict[str, Exporter] = {
     ".ort": export_mobile,
     ".xml": export_openvino,
     ".pte": lambda model, path: export_executorch(model, path, max_batch=1),
+    ".ncnn.param": export_ncnn,
 }
 LEFT = {
     ".ort": {"net.ort", "net.required_operators.config"},
     ".xml": {"net.bin", "net.xml"},
     ".pte": {"net.pte"},
+    ".ncnn.param": {"net.ncnn.bin", "net.ncnn.param"},
 }
 
 
@@ -76,6 +79,7 @@ def source(suffix: str, model: FBNet, graph: Path, model_files: Path, monkeypatc
     pair = model_files / "arm.ort", model_files / "arm.required_operators.config"
     monkeypatch.setattr(ort_mobile, "_converted", lambda *given: pair)
     monkeypatch.setattr(ort_mobile, "check_usability", lambda *given: ())
+    monkeypatch.setattr(ncnn_param, "_converted", lambda *given: model_files / "net.ncnn.param")
     return model if suffix == ".pte" else graph
 
 
@@ -208,7 +212,7 @@ import os, shutil, sys
 from pathlib import Path
 from typing import Any
 import killed
-from fbnetv3_zoo.export.backends.openvino_ir import keep_pair
+from fbnetv3_zoo.export.backends.common import keep_pair
 
 old, new, place = map(Path, sys.argv[1:])
 number, came = 0, True
@@ -262,6 +266,7 @@ def test_wrong_calls(model: FBNet, graph: Path, tmp_path: Path) -> None:
     wrong: dict[str, Callable[[], object]] = {
         f"net.onnx: ONNX Runtime's mobile files end in .ort{end}": lambda: export_mobile(graph, Path("net.onnx")),
         f"net: OpenVINO files end in .xml{end}": lambda: export_openvino(graph, "net"),
+        f"net.param: ncnn files end in .ncnn.param{end}": lambda: export_ncnn(graph, "net.param"),
         f"net.pt: ExecuTorch programs end in .pte{end}": lambda: export_executorch(model, "net.pt"),
         "max_batch is 0; it must be a whole number of at least 1": lambda: export_executorch(
             model, "net.pte", max_batch=0
@@ -293,6 +298,7 @@ def test_files_of_others_are_refused(graph: Path, tmp_path: Path) -> None:
     told = f"{path}: does not describe its classes and preprocessing; export it with `fbnetv3 export onnx`"
     assert _refusal(lambda: export_mobile(path, tmp_path / "net.ort")) == told
     assert _refusal(lambda: export_openvino(path, tmp_path / "net.xml")) == told
+    assert _refusal(lambda: export_ncnn(path, tmp_path / "net.ncnn.param")) == told
 
 
 def test_parity_finds_what_differs(model: FBNet, graph: Path, tmp_path: Path) -> None:
@@ -349,12 +355,20 @@ def test_numbers_that_are_none(model: FBNet, graph: Path) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "suffix"),
-    [("network", ".ort"), ("graph", ".ort"), ("network", ".xml"), ("graph", ".xml"), ("network", ".pte")],
+    [
+        ("network", ".ort"),
+        ("graph", ".ort"),
+        ("network", ".xml"),
+        ("graph", ".xml"),
+        ("network", ".pte"),
+        ("network", ".ncnn.param"),
+        ("graph", ".ncnn.param"),
+    ],
 )
 def test_the_commands(kind: str, suffix: str, short: FBNet, graph: Path, tmp_path: Path) -> None:
     """Of a network as a person reads it, of a graph as JSON and with a name of its own."""
     given = tmp_path / ("net.safetensors" if kind == "network" else "net.onnx")
-    command = {".ort": "mobile", ".xml": "openvino", ".pte": "executorch"}[suffix]
+    command = {".ort": "mobile", ".xml": "openvino", ".pte": "executorch", ".ncnn.param": "ncnn"}[suffix]
     if kind == "network":
         save(short, given)
         path = given.with_suffix(suffix)

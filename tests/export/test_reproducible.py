@@ -27,6 +27,7 @@ import torch
 from PIL import Image
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.export.quantization.quantize import QuantizationConfig, Target, quantize
+from fbnetv3_zoo.export.backends.ncnn_param import export_ncnn
 from fbnetv3_zoo.export.backends.openvino_ir import export_openvino
 from fbnetv3_zoo.export.onnx.export import export_onnx
 from fbnetv3_zoo.models.fbnet import FBNet
@@ -38,6 +39,7 @@ model = FBNet(arch, generator=torch.Generator().manual_seed(0)).eval()
 save(model, folder / "net.safetensors")
 export_onnx(model, folder / "net.onnx")
 export_openvino(model, folder / "net.xml")
+export_ncnn(model, folder / "net.ncnn.param")
 pixels = np.random.default_rng(0).integers(0, 255, (8, 40, 40, 3), np.uint8)
 images = [Image.fromarray(one) for one in pixels]
 config = QuantizationConfig(target=Target.VNNI, agreement=0.0)
@@ -62,7 +64,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return folders
 
 
-@pytest.mark.parametrize("name", ["net.safetensors", "net.onnx", "net.xml", "net.bin", "int8.onnx"])
+@pytest.mark.parametrize(
+    "name", ["net.safetensors", "net.onnx", "net.xml", "net.bin", "net.ncnn.param", "net.ncnn.bin", "int8.onnx"]
+)
 def test_two_processes_write_the_same(name: str, made: list[Path]) -> None:
     one, two = (folder / name for folder in made)
     assert one.read_bytes() == two.read_bytes()

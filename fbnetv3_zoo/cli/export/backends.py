@@ -1,4 +1,4 @@
-"""``fbnetv3 export mobile``, ``openvino`` and ``executorch``: files for other runtimes than ONNX Runtime."""
+"""``fbnetv3 export mobile``, ``openvino``, ``executorch`` and ``ncnn``: files for other runtimes than ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from ..output import say
 
 if TYPE_CHECKING:
     from fbnetv3_zoo.export.backends.executorch_pte import ExecuTorchReport
+    from fbnetv3_zoo.export.backends.ncnn_param import NcnnReport
     from fbnetv3_zoo.export.backends.openvino_ir import OpenVINOReport
     from fbnetv3_zoo.export.backends.ort_mobile import MobileReport
     from fbnetv3_zoo.export.parity import FileParity
@@ -136,6 +137,31 @@ def executorch(
     _print_parity(report.parity)
 
 
+def ncnn(
+    model: AnyModel,
+    pretrained: Pretrained = False,
+    output: Annotated[
+        Path | None,
+        output_file("The .ncnn.param file to write, with a .ncnn.bin beside it (default: beside the model)."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Export a model to ncnn: a .ncnn.param file with the weights in a .ncnn.bin file beside it, in float32.
+
+    Example: fbnetv3 export ncnn demo/model.safetensors
+    """
+    from fbnetv3_zoo.export.backends.ncnn_param import ENDING, export_ncnn
+
+    source = _source(model, pretrained=pretrained)
+    report = export_ncnn(source, beside(model, output, source, ENDING))
+    if as_json:
+        print_json(_plain(report))
+        return
+    warn_of_random_weights(model, source, pretrained=pretrained)
+    say(f"{written(report.path)}: {report.layers} layers, weights in {written(report.weights)}, float32")
+    _print_parity(report.parity)
+
+
 def _source(model: str, *, pretrained: bool) -> Network | Path:
     """The path of an ONNX file, or the network of any other model."""
     return Path(model) if Path(model).suffix == ".onnx" else open_network(model, pretrained=pretrained)
@@ -150,7 +176,7 @@ def _print_parity(parity: Mapping[str, FileParity]) -> None:
         )
 
 
-def _plain(report: MobileReport | OpenVINOReport | ExecuTorchReport) -> dict[str, Any]:
+def _plain(report: MobileReport | OpenVINOReport | ExecuTorchReport | NcnnReport) -> dict[str, Any]:
     """A report as JSON values, with the relative difference and agreement of each comparison."""
     data = {key: value.value if isinstance(value, Enum) else value for key, value in asdict(report).items()}
     data["parity"] = {
