@@ -51,7 +51,8 @@ class Command:
 REFUSED = 2
 DIGITS = "--data digits --epochs 1 --batch-size 256"
 BOXES = "--annotations boxes/shapes.json"
-ROUTES = "eager,compiled,onnxruntime,onnxruntime-int8,openvino,openvino-bf16,openvino-int8,executorch,ncnn"
+ROUTES = "eager,compiled,onnxruntime,onnxruntime-int8,openvino,openvino-bf16,openvino-int8,executorch,ncnn,"
+ROUTES += "litert,litert-int8"
 SEARCH = "--plan tiny --data digits --rounds 1 --batch 2 --epochs 1"
 COMMANDS = (
     Command("list"),
@@ -85,9 +86,11 @@ COMMANDS = (
     Command("export openvino m.safetensors --output m.xml"),
     Command("export openvino m.onnx --output graph.xml --half", quick=True),
     Command("export executorch m.safetensors --output m.pte", quick=True),
+    Command("export litert m.safetensors --output m.tflite", quick=True),
     Command("export ncnn m.safetensors --output m.ncnn.param", quick=True),
     Command("export int8 m.onnx --data digits --output int8.onnx"),
     Command("export int8 m.onnx --data digits --output int8.xml", quick=True),
+    Command("export int8 m.onnx --data digits --output int8.tflite"),
     Command("export web m.onnx --out page", REFUSED),
     Command("export web m.onnx --out page --runtime RUNTIME"),
     Command("serve-demo served --port 0", visited=True, quick=True),
@@ -99,6 +102,7 @@ COMMANDS = (
     Command("classify digit.png --model int8.xml", quick=True),
     Command("classify digit.png --model m.pte"),
     Command("classify digit.png --model m.ncnn.param"),
+    Command("classify digit.png --model m.tflite"),
     Command("classify digit.png --model fbnetv3_e --pretrained", REFUSED),
     Command("classify digit.png --model hf-hub:someone/something", REFUSED),
     Command("validate m.safetensors"),

@@ -238,6 +238,7 @@ def _exported(folder: Path, suffix: str) -> Path:
     from fbnetv3_zoo.arch import Activation, Arch, Conv, InvertedResidual
     from fbnetv3_zoo.export import export_onnx
     from fbnetv3_zoo.export.backends.executorch_pte import export_executorch
+    from fbnetv3_zoo.export.backends.litert_tflite import export_litert
     from fbnetv3_zoo.export.backends.ncnn_param import export_ncnn
     from fbnetv3_zoo.export.backends.openvino_ir import export_openvino
     from fbnetv3_zoo.export.backends.ort_mobile import export_mobile
@@ -254,6 +255,8 @@ def _exported(folder: Path, suffix: str) -> Path:
         export_mobile(folder / "sound.onnx", path)
     elif suffix == ".xml":
         export_openvino(folder / "sound.onnx", path)
+    elif suffix == ".tflite":
+        export_litert(folder / "sound.onnx", path)
     elif suffix == ".ncnn.param":
         export_ncnn(folder / "sound.onnx", path)
     return path
@@ -295,4 +298,5 @@ form("onnx")(_opens(".onnx"))
 form("ort")(_opens(".ort"))
 form("openvino")(_opens(".xml", _unsealed_pair))
 form("executorch")(_opens(".pte", _resealed))
+form("litert")(_opens(".tflite", _resealed))
 form("ncnn")(_opens(".ncnn.param", _resealed))

@@ -192,7 +192,7 @@ def _read(path: Path) -> None:
             onnx.checker.check_model(onnx.load(path))
         elif path.suffix == ".html" and not path.read_text().rstrip().endswith("</html>"):
             raise ValueError("no end")
-        elif path.suffix in (".xml", ".ort", ".pte", ".param"):
+        elif path.suffix in (".xml", ".ort", ".pte", ".param", ".tflite"):
             from fbnetv3_zoo.classify import Classifier
 
             Classifier.open(path)

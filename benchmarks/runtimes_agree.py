@@ -1,8 +1,9 @@
 """Whether all runtimes answer alike: FBNetV3 A to G on photographs, a trained model on its whole test set.
 
 Networks: weights are drawn, norms have seen photographs; logits on 20 photographs of scikit-image. Model: that of
-`fbnetv3 demo` (--demo FOLDER), on all test digits, on PyTorch, ONNX Runtime, its mobile format, OpenVINO, ExecuTorch
-and in Chromium, for which the package `playwright` and a browser are needed. Prints Markdown tables.
+`fbnetv3 demo` (--demo FOLDER), on all test digits, on PyTorch, ONNX Runtime, its mobile format, OpenVINO,
+ExecuTorch, ncnn, LiteRT and in Chromium, for which the package `playwright` and a browser are needed. Prints Markdown
+tables.
 
     python benchmarks/runtimes_agree.py --demo demo
 """
@@ -19,7 +20,15 @@ from sample_photographs import photographs
 
 import fbnetv3_zoo
 from fbnetv3_zoo.classify import Classifier
-from fbnetv3_zoo.export import export_executorch, export_mobile, export_onnx, export_openvino, write_web
+from fbnetv3_zoo.export import (
+    export_executorch,
+    export_litert,
+    export_mobile,
+    export_ncnn,
+    export_onnx,
+    export_openvino,
+    write_web,
+)
 from fbnetv3_zoo.export.parity import parity
 from fbnetv3_zoo.preprocess import stack
 from fbnetv3_zoo.training import find_dataset
@@ -33,14 +42,16 @@ NAMES = tuple(f"fbnetv3_{letter}" for letter in "abcdefg")
 
 
 def networks(names: list[str], folder: Path) -> None:
-    print("| network | pixels | ONNX Runtime | OpenVINO | ExecuTorch | same class |")
-    print("|---|---:|---:|---:|---:|---:|")
+    print("| network | pixels | ONNX Runtime | OpenVINO | ExecuTorch | ncnn | LiteRT | same class |")
+    print("|---|---:|---:|---:|---:|---:|---:|---:|")
     for name in names:
         model = settled(ARCHS[name])
-        paths = [folder / f"{name}{suffix}" for suffix in (".onnx", ".xml", ".pte")]
+        paths = [folder / f"{name}{suffix}" for suffix in (".onnx", ".xml", ".pte", ".ncnn.param", ".tflite")]
         export_onnx(model, paths[0], batch_sizes=[1])
         export_openvino(paths[0], paths[1])
         export_executorch(model, paths[2], max_batch=1)
+        export_ncnn(paths[0], paths[3])
+        export_litert(paths[0], paths[4])
         found = parity(model, paths, images=photographs()).files
         same = min(one.images - len(one.disagree) for one in found)
         relative = " | ".join(f"{one.relative:.1e}" for one in found)
@@ -55,12 +66,16 @@ def model(demo: Path, folder: Path) -> None:
     export_mobile(folder / "model.onnx", folder / "model.ort")
     export_openvino(folder / "model.onnx", folder / "model.xml")
     export_executorch(network, folder / "model.pte")
+    export_ncnn(folder / "model.onnx", folder / "model.ncnn.param")
+    export_litert(folder / "model.onnx", folder / "model.tflite")
     answers = {"PyTorch": Classifier.of(network.eval())}
     for kind, suffix in (
         ("ONNX Runtime", "onnx"),
         ("its mobile format", "ort"),
         ("OpenVINO", "xml"),
         ("ExecuTorch", "pte"),
+        ("ncnn", "ncnn.param"),
+        ("LiteRT", "tflite"),
     ):
         answers[kind] = Classifier.open(folder / f"model.{suffix}")
     batch = stack(network.preprocess, images)

@@ -4,6 +4,10 @@ from .backends.executorch_pte import (
     ExecuTorchReport as ExecuTorchReport,
     export_executorch as export_executorch,
 )
+from .backends.litert_tflite import (
+    LiteRTReport as LiteRTReport,
+    export_litert as export_litert,
+)
 from .backends.ncnn_param import (
     NcnnReport as NcnnReport,
     export_ncnn as export_ncnn,

@@ -1,4 +1,4 @@
-"""Compares the logits of model files on ONNX Runtime, OpenVINO, ExecuTorch and ncnn with those of their network."""
+"""Compares the logits of model files on their runtimes with those of their network."""
 
 from __future__ import annotations
 

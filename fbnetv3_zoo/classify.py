@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .models.network import Network
     from .runtimes.base import OpenModel
 
-ENDINGS = (".safetensors", ".onnx", ".ort", ".xml", ".pte", ".param")
+ENDINGS = (".safetensors", ".onnx", ".ort", ".xml", ".pte", ".param", ".tflite")
 """Suffixes of the files that :meth:`Classifier.open` opens."""
 
 Floats = npt.NDArray[np.float32]
@@ -46,8 +46,8 @@ class Classifier:
         """Open the classifier in ``path``. The suffix selects the runtime.
 
         ``.safetensors``: PyTorch; ``.onnx`` and ``.ort``: ONNX Runtime; ``.xml``, with its ``.bin`` beside it:
-        OpenVINO; ``.pte``: ExecuTorch; ``.param``, with its ``.bin``: ncnn. ``logits`` accepts any number of images and
-        raises :class:`ZooError` for images of the wrong shape.
+        OpenVINO; ``.pte``: ExecuTorch; ``.param``, with its ``.bin``: ncnn; ``.tflite``: LiteRT. ``logits`` accepts any
+        number of images and raises :class:`ZooError` for images of the wrong shape.
 
         Args:
             path: the file.
@@ -119,6 +119,10 @@ def _open(path: Path, threads: int | None, bfloat16: bool) -> OpenModel | Classi
         from .runtimes.ncnn_param import open_ncnn
 
         return open_ncnn(path, threads=threads)
+    if suffix == ".tflite":
+        from .runtimes.litert_tflite import open_litert
+
+        return open_litert(path, threads=threads)
     if suffix in (".onnx", ".ort"):
         from .runtimes.ort import open_onnx
 

@@ -38,6 +38,8 @@ _FILES: dict[Form, str] = {
     "int8 intermediate": "int8.xml",
     "program": "model.pte",
     "pair": "model.ncnn.param",
+    "lite": "model.tflite",
+    "int8 lite": "int8.tflite",
 }
 
 
@@ -95,16 +97,10 @@ class BenchModel:
             raise ZooError(
                 f"cannot be converted from a {next(iter(self.files.values())).suffix} file; give a .safetensors file"
             )
-        if form in ("int8 graph", "int8 intermediate"):
+        if form.startswith("int8"):
             self._quantize(path)
-        elif form == "intermediate":
-            from ..backends.openvino_ir import export_openvino
-
-            export_openvino(self.file("graph") if network is None else network, path)
-        elif form == "pair":
-            from ..backends.ncnn_param import export_ncnn
-
-            export_ncnn(self.file("graph") if network is None else network, path)
+        elif form not in _OF_NETWORK:
+            _convert(self.file("graph") if network is None else network, path)
         else:
             assert network is not None
             _export(network, path, self.largest)
@@ -118,6 +114,22 @@ class BenchModel:
         # with random weights the top class is arbitrary, so that agreement means nothing
         config = QuantizationConfig(agreement=0.0 if self.random else 0.99)
         quantize(self.file("graph"), path, images, config=config)
+
+
+def _convert(source: Network | Path, path: Path) -> None:
+    """Write a network or an ONNX file for OpenVINO, ncnn or LiteRT, by the extension of ``path``."""
+    if path.suffix == ".xml":
+        from ..backends.openvino_ir import export_openvino
+
+        export_openvino(source, path)
+    elif path.suffix == ".param":
+        from ..backends.ncnn_param import export_ncnn
+
+        export_ncnn(source, path)
+    else:
+        from ..backends.litert_tflite import export_litert
+
+        export_litert(source, path)
 
 
 def _export(network: Network, path: Path, largest: int) -> None:
@@ -210,7 +222,9 @@ def _form(path: Path) -> Form:
     if path.suffix in (".pte", ".param"):
         return "program" if path.suffix == ".pte" else "pair"
     data: Any = path.read_bytes()
-    int8 = any(name in data for name in (b"QuantizeLinear", b"FakeQuantize"))
+    int8 = any(name in data for name in (b"QuantizeLinear", b"FakeQuantize", b"quantized_by"))
     if path.suffix == ".xml":
         return "int8 intermediate" if int8 else "intermediate"
+    if path.suffix == ".tflite":
+        return "int8 lite" if int8 else "lite"
     return "int8 graph" if int8 else "graph"

@@ -12,7 +12,8 @@ from fbnetv3_zoo.utils.hardware import cores, cpu_info, processor_name
 from .results import Machine, Peak
 from .worker_process import BenchWorker, OpenRequest, WorkerError
 
-RUNTIMES = ("fbnetv3-zoo", "torch", "onnxruntime", "openvino", "nncf", "executorch", "ncnn", "timm", "numpy")
+RUNTIMES = ("fbnetv3-zoo", "torch", "onnxruntime", "openvino", "nncf", "executorch", "ncnn",
+            "ai-edge-litert", "timm", "numpy")  # fmt: skip
 SIDE, PRODUCTS = 1536, 10
 """Side of the matrices whose product measures the peak, and how often it is computed."""
 

@@ -35,6 +35,8 @@ _LOOKS = {
     Route.OPENVINO_INT8: (mixed(SECOND, PAPER, 0.65), "v"),
     Route.EXECUTORCH: (SERIES[2], "X"),
     Route.NCNN: (SERIES[3], "h"),
+    Route.LITERT: (SERIES[4], "p"),
+    Route.LITERT_INT8: (mixed(SERIES[4], PAPER, 0.45), "d"),
 }
 """Color and marker of the lines of a route."""
 

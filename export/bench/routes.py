@@ -11,8 +11,10 @@ from typing import Literal
 
 from fbnetv3_zoo.errors import ZooError, check_flag, check_whole, nearest
 
-Form = Literal["weights", "graph", "int8 graph", "intermediate", "int8 intermediate", "program", "pair"]
-"""A kind of file: ``.safetensors``, ``.onnx`` (``.ort``), ``.xml``, ``.pte``, ``.param``; two also in int8."""
+Form = Literal[
+    "weights", "graph", "int8 graph", "intermediate", "int8 intermediate", "program", "pair", "lite", "int8 lite"
+]
+"""A kind of file: ``.safetensors``, ``.onnx`` (``.ort``), ``.xml``, ``.pte``, ``.param`` or ``.tflite``."""
 
 
 class Route(Enum):
@@ -27,6 +29,8 @@ class Route(Enum):
     OPENVINO_INT8 = "openvino-int8"
     EXECUTORCH = "executorch"
     NCNN = "ncnn"
+    LITERT = "litert"
+    LITERT_INT8 = "litert-int8"
 
     @property
     def form(self) -> Form:
@@ -36,7 +40,7 @@ class Route(Enum):
     @property
     def single(self) -> bool:
         """Whether it computes in float32, so that its speed is comparable to a float32 matrix product's."""
-        return self not in (Route.ONNXRUNTIME_INT8, Route.OPENVINO_BF16, Route.OPENVINO_INT8)
+        return self not in _REDUCED
 
     @property
     def profiles_operators(self) -> bool:
@@ -44,6 +48,7 @@ class Route(Enum):
         return self.value.startswith(("onnxruntime", "openvino"))
 
 
+_REDUCED = (Route.ONNXRUNTIME_INT8, Route.OPENVINO_BF16, Route.OPENVINO_INT8, Route.LITERT_INT8)
 _FORMS: dict[Route, Form] = {
     Route.EAGER: "weights",
     Route.COMPILED: "weights",
@@ -54,6 +59,8 @@ _FORMS: dict[Route, Form] = {
     Route.OPENVINO_INT8: "int8 intermediate",
     Route.EXECUTORCH: "program",
     Route.NCNN: "pair",
+    Route.LITERT: "lite",
+    Route.LITERT_INT8: "int8 lite",
 }
 
 

@@ -61,15 +61,16 @@ class OnnxBuild:
 
     def build(self, keep: frozenset[str]) -> OnnxInt8:
         """The int8 model in which the layers ``keep`` stay in float."""
-        return OnnxInt8(quantized(self._model, self._ranges, self.weights, self._settings, keep=keep))
+        return OnnxInt8(quantized(self._model, self.ranges, self.weights, self._settings, keep=keep))
 
     def order(self, *, but: Collection[str]) -> list[str]:
         """All layers except ``but``, those first that cost most on int8."""
         images = self._images[:RANKED_ON]
-        return by_sensitivity(self._model, self._ranges, self.weights, self._settings, images, but=but)
+        return by_sensitivity(self._model, self.ranges, self.weights, self._settings, images, but=but)
 
     @cached_property
-    def _ranges(self) -> dict[str, ValueRange]:
+    def ranges(self) -> dict[str, ValueRange]:
+        """The ranges of all tensors that are quantized."""
         return find_ranges(self._model, self._images, observed(self._model.graph), clip=self._clip)
 
     @cached_property

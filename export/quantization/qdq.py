@@ -154,7 +154,7 @@ def logits_of(model: onnx.ModelProto, *, threads: int | None = None) -> Logits:
     return logits
 
 
-def _holding(weight: WholeWeight, bias: Floats, step: np.float32) -> WholeWeight:
+def holding(weight: WholeWeight, bias: Floats, step: np.float32) -> WholeWeight:
     """``weight`` with steps large enough for ``bias`` to be at most 2^30 of them, or dead channels would lose it."""
     steps = np.maximum(weight.steps, np.abs(bias) / (step * np.float32(2**30)))
     if np.array_equal(steps, weight.steps):
@@ -237,7 +237,7 @@ class _Writer:
             self._quantize(node.input[0], self._ranges[node.input[0]])
         found, weight = self._quantized[node.input[0]], self._whole_weights[node.name]
         bias = self._weights[node.input[2]] if len(node.input) > 2 else np.zeros(1, np.float32)
-        weight = _holding(weight, bias, found.step)
+        weight = holding(weight, bias, found.step)
         steps, gemm = self._constant(weight.steps), node.op_type == "Gemm"
         inputs = [self._float(node.input[0]), self._dequantized(weight.whole, steps, weight.axis, gemm=gemm)]
         if len(node.input) > 2:

@@ -1,4 +1,4 @@
-"""Static int8 quantization of a float ONNX file for ONNX Runtime or OpenVINO, evaluated on images and timed."""
+"""Static int8 quantization of a float ONNX file for ONNX Runtime, OpenVINO or LiteRT, evaluated and timed."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import onnx
 from fbnetv3_zoo.description import Description
 from fbnetv3_zoo.errors import ZooError, check_number, check_whole
 from fbnetv3_zoo.preprocess import stack
+from fbnetv3_zoo.runtimes.base import missing_extra
 from fbnetv3_zoo.utils.hardware import cpu_info
 from fbnetv3_zoo.utils.onnx_io import entries_of, read_graph
 
@@ -68,14 +69,15 @@ class QuantizationReport:
     """Accuracy, size and speed of an int8 file compared with float, on the same images and this machine.
 
     ``agreement`` is the fraction of ``images`` test images with the same top class in int8 and float; the accuracies
-    are None if there are no labels. ``float_layers`` stayed in float. ``size_ratio`` and ``time_ratio`` are int8 over
-    float (one image, one thread, alternating runs: median of the ratios, and their quartiles). ``held_out``: whether
-    the images are others than those of the calibration, which make figures too good.
+    are None if there are no labels. ``target`` is None for all processors. ``float_layers`` stayed in float.
+    ``size_ratio`` and ``time_ratio`` are int8 over float on ONNX Runtime (one image, one thread, alternating runs:
+    median of the ratios, and their quartiles). ``held_out``: whether the images are others than those of the
+    calibration, which make figures too good.
     """
 
     path: Path
     route: str
-    target: Target
+    target: Target | None
     calibrated_on: int
     images: int
     agreement: float
@@ -123,6 +125,7 @@ def quantize(
 
     ``.onnx`` is for ONNX Runtime: all maps in int8, including hard swish (:mod:`fbnetv3_zoo.export.quantization.qdq`).
     ``.xml`` (with ``.bin``) is for OpenVINO, by NNCF: convolutions that gain from it in int8, the rest in float.
+    ``.tflite`` is for LiteRT on all processors: all maps in int8 (:mod:`fbnetv3_zoo.export.quantization.litert_int8`).
 
     Args:
         source: an ``.onnx`` file of :func:`fbnetv3_zoo.export.export_onnx` without preprocessing in the graph; or any
@@ -138,21 +141,22 @@ def quantize(
     Raises :class:`ZooError` for unsuitable files, too few images or a missing extra, and then leaves no file.
     """
     source, output = Path(source), Path(output)
-    _check_places(source, output)
+    _check_places(source, output, config)
     _check_labels(labels, test)
     task = _Task.read(source, images, test, labels, config)
-    target = Target.here() if config.target is None else config.target
+    target = _target(output, config)
     float_logits = logits_of(task.model)
     calibrated = float_logits(task.calibration)
-    candidate, in_float = _candidate(task, calibrated, target, config, openvino=output.suffix == ".xml")
+    candidate, in_float = _candidate(task, calibrated, target, config, output)
     expected = calibrated if task.compared is task.calibration else float_logits(task.compared)
     answers = candidate.logits()(task.compared)
     low, middle, high = statistics.quantiles(_time_ratios(candidate, task.model, task.compared[:1]), n=4)
     float_size, count = source.stat().st_size, len(task.calibration)
-    made_by = f"int8 for {target.value}, {count} calibration images, {len(in_float)} layers in float"
+    where = target.value if target else "all processors"
+    made_by = f"int8 for {where}, {count} calibration images, {len(in_float)} layers in float"
     size = candidate.save(output, {**entries_of(task.model), "quantized_by": made_by})
     return QuantizationReport(
-        path=output, route="ONNX Runtime" if output.suffix == ".onnx" else "OpenVINO", target=target,
+        path=output, route=_ROUTES[output.suffix], target=target,
         calibrated_on=count, images=len(task.compared), agreement=agreement_of(answers, expected),
         accuracy_float=_accuracy(expected, task.labels), accuracy_int8=_accuracy(answers, task.labels),
         float_layers=tuple(sorted(in_float)), file_size=size, size_ratio=size / float_size, time_ratio=middle,
@@ -185,9 +189,15 @@ class _Task:
         return cls(source, model, calibration, compared, labels)
 
 
-def _check_places(source: Path, output: Path) -> None:
-    if output.suffix not in (".onnx", ".xml"):
-        raise ZooError(f"{output}: int8 files end in .onnx (ONNX Runtime) or .xml (OpenVINO); change the extension")
+_ROUTES = {".onnx": "ONNX Runtime", ".xml": "OpenVINO", ".tflite": "LiteRT"}
+
+
+def _check_places(source: Path, output: Path, config: QuantizationConfig) -> None:
+    if output.suffix not in _ROUTES:
+        *known, last = (f"{suffix} ({route})" for suffix, route in _ROUTES.items())
+        raise ZooError(f"{output}: int8 files end in {', '.join(known)} or {last}; change the extension")
+    if output.suffix == ".tflite" and config.target is not None:
+        raise ZooError(f"{output}: LiteRT files are for all processors; leave out the target")
     if output.resolve() == source.resolve():
         raise ZooError(f"{output}: is the float file itself; give another name for the int8 file")
 
@@ -198,28 +208,50 @@ def _check_labels(labels: Sequence[int] | None, test: Sequence[Image.Image] | Fl
         raise ZooError(f"labels has {len(labels)} entries for {count} test images; give one per image")
 
 
+def _target(output: Path, config: QuantizationConfig) -> Target | None:
+    """The processors that ``output`` is for; None for all: XNNPACK adds products of 8 bits in 32 bits everywhere."""
+    if output.suffix == ".tflite":
+        return None
+    return Target.here() if config.target is None else config.target
+
+
 def _candidate(
-    task: _Task, expected: Floats, target: Target, config: QuantizationConfig, *, openvino: bool
+    task: _Task, expected: Floats, target: Target | None, config: QuantizationConfig, output: Path
 ) -> tuple[Int8Model, frozenset[str]]:
     """An int8 form that is good enough, and the layers that it has in float.
 
     ``expected`` are the float graph's logits for the calibration images.
     """
-    settings = QDQSettings(target.activations, target.weight_levels)
+    settings = QDQSettings(target.activations, target.weight_levels) if target else QDQSettings(Activations.INT8)
     work = OnnxBuild(task.model, task.calibration, settings, clip=config.clip)
     build: Callable[[frozenset[str]], Int8Model] = work.build
     in_float: Collection[str] = ()
-    if openvino:
+    if output.suffix == ".tflite":
+        build = _litert_build(task, output, work)
+    elif output.suffix == ".xml":
         from .openvino_nncf import IntermediateBuild
 
         build = intermediate = IntermediateBuild(
-            str(task.source), task.model, task.calibration, weights=work.weights, weight_levels=target.weight_levels
+            str(task.source),
+            task.model,
+            task.calibration,
+            weights=work.weights,
+            weight_levels=settings.weight_levels,
         )
         in_float = intermediate.unworthy
     return good_enough(
         build, task.calibration, expected, keep=frozenset(config.keep), agreement=config.agreement,
         most_float=config.most_float, order=lambda: work.order(but=in_float),
     )  # fmt: skip
+
+
+def _litert_build(task: _Task, output: Path, work: OnnxBuild) -> Callable[[frozenset[str]], Int8Model]:
+    try:
+        from .litert_build import LiteRTBuild
+    except ImportError:
+        raise missing_extra(output, "LiteRT", "litert") from None
+    _, channels, high, wide = task.calibration.shape
+    return LiteRTBuild(str(task.source), task.model, (channels, high, wide), work)
 
 
 def _read_float(source: Path, keep: Collection[str]) -> onnx.ModelProto:

@@ -160,8 +160,8 @@ def _refuse_other_files(model: str, takes: str) -> None:
             raise ZooError(f"{model}: {WEB_PAGE.format('weights')}")
         remedy = f"fbnetv3 weights convert {in_shell(model)} --model NAME"
         raise ZooError(f"{model}: is a PyTorch checkpoint; convert it by `{remedy}`")
-    if suffix in (".onnx", ".ort", ".xml", ".pte", ".param"):
-        others = "; ONNX files are taken by `fbnetv3 export int8`, `mobile`, `openvino`, `ncnn` and `web`"
+    if suffix in (".onnx", ".ort", ".xml", ".pte", ".param", ".tflite"):
+        others = "; ONNX files are taken by `fbnetv3 export int8`, `mobile`, `openvino`, `litert`, `ncnn` and `web`"
         only = others if suffix == ".onnx" else ""
         raise ZooError(f"{model}: is a file for a runtime; this command takes {takes}{only}")
 

@@ -56,7 +56,7 @@ def validate(
     model: Annotated[
         str,
         typer.Argument(
-            help="A .safetensors, .onnx, .ort, .xml, .pte or .param file, hf-hub:owner/name, or a name with "
+            help="A .safetensors, .onnx, .ort, .xml, .pte, .param or .tflite file, hf-hub:owner/name, or a name with "
             "--pretrained."
         ),
     ],

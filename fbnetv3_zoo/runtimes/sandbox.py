@@ -26,8 +26,18 @@ LARGEST_MODEL = 1 << 31
 
 _PACKAGES = {
     ".onnx": "onnxruntime", ".ort": "onnxruntime", ".xml": "openvino", ".pte": "executorch", ".param": "ncnn",
+    ".tflite": "ai-edge-litert",
 }  # fmt: skip
-_NAMES = {"openvino": "OpenVINO", "executorch": "ExecuTorch", "onnxruntime": "ONNX Runtime", "ncnn": "ncnn"}
+_NAMES = {
+    "openvino": "OpenVINO",
+    "executorch": "ExecuTorch",
+    "onnxruntime": "ONNX Runtime",
+    "ncnn": "ncnn",
+    "ai-edge-litert": "LiteRT",
+}
+_EXTRAS = {"ai-edge-litert": "litert"}
+"""The extras that are not called like their package."""
+
 _SECONDS = 60  # plus a second for 5 MB: enough on a slow disk, too
 _good: set[str] = set()
 _own: set[str] = set()
@@ -78,7 +88,7 @@ def fault_of(path: Path, parts: Sequence[bytes], *, work: int = 1) -> str | None
     if ended is None:
         return "it takes longer than a network of its size should"
     if ended.returncode == sandbox_process.MISSING:
-        raise missing_extra(path, _NAMES[package], package)
+        raise missing_extra(path, _NAMES[package], _EXTRAS.get(package, package))
     reason = last_line(ended.stderr)
     if ended.returncode == sandbox_process.REFUSED:
         memory = "bad_alloc" in reason or "allocat" in reason or "MemoryError" in reason

@@ -104,7 +104,14 @@ def _left_alone(path: Path, *words: object) -> str:
 
 @pytest.mark.parametrize(
     ("kind", "ending"),
-    [("onnx", ".onnx"), ("mobile", ".ort"), ("openvino", ".xml"), ("executorch", ".pte"), ("ncnn", ".ncnn.param")],
+    [
+        ("onnx", ".onnx"),
+        ("mobile", ".ort"),
+        ("openvino", ".xml"),
+        ("executorch", ".pte"),
+        ("ncnn", ".ncnn.param"),
+        ("litert", ".tflite"),
+    ],
 )
 def test_files_of_others_beside_a_model(kind: str, ending: str, model: Path) -> None:
     said = _left_alone(model.with_suffix(ending), "export", kind, model)

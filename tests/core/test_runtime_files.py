@@ -32,8 +32,11 @@ from fbnetv3_zoo.weights.serialization import load
 
 KINDS = {
     ".onnx": "ONNX", ".ort": "ORT", ".xml": "OpenVINO IR", ".pte": "ExecuTorch program", ".ncnn.param": "ncnn model",
+    ".tflite": "LiteRT",
 }  # fmt: skip
-FORMS = {".onnx": "onnx", ".ort": "mobile", ".xml": "openvino", ".pte": "executorch", ".param": "ncnn"}
+FORMS = {
+    ".onnx": "onnx", ".ort": "mobile", ".xml": "openvino", ".pte": "executorch", ".param": "ncnn", ".tflite": "litert",
+}  # fmt: skip
 IMAGES = photographs(7)
 
 
@@ -74,7 +77,9 @@ def test_all_kinds_are_tested() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 7])
-@pytest.mark.parametrize("name", ["net.onnx", "net.ort", "three.ort", "net.xml", "net.pte", "net.ncnn.param"])
+@pytest.mark.parametrize(
+    "name", ["net.onnx", "net.ort", "three.ort", "net.xml", "net.pte", "net.ncnn.param", "net.tflite"]
+)
 def test_any_number_of_images(name: str, count: int, model_files: Path, images: Floats, expected: Floats) -> None:
     found = Classifier.open(model_files / name).logits(images[:count])
     assert found.dtype == np.float32
@@ -185,6 +190,8 @@ def test_files_that_say_nothing_of_themselves(file: Path, model_files: Path, tmp
         _placed(file, tmp_path, re.sub(rb"(?m)^# .*\n", b"", file.read_bytes()))
     elif file.suffix == ".pte":
         path.write_bytes(file.read_bytes().replace(b"fbnetv3_zoo blake3 ", b"of other people    "))
+    elif file.suffix == ".tflite":
+        path.write_bytes(file.read_bytes().replace(b"fbnetv3_zoo", b"some others"))
     elif file.suffix == ".ort":
         export = "import sys, onnxruntime as o; s = o.SessionOptions(); s.optimized_model_filepath = sys.argv[2];"
         export += "s.add_session_config_entry('session.save_model_format', 'ORT'); s.log_severity_level = 3;"
@@ -287,7 +294,7 @@ def test_what_a_client_of_ncnn_reads(model_files: Path) -> None:
     np.testing.assert_allclose(np.array(image), wanted, atol=1e-5)
 
 
-@pytest.mark.parametrize("suffix", [".ort", ".xml", ".ncnn.param"])
+@pytest.mark.parametrize("suffix", [".ort", ".xml", ".ncnn.param", ".tflite"])
 def test_no_torch_is_needed(suffix: str, model_files: Path, tmp_path: Path) -> None:
     IMAGES[0].save(tmp_path / "photo.png")
     code = (
@@ -307,6 +314,7 @@ def test_no_torch_is_needed(suffix: str, model_files: Path, tmp_path: Path) -> N
         (".xml", "openvino", "OpenVINO", "openvino"),
         (".pte", "executorch", "ExecuTorch", "executorch"),
         (".ncnn.param", "ncnn", "ncnn", "ncnn"),
+        (".tflite", "ai_edge_litert", "LiteRT", "litert"),
     ],
 )
 def test_a_runtime_that_is_not_installed(suffix: str, module: str, name: str, extra: str, model_files: Path) -> None:

@@ -524,7 +524,10 @@ def test_without_timm(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (ended.code, ended.err) == (2, f"error: {expected}\n")
 
 
-ROUTES = "eager, compiled, onnxruntime, onnxruntime-int8, openvino, openvino-bf16, openvino-int8, executorch, ncnn"
+ROUTES = (
+    "eager, compiled, onnxruntime, onnxruntime-int8, openvino, openvino-bf16, openvino-int8, executorch, ncnn, litert, "
+    "litert-int8"
+)
 
 
 @pytest.mark.parametrize(

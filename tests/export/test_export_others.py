@@ -27,6 +27,7 @@ from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.export.backends import common as sources
 from fbnetv3_zoo.export.backends import executorch_pte, ncnn_param, ort_mobile
 from fbnetv3_zoo.export.backends.executorch_pte import ExecuTorchReport, export_executorch
+from fbnetv3_zoo.export.backends.litert_tflite import LiteRTReport, export_litert
 from fbnetv3_zoo.export.backends.ncnn_param import NcnnReport, export_ncnn
 from fbnetv3_zoo.export.backends.openvino_ir import OpenVINOReport, export_openvino
 from fbnetv3_zoo.export.backends.ort_mobile import MobileReport, Platform, Style, check_usability, export_mobile
@@ -35,18 +36,20 @@ from fbnetv3_zoo.export.sample_images import photographs
 from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.weights.serialization import save
 
-Exporter = Callable[[Any, Path], MobileReport | OpenVINOReport | ExecuTorchReport | NcnnReport]
+Exporter = Callable[[Any, Path], MobileReport | OpenVINOReport | ExecuTorchReport | LiteRTReport | NcnnReport]
 EXPORTERS: dict[str, Exporter] = {
     ".ort": export_mobile,
     ".xml": export_openvino,
     ".pte": lambda model, path: export_executorch(model, path, max_batch=1),
     ".ncnn.param": export_ncnn,
+    ".tflite": export_litert,
 }
 LEFT = {
     ".ort": {"net.ort", "net.required_operators.config"},
     ".xml": {"net.bin", "net.xml"},
     ".pte": {"net.pte"},
     ".ncnn.param": {"net.ncnn.bin", "net.ncnn.param"},
+    ".tflite": {"net.tflite"},
 }
 
 
@@ -266,6 +269,7 @@ def test_wrong_calls(model: FBNet, graph: Path, tmp_path: Path) -> None:
     wrong: dict[str, Callable[[], object]] = {
         f"net.onnx: ONNX Runtime's mobile files end in .ort{end}": lambda: export_mobile(graph, Path("net.onnx")),
         f"net: OpenVINO files end in .xml{end}": lambda: export_openvino(graph, "net"),
+        f"net.lite: LiteRT files end in .tflite{end}": lambda: export_litert(graph, "net.lite"),
         f"net.param: ncnn files end in .ncnn.param{end}": lambda: export_ncnn(graph, "net.param"),
         f"net.pt: ExecuTorch programs end in .pte{end}": lambda: export_executorch(model, "net.pt"),
         "max_batch is 0; it must be a whole number of at least 1": lambda: export_executorch(
@@ -299,6 +303,7 @@ def test_files_of_others_are_refused(graph: Path, tmp_path: Path) -> None:
     assert _refusal(lambda: export_mobile(path, tmp_path / "net.ort")) == told
     assert _refusal(lambda: export_openvino(path, tmp_path / "net.xml")) == told
     assert _refusal(lambda: export_ncnn(path, tmp_path / "net.ncnn.param")) == told
+    assert _refusal(lambda: export_litert(path, tmp_path / "net.tflite")) == told
 
 
 def test_parity_finds_what_differs(model: FBNet, graph: Path, tmp_path: Path) -> None:
@@ -363,12 +368,16 @@ def test_numbers_that_are_none(model: FBNet, graph: Path) -> None:
         ("network", ".pte"),
         ("network", ".ncnn.param"),
         ("graph", ".ncnn.param"),
+        ("network", ".tflite"),
+        ("graph", ".tflite"),
     ],
 )
 def test_the_commands(kind: str, suffix: str, short: FBNet, graph: Path, tmp_path: Path) -> None:
     """Of a network as a person reads it, of a graph as JSON and with a name of its own."""
     given = tmp_path / ("net.safetensors" if kind == "network" else "net.onnx")
-    command = {".ort": "mobile", ".xml": "openvino", ".pte": "executorch", ".ncnn.param": "ncnn"}[suffix]
+    command = {".ort": "mobile", ".xml": "openvino", ".pte": "executorch", ".ncnn.param": "ncnn", ".tflite": "litert"}[
+        suffix
+    ]
     if kind == "network":
         save(short, given)
         path = given.with_suffix(suffix)

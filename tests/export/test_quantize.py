@@ -105,7 +105,7 @@ def _chain(
 # What is said of a file
 
 
-@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+@pytest.mark.parametrize("suffix", [".onnx", ".xml", ".tflite"])
 def test_the_report(
     suffix: str, source: Path, model: onnx.ModelProto, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -121,7 +121,8 @@ def test_the_report(
     assert report.accuracy_float == (expected == LABELS).mean() > 0.8
     assert report.accuracy_int8 == (found == LABELS).mean() > 0.8
     assert (report.path, report.calibrated_on, report.images) == (path, len(SHOWN), len(TEST))
-    assert (report.route, report.target) == ("ONNX Runtime" if suffix == ".onnx" else "OpenVINO", Target.here())
+    assert report.route == {".onnx": "ONNX Runtime", ".xml": "OpenVINO", ".tflite": "LiteRT"}[suffix]
+    assert report.target == (None if suffix == ".tflite" else Target.here())
     assert report.file_size == sum(file.stat().st_size for file in path.parent.iterdir())
     assert report.size_ratio == report.file_size / source.stat().st_size
     assert report.float_layers == ()
@@ -143,12 +144,12 @@ def test_without_labels_or_test_images(source: Path, tmp_path: Path) -> None:
     assert (report.images, report.target) == (len(SHOWN), Target.ARM64)
 
 
-@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+@pytest.mark.parametrize("suffix", [".onnx", ".xml", ".tflite"])
 def test_twice_gives_the_same_files(suffix: str, source: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
         quantize(source, tmp_path / name / f"int8{suffix}", SHOWN, config=ANY)
     # OpenVINO numbers a model's unnamed parts anew in every model of a process
-    file = "int8.onnx" if suffix == ".onnx" else "int8.bin"
+    file = "int8.bin" if suffix == ".xml" else f"int8{suffix}"
     assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
     images = np.random.default_rng(0).standard_normal((4, 1, 32, 32), np.float32)
     one, two = (Classifier.open(tmp_path / name / f"int8{suffix}").logits(images) for name in ("one", "two"))
@@ -157,7 +158,7 @@ def test_twice_gives_the_same_files(suffix: str, source: Path, tmp_path: Path) -
 
 @pytest.mark.long
 @pytest.mark.parametrize("arch", [V1, V2], ids=["v1", "v2"])
-@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+@pytest.mark.parametrize("suffix", [".onnx", ".xml", ".tflite"])
 def test_networks_of_the_other_papers(arch: Arch, suffix: str, tmp_path: Path) -> None:
     """With shuffles, ReLU and sigmoid gates; images as arrays; another opset."""
     network = settled(arch)
@@ -580,8 +581,13 @@ def test_calls_that_do_not_fit(source: Path, tmp_path: Path) -> None:
 
     batch = np.zeros((8, 1, 32, 32), np.float32)
     layers = sorted(layer.name for layer in layers_of(onnx.load(source)))
-    assert told(output=tmp_path / "int8.tflite") == (
-        f"{tmp_path}/int8.tflite: int8 files end in .onnx (ONNX Runtime) or .xml (OpenVINO); change the extension"
+    assert told(output=tmp_path / "int8.ort") == (
+        f"{tmp_path}/int8.ort: int8 files end in .onnx (ONNX Runtime), .xml (OpenVINO) or .tflite (LiteRT); change the "
+        "extension"
+    )
+    assert (
+        told(output=tmp_path / "int8.tflite", config=QuantizationConfig(target=Target.VNNI))
+        == f"{tmp_path}/int8.tflite: LiteRT files are for all processors; leave out the target"
     )
     assert told(output=source) == f"{source}: is the float file itself; give another name for the int8 file"
     assert (
@@ -608,13 +614,24 @@ def test_few_test_images_do(source: Path, tmp_path: Path) -> None:
     assert (report.images, report.held_out) == (2, True)
 
 
-@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+@pytest.mark.parametrize("suffix", [".onnx", ".xml", ".tflite"])
 def test_a_full_disk(suffix: str, source: Path, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 8192):
         told = _refusal(source, tmp_path / "disk" / f"int8{suffix}", SHOWN, config=ANY)
-        assert told.startswith(f"{tmp_path}/disk/int8{'.onnx' if suffix == '.onnx' else ''}")
+        assert told.startswith(f"{tmp_path}/disk/int8{'' if suffix == '.xml' else suffix}")
         assert "cannot be written (" in told
         assert list((tmp_path / "disk").iterdir()) == []
+
+
+def test_without_litert(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith(("ai_edge_litert", "fbnetv3_zoo.export.litert"))]:
+        monkeypatch.delitem(sys.modules, name)
+    for name in ("litert_build", "litert_int8"):
+        monkeypatch.delitem(sys.modules, f"fbnetv3_zoo.export.quantization.{name}", raising=False)
+    monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
+    told = f'{tmp_path}/int8.tflite: needs LiteRT, which is not installed; pip install "fbnetv3-zoo[litert]"'
+    assert _refusal(source, tmp_path / "int8.tflite", SHOWN, config=ANY) == told
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_nncf(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

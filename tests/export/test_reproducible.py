@@ -27,6 +27,7 @@ import torch
 from PIL import Image
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.export.quantization.quantize import QuantizationConfig, Target, quantize
+from fbnetv3_zoo.export.backends.litert_tflite import export_litert
 from fbnetv3_zoo.export.backends.ncnn_param import export_ncnn
 from fbnetv3_zoo.export.backends.openvino_ir import export_openvino
 from fbnetv3_zoo.export.onnx.export import export_onnx
@@ -40,6 +41,7 @@ save(model, folder / "net.safetensors")
 export_onnx(model, folder / "net.onnx")
 export_openvino(model, folder / "net.xml")
 export_ncnn(model, folder / "net.ncnn.param")
+export_litert(model, folder / "net.tflite")
 pixels = np.random.default_rng(0).integers(0, 255, (8, 40, 40, 3), np.uint8)
 images = [Image.fromarray(one) for one in pixels]
 config = QuantizationConfig(target=Target.VNNI, agreement=0.0)
@@ -65,7 +67,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.mark.parametrize(
-    "name", ["net.safetensors", "net.onnx", "net.xml", "net.bin", "net.ncnn.param", "net.ncnn.bin", "int8.onnx"]
+    "name",
+    ["net.safetensors", "net.onnx", "net.xml", "net.bin", "net.ncnn.param", "net.ncnn.bin", "net.tflite", "int8.onnx"],
 )
 def test_two_processes_write_the_same(name: str, made: list[Path]) -> None:
     one, two = (folder / name for folder in made)

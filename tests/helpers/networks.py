@@ -15,6 +15,7 @@ from fbnetv3_zoo.arch import Activation, Arch, Conv, Gate, InvertedResidual, Poo
 from fbnetv3_zoo.export import export_onnx
 from fbnetv3_zoo.export.backends import ort_mobile
 from fbnetv3_zoo.export.backends.executorch_pte import export_executorch
+from fbnetv3_zoo.export.backends.litert_tflite import export_litert
 from fbnetv3_zoo.export.backends.ncnn_param import export_ncnn
 from fbnetv3_zoo.export.backends.openvino_ir import export_openvino
 from fbnetv3_zoo.export.backends.ort_mobile import Platform, export_mobile
@@ -125,3 +126,4 @@ def write_files(arch: Arch, folder: Path) -> None:
     export_openvino(folder / "net.onnx", folder / "net.xml")
     export_executorch(model, folder / "net.pte", max_batch=4)
     export_ncnn(folder / "net.onnx", folder / "net.ncnn.param")
+    export_litert(folder / "net.onnx", folder / "net.tflite")

@@ -1,4 +1,4 @@
-"""``fbnetv3 export mobile``, ``openvino``, ``executorch`` and ``ncnn``: files for other runtimes than ONNX Runtime."""
+"""``fbnetv3 export mobile``, ``openvino``, ``executorch``, ``litert``, ``ncnn``: files for other runtimes."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from ..output import say
 
 if TYPE_CHECKING:
     from fbnetv3_zoo.export.backends.executorch_pte import ExecuTorchReport
+    from fbnetv3_zoo.export.backends.litert_tflite import LiteRTReport
     from fbnetv3_zoo.export.backends.ncnn_param import NcnnReport
     from fbnetv3_zoo.export.backends.openvino_ir import OpenVINOReport
     from fbnetv3_zoo.export.backends.ort_mobile import MobileReport
@@ -137,6 +138,35 @@ def executorch(
     _print_parity(report.parity)
 
 
+def litert(
+    model: AnyModel,
+    pretrained: Pretrained = False,
+    output: Annotated[Path | None, output_file("The .tflite file to write (default: beside the model).")] = None,
+    int8: Annotated[
+        bool,
+        typer.Option(
+            "--int8", help="Store weights as int8, to make the file small. For int8 throughout, which is faster: "
+            "`fbnetv3 export int8` with --output NAME.tflite."
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Export a model to LiteRT (TensorFlow Lite).
+
+    Example: fbnetv3 export litert demo/model.safetensors
+    """
+    from fbnetv3_zoo.export.backends.litert_tflite import export_litert
+
+    source = _source(model, pretrained=pretrained)
+    report = export_litert(source, beside(model, output, source, ".tflite"), int8=int8)
+    if as_json:
+        print_json(_plain(report))
+        return
+    warn_of_random_weights(model, source, pretrained=pretrained)
+    say(f"{written(report.path)}: {sum(report.operators.values())} operators, {'int8 weights' if int8 else 'float32'}")
+    _print_parity(report.parity)
+
+
 def ncnn(
     model: AnyModel,
     pretrained: Pretrained = False,
@@ -176,7 +206,7 @@ def _print_parity(parity: Mapping[str, FileParity]) -> None:
         )
 
 
-def _plain(report: MobileReport | OpenVINOReport | ExecuTorchReport | NcnnReport) -> dict[str, Any]:
+def _plain(report: MobileReport | OpenVINOReport | ExecuTorchReport | LiteRTReport | NcnnReport) -> dict[str, Any]:
     """A report as JSON values, with the relative difference and agreement of each comparison."""
     data = {key: value.value if isinstance(value, Enum) else value for key, value in asdict(report).items()}
     data["parity"] = {

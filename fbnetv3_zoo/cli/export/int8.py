@@ -58,7 +58,9 @@ def int8(
     ] = None,
     output: Annotated[
         Path | None,
-        output_file("File to write: .onnx for ONNX Runtime, .xml for OpenVINO (default: MODEL-int8.onnx)."),
+        output_file(
+            "File to write: .onnx for ONNX Runtime, .xml for OpenVINO, .tflite for LiteRT (default: MODEL-int8.onnx)."
+        ),
     ] = None,
     options: ConfigOptions,
     seed: Seed = 0,
@@ -107,13 +109,14 @@ def quantize_on(data: Dataset, model: Path, output: Path, config: QuantizationCo
 
 def plain(report: QuantizationReport) -> dict[str, Any]:
     """``report`` as JSON values."""
-    return {**asdict(report), "target": report.target.value}
+    return {**asdict(report), "target": report.target.value if report.target else None}
 
 
 def print_report(report: QuantizationReport) -> None:
     """Print size, agreement, accuracy and time of an int8 file."""
+    target = f" ({report.target.value})" if report.target else ""
     say(
-        f"{report.path}: int8 for {report.route} ({report.target.value}), {report.file_size / 1e6:.2f} MB, "
+        f"{report.path}: int8 for {report.route}{target}, {report.file_size / 1e6:.2f} MB, "
         f"{report.size_ratio:.2f} of float's size"
     )
     if report.float_layers:

@@ -1,0 +1,1 @@
+"""LiteRT (TensorFlow Lite) files: ONNX graphs rewritten in its operators, packed with its schema and metadata."""
