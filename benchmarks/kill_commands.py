@@ -38,6 +38,7 @@ COMMANDS = (
     Command("export executorch", "export executorch MODEL --output OUT/m.pte"),
     Command("export litert", "export litert MODEL --output OUT/m.tflite"),
     Command("export ncnn", "export ncnn MODEL --output OUT/m.ncnn.param"),
+    Command("export coreml", "export coreml MODEL --output OUT/m.mlpackage"),
     Command("export int8", "export int8 ONNX --data digits --output OUT/i.onnx"),
     Command("export int8 (OpenVINO)", "export int8 ONNX --data digits --output OUT/i.xml"),
     Command("export int8 (LiteRT)", "export int8 ONNX --data digits --output OUT/i.tflite"),

@@ -192,10 +192,10 @@ def _read(path: Path) -> None:
             onnx.checker.check_model(onnx.load(path))
         elif path.suffix == ".html" and not path.read_text().rstrip().endswith("</html>"):
             raise ValueError("no end")
-        elif path.suffix in (".xml", ".ort", ".pte", ".param", ".tflite"):
+        elif path.suffix in (".xml", ".ort", ".pte", ".param", ".tflite") or path.parent.suffix == ".mlpackage":
             from fbnetv3_zoo.classify import Classifier
 
-            Classifier.open(path)
+            Classifier.open(path.parent if path.parent.suffix == ".mlpackage" else path)
             settled(path)
         elif path.suffix == ".png":
             from PIL import Image

@@ -1,5 +1,9 @@
 # The public names: read by type checkers, and by lazy_loader, which imports each on first use.
 
+from .backends.coreml import (
+    CoreMLReport as CoreMLReport,
+    export_coreml as export_coreml,
+)
 from .backends.executorch_pte import (
     ExecuTorchReport as ExecuTorchReport,
     export_executorch as export_executorch,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .models.network import Network
     from .runtimes.base import OpenModel
 
-ENDINGS = (".safetensors", ".onnx", ".ort", ".xml", ".pte", ".param", ".tflite")
+ENDINGS = (".safetensors", ".onnx", ".ort", ".xml", ".pte", ".param", ".tflite", ".mlpackage")
 """Suffixes of the files that :meth:`Classifier.open` opens."""
 
 Floats = npt.NDArray[np.float32]
@@ -46,8 +46,9 @@ class Classifier:
         """Open the classifier in ``path``. The suffix selects the runtime.
 
         ``.safetensors``: PyTorch; ``.onnx`` and ``.ort``: ONNX Runtime; ``.xml``, with its ``.bin`` beside it:
-        OpenVINO; ``.pte``: ExecuTorch; ``.param``, with its ``.bin``: ncnn; ``.tflite``: LiteRT. ``logits`` accepts any
-        number of images and raises :class:`ZooError` for images of the wrong shape.
+        OpenVINO; ``.pte``: ExecuTorch; ``.param``, with its ``.bin``: ncnn; ``.tflite``: LiteRT; ``.mlpackage``: Core
+        ML on macOS, elsewhere torch, operator by operator. ``logits`` accepts any number of images and raises
+        :class:`ZooError` for images of the wrong shape.
 
         Args:
             path: the file.
@@ -111,6 +112,10 @@ def _open(path: Path, threads: int | None, bfloat16: bool) -> OpenModel | Classi
         from .runtimes.openvino_ir import open_openvino
 
         return open_openvino(path, threads=threads, bfloat16=bfloat16)
+    if suffix == ".mlpackage":
+        from .runtimes.coreml import open_coreml
+
+        return open_coreml(path, threads=threads)
     if suffix == ".pte":
         from .runtimes.executorch_pte import open_executorch
 

@@ -1,1 +1,1 @@
-"""Exporters to other runtimes: ONNX Runtime Mobile, OpenVINO, ExecuTorch, ncnn, LiteRT."""
+"""Exporters to other runtimes: ONNX Runtime Mobile, OpenVINO, ExecuTorch, ncnn, LiteRT, Core ML."""

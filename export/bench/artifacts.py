@@ -177,6 +177,8 @@ def find_candidate(model: str, folder: Path, options: ModelOptions) -> BenchMode
         from fbnetv3_zoo.weights.serialization import load
 
         return _of_network(model, load(model), folder, options, named=False)
+    if suffix == ".mlpackage":
+        raise ZooError(f"{model}: Core ML packages are timed by Xcode, on the device; give a .safetensors file")
     description = Classifier.open(model).description
     arch, side = description.arch, description.preprocess.resolution
     if options.resolution not in (None, side):

@@ -27,7 +27,7 @@ def classify(
         str,
         typer.Option(
             help="A .safetensors file (PyTorch), .onnx or .ort (ONNX Runtime), .xml (OpenVINO), .pte (ExecuTorch), "
-            ".param (ncnn), .tflite (LiteRT), or a name with --pretrained."
+            ".param (ncnn), .tflite (LiteRT), .mlpackage (Core ML), or a name with --pretrained."
         ),
     ],
     pretrained: Pretrained = False,

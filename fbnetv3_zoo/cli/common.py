@@ -70,8 +70,9 @@ def _folder(value: Path | None) -> Path | None:
     return value
 
 
-def _replaced(value: Path) -> Path:
-    check_folder(value, replaced=True)
+def _replaced(value: Path | None) -> Path | None:
+    if value is not None:
+        check_folder(value, replaced=True)
     return value
 
 
@@ -160,8 +161,9 @@ def _refuse_other_files(model: str, takes: str) -> None:
             raise ZooError(f"{model}: {WEB_PAGE.format('weights')}")
         remedy = f"fbnetv3 weights convert {in_shell(model)} --model NAME"
         raise ZooError(f"{model}: is a PyTorch checkpoint; convert it by `{remedy}`")
-    if suffix in (".onnx", ".ort", ".xml", ".pte", ".param", ".tflite"):
-        others = "; ONNX files are taken by `fbnetv3 export int8`, `mobile`, `openvino`, `litert`, `ncnn` and `web`"
+    if suffix in (".onnx", ".ort", ".xml", ".pte", ".param", ".tflite", ".mlpackage"):
+        commands = "`fbnetv3 export int8`, `mobile`, `openvino`, `litert`, `coreml`, `ncnn` and `web`"
+        others = f"; ONNX files are taken by {commands}"
         only = others if suffix == ".onnx" else ""
         raise ZooError(f"{model}: is a file for a runtime; this command takes {takes}{only}")
 
@@ -172,10 +174,15 @@ def _is_web_page(path: Path) -> bool:
 
 
 def beside(model: str, output: Path | None, source: Network | Path, suffix: str) -> Path:
-    """``output``, by default a file beside the model's, or for a name in this folder, checked by :func:`target_of`."""
+    """``output``, by default :func:`place_beside` the model, checked by :func:`target_of`."""
+    return target_of(output, place_beside(model, source, suffix))
+
+
+def place_beside(model: str, source: Network | Path, suffix: str) -> Path:
+    """A path beside the model's file, or for a name in this folder."""
     if isinstance(source, Path) or Path(model).suffix == ".safetensors":
-        return target_of(output, Path(model).with_suffix(suffix))
-    return target_of(output, Path(f"{source.arch.name.replace(':', '_')}{suffix}"))
+        return Path(model).with_suffix(suffix)
+    return Path(f"{source.arch.name.replace(':', '_')}{suffix}")
 
 
 _MARK = b"fbnetv3_zoo"
@@ -286,9 +293,9 @@ def print_shapes(inputs: Shapes, outputs: Shapes) -> None:
             say(f"{label} {name}: {' x '.join(map(str, shape))}")
 
 
-def written(path: Path) -> str:
-    """A line with the name and size of a file."""
-    size = path.stat().st_size
+def written(path: Path, size: int | None = None) -> str:
+    """A line with the name and size of a file, or of a folder of ``size`` bytes."""
+    size = path.stat().st_size if size is None else size
     if size < 1000:
         return f"{path} ({size} bytes)"
     return f"{path} ({size / 1e6:.1f} MB)" if size >= 1e6 else f"{path} ({size / 1e3:.0f} kB)"

@@ -56,8 +56,8 @@ def validate(
     model: Annotated[
         str,
         typer.Argument(
-            help="A .safetensors, .onnx, .ort, .xml, .pte, .param or .tflite file, hf-hub:owner/name, or a name with "
-            "--pretrained."
+            help="A .safetensors, .onnx, .ort, .xml, .pte, .param, .tflite or .mlpackage file, "
+            "hf-hub:owner/name, or a name with --pretrained."
         ),
     ],
     *,

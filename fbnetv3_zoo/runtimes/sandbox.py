@@ -26,7 +26,7 @@ LARGEST_MODEL = 1 << 31
 
 _PACKAGES = {
     ".onnx": "onnxruntime", ".ort": "onnxruntime", ".xml": "openvino", ".pte": "executorch", ".param": "ncnn",
-    ".tflite": "ai-edge-litert",
+    ".tflite": "ai-edge-litert", ".mlpackage": "coremltools",
 }  # fmt: skip
 _NAMES = {
     "openvino": "OpenVINO",
@@ -34,8 +34,9 @@ _NAMES = {
     "onnxruntime": "ONNX Runtime",
     "ncnn": "ncnn",
     "ai-edge-litert": "LiteRT",
+    "coremltools": "coremltools",
 }
-_EXTRAS = {"ai-edge-litert": "litert"}
+_EXTRAS = {"ai-edge-litert": "litert", "coremltools": "coreml"}
 """The extras that are not called like their package."""
 
 _SECONDS = 60  # plus a second for 5 MB: enough on a slow disk, too

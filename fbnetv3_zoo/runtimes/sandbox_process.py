@@ -18,7 +18,7 @@ from ..utils.processes import end_with, limit
 REFUSED, MISSING = 3, 4
 MODULES = {
     ".onnx": "ort", ".ort": "ort", ".xml": "openvino_ir", ".pte": "executorch_pte", ".param": "ncnn_param",
-    ".tflite": "litert_tflite",
+    ".tflite": "litert_tflite", ".mlpackage": "coreml",
 }  # fmt: skip
 _MEMORY, _SECONDS = 1 << 30, 4  # plus an amount that grows with the file
 

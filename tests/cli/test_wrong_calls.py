@@ -303,8 +303,8 @@ CALLS: list[tuple[Callable[[Path], object], str]] = [
      "{here}/net.pb: ONNX files end in .onnx; change the extension"),
     (lambda here: export_onnx(create(arch()), here / "net.onnx", opset=11), "opset is 11; choose from 18 to 23"),
     (lambda here: Classifier.open(here / "notes.txt"),
-     "{here}/notes.txt: is not a model file; give one that ends in .safetensors, .onnx, .ort, .xml, .pte, .param "
-     "or .tflite"),
+     "{here}/notes.txt: is not a model file; give one that ends in .safetensors, .onnx, .ort, .xml, .pte, .param, "
+     ".tflite or .mlpackage"),
 ]  # fmt: skip
 
 
@@ -416,8 +416,8 @@ COMMANDS: list[tuple[str, str]] = [
     ("validate {here}/letters.safetensors --seed -1", "seed is -1; it must be a whole number of at least 0"),
     ("validate {here}/absent.onnx", "{here}/absent.onnx: no such file"),
     ("validate {here}/folder",
-     "{here}/folder: is not a model file; give one that ends in .safetensors, .onnx, .ort, .xml, .pte, .param "
-     "or .tflite"),
+     "{here}/folder: is not a model file; give one that ends in .safetensors, .onnx, .ort, .xml, .pte, .param, "
+     ".tflite or .mlpackage"),
     ("validate {here}/letters.safetensors",
      "{here}/letters.safetensors: its classes differ from those of digits; class 0 is 'a', but '0' in digits"),
     ("validate {here}/three.safetensors", "{here}/three.safetensors: has 3 classes, but digits has 10"),
@@ -451,8 +451,8 @@ COMMANDS: list[tuple[str, str]] = [
     ("classify {here}/image.png --model {here}/garbage.onnx",
      "{here}/garbage.onnx: cannot be read as ONNX ({...}); export it again, or get another copy"),
     ("classify {here}/image.png --model {here}/notes.txt",
-     "{here}/notes.txt: is not a model file; give one that ends in .safetensors, .onnx, .ort, .xml, .pte, .param "
-     "or .tflite"),
+     "{here}/notes.txt: is not a model file; give one that ends in .safetensors, .onnx, .ort, .xml, .pte, .param, "
+     ".tflite or .mlpackage"),
     ("classify {here}/folder --model {here}/letters.safetensors",
      "{here}/folder: has no images (JPEG, PNG, WebP, TIFF, BMP)"),
     ("classify {here}/absent.png --model {here}/letters.safetensors", "{here}/absent.png: no such file"),

@@ -140,8 +140,8 @@ def test_missing_files_and_folders(tmp_path: Path) -> None:
 def test_other_endings(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"whatever")
     assert _refusal(tmp_path / name) == (
-        f"{tmp_path / name}: is not a model file; give one that ends in .safetensors, .onnx, .ort, .xml, .pte, .param "
-        "or .tflite"
+        f"{tmp_path / name}: is not a model file; give one that ends in .safetensors, .onnx, .ort, .xml, .pte, .param, "
+        ".tflite or .mlpackage"
     )
 
 

@@ -73,7 +73,8 @@ def _placed(file: Path, folder: Path, content: bytes) -> Path:
 
 
 def test_all_kinds_are_tested() -> None:
-    assert (".safetensors", *(Path(f"net{kind}").suffix for kind in KINDS)) == ENDINGS
+    kinds = (Path(f"net{kind}").suffix for kind in KINDS)
+    assert (".safetensors", *kinds, ".mlpackage") == ENDINGS  # the last in tests/export/test_coreml.py
 
 
 @pytest.mark.parametrize("count", [1, 2, 7])

@@ -1,4 +1,4 @@
-"""``fbnetv3 export mobile``, ``openvino``, ``executorch``, ``litert``, ``ncnn``: files for other runtimes."""
+"""``fbnetv3 export mobile``, ``openvino``, ``executorch``, ``litert``, ``coreml`` and ``ncnn``: for other runtimes."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from ..common import (
     beside,
     open_network,
     output_file,
+    output_folder,
+    place_beside,
     print_json,
     print_shapes,
     warn_of_random_weights,
@@ -26,6 +28,7 @@ from ..common import (
 from ..output import say
 
 if TYPE_CHECKING:
+    from fbnetv3_zoo.export.backends.coreml import CoreMLReport
     from fbnetv3_zoo.export.backends.executorch_pte import ExecuTorchReport
     from fbnetv3_zoo.export.backends.litert_tflite import LiteRTReport
     from fbnetv3_zoo.export.backends.ncnn_param import NcnnReport
@@ -167,6 +170,41 @@ def litert(
     _print_parity(report.parity)
 
 
+def coreml(
+    model: AnyModel,
+    pretrained: Pretrained = False,
+    output: Annotated[
+        Path | None,
+        output_folder(
+            "The .mlpackage folder to write; an older package is replaced (default: beside the model).", replaced=True
+        ),
+    ] = None,
+    weights: Annotated[
+        Literal["float32", "float16", "int8"],
+        typer.Option(help="How weights are stored; with float32 it also computes so, not on the Neural Engine."),
+    ] = "float16",
+    as_json: Json = False,
+) -> None:
+    """Export a model to a Core ML package, which takes an image and names its class.
+
+    Example: fbnetv3 export coreml demo/model.safetensors --weights int8
+    """
+    from fbnetv3_zoo.export.backends.coreml import WeightsType, export_coreml
+
+    source = _source(model, pretrained=pretrained)
+    path = place_beside(model, source, ".mlpackage") if output is None else output
+    report = export_coreml(source, path, weights=WeightsType(weights))
+    if as_json:
+        print_json(_plain(report))
+        return
+    warn_of_random_weights(model, source, pretrained=pretrained)
+    say(f"{written(report.path, report.file_size)}, weights in {weights}")
+    say(f"operators: {', '.join(f'{count} {name}' for name, count in report.operators.items())}")
+    by = report.computed_by
+    say(f"computed by {by}" if by == "Core ML" else f"computed by {by}: Core ML needs macOS")
+    _print_parity(report.parity)
+
+
 def ncnn(
     model: AnyModel,
     pretrained: Pretrained = False,
@@ -206,7 +244,9 @@ def _print_parity(parity: Mapping[str, FileParity]) -> None:
         )
 
 
-def _plain(report: MobileReport | OpenVINOReport | ExecuTorchReport | LiteRTReport | NcnnReport) -> dict[str, Any]:
+def _plain(
+    report: MobileReport | OpenVINOReport | ExecuTorchReport | LiteRTReport | CoreMLReport | NcnnReport,
+) -> dict[str, Any]:
     """A report as JSON values, with the relative difference and agreement of each comparison."""
     data = {key: value.value if isinstance(value, Enum) else value for key, value in asdict(report).items()}
     data["parity"] = {
