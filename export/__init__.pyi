@@ -28,6 +28,10 @@ from .onnx.export import (
     ExportReport as ExportReport,
     export_onnx as export_onnx,
 )
+from .publish import (
+    push_to_hub as push_to_hub,
+    save_pretrained as save_pretrained,
+)
 from .quantization.quantize import (
     QuantizationConfig as QuantizationConfig,
     QuantizationReport as QuantizationReport,

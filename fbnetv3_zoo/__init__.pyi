@@ -4,7 +4,11 @@ from . import detection as detection, export as export, search as search, timm a
 from .arch import Arch as Arch
 from .arch.cost import Cost as Cost
 from .errors import ZooError as ZooError
-from .export import export_onnx as export_onnx
+from .export import (
+    export_onnx as export_onnx,
+    push_to_hub as push_to_hub,
+    save_pretrained as save_pretrained,
+)
 from .factory import (
     create as create,
     create_model as create_model,
@@ -13,10 +17,6 @@ from .images import read_image as read_image
 from .models.fbnet import FBNet as FBNet
 from .preprocess import Preprocess as Preprocess
 from .weights.cache import WeightsCache as WeightsCache
-from .weights.publish import (
-    push_to_hub as push_to_hub,
-    save_pretrained as save_pretrained,
-)
 from .weights.registry import (
     list_models as list_models,
     list_pretrained as list_pretrained,

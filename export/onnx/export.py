@@ -60,7 +60,8 @@ class ExportReport:
 
 def export_onnx(
     model: Network, path: str | Path, *, opset: int = 18, resolution: int | None = None, any_size: bool = False,
-    preprocessing: bool = False, align: int = BLOCK, batch_sizes: Sequence[int] = (1, 2, 7, 32),
+    preprocessing: bool = False, align: int = BLOCK, input_name: str = "images",
+    batch_sizes: Sequence[int] = (1, 2, 7, 32),
 ) -> ExportReport:  # fmt: skip
     """Write ``model`` as an ONNX file: input ``images`` (batch, channels, height, width), output ``logits``.
 
@@ -82,6 +83,7 @@ def export_onnx(
             the graph, and return ``probabilities`` (classes,).
         align: pad the channels of internal maps with zeros to a multiple of this, which saves AVX-512 code from
             reordering and makes the file about 2 % larger; 1 for no padding (smaller processors gain nothing).
+        input_name: name of the input; transformers.js wants ``pixel_values``.
         batch_sizes: batch sizes to compare with.
     """
     if Path(path).suffix != ".onnx":
@@ -91,6 +93,7 @@ def export_onnx(
     for size in batch_sizes:
         check_whole("batch_sizes", size)
     form = _form(model, opset, resolution, any_size=any_size, preprocessing=preprocessing, align=align)
+    form = replace(form, input_name=input_name)
     with _evaluating(model), replacing(path) as temporary:
         _write(model, temporary, form)
         try:
@@ -111,6 +114,7 @@ class _Form:
     any_size: bool
     preprocessing: bool
     align: int
+    input_name: str = "images"
 
     def __str__(self) -> str:
         inside = ", preprocessing inside" if self.preprocessing else ""
@@ -154,7 +158,8 @@ def _write(model: Network, path: Path, form: _Form) -> None:
     example = torch.zeros(2, model.arch.in_channels, side, side, device=next(model.parameters()).device)
     with quiet_exporter():
         program = torch.onnx.export(
-            model, (example,), dynamo=True, opset_version=form.opset, input_names=["images"], output_names=["logits"],
+            model, (example,), dynamo=True, opset_version=form.opset, input_names=[form.input_name],
+            output_names=["logits"],
             dynamic_shapes={"images": axes}, optimize=True, verbose=False,
         )  # fmt: skip
     if program is None:
@@ -219,7 +224,7 @@ def _answers(model: Network, session: onnxruntime.InferenceSession, form: _Form,
     with torch.inference_mode():
         logits = model(torch.from_numpy(images).to(next(model.parameters()).device)).cpu()
     if not form.preprocessing:
-        (answers,) = session.run(None, {"images": images})
+        (answers,) = session.run(None, {form.input_name: images})
         return logits.numpy(), answers
     from .preprocessing import IMAGE
 

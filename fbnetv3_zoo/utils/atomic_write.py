@@ -78,6 +78,24 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
         move_together(folder, [path.name])
 
 
+@contextmanager
+def replacing_in(folder: str | Path, *names: str) -> Iterator[Path]:
+    """An empty temporary folder to write files and folders of these ``names`` to, which are moved to ``folder``.
+
+    All of them are moved, or none, as with :func:`replacing_together`; an older folder is replaced with all its
+    contents. What else is in ``folder`` stays.
+    """
+    folder = Path(folder)
+    with _explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with marked_folder(folder) as temporary:
+            new = temporary / NEW
+            yield new
+            for file in new.rglob("*"):
+                sync_folder(file) if file.is_dir() else _flush(file)
+            move_together(temporary, names)
+
+
 def settled(*places: str | Path) -> tuple[Path, ...]:
     """The paths from which to read ``places`` if :func:`replacing_together` writes them; usually ``places``.
 

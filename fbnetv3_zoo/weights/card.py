@@ -20,10 +20,32 @@ _PAPERS = {
 }
 
 
-def model_card(model: Network, *, license: str | None = None) -> str:
-    """The card of a user's network; ``license`` is an SPDX identifier."""
-    head = _front_matter(license, datasets=[])
+def model_card(model: Network, *, license: str | None = None, library: str = "fbnetv3_zoo") -> str:
+    """The card of a user's network.
+
+    ``license`` is an SPDX identifier (default: that of the weights, if known), ``library`` the Hub's name of what loads
+    it.
+    """
+    head = _front_matter(license or model.description.license, datasets=[], library=library)
     return "\n".join([head, *_body(model.description, model.arch.name), "", "## Use", "", *_use_of_file()])
+
+
+def neighbors_section(*, own: bool) -> str:
+    """How other libraries load a repository; ``own``: timm has no such network, and needs ours."""
+    register = ["import fbnetv3_zoo.timm", "", "fbnetv3_zoo.timm.register()"] if own else []
+    python = [
+        "import timm", "from transformers import pipeline", *register,
+        'model = timm.create_model("hf-hub:owner/name", pretrained=True).eval()',
+        'classify = pipeline("image-classification", "owner/name")',
+    ]  # fmt: skip
+    script = [
+        "import { AutoConfig, pipeline } from '@huggingface/transformers';", "",
+        "const config = await AutoConfig.from_pretrained('owner/name');",
+        "config.model_type = 'resnet';  // transformers.js has no type for networks of timm; this one adds nothing",
+        "const classify = await pipeline('image-classification', 'owner/name', { config });",
+    ]  # fmt: skip
+    lines = ["", "With timm and transformers:", "", "```python", *python, "```", "", "With transformers.js:", ""]
+    return "\n".join([*lines, "```js", *script, "```", ""])
 
 
 def record_card(record: WeightsEntry) -> str:
@@ -55,9 +77,9 @@ def _use_of_file() -> list[str]:
     return ["```python", *code, *_CLASSIFY, "```", ""]
 
 
-def _front_matter(license: str | None, datasets: list[str]) -> str:
+def _front_matter(license: str | None, datasets: list[str], library: str = "fbnetv3_zoo") -> str:
     lines = ["---", *([f"license: {license.lower()}"] if license else [])]
-    lines += ["library_name: fbnetv3_zoo", "pipeline_tag: image-classification", "tags:", "- fbnet", "- vision"]
+    lines += [f"library_name: {library}", "pipeline_tag: image-classification", "tags:", "- fbnet", "- vision"]
     if datasets:
         lines += ["datasets:", *(f"- {name}" for name in datasets)]
     return "\n".join([*lines, "---", ""])

@@ -25,6 +25,7 @@ from ..utils.serialization import parse_json
 from . import hub
 from .cache import LARGEST_FILE, WeightsCache
 from .effective_state import effective_state, unwrapped
+from .repository import ENTRY, own_tensors
 from .state_dict import assemble, fitted, skeleton
 
 # Raised by safetensors and torch for damaged headers, found with 20,000 of them (tests/helpers/fuzz_headers.py).
@@ -136,6 +137,11 @@ def parse(data: bytes, name: str) -> WeightsFile:
         raise ZooError(f"{name}: cannot be read as safetensors ({reason}); fetch or save it again") from None
     if unfit := next((key for key in tensors if not key.isprintable()), None):
         raise ZooError(f"{name}: cannot be read as safetensors ({unfit[:80]!r} is no tensor's name); save it again")
+    if ENTRY in entries:
+        try:
+            tensors, entries = own_tensors(tensors, entries)
+        except ZooError as error:
+            raise ZooError(f"{name}: {error}") from None
     return WeightsFile(name, tensors, entries)
 
 

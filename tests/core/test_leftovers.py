@@ -49,7 +49,7 @@ def _kills(folder: Path, what: str, old: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("old", ["old", "none"])
-@pytest.mark.parametrize(("what", "least"), [("one", 8), ("pair", 12), ("page", 12)])
+@pytest.mark.parametrize(("what", "least"), [("one", 8), ("pair", 12), ("page", 12), ("all", 16)])
 def test_killed_before_every_change(what: str, least: int, old: str, tmp_path: Path) -> None:
     found = _kills(tmp_path / "folder", what, old)
     assert len(found) > least
@@ -67,7 +67,10 @@ def test_killed_before_every_change(what: str, least: int, old: str, tmp_path: P
         if what == "pair":
             assert told["settled"] in [["new"] * 2, [before] * 2], "whoever opens a pair finds it whole"
             assert told["settled"] == pair
-    assert {"one": "one.txt", "pair": "two.txt", "page": "page/two.txt"}[what] in found[-1]["afterwards"]
+        assert what != "all" or pair == page, "files and folders are moved together"
+    assert {"one": "one.txt", "pair": "two.txt", "page": "page/two.txt", "all": "page/two.txt"}[what] in found[-1][
+        "afterwards"
+    ]
 
 
 def test_some_kills_tear_a_pair_that_is_then_mended(tmp_path: Path) -> None:

@@ -106,7 +106,16 @@ def _page(folder: Path) -> None:
             (path / name).write_text("new")
 
 
-WORK = {"one": _one, "pair": _pair, "page": _page}
+def _all(folder: Path) -> None:
+    from fbnetv3_zoo.utils.atomic_write import replacing_in
+
+    with replacing_in(folder, "one.txt", "two.txt", "page") as path:
+        (path / "page").mkdir()
+        for name in ("one.txt", "two.txt", "page/one.txt", "page/two.txt"):
+            (path / name).write_text("new")
+
+
+WORK = {"one": _one, "pair": _pair, "page": _page, "all": _all}
 
 
 def _contents(folder: Path) -> dict[str, str]:

@@ -19,7 +19,7 @@ from fbnetv3_zoo import save_pretrained
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.models.fbnet import FBNet
-from fbnetv3_zoo.weights.card import model_card, record_card
+from fbnetv3_zoo.weights.card import model_card, neighbors_section, record_card
 from fbnetv3_zoo.weights.registry import RECORDS
 from fbnetv3_zoo.weights.serialization import load, save
 
@@ -83,9 +83,10 @@ refusal(lambda: zoo.create("fbnetv3_a", pretrained="hf-hub:me/other", cache=cach
     assert absent.startswith("hf-hub:me/other: model.safetensors cannot be had (404 Client Error. ")
     assert wrong == "hf-hub:me/net: holds tiny, not fbnetv3_a; load() the file alone (--model FILE)"
     assert offline.startswith("hf-hub:me/other: model.safetensors cannot be had (Cannot find")
-    assert hub.files["me/net/README.md"].decode() == model_card(
-        load(tmp_path / "mine.safetensors"), license="Apache-2.0"
-    )
+    card = model_card(load(tmp_path / "mine.safetensors"), license="Apache-2.0")
+    assert hub.files["me/net/README.md"].decode() == card + neighbors_section(own=True)
+    files = ("README.md", "config.json", "model.safetensors", "onnx/model.onnx", "preprocessor_config.json")
+    assert sorted(hub.files) == [f"me/net/{name}" for name in files]
 
 
 def test_a_damaged_file_of_the_hubs_cache(model: FBNet, hub: FakeHub, tmp_path: Path) -> None:
@@ -126,8 +127,9 @@ def test_addresses_that_name_no_repository(address: str) -> None:
 
 
 def test_saved_as_a_repository(model: FBNet, tmp_path: Path) -> None:
-    save_pretrained(model, tmp_path / "net", license="MIT")
-    assert sorted(path.name for path in (tmp_path / "net").iterdir()) == ["README.md", "model.safetensors"]
+    save_pretrained(model, tmp_path / "net", license="MIT", onnx=False)
+    files = ["README.md", "config.json", "model.safetensors", "preprocessor_config.json"]
+    assert sorted(path.name for path in (tmp_path / "net").iterdir()) == files
     card = (tmp_path / "net" / "README.md").read_text()
     _, head, body = card.split("---\n", 2)
     assert yaml.safe_load(head)["license"] == "mit"
@@ -140,7 +142,7 @@ def test_saved_as_a_repository(model: FBNet, tmp_path: Path) -> None:
 def test_the_code_of_a_card_runs(model: FBNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from PIL import Image
 
-    save_pretrained(model, tmp_path)
+    save_pretrained(model, tmp_path, onnx=False)
     Image.new("RGB", (50, 40), "red").save(tmp_path / "cat.jpg")
     monkeypatch.chdir(tmp_path)
     code = (tmp_path / "README.md").read_text().partition("```python\n")[2].partition("```")[0]
