@@ -10,8 +10,13 @@ ROOT = Path(__file__).parent
 
 
 def absolute(text: str, version: str, repository: str) -> str:
-    """``text`` with links to files of the repository replaced by links to them at the tag of ``version``."""
-    return re.sub(r"\]\((?!https?:|#|mailto:)([^)\s]+)\)", rf"]({repository}/blob/v{version}/\1)", text)
+    """``text`` with links to files of the repository replaced by links to them at the tag of ``version``.
+
+    Pictures are linked as the file alone, other files as the page that shows them.
+    """
+    relative = r"\((?!https?:|#|mailto:)([^)\s]+)\)"
+    text = re.sub(rf"(!\[[^\]]*\]){relative}", rf"\1({repository}/raw/v{version}/\2)", text)
+    return re.sub(rf"\]{relative}", rf"]({repository}/blob/v{version}/\1)", text)
 
 
 if __name__ == "__main__":

@@ -151,6 +151,7 @@ def test_links_on_the_package_page_are_absolute() -> None:
     page = absolute(readme, "1.2", "https://example.org/zoo")
     assert re.findall(r"\]\((?!https?:)", page) == []
     assert "(https://example.org/zoo/blob/v1.2/docs/training.md)" in page
+    assert "](https://example.org/zoo/raw/v1.2/docs/networks.png)" in page
     assert absolute("[a](#b) [c](https://d.e/f)", "1.2", "https://g.h") == "[a](#b) [c](https://d.e/f)"
 
 
