@@ -30,7 +30,9 @@ def main() -> None:
             axes.plot(macs, accuracies, color=color, marker="o", markersize=4, label=family)
             for x, y, name in points:
                 axes.annotate(name, (x, y), (4, -10), textcoords="offset points", fontsize=8, color=color)
-        axes.set(xscale="log", xlabel="million multiply-accumulates", ylabel="ImageNet top-1, % (published)")
+        axes.set(
+            xscale="log", xlabel="million multiply-accumulates", ylabel="ImageNet top-1, % (published)", ylim=(67, 83.5)
+        )
         axes.set_xticks([50, 100, 200, 400, 800, 1600], ["50", "100", "200", "400", "800", "1600"])
         axes.minorticks_off()
         charts.legend_above(axes, columns=3)
