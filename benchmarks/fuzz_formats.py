@@ -270,7 +270,7 @@ def _opens(suffix: str, reseal: Callable[[Path], None] = lambda path: None) -> C
 
         def read(path: Path) -> None:
             reseal(path)
-            Classifier.open(path)
+            Classifier.open(path, threads=1)  # this process is a fork, in which OpenMP cannot start threads
 
         sound = _exported(folder, suffix)
         if sound.with_suffix(".bin").exists():
