@@ -22,6 +22,7 @@ from PIL import Image
 from shell import run, script, succeed
 from waiting import PATIENCE
 
+from fbnetv3_zoo import create, export_onnx
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.arch.cost import arch_cost
 from fbnetv3_zoo.training.data import digits
@@ -219,6 +220,21 @@ def test_export_int8(home: Home, exported: tuple[Path, str], tmp_path: Path) -> 
     kept = data["float_layers"][0]
     text = succeed("export", "int8", exported[0], "--images", tmp_path, "--keep", kept, "--agreement", 0)
     assert text.splitlines()[1] == f"left in float: 1 layers ({kept})"
+
+
+def test_int8_of_a_network_with_other_classes_has_no_accuracy(smallest_arch: Arch, tmp_path: Path) -> None:
+    """Classes in another order are found by name; others are told of, and are no labels."""
+    for name, classes in {"turned": "9876543210", "letters": "abcdefghij"}.items():
+        model = create(smallest_arch, in_chans=1, num_classes=10).eval()
+        model.class_names = tuple(classes)
+        export_onnx(model, tmp_path / f"{name}.onnx")
+    options = ("--data", "digits", "--agreement", 0)
+    assert "accuracy on test images" in succeed("export", "int8", tmp_path / "turned.onnx", *options)
+    ended = run("export", "int8", tmp_path / "letters.onnx", *options)
+    assert ended.code == 0
+    assert "accuracy" not in ended.out
+    assert ended.err.startswith(f"warning: {tmp_path}/letters.onnx: its classes differ from those of digits; ")
+    assert ended.err.endswith("; no accuracy is measured\n")
 
 
 @pytest.fixture(scope="module")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ...errors import ZooError
 from ..common import Json, Seed, output_file, print_json, target_of
 from ..option_groups import grouped
-from ..output import in_shell, say
+from ..output import complain, in_shell, say
 
 if TYPE_CHECKING:
     from fbnetv3_zoo.export.quantization.quantize import QuantizationConfig, QuantizationReport
@@ -75,8 +77,6 @@ def int8(
     """
     from fbnetv3_zoo.export.quantization.quantize import quantize
 
-    from ...errors import ZooError
-
     if model.suffix == ".safetensors":
         remedy = f"fbnetv3 export onnx {in_shell(model)}"
         raise ZooError(f"{model}: is not an ONNX file; export it by `{remedy}` first")
@@ -103,8 +103,29 @@ def quantize_on(data: Dataset, model: Path, output: Path, config: QuantizationCo
     shown, test = sample_images(data["train"]), data["test"]
     if not test:
         return quantize(model, output, shown, config=config)
-    labels = [example.label for example in test]
+    labels = _labels(model, data, [example.label for example in test])
     return quantize(model, output, shown, config=config, test=[example.read() for example in test], labels=labels)
+
+
+def _labels(model: Path, data: Dataset, labels: Sequence[int]) -> list[int] | None:
+    """``labels`` as indices of the network's classes; None, with a warning, if it has other classes than the data."""
+    from ...description import Description
+    from ...training.class_matching import match_classes
+    from ...utils.onnx_io import entries_of, read_graph
+
+    try:
+        description = Description.from_metadata(entries_of(read_graph(model)))
+    except ZooError:  # quantize() says what is wrong with the file
+        description = None
+    if description is None:
+        return [*labels]
+    own, count = description.class_names, description.arch.num_classes
+    try:
+        order = match_classes(own, count, data.class_names, network=str(model), data=data.name)
+    except ZooError as error:
+        complain(f"warning: {error}; no accuracy is measured")
+        return None
+    return [int(order[label]) for label in labels]
 
 
 def plain(report: QuantizationReport) -> dict[str, Any]:
