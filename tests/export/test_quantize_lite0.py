@@ -19,7 +19,7 @@ from PIL import Image
 
 from fbnetv3_zoo.export.onnx.passes import align_channels, pool_globally
 from fbnetv3_zoo.export.quantization.qdq import Logits, layers_of, logits_of
-from fbnetv3_zoo.export.quantization.quantize import quantize
+from fbnetv3_zoo.export.quantization.quantize import Target, quantize
 from fbnetv3_zoo.preprocess import Interpolation, Preprocess, stack
 from fbnetv3_zoo.runtimes.litert_tflite import Runner
 from fbnetv3_zoo.utils.onnx_io import quiet_exporter
@@ -98,7 +98,8 @@ def test_int8_gives_the_class_that_float_gives(
     logits = logits_of(onnx.load(report.path)) if suffix == ".onnx" else opened[suffix](report.path)
     found = logits(images)
     same = expected.argmax(1) == found.argmax(1)
-    assert report.agreement == same.mean() >= 0.97
+    assert report.agreement == same.mean()
+    assert same.mean() >= (0.96 if report.target is Target.AVX2 else 0.97)  # weights of 7 bits: 96 of the 99
     first, second = np.sort(expected, 1)[:, :-3:-1].T
     assert same[first - second > 0.5].all()  # the others are parts of which float is not sure either
     assert (first - second > 0.5).mean() > 0.6
