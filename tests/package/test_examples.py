@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
 import nbformat
 import pytest
 from folders import ROOT
-from nbclient import NotebookClient
 from test_code_blocks import photos
 
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "examples").glob("*.ipynb"))
@@ -21,14 +21,19 @@ FIRST = "fine_tune_photographs"
 )
 def test_notebooks_run(name: str, tmp_path: Path) -> None:
     """Each in an empty folder; the one that fine-tunes for two epochs."""
-    notebook = nbformat.read(ROOT / "examples" / f"{name}.ipynb", 4)
-    kept = [len(cell.get("outputs", ())) for cell in notebook.cells]
-    for cell in notebook.cells:
-        if name == FIRST:
-            cell.source = cell.source.replace("epochs=12", "epochs=2")
-    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
-    assert sum(kept) >= 4  # the outputs of a run are kept in the file
-    assert not any(output.output_type == "error" for cell in notebook.cells for output in cell.get("outputs", ()))
+    text = (ROOT / "examples" / f"{name}.ipynb").read_text(encoding="utf-8")
+    (tmp_path / "notebook.ipynb").write_text(text.replace("epochs=12", "epochs=2") if name == FIRST else text)
+    execute = [sys.executable, "-c", "from nbclient.cli import main; main()", "notebook.ipynb", "--inplace"]
+    ended = subprocess.run([*execute, "--timeout=600"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    kept, made = (_outputs(path) for path in (ROOT / "examples" / f"{name}.ipynb", tmp_path / "notebook.ipynb"))
+    assert min(len(kept), len(made)) >= 2  # the outputs of a run are kept in the file, too
+
+
+def _outputs(notebook: Path) -> list[str]:
+    """The kinds of what the cells of a notebook have given."""
+    cells = nbformat.read(notebook, 4).cells
+    return [output.output_type for cell in cells for output in cell.get("outputs", ())]
 
 
 def test_the_script_fine_tunes_and_writes_files_for_a_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
