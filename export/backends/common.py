@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fbnetv3_zoo.description import Description
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.models.network import Network
 from fbnetv3_zoo.utils.atomic_write import replacing_together
@@ -27,6 +28,13 @@ class ONNXSource:
     graph: Path
     entries: dict[str, str]
     model: Network | None
+
+    @property
+    def description(self) -> Description:
+        """What the metadata say of the network."""
+        description = Description.from_metadata(self.entries)
+        assert description is not None, "the source was opened"
+        return description
 
 
 def source_graph(source: Network | str | Path, folder: Path, *, align: int = 1) -> ONNXSource:

@@ -129,8 +129,7 @@ def _converted(source: ONNXSource, path: Path, weights: WeightsType, package: Pa
     """The model and the weights of the package, with metadata."""
     import onnx
 
-    description = Description.from_metadata(source.entries)
-    assert description is not None
+    description = source.description
     if description.arch.in_channels not in (1, 3):
         raise ZooError(f"{source.name}: has {description.arch.in_channels} channels; Core ML's images have 1 or 3")
     try:

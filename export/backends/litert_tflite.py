@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fbnetv3_zoo.description import Description
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.models.network import Network
 from fbnetv3_zoo.runtimes import sandbox
@@ -75,8 +74,7 @@ def _converted(source: ONNXSource, path: Path, *, int8: bool) -> tuple[bytes, di
     """The content of a file, and how often it has each operator."""
     import onnx
 
-    description = Description.from_metadata(source.entries)
-    assert description is not None, "the source was opened"
+    description = source.description
     try:
         from ..litert.convert import converted
         from ..litert.file import content

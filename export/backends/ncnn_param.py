@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fbnetv3_zoo.description import Description
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.models.network import Network
 from fbnetv3_zoo.runtimes import sandbox
@@ -71,8 +70,7 @@ def export_ncnn(
 
 def _converted(source: ONNXSource, folder: Path, path: Path) -> Path:
     """The ``.param`` file of a pair, in the new ``folder``, that has metadata and computes."""
-    description = Description.from_metadata(source.entries)
-    assert description is not None, "the source was opened"
+    description = source.description
     folder.mkdir()
     graph = folder / "network.onnx"
     shutil.copyfile(source.graph, graph)

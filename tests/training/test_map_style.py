@@ -88,6 +88,19 @@ def test_a_dataset_of_the_library_datasets(tmp_path: Path) -> None:
     assert as_dataset(renamed, columns=("scan", "what")).fingerprint == data.fingerprint
 
 
+def test_labels_that_are_not_listed_are_read_once() -> None:
+    class Counted(Pairs):
+        reads = 0
+
+        def __getitem__(self, n: int) -> tuple[Any, Any]:
+            self.reads += 1
+            return super().__getitem__(n)
+
+    source = Counted()
+    assert len(as_dataset({"train": source, "validation": Pairs()})["train"]) == 60
+    assert source.reads == 60 + 1  # the first one also tells what items are
+
+
 @pytest.mark.parametrize(
     "images",
     [IMAGES[:60], torch.tensor(IMAGES[:60]), torch.tensor(IMAGES[:60])[:, None].repeat(1, 3, 1, 1),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
@@ -130,15 +130,13 @@ def executorch(
         raise ZooError(f"{model}: ExecuTorch takes networks, not graphs; give the .safetensors file or a name")
     network = open_network(model, pretrained=pretrained)
     report = export_executorch(network, beside(model, output, network, ".pte"), max_batch=max_batch)
-    if as_json:
-        print_json(_plain(report))
-        return
-    warn_of_random_weights(model, network, pretrained=pretrained)
-    say(f"{written(report.path)}: {'one image' if max_batch == 1 else f'up to {max_batch} images'} at a time")
     portable = ", ".join(f"{count} {name}" for name, count in report.portable.items()) or "none"
     pieces = f"{report.parts} piece{'s' if report.parts != 1 else ''}"
-    say(f"operators on XNNPACK: {report.delegated} in {pieces}; on ExecuTorch's own: {portable}")
-    _print_parity(report.parity)
+    lines = (
+        f"{written(report.path)}: {'one image' if max_batch == 1 else f'up to {max_batch} images'} at a time",
+        f"operators on XNNPACK: {report.delegated} in {pieces}; on ExecuTorch's own: {portable}",
+    )
+    _print(report, model, network, lines, pretrained=pretrained, as_json=as_json)
 
 
 def litert(
@@ -162,12 +160,9 @@ def litert(
 
     source = _source(model, pretrained=pretrained)
     report = export_litert(source, beside(model, output, source, ".tflite"), int8=int8)
-    if as_json:
-        print_json(_plain(report))
-        return
-    warn_of_random_weights(model, source, pretrained=pretrained)
-    say(f"{written(report.path)}: {sum(report.operators.values())} operators, {'int8 weights' if int8 else 'float32'}")
-    _print_parity(report.parity)
+    operators, numbers = sum(report.operators.values()), "int8 weights" if int8 else "float32"
+    lines = [f"{written(report.path)}: {operators} operators, {numbers}"]
+    _print(report, model, source, lines, pretrained=pretrained, as_json=as_json)
 
 
 def coreml(
@@ -194,15 +189,13 @@ def coreml(
     source = _source(model, pretrained=pretrained)
     path = place_beside(model, source, ".mlpackage") if output is None else output
     report = export_coreml(source, path, weights=WeightsType(weights))
-    if as_json:
-        print_json(_plain(report))
-        return
-    warn_of_random_weights(model, source, pretrained=pretrained)
-    say(f"{written(report.path, report.file_size)}, weights in {weights}")
-    say(f"operators: {', '.join(f'{count} {name}' for name, count in report.operators.items())}")
     by = report.computed_by
-    say(f"computed by {by}" if by == "Core ML" else f"computed by {by}: Core ML needs macOS")
-    _print_parity(report.parity)
+    lines = (
+        f"{written(report.path, report.file_size)}, weights in {weights}",
+        f"operators: {', '.join(f'{count} {name}' for name, count in report.operators.items())}",
+        f"computed by {by}" if by == "Core ML" else f"computed by {by}: Core ML needs macOS",
+    )
+    _print(report, model, source, lines, pretrained=pretrained, as_json=as_json)
 
 
 def ncnn(
@@ -222,17 +215,27 @@ def ncnn(
 
     source = _source(model, pretrained=pretrained)
     report = export_ncnn(source, beside(model, output, source, ENDING))
-    if as_json:
-        print_json(_plain(report))
-        return
-    warn_of_random_weights(model, source, pretrained=pretrained)
-    say(f"{written(report.path)}: {report.layers} layers, weights in {written(report.weights)}, float32")
-    _print_parity(report.parity)
+    lines = [f"{written(report.path)}: {report.layers} layers, weights in {written(report.weights)}, float32"]
+    _print(report, model, source, lines, pretrained=pretrained, as_json=as_json)
 
 
 def _source(model: str, *, pretrained: bool) -> Network | Path:
     """The path of an ONNX file, or the network of any other model."""
     return Path(model) if Path(model).suffix == ".onnx" else open_network(model, pretrained=pretrained)
+
+
+def _print(
+    report: ExecuTorchReport | LiteRTReport | CoreMLReport | NcnnReport, model: str, source: Network | Path,
+    lines: Sequence[str], *, pretrained: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Print ``report`` as JSON, or as ``lines`` and its comparisons; ``model``, opened, is ``source``."""
+    if as_json:
+        print_json(_plain(report))
+        return
+    warn_of_random_weights(model, source, pretrained=pretrained)
+    for line in lines:
+        say(line)
+    _print_parity(report.parity)
 
 
 def _print_parity(parity: Mapping[str, FileParity]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -81,7 +82,7 @@ def as_dataset(
     return Dataset(name, names, tuple(mean), tuple(std), resize_ratio, MappingProxyType(full))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class _Source:
     """The images of one split; ``columns`` are None where items are pairs."""
 
@@ -107,11 +108,11 @@ class _Source:
     @property
     def class_names(self) -> tuple[str, ...]:
         names = _class_names(self.items, self.columns)
-        return tuple(map(str, names)) if names else tuple(map(str, range(int(self.labels().max(initial=-1)) + 1)))
+        return tuple(map(str, names)) if names else tuple(map(str, range(int(self.labels.max(initial=-1)) + 1)))
 
     def examples(self, names: Sequence[str]) -> Examples:
         """All of them. Raises :class:`ZooError` for a label that is the index of none of ``names``."""
-        labels = self.labels()
+        labels = self.labels
         if len(wrong := np.flatnonzero((labels < 0) | (labels >= len(names)))):
             raise ZooError(
                 f"{self.name}, item {wrong[0]}: has the label {labels[wrong[0]]}; there are {len(names)} classes"
@@ -119,6 +120,7 @@ class _Source:
         keys = Names.of(f"{self.name}, item {n}" for n in range(len(labels)))
         return Examples(keys, labels, np.arange(len(labels)), self)
 
+    @cached_property
     def labels(self) -> Integers:
         """The labels of all items, by the dataset's own list where it has one, otherwise by reading every item."""
         found = _labels(self.items, self.columns)
