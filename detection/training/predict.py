@@ -18,7 +18,7 @@ from torchvision.models.detection import FasterRCNN
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.images.pixels import to_eight_bits
 from fbnetv3_zoo.training.distributed import World
-from fbnetv3_zoo.training.loader import unless_worker_dies, worker_init
+from fbnetv3_zoo.training.loader import unless_worker_dies, worker_count, worker_init
 
 from ..data.coco import AnnotatedImage, open_image
 from ..data.faults import Unreadable
@@ -94,7 +94,7 @@ def _loaded(samples: Sequence[AnnotatedImage], workers: int) -> Iterator[npt.NDA
     loader: DataLoader[npt.NDArray[np.uint8] | str] = DataLoader(
         _Loaded(samples),
         batch_size=None,
-        num_workers=workers if samples else 0,
+        num_workers=worker_count(workers, len(samples)),
         collate_fn=_unchanged,
         generator=torch.Generator(),  # otherwise the loader would use the caller's
         worker_init_fn=worker_init(),

@@ -19,7 +19,7 @@ from .data import Example
 from .data.dataset import ArraySource, Integers, labels_of
 from .data.gathered import gathered
 from .distributed import World
-from .loader import unless_worker_dies, worker_init
+from .loader import unless_worker_dies, worker_count, worker_init
 
 Ints = npt.NDArray[np.int64]
 
@@ -62,7 +62,7 @@ class EvaluationImages:
         share = range(world.rank, len(examples), world.size)
         found = gathered(examples, preprocess)
         images = _Read(examples, preprocess, share) if found is None else _InMemory(examples, *found, preprocess, share)
-        workers = workers if len(share) and found is None else 0
+        workers = worker_count(workers, -(-len(share) // batch_size)) if found is None else 0
         self._loader: DataLoader[EvaluationBatch] = DataLoader(
             images,  # type: ignore[arg-type]
             batch_size=batch_size,

@@ -64,6 +64,15 @@ def _init_worker(parent: int, worker: int) -> None:
         os._exit(1)
 
 
+def worker_count(workers: int, batches: int) -> int:
+    """How many of ``workers`` processes to start for ``batches``: none that would never be given a batch.
+
+    Besides being of no use, such a worker's queue has no thread until the loader is shut down. If the garbage collector
+    does that, after an error, queue and thread may both close the same file descriptor.
+    """
+    return min(workers, batches)
+
+
 def unless_worker_dies(loader: Iterable[Value], advice: str = "") -> Iterator[Value]:
     """What a DataLoader gives; if one of its workers dies, :class:`ZooError` with ``advice`` at its end."""
     try:
@@ -215,12 +224,13 @@ class Batches(Generic[AnyBatch]):
         part = images_at_once(self.batch_size, world.size, execution.accumulation, least=least)
         self.steps = count // self.batch_size
         self._order = _Order(count, part, self.steps, recipe, execution.accumulation, world)
+        workers = worker_count(execution.workers, self.steps * execution.accumulation)
         self._loader: DataLoader[AnyBatch] = DataLoader(
             samples,  # type: ignore[arg-type]
             batch_sampler=self._order,
             collate_fn=partial(_collate, batch_of=batch_of),
-            num_workers=execution.workers,
-            persistent_workers=execution.workers > 0,
+            num_workers=workers,
+            persistent_workers=workers > 0,
             pin_memory=world.device.type == "cuda",
             generator=torch.Generator(),  # otherwise the loader would use the caller's
             worker_init_fn=worker_init(),

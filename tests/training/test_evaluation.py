@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import os
 import re
 import signal
+import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from multiprocessing.connection import Connection
 
 import numpy as np
 import numpy.typing as npt
@@ -335,6 +339,26 @@ def test_a_process_that_dies() -> None:
     examples = [Example(lambda: os.kill(os.getpid(), signal.SIGKILL), 0)]  # type: ignore[arg-type,return-value]
     told = refusal(lambda: evaluate(_answers, examples, ONE_PIXEL, workers=1))
     assert re.fullmatch(r"a worker process that loads images has died \(DataLoader worker \(pid.*\) .*\)", told)
+
+
+def test_workers_are_shut_down_by_the_garbage_collector(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of their queues closes its pipe once, however late its thread does it."""
+    close = Connection.close
+
+    def late(connection: Connection) -> None:
+        time.sleep(0.4)
+        close(connection)
+
+    monkeypatch.setattr(Connection, "close", late)
+    before = set(threading.enumerate())
+    with pytest.raises(ZooError) as caught:
+        evaluate(_answers, _pictures(7, bad=[2]), ONE_PIXEL, workers=2)
+    cycle: list[object] = [caught]
+    cycle.append(cycle)
+    del caught, cycle
+    gc.collect()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)  # what one of them raises fails the test
 
 
 def test_wrong_arguments() -> None:
