@@ -69,6 +69,7 @@ COMMANDS = (
     Command("weights verify"),
     Command("weights prune"),
     Command("subset digits --classes 4 --held-out 40 --output subset.json"),
+    Command("data pack digits --size 8 --output packed.safetensors"),
     Command("data letters --fonts fonts --output letters.safetensors"),
     Command("data emoji --drawings a=drawn/a --drawings b=drawn/b --drawings c=drawn/c --held-out c", quick=True),
     Command(f"train --model arch.json {DIGITS} --output trained", quick=True),

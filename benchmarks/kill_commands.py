@@ -44,6 +44,7 @@ COMMANDS = (
     Command("export int8 (LiteRT)", "export int8 ONNX --data digits --output OUT/i.tflite"),
     Command("export web", "export web MODEL --output OUT/page --runtime RUNTIME"),
     Command("subset", "subset digits --classes 4 --held-out 40 --output OUT/s.json"),
+    Command("data pack", "data pack digits --size 8 --output OUT/p.safetensors"),
     Command("data letters", "data letters --fonts FONTS --output OUT/l.safetensors"),
     Command("data emoji", "data emoji --drawings a=DRAWN/a --drawings b=DRAWN/b --drawings c=DRAWN/c --held-out c "
             "--output OUT/e.safetensors"),

@@ -1,21 +1,23 @@
-"""``fbnetv3 data``: datasets that are drawn, each in one file."""
+"""``fbnetv3 data``: datasets in one file, drawn or packed."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from ...errors import ZooError
-from ..common import Json, check_kind, command_group, output_file, print_json, program, target_of, written
+from ..common import Json, Seed, check_kind, command_group, output_file, print_json, program, target_of, written
+from ..option_groups import DataOptions, grouped
 from ..output import in_shell, say
+from ..training_options import SubsetFile
 
 if TYPE_CHECKING:
     from ...training.data.rendered import DatasetFile
 
 app = command_group(
-    """Draw datasets, each into one file, which every --data takes.
+    """Make datasets of one file, which every --data takes: drawn ones, and others with their images decoded.
 
     Example: fbnetv3 data letters --fonts /usr/share/fonts --output letters.safetensors
     """
@@ -80,6 +82,35 @@ def emoji(
     _write(images, path, ("vendor", "vendors"), as_json=as_json)
 
 
+@app.command()
+@grouped
+def pack(
+    *,
+    data: DataOptions,
+    output: Annotated[Path | None, output_file("File to write (default: NAME-SIZE.safetensors).")] = None,
+    size: Annotated[int, typer.Option(help="Side of the images in pixels: that of the network, or more to crop.")],
+    seed: Seed = 0,
+    subset: SubsetFile = None,
+    on_bad_image: Annotated[
+        Literal["raise", "skip"], typer.Option(help="If an image cannot be read, fail, or leave it out and count it.")
+    ] = "raise",
+    as_json: Json = False,
+) -> None:
+    """Decode and resize the images of a dataset once, into one file that is trained on from memory.
+
+    The shorter side becomes --size pixels, and the middle is kept.
+
+    Example: fbnetv3 data pack photos --size 96 --output photos-96.safetensors
+    """
+    from ...training import find_dataset
+    from ...training.data.rendered import packed
+    from ...training.execution import OnBadImage
+
+    images = find_dataset(data.source, seed=seed, subset=subset, val_split=data.val_split)
+    path = _file(output, f"{Path(data.source).name}-{size}")
+    _write(packed(images, side=size, on_bad_image=OnBadImage(on_bad_image)), path, None, as_json=as_json)
+
+
 def _vendor(text: str) -> tuple[str, str]:
     name, equals, folder = text.partition("=")
     if not (name and equals and folder):
@@ -95,16 +126,20 @@ def _file(output: Path | None, name: str) -> Path:
     return path
 
 
-def _write(images: DatasetFile, path: Path, groups: tuple[str, str], *, as_json: bool) -> None:
-    """Write the file and tell what is in it; ``groups`` is the word for what is held out, for one and for several."""
+def _write(images: DatasetFile, path: Path, groups: tuple[str, str] | None, *, as_json: bool) -> None:
+    """Write the file and tell what is in it; ``groups``: the word for what is held out, for one and for several."""
     images.save(path)
     counts = images.counts()
     if as_json:
         print_json({"file": path, "name": images.name, "classes": len(images.class_names), **counts})
         return
     splits = (
-        f"{part['images']:,} images of {part['groups']:,} {groups[part['groups'] != 1]} for {split}"
+        f"{part['images']:,} images{_of(part['groups'], groups) if groups else ''} for {split}"
         for split, part in counts.items()
     )
     say(f"{images.name}, {len(images.class_names)} classes: {', '.join(splits)}")
     say(written(path), f"next: {program()} train {in_shell(path)} --output runs/{path.stem}")
+
+
+def _of(count: int, words: tuple[str, str]) -> str:
+    return f" of {count:,} {words[count != 1]}"

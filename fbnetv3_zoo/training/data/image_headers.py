@@ -12,7 +12,7 @@ import itertools
 import warnings
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeAlias, cast
@@ -26,6 +26,7 @@ from ...preprocess import Preprocess
 from ...recipes import Recipe
 from ...utils.atomic_write import replacing
 from ...utils.cache_folder import cache_folder
+from ...utils.in_order import in_order
 from ...utils.log import LOG
 from ..distributed import World
 from ..execution import Execution, OnBadImage
@@ -119,7 +120,9 @@ def look_at(
     cache, count = HeaderCache(path), 0
     with warnings.catch_warnings(), ThreadPoolExecutor(_THREADS, "image-headers") as pool:
         warnings.simplefilter("ignore")  # here for all threads, which share the filter
-        for part in _in_order(pool, lambda part: [_look(image, cache) for image in part], images):
+        left = iter(images)
+        parts = iter(lambda: list(itertools.islice(left, _AT_ONCE)), [])
+        for part in in_order(pool, lambda part: [_look(image, cache) for image in part], parts, ahead=_AHEAD):
             for stamp, size, new in part:
                 if isinstance(size, tuple):
                     cache.take(stamp, size, new=new)
@@ -130,23 +133,6 @@ def look_at(
 
 _Look: TypeAlias = tuple[int, Size | ZooError | None, bool]
 """Stamp, size or error, and whether it was not in the cache."""
-
-
-def _in_order(
-    pool: ThreadPoolExecutor, look: Callable[[Sequence[object]], list[_Look]], images: Iterable[object]
-) -> Iterator[list[_Look]]:
-    """The results of ``look``, part by part, computed only a few parts ahead."""
-    left, waiting = iter(images), list[Future[list[_Look]]]()
-    try:
-        while True:
-            while len(waiting) < _AHEAD and (part := list(itertools.islice(left, _AT_ONCE))):
-                waiting.append(pool.submit(look, part))
-            if not waiting:
-                return
-            yield waiting.pop(0).result()
-    finally:
-        for future in waiting:
-            future.cancel()
 
 
 def _look(image: object, cache: HeaderCache) -> _Look:

@@ -34,9 +34,11 @@ _FILE = ChecksummedFormat(
 )  # fmt: skip
 LARGEST_IMAGES = 3 << 28
 """Most bytes of all pixels together."""
+LARGEST_SIDE = 1024
+"""Most pixels of an image's side."""
 
 _MOST_IMAGES = 2_000_000
-_MOST_CLASSES, _MOST_GROUPS, _LARGEST_SIDE, _LONGEST_NAME = 10_000, 1_000_000, 1024, 500
+_MOST_CLASSES, _MOST_GROUPS, _LONGEST_NAME = 10_000, 1_000_000, 500
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +152,7 @@ def statistics(images: Pixels) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 def _check_images(images: Pixels) -> None:
     good = images.dtype == np.uint8 and (images.ndim == 3 or (images.ndim == 4 and images.shape[-1] == 3))
-    if not good or not len(images) or not all(1 <= side <= _LARGEST_SIDE for side in images.shape[1:3]):
+    if not good or not len(images) or not all(1 <= side <= LARGEST_SIDE for side in images.shape[1:3]):
         raise ZooError(f"its images are of shape {images.shape} and type {images.dtype}")
     if len(images) > _MOST_IMAGES or images.size > LARGEST_IMAGES:
         raise ZooError(f"it has {len(images):,} images of {images.size:,} bytes, more than a file may have")
