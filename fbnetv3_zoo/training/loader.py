@@ -83,17 +83,6 @@ def unless_worker_dies(loader: Iterable[Value], advice: str = "") -> Iterator[Va
         raise
 
 
-def tell_of_statistics(weights: Preprocess, data: Preprocess) -> None:
-    """Log a warning if the data is normalized otherwise than the images that the weights were trained on."""
-    before, now = ((tuple(round(x, 3) for x in values) for values in (one.mean, one.std)) for one in (weights, data))
-    (old_mean, old_std), (mean, std) = before, now
-    if (old_mean, old_std) != (mean, std):
-        LOG.warning(
-            "images are normalized with mean %s and standard deviation %s, not with %s and %s as before",
-            mean, std, old_mean, old_std,
-        )  # fmt: skip
-
-
 def fitted(recipe: Recipe, images: int, *, tell: bool = True, rate_given: bool = False) -> Recipe:
     """``recipe`` adapted to ``images`` training images (:meth:`Recipe.for_images`), with a warning if it changes.
 

@@ -16,6 +16,7 @@ from ..errors import ZooError, in_short, printable
 from ..factory import create
 from ..models.fbnet import FBNet
 from ..models.network import Network
+from ..preprocess import Preprocess
 from ..recipes import Recipe, RecipePreset, preset_of
 from ..utils.atomic_write import replacing
 from ..utils.log import LOG
@@ -32,7 +33,7 @@ from .engine import EXPLODED, Engine
 from .evaluation import Evaluation
 from .execution import Execution, step_macs, threads_for
 from .learner import Learner
-from .loader import Batch, TrainingBatches, fitted, tell_of_statistics
+from .loader import Batch, TrainingBatches, fitted
 from .losses import class_weights_of
 from .optim import warn_of_long_average
 from .qat import imitate_int8, plain_state
@@ -123,7 +124,7 @@ class _Trainer(Engine[Batch, Run]):
             pretrained=pretrained,
         )  # fmt: skip
         if pretrained is not False and self.world.leads:
-            tell_of_statistics(network.preprocess, self.preprocess)
+            _tell_of_statistics(network.preprocess, self.preprocess)
         network.preprocess, network.class_names = self.preprocess, self.data.class_names
         self.origin = network.weights, network.license
         if recipe.weight_levels:
@@ -283,3 +284,14 @@ class _Trainer(Engine[Batch, Run]):
             self.world.size, [*self.notes, *lines], bad_images,
         )  # fmt: skip
         write_report(self.folder / "report.html", report)
+
+
+def _tell_of_statistics(weights: Preprocess, data: Preprocess) -> None:
+    """Log a warning if the data is normalized otherwise than the images that the weights were trained on."""
+    before, now = ((tuple(round(x, 3) for x in values) for values in (one.mean, one.std)) for one in (weights, data))
+    (old_mean, old_std), (mean, std) = before, now
+    if (old_mean, old_std) != (mean, std):
+        LOG.warning(
+            "images are normalized with mean %s and standard deviation %s, not with %s and %s as before",
+            mean, std, old_mean, old_std,
+        )  # fmt: skip
