@@ -397,6 +397,12 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     assert not found & (HEAVY | {"numpy", "typer", "rich"})
 
 
+def test_evaluating_imports_no_transforms_and_no_compiler() -> None:
+    found = _imported("from fbnetv3_zoo.training import evaluate, train")
+    assert "fbnetv3_zoo.training.augmentation.images" in found
+    assert not found & {"torchvision", "torch._dynamo", "sympy", "matplotlib", "sklearn"}
+
+
 @pytest.mark.parametrize("arguments", [["list"], ["info", "fbnetv3_g", "--json"]], ids=["little", "much"])
 def test_a_reader_that_leaves(arguments: list[str], tmp_path: Path) -> None:
     """As in ``fbnetv3 list | head -1``: not a word, whether the output fits in a buffer or not."""

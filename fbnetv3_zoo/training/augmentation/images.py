@@ -1,4 +1,7 @@
-"""Augmentation of training images one by one, from file to 8-bit pixels, and mixing of batches."""
+"""Augmentation of training images one by one, from file to 8-bit pixels, and mixing of batches.
+
+torchvision's transforms are imported where a recipe uses one: they take longer to import than all the rest.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,11 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import InterpolationMode, v2
 
 from ...errors import ZooError, assert_never, printable
 from ...preprocess import Preprocess
-from ...recipes import Augmentation, AutoAugment, PolicyData, RandAugment
+from ...recipes import Augmentation, AutoAugment, RandAugment
 from ..data import Example
-
-_POLICIES = {PolicyData.IMAGENET: v2.AutoAugmentPolicy.IMAGENET, PolicyData.CIFAR10: v2.AutoAugmentPolicy.CIFAR10}
 
 
 class Augmenter:
@@ -32,7 +32,7 @@ class Augmenter:
         self.augmentation = augmentation
         self._change = _compose(augmentation)
         fill = [round(255 * mean) for mean in preprocess.mean]
-        self._erase = v2.RandomErasing(augmentation.erasing, value=fill) if augmentation.erasing else None
+        self._erase = _random_erasing(augmentation.erasing, fill) if augmentation.erasing else None
 
     def __call__(self, example: Example) -> Tensor:
         """The pixels as a uint8 tensor. Raises :class:`ZooError`, which names the image, if it cannot be used."""
@@ -108,20 +108,30 @@ def _whole_below(bound: int) -> int:
     return int(torch.randint(bound, (1,)).item())
 
 
+def _random_erasing(probability: float, fill: Sequence[int]) -> Callable[[Tensor], Tensor]:
+    from torchvision.transforms import v2
+
+    erasing: Callable[[Tensor], Tensor] = v2.RandomErasing(probability, value=fill)
+    return erasing
+
+
 def _compose(augmentation: Augmentation) -> Callable[[Image.Image], Image.Image]:
     steps: list[Callable[[Image.Image], Image.Image]] = []
     if augmentation.flip:
         steps.append(_Flip(augmentation.flip))
-    if augmentation.shift:
-        bilinear = InterpolationMode.BILINEAR
-        steps.append(v2.RandomAffine(degrees=8, translate=(0.08, 0.08), scale=(0.9, 1.1), interpolation=bilinear))
     policy = augmentation.policy
-    if isinstance(policy, AutoAugment):
-        steps.append(v2.AutoAugment(_POLICIES[policy.found_on]))
-    elif isinstance(policy, RandAugment):
-        steps.append(v2.RandAugment(policy.operations, policy.magnitude))
-    elif policy is not None:
-        assert_never(policy)
+    if augmentation.shift or policy is not None:
+        from torchvision.transforms import InterpolationMode, v2
+
+        if augmentation.shift:
+            bilinear = InterpolationMode.BILINEAR
+            steps.append(v2.RandomAffine(degrees=8, translate=(0.08, 0.08), scale=(0.9, 1.1), interpolation=bilinear))
+        if isinstance(policy, AutoAugment):
+            steps.append(v2.AutoAugment(v2.AutoAugmentPolicy(policy.found_on.value)))
+        elif isinstance(policy, RandAugment):
+            steps.append(v2.RandAugment(policy.operations, policy.magnitude))
+        elif policy is not None:
+            assert_never(policy)
     return partial(_apply, steps)
 
 
@@ -145,12 +155,14 @@ def build_mixer(augmentation: Augmentation, num_classes: int) -> Callable[[Tenso
 
     It uses torch's global generator. If the recipe mixes, labels become probabilities, (images, num_classes).
     """
+    if not (augmentation.mixup > 0 or augmentation.cutmix > 0):
+        return lambda images, labels: (images, labels)
+    from torchvision.transforms import v2
+
     kinds = [
         kind(alpha=alpha, num_classes=num_classes)
         for kind, alpha in ((v2.MixUp, augmentation.mixup), (v2.CutMix, augmentation.cutmix))
         if alpha > 0
     ]
-    if not kinds:
-        return lambda images, labels: (images, labels)
     mixer: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = kinds[0] if len(kinds) == 1 else v2.RandomChoice(kinds)
     return mixer
