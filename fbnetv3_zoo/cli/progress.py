@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ..errors import SHOWN, counted, first_few, printable
+from ..errors import SHOWN, assert_never, counted, first_few, printable
 from ..training.callbacks import Callback
 from .common import leads, processes
 from .output import console, show_above
@@ -246,9 +246,14 @@ def recipe_lines(recipe: Recipe, images: int, named: str) -> list[str]:
 
 
 def _schedule(recipe: Recipe) -> str:
-    from ..recipes import CosineDecay
+    from ..recipes import CosineDecay, ExponentialDecay
 
-    fall = "cosine" if isinstance(recipe.schedule, CosineDecay) else f"x {recipe.schedule.factor:g} an epoch"
+    if isinstance(recipe.schedule, CosineDecay):
+        fall = "cosine"
+    elif isinstance(recipe.schedule, ExponentialDecay):
+        fall = f"x {recipe.schedule.factor:g} an epoch"
+    else:
+        assert_never(recipe.schedule)
     return f"{fall} after {counted(recipe.warmup_epochs, 'epoch')} of warm-up" if recipe.warmup_epochs else fall
 
 

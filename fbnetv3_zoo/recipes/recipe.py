@@ -261,6 +261,8 @@ class Recipe:
         if isinstance(schedule, ExponentialDecay):
             before, after = (max(1, number - self.warmup_epochs) for number in (self.epochs, epochs))
             schedule = ExponentialDecay(schedule.factor ** (before / after))
+        elif not isinstance(schedule, CosineDecay):
+            assert_never(schedule)
         return replace(self, epochs=epochs, schedule=schedule)
 
     def for_images(self, count: int) -> Recipe:

@@ -19,8 +19,8 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from ..errors import Interrupted as Interrupted
-from ..errors import ZooError, check_number, check_whole, in_short, printable, shown
-from ..recipes import ExponentialDecay, Recipe
+from ..errors import ZooError, assert_never, check_number, check_whole, in_short, printable, shown
+from ..recipes import CosineDecay, ExponentialDecay, Recipe
 from ..utils.atomic_write import replacing
 from ..utils.digest import short_digest
 from ..utils.log import LOG
@@ -90,7 +90,11 @@ class TrainingState(Protocol):
 
 def recipe_identity(recipe: Recipe) -> str:
     """The recipe as a run's checkpoints are told by: its epochs may grow where the schedule does not depend on them."""
-    return to_json(replace(recipe, epochs=1) if isinstance(recipe.schedule, ExponentialDecay) else recipe)
+    if isinstance(recipe.schedule, ExponentialDecay):
+        return to_json(replace(recipe, epochs=1))
+    if isinstance(recipe.schedule, CosineDecay):
+        return to_json(recipe)
+    assert_never(recipe.schedule)
 
 
 class FoundCheckpoint(NamedTuple):

@@ -28,7 +28,6 @@ from . import supernet as search_supernet
 from .options import (
     Bounds,
     CandidateOptions,
-    DataOptions,
     Folder,
     Latency,
     MovedOptions,
@@ -36,6 +35,7 @@ from .options import (
     PlanSource,
     Pool,
     Resumed,
+    ScoringOptions,
     Seed,
     Space,
     Within,
@@ -58,7 +58,7 @@ def run(
     *,
     output: Annotated[Path, output_folder("Folder for journal, results and report.")],
     planned: PlanOptions,
-    scored_on: DataOptions,
+    scored_on: ScoringOptions,
     candidates: CandidateOptions,
     as_json: Json = False,
 ) -> None:

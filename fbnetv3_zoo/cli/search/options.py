@@ -101,7 +101,7 @@ class PlanOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class DataOptions:
+class ScoringOptions:
     """The data, recording and latency table by which candidates are scored."""
 
     data: Annotated[
