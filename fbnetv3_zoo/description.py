@@ -47,7 +47,7 @@ class Description:
             "format": FORMAT,
             "format_version": VERSION,
             "arch": self.arch.to_json(),
-            "preprocess": json.dumps(to_plain(self.preprocess)),
+            "preprocess": json.dumps(to_plain(self.preprocess, defaults=True)),
             "class_names": json_text(self.class_names),
             **{key: value for key, value in origin.items() if value is not None},
         }

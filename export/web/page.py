@@ -119,7 +119,7 @@ def _card(
         "bytes": size,
         "precision": _precision(graph),
         "class_names": [description.name_of(index) for index in range(description.arch.num_classes)],
-        "preprocess": _plain_preprocess(description),
+        "preprocess": to_plain(description.preprocess, defaults=True),
         "licence": license or description.license or entries.get("license"),
         "source": source or description.weights or entries.get("source"),
         "samples": samples,
@@ -178,12 +178,6 @@ def _graph(path: Path, model: Path | Network) -> onnx.ModelProto:
 
 def _precision(graph: onnx.ModelProto) -> Precision:
     return "int8" if any(node.op_type in _QUANTIZED for node in graph.graph.node) else "float32"
-
-
-def _plain_preprocess(description: Description) -> dict[str, Any]:
-    """Every value of it; what is written into model files leaves out the usual ones."""
-    given = description.preprocess
-    return {**to_plain(given), "interpolation": given.interpolation.value, "mean": given.mean, "std": given.std}
 
 
 def _write_runtime(parts: dict[str, bytes], folder: Path) -> int:

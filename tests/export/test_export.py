@@ -124,7 +124,8 @@ def test_the_file_describes_itself(exported: Exported) -> None:
     entries = {entry.key: entry.value for entry in onnx.load(exported.report.path).metadata_props}
     assert Description.from_metadata(entries) == exported.model.description
     assert tuple(json.loads(entries["class_names"])) == NAMES
-    expected = {"resize": 40, "resolution": 32, "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
+    sides = {"resize": 40, "resolution": 32, "interpolation": "bilinear"}  # the default, too: others do not know it
+    expected = {**sides, "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
     assert json.loads(entries["preprocess"]) == expected
     assert (entries["format"], entries["format_version"]) == ("fbnetv3_zoo", "1")
 
