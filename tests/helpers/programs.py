@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -19,6 +21,14 @@ def needed(*names: str) -> str:
         if (path := shutil.which(name)) is not None:
             return path
     _missing(f"no {names[0]}: install the Debian package {names[0]}")
+
+
+def needed_file(package: str, places: Sequence[str]) -> Path:
+    """The first file that fits one of the patterns ``places``, from a Debian package; without it as ``needed``."""
+    for place in places:
+        for path in sorted(Path("/").glob(place)):
+            return path
+    _missing(f"no {places[0]}: install the Debian package {package}")
 
 
 def needed_package(name: str, extra: str) -> None:
