@@ -98,3 +98,26 @@ def on_page_content(html: str, **_: object) -> str:
     )
     options = partial(OPTION.sub, r'<span class="option">\g<0></span>')
     return re.sub(r"<code>.*?</code>", lambda code: options(code[0]), html, flags=re.DOTALL)
+
+
+NAMES = {
+    '<div class="md-search" data-md-component="search" role="dialog">': (
+        '<div class="md-search" data-md-component="search" role="dialog" aria-label="Search">'
+    ),
+    '<nav class="md-search__options" aria-label="Search">': '<nav class="md-search__options" aria-label="Options">',
+}
+"""Elements of the theme that screen readers could not tell apart, and what they become."""
+
+
+def on_post_page(output: str, **_: object) -> str:
+    """Name the elements in :data:`NAMES`."""
+    for element, named in NAMES.items():
+        if element not in output:
+            raise ValueError(f"the theme has changed: no {element}")
+        output = output.replace(element, named)
+    return output
+
+
+def on_post_template(output_content: str, *, template_name: str, **_: object) -> str:
+    """The same for the page of what is not found."""
+    return on_post_page(output_content) if template_name == "404.html" else output_content

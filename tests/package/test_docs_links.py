@@ -1,4 +1,4 @@
-"""Links between the pages: each leads to a file and a heading that exist, in the repository and on the built site."""
+"""The pages: links lead to files and headings that exist, and the built site is complete and open to everyone."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Literal
 
 import pytest
+from browser import AXE, browser, plainly_served, playwright
 from folders import ROOT
 from programs import needed_package
+
+from fbnetv3_zoo.export.web.ort_web import package_files
 
 HOOK = runpy.run_path(str(ROOT / "docs" / "pages.py"))
 PAGES = [*(ROOT / name for name in HOOK["OUTSIDE"]), *sorted((ROOT / "docs").glob("*.md"))]
@@ -75,27 +79,56 @@ def test_every_extra_is_explained() -> None:
     assert sorted(explained) == sorted(re.findall(r"^(\w+) = \[", extras, re.MULTILINE))
 
 
-@pytest.mark.long
-def test_the_site_is_complete_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the built site."""
     needed_package("mkdocs", "docs")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     built = subprocess.run(
         command, cwd=ROOT, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True
     )
     assert built.returncode == 0, built.stdout + built.stderr
-    texts = {path: path.read_text(encoding="utf-8") for path in tmp_path.rglob("*.html")}
+    return folder
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1280, "dark")])
+def test_nothing_on_the_site_keeps_anyone_out(width: int, scheme: Literal["light", "dark"], site: Path) -> None:
+    """axe-core finds nothing to complain of on any page, nothing is cut off, and no script complains."""
+    script, complaints = package_files(AXE)["axe.min.js"].decode(), []
+    names = sorted(path.relative_to(site).as_posix() for path in site.rglob("*.html"))
+    assert len(names) > 25
+    with playwright() as driver, plainly_served(site) as address, browser(driver) as context:
+        page = context.new_page()
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.set_viewport_size({"width": width, "height": 900})
+        page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+        for name in names:
+            page.goto(address + name)
+            page.evaluate(f"(() => {{ {script} }})()")
+            found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
+            assert len(found["passes"]) > 15, name
+            told = [(one["id"], [node["html"] for node in one["nodes"]][:3]) for one in found["violations"]]
+            complaints += [f"{name}: {one}" for one in told]
+            if page.evaluate("document.documentElement.scrollWidth") > width:
+                complaints.append(f"{name}: wider than the screen")
+    assert complaints == []
+
+
+@pytest.mark.long
+def test_the_site_is_complete_and_loads_nothing_from_elsewhere(site: Path) -> None:
+    texts = {path: path.read_text(encoding="utf-8") for path in site.rglob("*.html")}
     assert {path.name for path in texts} >= {"index.html", *(page.with_suffix(".html").name.lower() for page in PAGES)}
     loaded = r"<(?:script|img|iframe|source)[^>]* src=\"?(?:https?:)?//|<link[^>]* href=\"?(?:https?:)?//"
     assert [path for path, text in texts.items() if re.search(loaded, text)] == []
     styles = [
-        path
-        for path in tmp_path.rglob("*.css")
-        if re.search(r"(?:url\(|@import )['\"]?(?:https?:)?//", path.read_text())
+        path for path in site.rglob("*.css") if re.search(r"(?:url\(|@import )['\"]?(?:https?:)?//", path.read_text())
     ]
     assert styles == []
     for name in MODULES:
         module = importlib.import_module(name)
-        text = texts[tmp_path / "reference" / f"{name.rpartition('.')[2]}.html"]
+        text = texts[site / "reference" / f"{name.rpartition('.')[2]}.html"]
         public = {public for public in module.__all__ if not isinstance(getattr(module, public), ModuleType)}
         missing = {public for public in public - {"__version__"} if f'id="{name}.{public}"' not in text}
         assert missing == set(), name
