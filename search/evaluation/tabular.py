@@ -167,7 +167,7 @@ class Recording:
             raise ZooError(f"{path}: {error}") from None
 
 
-TABLES = ("nars-letters",)
+TABLES = ("nars-letters", "nars-emoji")
 """The recordings that come with the package (docs/nars-letters.md)."""
 
 

@@ -112,7 +112,7 @@ class ScoringOptions:
     resolution: Annotated[int, typer.Option(help="Image side for models without their own (torchvision's).")] = 224
     table: Annotated[
         str | None,
-        typer.Option(help="Use the scores of a recording instead of training: a file, or nars-letters."),
+        typer.Option(help="Use the scores of a recording instead of training: a file, nars-letters or nars-emoji."),
     ] = None
     latency: Latency = None
 
