@@ -7,7 +7,7 @@ from pathlib import Path
 
 import lazy_loader
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # in a checkout, search, detection and export lie beside this folder
 if not Path(__file__).with_name("search").exists():

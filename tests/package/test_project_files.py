@@ -113,6 +113,13 @@ def test_bugs_are_reported_with_the_version() -> None:
     assert all(fields[name]["validations"]["required"] for name in ("version", "command", "output"))
 
 
+def test_the_version_is_the_same_everywhere() -> None:
+    assert fbnetv3_zoo.__version__ == PROJECT["version"]
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    released = [name for name in re.findall(r"^## (.+)$", changelog, re.MULTILINE) if name != "Unreleased"]
+    assert released[0] == PROJECT["version"]
+
+
 def test_citation() -> None:
     citation = _yaml(ROOT / "CITATION.cff")
     assert (citation["version"], citation["title"]) == (PROJECT["version"], PROJECT["name"])
