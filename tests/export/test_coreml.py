@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import random
 import shutil
 import subprocess
@@ -21,6 +20,7 @@ import torch
 from disks import small_disk
 from networks import NAMES, SHORT, V1, V2, settled
 from PIL import Image
+from programs import with_coremltools
 from shell import run, script, succeed
 
 from fbnetv3_zoo.arch import Arch
@@ -42,9 +42,7 @@ from fbnetv3_zoo.runtimes.mil import MLProgram, parse
 from fbnetv3_zoo.utils.onnx_io import EXPORT_AGAIN
 from fbnetv3_zoo.weights.serialization import load, save
 
-# where coremltools has no wheels (pyproject.toml)
-NO_WHEELS = sys.version_info >= (3, 14) or (sys.platform != "darwin" and platform.machine() != "x86_64")
-pytestmark = pytest.mark.skipif(NO_WHEELS, reason="there are no wheels of coremltools for this machine")
+pytestmark = with_coremltools
 
 BY = "Core ML" if sys.platform == "darwin" else "torch, operator by operator"
 HARD = ("HardSwish", "HardSigmoid")

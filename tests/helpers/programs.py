@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
+
+_NO_COREMLTOOLS = sys.version_info >= (3, 14) or (sys.platform != "darwin" and platform.machine() != "x86_64")
+with_coremltools = pytest.mark.skipif(_NO_COREMLTOOLS, reason="there are no wheels of coremltools for this machine")
+"""Marks tests that need it; where there are wheels says pyproject.toml."""
 
 
 def needed(*names: str) -> str:

@@ -20,7 +20,7 @@ import pytest
 import skimage.data
 from folders import HELPERS, ROOT
 from PIL import Image
-from programs import needed, needed_file, needed_package
+from programs import needed, needed_file, needed_package, with_coremltools
 
 import fbnetv3_zoo as zoo
 from fbnetv3_zoo.classify import Classifier, Prediction
@@ -138,8 +138,8 @@ def _attributes(root: ET.Element) -> list[dict[str, str]]:
     return [dict(one.attrib) for one in root.iter()]
 
 
+@with_coremltools
 def test_core_ml_packages_have_what_the_ios_sample_reads(model_files: Path, tmp_path: Path) -> None:
-    needed_package("coremltools", "coreml")
     with quiet():
         import coremltools
 
@@ -208,7 +208,15 @@ def test_cpp_answers_as_python_does(files: Files, tmp_path: Path) -> None:
     (tmp_path / "lib").mkdir()
     for name in ("libonnxruntime.so", "libonnxruntime.so.1"):
         (tmp_path / "lib" / name).symlink_to(library)
-    _run(cmake, "-S", EXAMPLES / "cpp", "-B", tmp_path / "build", f"-DONNXRUNTIME={tmp_path}")
+    _run(
+        cmake,
+        "-S",
+        EXAMPLES / "cpp",
+        "-B",
+        tmp_path / "build",
+        f"-DONNXRUNTIME={tmp_path}",
+        "-DCMAKE_CXX_FLAGS=-Werror",
+    )
     _run(cmake, "--build", tmp_path / "build")
     _check([tmp_path / "build" / "classify"], files, tmp_path, codecs_agree=False)
 

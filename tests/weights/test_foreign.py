@@ -489,7 +489,9 @@ def test_no_hostile_file_has_any_effect(harm: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", LIVE + BOMBS)
 def test_hostile_pickles_are_refused(harm: dict[str, Any], name: str, form: str) -> None:
     outcome = harm[f"{name}.{form}.pth"]
-    if name in RUN_ON:
+    if name == "laughs_key" and sys.version_info >= (3, 14):  # tuples remember their hash, so it may be over at once
+        assert outcome["code"] in (-signal.SIGKILL, unpickle.REFUSED)
+    elif name in RUN_ON:
         assert outcome["code"] == -signal.SIGKILL  # by the limit of processor time
     else:
         assert outcome["code"] == unpickle.REFUSED
