@@ -13,11 +13,11 @@ from fbnetv3_zoo.errors import ZooError, check_whole, in_short
 from fbnetv3_zoo.models.size import size_of
 from fbnetv3_zoo.weights.registry import RECORDS
 
+from ..timing.worker_process import How, OpenRequest, WorkerError
 from .published_baselines import Baseline
 from .results import Subject
 from .routes import Form, Route, check_tools
 from .timm_baselines import export_rival
-from .worker_process import How, OpenRequest, WorkerError
 
 if TYPE_CHECKING:
     from fbnetv3_zoo.models.network import Network

@@ -9,8 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 from fbnetv3_zoo.utils.hardware import cores, cpu_info, processor_name
 
+from ..timing.worker_process import BenchWorker, OpenRequest, WorkerError
 from .results import Machine, Peak
-from .worker_process import BenchWorker, OpenRequest, WorkerError
 
 RUNTIMES = ("fbnetv3-zoo", "torch", "onnxruntime", "openvino", "nncf", "executorch", "ncnn",
             "ai-edge-litert", "timm", "numpy")  # fmt: skip

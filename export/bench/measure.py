@@ -6,21 +6,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
 
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.utils.atomic_write import scratch
 from fbnetv3_zoo.utils.paths import is_folder
 
+from ..timing.turns import rotated
+from ..timing.worker_process import BenchWorker, OpenRequest, WorkerError
 from .artifacts import BenchModel, ModelOptions, find_candidate
 from .hardware import machine_here, peak_of
 from .operators import operators_of
 from .results import Benchmark, LoadCost, Operators, Peak, Row, UnavailableRoute, check_measured, figures_of, noise
 from .routes import BenchmarkConfig, Route
 from .timm_baselines import find_rival
-from .worker_process import BenchWorker, OpenRequest, WorkerError
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +84,13 @@ def benchmark(
         return check_measured(bench.result())
 
 
+def benchmark_files(model: BenchModel, plan: BenchmarkConfig, *, on_turn: OnTurn = _ignore) -> Benchmark:
+    """Measure the files that ``model`` has, as :func:`benchmark` does; raises KeyboardInterrupt, too."""
+    bench = _Bench([model], plan, on_turn)
+    bench.run()
+    return bench.result()
+
+
 def _check_once(names: Sequence[str]) -> None:
     if twice := [name for n, name in enumerate(names) if name in names[:n]]:
         raise ZooError(f"{twice[0]}: is given twice; name each model once")
@@ -95,12 +100,6 @@ def _subfolder(folder: Path, number: int) -> Path:
     path = folder / str(number)
     path.mkdir()
     return path
-
-
-def rotated(items: Sequence[T], number: int) -> list[T]:
-    """``items`` in the order of round ``number``: A B C, B C A, C A B, A B C ..."""
-    start = number % len(items) if items else 0
-    return [*items[start:], *items[:start]]
 
 
 @dataclass

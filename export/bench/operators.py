@@ -18,8 +18,8 @@ from fbnetv3_zoo.runtimes.openvino_ir import cpu_settings
 from fbnetv3_zoo.runtimes.ort import session_options
 from fbnetv3_zoo.utils.atomic_write import scratch
 
+from ..timing.worker_process import OpenRequest
 from .results import OperatorKind
-from .worker_process import OpenRequest
 
 WARM_UP, CALLS = 5, 20
 Times = Iterable[tuple[str, str, float]]

@@ -37,7 +37,7 @@ from fbnetv3_zoo.export.bench import (
 )
 from fbnetv3_zoo.export.bench.artifacts import find_candidate
 from fbnetv3_zoo.export.bench.hardware import instructions, machine_here
-from fbnetv3_zoo.export.bench.measure import OnTurn, rotated
+from fbnetv3_zoo.export.bench.measure import OnTurn
 from fbnetv3_zoo.export.bench.operators import by_kind, operators_of
 from fbnetv3_zoo.export.bench.plots import draw_pictures
 from fbnetv3_zoo.export.bench.results import (
@@ -52,7 +52,8 @@ from fbnetv3_zoo.export.bench.results import (
     figures_of,
     noise,
 )
-from fbnetv3_zoo.export.bench.worker_process import BenchWorker, OpenRequest, WorkerError
+from fbnetv3_zoo.export.timing.turns import rotated
+from fbnetv3_zoo.export.timing.worker_process import BenchWorker, OpenRequest, WorkerError
 from fbnetv3_zoo.factory import create
 from fbnetv3_zoo.utils.serialization import to_json
 from fbnetv3_zoo.weights.serialization import save

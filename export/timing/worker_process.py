@@ -1,4 +1,4 @@
-"""Starts, queries and ends the processes of :mod:`fbnetv3_zoo.export.bench.worker`."""
+"""Starts, queries and ends the processes of :mod:`fbnetv3_zoo.export.timing.worker`."""
 
 from __future__ import annotations
 
