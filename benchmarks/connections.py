@@ -93,6 +93,7 @@ COMMANDS = (
     Command("export int8 m.onnx --data digits --output int8.onnx"),
     Command("export int8 m.onnx --data digits --output int8.xml", quick=True),
     Command("export int8 m.onnx --data digits --output int8.tflite"),
+    Command("export all m.safetensors --data digits --output exports --rounds 3"),
     Command("export web m.onnx --out page", REFUSED),
     Command("export web m.onnx --out page --runtime RUNTIME"),
     Command("serve-demo served --port 0", visited=True, quick=True),

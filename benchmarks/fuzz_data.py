@@ -261,7 +261,7 @@ def encoder(folder: Path) -> Form:
 
 @form("page card")
 def page_card(folder: Path) -> Form:
-    from fbnetv3_zoo.export.web.folder import CARD, FORMAT, VERSION, check_free, read_card
+    from fbnetv3_zoo.export.web.folder import CARD, FORMAT, PAGE, VERSION
 
     place = folder / "page"
     place.mkdir()
@@ -269,8 +269,8 @@ def page_card(folder: Path) -> Form:
 
     def read(path: Path) -> None:
         shutil.copyfile(path, place / CARD)
-        read_card(place)
-        check_free(place)
+        PAGE.read(place)
+        PAGE.check_free(place)
 
     card = {
         "format": FORMAT,

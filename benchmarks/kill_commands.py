@@ -42,6 +42,7 @@ COMMANDS = (
     Command("export int8", "export int8 ONNX --data digits --output OUT/i.onnx"),
     Command("export int8 (OpenVINO)", "export int8 ONNX --data digits --output OUT/i.xml"),
     Command("export int8 (LiteRT)", "export int8 ONNX --data digits --output OUT/i.tflite"),
+    Command("export all", "export all MODEL --data digits --formats int8 --no-timing --output OUT/all"),
     Command("export web", "export web MODEL --output OUT/page --runtime RUNTIME"),
     Command("subset", "subset digits --classes 4 --held-out 40 --output OUT/s.json"),
     Command("data pack", "data pack digits --size 8 --output OUT/p.safetensors"),

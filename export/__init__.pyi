@@ -24,6 +24,11 @@ from .backends.ort_mobile import (
     MobileReport as MobileReport,
     export_mobile as export_mobile,
 )
+from .formats import (
+    FormatsReport as FormatsReport,
+    TimingOptions as TimingOptions,
+    export_all as export_all,
+)
 from .onnx.export import (
     ExportReport as ExportReport,
     export_onnx as export_onnx,

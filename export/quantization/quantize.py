@@ -16,14 +16,16 @@ import numpy.typing as npt
 import onnx
 
 from fbnetv3_zoo.description import Description
-from fbnetv3_zoo.errors import ZooError, check_number, check_whole
+from fbnetv3_zoo.errors import ZooError, check_flag, check_number, check_whole
 from fbnetv3_zoo.preprocess import stack
 from fbnetv3_zoo.runtimes.base import missing_extra
 from fbnetv3_zoo.utils.hardware import cpu_info
 from fbnetv3_zoo.utils.onnx_io import entries_of, read_graph
 
+from ..timing.turns import quartiles, ratios
 from .calibration import LEAST_IMAGES, check_enough, read_calibration
 from .candidates import Int8Model, OnnxBuild, agreement_of, good_enough
+from .fastest import FLOAT, WHOLE, Bench, FastestForm, TriedForm, fastest
 from .qdq import Activations, QDQSettings, layers_of, logits_of
 
 if TYPE_CHECKING:
@@ -70,9 +72,10 @@ class QuantizationReport:
 
     ``agreement`` is the fraction of ``images`` test images with the same top class in int8 and float; the accuracies
     are None if there are no labels. ``target`` is None for all processors. ``float_layers`` stayed in float.
-    ``size_ratio`` and ``time_ratio`` are int8 over float on ONNX Runtime (one image, one thread, alternating runs:
-    median of the ratios, and their quartiles). ``held_out``: whether the images are others than those of the
-    calibration, which make figures too good.
+    ``size_ratio`` and ``time_ratio`` are int8 over float on ONNX Runtime (one image, ``threads`` threads, alternating
+    runs: median of the ratios, and their quartiles). ``held_out``: whether the images are others than those of the
+    calibration, which make figures too good. ``tried`` are the forms that were timed to choose this one, itself
+    included: first those that were timed twice, the fastest of them first; empty if it was not chosen by time.
     """
 
     path: Path
@@ -89,6 +92,18 @@ class QuantizationReport:
     time_ratio: float
     time_quartiles: tuple[float, float]
     held_out: bool = True
+    threads: int = 1
+    tried: tuple[TriedForm, ...] = ()
+
+    @property
+    def slower(self) -> bool:
+        """Whether int8 takes more time than float here, beyond noise."""
+        return self.time_quartiles[0] > 1
+
+    @property
+    def faster(self) -> bool:
+        """Whether int8 takes less time than float here, beyond noise."""
+        return self.time_quartiles[1] < 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +118,8 @@ class QuantizationConfig:
         agreement: required fraction of calibration images with the same top class in int8 and float. If it is not
             reached, the most sensitive layers are left in float.
         most_float: maximum number of layers to leave in float for that.
+        fastest: time several forms here, with different layers in float, and take the fastest.
+        threads: number of threads to time with.
     """
 
     target: Target | None = None
@@ -110,10 +127,14 @@ class QuantizationConfig:
     keep: Collection[str] = ()
     agreement: float = 0.99
     most_float: int = 16
+    fastest: bool = False
+    threads: int = 1
 
     def __post_init__(self) -> None:
         check_number("agreement", self.agreement, at_least=0, at_most=1)
         check_whole("most_float", self.most_float, at_least=0)
+        check_flag("fastest", self.fastest)
+        check_whole("threads", self.threads, at_most=1024)
 
 
 def quantize(
@@ -147,10 +168,19 @@ def quantize(
     target = _target(output, config)
     float_logits = logits_of(task.model)
     calibrated = float_logits(task.calibration)
-    candidate, in_float = _candidate(task, calibrated, target, config, output)
+    work = _Work.of(task, target, config, output)
+    candidate, in_float = work.good_enough(calibrated)
+    bench = Bench(source, task.model, output, config.threads)
+    chosen: FastestForm | None = None
+    if config.fastest:
+        chosen = fastest(
+            work.build, candidate, in_float, bench, images=task.calibration, expected=calibrated,
+            agreement=config.agreement,
+        )  # fmt: skip
+        candidate, in_float = chosen.model, chosen.in_float
     expected = calibrated if task.compared is task.calibration else float_logits(task.compared)
     answers = candidate.logits()(task.compared)
-    low, middle, high = statistics.quantiles(_time_ratios(candidate, task.model, task.compared[:1]), n=4)
+    low, middle, high = _time_ratio(chosen, candidate, task, bench)
     float_size, count = source.stat().st_size, len(task.calibration)
     where = target.value if target else "all processors"
     made_by = f"int8 for {where}, {count} calibration images, {len(in_float)} layers in float"
@@ -160,7 +190,8 @@ def quantize(
         calibrated_on=count, images=len(task.compared), agreement=agreement_of(answers, expected),
         accuracy_float=_accuracy(expected, task.labels), accuracy_int8=_accuracy(answers, task.labels),
         float_layers=tuple(sorted(in_float)), file_size=size, size_ratio=size / float_size, time_ratio=middle,
-        time_quartiles=(low, high), held_out=task.compared is not task.calibration,
+        time_quartiles=(low, high), held_out=task.compared is not task.calibration, threads=config.threads,
+        tried=chosen.tried if chosen else (),
     )  # fmt: skip
 
 
@@ -215,34 +246,42 @@ def _target(output: Path, config: QuantizationConfig) -> Target | None:
     return Target.here() if config.target is None else config.target
 
 
-def _candidate(
-    task: _Task, expected: Floats, target: Target | None, config: QuantizationConfig, output: Path
-) -> tuple[Int8Model, frozenset[str]]:
-    """An int8 form that is good enough, and the layers that it has in float.
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What makes int8 forms of a task's graph by :attr:`build`; layers ``unworthy`` of int8 stay in float anyway."""
 
-    ``expected`` are the float graph's logits for the calibration images.
-    """
-    settings = QDQSettings(target.activations, target.weight_levels) if target else QDQSettings(Activations.INT8)
-    work = OnnxBuild(task.model, task.calibration, settings, clip=config.clip)
-    build: Callable[[frozenset[str]], Int8Model] = work.build
-    in_float: Collection[str] = ()
-    if output.suffix == ".tflite":
-        build = _litert_build(task, output, work)
-    elif output.suffix == ".xml":
+    task: _Task
+    config: QuantizationConfig
+    numbers: OnnxBuild
+    build: Callable[[frozenset[str]], Int8Model]
+    unworthy: Collection[str] = ()
+
+    @classmethod
+    def of(cls, task: _Task, target: Target | None, config: QuantizationConfig, output: Path) -> _Work:
+        settings = QDQSettings(target.activations, target.weight_levels) if target else QDQSettings(Activations.INT8)
+        numbers = OnnxBuild(task.model, task.calibration, settings, clip=config.clip)
+        if output.suffix == ".tflite":
+            return cls(task, config, numbers, _litert_build(task, output, numbers))
+        if output.suffix == ".onnx":
+            return cls(task, config, numbers, numbers.build)
         from .openvino_nncf import IntermediateBuild
 
-        build = intermediate = IntermediateBuild(
-            str(task.source),
-            task.model,
-            task.calibration,
-            weights=work.weights,
+        build = IntermediateBuild(
+            str(task.source), task.model, task.calibration, weights=numbers.weights,
             weight_levels=settings.weight_levels,
-        )
-        in_float = intermediate.unworthy
-    return good_enough(
-        build, task.calibration, expected, keep=frozenset(config.keep), agreement=config.agreement,
-        most_float=config.most_float, order=lambda: work.order(but=in_float),
-    )  # fmt: skip
+        )  # fmt: skip
+        return cls(task, config, numbers, build, build.unworthy)
+
+    def good_enough(self, expected: Floats) -> tuple[Int8Model, frozenset[str]]:
+        """An int8 form that is good enough, and the layers that it has in float.
+
+        ``expected`` are the float graph's logits for the calibration images.
+        """
+        config = self.config
+        return good_enough(
+            self.build, self.task.calibration, expected, keep=frozenset(config.keep), agreement=config.agreement,
+            most_float=config.most_float, order=lambda: self.numbers.order(but=self.unworthy),
+        )  # fmt: skip
 
 
 def _litert_build(task: _Task, output: Path, work: OnnxBuild) -> Callable[[frozenset[str]], Int8Model]:
@@ -309,6 +348,23 @@ def _description(model: onnx.ModelProto, source: Path) -> Description | None:
 
 def _accuracy(logits: Floats, labels: Sequence[int] | None) -> float | None:
     return None if labels is None else float((logits.argmax(1) == np.asarray(labels)).mean())
+
+
+def _time_ratio(
+    chosen: FastestForm | None, candidate: Int8Model, task: _Task, bench: Bench
+) -> tuple[float, float, float]:
+    """The ratio of the times of ``candidate`` and of the float file: lower quartile, median, upper quartile.
+
+    On several threads each has a process of its own, as threads that wait for work would take cores from the other.
+    """
+    if chosen is not None:
+        low, high = chosen.chosen.quartiles
+        return low, chosen.chosen.ratio, high
+    if bench.threads > 1:
+        times = bench.times({WHOLE: candidate}, ROUNDS)
+        return quartiles(ratios(times[WHOLE], times[FLOAT]))
+    low, middle, high = statistics.quantiles(_time_ratios(candidate, task.model, task.compared[:1]), n=4)
+    return low, middle, high
 
 
 def _time_ratios(candidate: Int8Model, model: onnx.ModelProto, image: Floats) -> list[float]:

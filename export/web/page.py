@@ -19,7 +19,8 @@ from fbnetv3_zoo.utils.onnx_io import entries_of
 from fbnetv3_zoo.utils.serialization import to_plain
 from fbnetv3_zoo.weights.cache import WeightsCache
 
-from .folder import CARD, FORMAT, VERSION, check_free, replacing_page
+from ..whole_folder import files_in
+from .folder import CARD, FORMAT, PAGE, VERSION
 from .ort_web import LICENSE, RUNTIME, SCRIPT, package_files
 
 if TYPE_CHECKING:
@@ -84,18 +85,18 @@ def write_web(
     Raises :class:`ZooError` for a file that cannot be used, and where the page cannot be written.
     """
     folder = Path(folder)
-    check_free(folder)
+    PAGE.check_free(folder)
     _check_samples(samples)
     ready = _opened(model)
     parts = package_files(RUNTIME, given=runtime, cache=cache)
-    with replacing_page(folder) as new:
+    with PAGE.replacing(folder) as new:
         description = _write_model(ready, new / MODEL)
         graph = _graph(new / MODEL, ready)
         for name in SITE:
             (new / name).write_bytes(files("fbnetv3_zoo.export").joinpath("site").joinpath(name).read_bytes())
         runtime_size = _write_runtime(parts, new / "runtime")
         card = _card(description, graph, license, source, _copy_samples(samples, new), (new / MODEL).stat().st_size)
-        written = sorted(path.relative_to(new).as_posix() for path in new.rglob("*") if path.is_file())
+        written = files_in(new)
         text = json.dumps({**card, "files": sorted([*written, CARD])}, ensure_ascii=False, indent=1)
         (new / CARD).write_text(text + "\n", encoding="utf-8")
         size = sum(path.stat().st_size for path in new.rglob("*") if path.is_file())

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 from fbnetv3_zoo.errors import ZooError, check_whole
 from fbnetv3_zoo.utils.atomic_write import settled
 
-from .folder import read_card
+from .folder import PAGE
 
 TYPES = MappingProxyType({
     ".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".txt": "text/plain; charset=utf-8",
@@ -76,7 +76,7 @@ def page_server(folder: str | Path, *, host: str = "127.0.0.1", port: int = 8000
     """
     (folder,) = settled(folder)
     check_whole("port", port, at_least=0, at_most=65535)
-    read_card(folder)
+    PAGE.read(folder)
     try:
         server = _Server((host, port), partial(_Handler, folder=folder.resolve()))
     except OSError as error:
@@ -152,7 +152,7 @@ class _Handler(BaseHTTPRequestHandler):
         """The requested file, if it belongs to the page."""
         name = unquote(urlsplit(self.path).path).removeprefix("/") or "index.html"
         try:
-            known = read_card(self._folder)["files"]
+            known = PAGE.read(self._folder)["files"]
         except ZooError:  # being written again
             return None
         path = self._folder / name if name in known else None

@@ -207,11 +207,12 @@ def test_export_int8(home: Home, exported: tuple[Path, str], tmp_path: Path) -> 
         example.read().save(tmp_path / f"{n}.png")
     path = exported[0].with_name("model-int8.onnx")
     lines = succeed("export", "int8", exported[0], "--images", tmp_path, "--agreement", 0).splitlines()
+    lines = lines[lines[0].startswith("slower than float here on 1 thread: ") :]
     size = path.stat().st_size
     shown = f"{size / 1e6:.2f} MB, {size / exported[0].stat().st_size:.2f} of float's size"
     assert re.fullmatch(rf"{path}: int8 for ONNX Runtime \((avx2|vnni|arm64)\), {shown}", lines[0])
     assert re.fullmatch(r"same class as float: \d+\.\d\d% of 10 calibration images", lines[1])
-    assert re.fullmatch(r"time here, one image, one thread: .+ of float's \(.+ to .+\)", lines[2])
+    assert re.fullmatch(r"time here, one image, 1 thread: .+ of float's \(.+ to .+\)", lines[2])
     options = ("--output", tmp_path / "net.onnx", "--target", "avx2", "--most-float", 1, "--json")
     data = json.loads(succeed("export", "int8", exported[0], "--data", "digits", *options))
     assert (data["path"], data["target"], data["route"]) == (str(tmp_path / "net.onnx"), "avx2", "ONNX Runtime")
@@ -219,7 +220,7 @@ def test_export_int8(home: Home, exported: tuple[Path, str], tmp_path: Path) -> 
     assert 0.8 < data["accuracy_float"] <= 1
     kept = data["float_layers"][0]
     text = succeed("export", "int8", exported[0], "--images", tmp_path, "--keep", kept, "--agreement", 0)
-    assert text.splitlines()[1] == f"left in float: 1 layers ({kept})"
+    assert f"left in float: 1 layers ({kept})" in text.splitlines()
 
 
 def test_int8_of_a_network_with_other_classes_has_no_accuracy(smallest_arch: Arch, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,14 +24,19 @@ from runs import PLAIN, train
 from shell import run
 
 from fbnetv3_zoo.arch import Arch
+from fbnetv3_zoo.arch.cost import arch_cost
 from fbnetv3_zoo.classify import Classifier
+from fbnetv3_zoo.cli.export.int8 import print_report
 from fbnetv3_zoo.description import Description
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.export import export_onnx
 from fbnetv3_zoo.export.onnx.passes import attribute
 from fbnetv3_zoo.export.onnx.preprocessing import take_images
+from fbnetv3_zoo.export.quantization import fastest as fastest_form
 from fbnetv3_zoo.export.quantization import gptq as rounding
 from fbnetv3_zoo.export.quantization.calibration import ValueRange, find_ranges, read_calibration, sample_images
+from fbnetv3_zoo.export.quantization.candidates import OnnxBuild
+from fbnetv3_zoo.export.quantization.fastest import FLOAT, WHOLE, TriedForm, fastest, layer_choices, macs_of
 from fbnetv3_zoo.export.quantization.gptq import input_moments, rounded
 from fbnetv3_zoo.export.quantization.qdq import (
     Activations,
@@ -41,7 +47,7 @@ from fbnetv3_zoo.export.quantization.qdq import (
     quantized,
     whole_weights,
 )
-from fbnetv3_zoo.export.quantization.quantize import QuantizationConfig, Target, quantize
+from fbnetv3_zoo.export.quantization.quantize import QuantizationConfig, QuantizationReport, Target, quantize
 from fbnetv3_zoo.export.quantization.sensitivity import by_sensitivity
 from fbnetv3_zoo.export.sample_images import photographs
 from fbnetv3_zoo.images import IMAGE_SUFFIXES
@@ -642,3 +648,105 @@ def test_without_nncf(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     told = 'needs OpenVINO with NNCF, which is not installed; pip install "fbnetv3-zoo[openvino]"'
     assert (ended.code, ended.out, ended.err) == (2, "", f"error: {source}: {told}\n")
     assert not list(tmp_path.glob("int8*"))
+
+
+@pytest.fixture
+def images(model: onnx.ModelProto) -> Floats:
+    """A few training images, prepared for the network."""
+    description = Description.from_metadata(entries_of(model))
+    assert description is not None
+    return stack(description.preprocess, SHOWN[:16])
+
+
+def test_choices_of_layers_to_leave_in_float(model: onnx.ModelProto) -> None:
+    """SHORT has a stem, a block with a depthwise layer and a gate, and a head; costs are those of the network."""
+    macs = macs_of(model)
+    assert sum(macs.values()) == pytest.approx(arch_cost(replace(SHORT, in_channels=1)).macs, rel=0.1)
+    choices = dict(layer_choices(model))
+    names = [layer.name for layer in layers_of(model)]
+    by_kind = {layer.name: attribute(layer, "group", 1) > 1 for layer in layers_of(model)}
+    assert choices["depthwise in float"] == {name for name in names if by_kind[name]}
+    gates = choices["squeeze-excite in float"]
+    assert len(gates) == 2
+    assert gates.isdisjoint(names[-2:])  # the head, after the last pool
+    for share in (0.1, 0.25, 0.5):
+        first = choices[f"first layers in float, {share:.0%} of all MACs"]
+        last = choices[f"last layers in float, {share:.0%} of all MACs"]
+        assert first == set(names[: len(first)])
+        assert last == set(names[len(names) - len(last) :])
+        assert sum(macs[name] for name in first) <= share * sum(macs.values())
+    smallest = choices["smallest layers in float, 30% of all MACs"]
+    assert max(macs[name] for name in smallest) <= min(macs[name] for name in names if name not in smallest)
+
+
+class _Clock:
+    """Times forms by a table of seconds, without noise; what is not in it takes as long as int8 throughout."""
+
+    def __init__(self, model: onnx.ModelProto, seconds: Mapping[str, float]) -> None:
+        self.model, self.seconds = model, {FLOAT: 1.0, WHOLE: 0.9, **seconds}
+
+    def times(self, forms: Mapping[str, object], rounds: int) -> dict[str, tuple[float, ...]]:
+        return {name: (self.seconds.get(name, self.seconds[WHOLE]),) * rounds for name in (FLOAT, *forms)}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "chosen", "ratio"),
+    [
+        ({"depthwise in float": 0.7}, "depthwise in float", 0.7),
+        ({}, WHOLE, 0.9),  # nothing is faster than int8 throughout
+        ({WHOLE: 1.6, "depthwise in float": 1.2}, WHOLE, 1.6),  # nothing is faster than float: the smallest
+        ({WHOLE: 1.6, "depthwise in float": 0.8}, "depthwise in float", 0.8),
+        ({"squeeze-excite in float": 0.8, "first layers in float, 50% of all MACs": 0.85,
+          "squeeze-excite in float; first layers in float, 50% of all MACs": 0.6},
+         "squeeze-excite in float; first layers in float, 50% of all MACs", 0.6),
+    ],
+)  # fmt: skip
+def test_the_fastest_form_is_chosen(
+    seconds: Mapping[str, float], chosen: str, ratio: float, model: onnx.ModelProto, images: Floats
+) -> None:
+    work = OnnxBuild(model, images, QDQSettings(), clip=False)
+    bench: Any = _Clock(model, seconds)
+    found = fastest(
+        work.build, work.build(frozenset()), (), bench, images=images, expected=logits_of(model)(images), agreement=0.0
+    )
+    assert (found.chosen.name, found.chosen.ratio) == (chosen, pytest.approx(ratio))
+    assert len(found.in_float) == found.chosen.layers
+    floats = {node.name for node in found.model.model.graph.node if node.name in found.in_float}  # type: ignore[attr-defined]
+    assert floats == found.in_float
+    assert {WHOLE, "depthwise in float", "squeeze-excite in float"} <= {form.name for form in found.tried}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("suffix", [".onnx", ".tflite"])
+def test_forms_are_timed_here(suffix: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fastest_form, "TRIAL_ROUNDS", 3)
+    monkeypatch.setattr(fastest_form, "FINAL_ROUNDS", 3)
+    config = QuantizationConfig(agreement=0, fastest=True, threads=2)
+    report = quantize(source, tmp_path / f"int8{suffix}", SHOWN, config=config)
+    assert report.threads == 2
+    assert WHOLE in {form.name for form in report.tried}
+    assert report.time_ratio in {form.ratio for form in report.tried}
+    assert Classifier.open(report.path).logits(np.zeros((1, 1, 32, 32), np.float32)).shape == (1, 10)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "tried", "first"),
+    [
+        (1.6, False, "slower than float here on 2 threads: 1.60 (1.50 to 1.70) of its time; keep the float file where "
+                     "speed counts"),
+        (1.6, True, "no int8 form is faster than float beyond noise here on 2 threads: the fastest takes 1.20 of its "
+                    "time, this one, which is small, 1.60 (1.50 to 1.70); keep the float file where speed counts"),
+        (1.05, False, "int8.onnx: int8 for ONNX Runtime (vnni), 0.00 MB, 0.30 of float's size"),
+        (0.7, True, "int8.onnx: int8 for ONNX Runtime (vnni), 0.00 MB, 0.30 of float's size"),
+    ],
+)  # fmt: skip
+def test_a_report_of_slower_int8_says_so_first(
+    ratio: float, tried: bool, first: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    form = TriedForm("depthwise in float", 1, 1.2, (1.1, 1.3))
+    report = QuantizationReport(
+        Path("int8.onnx"), "ONNX Runtime", Target.VNNI, 8, 8, 1.0, None, None, (), 1000, 0.3, ratio,
+        (ratio - 0.1, ratio + 0.1), threads=2, tried=(form,) if tried else (),
+    )  # fmt: skip
+    print_report(report)
+    assert capsys.readouterr().out.splitlines()[0] == first

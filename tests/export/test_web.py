@@ -33,7 +33,7 @@ from fbnetv3_zoo.classify import Classifier
 from fbnetv3_zoo.cli.common import program
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.export.web import SITE, WebReport, write_web
-from fbnetv3_zoo.export.web.folder import replacing_page
+from fbnetv3_zoo.export.web.folder import PAGE
 from fbnetv3_zoo.export.web.server import POLICY, page_server
 from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.preprocess import Interpolation, Preprocess
@@ -243,7 +243,7 @@ def test_no_permission(model: Path, tmp_path: Path) -> None:
     for parent in tmp_path.parents:
         if parent.stat().st_uid == os.getuid() and parent.name.startswith(("pytest-", "popen-")):
             parent.chmod(0o755)
-    with without_privileges(), pytest.raises(ZooError) as caught, replacing_page(tmp_path / "locked" / "page"):
+    with without_privileges(), pytest.raises(ZooError) as caught, PAGE.replacing(tmp_path / "locked" / "page"):
         pass
     assert str(caught.value) == f"{tmp_path}/locked/page: cannot be written (Permission denied)"
 
@@ -265,9 +265,9 @@ def test_two_writers_at_once(tmp_path: Path) -> None:
     """The second does not sweep away what the first is writing; the last to end is kept."""
     folder = tmp_path / "page"
     card = json.dumps({"format": "fbnetv3_zoo.web", "format_version": 1, "files": ["model.json", "name"]})
-    with replacing_page(folder) as first:
+    with PAGE.replacing(folder) as first:
         (first / "model.json").write_text(card)
-        with replacing_page(folder) as second:
+        with PAGE.replacing(folder) as second:
             assert first.is_dir()
             (second / "model.json").write_text(card)
             (second / "name").write_text("second")

@@ -23,6 +23,7 @@ from ..common import (
 )
 from ..output import say
 from . import backends as export_others
+from . import formats as export_formats
 from . import int8 as export_int8
 from . import web as export_web
 
@@ -81,3 +82,4 @@ app.command("litert")(export_others.litert)
 app.command("ncnn")(export_others.ncnn)
 app.command("coreml")(export_others.coreml)
 app.command("web")(export_web.web)
+app.command("all")(export_formats.export_all)

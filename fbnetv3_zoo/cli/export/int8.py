@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ...errors import ZooError
+from ...errors import ZooError, counted
+from ...utils.tables import table
 from ..common import Json, Seed, output_file, print_json, target_of
 from ..option_groups import grouped
-from ..output import complain, in_shell, say
+from ..output import complain, in_shell, say, say_text
 
 if TYPE_CHECKING:
     from fbnetv3_zoo.export.quantization.quantize import QuantizationConfig, QuantizationReport
@@ -33,6 +34,10 @@ class ConfigOptions:
     ] = 0.99
     most_float: Annotated[int, typer.Option(help="Maximum number of layers to leave in float for that.")] = 16
     keep: Annotated[list[str] | None, typer.Option(help="Layer to leave in float; may be repeated.")] = None
+    fastest: Annotated[
+        bool, typer.Option("--fastest", help="Time several forms here, with other layers in float; take the fastest.")
+    ] = False
+    threads: Annotated[int, typer.Option(help="Number of threads to time with.")] = 1
 
     def config(self) -> QuantizationConfig:
         """These options as the value that :func:`fbnetv3_zoo.export.quantize` takes."""
@@ -40,7 +45,7 @@ class ConfigOptions:
 
         return QuantizationConfig(
             target=Target(self.target) if self.target else None, clip=self.clip, keep=tuple(self.keep or ()),
-            agreement=self.agreement, most_float=self.most_float,
+            agreement=self.agreement, most_float=self.most_float, fastest=self.fastest, threads=self.threads,
         )  # fmt: skip
 
 
@@ -130,11 +135,21 @@ def _labels(model: Path, data: Dataset, labels: Sequence[int]) -> list[int] | No
 
 def plain(report: QuantizationReport) -> dict[str, Any]:
     """``report`` as JSON values."""
-    return {**asdict(report), "target": report.target.value if report.target else None}
+    return {**asdict(report), "target": report.target.value if report.target else None, "slower": report.slower}
 
 
 def print_report(report: QuantizationReport) -> None:
-    """Print size, agreement, accuracy and time of an int8 file."""
+    """Print size, agreement, accuracy and time of an int8 file; first of all, if it is not worth its name."""
+    low, high = report.time_quartiles
+    where = f"here on {counted(report.threads, 'thread')}"
+    taken = f"{report.time_ratio:.2f} ({low:.2f} to {high:.2f})"
+    if report.tried and not report.faster:
+        say(
+            f"no int8 form is faster than float beyond noise {where}: the fastest takes {report.tried[0].ratio:.2f} "
+            f"of its time, this one, which is small, {taken}; keep the float file where speed counts"
+        )
+    elif report.slower:
+        say(f"slower than float {where}: {taken} of its time; keep the float file where speed counts")
     target = f" ({report.target.value})" if report.target else ""
     say(
         f"{report.path}: int8 for {report.route}{target}, {report.file_size / 1e6:.2f} MB, "
@@ -148,7 +163,11 @@ def print_report(report: QuantizationReport) -> None:
     if report.accuracy_float is not None and report.accuracy_int8 is not None:
         hint = "" if report.held_out else "; --data measures it on held-out ones"
         say(f"accuracy on {which} images: {report.accuracy_int8:.2%}, float {report.accuracy_float:.2%}{hint}")
-    low, high = report.time_quartiles
-    say(f"time here, one image, one thread: {report.time_ratio:.2f} of float's ({low:.2f} to {high:.2f})")
-    if low > 1:
-        say("slower than float here, as networks of a few million MACs are: keep the float file where speed counts")
+    say(
+        f"time here, one image, {counted(report.threads, 'thread')}: {report.time_ratio:.2f} of float's "
+        f"({low:.2f} to {high:.2f})"
+    )
+    if report.tried:
+        rows = [(one.name, one.layers, f"{one.ratio:.2f}", "{:.2f} to {:.2f}".format(*one.quartiles))
+                for one in report.tried]  # fmt: skip
+        say_text(table([("form", "in float", "time, of float's", "quartiles"), *rows]))

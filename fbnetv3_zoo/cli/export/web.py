@@ -36,9 +36,9 @@ def web(
     Example: fbnetv3 export web demo/model.onnx --out page
     """
     from fbnetv3_zoo.export.web import write_web
-    from fbnetv3_zoo.export.web.folder import check_free
+    from fbnetv3_zoo.export.web.folder import PAGE
 
-    check_free(output)
+    PAGE.check_free(output)
     given = model if Path(model).suffix in (".safetensors", ".onnx") else open_network(model, pretrained=pretrained)
     source = RANDOM if given is not model and not pretrained else None
     report = write_web(given, output, samples=sample or [], runtime=runtime, source=source)
