@@ -34,7 +34,9 @@ def test_nothing_but_the_package_reaches_the_top_level(wheel: Path) -> None:
     assert {"fbnetv3_zoo/py.typed", "fbnetv3_zoo/__init__.pyi"} <= {*names}
     tables = {f"fbnetv3_zoo/search/tables/nars-{data}.safetensors" for data in ("letters", "emoji")}
     assert {"fbnetv3_zoo/export/site/index.html", *tables} <= {*names}
-    reports = ("report", "training/report", "search/report", "search/supernet", "detection/training")
+    reports = (
+        "report", "training/report", "search/report", "search/supernet", "detection/training", "export/formats",
+    )  # fmt: skip
     templates = {name for name in names if name.endswith((".jinja", ".css")) and "/templates/" in name}
     assert {name.rpartition("/templates/")[0] for name in templates} == {f"fbnetv3_zoo/{part}" for part in reports}
     assert "fbnetv3_zoo/detection/configs/fbnetv3_a_c4.yaml" in names
