@@ -153,7 +153,7 @@ def exported_as(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exp
     return export
 
 
-@pytest.fixture(params=["c4", "fpn", pytest.param("published", marks=pytest.mark.long)])
+@pytest.fixture(params=["c4", *(pytest.param(name, marks=pytest.mark.long) for name in ("fpn", "published"))])
 def exported(request: pytest.FixtureRequest, exported_as: Callable[[str], Exported]) -> Exported:
     return exported_as(request.param)
 

@@ -139,6 +139,7 @@ def _attributes(root: ET.Element) -> list[dict[str, str]]:
 
 
 @with_coremltools
+@pytest.mark.long  # importing coremltools takes most of it
 def test_core_ml_packages_have_what_the_ios_sample_reads(model_files: Path, tmp_path: Path) -> None:
     with quiet():
         import coremltools
