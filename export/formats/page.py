@@ -11,6 +11,7 @@ from markupsafe import Markup
 from fbnetv3_zoo.errors import counted
 from fbnetv3_zoo.report import page
 from fbnetv3_zoo.report.charts import FAINT, FIRST, INK, SERIES, chart
+from fbnetv3_zoo.utils.tables import size_text
 
 from .results import ExportedFile, FormatsReport
 
@@ -21,7 +22,7 @@ _BAR = 0.8
 
 def write_page(report: FormatsReport, path: Path) -> None:
     """Write the page of ``report``: one file, nothing fetched. The same report gives the same bytes."""
-    threads = _threads(report)
+    threads = report.threads
     page.write_page(
         path, __package__, "export.html.jinja", title=f"{report.network} in {counted(len(report.exports), 'format')}",
         report=report, tiles=_tiles(report), notes=_notes(report), head=_head(threads),
@@ -31,18 +32,9 @@ def write_page(report: FormatsReport, path: Path) -> None:
     )  # fmt: skip
 
 
-def size_text(size: int) -> str:
-    """A size in bytes as people read it."""
-    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
-
-
 def same_text(one: ExportedFile) -> str:
     """On how many images the top class is the same."""
     return f"{one.same_class} of {one.images}"
-
-
-def _threads(report: FormatsReport) -> list[int]:
-    return sorted({timing.threads for one in report.exports for timing in one.times})
 
 
 def _head(threads: Sequence[int]) -> list[str]:
@@ -55,7 +47,7 @@ def _row(one: ExportedFile, threads: Sequence[int]) -> list[object]:
     cells: list[object] = [Markup('<a href="{}">{}</a>').format(link, one.file), one.device, size_text(one.size),
                            f"{one.difference:.1e}", same_text(one)]  # fmt: skip
     for number in threads:
-        timing = next((timing for timing in one.times if timing.threads == number), None)
+        timing = one.timing(number)
         if timing is None:
             cells += ["", ""]
             continue
@@ -75,7 +67,7 @@ def _tiles(report: FormatsReport) -> list[tuple[str, str, str]]:
     if exact:
         same = sum(one.same_class == one.images for one in exact)
         tiles.append(("Same class as PyTorch", f"{same} of {len(exact)}", "files in floats, on all images"))
-    for number in _threads(report):
+    for number in report.threads:
         timed = [(t.milliseconds, one.file) for one in report.exports for t in one.times if t.threads == number]
         best, file = min(timed)
         tiles.append(("Fastest here", f"{best:.2f} ms", f"{file}, {counted(number, 'thread')}"))
@@ -124,7 +116,7 @@ def _draw_times(axes: Any, timed: Sequence[ExportedFile], threads: Sequence[int]
     thick = _BAR / len(threads)
     for n, number in enumerate(threads):
         for place, one in enumerate(timed):
-            timing = next((timing for timing in one.times if timing.threads == number), None)
+            timing = one.timing(number)
             if timing is None:
                 continue
             at = place + thick * (n - (len(threads) - 1) / 2)

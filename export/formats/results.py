@@ -64,6 +64,10 @@ class ExportedFile:
     untimed: str = ""
     times: tuple[FileTiming, ...] = ()
 
+    def timing(self, threads: int) -> FileTiming | None:
+        """Its time on so many threads, if that was measured."""
+        return next((timing for timing in self.times if timing.threads == threads), None)
+
     @property
     def warnings(self) -> tuple[str, ...]:
         """Where an int8 file is slower than float, one line for each number of threads."""
@@ -117,6 +121,11 @@ class FormatsReport:
     unavailable: tuple[UnavailableFormat, ...] = ()
     warnings: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
+
+    @property
+    def threads(self) -> tuple[int, ...]:
+        """The numbers of threads on which files were timed, in order."""
+        return tuple(sorted({timing.threads for one in self.exports for timing in one.times}))
 
     @property
     def slow_int8(self) -> tuple[str, ...]:

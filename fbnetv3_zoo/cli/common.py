@@ -19,6 +19,7 @@ from ..errors import ZooError, printable
 from ..utils.atomic_write import scratch, settled
 from ..utils.paths import WEB_PAGE, check_folder, check_place, exists, is_file, is_web_page
 from ..utils.serialization import json_text
+from ..utils.tables import size_text
 from ..weights.registry import RECORDS, find_network
 from ..zoo import ARCHS
 from .output import in_shell, say, say_text
@@ -295,10 +296,7 @@ def print_shapes(inputs: Shapes, outputs: Shapes) -> None:
 
 def written(path: Path, size: int | None = None) -> str:
     """A line with the name and size of a file, or of a folder of ``size`` bytes."""
-    size = path.stat().st_size if size is None else size
-    if size < 1000:
-        return f"{path} ({size} bytes)"
-    return f"{path} ({size / 1e6:.1f} MB)" if size >= 1e6 else f"{path} ({size / 1e3:.0f} kB)"
+    return f"{path} ({size_text(path.stat().st_size if size is None else size)})"
 
 
 def program() -> str:

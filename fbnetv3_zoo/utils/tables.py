@@ -1,4 +1,4 @@
-"""Plain tables for values that print themselves."""
+"""Plain tables for values that print themselves, and sizes as text."""
 
 from __future__ import annotations
 
@@ -28,3 +28,10 @@ def table(rows: Sequence[Sequence[object]], *, left: int = 1) -> str:
 def in_notebook(text: str) -> str:
     """A table as HTML, for ``_repr_html_``."""
     return f"<pre>{escape(text)}</pre>"
+
+
+def size_text(size: int) -> str:
+    """A number of bytes as people read it, such as 650 kB."""
+    if size < 1000:
+        return f"{size} bytes"
+    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ...errors import ZooError, counted
-from ...utils.tables import table
+from ...utils.tables import size_text, table
 from ..common import (
     Json,
     NetworkSource,
@@ -153,8 +153,7 @@ def _show(report: FormatsReport, folder: Path) -> None:
 
     for line in report.slow_int8:
         say(line)
-    threads = sorted({timing.threads for one in report.exports for timing in one.times})
-    say_text(table([_head(threads), *_rows(report, threads)]))
+    say_text(table([_head(report.threads), *_rows(report)]))
     for absent in report.unavailable:
         say(f"{absent.format} was not written: {absent.reason}")
     for warning in report.warnings:
@@ -169,13 +168,13 @@ def _head(threads: Sequence[int]) -> list[str]:
     return ["file", "size", "difference", "same class", *times]
 
 
-def _rows(report: FormatsReport, threads: Sequence[int]) -> Iterator[list[Any]]:
-    from fbnetv3_zoo.export.formats.page import same_text, size_text
+def _rows(report: FormatsReport) -> Iterator[list[Any]]:
+    from fbnetv3_zoo.export.formats.page import same_text
 
     for one in report.exports:
         cells = [one.file, size_text(one.size), f"{one.difference:.1e}", same_text(one)]
-        for number in threads:
-            timing = next((timing for timing in one.times if timing.threads == number), None)
+        for number in report.threads:
+            timing = one.timing(number)
             if timing is None:
                 cells += ["-", "-", ""]
             else:
