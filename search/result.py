@@ -10,6 +10,7 @@ import numpy as np
 
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.utils.atomic_write import replacing_together
+from fbnetv3_zoo.utils.paths import check_ours
 
 from .evaluation.trial import Outcome, Trial
 from .journal import Journal
@@ -78,11 +79,17 @@ class SearchResult(Notes):
         return self.plan.space.candidate(winner.code, self.plan.result_name(winner.constraint))
 
 
+def winner_files(plan: SearchPlan) -> list[str]:
+    """The names of all files that :func:`write_winners` may write for the constraints of ``plan``."""
+    names = map(plan.result_name, plan.constraints)
+    return [f"{name}.{kind}.json" for name in names for kind in ("arch", "recipe", "proxy.recipe")]
+
+
 def write_winners(plan: SearchPlan, winners: Sequence[Winner], folder: Path) -> list[Path]:
     """``NAME.arch.json`` and ``NAME.recipe.json`` of every winner, as `fbnetv3 train` and `create` take them.
 
     If the plan's final training differs from the search's, its recipe is that, and the search's is
-    ``NAME.proxy.recipe.json``.
+    ``NAME.proxy.recipe.json``. Raises :class:`ZooError` for files of these names that are not of this program.
     """
     texts = {}
     for winner in winners:
@@ -95,6 +102,7 @@ def write_winners(plan: SearchPlan, winners: Sequence[Winner], folder: Path) -> 
             if value is not None:
                 texts[folder / f"{name}.{kind}.json"] = value.to_json() + "\n"
     if texts:
+        check_ours(*texts)
         with replacing_together(*texts) as written:
             for path, text in zip(written, texts.values(), strict=True):
                 path.write_text(text)

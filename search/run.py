@@ -12,18 +12,19 @@ from typing import Any
 import numpy as np
 
 from fbnetv3_zoo.errors import ZooError, check_whole, shown
+from fbnetv3_zoo.training.run_folder import check_foreign
 from fbnetv3_zoo.utils.temporary_folder import clear
 
 from .evaluation.running import RUNNING, Reporting, forget, running_folder
 from .evaluation.trial import Evaluator, Limits, Outcome, Task, Trial
 from .executors import Executor, InProcess
 from .executors.scheduling import longest_first
-from .journal import Journal
+from .journal import FILE, Journal
 from .notes import Winner, check_rows
 from .parts import Search
 from .plan import SearchPlan
 from .report import write_report
-from .result import ENCODER, REPORT, SearchResult, write_winners
+from .result import ENCODER, REPORT, SearchResult, winner_files, write_winners
 from .space import Codes, CostModel, distinct, outside
 from .stages.evolution import Evolved
 
@@ -74,6 +75,7 @@ def run_search(
     running = Path(folder) / RUNNING
     if isinstance(evaluator, Reporting):
         evaluator = evaluator.reporting_to(running)
+    check_foreign(Path(folder), (REPORT, ENCODER, *winner_files(plan)), FILE)
     with Journal.write(folder) as journal:
         _begin(journal, plan, source, resume=resume)
         if options is not None:

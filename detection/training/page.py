@@ -16,6 +16,7 @@ from fbnetv3_zoo.report.environment import describe_machine
 from fbnetv3_zoo.report.page import Figure, name, write_page
 from fbnetv3_zoo.training.execution import Execution
 from fbnetv3_zoo.training.report.page import speed
+from fbnetv3_zoo.training.run_folder import REPORT
 from fbnetv3_zoo.utils.atomic_write import replacing
 from fbnetv3_zoo.utils.durations import duration
 
@@ -28,6 +29,9 @@ from .visualize import THRESHOLD
 if TYPE_CHECKING:
     from .train import DetectionRun
 
+PICTURE = "predictions.png"
+"""The file of the drawn predictions, in the folder of a run."""
+
 
 def write_detection_report(
     run: DetectionRun, data: CocoData, validation: CocoData, recipe: Recipe, detections: Sequence[Detections], *,
@@ -37,11 +41,11 @@ def write_detection_report(
 
     ``detections`` are what was found in the images of ``validation``, in their order.
     """
-    with replacing(run.folder / "predictions.png") as temporary:
+    with replacing(run.folder / PICTURE) as temporary:
         evenly_drawn(validation, detections).save(temporary, format="PNG")
     results = outcomes(validation, detections)
     write_page(
-        run.folder / "report.html",
+        run.folder / REPORT,
         __package__,
         "detection.html.jinja",
         title=f"{printable(run.spec.network)} finds {printable(', '.join(run.spec.class_names[:3]))}",

@@ -21,8 +21,8 @@ from fbnetv3_zoo.training.distributed import World, join
 from fbnetv3_zoo.training.engine import Engine
 from fbnetv3_zoo.training.execution import Execution
 from fbnetv3_zoo.training.loader import seed_of
-from fbnetv3_zoo.training.report.results import write_results
-from fbnetv3_zoo.training.run_folder import claimed, own_randomness
+from fbnetv3_zoo.training.report.results import RESULTS, write_results
+from fbnetv3_zoo.training.run_folder import CONFIG, METRICS, MODEL, REPORT, claimed, own_randomness
 from fbnetv3_zoo.utils.log import LOG
 from fbnetv3_zoo.utils.serialization import to_json
 
@@ -33,8 +33,10 @@ from ..models.serialization import DetectorSpec, save_detector
 from .batches import DetectionBatch, DetectionBatches
 from .evaluate import AveragePrecision, Detections, average_precision, check_objects
 from .learner import DetectorLearner
-from .page import write_detection_report
+from .page import PICTURE, write_detection_report
 from .predict import find_objects, finder
+
+_FILES = (MODEL, RESULTS, REPORT, PICTURE, METRICS, CONFIG)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,7 @@ def train_detector(
     with join(execution.device) as world:
         data, validation = _fitted(spec, data, validation, mirror=recipe.augmentation.flip > 0, log=world.leads)
         with (
-            claimed(Path(folder), world),
+            claimed(Path(folder), world, _FILES),
             own_randomness(world),
             closing(_DetectorTraining(spec, data, validation, recipe, Path(folder), execution, world)) as training,
         ):
@@ -216,7 +218,7 @@ class _DetectorTraining(Engine[DetectionBatch, DetectionRun]):
     def finish(self) -> DetectionRun:
         """Save the detector, and measure it if that was not done."""
         if self.world.leads:
-            save_detector(self.learner.result, self.spec, self.folder / "model.safetensors")
+            save_detector(self.learner.result, self.spec, self.folder / MODEL)
         precision = self.precision or self._measure()
         model = self.learner.result.cpu().eval()
         faults = (*self.data.faults, *self.validation.faults, *self.unreadable.lines)

@@ -14,10 +14,10 @@ from fbnetv3_zoo.description import Description
 from fbnetv3_zoo.errors import ZooError, in_short, parse_enum, printable
 from fbnetv3_zoo.models.network import Network
 from fbnetv3_zoo.runtimes import sandbox
-from fbnetv3_zoo.runtimes.base import missing_extra, silence
+from fbnetv3_zoo.runtimes.base import check_installed, missing_extra, silence
 from fbnetv3_zoo.runtimes.coreml import INPUT, MODEL, WEIGHTS, runs_core_ml, sealed, write_package
 from fbnetv3_zoo.utils.atomic_write import replacing_folder, scratch, settled
-from fbnetv3_zoo.utils.paths import check_folder, exists, is_file
+from fbnetv3_zoo.utils.paths import FOREIGN, check_folder, exists, is_file
 
 from ..parity import TOLERANCE, FileParity
 from .common import ONNXSource, compared, source_graph
@@ -77,6 +77,7 @@ def export_coreml(
     """
     path, weights = Path(path), parse_enum("weights", weights, WeightsType)
     check_target(path)
+    check_installed(path, "coremltools", "coreml", "coremltools")
     with scratch() as folder:
         onnx_source = source_graph(source, folder)
         for kind in dict.fromkeys((WeightsType.FLOAT32, weights)):
@@ -116,7 +117,7 @@ def check_target(path: Path) -> None:
         return
     if not is_file(path / MODEL) or b"fbnetv3_zoo" not in (path / MODEL).read_bytes():
         remedy = "give another path as --output, or remove that file first"
-        raise ZooError(f"{path}: already exists, and was not written by this program; {remedy}")
+        raise ZooError(f"{path}: {FOREIGN}; {remedy}")
 
 
 def _counted(model: bytes, blob: bytes) -> dict[str, int]:

@@ -15,7 +15,7 @@ import torch
 from fbnetv3_zoo.errors import ZooError, check_whole, in_short
 from fbnetv3_zoo.models.network import Network
 from fbnetv3_zoo.runtimes import sandbox
-from fbnetv3_zoo.runtimes.base import missing_extra, silence
+from fbnetv3_zoo.runtimes.base import check_installed, missing_extra, silence
 from fbnetv3_zoo.runtimes.executorch_pte import ENTRIES, FREE_BATCH, SEAL, quiet_import
 from fbnetv3_zoo.runtimes.seal import EMPTY, sealed
 from fbnetv3_zoo.utils.atomic_write import replacing, scratch
@@ -64,6 +64,7 @@ def export_executorch(
     path = Path(path)
     if path.suffix != ".pte":
         raise ZooError(f"{path}: ExecuTorch programs end in .pte; change the extension")
+    check_installed(path, "ExecuTorch", "executorch", "executorch")
     check_whole("max_batch", max_batch, at_most=1024)
     if (dtype := next(model.parameters()).dtype) is not torch.float32:
         raise ZooError(f"the network's weights are {dtype}; export needs torch.float32, call model.float() first")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.models.network import Network
 from fbnetv3_zoo.runtimes import sandbox
-from fbnetv3_zoo.runtimes.base import missing_extra
+from fbnetv3_zoo.runtimes.base import check_installed, missing_extra
 from fbnetv3_zoo.utils.atomic_write import replacing, scratch
 
 from ..parity import FileParity
@@ -58,6 +58,7 @@ def export_litert(
     path = Path(path)
     if path.suffix != ".tflite":
         raise ZooError(f"{path}: LiteRT files end in .tflite; change the extension")
+    check_installed(path, "LiteRT", "litert", "ai_edge_litert")
     with scratch() as folder:
         onnx_source = source_graph(source, folder)
         data, operators = _converted(onnx_source, path, int8=int8)

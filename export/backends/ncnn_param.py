@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.models.network import Network
 from fbnetv3_zoo.runtimes import sandbox
-from fbnetv3_zoo.runtimes.base import missing_extra
+from fbnetv3_zoo.runtimes.base import check_installed, missing_extra
 from fbnetv3_zoo.runtimes.ncnn_param import with_entries
 from fbnetv3_zoo.utils.atomic_write import scratch
 from fbnetv3_zoo.utils.processes import last_line
@@ -58,6 +58,7 @@ def export_ncnn(
     path = Path(path)
     if not path.name.endswith(ENDING):
         raise ZooError(f"{path}: ncnn files end in {ENDING}; change the extension")
+    check_installed(path, "ncnn", "ncnn", "ncnn", "pnnx")
     with scratch() as folder:
         onnx_source = source_graph(source, folder)
         draft = _converted(onnx_source, folder / "ncnn", path)
@@ -93,7 +94,7 @@ def _run_pnnx(graph: Path, shape: tuple[int, ...], name: str, path: Path) -> Non
     """Convert ``graph``, beside which pnnx writes all of its files, for input of that ``shape``."""
     found = importlib.util.find_spec("pnnx")  # importing the package would import torch
     if found is None or found.origin is None:
-        raise missing_extra(path, "pnnx", "ncnn")
+        raise missing_extra(path, "ncnn", "ncnn")
     program = Path(found.origin).with_name("pnnx.exe" if sys.platform == "win32" else "pnnx")
     sizes = ",".join(map(str, shape))
     command = [str(program), graph.name, f"inputshape=[{sizes}]f32", "fp16=0"]

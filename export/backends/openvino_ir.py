@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from fbnetv3_zoo.errors import ZooError, in_short
 from fbnetv3_zoo.models.network import Network
 from fbnetv3_zoo.runtimes import sandbox
-from fbnetv3_zoo.runtimes.base import missing_extra, silence
+from fbnetv3_zoo.runtimes.base import check_installed, missing_extra, silence
 from fbnetv3_zoo.runtimes.openvino_ir import DIGEST, NO_SEAL, SEAL, SECTION, sealed
 from fbnetv3_zoo.utils.atomic_write import scratch
 from fbnetv3_zoo.utils.digest import digest_of
@@ -62,6 +62,7 @@ def export_openvino(
     path = Path(path)
     if path.suffix != ".xml":
         raise ZooError(f"{path}: OpenVINO files end in .xml; change the extension")
+    check_installed(path, "OpenVINO", "openvino", "openvino")
     with scratch() as folder:
         onnx_source = source_graph(source, folder, align=BLOCK)
         model = _converted(onnx_source, path)

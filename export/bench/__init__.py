@@ -2,8 +2,9 @@
 
 from .artifacts import ModelOptions
 from .measure import BenchProgress, benchmark
-from .plots import write_benchmark
+from .plots import FILES, write_benchmark
 from .results import Benchmark
 from .routes import BenchmarkConfig, Route
 
-__all__ = ["Benchmark", "BenchmarkConfig", "Route", "BenchProgress", "ModelOptions", "benchmark", "write_benchmark"]
+__all__ = ["FILES", "Benchmark", "BenchmarkConfig", "Route", "BenchProgress", "ModelOptions", "benchmark",
+           "write_benchmark"]  # fmt: skip

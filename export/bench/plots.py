@@ -44,9 +44,13 @@ _OTHER_LOOK = (INK, "*")
 _DASHES: tuple[Any, ...] = ("-", "--", ":", "-.")
 
 
+FILES = ("benchmark.json", "latency.png", "throughput.png", "accuracy.png")
+"""What :func:`write_benchmark` may write."""
+
+
 def write_benchmark(result: Benchmark, folder: Path) -> tuple[Path, ...]:
     """Write ``benchmark.json`` and the pictures of :func:`draw_pictures` into ``folder``; returns what was written."""
-    path = folder / "benchmark.json"
+    path = folder / FILES[0]
     with replacing(path) as temporary:
         temporary.write_text(to_json(result))
     return (path, *draw_pictures(result, folder))

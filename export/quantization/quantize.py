@@ -18,7 +18,7 @@ import onnx
 from fbnetv3_zoo.description import Description
 from fbnetv3_zoo.errors import ZooError, check_flag, check_number, check_whole
 from fbnetv3_zoo.preprocess import stack
-from fbnetv3_zoo.runtimes.base import missing_extra
+from fbnetv3_zoo.runtimes.base import check_installed, missing_extra
 from fbnetv3_zoo.utils.hardware import cpu_info
 from fbnetv3_zoo.utils.onnx_io import entries_of, read_graph
 
@@ -164,6 +164,10 @@ def quantize(
     source, output = Path(source), Path(output)
     _check_places(source, output, config)
     _check_labels(labels, test)
+    if output.suffix == ".tflite":
+        check_installed(output, "LiteRT", "litert", "ai_edge_litert")
+    if output.suffix == ".xml":
+        check_installed(output, "OpenVINO with NNCF", "openvino", "openvino", "nncf")
     task = _Task.read(source, images, test, labels, config)
     target = _target(output, config)
     float_logits = logits_of(task.model)

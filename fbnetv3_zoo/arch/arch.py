@@ -81,11 +81,15 @@ class Arch:
             )
 
     def _check_stages(self) -> None:
-        if not isinstance(self.stages, tuple) or not self.stages:
+        if not isinstance(self.stages, tuple):
             raise ZooError(f"{self.name}: stages is {shown(self.stages)}; give a tuple of stages, each a tuple of rows")
+        if not self.stages:
+            raise ZooError(f"{self.name}: stages is empty; give at least one stage")
         for s, stage in enumerate(self.stages):
-            if not isinstance(stage, tuple) or not stage:
-                raise ZooError(f"{self.name}: stages[{s}] is {shown(stage)}; give a tuple of at least one row")
+            if not isinstance(stage, tuple):
+                raise ZooError(f"{self.name}: stages[{s}] is {shown(stage)}; give a tuple of rows")
+            if not stage:
+                raise ZooError(f"{self.name}: stages[{s}] is empty; give at least one row")
             for r, row in enumerate(stage):
                 kinds = "Conv, InvertedResidual, Skip or PoolingHead"
                 check_type(f"{self.name}: stages[{s}][{r}]", row, Row, f"a {kinds}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import counted, printable
-from ..utils.paths import make_folder
+from ..utils.paths import check_ours, make_folder
 from ..utils.tables import table
 from .common import Json, Pretrained, Resolution, output_folder, print_json, written
 from .option_groups import grouped
@@ -92,7 +92,7 @@ def benchmark(
 
     Example: fbnetv3 benchmark fbnetv3_a fbnetv3_c --routes onnxruntime,openvino --output bench
     """
-    from fbnetv3_zoo.export.bench import ModelOptions, write_benchmark
+    from fbnetv3_zoo.export.bench import FILES, ModelOptions, write_benchmark
     from fbnetv3_zoo.export.bench import benchmark as measure
 
     from ..utils.serialization import to_plain
@@ -100,6 +100,7 @@ def benchmark(
     config = measured.config()
     if output is not None:
         make_folder(output)
+        check_ours(*(output / name for name in FILES))
     rivals = [name.strip() for name in against.split(",")] if against else []
     with _progress() as on_turn:
         result = measure(models, config, ModelOptions(pretrained, resolution, images), against=rivals, on_turn=on_turn)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import filecmp
-import mmap
 import os
 import shutil
 import sys
@@ -17,7 +16,7 @@ from ..arch import Arch
 from ..arch.torchvision_arch import AnyArch, TorchvisionArch, is_torchvision
 from ..errors import ZooError, printable
 from ..utils.atomic_write import scratch, settled
-from ..utils.paths import WEB_PAGE, check_folder, check_place, exists, is_file, is_web_page
+from ..utils.paths import FOREIGN, WEB_PAGE, check_folder, check_place, exists, is_ours, is_web_page
 from ..utils.serialization import json_text
 from ..utils.tables import size_text
 from ..weights.registry import RECORDS, find_network
@@ -61,7 +60,7 @@ def _place(value: Path | None) -> Path | None:
     if value is not None:
         check_place(value)
         if exists(value) and value.stat().st_size and not is_ours(value):
-            raise ZooError(f"{value}: already exists, and was not written by this program; {_OUTPUT}")
+            raise ZooError(f"{value}: {FOREIGN}; {_OUTPUT}")
     return value
 
 
@@ -154,15 +153,21 @@ def open_network(model: str, *, pretrained: bool) -> Network:
     return create(model, pretrained=pretrained)
 
 
+_CHECKPOINTS = (".pth", ".pt", ".bin", ".ckpt")
+_FOR_RUNTIMES = (".onnx", ".ort", ".xml", ".pte", ".param", ".tflite", ".mlpackage")
+
+
 def _refuse_other_files(model: str, takes: str) -> None:
     """Raise :class:`ZooError` for a file that the command does not take, with a hint how to make one it ``takes``."""
     suffix = Path(model).suffix.lower()
-    if suffix in (".pth", ".pt", ".bin", ".ckpt"):
-        if is_file(model) and _is_web_page(Path(model)):
+    if suffix in (*_CHECKPOINTS, *_FOR_RUNTIMES) and not exists(model):
+        raise ZooError(f"{model}: no such file")
+    if suffix in _CHECKPOINTS:
+        if _is_web_page(Path(model)):
             raise ZooError(f"{model}: {WEB_PAGE.format('weights')}")
         remedy = f"fbnetv3 weights convert {in_shell(model)} --model NAME"
         raise ZooError(f"{model}: is a PyTorch checkpoint; convert it by `{remedy}`")
-    if suffix in (".onnx", ".ort", ".xml", ".pte", ".param", ".tflite", ".mlpackage"):
+    if suffix in _FOR_RUNTIMES:
         commands = "`fbnetv3 export int8`, `mobile`, `openvino`, `litert`, `coreml`, `ncnn` and `web`"
         others = f"; ONNX files are taken by {commands}"
         only = others if suffix == ".onnx" else ""
@@ -186,8 +191,6 @@ def place_beside(model: str, source: Network | Path, suffix: str) -> Path:
     return Path(f"{source.arch.name.replace(':', '_')}{suffix}")
 
 
-_MARK = b"fbnetv3_zoo"
-"""Contained in every file that this program writes: in its metadata, section or methods."""
 _SECOND = {".xml": ".bin", ".param": ".bin", ".ort": ".required_operators.config"}
 """Extension of the second file that is written with a file, by the extension of the first."""
 
@@ -203,7 +206,7 @@ def target_of(output: Path | None, default: Path) -> Path:
     if output is None:
         check_place(path)
         if exists(path) and not is_ours(path):
-            raise ZooError(f"{path}: already exists, and was not written by this program; {_OUTPUT}")
+            raise ZooError(f"{path}: {FOREIGN}; {_OUTPUT}")
     if not exists(path) and exists(second):
         raise ZooError(f"{second}: already exists, and would be overwritten with {path}; give another --output")
     return path
@@ -239,14 +242,6 @@ def check_same(path: Path, write: Callable[[Path], object]) -> None:
             raise ZooError(
                 f"{path}: already exists with other contents; give it as --output to overwrite it, or another path"
             )
-
-
-def is_ours(path: Path) -> bool:
-    """Whether the file at ``path`` has the mark of this program."""
-    if not path.stat().st_size:
-        return False
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return content.find(_MARK) >= 0
 
 
 def warn_of_random_weights(model: str, source: Network | Path, *, pretrained: bool) -> None:

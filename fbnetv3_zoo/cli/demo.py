@@ -140,8 +140,9 @@ def _check_output(output: Path) -> None:
 def _discard_checkpoints(folder: Path) -> None:
     """Remove what an earlier demo left to resume; this one begins anew."""
     from ..training.checkpoint import Checkpoints
+    from ..training.run_folder import CHECKPOINTS
 
-    Checkpoints(folder / "checkpoints", keep=1).discard()
+    Checkpoints(folder / CHECKPOINTS, keep=1).discard()
 
 
 def _digits() -> Sequence[Example]:

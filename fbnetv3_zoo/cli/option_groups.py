@@ -22,10 +22,6 @@ if TYPE_CHECKING:
     from ..arch.torchvision_arch import AnyArch
 
 
-CONFIG = "config.json"
-"""File in an output folder with the options of the command that filled it."""
-
-
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
     """``command`` as typer reads it: an argument that is a dataclass is replaced by its fields.
 
@@ -54,17 +50,18 @@ def configurable(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(**_regrouped(values, groups))
         except (Interrupted, KeyboardInterrupt):
-            if not exists(output / CONFIG):
-                _keep(options, output)  # for --config with --resume
+            _keep(options, output, replaced=False)  # for --config with --resume
             raise
         _keep(options, output)
 
     return _with_signature(with_options, parameters)
 
 
-def _keep(options: Mapping[str, Any], output: Path) -> None:
-    """Write the options of a run into its folder, if there is one."""
-    if leads() and is_folder(output):
+def _keep(options: Mapping[str, Any], output: Path, *, replaced: bool = True) -> None:
+    """Write the options of a run into its folder, if there is one; older ones are ``replaced``."""
+    from ..training.run_folder import CONFIG
+
+    if leads() and is_folder(output) and (replaced or not exists(output / CONFIG)):
         with replacing(output / CONFIG) as temporary:
             temporary.write_text(json_text(options, indent=1) + "\n", encoding="utf-8")
 
@@ -121,7 +118,7 @@ _KINDS = {
 
 def _check_options(options: Any, file: Path, known: Mapping[str, str]) -> None:
     """Raise :class:`ZooError` if the contents of ``file`` are no options, such as a recipe, or one of them is empty."""
-    written = f'give an output folder\'s {CONFIG}, or an object such as {{"epochs": 10}}'
+    written = 'give an output folder\'s config.json, or an object such as {"epochs": 10}'
     if not isinstance(options, dict):
         raise ZooError(f"{file}: is not a JSON object of options; {written}")
     if "format" in options and "format" not in known:

@@ -108,7 +108,7 @@ def chart(
 def save_picture(figure: Any, path: str | Path, *, dpi: int) -> Path:
     """Write matplotlib's ``figure``, made under :func:`style`, as the PNG file ``path``."""
     with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=dpi, format="png")
+        figure.savefig(temporary, dpi=dpi, format="png", metadata={"Software": "fbnetv3_zoo"})
     return Path(path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import math
 import os
@@ -62,6 +63,12 @@ def described(metadata: Mapping[str, str], path: Path, form: str) -> Description
 def unreadable(path: Path, kind: str, reason: object) -> ZooError:
     """The error for a file that its runtime refuses, with the first line of its ``reason``."""
     return ZooError(f"{path}: cannot be read as {kind} ({in_short(reason)}); {EXPORT_AGAIN}")
+
+
+def check_installed(path: Path | str, name: str, extra: str, *packages: str) -> None:
+    """Raise :func:`missing_extra` unless all ``packages`` are found, which are not imported: before long work."""
+    if any(importlib.util.find_spec(package) is None for package in packages):
+        raise missing_extra(path, name, extra)
 
 
 def missing_extra(path: Path | str, name: str, extra: str) -> ZooError:

@@ -31,6 +31,7 @@ from ..weights.serialization import parse
 from .callbacks import Epoch
 from .data.dataset import data_difference
 from .optim import MovingAverage
+from .run_folder import METRICS
 
 FORMAT, VERSION = "fbnetv3_zoo.checkpoint", "3"
 _NAME = re.compile(r"epoch-(\d{4,})-step-(\d{6,})-([0-9a-f]{16})\.safetensors")
@@ -72,7 +73,7 @@ class Progress:
 
     def write_metrics(self, folder: Path) -> None:
         """Write ``metrics.jsonl`` into ``folder``: a line for every finished epoch."""
-        with replacing(folder / "metrics.jsonl") as temporary:
+        with replacing(folder / METRICS) as temporary:
             temporary.write_text("".join(json_text(asdict(epoch)) + "\n" for epoch in self.history))
 
 

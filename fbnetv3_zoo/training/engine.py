@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..errors import ZooError, printable
 from ..recipes import Recipe
+from ..utils.log import LOG
 from ..weights.serialization import write_tensors
 from .callbacks import Callback, Step
 from .checkpoint import Checkpoints, Progress, restore
@@ -27,6 +28,7 @@ from .execution import Execution, computing_on
 from .learner import BaseLearner
 from .loader import AnyBatch, Batches, seed_of
 from .preemption import Termination
+from .run_folder import CHECKPOINTS
 
 EXPLODED = 1000.0
 """Loss in nats above which a run fails, since it does not recover."""
@@ -63,6 +65,8 @@ class Engine(ABC, Generic[AnyBatch, Result]):
     highest_loss: ClassVar[float] = EXPLODED
     equal_sizes: ClassVar[bool] = True
     """Whether all batches have the same shape, for which cuDNN tries out its algorithms."""
+    resumes_anyway: ClassVar[bool] = False
+    """Whether ``resume`` is always given, so that it says nothing about what is expected."""
 
     def __init__(
         self, recipe: Recipe, batches: Batches[AnyBatch], output: Path | None, *, execution: Execution,
@@ -74,7 +78,7 @@ class Engine(ABC, Generic[AnyBatch, Result]):
         self._checkpoints: Checkpoints | None = None
         self._resumed: Path | None = None
         if output is not None:
-            self._checkpoints = Checkpoints(output / "checkpoints", keep=execution.keep_checkpoints)
+            self._checkpoints = Checkpoints(output / CHECKPOINTS, keep=execution.keep_checkpoints)
         self._termination, self._last_write, self._measuring_since, self._began = Termination(), 0.0, 0.0, 0.0
         self._unread: list[_Unread] = []
         self._read_every = 1 if world.device.type == "cpu" else READ_EVERY
@@ -157,6 +161,8 @@ class Engine(ABC, Generic[AnyBatch, Result]):
         assert self._checkpoints is not None
         found = self._checkpoints.begin(resume=resume) if self.world.leads else None
         self._resumed = found.path if found else None
+        if resume and found is None and self.world.leads and not self.resumes_anyway:
+            LOG.warning("%s: holds no run to continue; one begins", self._output)
         data = self.world.share(found.data if found else None)
         if data is not None:
             self.progress = restore(data, self.learner, identity=self.identity, place=self._output, epoch=epoch)

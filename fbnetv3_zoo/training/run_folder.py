@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import torch
 from filelock import FileLock, Timeout
 
 from ..errors import ZooError
-from ..utils.paths import check_folder
+from ..utils.paths import FOREIGN, check_folder, exists
 from .distributed import World
 
 LOCK = ".fbnetv3-zoo.lock"
 """The file by which a run locks its folder."""
+
+CHECKPOINTS, METRICS, MODEL, REPORT = "checkpoints", "metrics.jsonl", "model.safetensors", "report.html"
+"""In the folder of a run: that of its checkpoints, a line for every finished epoch, the result, the page."""
+
+CONFIG = "config.json"
+"""The options of the command, which writes it when the run has ended."""
+
+_MARKS = (LOCK, f"{CHECKPOINTS}/epoch-*-step-*.safetensors")  # Windows removes the lock
 
 _PATIENCE = (
     15.0  # a killed run's image processes look for it every five seconds, end, and let go; a busy machine is slow
@@ -26,13 +34,30 @@ def own_randomness(world: World) -> AbstractContextManager[None]:
     return torch.random.fork_rng(devices=[world.device] if world.device.type == "cuda" else [])
 
 
+def check_foreign(folder: Path, files: Collection[str], *marks: str) -> None:
+    """Raise :class:`ZooError` if one of ``files`` is in ``folder`` with none of ``marks``, which our own folders have.
+
+    ``files`` are the names to be written, ``marks`` patterns of names.
+    """
+    if any(True for mark in marks for _ in folder.glob(mark)):
+        return
+    if found := [name for name in files if exists(folder / name)]:
+        raise ZooError(f"{folder / found[0]}: {FOREIGN}; give another folder as --output, or move that file")
+
+
 @contextmanager
-def claimed(folder: Path, world: World) -> Iterator[None]:
-    """A context in which ``folder``, created if missing, is locked against other runs."""
+def claimed(folder: Path, world: World, files: Collection[str] = ()) -> Iterator[None]:
+    """A context in which ``folder``, created if missing, is locked against other runs.
+
+    ``files`` are the names that will be written: a folder that has one of them and is not of a run is refused. If the
+    block raises before anything is written, the folder is as before.
+    """
     if not world.leads:
         yield
         return
     check_folder(folder)
+    check_foreign(folder, files, *_MARKS)
+    new = not exists(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK, timeout=_PATIENCE)
@@ -43,5 +68,16 @@ def claimed(folder: Path, world: World) -> Iterator[None]:
         raise ZooError(f"{folder}: cannot be created ({error.strerror})") from None
     try:
         yield
+    except BaseException:
+        if new and [path.name for path in folder.iterdir()] == [LOCK]:
+            _discard(folder)
+        raise
     finally:
         lock.release()
+
+
+def _discard(folder: Path) -> None:
+    """Remove a folder that has nothing but the lock."""
+    with suppress(OSError):  # Windows keeps a file that is open; another run may have begun here
+        (folder / LOCK).unlink()
+        folder.rmdir()

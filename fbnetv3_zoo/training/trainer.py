@@ -39,8 +39,8 @@ from .optim import warn_of_long_average
 from .qat import imitate_int8, plain_state
 from .report import Report, write_report
 from .report.curves import draw_curve
-from .report.results import hint_on, write_results
-from .run_folder import claimed, own_randomness
+from .report.results import RESULTS, hint_on, write_results
+from .run_folder import CONFIG, METRICS, MODEL, REPORT, claimed, own_randomness
 from .teacher import TeacherSource, find_teacher
 
 
@@ -75,7 +75,7 @@ def train(
     arch = replace(arch, num_classes=len(data.class_names), in_channels=len(data.mean))
     with (
         join(execution.device) as world,
-        claimed(Path(folder), world),
+        claimed(Path(folder), world, _FILES),
         own_randomness(world),
         closing(_Trainer(arch, data, recipe, Path(folder), execution, world, report)) as trainer,
     ):
@@ -88,6 +88,9 @@ def train(
 
 RECIPE = "recipe.json"
 """The file of a run's recipe, for ``--recipe`` and :func:`~fbnetv3_zoo.recipes.find_preset`."""
+
+BEST, CURVE = "best.safetensors", "curve.png"
+_FILES = (RECIPE, MODEL, BEST, CURVE, REPORT, RESULTS, METRICS, CONFIG)
 
 
 class _Trainer(Engine[Batch, Run]):
@@ -187,8 +190,8 @@ class _Trainer(Engine[Batch, Run]):
             seconds=self.seconds,
         )
         best = max((epoch.validation_top1 for epoch in at.history), default=-1.0)
-        if self.world.leads and (epoch.validation_top1 > best or not exists(self.folder / "best.safetensors")):
-            save(self._delivered(), self.folder / "best.safetensors")
+        if self.world.leads and (epoch.validation_top1 > best or not exists(self.folder / BEST)):
+            save(self._delivered(), self.folder / BEST)
         return epoch
 
     def close(self) -> None:
@@ -199,15 +202,15 @@ class _Trainer(Engine[Batch, Run]):
 
     def finish(self) -> Run:
         """Save the network, then test it and write the report."""
-        model, path, ended = self._delivered(), self.folder / "model.safetensors", len(self.progress.history)
+        model, path, ended = self._delivered(), self.folder / MODEL, len(self.progress.history)
         if self.ends_early and ended < self.recipe.epochs and self.world.leads:
             text = f"ended after epoch {ended} of {self.recipe.epochs}: validation accuracy has not risen for"
             LOG.warning("%s %d epochs", text, self.recipe.patience)
             self.notes.append(f"{text} {self.recipe.patience} epochs")
         if self.world.leads:
             save(model, path)
-            if not exists(self.folder / "best.safetensors"):
-                save(model, self.folder / "best.safetensors")
+            if not exists(self.folder / BEST):
+                save(model, self.folder / BEST)
         try:
             return self._told(model)
         except (ZooError, MemoryError, OSError) as error:
@@ -278,12 +281,12 @@ class _Trainer(Engine[Batch, Run]):
         }
 
     def _report(self, measured: Evaluation, split: Split, bad_images: Sequence[str], lines: Sequence[str]) -> None:
-        draw_curve([asdict(epoch) for epoch in self.progress.history], self.folder / "curve.png")
+        draw_curve([asdict(epoch) for epoch in self.progress.history], self.folder / CURVE)
         report = Report(
             self.arch, self.data, self.preset, self.preprocess, self.progress.history, split, measured, self.execution,
             self.world.size, [*self.notes, *lines], bad_images,
         )  # fmt: skip
-        write_report(self.folder / "report.html", report)
+        write_report(self.folder / REPORT, report)
 
 
 def _tell_of_statistics(weights: Preprocess, data: Preprocess) -> None:

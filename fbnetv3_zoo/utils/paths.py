@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import re
 import stat
@@ -42,6 +43,29 @@ def is_folder(path: str | Path) -> bool:
 def exists(path: str | Path) -> bool:
     """Whether ``path`` exists. Raises :class:`ZooError` if it cannot be accessed."""
     return _mode(path) != 0
+
+
+FOREIGN = "already exists, and was not written by this program"
+"""Why a file is not overwritten."""
+
+_MARK = b"fbnetv3_zoo"
+"""Contained in every model, picture and JSON file that this program writes: in its metadata, section or methods."""
+
+
+def is_ours(path: str | Path) -> bool:
+    """Whether the file at ``path`` has the mark of this program."""
+    path = Path(path)
+    if not path.stat().st_size:
+        return False
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(_MARK) >= 0
+
+
+def check_ours(*places: str | Path) -> None:
+    """Raise :class:`ZooError` if a file that this program did not write is at one of ``places``."""
+    for place in places:
+        if is_file(place) and not is_ours(place):
+            raise ZooError(f"{place}: {FOREIGN}; give another folder as --output, or move that file")
 
 
 def check_outside(output: str | Path, folder: str | Path | None) -> None:

@@ -162,7 +162,8 @@ def rename(
     if missing or left_over or wrong:
         faults = (_some("missing", missing), _some("left over", left_over), _some("of the wrong kind", wrong))
         raise ZooError(f"state dict does not fit {what}: {'; '.join(filter(None, faults))}")
-    return {ours: given[theirs].reshape(expected[ours].shape) for theirs, ours in names.items()}
+    found = {ours: given[theirs].reshape(expected[ours].shape) for theirs, ours in names.items()}
+    return {ours: tensor if expected[ours].is_floating_point() else tensor.long() for ours, tensor in found.items()}
 
 
 def _wanted(arch: Arch) -> dict[str, Tensor]:
@@ -180,9 +181,15 @@ def _fault(given: Tensor | None, expected: Tensor) -> str:
     shape = given.shape[: expected.ndim] if given.shape[expected.ndim :] == (1, 1) else given.shape
     if shape != expected.shape:
         return f"has shape {str(tuple(given.shape))[:80]}, not {tuple(expected.shape)}"
-    if given.is_floating_point() != expected.is_floating_point() or given.is_complex():
+    counts = not expected.is_floating_point()  # a checkpoint cast as a whole has them as halves
+    if given.is_complex() or (given.is_floating_point() == counts and not (counts and _are_counts(given))):
         return f"is {given.dtype}, not {expected.dtype}"
     return ""
+
+
+def _are_counts(given: Tensor) -> bool:
+    """Whether floating-point values are whole numbers from 0; more than a half can count is infinite there."""
+    return bool(((given >= 0) & (given == given.round())).all())
 
 
 def _some(what: str, entries: list[str], limit: int = 3) -> str:

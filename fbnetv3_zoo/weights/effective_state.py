@@ -79,6 +79,39 @@ def _in_evaluation(module: nn.Module) -> Iterator[None]:
             part.training = True
 
 
+_SETTINGS = ("eps", "stride", "padding", "dilation", "groups", "padding_mode", "output_size")
+"""What changes the answers of a layer, besides its tensors."""
+
+
+def changed_layer(model: nn.Module, plain: nn.Module) -> str:
+    """How a layer of ``model`` without wrappers computes something else than in ``plain``; "" if none does.
+
+    Only layers without others inside are compared. What matters in training alone may differ.
+    """
+    found = {_plain(name): unwrapped(module) for name, module in model.named_modules()}
+    for name, right in plain.named_modules():
+        if next(right.children(), None) is not None or type(right).__name__ in _TRAINING_ONLY:
+            continue
+        module = found.get(name)
+        if module is None or not _same_kind(module, right):
+            return f"{name} is {type(module).__name__}, not {type(right).__name__}"
+        for setting in _SETTINGS:
+            here, there = getattr(module, setting, None), getattr(right, setting, None)
+            if here != there:
+                return f"{setting} of {name} is {here}, not {there}"
+    return ""
+
+
+_TRAINING_ONLY = ("Dropout", "Identity", "StochasticDepth")
+
+
+def _same_kind(module: nn.Module, right: nn.Module) -> bool:
+    if isinstance(right, nn.BatchNorm2d):
+        return isinstance(module, nn.modules.batchnorm._BatchNorm) or type(module).__name__ == "FrozenBatchNorm2d"
+    layers = (kind for kind in type(right).__mro__ if kind.__module__.startswith("torch.nn.") and kind is not nn.Module)
+    return isinstance(module, next(layers, type(right)))
+
+
 def _plain(key: str) -> str:
     return ".".join(part for part in key.split(".") if part not in _WRAPPERS)
 

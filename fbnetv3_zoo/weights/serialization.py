@@ -24,9 +24,9 @@ from ..utils.safetensors_order import in_order
 from ..utils.serialization import parse_json
 from . import hub
 from .cache import LARGEST_FILE, WeightsCache
-from .effective_state import effective_state, unwrapped
+from .effective_state import changed_layer, effective_state, unwrapped
 from .repository import ENTRY, own_tensors
-from .state_dict import assemble, fitted, skeleton
+from .state_dict import assemble, fitted, non_finite, skeleton
 
 # Raised by safetensors and torch for damaged headers, found with 20,000 of them (tests/helpers/fuzz_headers.py).
 _UNREADABLE = (SafetensorError, ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError)
@@ -45,14 +45,21 @@ def save(model: nn.Module, path: str | Path) -> None:
     network = unwrapped(model)
     if not isinstance(network, Network):
         raise ZooError(f"{path}: a {type(network).__name__} is no network of this project; save one that create() made")
+    if any(tensor.is_meta for tensor in network.state_dict().values()):
+        raise ZooError(f"{path}: the network has no values (it is on the meta device); load weights into it first")
     tensors = effective_state(network)
+    for key, fault in non_finite(tensors):
+        raise ZooError(f"{path}: not written, as {key} cannot be used: {fault}; save weights from before that happened")
     described = _described_by(tensors, network) if isinstance(network, FBNet) else network.description
-    expected = skeleton(described.arch).state_dict()
+    plain = skeleton(described.arch)
+    expected = plain.state_dict()
+    remedy = "undo what changed its layers (torch.nn.utils), or move the weights into a network that create() made"
     try:
         fitting = fitted(tensors, expected, described.arch.name, str(path))
     except ZooError as error:
-        remedy = "undo what changed its layers (torch.nn.utils), or move the weights into a network that create() made"
         raise ZooError(f"{error}; {remedy}") from None
+    if change := changed_layer(network, plain):
+        raise ZooError(f"{path}: {change}, which a file of weights does not keep; {remedy}")
     write_tensors(path, {name: fitting[name] for name in expected}, described.to_metadata())
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TypeVar, overload
 
@@ -150,10 +150,16 @@ _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 def refuse_non_finite(tensors: Mapping[str, Tensor], source: str) -> None:
     """Raise :class:`ZooError`, which names the tensor, if one has values that are not finite as float32."""
+    for key, fault in non_finite(tensors):
+        raise ZooError(f"{source}: {key} is damaged: {fault}; take a file from before that")
+
+
+def non_finite(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, str]]:
+    """The names of tensors with values that are not finite as float32, in order, each with what is said of it."""
     for key in sorted(tensors):
         tensor = tensors[key]
         if not tensor.is_floating_point() or math.isfinite(float(tensor.float().sum())):  # fast, and nearly always all
             continue
         if wrong := int((~tensor.float().isfinite()).sum()):
             subject = f"{wrong} of its {tensor.numel()} values are" if tensor.numel() > 1 else "its value is"
-            raise ZooError(f"{source}: {key} is damaged: {subject} NaN or infinite; take a file from before that")
+            yield key, f"{subject} NaN or infinite"

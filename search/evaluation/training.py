@@ -28,7 +28,7 @@ from fbnetv3_zoo.training.engine import Engine, ExplodedLossError
 from fbnetv3_zoo.training.execution import Execution
 from fbnetv3_zoo.training.learner import Learner
 from fbnetv3_zoo.training.loader import Batch, TrainingBatches, fitted
-from fbnetv3_zoo.training.run_folder import LOCK, claimed
+from fbnetv3_zoo.training.run_folder import CHECKPOINTS, LOCK, METRICS, claimed
 from fbnetv3_zoo.zoo import find_arch
 
 from ..space import Candidate
@@ -130,8 +130,8 @@ class TrainingEvaluator:
 
 def _clear(folder: Path) -> None:
     """Remove what a candidate has left in ``folder``, and the folder, unless it holds something else."""
-    Checkpoints(folder / "checkpoints", keep=1).discard()
-    for name in ("metrics.jsonl", "failed-batch-0.safetensors", LOCK):
+    Checkpoints(folder / CHECKPOINTS, keep=1).discard()
+    for name in (METRICS, "failed-batch-0.safetensors", LOCK):
         (folder / name).unlink(missing_ok=True)
     with suppress(OSError):
         folder.rmdir()
@@ -156,6 +156,7 @@ class _Training(Engine[Batch, list[CandidateEpoch]]):
     """A training of which only the accuracies on ``splits`` are kept; with ``output``, it leaves checkpoints there."""
 
     learner: Learner
+    resumes_anyway = True
 
     def __init__(
         self, learner: Learner, batches: TrainingBatches, data: Dataset, splits: Sequence[Split], epochs: int,

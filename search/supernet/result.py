@@ -17,6 +17,11 @@ from .plan import SupernetPlan
 PLAN, EPOCHS, FOUND, REPORT = "plan.json", "metrics.jsonl", "found.json", "report.html"
 
 
+def result_files(plan: SupernetPlan) -> tuple[str, ...]:
+    """The names of the files that a search by ``plan`` leaves, without its report."""
+    return f"{plan.result_name}.arch.json", PLAN, EPOCHS, FOUND
+
+
 @dataclass(frozen=True)
 class SupernetEpoch:
     """One finished epoch, a line of ``metrics.jsonl``.
@@ -78,7 +83,7 @@ class SupernetResult:
     @property
     def files(self) -> list[Path]:
         """The output files."""
-        return [self.folder / name for name in (f"{self.plan.result_name}.arch.json", PLAN, EPOCHS, FOUND)]
+        return [self.folder / name for name in result_files(self.plan)]
 
     def write(self) -> None:
         """Write all files except the epochs': all of them, or none."""

@@ -25,7 +25,7 @@ from fbnetv3_zoo.training.evaluation import Evaluation
 from fbnetv3_zoo.training.execution import Execution, Precision
 from fbnetv3_zoo.training.loader import Batch, TrainingBatches, seed_of
 from fbnetv3_zoo.training.optim import warn_of_long_average
-from fbnetv3_zoo.training.run_folder import claimed, own_randomness
+from fbnetv3_zoo.training.run_folder import CONFIG, claimed, own_randomness
 from fbnetv3_zoo.utils.paths import check_outside
 
 from .decoding import Doubles, check_target, draw, likeliest
@@ -33,7 +33,7 @@ from .expected_cost import CostTables
 from .learner import SupernetLearner
 from .page import write_report
 from .plan import SupernetPlan
-from .result import REPORT, SampledNetwork, SupernetEpoch, SupernetResult
+from .result import REPORT, SampledNetwork, SupernetEpoch, SupernetResult, result_files
 from .supernet import Supernet
 
 
@@ -67,7 +67,7 @@ def search_supernet(
     with join(execution.device) as world, own_randomness(world):
         search = _SupernetSearch(plan, data, Path(folder), tables, execution, world)
         search.prepare(latency)
-        with claimed(Path(folder), world), closing(search):
+        with claimed(Path(folder), world, (*result_files(plan), REPORT, CONFIG)), closing(search):
             look_before_run(
                 data, search.preprocess, plan.recipe, execution=execution, world=world,
                 looked=partial(tell_looked, callbacks),

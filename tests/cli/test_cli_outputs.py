@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -146,6 +147,44 @@ def test_a_file_of_others_is_never_replaced(words: list[str], tmp_path: Path) ->
     assert told in (f"already exists, and was not written by this program; {REMEDY}\n",
                     "is a file; give the path of a folder\n")  # fmt: skip
     assert (tmp_path / "file").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (("train", "digits", "--model", "fbnetv3_nano", "--epochs", 1), "model.safetensors"),
+        (("search", "dnas", "--plan", "tiny", "--data", "digits"), "found.json"),
+        (("search", "run", "--plan", "letters", "--table", "nars-letters"), "report.html"),
+        (("search", "run", "--plan", "letters", "--table", "nars-letters"), "letters-parameters-60k.arch.json"),
+        (("benchmark", "fbnetv3_a"), "latency.png"),
+    ],
+)
+def test_files_of_others_in_an_output_folder(words: tuple[object, ...], name: str, tmp_path: Path) -> None:
+    bound = ("--constraint", "parameters<=60k") if name.startswith("letters") else ()
+    _left_alone(tmp_path / name, *words, *bound, "--output", tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "module", "ending", "package", "name"),
+    [
+        ("openvino", "openvino_ir", ".xml", "openvino", "OpenVINO"),
+        ("litert", "litert_tflite", ".tflite", "ai_edge_litert", "LiteRT"),
+        ("coreml", "coreml", ".mlpackage", "coremltools", "coremltools"),
+        ("ncnn", "ncnn_param", ".ncnn.param", "pnnx", "ncnn"),
+    ],
+)
+def test_what_is_not_installed_is_said_before_the_work(
+    kind: str, module: str, ending: str, package: str, name: str, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def worked(*_: object, **__: object) -> None:
+        raise AssertionError("the model is exported already")
+
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr(f"fbnetv3_zoo.export.backends.{module}.source_graph", worked)
+    ended = run("export", kind, model)
+    told = f'needs {name}, which is not installed; pip install "fbnetv3-zoo[{kind}]"'
+    assert (ended.code, ended.err) == (2, f"error: {model.with_suffix(ending)}: {told}\n")
 
 
 def test_a_file_of_another_kind_is_not_replaced(model: Path, tmp_path: Path) -> None:

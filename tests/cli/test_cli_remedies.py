@@ -78,10 +78,17 @@ def test_training_goes_on_from_a_model_file(option: str, here: Path, tmp_path: P
         ("export onnx x.onnx", "x.onnx: is a file for a runtime; this command takes a .safetensors file or a name; "),
         ("info x.xml", "x.xml: is a file for a runtime; this command takes a .safetensors or arch JSON file, or a na"),
         ("train --output {x} --device mps", "device 'mps' cannot be used (this build of PyTorch does not support it)"),
+        ("info y.pth", "y.pth: no such file\n"),
+        ("export onnx y.tflite", "y.tflite: no such file\n"),
         ("export web x.pt --out {x}", "x.pt: is a PyTorch checkpoint; convert it by `fbnetv3 "),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_named_with_what_helps(arguments: str, told: str, here: Path, tmp_path: Path) -> None:
+def test_what_is_wrong_is_named_with_what_helps(
+    arguments: str, told: str, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("x.onnx", "x.xml", "x.pt"):
+        Path(name).write_bytes(b"something")
     if "mps" in arguments and torch.backends.mps.is_available():
         pytest.skip("this machine has one")
     names = {
@@ -171,10 +178,6 @@ def test_a_web_page_saved_for_weights_is_called_one(command: str, name: str, her
     ended = run(*(word.format(file=tmp_path / name, image=here / "image.png") for word in command.split()))
     assert ended.code == 2
     assert f"{name}: is a web page, not weights; get the file itself" in ended.err
-
-
-def test_a_checkpoint_that_is_not_there_yet_is_told_how_to_convert() -> None:
-    assert "weights convert gone.pth" in run("info", "gone.pth").err
 
 
 @pytest.mark.parametrize(

@@ -646,7 +646,7 @@ def test_without_nncf(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         image.save(tmp_path / f"{n}.png")
     ended = run("export", "int8", source, "--images", tmp_path, "--output", tmp_path / "int8.xml")
     told = 'needs OpenVINO with NNCF, which is not installed; pip install "fbnetv3-zoo[openvino]"'
-    assert (ended.code, ended.out, ended.err) == (2, "", f"error: {source}: {told}\n")
+    assert (ended.code, ended.out, ended.err) == (2, "", f"error: {tmp_path}/int8.xml: {told}\n")
     assert not list(tmp_path.glob("int8*"))
 
 

@@ -29,6 +29,7 @@ from fbnetv3_zoo.training.callbacks import Epoch
 from fbnetv3_zoo.training.checkpoint import Checkpoints, Progress, restore
 from fbnetv3_zoo.training.data import SPLITS
 from fbnetv3_zoo.training.learner import Learner
+from fbnetv3_zoo.training.run_folder import LOCK
 from fbnetv3_zoo.utils.serialization import parse_json
 
 EVERY_STEP = Execution(checkpoint_steps=1, keep_checkpoints=3)
@@ -262,6 +263,55 @@ def test_two_runs_in_one_folder(
     assert said == [f"{tmp_path}: another run is writing here; give another folder"]
     with FileLock(tmp_path / ".fbnetv3-zoo.lock", timeout=0):
         pass  # free again
+
+
+# --- a folder that is not a run's ---
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "best.safetensors", "recipe.json", "results.json",
+                                  "metrics.jsonl", "curve.png", "report.html", "config.json"])  # fmt: skip
+@pytest.mark.parametrize("resume", [False, True])
+def test_files_of_others_are_left_alone(
+    name: str, resume: bool, tiny_arch: Arch, data: Dataset, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text("mine")
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "epoch-1.ckpt").write_text("mine, too")
+    before = _contents(tmp_path)
+    assert refusal(lambda: train(tiny_arch, data, PLAIN, tmp_path, resume=resume)) == (
+        f"{tmp_path}/{name}: already exists, and was not written by this program; give another folder as --output, "
+        "or move that file"
+    )
+    assert _contents(tmp_path) == before
+
+
+def test_files_of_other_names_are_no_obstacle(tiny_arch: Arch, data: Dataset, tmp_path: Path) -> None:
+    for name in (".hidden", "model.onnx", "notes.txt"):
+        (tmp_path / name).write_text("mine")
+    train(tiny_arch, data, replace(PLAIN, epochs=1), tmp_path)
+    assert all((tmp_path / name).read_text() == "mine" for name in (".hidden", "model.onnx", "notes.txt"))
+
+
+def test_a_run_without_its_lock_is_continued(tiny_arch: Arch, data: Dataset, begun: Path) -> None:
+    (begun / LOCK).unlink()  # as where hidden files are not copied
+    assert (begun / "metrics.jsonl").exists()
+    assert train(tiny_arch, data, RECIPE, begun, resume=True).epochs
+
+
+def test_a_refused_run_leaves_no_folder(tiny_arch: Arch, data: Dataset, tmp_path: Path) -> None:
+    frozen = replace(PLAIN, frozen_stages=1)  # refused where the network is built
+    assert "random weights should not be frozen" in refusal(lambda: train(tiny_arch, data, frozen, tmp_path / "run"))
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "run").mkdir()
+    refusal(lambda: train(tiny_arch, data, frozen, tmp_path / "run"))
+    assert (tmp_path / "run").is_dir()
+
+
+def test_nothing_to_resume_is_said(
+    tiny_arch: Arch, data: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(tiny_arch, data, replace(PLAIN, epochs=1), tmp_path, resume=True)
+    assert f"{tmp_path}: holds no run to continue; one begins" in caplog.messages
 
 
 # --- writing ---

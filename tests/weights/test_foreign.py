@@ -286,6 +286,25 @@ def test_half_precision_in_a_checkpoint_and_tensors_of_any_memory(
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_checkpoint_cast_as_a_whole(
+    tiny_arch: Arch, state: dict[str, Tensor], dtype: torch.dtype, tmp_path: Path
+) -> None:
+    counter = "stages.0.0.norm.num_batches_tracked"
+    cast = {key: value.to(dtype) for key, value in {**state, counter: torch.tensor(96)}.items()}
+    torch.save(cast, tmp_path / "a.pth")
+    found = _state(create(tiny_arch, pretrained=tmp_path / "a.pth", cache=WeightsCache(tmp_path / "cache")))
+    assert (found[counter].dtype, int(found[counter])) == (torch.int64, 96)
+    assert all(torch.equal(found[key], value.to(found[key].dtype)) for key, value in cast.items())
+
+
+@pytest.mark.parametrize("value", [0.5, -1.0, float("nan")])
+def test_a_counter_that_is_no_count(tiny_arch: Arch, state: dict[str, Tensor], value: float) -> None:
+    state["stages.0.0.norm.num_batches_tracked"] = torch.tensor(value)
+    fault = "(stages.0.0.norm.num_batches_tracked is torch.float32, not torch.int64)"
+    assert refusal(lambda: from_own(tiny_arch, state)).endswith(fault)
+
+
 # Files that are no checkpoints, given to the real program.
 
 

@@ -146,6 +146,22 @@ REFUSED: dict[str, tuple[Callable[[FBNet], object], str]] = {
         lambda m: setattr(m, "classifier", nn.Sequential(nn.Dropout(), m.classifier)),
         "does not fit tiny: 2 tensors missing, 2 left over (first missing: classifier.bias)",
     ),
+    "activation": (
+        lambda m: setattr(m.stages[0][0], "act", nn.SiLU()),
+        "stages.0.0.act is SiLU, not Hardswish, which a file of weights does not keep",
+    ),
+    "epsilon": (
+        lambda m: setattr(m.stages[0][0].norm, "eps", 0.5),
+        "eps of stages.0.0.norm is 0.5, not 1e-05, which a file of weights does not keep",
+    ),
+    "stride": (
+        lambda m: setattr(m.stages[0][0].conv, "stride", (1, 1)),
+        "stride of stages.0.0.conv is (1, 1), not (2, 2), which a file of weights does not keep",
+    ),
+    "no activation": (
+        lambda m: setattr(m.stages[0][0], "act", nn.Identity()),
+        "stages.0.0.act is Identity, not Hardswish, which a file of weights does not keep",
+    ),
     "stem": (
         lambda m: setattr(m.stages[0][0], "conv", nn.Conv2d(1, 8, 3)),
         "does not fit tiny: stages.0.0.conv.weight has shape (8, 1, 3, 3), not (8, 3, 3, 3)",
@@ -162,7 +178,7 @@ REFUSED: dict[str, tuple[Callable[[FBNet], object], str]] = {
     ),
     "NaN": (
         lambda m: m.classifier.bias.data[3:5].fill_(float("nan")),
-        "classifier.bias is damaged: 2 of its 10 values are NaN or infinite; take a file from before that",
+        "not written, as classifier.bias cannot be used: 2 of its 10 values are NaN or infinite; ",
     ),
 }
 
@@ -175,6 +191,13 @@ def test_what_could_not_be_loaded_is_not_written(network: FBNet, tmp_path: Path,
     assert refusal(lambda: save(network, path)).startswith(f"{path}: {text}")
     assert [file.name for file in tmp_path.iterdir()] == ["a.safetensors"]
     assert path.read_bytes() == b"old"
+
+
+def test_a_network_without_values_is_not_written(network: FBNet, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    told = f"{path}: the network has no values (it is on the meta device); load weights into it first"
+    assert refusal(lambda: save(network.to("meta"), path)) == told
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_other_modules_are_not_written(tmp_path: Path) -> None:
@@ -241,7 +264,9 @@ def test_sums_that_overflow_are_no_damage(network: FBNet, tmp_path: Path) -> Non
 def test_weights_too_large_for_float32_are_refused(network: FBNet, tmp_path: Path) -> None:
     network.double().classifier.weight.data.fill_(1e200)
     path = tmp_path / "a.safetensors"
-    assert refusal(lambda: save(network, path)).startswith(f"{path}: classifier.weight is damaged: ")
+    assert refusal(lambda: save(network, path)).startswith(
+        f"{path}: not written, as classifier.weight cannot be used: "
+    )
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

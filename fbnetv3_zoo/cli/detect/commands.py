@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ...errors import ZooError, counted, first_few, nearest, printable
-from ...utils.paths import exists, make_folder
+from ...utils.paths import exists, is_ours, make_folder
 from .. import training_options as training
 from ..common import (
     Json,
     command_group,
     image_files,
-    is_ours,
     leads,
     output_file,
     output_folder,

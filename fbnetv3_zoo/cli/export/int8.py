@@ -97,7 +97,7 @@ def int8(
     if as_json:
         print_json(plain(report))
         return
-    print_report(report)
+    print_report(report, wanted=config.agreement)
 
 
 def quantize_on(data: Dataset, model: Path, output: Path, config: QuantizationConfig) -> QuantizationReport:
@@ -138,8 +138,11 @@ def plain(report: QuantizationReport) -> dict[str, Any]:
     return {**asdict(report), "target": report.target.value if report.target else None, "slower": report.slower}
 
 
-def print_report(report: QuantizationReport) -> None:
-    """Print size, agreement, accuracy and time of an int8 file; first of all, if it is not worth its name."""
+def print_report(report: QuantizationReport, *, wanted: float) -> None:
+    """Print size, agreement, accuracy and time of an int8 file; first of all, if it is not worth its name.
+
+    ``wanted`` is the agreement that was asked for.
+    """
     low, high = report.time_quartiles
     where = f"here on {counted(report.threads, 'thread')}"
     taken = f"{report.time_ratio:.2f} ({low:.2f} to {high:.2f})"
@@ -159,7 +162,8 @@ def print_report(report: QuantizationReport) -> None:
         shown = ", ".join(report.float_layers[:3])
         say(f"left in float: {len(report.float_layers)} layers ({shown}{', ...' if report.float_layers[3:] else ''})")
     which = "test" if report.held_out else "calibration"
-    say(f"same class as float: {report.agreement:.2%} of {report.images} {which} images")
+    missed = f", less than --agreement {wanted:g} asks for" if report.agreement < wanted else ""
+    say(f"same class as float: {report.agreement:.2%} of {report.images} {which} images{missed}")
     if report.accuracy_float is not None and report.accuracy_int8 is not None:
         hint = "" if report.held_out else "; --data measures it on held-out ones"
         say(f"accuracy on {which} images: {report.accuracy_int8:.2%}, float {report.accuracy_float:.2%}{hint}")

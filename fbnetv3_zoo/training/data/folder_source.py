@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ...errors import ZooError, printable
-from ...images import LeastSize, decode_image, open_image_file
+from ...images import LeastSize, decode_image, open_image_file, size_of_image
 from .dataset import Integers
 
 
@@ -61,7 +61,7 @@ class FolderSource:
 def first_of_equal(root: str, names: Sequence[str]) -> Integers:
     """For each file in ``root``, the index of the first one with the same contents.
 
-    Only files of equal size are read. Empty and unreadable files are equal to no other.
+    Only files of equal size are read. Empty files, unreadable ones and those that are no images are equal to no other.
     """
     first = np.arange(len(names))
     sizes = np.fromiter((_size(os.path.join(root, name)) for name in names), np.int64, len(names))
@@ -69,11 +69,24 @@ def first_of_equal(root: str, names: Sequence[str]) -> Integers:
     for same in np.split(order, np.flatnonzero(np.diff(sizes[order])) + 1):
         if len(same) < 2 or sizes[same[0]] <= 0:
             continue
-        first_with: dict[bytes, int] = {}
+        with_digest: dict[bytes, list[int]] = {}
         for n in same.tolist():
-            digest = _digest(os.path.join(root, names[n]))
-            first[n] = n if digest is None else first_with.setdefault(digest, n)
+            if digest := _digest(os.path.join(root, names[n])):
+                with_digest.setdefault(digest, []).append(n)
+        for members in with_digest.values():
+            if len(members) > 1 and _is_image(os.path.join(root, names[members[0]])):
+                first[members] = members[0]
     return first
+
+
+def _is_image(path: str) -> bool:
+    """Whether the file begins as an image does."""
+    try:
+        with open_image_file(path) as file:
+            size_of_image(file, path)
+    except ZooError:
+        return False
+    return True
 
 
 def _size(path: str) -> int:

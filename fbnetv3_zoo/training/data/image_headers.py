@@ -218,7 +218,8 @@ def look_before_run(
     by_split = world.share(check_images(data, preprocess, recipe, looked=looked) if world.leads else {})
     for split, images in by_split.items():
         if images and len(images) == len(data[split]):
-            raise ZooError(f"none of the {len(images):,} {split} images can be used: {in_one_line(images)}")
+            none = f"none of the {len(images):,} {split} images can be used: {in_one_line(images)}"
+            raise ZooError(f"{none}; remove them, so that others are taken for it")
     unusable = [image for split in by_split for image in by_split[split]]
     if unusable and execution.on_bad_image is OnBadImage.RAISE:
         count = "" if len(unusable) == 1 else f"{len(unusable):,} images cannot be used: "

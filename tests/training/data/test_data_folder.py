@@ -305,9 +305,18 @@ def test_empty_files_stand_for_themselves(photos: Path) -> None:
     assert refusal(found[0].read).startswith(f"{photos}/{found[0].key}: cannot be read as an image (")
 
 
+def test_equal_files_that_are_no_images_are_told_as_such(photos: Path) -> None:
+    for name in ("cat/page.png", "dog/page.jpg"):
+        (photos / name).write_text("<html>404</html>")
+    names = ["cat/page.png", "dog/page.jpg"]
+    assert first_of_equal(str(photos), names).tolist() == [0, 1]
+    shutil.copy(photos / "cat" / "0.jpg", photos / "dog" / "same.jpg")
+    assert "the same image in two classes" in refusal(lambda: find_dataset(photos))
+
+
 def test_only_files_of_equal_size_are_read_and_never_whole(photos: Path) -> None:
     for name, last in (("a", b"1"), ("b", b"2"), ("c", b"1")):
-        with (photos / "cat" / f"{name}.png").open("wb") as file:
+        with _write(photos / "cat" / f"{name}.png", np.zeros((8, 8, 3))).open("r+b") as file:
             file.seek(30_000_000)
             file.write(last)
     with (photos / "dog" / "other.png").open("wb") as file:
@@ -331,7 +340,7 @@ def _read() -> int:
 def test_files_that_must_not_be_opened_are_equal_to_none(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A superuser may open all files, so the refusal is played."""
     for name in CLASSES:
-        (photos / name / "secret.jpg").write_bytes(b"of equal size and contents")
+        _write(photos / name / "secret.jpg", np.zeros((8, 8, 3)))
 
     def refuse(path: str, mode: str) -> BinaryIO:
         if "secret" in path:
