@@ -163,7 +163,7 @@ def rename(
         faults = (_some("missing", missing), _some("left over", left_over), _some("of the wrong kind", wrong))
         raise ZooError(f"state dict does not fit {what}: {'; '.join(filter(None, faults))}")
     found = {ours: given[theirs].reshape(expected[ours].shape) for theirs, ours in names.items()}
-    return {ours: tensor if expected[ours].is_floating_point() else tensor.long() for ours, tensor in found.items()}
+    return {ours: tensor if expected[ours].is_floating_point() else _counted(tensor) for ours, tensor in found.items()}
 
 
 def _wanted(arch: Arch) -> dict[str, Tensor]:
@@ -188,8 +188,13 @@ def _fault(given: Tensor | None, expected: Tensor) -> str:
 
 
 def _are_counts(given: Tensor) -> bool:
-    """Whether floating-point values are whole numbers from 0; more than a half can count is infinite there."""
+    """Whether floating-point values are whole numbers from 0; more than a half can hold has become infinite."""
     return bool(((given >= 0) & (given == given.round())).all())
+
+
+def _counted(given: Tensor) -> Tensor:
+    """``given`` as whole numbers; the largest of its type for infinity."""
+    return given.nan_to_num().double().clamp(max=2.0**62).long() if given.is_floating_point() else given.long()
 
 
 def _some(what: str, entries: list[str], limit: int = 3) -> str:

@@ -291,10 +291,14 @@ def test_a_checkpoint_cast_as_a_whole(
     tiny_arch: Arch, state: dict[str, Tensor], dtype: torch.dtype, tmp_path: Path
 ) -> None:
     counter = "stages.0.0.norm.num_batches_tracked"
+    long = next(key for key in state if key.endswith("num_batches_tracked") and key != counter)
     cast = {key: value.to(dtype) for key, value in {**state, counter: torch.tensor(96)}.items()}
+    cast[long] = torch.tensor(100_000).to(dtype)  # infinite as a half
     torch.save(cast, tmp_path / "a.pth")
     found = _state(create(tiny_arch, pretrained=tmp_path / "a.pth", cache=WeightsCache(tmp_path / "cache")))
     assert (found[counter].dtype, int(found[counter])) == (torch.int64, 96)
+    assert 65_000 <= int(found[long]) <= 100_352
+    del cast[long]
     assert all(torch.equal(found[key], value.to(found[key].dtype)) for key, value in cast.items())
 
 
