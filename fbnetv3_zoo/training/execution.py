@@ -93,7 +93,7 @@ def threads_for(macs: float, execution: Execution) -> int:
     most = torch.get_num_threads()
     if execution.threads:
         return execution.threads
-    if "OMP_NUM_THREADS" in os.environ or torch.device(execution.device).type != "cpu":
+    if "OMP_NUM_THREADS" in os.environ or execution.device.partition(":")[0] != "cpu":
         return most
     return max(1, min(most, int(macs / MACS_PER_THREAD)))
 

@@ -748,5 +748,10 @@ def test_a_report_of_slower_int8_says_so_first(
         Path("int8.onnx"), "ONNX Runtime", Target.VNNI, 8, 8, 1.0, None, None, (), 1000, 0.3, ratio,
         (ratio - 0.1, ratio + 0.1), threads=2, tried=(form,) if tried else (),
     )  # fmt: skip
-    print_report(report)
-    assert capsys.readouterr().out.splitlines()[0] == first
+    print_report(report, wanted=0.99)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == first
+    assert "same class as float: 100.00% of 8 test images" in lines
+    print_report(replace(report, agreement=0.98), wanted=0.99)
+    missed = "same class as float: 98.00% of 8 test images, less than --agreement 0.99 asks for"
+    assert missed in capsys.readouterr().out.splitlines()
