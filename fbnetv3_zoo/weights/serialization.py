@@ -26,7 +26,7 @@ from . import hub
 from .cache import LARGEST_FILE, WeightsCache
 from .effective_state import changed_layer, effective_state, unwrapped
 from .repository import ENTRY, own_tensors
-from .state_dict import assemble, fitted, non_finite, skeleton
+from .state_dict import assemble, check_fit, non_finite, skeleton
 
 # Raised by safetensors and torch for damaged headers, found with 20,000 of them (tests/helpers/fuzz_headers.py).
 _UNREADABLE = (SafetensorError, ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError)
@@ -48,19 +48,19 @@ def save(model: nn.Module, path: str | Path) -> None:
     if any(tensor.is_meta for tensor in network.state_dict().values()):
         raise ZooError(f"{path}: the network has no values (it is on the meta device); load weights into it first")
     tensors = effective_state(network)
-    for key, fault in non_finite(tensors):
-        raise ZooError(f"{path}: not written, as {key} cannot be used: {fault}; save weights from before that happened")
     described = _described_by(tensors, network) if isinstance(network, FBNet) else network.description
     plain = skeleton(described.arch)
     expected = plain.state_dict()
     remedy = "undo what changed its layers (torch.nn.utils), or move the weights into a network that create() made"
     try:
-        fitting = fitted(tensors, expected, described.arch.name, str(path))
+        check_fit(tensors, expected, described.arch.name, str(path))
     except ZooError as error:
         raise ZooError(f"{error}; {remedy}") from None
     if change := changed_layer(network, plain):
         raise ZooError(f"{path}: {change}, which a file of weights does not keep; {remedy}")
-    write_tensors(path, {name: fitting[name] for name in expected}, described.to_metadata())
+    for key, fault in non_finite(tensors):
+        raise ZooError(f"{path}: not written, as {key} cannot be used: {fault}; save weights from before that happened")
+    write_tensors(path, {name: tensors[name] for name in expected}, described.to_metadata())
 
 
 def _described_by(tensors: Mapping[str, Tensor], network: FBNet) -> Description:

@@ -121,9 +121,16 @@ def adapt_stem(weight: Tensor, in_chans: int) -> Tensor:
 
 
 def fitted(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], name: str, source: str) -> Mapping[str, Tensor]:
-    """``given``, checked: the tensors ``expected`` of the network ``name``, all of them finite.
+    """``given``, checked by :func:`check_fit`, and all of them finite."""
+    check_fit(given, expected, name, source)
+    refuse_non_finite(given, source)
+    return given
 
-    Raises :class:`ZooError`, which begins with ``source``, for missing, left-over, misshapen or non-finite ones.
+
+def check_fit(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], name: str, source: str) -> None:
+    """Check that ``given`` are the tensors ``expected`` of the network ``name``.
+
+    Raises :class:`ZooError`, which begins with ``source``, for missing, left-over or misshapen ones.
     """
     missing, left_over = sorted(expected.keys() - given.keys()), sorted(given.keys() - expected.keys())
     shapes = [key for key in expected.keys() & given.keys() if expected[key].shape != given[key].shape]
@@ -141,8 +148,6 @@ def fitted(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], name: st
             raise ZooError(f"{source}: does not fit {name}: {key} is {given[key].dtype}; it must be floating point")
         if not expected[key].is_floating_point() and (given[key].is_complex() or given[key].is_quantized):
             raise ZooError(f"{source}: does not fit {name}: {key} is {given[key].dtype}; it must be a whole number")
-    refuse_non_finite(given, source)
-    return given
 
 
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
