@@ -24,17 +24,23 @@ def distil(
     *,
     output: Annotated[Path, output_folder("Folder, in which each network gets a folder.")],
     models: Annotated[str, typer.Option(help="Comma-separated published names or arch JSON files.")],
+    shape: ArchOptions,
     data: DataOptions,
     subset: training.SubsetFile = None,
     teacher: Annotated[
-        str | None, typer.Option(help="Use this network as teacher instead of the largest of the models.")
+        str | None,
+        typer.Option(
+            help="Use this network as teacher instead of the largest of the models.", rich_help_panel="Recipe"
+        ),
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(help="As for train; 'own': for each network the recipe of its name (as in the paper)."),
+        typer.Option(
+            help="As for train; 'own': for each network the recipe of its name (as in the paper).",
+            rich_help_panel="Recipe",
+        ),
     ] = None,
     changes: training.ClassifierRecipeOptions,
-    shape: ArchOptions,
     running: training.TrainingOptions,
     as_json: Json = False,
 ) -> None:

@@ -1,15 +1,20 @@
-"""Groups of options: a command takes a frozen dataclass whose annotated fields are its options."""
+"""Groups of options: a command takes a frozen dataclass whose annotated fields are its options.
+
+In the help of a command with many options, a group is shown under its ``title``.
+"""
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 
 import typer
+from typer.models import OptionInfo
 
 from ..errors import Interrupted, ZooError, nearest, printable, shown
 from ..utils.atomic_write import replacing
@@ -147,7 +152,22 @@ def _ungrouped(command: Callable[..., None]) -> tuple[list[inspect.Parameter], d
     for one in inspect.signature(command).parameters.values():
         options = _options_of(groups[one.name]) if one.name in groups else [one.replace(annotation=hints[one.name])]
         parameters += (option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in options)
+    if len(parameters) <= _MANY:
+        parameters = [one.replace(annotation=_titled(one.annotation, None)) for one in parameters]
     return parameters, groups
+
+
+_MANY = 20
+"""Options of a command, above which its help shows them in groups."""
+
+
+def _titled(annotation: Any, title: str | None) -> Any:
+    """An option's ``annotation``, under another ``title`` in the help."""
+    if not (of := [one for one in get_args(annotation)[1:] if isinstance(one, OptionInfo)]):
+        return annotation
+    option = copy.copy(of[0])
+    option.rich_help_panel = title
+    return Annotated[get_args(annotation)[0], option]
 
 
 def _regrouped(values: Mapping[str, Any], groups: Mapping[str, type[Any]]) -> dict[str, Any]:
@@ -167,10 +187,10 @@ def _with_signature(function: Callable[..., None], parameters: Sequence[inspect.
 
 
 def _options_of(group: type[Any]) -> list[inspect.Parameter]:
-    hints = get_type_hints(group, include_extras=True)
+    hints, title = get_type_hints(group, include_extras=True), getattr(group, "title", None)
     return [
         inspect.Parameter(
-            field.name, inspect.Parameter.KEYWORD_ONLY, annotation=hints[field.name],
+            field.name, inspect.Parameter.KEYWORD_ONLY, annotation=_titled(hints[field.name], title),
             default=inspect.Parameter.empty if field.default is MISSING else field.default,
         )
         for field in fields(group)
@@ -181,6 +201,7 @@ def _options_of(group: type[Any]) -> list[inspect.Parameter]:
 class DataOptions:
     """Labeled images, given as an argument or as an option."""
 
+    title: ClassVar[str] = "Images"
     data_argument: Annotated[
         str | None, typer.Argument(metavar="DATA", help="The images; the same as --data.", show_default=False)
     ] = None
@@ -222,6 +243,7 @@ Checkpointing = Annotated[
 class ArchOptions:
     """How a network is changed before it is used."""
 
+    title: ClassVar[str] = "Network"
     small_images: Annotated[
         bool, typer.Option("--small-images", help="Use the variant for 32 x 32 images (paper: CIFAR).")
     ] = False

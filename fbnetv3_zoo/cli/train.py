@@ -26,10 +26,16 @@ def train(
     recipe: training.RecipeSource = None,
     changes: training.ClassifierRecipeOptions,
     teacher: Annotated[
-        str | None, typer.Option(help="Teacher for distillation: a published name, a .safetensors or .onnx file.")
+        str | None,
+        typer.Option(
+            help="Teacher for distillation: a published name, a .safetensors or .onnx file.", rich_help_panel="Recipe"
+        ),
     ] = None,
     seeds: Annotated[
-        int, typer.Option(min=1, help="Number of runs, of successive seeds, for a mean with an interval.")
+        int,
+        typer.Option(
+            min=1, help="Number of runs, of successive seeds, for a mean with an interval.", rich_help_panel="Recipe"
+        ),
     ] = 1,
     running: training.TrainingOptions,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write TensorBoard logs.")] = False,

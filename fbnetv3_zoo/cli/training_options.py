@@ -24,12 +24,14 @@ if TYPE_CHECKING:
 RecipeSource = Annotated[
     str | None,
     typer.Option(
-        "--recipe",
-        help="A name from `fbnetv3 recipe list`, or a JSON file (default: fitted to the images, see "
-        "docs/fine-tuning.md).",
+        "--recipe", rich_help_panel="Recipe",
+        help="A name from `fbnetv3 recipe list`, or a JSON file (default: fitted to the images).",
     ),
+]  # fmt: skip
+SubsetFile = Annotated[
+    Path | None,
+    typer.Option("--subset", help="Only this part of the data (`fbnetv3 subset`).", rich_help_panel="Images"),
 ]
-SubsetFile = Annotated[Path | None, typer.Option("--subset", help="Only this part of the data (`fbnetv3 subset`).")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:1; under torchrun, cuda is each process's own GPU.")]
 Workers = Annotated[int, typer.Option(help="Number of processes that load images (0: only this one).")]
 
@@ -38,10 +40,10 @@ Workers = Annotated[int, typer.Option(help="Number of processes that load images
 class RecipeOptions:
     """Changes of a recipe."""
 
+    title: ClassVar[str] = "Recipe"
     epochs: Annotated[int | None, typer.Option(help="Number of epochs, if not the recipe's.")] = None
     batch_size: Annotated[
-        int | None,
-        typer.Option(help="Images per step over all processes; scales learning rate and moving average."),
+        int | None, typer.Option(help="Images per step over all processes; scales learning rate and moving average.")
     ] = None
     learning_rate: Annotated[
         float | None, typer.Option("--learning-rate", "--lr", help="Peak learning rate, if not the recipe's.")
@@ -101,8 +103,7 @@ class ClassifierRecipeOptions(RecipeOptions):
         int | None, typer.Option(help="End after so many epochs without a better validation accuracy.")
     ] = None
     weight_levels: Annotated[
-        int | None,
-        typer.Option(help="Quantization-aware training with this weight range: 127, or 63 without VNNI."),
+        int | None, typer.Option(help="Quantization-aware training with this weight range: 127, or 63 without VNNI.")
     ] = None
 
     _fields: ClassVar[Mapping[str, str]] = {
@@ -136,6 +137,7 @@ class ClassifierRecipeOptions(RecipeOptions):
 class RunOptions:
     """Execution and checkpoints of a run."""
 
+    title: ClassVar[str] = "Execution"
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the output folder.")] = False
     device: Device = "cpu"
     workers: Workers = 0
@@ -173,8 +175,7 @@ class TrainingOptions(RunOptions):
         int, typer.Option(help="Number of threads on the CPU (0: by the size of a step, or OMP_NUM_THREADS).")
     ] = 0
     skip_image_check: Annotated[
-        bool,
-        typer.Option("--skip-image-check", help="Do not read the headers of all images before the first epoch."),
+        bool, typer.Option("--skip-image-check", help="Do not read the headers of all images before the first epoch.")
     ] = False
 
     def execution(self) -> Execution:
@@ -219,6 +220,7 @@ def named_preset(
 class StartOptions:
     """The network to train, and its initial weights."""
 
+    title: ClassVar[str] = "Network"
     model: Annotated[
         str | None,
         typer.Option(
@@ -277,11 +279,11 @@ def _file_of(model: str | None, weights: str | None) -> WeightsFile | None:
 
 def callbacks_of(folder: Path, *, tensorboard: bool) -> list[Callback]:
     """Callbacks of the run besides the progress on the terminal."""
-    if not tensorboard:
+    if not tensorboard or not leads():
         return []
     from ..training.tensorboard_writer import TensorBoard
 
-    return [TensorBoard(folder / "tensorboard")] if leads() else []
+    return [TensorBoard(folder / "tensorboard")]
 
 
 def outcome(run: Run) -> dict[str, Any]:
@@ -294,8 +296,7 @@ def outcome(run: Run) -> dict[str, Any]:
 
 def folders(output: Path, preset: RecipePreset, seeds: int) -> Iterator[tuple[Path, RecipePreset]]:
     """The folder and the recipe of each of ``seeds`` runs."""
-    first = preset.recipe.seed
-    for seed in range(first, first + seeds):
+    for seed in range(preset.recipe.seed, preset.recipe.seed + seeds):
         seeded = preset.changed(replace(preset.recipe, seed=seed))
         yield output if seeds == 1 else output / f"seed-{seed}", seeded
 

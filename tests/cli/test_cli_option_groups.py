@@ -9,6 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from fbnetv3_zoo import cli
 from fbnetv3_zoo.cli.option_groups import ArchOptions, grouped
 from fbnetv3_zoo.cli.training_options import ClassifierRecipeOptions, RecipeOptions, RunOptions, TrainingOptions
 from fbnetv3_zoo.recipes import RECIPES
@@ -50,6 +51,24 @@ def test_the_help_shows_the_fields_and_not_the_group() -> None:
     assert "Side in pixels." in output
     assert "--scale-by" in output
     assert "--size" not in output
+
+
+@pytest.mark.parametrize("command", ["train", "distil", "detect train", "search run", "search dnas"])
+def test_many_options_are_shown_in_groups(command: str) -> None:
+    listed = CliRunner().invoke(cli.app, [*command.split(), "--help"], env={"COLUMNS": "200"}).output
+    sections = {part.partition(" ")[0]: part.count(" --") for part in listed.split("╭─ ")[1:]}
+    assert max(sections.values()) <= 18
+    first = listed.split("╭─ Options")[1].split("╭─ ")[0]
+    assert "--output" in first
+    assert "--json" in first
+    if command == "train":
+        assert list(sections) == ["Arguments", "Options", "Network", "Images", "Recipe", "Execution"]
+        assert "--subset" in listed.split("╭─ Images")[1].split("╭─ ")[0]
+
+
+def test_few_options_are_one_list() -> None:
+    listed = CliRunner().invoke(cli.app, ["data", "pack", "--help"], env={"COLUMNS": "200"}).output
+    assert [part.partition(" ")[0] for part in listed.split("╭─ ")[1:]] == ["Arguments", "Options"]
 
 
 def test_no_options_leave_everything_as_it_is() -> None:

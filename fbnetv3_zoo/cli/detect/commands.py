@@ -55,8 +55,12 @@ def train(
     boxes: TrainingBoxesOptions,
     output: Annotated[Path, output_folder("Folder for detector, report, metrics and checkpoints.")],
     detector: DetectorOptions,
-    freeze_at: Annotated[int, typer.Option(min=0, help="Number of first stages to freeze.")] = 0,
-    fixed_norms: Annotated[bool, typer.Option("--fixed-norms", help="Freeze batch norms.")] = False,
+    freeze_at: Annotated[
+        int, typer.Option(min=0, help="Number of first stages to freeze.", rich_help_panel="Recipe")
+    ] = 0,
+    fixed_norms: Annotated[
+        bool, typer.Option("--fixed-norms", help="Freeze batch norms.", rich_help_panel="Recipe")
+    ] = False,
     recipe: training.RecipeSource = None,
     changes: training.RecipeOptions,
     running: training.RunOptions,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import typer
 
@@ -28,6 +28,7 @@ _SIZES = 32, 6000  # pixels: the greatest stride of a network, and what leaves t
 class BoxesOptions:
     """Annotations with their images, given as arguments or as options."""
 
+    title: ClassVar[str] = "Images"
     annotations_argument: Annotated[
         Path | None,
         typer.Argument(metavar="ANNOTATIONS", help="Box annotations; the same as --annotations.", show_default=False),
@@ -126,6 +127,7 @@ def _only(what: str, argument: Path | None, option: Path | None) -> Path | None:
 class DetectorOptions:
     """The detector, and the initial weights of its network."""
 
+    title: ClassVar[str] = "Detector"
     model: Annotated[str, typer.Option(help="A published name or an arch JSON file.")] = "fbnetv3_a"
     kind: Annotated[Literal["c4", "fpn"], typer.Option(help="Conv4 backbone (C4) or feature pyramid (FPN).")] = "c4"
     width: Width = 1.0

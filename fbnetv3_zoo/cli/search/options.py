@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
@@ -55,6 +55,7 @@ Resumed = Annotated[Path, typer.Argument(help="The folder of a search.", is_eage
 class PlanOptions:
     """The plan of a search, and its changes."""
 
+    title: ClassVar[str] = "Plan"
     plan: PlanSource = "tiny"
     space: Space = None
     model: Annotated[
@@ -104,6 +105,7 @@ class PlanOptions:
 class ScoringOptions:
     """The data, recording and latency table by which candidates are scored."""
 
+    title: ClassVar[str] = "Scores"
     data: Annotated[
         str | None, typer.Option("--data", help="Training data: 'digits' or a folder, as for `fbnetv3 train`.")
     ] = None
@@ -130,6 +132,7 @@ class ScoringOptions:
 class MovedOptions:
     """New paths of a search's files."""
 
+    title: ClassVar[str] = "Moved files"
     data: Annotated[str | None, typer.Option(help="New path of its data, if moved.")] = None
     subset: Annotated[str | None, typer.Option(help="New path of its subset file, if moved.")] = None
     table: Annotated[str | None, typer.Option(help="New path of its recording, if moved.")] = None
@@ -160,6 +163,7 @@ class MovedOptions:
 class CandidateOptions:
     """Executor and limits of the candidates, and the last stage to run."""
 
+    title: ClassVar[str] = "Candidates"
     executor: Annotated[
         str, typer.Option("--executor", help="in-process, pool, pool:N, ray or ray:ADDRESS (`pip install ray`).")
     ] = "pool"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
@@ -21,13 +21,16 @@ if TYPE_CHECKING:
 
     from ...training import Execution
 
-Latency = Annotated[str | None, typer.Option(help="A table of `search lut`, for latency_ms as cost.")]
+Latency = Annotated[
+    str | None, typer.Option(help="A table of `search lut`, for latency_ms as cost.", rich_help_panel="Plan")
+]
 
 
 @dataclass(frozen=True, slots=True)
 class PlanOptions:
     """The plan of a search, and what is changed of it."""
 
+    title: ClassVar[str] = "Plan"
     plan: Annotated[
         str, typer.Option("--plan", help="A plan: paper, tiny, or a JSON file (plan.json of a search).")
     ] = "tiny"
@@ -94,7 +97,7 @@ def _command(kind: str, purpose: str) -> Callable[..., None]:
         output: Annotated[Path, output_folder("Folder for network, report, metrics and checkpoints.")],
         planned: PlanOptions,
         data: DataOptions,
-        data_seed: Annotated[int, typer.Option(help="Seed of the data's split.")] = 0,
+        data_seed: Annotated[int, typer.Option(help="Seed of the data's split.", rich_help_panel="Images")] = 0,
         subset: training.SubsetFile = None,
         latency: Latency = None,
         running: SupernetRunOptions,
