@@ -142,7 +142,10 @@ def _delete(holder: Any, key: Any, draw: random.Random) -> None:
 
 def _repeat(holder: Any, key: Any, draw: random.Random) -> None:
     if isinstance(holder, list):
-        holder[key:key] = [holder[key]] * draw.choice((1, 2, 100, 3000))
+        times = draw.choice((1, 2, 100, 3000))
+        if times * len(_spots(holder[key])) > 1_000_000:  # repetitions of repetitions take minutes to write
+            times = 1
+        holder[key:key] = [copy.deepcopy(holder[key]) for _ in range(times)]
     else:
         holder[draw.choice(TEXTS)] = holder[key]
 

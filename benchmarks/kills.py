@@ -155,7 +155,7 @@ class Try:
         if self.command.fresh:
             self.begin()
         self.out.rename(kept)
-        size = sum(path.stat().st_size for path in kept.rglob("*") if path.is_file())
+        size = sum(-(-path.stat().st_size // 4096) * 4096 for path in kept.rglob("*"))  # whole pages, as a disk has
         with small_disk(self.out, size + (1 << 20)):
             shutil.copytree(kept, self.out, dirs_exist_ok=True)
             _fill(self.out / "mine.bin")

@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from fbnetv3_zoo.utils.processes import kill_group
+
 FILE = Path(__file__).with_name("worker.py")
 PATIENCE = 2.0
 """Seconds for a worker to exit by itself."""
@@ -88,9 +90,7 @@ class BenchWorker:
 
     def _kill(self) -> None:
         """Kill the process and its children, such as a compiler."""
-        if hasattr(os, "killpg"):
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, signal.SIGKILL)
+        kill_group(self.pid)
         self._process.kill()
 
     def _request(self, **message: Any) -> Measurement:

@@ -46,7 +46,9 @@ def demo(
 
     Example: fbnetv3 demo --output /tmp/demo
     """
-    _check_output(output)
+    from ..training.run_folder import LOCK, check_foreign
+
+    check_foreign(output, MADE, f"teacher/{LOCK}", "teacher/recipe.json")
     started = time.perf_counter()
     steps = _Steps(context, output, as_json=as_json)
     pictures = output / "digits"
@@ -125,16 +127,6 @@ def _run_all(steps: _Steps, pictures: Path, seed: int, epochs: int | None) -> No
     except ZooError as error:  # offline, its runtime may be unavailable
         steps.results["web"] = None
         steps.tell(f"left out: {error}")
-
-
-def _check_output(output: Path) -> None:
-    """Raise :class:`ZooError` if the demo would overwrite files that are not those of an earlier demo."""
-    from ..training.run_folder import LOCK
-    from ..utils.paths import exists
-
-    present = [name for name in MADE if exists(output / name)]
-    if present and not exists(output / "teacher" / LOCK):
-        raise ZooError(f"{output}: has {present[0]}, which the demo would overwrite; give another --output")
 
 
 def _discard_checkpoints(folder: Path) -> None:

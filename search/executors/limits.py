@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import resource
 import signal
 import sys
 import threading
@@ -81,6 +80,8 @@ def memory_limit(gigabytes: float) -> Iterator[None]:
     if not gigabytes:
         yield
         return
+    import resource
+
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     limit = _held() + int(gigabytes * 1e9)
     bounds = [limit, *(limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY)]
@@ -100,6 +101,8 @@ def _held() -> int:
 
 def check_alarm(seconds: float) -> None:
     """Raise if :func:`alarm` would not work in this thread; 0 is no limit."""
+    if seconds and not hasattr(signal, "SIGALRM"):
+        raise ZooError("in-process, Limits.seconds needs Linux or macOS; use the executor pool:1 or leave it at 0")
     if seconds and threading.current_thread() is not threading.main_thread():
         raise ZooError("in-process, Limits.seconds needs the main thread; use the executor pool:1 or leave it at 0")
 

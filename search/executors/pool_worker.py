@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import signal
 import time
@@ -11,7 +10,7 @@ from multiprocessing import connection, get_context
 from typing import Literal
 
 from fbnetv3_zoo.errors import Interrupted
-from fbnetv3_zoo.utils.processes import end_group_with_parent
+from fbnetv3_zoo.utils.processes import end_group_with_parent, kill_group
 
 from ..evaluation.trial import Evaluator, Failure, Task
 from .attempt import Attempt, AttemptLimits, attempt, one_line, overdue
@@ -110,8 +109,7 @@ class PoolWorker:
 
     def end(self) -> str:
         """Kill the process and its children; the signal or exit code that it ended with."""
-        with suppress(ProcessLookupError, PermissionError):  # no group yet, or an empty one
-            os.killpg(self.pid, signal.SIGKILL)
+        kill_group(self.pid)
         self._process.kill()
         self._process.join()
         self.pipe.close()

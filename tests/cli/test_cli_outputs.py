@@ -39,7 +39,7 @@ def calls() -> Iterator[Any]:
 
 
 def refused(words: list[str], path: Path) -> str:
-    ended = run(*(word.replace("{path}", str(path)) for word in words))
+    ended = run(*(word.replace("{path}", str(path)).replace("{folder}", str(path.parent)) for word in words))
     assert ended.code == 2
     line = ended.err.removesuffix("\n")
     assert line.startswith(f"error: {path}: cannot be "), line
@@ -76,7 +76,7 @@ def test_an_empty_output_is_not_the_current_folder(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    ended = run(*(word.format(path="") for word in words))
+    ended = run(*(word.format(path="", folder=tmp_path) for word in words))
     assert ended.code == 2
     assert ended.err.startswith("error: the value after --output is empty; give one, or leave it out")
     assert os.listdir(tmp_path) == []
@@ -141,7 +141,7 @@ def test_own_files_beside_a_model(model: Path) -> None:
 @pytest.mark.parametrize("words", list(calls()))
 def test_a_file_of_others_is_never_replaced(words: list[str], tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"mine")
-    ended = run(*(word.format(path=tmp_path / "file") for word in words))
+    ended = run(*(word.format(path=tmp_path / "file", folder=tmp_path) for word in words))
     assert ended.code == 2
     told = ended.err.removeprefix(f"error: {tmp_path}/file: ")
     assert told in (f"already exists, and was not written by this program; {REMEDY}\n",

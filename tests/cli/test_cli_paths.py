@@ -42,7 +42,7 @@ def test_a_path_that_the_system_refuses(words: list[str], ending: str, tmp_path:
     (tmp_path / "file").write_text("")
     hostile = os.fsdecode(b"\x1b[31m\ncaf\xe9")
     for path in (tmp_path / ("n" * 300 + ending), tmp_path / "file" / f"{hostile}{ending}"):
-        ended = run(*(word.replace("{path}", str(path)) for word in words))
+        ended = run(*(word.replace("{path}", str(path)).replace("{folder}", str(tmp_path)) for word in words))
         line = ended.err.splitlines()[-1]
         assert (ended.code, line.partition(":")[0]) == (2, "error"), line
         assert line.isprintable()

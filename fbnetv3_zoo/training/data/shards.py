@@ -168,6 +168,10 @@ class OpenFiles:
 
     def read(self, path: str, offset: int, size: int) -> bytes:
         """``size`` bytes of a file from ``offset``; fewer if it ends before. Raises OSError."""
+        if not hasattr(os, "pread"):  # Windows: threads would share the position of an open file
+            with open(path, "rb") as alone:
+                alone.seek(offset)
+                return alone.read(size)
         if path in self._open:
             return _read(self._open[path], offset, size)
         file = os.open(path, os.O_RDONLY)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -153,7 +152,8 @@ def _wrong_label(label: int | None, classes: int | None) -> tuple[str, str] | No
 
 def _contents(file: FileIO, member: _Member) -> bytes:
     """The beginning of a file in the tar file, long enough for any label."""
-    return os.pread(file.fileno(), min(member.size, _LONGEST_LABEL), member.offset)
+    file.seek(member.offset)
+    return file.read(min(member.size, _LONGEST_LABEL))
 
 
 def _from_text(text: bytes) -> int | None:

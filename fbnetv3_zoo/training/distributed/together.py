@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from ...errors import Interrupted, LostProcess, ZooError, in_short
-from ...utils.processes import end_group_with_parent
+from ...utils.processes import end_group_with_parent, kill_group
 from .world import World, join
 
 T = TypeVar("T")
@@ -158,8 +158,7 @@ class _Member:
         if self._answered:
             self._process.join(_ENDING)
         if self._process.exitcode is None:
-            with suppress(ProcessLookupError, PermissionError):  # no group yet, or an empty one
-                os.killpg(self._process.pid or 0, signal.SIGKILL)
+            kill_group(self._process.pid or 0)
             self._process.kill()
         self._process.join()
         self._pipe.close()
