@@ -14,5 +14,5 @@ def commands(command: Any, names: tuple[str, ...] = ()) -> Iterator[tuple[tuple[
 
 
 def needed_value(parameter: Any) -> str:
-    """A value for what has to be given besides; it is not looked at first, or is refused. ``{folder}`` is the test's."""
+    """A value for what has to be given besides; it is not looked at first, or is refused. ``{folder}``: the test's."""
     return "fbnetv3_a" if parameter.name in ("model", "models", "weights") else "{folder}/there.json"
