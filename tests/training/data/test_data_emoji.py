@@ -99,7 +99,8 @@ def test_drawings_are_left_out(vendors: list[Vendor], tmp_path: Path, caplog: py
         '<image width="9" height="9" xlink:href="a.png"/>', "<text>a</text>", "<style>*{}</style>", "< image/>",
         '<use href="other.svg#a"/>', "<use xlink:href = 'http://localhost/a'/>", '<path fill="url(a.svg#b)"/>',
         "<foreignObject/>", "<script/>", "&bomb;", "</svg>", "", "<path d='M0 0h1e9v1e9z' transform='scale(0)'/>",
-        "\0", "\ud800", "x" * (1 << 21), "<g>" * 5000,
+        "\0", "\ud800", "x" * (1 << 21), "<g>" * 5000, '<path d="M2 2h28v2-9999999998H2z"/>',
+        '<circle cx="9" cy="9" r="41e9"/>',
     ],
 )  # fmt: skip
 def test_hostile_drawings_are_refused(body: str) -> None:

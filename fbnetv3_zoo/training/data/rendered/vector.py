@@ -44,7 +44,9 @@ def draw_vector(body: str, size: tuple[float, float], side: int) -> npt.NDArray[
     try:
         data = resvg_py.svg_to_bytes(svg_string=svg, width=fine, height=fine, skip_system_fonts=True)
         image = Image.open(io.BytesIO(bytes(data))).convert("RGBA")
-    except (OSError, ValueError) as error:
+    except BaseException as error:  # a panic in Rust, as at places beyond 10^9, is no Exception
+        if not isinstance(error, (OSError, ValueError)) and type(error).__name__ != "PanicException":
+            raise
         raise ZooError(f"cannot be drawn ({in_short(error)})") from None
     box = image.getchannel("A").getbbox()
     if box is None:
