@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import json
 import os
 import shutil
 import sys
@@ -46,22 +47,26 @@ def leads() -> bool:
     return os.environ.get("RANK", "0") == "0" or "WORLD_SIZE" not in os.environ
 
 
-def output_file(help: str) -> Any:
-    """An option for a file to write, which is checked to be writable before any work."""
-    return typer.Option(help=help, callback=_place)
+def output_file(help: str, kind: str = "") -> Any:
+    """An option for a file to write, which is checked to be writable before any work.
+
+    A file that is there is only replaced if it is of this ``kind``, as :func:`_kind_of` tells it.
+    """
+
+    def place(value: Path | None) -> Path | None:
+        if value is not None:
+            check_place(value)
+            if exists(value) and value.stat().st_size and not is_ours(value):
+                raise ZooError(f"{value}: {FOREIGN}; {_OUTPUT}")
+            check_kind(value, kind)
+        return value
+
+    return typer.Option(help=help, callback=place)
 
 
 def output_folder(help: str, *names: str, replaced: bool = False) -> Any:
     """An option for a folder to write to, or to be ``replaced`` as a whole; checked like :func:`output_file`."""
     return typer.Option(*names, help=help, callback=_replaced if replaced else _folder)
-
-
-def _place(value: Path | None) -> Path | None:
-    if value is not None:
-        check_place(value)
-        if exists(value) and value.stat().st_size and not is_ours(value):
-            raise ZooError(f"{value}: {FOREIGN}; {_OUTPUT}")
-    return value
 
 
 def _folder(value: Path | None) -> Path | None:
@@ -216,20 +221,52 @@ _OUTPUT = "give another path as --output, or remove that file first"
 
 
 def check_kind(path: Path, kind: str) -> None:
-    """Raise :class:`ZooError` if a .safetensors file of ours at ``path`` has another format than ``kind``."""
+    """Raise :class:`ZooError` if a file of ours at ``path`` is of another ``kind``: exports can be made again, but not
+    what was trained, drawn by lot or measured.
+    """  # fmt: skip
     if not exists(path) or not path.stat().st_size:
         return
+    found = _kind_of(path)
+    if found not in (kind, "damaged"):
+        from ..utils.checksummed import KINDS
+
+        name = {**KINDS, **_TEXTS}.get(found, "something else")
+        raise ZooError(f"{path}: already exists, and is {name}; {_OUTPUT}")
+
+
+CARD = "card"
+_TEXTS = {
+    CARD: "a model card",
+    "fbnetv3_zoo.arch": "a network",
+    "fbnetv3_zoo.latency_table": "a latency table",
+    "fbnetv3_zoo.recipe": "a recipe",
+    "fbnetv3_zoo.recipe_preset": "a recipe",
+    "fbnetv3_zoo.results": "the results of a run",
+    "fbnetv3_zoo.subset": "a subset of data",
+}
+
+
+def _kind_of(path: Path) -> str:
+    """What a file of ours is: the ``format`` of tensors and JSON, :data:`CARD`, "damaged", or "" for any other."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    if start.startswith(b"---"):
+        return CARD
+    if start.startswith(b"{"):
+        try:
+            told = json.loads(path.read_bytes())
+        except (ValueError, RecursionError):
+            return "damaged"
+        return str(told.get("format", "JSON")).partition(" ")[0]
+    if not start.endswith(b"{") and path.suffix != ".safetensors":
+        return ""
     from safetensors import SafetensorError, safe_open
 
-    from ..utils.checksummed import KINDS
-
     try:
-        with safe_open(path, framework="numpy") as file:
-            written = (file.metadata() or {}).get("format", "").partition(" ")[0]
-    except SafetensorError:  # a damaged one may be replaced
-        return
-    if written != kind:
-        raise ZooError(f"{path}: already exists, and is {KINDS.get(written, 'something else')}; {_OUTPUT}")
+        with safe_open(path, framework="numpy") as tensors:
+            return str((tensors.metadata() or {}).get("format", "")).partition(" ")[0]
+    except SafetensorError:
+        return "damaged"
 
 
 def check_same(path: Path, write: Callable[[Path], object]) -> None:

@@ -13,7 +13,9 @@ from .output import say
 
 def subset(
     data: Annotated[str, typer.Argument(help="The dataset to choose from, as for --data elsewhere.")],
-    output: Annotated[Path | None, output_file("JSON file to write (default: subset.json).")] = None,
+    output: Annotated[
+        Path | None, output_file("JSON file to write (default: subset.json).", "fbnetv3_zoo.subset")
+    ] = None,
     classes: Annotated[int, typer.Option(help="Number of classes.")] = 200,
     held_out: Annotated[int, typer.Option(help="Number of training images to hold out for validation.")] = 10_000,
     seed: Annotated[int, typer.Option(help="Seed of the choice, and of the splits of data without any.")] = 0,

@@ -12,7 +12,7 @@ import typer
 
 from ..errors import ZooError
 from ..utils.paths import check_place, exists, read_lines
-from .common import Json, check_kind, check_same, command_group, output_file, print_json, written
+from .common import CARD, Json, check_same, command_group, output_file, print_json, written
 from .output import say, say_text
 
 if TYPE_CHECKING:
@@ -120,7 +120,9 @@ def verify(names: Names = None, cache: Cache = None, lock: Lock = None, as_json:
 def convert(
     file: Annotated[Path, typer.Argument(help="A checkpoint (.pth, .pt, .bin, .ckpt) or .safetensors file.")],
     model: Annotated[str, typer.Option(help="The network: a published name or an arch JSON file.")],
-    output: Annotated[Path | None, output_file("The .safetensors file to write (default: beside FILE).")] = None,
+    output: Annotated[
+        Path | None, output_file("The .safetensors file to write (default: beside FILE).", "fbnetv3_zoo")
+    ] = None,
     class_names: Annotated[Path | None, typer.Option(help="Text file of class names, one per line.")] = None,
     mean: Annotated[
         str | None, typer.Option(help="Mean for normalizing images in [0, 1], such as 0.5,0.5,0.5.")
@@ -145,8 +147,6 @@ def convert(
     if target == file:
         raise ZooError(f"{file}: would be overwritten by its conversion; give another --output")
     check_place(target)
-    if output is not None:
-        check_kind(output, "fbnetv3_zoo")
     arch = find_network(model)
     source = read_any(file)
     network = build(source, arch, named=True)
@@ -188,7 +188,7 @@ def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
 @app.command()
 def card(
     weights: Annotated[str, typer.Argument(help="Published weights, or a .safetensors file of this project.")],
-    output: Annotated[Path | None, output_file("File to write (default: standard output).")] = None,
+    output: Annotated[Path | None, output_file("File to write (default: standard output).", CARD)] = None,
     license: Annotated[str | None, typer.Option(help="SPDX identifier, for a file of your own.")] = None,
 ) -> None:
     """Write the model card of published weights or of a file.

@@ -23,7 +23,7 @@ from shell import run, succeed
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.cli import app
 from fbnetv3_zoo.models.fbnet import FBNet
-from fbnetv3_zoo.weights.serialization import save
+from fbnetv3_zoo.weights.serialization import load, save
 
 REMEDY = "give another path as --output, or remove that file first"
 
@@ -193,10 +193,29 @@ def test_a_file_of_another_kind_is_not_replaced(model: Path, tmp_path: Path) -> 
         ("data", "letters", "--fonts", tmp_path),
         ("data", "emoji", "--drawings", f"a={tmp_path}", "--held-out", "a"),
         ("search", "pretrain", "--plan", "tiny", "--pool", 64),
-    ):
+        ("search", "report", tmp_path), ("search", "lut", "--space", "tiny"),
+        ("subset", "digits", "--classes", 4, "--held-out", 40), ("weights", "card", model), ("export", "onnx", model),
+    ):  # fmt: skip
         ended = run(*words, "--output", model)
         assert ended.err == f"error: {model}: already exists, and is a model; {REMEDY}\n"
     assert model.read_bytes() == before
+
+
+def test_texts_of_another_kind_are_not_replaced(model: Path, tmp_path: Path) -> None:
+    arch, subset, card = tmp_path / "arch.json", tmp_path / "subset.json", tmp_path / "card.md"
+    arch.write_text(load(model).arch.to_json())
+    choose = "subset", "digits", "--classes", 4, "--held-out", 40, "--output"
+    for words in ((*choose, subset), ("weights", "card", model, "--output", card)) * 2:
+        succeed(*words)
+    for words, place, kind in (
+        ((*choose, arch), arch, "a network"),
+        ((*choose, card), card, "a model card"),
+        (("weights", "card", model, "--output", subset), subset, "a subset of data"),
+        (("export", "onnx", model, "--output", subset), subset, "a subset of data"),
+    ):
+        before = place.read_bytes()
+        assert run(*words).err == f"error: {place}: already exists, and is {kind}; {REMEDY}\n"
+        assert place.read_bytes() == before
 
 
 def test_names_of_the_programs_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

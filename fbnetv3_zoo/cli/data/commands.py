@@ -29,7 +29,9 @@ Size = Annotated[int, typer.Option(help="Side of the images in pixels.")]
 @app.command()
 def letters(
     fonts: Annotated[list[Path], typer.Option(help="Folder of TrueType and OpenType fonts; may be repeated.")],
-    output: Annotated[Path | None, output_file("File to write (default: letters.safetensors).")] = None,
+    output: Annotated[
+        Path | None, output_file("File to write (default: letters.safetensors).", "fbnetv3_zoo.images")
+    ] = None,
     size: Size = 32,
     seed: Annotated[int, typer.Option(help="Seed of the splits, of the faces and of the distortions.")] = 0,
     faces: Annotated[int, typer.Option(help="Most faces of a family, such as Regular and Bold.")] = 3,
@@ -64,7 +66,9 @@ def emoji(
     validation: Annotated[
         str | None, typer.Option(help="The vendor whose drawings are for validation (default: the last other one).")
     ] = None,
-    output: Annotated[Path | None, output_file("File to write (default: emoji.safetensors).")] = None,
+    output: Annotated[
+        Path | None, output_file("File to write (default: emoji.safetensors).", "fbnetv3_zoo.images")
+    ] = None,
     size: Size = 32,
     as_json: Json = False,
 ) -> None:
@@ -87,7 +91,9 @@ def emoji(
 def pack(
     *,
     data: DataOptions,
-    output: Annotated[Path | None, output_file("File to write (default: NAME-SIZE.safetensors).")] = None,
+    output: Annotated[
+        Path | None, output_file("File to write (default: NAME-SIZE.safetensors).", "fbnetv3_zoo.images")
+    ] = None,
     size: Annotated[int, typer.Option(help="Side of the images in pixels: that of the network, or more to crop.")],
     seed: Seed = 0,
     subset: SubsetFile = None,

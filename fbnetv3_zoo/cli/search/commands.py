@@ -115,7 +115,9 @@ def pretrain(
     pool: Pool = None,
     seed: Seed = None,
     latency: Latency = None,
-    output: Annotated[Path | None, output_file("File for the encoder (default: encoder.safetensors).")] = None,
+    output: Annotated[
+        Path | None, output_file("File for the encoder (default: encoder.safetensors).", "fbnetv3_zoo.encoder")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Run stage 1: draw the pool, train the encoder on free statistics, and report how well it predicts them.

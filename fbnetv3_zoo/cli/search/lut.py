@@ -27,9 +27,10 @@ if TYPE_CHECKING:
 
 def lut(
     space: Annotated[str, typer.Option(help="The space: a name or a JSON file.")] = "paper",
-    output: Annotated[Path, output_file("JSON file to write; missing blocks are added to an existing one.")] = Path(
-        "latency.json"
-    ),
+    output: Annotated[
+        Path,
+        output_file("JSON file to write; missing blocks are added to an existing one.", "fbnetv3_zoo.latency_table"),
+    ] = Path("latency.json"),
     networks: Annotated[
         int | None, typer.Option(help="Measure only the blocks of this many random networks, not of the whole space.")
     ] = None,
