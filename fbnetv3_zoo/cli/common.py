@@ -58,7 +58,7 @@ def output_file(help: str, kind: str = "") -> Any:
             check_place(value)
             if exists(value) and value.stat().st_size and not is_ours(value):
                 raise ZooError(f"{value}: {FOREIGN}; {_OUTPUT}")
-            check_kind(value, kind)
+            _check_kind(value, kind)
         return value
 
     return typer.Option(help=help, callback=place)
@@ -200,10 +200,11 @@ _SECOND = {".xml": ".bin", ".param": ".bin", ".ort": ".required_operators.config
 """Extension of the second file that is written with a file, by the extension of the first."""
 
 
-def target_of(output: Path | None, default: Path) -> Path:
+def target_of(output: Path | None, default: Path, kind: str = "") -> Path:
     """The path to write to: ``output`` or ``default``.
 
-    Raises :class:`ZooError` if a file that this program did not write would be overwritten, or by the second file any.
+    Raises :class:`ZooError` if a file that this program did not write, or of another ``kind``, would be overwritten, or
+    by the second file any.
     """
     path = default if output is None else output
     second = path.with_suffix(_SECOND.get(path.suffix, path.suffix))
@@ -212,6 +213,7 @@ def target_of(output: Path | None, default: Path) -> Path:
         check_place(path)
         if exists(path) and not is_ours(path):
             raise ZooError(f"{path}: {FOREIGN}; {_OUTPUT}")
+        _check_kind(path, kind)
     if not exists(path) and exists(second):
         raise ZooError(f"{second}: already exists, and would be overwritten with {path}; give another --output")
     return path
@@ -220,7 +222,7 @@ def target_of(output: Path | None, default: Path) -> Path:
 _OUTPUT = "give another path as --output, or remove that file first"
 
 
-def check_kind(path: Path, kind: str) -> None:
+def _check_kind(path: Path, kind: str) -> None:
     """Raise :class:`ZooError` if a file of ours at ``path`` is of another ``kind``: exports can be made again, but not
     what was trained, drawn by lot or measured.
     """  # fmt: skip

@@ -29,7 +29,7 @@ def subset(
     from ..utils.atomic_write import replacing
     from ..utils.paths import check_outside
 
-    output = target_of(output, Path("subset.json"))
+    output = target_of(output, Path("subset.json"), "fbnetv3_zoo.subset")
     whole = find_dataset(data, seed=seed)
     check_outside(output, whole.root)
     chosen = choose_subset(whole, classes=classes, held_out=held_out, seed=seed)

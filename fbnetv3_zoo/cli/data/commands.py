@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ...errors import ZooError
-from ..common import Json, Seed, check_kind, command_group, output_file, print_json, program, target_of, written
+from ..common import Json, Seed, command_group, output_file, print_json, program, target_of, written
 from ..option_groups import DataOptions, grouped
 from ..output import in_shell, say
 from ..training_options import SubsetFile
@@ -125,10 +125,9 @@ def _vendor(text: str) -> tuple[str, str]:
 
 
 def _file(output: Path | None, name: str) -> Path:
-    path = target_of(output, Path(f"{name}.safetensors"))
+    path = target_of(output, Path(f"{name}.safetensors"), "fbnetv3_zoo.images")
     if path.suffix != ".safetensors":
         raise ZooError(f"{path}: data sets are written as .safetensors; change the extension")
-    check_kind(path, "fbnetv3_zoo.images")
     return path
 
 

@@ -11,7 +11,6 @@ from ...errors import ZooError
 from ...utils.paths import check_folder, exists
 from ..common import (
     Json,
-    check_kind,
     command_group,
     output_file,
     output_folder,
@@ -127,8 +126,7 @@ def pretrain(
     from fbnetv3_zoo.search import Search
     from fbnetv3_zoo.search.evaluation.config import measured_costs
 
-    output = target_of(output, Path("encoder.safetensors"))
-    check_kind(output, "fbnetv3_zoo.encoder")
+    output = target_of(output, Path("encoder.safetensors"), "fbnetv3_zoo.encoder")
     chosen = PlanOptions(plan=plan, space=space, within=within, pool=pool, seed=seed).search_plan()
     search = Search(chosen, costs=measured_costs(chosen.space, latency) if latency else None)
     points = search.pool()
