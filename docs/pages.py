@@ -32,6 +32,8 @@ CODE = re.compile(
 )
 OPTION = re.compile(r"(?<=[\s>\[])--?[a-z][\w-]*(?![^<]*>)")
 LINK = re.compile(r"(?<=\]\()([^)\s#:]+)(?=[)#])")
+BADGES = re.compile(r"^(?:\[!\[[^\]]*\]\([^)]*\)\]\([^)]*\) ?)+\n\n", re.MULTILINE)
+"""A line of badges, which are pictures from elsewhere."""
 
 
 def linked(text: str, change: Callable[[str], str]) -> str:
@@ -79,14 +81,14 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Turn links into those between the pages of the site."""
+    """Turn links into those between the pages of the site, and leave out badges: the site loads nothing."""
     source = Path(page.file.abs_src_path or DOCS / page.file.src_uri)
 
     def change(target: str) -> str:
         found = address(target, source, _repository())
         return found if "://" in found else os.path.relpath(found, os.path.dirname(page.file.src_uri) or ".")
 
-    return linked(markdown, change)
+    return linked(BADGES.sub("", markdown), change)
 
 
 def on_page_content(html: str, **_: object) -> str:

@@ -92,6 +92,15 @@ def test_makefile_has_what_workflows_make() -> None:
     assert {target for target, for_site in made if not for_site or (ROOT / "mkdocs.yml").exists()} <= targets
 
 
+def test_badges_are_of_workflows() -> None:
+    badge = re.compile(rf"\[!\[([\w ]+)\]\({REPOSITORY}/actions/workflows/([\w-]+\.yml)/badge\.svg\)\]\((.+?)\)")
+    badges = badge.findall((ROOT / "README.md").read_text())
+    assert [file for _, file, _ in badges] == ["tests.yml", "long-tests.yml", "package.yml", "docs.yml"]
+    for name, file, address in badges:
+        assert address == f"{REPOSITORY}/actions/workflows/{file}"
+        assert name == _yaml(ROOT / ".github" / "workflows" / file)["name"]
+
+
 def test_only_a_tag_is_published() -> None:
     publish = _yaml(ROOT / ".github" / "workflows" / "package.yml")["jobs"]["publish"]
     assert "github.ref_type == 'tag'" in publish["if"]

@@ -19,7 +19,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dist")
     clean = shutil.copytree(ROOT, folder / "source", ignore=shutil.ignore_patterns(".*", "build", "dist", "tests"))
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, clean]
-    subprocess.run(build, check=True, capture_output=True)
+    built = subprocess.run(build, check=True, capture_output=True, text=True)
+    assert "would be ignored" not in built.stdout + built.stderr
     (made,) = folder.glob("*.whl")
     return made
 
@@ -43,23 +44,23 @@ def test_nothing_but_the_package_reaches_the_top_level(wheel: Path) -> None:
     assert "fbnetv3_zoo/detection/configs/fbnetv3_a_c4.py" in names
 
 
+def _printed(*command: object, cwd: Path) -> str:
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return subprocess.run(
+        list(map(str, command)), cwd=cwd, env=clean, check=True, capture_output=True, text=True
+    ).stdout
+
+
 @pytest.fixture(scope="module")
 def program(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``fbnetv3`` in an environment of the wheel alone; it sees its dependencies by a path file: no long install."""
     environment = tmp_path_factory.mktemp("environment")
     venv.create(environment)
     pip = [sys.executable, "-m", "pip", "--python", environment / "bin" / "python", "install", "--quiet", "--no-deps"]
-    subprocess.run([*pip, wheel], check=True)
+    _printed(*pip, wheel, cwd=environment)
     (site,) = environment.glob("lib/python*/site-packages")
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
     return environment / "bin" / "fbnetv3"
-
-
-def _printed(*command: object, cwd: Path) -> str:
-    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    return subprocess.run(
-        list(map(str, command)), cwd=cwd, env=clean, check=True, capture_output=True, text=True
-    ).stdout
 
 
 def test_the_wheel_alone_runs_in_another_folder(program: Path, tmp_path: Path) -> None:
