@@ -32,7 +32,7 @@ CODE = re.compile(
 )
 OPTION = re.compile(r"(?<=[\s>\[])--?[a-z][\w-]*(?![^<]*>)")
 LINK = re.compile(r"(?<=\]\()([^)\s#:]+)(?=[)#])")
-BADGES = re.compile(r"^(?:\[!\[[^\]]*\]\([^)]*\)\]\([^)]*\) ?)+\n\n", re.MULTILINE)
+BADGES = re.compile(r"^(?:\[!\[[^\]]*\]\[[^\]]* badge\]\]\[[^\]]*\]\s)+\n", re.MULTILINE)
 """A line of badges, which are pictures from elsewhere."""
 
 
