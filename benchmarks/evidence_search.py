@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from evidence_table import SEEDS, Doubles, Points, band, encoder, markdown, mean_of, picture, table
+from evidence_table import SEEDS, Doubles, band, encoder, markdown, mean_of, picture, table
 
 from fbnetv3_zoo.report import charts
 from fbnetv3_zoo.search import PLANS
@@ -160,7 +160,7 @@ class Job:
 
     method: str
     seed: int
-    points: Points = "pool"
+    points: str = "pool"
     budget: int = MOST
 
 
@@ -218,20 +218,24 @@ def efficiency(seeds: int, processes: int) -> None:
 
 def parts(seeds: int, processes: int) -> None:
     """The same search over networks and recipes, over networks with one recipe, over recipes for one network."""
-    named: Mapping[str, Points] = {
+    named: Mapping[str, str] = {
         "both": "pool",
-        "networks, one recipe": "networks",
-        "recipes, one network": "recipes",
+        "networks, SGD": "networks",
+        **{name: name for name in ("networks, AdamW", "networks, RMSprop")},
+        "recipes, middle network": "recipes",
+        **{name: name for name in ("recipes, small network", "recipes, large network")},
     }
     jobs = [Job(OURS, seed, points) for points in named.values() for seed in range(seeds)]
     rows = _all(jobs, processes)
-    least = min(len(table(points)) for points in named.values())
-    x = [n for n in (24, 48, 72, 96, 120, 144, 168, 192) if n <= least]
+    x = [n for n in (24, 48, 72) if n <= min(len(table(points)) for points in named.values())]
     found = {
         name: np.array([judged(job, rows[job], x) for job in jobs if job.points == points])
         for name, points in named.items()
     }
     print(markdown(["trainings", *x], [[name, *(mean_of(column) for column in of.T)] for name, of in found.items()]))
+    others = [name for name in named if name != "both"]
+    lines = [[name, *(mean_of(column) for column in (found["both"] - found[name]).T)] for name in others]
+    print("\nboth minus one part, points of accuracy, paired by seed\n\n" + markdown(["minus", *x], lines))
     best = [[name, len(table(points)), f"{table(points).test_mean.max():.2f}"] for name, points in named.items()]
     print("\n" + markdown(["points", "number", "best test accuracy"], best))
     _curves("parts", x, found)

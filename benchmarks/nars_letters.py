@@ -5,10 +5,11 @@
     python benchmarks/nars_letters.py spread                              # what has been recorded, and its noise
     python benchmarks/nars_letters.py tables                              # the tables that come with the package
 
-``points.json`` lists what is trained: 800 points of the search's own pool, 200 recipes for one network, and 200
-networks with one recipe. Every training has one thread, and is a line of ``trainings.jsonl``: accuracies on validation
-and test images after every epoch. The images are a part of `letters.safetensors`, the same for all (``IMAGES`` a class,
-drawn by a seed); the points of ``emoji`` are trained on a part of `emoji.safetensors`.
+``points.json`` lists what is trained: 800 points of the search's own pool, 200 recipes for one network and 72 for each
+of two others, and 200 networks with one recipe and 72 with each of two others. Every training has one thread, and is a
+line of ``trainings.jsonl``: accuracies on validation and test images after every epoch. The images are a part of
+`letters.safetensors`, the same for all (``IMAGES`` a class, drawn by a seed); the points of ``emoji`` are trained on a
+part of `emoji.safetensors`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import numpy.typing as npt
 from fbnetv3_zoo.arch.latency import LatencyTable
 from fbnetv3_zoo.search.evaluation import TABLES, Recording, TrainingEvaluator
 from fbnetv3_zoo.search.evaluation.tabular import table_file
-from fbnetv3_zoo.search.space import LETTERS, NetworkCosts, draw_pool, parse_constraint
+from fbnetv3_zoo.search.space import LETTERS, NetworkCosts, Part, draw_pool, parse_constraint
 from fbnetv3_zoo.training.data import Split
 from fbnetv3_zoo.training.data.rendered import DatasetFile
 
@@ -39,8 +40,8 @@ POINTS, TRAININGS, LATENCY = FOLDER / "points.json", FOLDER / "trainings.jsonl",
 CARD = Path(__file__).parents[1] / "docs" / "nars-letters.md"
 EPOCHS = 12
 WITHIN = parse_constraint("0.3M<=macs<=3M")
-POOL, PARTS, REPEATED, NOISE = 800, 200, 100, 20
-"""Points of the pool, of one network and of one recipe; of the pool, those with three seeds and with five."""
+POOL, PARTS, OTHERS, REPEATED, NOISE = 800, 200, 72, 100, 20
+"""Points of the pool, of one network or recipe, of another; of the pool, those with three seeds and with five."""
 IMAGES: Mapping[str, Mapping[Split, int]] = {
     "letters": {"train": 45, "validation": 45, "test": 45},
     "emoji": {"train": 190, "validation": 100, "test": 100},
@@ -90,6 +91,10 @@ def trainings() -> Iterator[Training]:
             yield from (Training("emoji", code, 0) for code in hundred)
         share = slice(begin * PARTS // POOL, (begin + REPEATED) * PARTS // POOL)
         yield from (Training("letters", code, 0) for part in ("recipes", "networks") for code in points[part][share])
+    for begin in range(0, OTHERS, OTHERS // 3):
+        for part in HELD:
+            if part not in ("recipes", "networks"):
+                yield from (Training("letters", code, 0) for code in points[part][begin : begin + OTHERS // 3])
 
 
 def draw_points() -> dict[str, list[list[int]]]:
@@ -97,21 +102,33 @@ def draw_points() -> dict[str, list[list[int]]]:
     costs = NetworkCosts(LETTERS)
     pool = draw_pool(LETTERS, costs, WITHIN, POOL, np.random.default_rng(0)).codes
     parts = {}
-    for seed, (name, fixed) in enumerate((("recipes", "architecture"), ("networks", "recipe")), start=1):
-        codes = draw_pool(LETTERS, costs, WITHIN, PARTS, np.random.default_rng(seed)).codes.copy()
+    for seed, (name, (fixed, point)) in enumerate(HELD.items(), start=1):
+        number = PARTS if point is MIDDLE else OTHERS
+        codes = draw_pool(LETTERS, costs, WITHIN, number, np.random.default_rng(seed)).codes.copy()
         held = np.array([dimension.part == fixed for dimension in LETTERS.dimensions])
-        codes[:, held] = LETTERS.code(MIDDLE)[held]
+        codes[:, held] = LETTERS.code(point)[held]
         parts[name] = codes.tolist()
     return {"pool": pool.tolist(), **parts}
 
 
-def _middle() -> dict[str, object]:
-    """A point of middle values, with a recipe near `fbnetv3 recipe show digits`."""
-    middle = {d.name: d.options.values[(len(d) - 1) // 2] for d in LETTERS.dimensions}
-    return middle | {"recipe.optimizer": "sgd", "recipe.ema_decay": 0.95, "recipe.augmentation.shift": True}
+def _point(share: float = 0.5, **recipe: object) -> Mapping[str, object]:
+    """A point whose values are at ``share`` of the way through each list, with a recipe near that for digits."""
+    own = {"optimizer": "sgd", "ema_decay": 0.95, "augmentation.shift": True, **recipe}
+    values = {d.name: d.options.values[int((len(d) - 1) * (share if d.part == "architecture" else 0.5))]
+              for d in LETTERS.dimensions}  # fmt: skip
+    return values | {f"recipe.{name}": value for name, value in own.items()}
 
 
-MIDDLE = _middle()
+MIDDLE = _point()
+HELD: Mapping[str, tuple[Part, Mapping[str, object]]] = {
+    "recipes": ("architecture", MIDDLE),
+    "networks": ("recipe", MIDDLE),
+    "recipes, small network": ("architecture", _point(0.25)),
+    "recipes, large network": ("architecture", _point(0.7)),
+    "networks, AdamW": ("recipe", _point(optimizer="adamw")),
+    "networks, RMSprop": ("recipe", _point(optimizer="rmsprop")),
+}
+"""Points of which one part is always the same, and what that is."""
 
 
 def record(data: Path, workers: int, minutes: float) -> None:
@@ -211,7 +228,7 @@ def spread() -> str:
         "| points | trained | 5 % | 25 % | median | 75 % | 95 % | failed |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    for data, name in (("letters", "pool"), ("letters", "recipes"), ("letters", "networks"), ("emoji", "pool")):
+    for data, name in (("letters", "pool"), *(("letters", name) for name in HELD), ("emoji", "pool")):
         of = [v for t, v in finals.items() if t.data == data and t.seed == 0 and t.code in points[name]]
         scores = 100 * np.nan_to_num(np.array(of))
         if len(scores):

@@ -94,8 +94,3 @@ def test_commands_have_the_options_shown(page: str) -> None:
         # what a command is given is not there, which some notice after reading their options
         with suppress(ZooError):
             command.make_context(" ".join(words), rest)
-
-
-def test_reasons_of_blocks_that_do_not_run_are_of_blocks() -> None:
-    for page, text in PAGES.items():
-        assert text.count("<!-- not run: ") == sum(bool(block["reason"]) for block in _BLOCK.finditer(text)), page
