@@ -1,7 +1,7 @@
 # docker build -t fbnetv3-zoo .
 # docker run --rm --init -v "$PWD:/work" -v fbnetv3-cache:/cache --user "$(id -u):$(id -g)" fbnetv3-zoo list
 #
-# For a small CPU build of PyTorch: --build-arg TORCH_INDEX=ADDRESS ("Installing" in README.md).
+# For a small CPU build of PyTorch: --build-arg TORCH_INDEX=ADDRESS (docs/install.md).
 ARG PYTHON=3.13
 
 FROM python:${PYTHON}-slim AS build

@@ -1,5 +1,5 @@
 # Two commands for a fresh machine: `make demo` and `make test`. Each sets up what it needs, in .venv.
-# The small CPU build of PyTorch: see "Installing" in README.md.
+# The small CPU build of PyTorch: see docs/install.md.
 
 PYTHON ?= python3
 VENV ?= .venv
