@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from enum import Enum
-from types import UnionType
+from types import BuiltinFunctionType, FunctionType, MethodType, UnionType
 from typing import NoReturn, TypeVar
 
 E = TypeVar("E", bound=Enum)
@@ -148,7 +148,21 @@ def check_flag(name: str, value: object) -> None:
 def check_type(name: str, value: object, kind: type | UnionType, remedy: str) -> None:
     """Raise :class:`ZooError` unless ``value`` is an instance of ``kind``; ``remedy`` completes "it must be ..."."""
     if not isinstance(value, kind):
-        raise ZooError(f"{name} is {shown(value)}; it must be {remedy}")
+        raise ZooError(f"{name} is {told(value)}; it must be {remedy}")
+
+
+def told(value: object) -> str:
+    """As :func:`shown`, but functions and classes by their names, and by its type what has an address or many lines."""
+    if isinstance(value, (type, FunctionType, BuiltinFunctionType, MethodType)):
+        return f"the {'class' if isinstance(value, type) else 'function'} {printable(value.__name__)}"
+    text = shown(value)
+    return f"of type {type(value).__name__}" if " at 0x" in text or "\\n" in text else text
+
+
+def check_member(name: str, value: object, kind: type[Enum]) -> None:
+    """Raise :class:`ZooError`, which lists the members of ``kind``, unless ``value`` is one of them."""
+    *others, last = (f"{kind.__name__}.{member.name}" for member in kind)
+    check_type(name, value, kind, f"{', '.join(others)} or {last}")
 
 
 def parse_enum(name: str, value: object, kind: type[E]) -> E:

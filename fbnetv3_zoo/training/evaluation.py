@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ZooError, check_type
+from ..errors import ZooError, check_member
 from ..preprocess import Preprocess
 from .data import Example
 from .distributed import World
 from .evaluation_images import EvaluationBatch, EvaluationImages, UnreadableImage
-from .execution import OnBadImage
+from .execution import SKIPPING, OnBadImage
 from .losses import row_scores
 
 Floats = npt.NDArray[np.float32]
@@ -207,7 +207,7 @@ def evaluate(
     Raises :class:`ZooError`, in every process, if there are no images, none can be read, one cannot be read and
     ``on_bad_image`` is RAISE, or the logits do not match labels and names.
     """
-    check_type("on_bad_image", on_bad_image, OnBadImage, "an OnBadImage")
+    check_member("on_bad_image", on_bad_image, OnBadImage)
     images = EvaluationImages(examples, preprocess, batch_size=batch_size, workers=workers, world=world)
     return evaluate_images(predict, images, class_names=class_names, on_bad_image=on_bad_image, world=world)
 
@@ -242,7 +242,7 @@ def _predictions(predict: Predict, batches: Iterable[EvaluationBatch], on_bad_im
     share = _Share()
     for batch in batches:
         if batch.bad and on_bad_image is OnBadImage.RAISE:
-            raise ZooError(f"{batch.bad[0].reason}; with --on-bad-image skip such images are left out and counted")
+            raise ZooError(f"{batch.bad[0].reason}; {SKIPPING} such images are left out and counted")
         share.bad += batch.bad
         if batch.images is None:
             continue

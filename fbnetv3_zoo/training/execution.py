@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from ..arch.torchvision_arch import AnyArch
-from ..errors import check_flag, check_number, check_type, check_whole
+from ..errors import check_flag, check_member, check_number, check_type, check_whole
 from ..recipes import Recipe
 
 
@@ -26,6 +26,10 @@ class OnBadImage(Enum):
 
     RAISE = "raise"
     SKIP = "skip"
+
+
+SKIPPING = "with --on-bad-image skip (on_bad_image=OnBadImage.SKIP)"
+"""What an error about an image suggests, in a command and in Python."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,7 @@ class Execution:
     def __post_init__(self) -> None:
         check_type("Execution.device", self.device, str, "text, such as 'cpu' or 'cuda'")
         check_whole("Execution.workers", self.workers, at_least=0)
-        check_type("Execution.precision", self.precision, Precision, "a Precision")
+        check_member("Execution.precision", self.precision, Precision)
         check_flag("Execution.compile", self.compile)
         if self.channels_last is not None:
             check_flag("Execution.channels_last", self.channels_last)
@@ -70,7 +74,7 @@ class Execution:
         check_whole("Execution.keep_checkpoints", self.keep_checkpoints)
         check_flag("Execution.check_images", self.check_images)
         check_whole("Execution.threads", self.threads, at_least=0, at_most=1024)
-        check_type("Execution.on_bad_image", self.on_bad_image, OnBadImage, "an OnBadImage")
+        check_member("Execution.on_bad_image", self.on_bad_image, OnBadImage)
 
     def checkpoint_due(self, steps: int, waited: float) -> bool:
         """Whether a checkpoint is due after ``steps`` steps of the run, ``waited`` seconds after the last one."""

@@ -30,7 +30,7 @@ from .data import Example, Examples
 from .data.dataset import ArraySource, Integers, labels_of
 from .data.gathered import gathered
 from .distributed import World
-from .execution import Execution, OnBadImage
+from .execution import SKIPPING, Execution, OnBadImage
 
 Value = TypeVar("Value")
 _TRIES = 50
@@ -233,7 +233,7 @@ class Batches(Generic[AnyBatch]):
             if not len(batch.images):
                 raise ZooError(f"{len(batch.bad)} images in a row cannot be read, the first: {batch.bad[0][1]}")
             if batch.bad and self._execution.on_bad_image is OnBadImage.RAISE:
-                raise ZooError(f"{batch.bad[0][1]}; with --on-bad-image skip such images are replaced and counted")
+                raise ZooError(f"{batch.bad[0][1]}; {SKIPPING} such images are replaced and counted")
             parts.append(batch)
             if len(parts) == self._execution.accumulation:
                 yield parts

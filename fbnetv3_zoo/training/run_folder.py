@@ -42,7 +42,7 @@ def check_foreign(folder: Path, files: Collection[str], *marks: str) -> None:
     if any(True for mark in marks for _ in folder.glob(mark)):
         return
     if found := [name for name in files if exists(folder / name)]:
-        raise ZooError(f"{folder / found[0]}: {FOREIGN}; give another folder as --output, or move that file")
+        raise ZooError(f"{folder / found[0]}: {FOREIGN}; give another folder, or move that file")
 
 
 @contextmanager

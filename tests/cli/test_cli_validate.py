@@ -204,7 +204,9 @@ def test_images_that_cannot_be_read(pets: Path, photos: Path) -> None:
     first = photos / "test" / "dog" / "0.png"
     assert (ended.code, ended.out) == (2, "")
     assert ended.err.startswith(f"error: {first}: ")
-    assert ended.err.endswith("; with --on-bad-image skip such images are left out and counted\n")
+    assert ended.err.endswith(
+        "; with --on-bad-image skip (on_bad_image=OnBadImage.SKIP) such images are left out and counted\n"
+    )
     lines = succeed("validate", pets, "--data", photos, "--on-bad-image", "skip").splitlines()[1:]
     assert re.match(r"test accuracy [\d.]+% \(\d of 5; ", lines[0])
     keys = ", ".join(f"test/dog/{n}.png" for n in range(5))

@@ -279,8 +279,8 @@ def test_files_of_others_are_left_alone(
     (tmp_path / "checkpoints" / "epoch-1.ckpt").write_text("mine, too")
     before = _contents(tmp_path)
     assert refusal(lambda: train(tiny_arch, data, PLAIN, tmp_path, resume=resume)) == (
-        f"{tmp_path}/{name}: already exists, and was not written by this program; give another folder as --output, "
-        "or move that file"
+        f"{tmp_path}/{name}: already exists, and was not written by this program; give another folder, or "
+        "move that file"
     )
     assert _contents(tmp_path) == before
 

@@ -37,7 +37,7 @@ from fbnetv3_zoo.training.data.gathered import gathered
 from fbnetv3_zoo.training.distributed import World, join
 from fbnetv3_zoo.training.evaluation import Evaluation, Floats, evaluate
 from fbnetv3_zoo.training.evaluation_images import EvaluationImages
-from fbnetv3_zoo.training.execution import OnBadImage
+from fbnetv3_zoo.training.execution import SKIPPING, OnBadImage
 
 ONE_PIXEL = Preprocess(1, 1, mean=(0.0,), std=(1 / 255,))  # gives an image's only pixel as it is
 
@@ -256,9 +256,7 @@ def test_labels_that_the_network_does_not_know() -> None:
 def test_images_that_cannot_be_read() -> None:
     examples = _pictures(7, bad=[2, 5])
     told = refusal(lambda: evaluate(_answers, examples, ONE_PIXEL))
-    assert told == (
-        "2.png: cannot be read as an image (truncated); with --on-bad-image skip such images are left out and counted"
-    )
+    assert told == (f"2.png: cannot be read as an image (truncated); {SKIPPING} such images are left out and counted")
     whole = evaluate(_answers, _pictures(7), ONE_PIXEL)
     for batch_size in (1, 2, 64):
         found = evaluate(_answers, examples, ONE_PIXEL, batch_size=batch_size, on_bad_image=OnBadImage.SKIP)
@@ -367,7 +365,7 @@ def test_wrong_arguments() -> None:
         told = refusal(lambda w=workers: evaluate(_answers, examples, ONE_PIXEL, workers=w))  # type: ignore[misc]
         assert told == f"workers is {workers}; it must be a whole number of at least 0"
     told = refusal(lambda: evaluate(_answers, examples, ONE_PIXEL, on_bad_image="skip"))  # type: ignore[arg-type]
-    assert told == "on_bad_image is 'skip'; it must be an OnBadImage"
+    assert told == "on_bad_image is 'skip'; it must be OnBadImage.RAISE or OnBadImage.SKIP"
 
 
 def together(tell: Callable[[str], None]) -> None:
@@ -390,7 +388,7 @@ def test_two_processes_give_the_record_of_one(server: Server) -> None:
     """Odd and even numbers of images, fewer images than processes, bad ones in either process's share."""
     done = server("call", size=2, file=__file__, function=together.__name__)
     assert done["codes"] == [0, 0], done
-    remedy = "cannot be read as an image (truncated); with --on-bad-image skip such images are left out and counted"
+    remedy = f"cannot be read as an image (truncated); {SKIPPING} such images are left out and counted"
     refusals = [f"5.png: {remedy}", f"2.png: {remedy}"]
     assert [json.loads(lines[-1]) for lines in done["lines"]] == [[[True] * 7, refusals, 2]] * 2
 

@@ -21,7 +21,7 @@ REFUSED: list[tuple[str, object, str]] = [
     ("workers", -1, COUNT),
     ("workers", 1.0, COUNT),
     ("workers", True, COUNT),
-    ("precision", "bf16", "a Precision"),
+    ("precision", "bf16", "Precision.FLOAT32, Precision.BFLOAT16 or Precision.FLOAT16"),
     ("compile", 1, FLAG),
     ("channels_last", "no", FLAG),
     ("gradient_checkpointing", None, FLAG),
@@ -30,7 +30,7 @@ REFUSED: list[tuple[str, object, str]] = [
     ("checkpoint_minutes", -0.5, "a number at least 0"),
     ("checkpoint_minutes", float("nan"), "a number at least 0"),
     ("keep_checkpoints", 0, "a whole number of at least 1"),
-    ("on_bad_image", "skip", "an OnBadImage"),
+    ("on_bad_image", "skip", "OnBadImage.RAISE or OnBadImage.SKIP"),
     ("check_images", 1, FLAG),
     ("threads", -1, "a whole number of at least 0"),
 ]

@@ -310,7 +310,9 @@ def test_images_beside_a_bad_one_stay_as_they_were() -> None:
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_bad_image_ends_the_run_where_it_shall(workers: int) -> None:
     batches = _batches(18, PLAIN, bad=(4,), workers=workers)
-    assert _told(batches) == ("4.png: is broken; with --on-bad-image skip such images are replaced and counted")
+    assert _told(batches) == (
+        "4.png: is broken; with --on-bad-image skip (on_bad_image=OnBadImage.SKIP) such images are replaced and counted"
+    )
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def find_dataset(
     check_val_split(val_split)
     if subset is not None:
         if val_split is not None:
-            raise ZooError("a subset says itself which images are held out; leave out --val-split")
+            raise ZooError("a subset says itself which images are held out; leave out --val-split (val_split)")
         subset = subset if isinstance(subset, Subset) else load_subset(subset)
         data = subset.apply(_find_whole(source, seed=subset.seed, val_split=None))
     else:
@@ -52,7 +52,7 @@ def _find_whole(source: str | Path, *, seed: int | None, val_split: float | None
         if root.suffix != ".safetensors":
             return folder(root, seed=seed, val_split=val_split)
         if val_split is not None:
-            raise ZooError(f"{root}: has validation images of its own; leave out --val-split")
+            raise ZooError(f"{root}: has validation images of its own; leave out --val-split (val_split)")
         return DatasetFile.load(root).dataset()
     if find_cifar(root):
         return cifar(root, seed=seed or 0, val_split=val_split)

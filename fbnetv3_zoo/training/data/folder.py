@@ -57,7 +57,7 @@ def divided(
 ) -> Mapping[Split, Examples]:  # fmt: skip
     """``splits``, with ``val_split`` (None: a fifth) of the training images as validation split if there is none."""
     if val_split is not None and "validation" in splits:
-        raise ZooError(f"{printable(str(root))}: has validation images of its own; leave out --val-split")
+        raise ZooError(f"{printable(str(root))}: has validation images of its own; leave out --val-split (val_split)")
     if seed is None or "train" not in splits or "validation" in splits:
         return splits
     whole = splits["train"]

@@ -29,7 +29,7 @@ from ...utils.cache_folder import cache_folder
 from ...utils.in_order import in_order
 from ...utils.log import LOG
 from ..distributed import World
-from ..execution import Execution, OnBadImage
+from ..execution import SKIPPING, Execution, OnBadImage
 from . import SPLITS, Dataset, Example, Split
 
 Size: TypeAlias = tuple[int, int]
@@ -223,7 +223,7 @@ def look_before_run(
     unusable = [image for split in by_split for image in by_split[split]]
     if unusable and execution.on_bad_image is OnBadImage.RAISE:
         count = "" if len(unusable) == 1 else f"{len(unusable):,} images cannot be used: "
-        raise ZooError(f"{count}{in_one_line(unusable)}; with --on-bad-image skip they are left out and counted")
+        raise ZooError(f"{count}{in_one_line(unusable)}; {SKIPPING} they are left out and counted")
     if unusable and world.leads:
         keys = in_one_line(unusable, name=lambda image: printable(image.key))
         LOG.warning("%s images cannot be used and are left out: %s", f"{len(unusable):,}", keys)

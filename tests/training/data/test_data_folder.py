@@ -84,7 +84,7 @@ def test_a_share_for_validation_that_cannot_be(photos: Path, tmp_path: Path) -> 
         for name in ("cat", "dog"):
             for n in range(2):
                 _write(tmp_path / "own" / split / name / f"{n}.png")
-    expected = f"{tmp_path}/own: has validation images of its own; leave out --val-split"
+    expected = f"{tmp_path}/own: has validation images of its own; leave out --val-split (val_split)"
     assert refusal(lambda: find_dataset(tmp_path / "own", val_split=0.3)) == expected
 
 

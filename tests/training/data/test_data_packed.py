@@ -65,7 +65,7 @@ def test_unreadable_images(photos: Path, caplog: pytest.LogCaptureFixture) -> No
     data = find_dataset(photos)
     told = refusal(lambda: packed(data, side=SIDE))
     assert "2.jpg: cannot be read as an image" in told
-    assert told.endswith("; with --on-bad-image skip such images are left out")
+    assert told.endswith("; with --on-bad-image skip (on_bad_image=OnBadImage.SKIP) such images are left out")
     assert packed(data, side=SIDE, on_bad_image=OnBadImage.SKIP).sizes == (11, 6, 0)
     assert "left out 1 images that cannot be read" in caplog.text
 

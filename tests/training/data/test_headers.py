@@ -172,7 +172,7 @@ def test_a_run_that_cannot_use_its_images_ends_before_it_begins(photos: Path, ti
     looking = Looking()
     told = refusal(lambda: train(tiny_arch, find_dataset(photos), RECIPE, tmp_path / "run", callbacks=[looking]))
     assert told.startswith(f"{photos}/test/dog/3.png: cannot be read as an image (")
-    assert told.endswith("); with --on-bad-image skip they are left out and counted")
+    assert told.endswith("); with --on-bad-image skip (on_bad_image=OnBadImage.SKIP) they are left out and counted")
     assert looking.looked[-1] == (40, 40)
     for n in range(8):
         _damage(photos / f"train/cat/{n}.png")

@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from ....errors import ZooError, check_type, check_whole, first_few
+from ....errors import ZooError, check_member, check_whole, first_few
 from ....preprocess import Preprocess
 from ....utils.in_order import in_order
 from ....utils.log import LOG
-from ...execution import OnBadImage
+from ...execution import SKIPPING, OnBadImage
 from ..dataset import SPLITS, Dataset, Example
 from .dataset_file import LARGEST_IMAGES, LARGEST_SIDE, DatasetFile, Pixels
 
@@ -26,7 +26,7 @@ def packed(data: Dataset, *, side: int, on_bad_image: OnBadImage = OnBadImage.RA
     all together have more than 805 MB.
     """
     check_whole("side", side, at_least=1, at_most=LARGEST_SIDE)
-    check_type("on_bad_image", on_bad_image, OnBadImage, "an OnBadImage")
+    check_member("on_bad_image", on_bad_image, OnBadImage)
     channels = len(data.mean)
     if (count := sum(len(data[split]) for split in SPLITS)) * channels * side**2 > LARGEST_IMAGES:
         fitting = int((LARGEST_IMAGES / (count * channels)) ** 0.5)
@@ -41,7 +41,7 @@ def packed(data: Dataset, *, side: int, on_bad_image: OnBadImage = OnBadImage.RA
             return np.asarray(crop(example.read()))
         except ZooError as error:
             if on_bad_image is OnBadImage.RAISE:
-                raise ZooError(f"{error}; with --on-bad-image skip such images are left out") from None
+                raise ZooError(f"{error}; {SKIPPING} such images are left out") from None
             return None
 
     images, labels, keys, sizes = list[Pixels](), list[int](), list[str](), list[int]()
