@@ -130,25 +130,166 @@ INDICES = "dataset, train: labels must be class indices, whole numbers from 0; t
     ("data", "said"),
     [
         ({"validation": Pairs()}, "dataset: has no 'train'; give 'train' and, if any, 'validation' and 'test'"),
-        ({"train": Pairs(), "dev": Pairs()}, "dataset: has dev; give 'train' and, if any, 'validation' and 'test'"),
-        ({"train": iter(())}, "dataset, train: is of tuple_iterator, without a length or items by number"),
-        (Pairs(labels=["seven"] * 60), f"{INDICES} seven"),
+        ({"train": Pairs(), "more": Pairs()}, "dataset: has more; give 'train' and, if any, 'validation' and 'test'"),
+        ({"train": Pairs(), "validation": Pairs(), "val": Pairs()},
+         "dataset: has two validation splits, one of them 'val'; leave one out"),
+        ({"train": iter(())},
+         "dataset, train: is of tuple_iterator, without a length or items by number; give a list of its items"),
+        ({"train": datasets.Dataset.from_dict({"image": [None], "label": [0]}).to_iterable_dataset()},
+         "dataset, train: is of IterableDataset, without a length or items by number; load it without streaming=True"),
+        ({"train": "photos/train"},
+         "dataset, train: is a path; give the folder that has all splits alone, as find_dataset() takes it"),
+        (Subset(Pairs(), []), "dataset, train: is empty; give at least one item"),
+        ({"train": Pairs(), "validation": []}, "dataset, validation: is empty; give at least one item"),
+        (Subset(TensorDataset(torch.tensor(IMAGES[:9]), torch.tensor(LABELS[:9])), [0, 9]),
+         "dataset, train, item 1: cannot be read (index 9 is out of bounds for dimension 0 with size 9)"),
+        ([{"image": IMAGES[0], "label": 0}, {"image": IMAGES[1]}],
+         "dataset, train, item 1: has no 'label', unlike others; give all items both"),
+        (Pairs(labels=["seven"] * 60), f"{INDICES} seven; number the classes, and give these names as class_names"),
+        (datasets.Dataset.from_dict({"image": [None] * 3, "label": ["seven"] * 3}),
+         f"{INDICES} seven; number them by class_encode_column('label')"),
+        (Pairs(labels=[[0]] * 60), f"{INDICES} [0]"),
+        ([(IMAGES[0], [0] * n) for n in range(3)], f"{INDICES} []"),
+        ({"train": Pairs(labels=[0] * 59 + [10**9])},
+         "dataset, train, item 59: has the label 1000000000, which makes 1,000,000,001 classes for 60 items; number "
+         "the labels from 0, or give class_names"),
+        (Pairs(labels=[-1] * 60), "dataset, train, item 0: has the label -1; there are 0 classes"),
         (Pairs(labels=[0.5] * 60), f"{INDICES} 0.5"),
         (Pairs(labels=[0] * 59 + [-1]), "dataset, train, item 59: has the label -1; there are 1 classes"),
     ],
-)
+)  # fmt: skip
 def test_what_is_no_dataset_is_refused(data: Any, said: str) -> None:
     with pytest.raises(ZooError, match=f"^{re.escape(said)}$"):
         as_dataset(data)
 
 
+ROWS = [{"image": IMAGES[n], "label": LABELS[n]} for n in range(60)]
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "said"),
+    [
+        (ROWS, {"columns": ("foto", "kind")}, "dataset, train: has no column 'foto'; there are image, label"),
+        (ROWS, {"columns": ("image", "lable")},
+         "dataset, train: has no column 'lable' (did you mean 'label'?); there are image, label"),
+        (datasets.Dataset.from_dict({"image": [None], "label": [0]}), {"columns": ("foto", "label")},
+         "dataset, train: has no column 'foto'; there are image, label"),
+        (ROWS, {"columns": "image"}, "columns is 'image'; it must be two names, such as columns=('image', 'label')"),
+        (ROWS, {"columns": ("image",)},
+         "columns is ('image',); it must be two names, such as columns=('image', 'label')"),
+        (Pairs(), {"columns": ("image", "label")},
+         "dataset, train, item 0: is tuple, without columns; leave out columns"),
+        (Pairs(), {"resize_ratio": "x"}, "resize_ratio is 'x'; it must be a number at least 1"),
+        (Pairs(), {"resize_ratio": 0.5}, "resize_ratio is 0.5; it must be a number at least 1"),
+        (Pairs(), {"mean": 0.5}, "mean is 0.5; it must be three numbers, one per channel, or one for gray images"),
+        (Pairs(), {"std": (0.5, 0.5)},
+         "std is (0.5, 0.5); it must be three numbers, one per channel, or one for gray images"),
+        (Pairs(), {"mean": (0.5,)}, "Preprocess.mean has 1 values and std 3; give one per channel"),
+        (Pairs(), {"name": None}, "name is None; it must be text"),
+        (Pairs(), {"class_names": ["x", "x"]}, "class_names has 'x' more than once; give each class a name of its own"),
+        (Pairs(), {"class_names": "ab"}, "class_names is 'ab'; it must be a list of names, one per class"),
+        (Pairs(), {"class_names": [0, 1]}, "class_names is [0, 1]; it must be a list of names, one per class"),
+        (Pairs(), {"class_names": []}, "class_names is []; it must be a list of names, one per class"),
+    ],
+)  # fmt: skip
+def test_options_that_do_not_fit_are_refused(data: Any, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ZooError, match=f"^{re.escape(said)}$"):
+        as_dataset(data, **options)
+
+
+@pytest.mark.parametrize(
+    ("labels", "unseen"),
+    [([1, 2], "0"), ([0, 7], "1, 2, 3, 4, 5 and 1 more"), ([0, 999], "1, 2, 3, 4, 5 and 993 more")],
+)
+def test_classes_without_training_images_are_told(
+    labels: list[int], unseen: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = as_dataset(Pairs(labels=labels * 30))
+    assert len(data.class_names) == labels[-1] + 1
+    assert caplog.messages == [f"dataset: classes without training images, which are not learned: {unseen}"]
+
+
+def test_more_classes_than_a_thousand_where_there_are_as_many_items() -> None:
+    images, labels = [IMAGES[0]] * 1200, list(range(1200))
+    assert len(as_dataset({"train": Pairs(images, labels), "validation": Pairs()}).class_names) == 1200
+
+
+@pytest.mark.parametrize("label", [-1, None])
+def test_a_test_split_without_labels_is_left_out(label: int | None, caplog: pytest.LogCaptureFixture) -> None:
+    columns = {"image": [Image.fromarray(image) for image in IMAGES[:60]]}
+    labeled, unlabeled = (
+        datasets.Dataset.from_dict({**columns, "label": labels}) for labels in (LABELS[:60], [label] * 60)
+    )
+    data = as_dataset(datasets.DatasetDict(train=labeled, validation=labeled, test=unlabeled))
+    assert [len(data[split]) for split in SPLITS] == [60, 60, 0]
+    assert caplog.messages == ["dataset, test: left out, since its images have no labels (60 images)"]
+    half = Pairs(labels=[0] * 30 + [-1] * 30)
+    with pytest.raises(ZooError, match=r"^dataset, test, item 30: has the label -1; there are 10 classes$"):
+        as_dataset({"train": labeled, "validation": labeled, "test": half})
+
+
+def test_the_usual_spellings_of_splits_are_known() -> None:
+    data = as_dataset({"Training": Pairs(), "val": Pairs(IMAGES[:9], LABELS[:9]), "testing": []})
+    assert [len(data[split]) for split in SPLITS] == [60, 9, 0]
+
+
+def test_a_transform_that_fails_is_told_with_its_item() -> None:
+    def broken(row: object) -> object:
+        raise RuntimeError("no such operation")
+
+    whole = datasets.Dataset.from_dict({"image": [Image.fromarray(IMAGES[0])] * 6, "label": [0, 1] * 3})
+    with pytest.raises(ZooError, match=r"^dataset, train, item 0: cannot be read \(no such operation\)$"):
+        as_dataset(whole.with_transform(broken))
+
+
+NO_IMAGE = "dataset, train, item 0: is no image of Pillow or uint8 but"
+TRANSFORMED = "leave out the dataset's transforms, training has its own"
+OPEN = "open it, as PIL.Image.open() does"
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (b"PNG", f"bytes; {OPEN}"),
+        ("a.png", f"str; {OPEN}"),
+        (Path("a.png"), f"{type(Path()).__name__}; {OPEN}"),
+        ({"bytes": b"PNG", "path": None}, f"dict; {OPEN}"),
+        ([[0, 1], [2, 3]], "list; make it an array of uint8"),
+        ([[0, 1], [2]], "list; make it an array of uint8"),
+        (None, "NoneType; drop the item"),
+        (object(), f"object; {TRANSFORMED}"),
+        (torch.zeros(3, 32, 16), f"Tensor of float32, (3, 32, 16); {TRANSFORMED}"),
+        (torch.zeros(32, 16, 3, dtype=torch.uint8), "Tensor of uint8, (32, 16, 3); give 1 or 3 channels, first"),
+        (np.zeros((3, 32, 16), np.uint8), "ndarray of uint8, (3, 32, 16); give 1 or 3 channels, last"),
+        (np.zeros((0, 3), np.uint8), "ndarray of uint8, (0, 3); drop the item"),
+        (np.zeros((8, 8), np.int64), f"ndarray of int64, (8, 8); {TRANSFORMED}"),
+    ],
+)
+def test_what_is_no_image_is_told_with_its_remedy(image: object, said: str) -> None:
+    data = as_dataset({"train": Pairs([image] * 60), "validation": Pairs()})
+    with pytest.raises(ZooError, match=f"^{re.escape(f'{NO_IMAGE} {said}')}$"):
+        data["train"][0].read()
+
+
+def test_images_of_the_library_datasets_that_are_not_opened() -> None:
+    def read(images: list[Any], form: str | None = None) -> Image.Image:
+        data = datasets.Dataset.from_dict({"image": images, "label": [0, 1]}).with_format(form)
+        return as_dataset({"train": data, "validation": data})["train"][0].read()
+
+    for image, kind in (("a.png", "str"), ({"bytes": b"PNG", "path": "a.png"}, "dict")):
+        with pytest.raises(ZooError) as caught:
+            read([image] * 2)
+        assert str(caught.value) == f"{NO_IMAGE} {kind}; cast_column('image', Image()) opens it"
+    pixels = np.repeat(IMAGES[0][:, :, None], 3, 2)
+    with pytest.raises(ZooError) as caught:
+        read([pixels.tolist()] * 2)
+    assert str(caught.value) == f"{NO_IMAGE} list; use with_format('numpy')"
+    np.testing.assert_array_equal(np.asarray(read([pixels.tolist()] * 2, "numpy")), pixels)
+
+
 def test_items_that_are_no_images_are_refused_where_they_are_read() -> None:
     data = as_dataset({"train": Pairs(torch.rand(60, 3, 8, 8)), "validation": Pairs(), "test": Pairs([None] * 60)})
-    transformed = (
-        "dataset, train, item 0: is no image of Pillow or uint8 but Tensor of float32, (8, 8, 3); leave out the "
-        "dataset's transforms, training has its own"
-    )
-    with pytest.raises(ZooError, match=f"^{re.escape(transformed)}$"):
+    with pytest.raises(ZooError, match=f"^{re.escape(f'{NO_IMAGE} Tensor of float32, (3, 8, 8); {TRANSFORMED}')}$"):
         data["train"][0].read()
     with pytest.raises(ZooError, match=r"^dataset, test, item 5: is no image .* but NoneType"):
         data["test"][5].read()
