@@ -12,7 +12,7 @@ from typing import Literal, TypeVar, overload
 import torch
 
 from .arch import Arch
-from .arch.torchvision_arch import TorchvisionArch, is_torchvision
+from .arch.torchvision_arch import AnyArch, TorchvisionArch, is_torchvision
 from .errors import ZooError
 from .models.fbnet import FBNet
 from .models.features import FBNetFeatures
@@ -84,15 +84,14 @@ def create(
     """
     if out_indices is not None and not features_only:
         raise ZooError("out_indices selects feature maps; add features_only=True")
-    if isinstance(model, TorchvisionArch) or is_torchvision(model):
+    arch = find_any_network(model)
+    if isinstance(arch, TorchvisionArch):
         if features_only:
             raise ZooError(f"{model}: torchvision's models give logits only; features_only is for this project's")
-        source = model if isinstance(model, TorchvisionArch) else find_torchvision(str(model))
         return _of_torchvision(
-            _adapted(source, num_classes, in_chans), pretrained, cache, drop_rate=drop_rate,
+            _adapted(arch, num_classes, in_chans), pretrained, cache, drop_rate=drop_rate,
             drop_path_rate=drop_path_rate, generator=generator,
         )  # fmt: skip
-    arch = find_network(model)
     if pretrained is not False:
         empty: Callable[[Arch], FBNet] = partial(skeleton, drop_rate=drop_rate, drop_path_rate=drop_path_rate)
         named = isinstance(model, str) and (model in ARCHS or model in RECORDS)
@@ -109,6 +108,13 @@ def create(
         arch = _adapted(arch, num_classes, in_chans)
         network = FBNet(arch, drop_rate=drop_rate, drop_path_rate=drop_path_rate, generator=generator)
     return FBNetFeatures(network, out_indices) if features_only else network
+
+
+def find_any_network(source: str | Path | AnyArch) -> AnyArch:
+    """The network that ``source`` names, as :func:`create` takes it."""
+    if isinstance(source, TorchvisionArch):
+        return source
+    return find_torchvision(str(source)) if is_torchvision(source) else find_network(source)
 
 
 def _of_torchvision(

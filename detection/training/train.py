@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torchvision.models.detection import FasterRCNN
 
-from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.errors import ZooError, check_type
 from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.recipes import Recipe
 from fbnetv3_zoo.training.callbacks import Callback
@@ -22,7 +22,7 @@ from fbnetv3_zoo.training.engine import Engine
 from fbnetv3_zoo.training.execution import Execution
 from fbnetv3_zoo.training.loader import seed_of
 from fbnetv3_zoo.training.report.results import RESULTS, write_results
-from fbnetv3_zoo.training.run_folder import CONFIG, METRICS, MODEL, REPORT, claimed, own_randomness
+from fbnetv3_zoo.training.run_folder import CONFIG, METRICS, MODEL, REPORT, check_run, claimed, own_randomness
 from fbnetv3_zoo.utils.log import LOG
 from fbnetv3_zoo.utils.serialization import to_json
 
@@ -102,6 +102,11 @@ def train_detector(
     ``folder``); :class:`Interrupted` where
     SIGTERM ends the run, after a checkpoint.
     """
+    check_run(folder, execution, callbacks)
+    check_type("spec", spec, DetectorSpec, "a DetectorSpec")
+    for name, images in (("data", data), ("validation", validation)):
+        check_type(name, images, CocoData, "a CocoData, as read_coco(FILE, FOLDER) gives")
+    check_type("recipe", recipe, Recipe, "a Recipe, such as fit_detection_recipe(IMAGES).recipe")
     _check(spec, data, validation, recipe, execution)
     with join(execution.device) as world:
         data, validation = _fitted(spec, data, validation, mirror=recipe.augmentation.flip > 0, log=world.leads)

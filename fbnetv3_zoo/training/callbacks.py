@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..errors import ZooError, nearest, told
 from ..models.network import Network
 from .evaluation import Evaluation
 
@@ -54,6 +56,36 @@ class Callback:
 
     def on_epoch(self, epoch: Any) -> None:
         """An epoch has ended and its checkpoint is written; ``epoch`` is its record, such as an :class:`Epoch`."""
+
+
+_EVENTS = {name: method for name, method in vars(Callback).items() if name.startswith("on_")}
+_KIND = "instances of fbnetv3_zoo.training.Callback"
+
+
+def check_callbacks(callbacks: object) -> None:
+    """Raise :class:`ZooError` unless ``callbacks`` are instances of :class:`Callback` that can be called as it is."""
+    if not isinstance(callbacks, Sequence) or isinstance(callbacks, str):
+        raise ZooError(f"callbacks is {told(callbacks)}; it must be a list of {_KIND}")
+    for number, callback in enumerate(callbacks):
+        if not isinstance(callback, Callback):
+            made = isinstance(callback, type) and issubclass(callback, Callback)
+            remedy = f", such as {callback.__name__}()" if made else ""
+            raise ZooError(f"callbacks[{number}] is {told(callback)}; callbacks must be {_KIND}{remedy}")
+        _check_events(callback, f"callbacks[{number}]: {type(callback).__name__}")
+
+
+def _check_events(callback: Callback, place: str) -> None:
+    for name in dir(type(callback)):
+        if name.startswith("on_") and name not in _EVENTS and callable(getattr(type(callback), name)):
+            raise ZooError(f"{place}.{name} is never called{nearest(name, _EVENTS)}; there are {', '.join(_EVENTS)}")
+    for name, event in _EVENTS.items():
+        wanted = list(inspect.signature(event).parameters)
+        try:
+            inspect.signature(getattr(callback, name)).bind(*wanted[1:])
+        except TypeError:
+            raise ZooError(f"{place}.{name} cannot be called; define it as {name}({', '.join(wanted)})") from None
+        except ValueError:  # built in: nothing is known
+            continue
 
 
 def tell_looked(callbacks: Sequence[Callback], done: int, total: int) -> None:

@@ -6,13 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..arch.torchvision_arch import AnyArch
-from ..errors import ZooError
+from ..arch import Arch
+from ..arch.torchvision_arch import AnyArch, TorchvisionArch
+from ..errors import ZooError, check_type
 from ..models.size import size_of
 from ..recipes import Recipe
 from .callbacks import Callback, Run
 from .data import TrainingData, as_dataset
 from .execution import Execution
+from .run_folder import check_run
 from .teacher import TeacherSource
 from .trainer import train
 
@@ -45,6 +47,11 @@ def distil(
     called with the name of each run's folder before the run. Other arguments and errors are those of
     :func:`fbnetv3_zoo.training.train`.
     """
+    check_run(folder, execution, callbacks)
+    check_type("members", members, Sequence, "a list of Member(ARCH, RECIPE)")
+    for n, member in enumerate(members):
+        check_type(f"members[{n}]", member, Member, "a Member(ARCH, RECIPE)")
+        check_type(f"members[{n}].arch", member.arch, Arch | TorchvisionArch, "an Arch, such as ARCHS['fbnetv3_nano']")
     data, folder, names = as_dataset(data), Path(folder), [member.arch.name for member in members]
     if not members:
         raise ZooError("there are no networks to distil; give at least one")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -9,9 +10,11 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
-from ..errors import ZooError
+from ..errors import ZooError, check_type
 from ..utils.paths import FOREIGN, check_folder, exists
+from .callbacks import check_callbacks
 from .distributed import World
+from .execution import Execution
 
 LOCK = ".fbnetv3-zoo.lock"
 """The file by which a run locks its folder."""
@@ -27,6 +30,13 @@ _MARKS = (LOCK, f"{CHECKPOINTS}/epoch-*-step-*.safetensors")  # Windows removes 
 _PATIENCE = (
     15.0  # a killed run's image processes look for it every five seconds, end, and let go; a busy machine is slow
 )
+
+
+def check_run(folder: object, execution: object, callbacks: object) -> None:
+    """Raise :class:`ZooError` unless these arguments of a run are of their types."""
+    check_type("folder", folder, str | os.PathLike, "the path of a folder, such as 'runs/first'")
+    check_type("execution", execution, Execution, "an Execution, such as Execution(device='cuda')")
+    check_callbacks(callbacks)
 
 
 def own_randomness(world: World) -> AbstractContextManager[None]:

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import torch
 
-from ..arch.torchvision_arch import AnyArch
-from ..errors import ZooError, in_short, printable
-from ..factory import create
+from ..arch import Arch
+from ..arch.torchvision_arch import AnyArch, TorchvisionArch
+from ..errors import ZooError, check_type, in_short, printable
+from ..factory import create, find_any_network
 from ..models.fbnet import FBNet
 from ..models.network import Network
 from ..preprocess import Preprocess
@@ -40,19 +41,20 @@ from .qat import imitate_int8, plain_state
 from .report import Report, write_report
 from .report.curves import draw_curve
 from .report.results import RESULTS, hint_on, write_results
-from .run_folder import CONFIG, METRICS, MODEL, REPORT, claimed, own_randomness
+from .run_folder import CONFIG, METRICS, MODEL, REPORT, check_run, claimed, own_randomness
 from .teacher import TeacherSource, find_teacher
 
 
 def train(
-    arch: AnyArch, data: TrainingData, recipe: Recipe | RecipePreset, folder: str | Path, *,
+    arch: AnyArch | str | Path, data: TrainingData, recipe: Recipe | RecipePreset, folder: str | Path, *,
     teacher: TeacherSource | None = None, pretrained: bool | str | Path | WeightsFile = False, resume: bool = False,
     execution: Execution = Execution(), callbacks: Sequence[Callback] = (), report: bool = True,
 ) -> Run:  # fmt: skip
     """Train ``arch`` on ``data`` and leave the result in ``folder``; under ``torchrun``, all processes together.
 
     Args:
-        arch: the network, of this project or of torchvision; its classes and input channels are changed to the data's.
+        arch: the network, of this project or of torchvision, as a value, a name or the path of its JSON, as
+            :func:`fbnetv3_zoo.create` takes it; its classes and input channels are changed to the data's.
         data: images to train, validate and test on: a dataset, a folder, or datasets of torchvision, of `datasets` or
             of one's own by split; see :func:`as_dataset`, which has more options.
         recipe: how to train; the sources of a preset's values are kept in ``recipe.json`` and the report.
@@ -70,6 +72,9 @@ def train(
     Raises :class:`ZooError` for input that does not fit, and where the loss explodes or stops being a number (the batch
     is then in ``folder``); :class:`Interrupted` where SIGTERM ends the run, after a checkpoint.
     """
+    check_run(folder, execution, callbacks)
+    check_type("recipe", recipe, Recipe | RecipePreset, "a recipe, such as RECIPES['digits'] or fit_recipe(IMAGES)")
+    arch = _network(arch)
     data = as_dataset(data)
     check_outside(folder, data.root)
     arch = replace(arch, num_classes=len(data.class_names), in_channels=len(data.mean))
@@ -84,6 +89,13 @@ def train(
         trainer.begin(resume=resume, epoch=Epoch)
         trainer.keep_recipe()
         return trainer.run(callbacks)
+
+
+def _network(arch: object) -> AnyArch:
+    """The network given. Raises :class:`ZooError` for what is none, and for a module."""
+    own = "; that of a network is network.arch" if isinstance(arch, Network) else ""
+    check_type("arch", arch, Arch | TorchvisionArch | str | Path, f"an Arch or a name, such as 'fbnetv3_nano'{own}")
+    return find_any_network(arch)  # type: ignore[arg-type]
 
 
 RECIPE = "recipe.json"

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fbnetv3_zoo.arch.latency import LatencyTable
-from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.errors import ZooError, check_type
 from fbnetv3_zoo.training.callbacks import Callback, tell_looked
 from fbnetv3_zoo.training.data import Dataset, Example
 from fbnetv3_zoo.training.data.dataset import take
@@ -25,7 +25,7 @@ from fbnetv3_zoo.training.evaluation import Evaluation
 from fbnetv3_zoo.training.execution import Execution, Precision
 from fbnetv3_zoo.training.loader import Batch, TrainingBatches, seed_of
 from fbnetv3_zoo.training.optim import warn_of_long_average
-from fbnetv3_zoo.training.run_folder import CONFIG, claimed, own_randomness
+from fbnetv3_zoo.training.run_folder import CONFIG, check_run, claimed, own_randomness
 from fbnetv3_zoo.utils.paths import check_outside
 
 from .decoding import Doubles, check_target, draw, likeliest
@@ -58,6 +58,9 @@ def search_supernet(
     and where the loss explodes (the batch is then in ``folder``); :class:`Interrupted` where SIGTERM ends the search,
     after a checkpoint.
     """
+    check_run(folder, execution, callbacks)
+    check_type("plan", plan, SupernetPlan, "a SupernetPlan")
+    check_type("data", data, Dataset, "a Dataset, as find_dataset() and as_dataset() give")
     check_outside(folder, data.root)
     if execution.precision is Precision.FLOAT16:
         raise ZooError("supernets are trained in float32 or bf16, not fp16")

@@ -35,8 +35,9 @@ from fbnetv3_zoo.recipes import (
     RandAugment,
     Recipe,
     find_recipe,
+    fit_recipe,
 )
-from fbnetv3_zoo.training import Dataset, evaluate, find_dataset, train
+from fbnetv3_zoo.training import Callback, Dataset, evaluate, find_dataset, train
 from fbnetv3_zoo.training.data import Subset
 from fbnetv3_zoo.training.distill import Member, distil
 from fbnetv3_zoo.weights.serialization import load, save
@@ -49,6 +50,9 @@ BELOW_1 = "it must be a number at least 0 and below 1"
 FROM_0_TO_1 = "it must be a number at least 0 and at most 1"
 KNOWN = f"known are {', '.join(f'fbnetv3_{letter}' for letter in 'abcdefg')}, proxy, cifar10, digits"
 DIGITS = RECIPES["digits"]
+AN_ARCH = "it must be an Arch or a name, such as 'fbnetv3_nano'"
+A_RECIPE = "it must be a recipe, such as RECIPES['digits'] or fit_recipe(IMAGES)"
+CALLBACKS = "instances of fbnetv3_zoo.training.Callback"
 
 
 def block(**changes: Any) -> InvertedResidual:
@@ -280,6 +284,31 @@ CALLS: list[tuple[Callable[[Path], object], str]] = [
      "recipe.augmentation.policy.op is 'trivial_augment'; choose from auto_augment, rand_augment"),
     (lambda _: recipe_from_json('"operations": 3', '"operations": -3'),
      f"recipe.augmentation.policy: RandAugment.operations is -3; {WHOLE}"),
+    (lambda here: train("fbnetv3_nanoo", digits(), DIGITS, here / "other"),
+     "unknown model 'fbnetv3_nanoo' (did you mean 'fbnetv3_nano'?); `fbnetv3 list` shows all"),
+    (lambda here: train("torchvision:resnet1", digits(), DIGITS, here / "other"),
+     "torchvision has no model 'resnet1' (did you mean 'resnet18'?)"),
+    (lambda here: train(None, digits(), DIGITS, here / "other"), f"arch is None; {AN_ARCH}"),
+    (lambda here: train(torch.nn.Sequential(torch.nn.ReLU()), digits(), DIGITS, here / "other"),
+     f"arch is of type Sequential; {AN_ARCH}"),
+    (lambda here: train(FBNet, digits(), DIGITS, here / "other"), f"arch is the class FBNet; {AN_ARCH}"),
+    (lambda here: train(FBNet(arch()), digits(), DIGITS, here / "other"),
+     f"arch is of type FBNet; {AN_ARCH}; that of a network is network.arch"),
+    (lambda here: train(arch(), digits(), None, here / "other"), f"recipe is None; {A_RECIPE}"),
+    (lambda here: train(arch(), digits(), {"epochs": 1}, here / "other"), f"recipe is {{'epochs': 1}}; {A_RECIPE}"),
+    (lambda here: train(arch(), digits(), "digits", here / "other"), f"recipe is 'digits'; {A_RECIPE}"),
+    (lambda here: train(arch(), digits(), fit_recipe, here / "other"),
+     f"recipe is the function fit_recipe; {A_RECIPE}"),
+    (lambda here: train(arch(), digits(), DIGITS, None),
+     "folder is None; it must be the path of a folder, such as 'runs/first'"),
+    (lambda here: train(arch(), digits(), DIGITS, here / "other", execution={"device": "cpu"}),
+     "execution is {'device': 'cpu'}; it must be an Execution, such as Execution(device='cuda')"),
+    (lambda here: train(arch(), digits(), DIGITS, here / "other", callbacks=Callback()),
+     f"callbacks is of type Callback; it must be a list of {CALLBACKS}"),
+    (lambda _: find_dataset([]),
+     "find_dataset takes 'digits' or a path, not list; give datasets of other libraries to as_dataset"),
+    (lambda _: find_dataset(digits()),
+     "find_dataset takes 'digits' or a path, not Dataset; give datasets of other libraries to as_dataset"),
     (lambda here: train(arch(), digits(), DIGITS, here / "other", teacher=here / "letters.safetensors"),
      "teacher {here}/letters.safetensors: its classes differ from those of digits; class 0 is 'a', but '0' in "
      "digits; train one on this data"),
@@ -288,6 +317,11 @@ CALLS: list[tuple[Callable[[Path], object], str]] = [
     (lambda here: train(arch(), digits(), DIGITS, here / "other", teacher=here / "notes.txt"),
      "{here}/notes.txt: weights are read from .safetensors files only"),
     (lambda here: distil([], digits(), here / "other"), "there are no networks to distil; give at least one"),
+    (lambda here: distil(None, digits(), here / "other"),
+     "members is None; it must be a list of Member(ARCH, RECIPE)"),
+    (lambda here: distil([3], digits(), here / "other"), "members[0] is 3; it must be a Member(ARCH, RECIPE)"),
+    (lambda here: distil([Member("fbnetv3_nano", DIGITS)], digits(), here / "other"),
+     "members[0].arch is 'fbnetv3_nano'; it must be an Arch, such as ARCHS['fbnetv3_nano']"),
     (lambda here: distil([Member(arch(), DIGITS)] * 2, digits(), here / "other"),
      "two runs would share the folder {here}/other/net; give the networks different names"),
     (lambda here: find_dataset("digits", subset=here / "subset.json"),

@@ -312,6 +312,27 @@ def test_a_class_listed_twice_is_one(tmp_path: Path) -> None:
     assert math.isnan(found.classes["square"])
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"spec": "fbnetv3_a"}, "spec is 'fbnetv3_a'; it must be a DetectorSpec"),
+        ({"data": "boxes.json"}, "data is 'boxes.json'; it must be a CocoData, as read_coco(FILE, FOLDER) gives"),
+        ({"validation": None}, "validation is None; it must be a CocoData, as read_coco(FILE, FOLDER) gives"),
+        ({"recipe": None}, "recipe is None; it must be a Recipe, such as fit_detection_recipe(IMAGES).recipe"),
+        ({"folder": None}, "folder is None; it must be the path of a folder, such as 'runs/first'"),
+        ({"execution": {}}, "execution is {}; it must be an Execution, such as Execution(device='cuda')"),
+        ({"callbacks": [Callback]},
+         "callbacks[0] is the class Callback; callbacks must be instances of fbnetv3_zoo.training.Callback, such as "
+         "Callback()"),
+    ],
+)  # fmt: skip
+def test_arguments_of_other_types_are_refused(changes: dict[str, Any], said: str, tmp_path: Path) -> None:
+    data = read(tmp_path / "data")
+    given = {"spec": SPEC, "data": data, "validation": data, "recipe": RECIPE, "folder": tmp_path / "run", **changes}
+    assert refusal(lambda: train(**given)) == said
+    assert not (tmp_path / "run").exists()
+
+
 def test_nothing_to_find_is_refused_before_anything_is_done(tmp_path: Path) -> None:
     data = read(tmp_path / "train")
     empty = read(tmp_path / "empty", lambda told: told.update(annotations=[]))

@@ -1,15 +1,17 @@
-"""What TensorBoard's own reader finds in what a run wrote for it."""
+"""What TensorBoard's own reader finds in what a run wrote for it; which callbacks are refused."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from refusals import refusal
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fbnetv3_zoo.training import Epoch, Step
+from fbnetv3_zoo.training import Callback, Epoch, Step
+from fbnetv3_zoo.training.callbacks import check_callbacks
 from fbnetv3_zoo.training.tensorboard_writer import TensorBoard
 
 STEPS = 5
@@ -85,3 +87,59 @@ def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     expected = "TensorBoard is not installed; pip install 'fbnetv3-zoo[tensorboard]'"
     assert refusal(lambda: TensorBoard(tmp_path)) == expected
+
+
+class Lacking(Callback):
+    def on_epoch(self) -> None:  # type: ignore[override]
+        """Takes too little."""
+
+
+class Demanding(Callback):
+    def on_resume(self, epochs: int, steps: int, checkpoint: Path, folder: Path) -> None:  # type: ignore[override]
+        """Takes too much."""
+
+
+class Misspelled(Callback):
+    def on_epoch_end(self, epoch: Any) -> None:
+        """Is never called."""
+
+
+class Wide(Callback):
+    on_anything = "no method"
+
+    def on_epoch(self, *all_of_it: Any, **more: Any) -> None:
+        """Takes anything."""
+
+    @staticmethod
+    def on_step(step: Step, verbose: bool = False) -> None:  # type: ignore[override]
+        """Takes what it is given."""
+
+
+KIND = "instances of fbnetv3_zoo.training.Callback"
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "said"),
+    [
+        (None, f"callbacks is None; it must be a list of {KIND}"),
+        (Wide(), f"callbacks is of type Wide; it must be a list of {KIND}"),
+        (Wide, f"callbacks is the class Wide; it must be a list of {KIND}"),
+        ("all", f"callbacks is 'all'; it must be a list of {KIND}"),
+        ([Wide(), Wide], f"callbacks[1] is the class Wide; callbacks must be {KIND}, such as Wide()"),
+        ([print], f"callbacks[0] is the function print; callbacks must be {KIND}"),
+        ([object()], f"callbacks[0] is of type object; callbacks must be {KIND}"),
+        ([Lacking()], "callbacks[0]: Lacking.on_epoch cannot be called; define it as on_epoch(self, epoch)"),
+        ([Demanding()],
+         "callbacks[0]: Demanding.on_resume cannot be called; define it as on_resume(self, epochs, steps, checkpoint)"),
+        ([Misspelled()],
+         "callbacks[0]: Misspelled.on_epoch_end is never called (did you mean 'on_epoch'?); there are on_look, "
+         "on_resume, on_step, on_epoch"),
+    ],
+)  # fmt: skip
+def test_callbacks_that_cannot_be_called(callbacks: Any, said: str) -> None:
+    assert refusal(lambda: check_callbacks(callbacks)) == said
+
+
+def test_callbacks_that_can_be_called(tmp_path: Path) -> None:
+    check_callbacks([Callback(), Wide(), TensorBoard(tmp_path)])
+    check_callbacks(())

@@ -18,6 +18,7 @@ from fbnetv3_zoo.recipes import Recipe
 from fbnetv3_zoo.training import Dataset, Execution
 from fbnetv3_zoo.training.losses import class_weights_of, labels_loss
 from fbnetv3_zoo.weights.serialization import save
+from fbnetv3_zoo.zoo import ARCHS
 
 STILL = replace(PLAIN, epochs=6, learning_rate=1e-9, warmup_epochs=0, patience=2)
 
@@ -106,3 +107,11 @@ def test_random_stages_are_not_frozen(tiny_arch: Arch, data: Dataset, tmp_path: 
     recipe: Recipe = replace(PLAIN, frozen_stages=1)
     told = "frozen_stages: random weights should not be frozen; start from weights, or set it to 0"
     assert refusal(lambda: train(tiny_arch, data, recipe, tmp_path)) == told
+
+
+def test_a_network_is_named(data: Dataset, tmp_path: Path) -> None:
+    recipe = replace(PLAIN, epochs=1)
+    run = train("fbnetv3_nano", data, recipe, tmp_path / "by name")
+    value = train(replace(ARCHS["fbnetv3_nano"], in_channels=1), data, recipe, tmp_path / "by value")
+    assert run.model.arch == value.model.arch
+    assert run.epochs[0].train_loss == value.epochs[0].train_loss

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,11 @@ def find_dataset(
     split of its own (default: a fifth, of CIFAR a tenth). ``subset``, or the path of its file, selects a part of the
     data, split by the subset's own seed.
     """
+    if not isinstance(source, str | os.PathLike):
+        raise ZooError(
+            f"find_dataset takes 'digits' or a path, not {type(source).__name__}; give datasets of other libraries to "
+            f"as_dataset"
+        )
     check_val_split(val_split)
     if subset is not None:
         if val_split is not None:

@@ -342,6 +342,15 @@ def test_the_nearest_target_is_not_refused(data: Dataset, tmp_path: Path) -> Non
     assert (found.found.cost, found.drawn) == (84_896, ())
 
 
+def test_arguments_of_other_types_are_refused(data: Dataset, tmp_path: Path) -> None:
+    for plan, images, callbacks, said in (
+        ("tiny_dnas", data, (), "plan is 'tiny_dnas'; it must be a SupernetPlan"),
+        (PLAN, "digits", (), "data is 'digits'; it must be a Dataset, as find_dataset() and as_dataset() give"),
+        (PLAN, data, None, "callbacks is None; it must be a list of instances of fbnetv3_zoo.training.Callback"),
+    ):
+        assert refused_at_once(tmp_path, plan, images, callbacks=callbacks) == said  # type: ignore[arg-type]
+
+
 def test_executions_that_are_refused(data: Dataset, tmp_path: Path) -> None:
     said = refused_at_once(tmp_path, PLAN, data, execution=Execution(precision=Precision.FLOAT16))
     assert said == "supernets are trained in float32 or bf16, not fp16"
