@@ -28,7 +28,7 @@ class MeasureOptions(DataOptions):
     """The images to measure on, and how they are read."""
 
     split: Annotated[
-        Literal["all", "train", "validation", "test"] | None,
+        Literal["all", "train", "validation", "val", "test"] | None,
         typer.Option(help="Split to evaluate (default: all of a folder without splits, else test or validation)."),
     ] = None
     seed: Annotated[
@@ -124,7 +124,7 @@ def _tell_seen(classifier: Classifier, examples: Sequence[Example], model: str) 
     return seen
 
 
-_DRAWN = ("train", "validation", "test")
+_DRAWN = ("train", "validation", "val", "test")
 """Splits that have to be drawn by seed if the data has none."""
 
 
@@ -135,7 +135,7 @@ def _chosen(images: Dataset, split: str | None) -> tuple[str, Sequence[Example]]
     filled = [part for part in SPLITS if images[part]]
     if split == "all" or (split is None and filled == ["test"]):
         return "all", joined([images[part] for part in filled])
-    part = next((name for name in SPLITS if name == split), None)
+    part = next((name for name in SPLITS if name == ("validation" if split == "val" else split)), None)
     part = part or ("test" if "test" in filled else "validation" if "validation" in filled else "train")
     return part, images[part]
 

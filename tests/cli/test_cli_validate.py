@@ -317,6 +317,8 @@ def test_a_folder_without_splits_is_measured_whole(pets: Path, tmp_path: Path) -
         ended = succeed("validate", pets, "--data", tmp_path, "--split", split).splitlines()[0]
         assert re.fullmatch(rf"\d of 14 images \({split}\)", ended), (ended, count)
     assert _told(pets, "--data", tmp_path, "--seed", 3)["split"] == "test"
+    short = _told(pets, "--data", tmp_path, "--split", "val")
+    assert (short["split"], short["total"], short["images"]) == ("validation", 4, 14)
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".onnx"])
