@@ -156,7 +156,8 @@ def told(value: object) -> str:
     if isinstance(value, (type, FunctionType, BuiltinFunctionType, MethodType)):
         return f"the {'class' if isinstance(value, type) else 'function'} {printable(value.__name__)}"
     text = shown(value)
-    return f"of type {type(value).__name__}" if " at 0x" in text or "\\n" in text else text
+    unclear = not isinstance(value, str) and (" at 0x" in text or "\\n" in text)
+    return f"of type {type(value).__name__}" if unclear else text
 
 
 def check_member(name: str, value: object, kind: type[Enum]) -> None:

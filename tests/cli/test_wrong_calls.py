@@ -297,6 +297,7 @@ CALLS: list[tuple[Callable[[Path], object], str]] = [
     (lambda here: train(arch(), digits(), None, here / "other"), f"recipe is None; {A_RECIPE}"),
     (lambda here: train(arch(), digits(), {"epochs": 1}, here / "other"), f"recipe is {{'epochs': 1}}; {A_RECIPE}"),
     (lambda here: train(arch(), digits(), "digits", here / "other"), f"recipe is 'digits'; {A_RECIPE}"),
+    (lambda here: train(arch(), digits(), "own\nrecipe", here / "other"), f"recipe is 'own\\nrecipe'; {A_RECIPE}"),
     (lambda here: train(arch(), digits(), fit_recipe, here / "other"),
      f"recipe is the function fit_recipe; {A_RECIPE}"),
     (lambda here: train(arch(), digits(), DIGITS, None),
