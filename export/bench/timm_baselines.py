@@ -25,7 +25,7 @@ def find_rival(name: str) -> Baseline:
         import timm
     except ImportError:
         raise ZooError(
-            f'--against {name}: needs timm, which is not installed; pip install "fbnetv3-zoo[bench]"'
+            f'--against {name}: needs timm, which is not installed; pip install "fbnetv3-zoo[timm]"'
         ) from None
     known = timm.list_models()
     if name not in known:

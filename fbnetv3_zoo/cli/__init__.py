@@ -99,7 +99,7 @@ def _carry_out(arguments: Sequence[str]) -> int:
         line = guard.line_of(error)
         if line is None:  # 1 as in typer, if the reader of standard output has gone
             return 1
-        return _fail(usage.with_options(line, arguments))
+        return _fail(usage.with_options(line, typer.main.get_command(app), arguments))
     except Interrupted as error:
         output.complain(error)
         return 128 + signal.SIGTERM

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import ZooError
+from ..errors import Interrupted, ZooError
 from .common import Json, output_folder, print_json, program, written
 from .output import in_shell, say
 
@@ -88,14 +88,22 @@ class _Steps:
         """Run ``fbnetv3 WORDS``; its result is that of ``name``."""
         arguments = list(map(str, words))
         self.tell("", f"# {purpose}", f"{program()} {shlex.join(arguments)}")
-        command: Any = self.context.find_root().command
         if not self.as_json:
-            command.main(arguments, prog_name="fbnetv3", standalone_mode=False)
+            self._call(arguments)
             self.results[name] = {}
             return
         with redirect_stdout(io.StringIO()) as printed:
-            command.main([*arguments, "--json"], prog_name="fbnetv3", standalone_mode=False)
+            self._call([*arguments, "--json"])
         self.results[name] = json.loads(printed.getvalue())
+
+    def _call(self, arguments: list[str]) -> None:
+        """Run a command; what ends it, Ctrl-C among it, ends the demo."""
+        command: Any = self.context.find_root().command
+        try:
+            with command.make_context("fbnetv3", arguments) as context:
+                command.invoke(context)
+        except Interrupted:
+            raise Interrupted("ended by SIGTERM; the demo begins anew the next time") from None
 
 
 def _run_all(steps: _Steps, pictures: Path, seed: int, epochs: int | None) -> None:

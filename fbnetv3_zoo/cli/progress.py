@@ -169,7 +169,7 @@ def header(
     recipe, count = recipe.for_images(len(images["train"])), len(images["train"])
     threads = threads_for(step_macs(arch, recipe, execution, processes()), execution)
     return [
-        f"images   {_images(images)}",
+        f"images   {printable(images.name)}: {_images(images)}",
         *_few(images),
         *_uneven(images, recipe),
         *header_of(_network(arch, weights, images), recipe_lines(recipe, count, named), execution, threads, output),

@@ -44,13 +44,15 @@ def line_of(error: Any, program: Any, arguments: Sequence[str]) -> str:
     return f"{' '.join(text.split())} (see `{command} --help`)"
 
 
-def with_options(line: str, arguments: Sequence[str]) -> str:
+def with_options(line: str, program: Any, arguments: Sequence[str]) -> str:
     """``line``, an error's, with options by the names that they were given by: not "Recipe.epochs is 0"."""
     if not (start := re.match(r"[A-Z]\w+\.(\w+) ", line)):
         return line
     option = f"--{start[1].replace('_', '-')}"
-    given = any(word.split("=")[0] == option for word in arguments)
-    return f"{option} {line[start.end() :]}" if given else line
+    parameters = getattr(_called(program, arguments)[1], "params", ())
+    names = next((one.opts for one in parameters if option in one.opts), [option])
+    given = next((name for word in arguments if (name := word.split("=")[0]) in names), None)
+    return f"{given} {line[start.end() :]}" if given else line
 
 
 def interrupted(program: Any, arguments: Sequence[str]) -> str:

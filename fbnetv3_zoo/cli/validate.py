@@ -84,7 +84,7 @@ def validate(
         source = {"model": model, "data": options.source, "split": measured, "images": whole}
         print_json({**source, **_plain(accuracy), "seen_in_training": seen})
         return
-    say(f"{len(examples):,} of {whole:,} images ({measured})")
+    say(f"{len(examples):,} of {whole:,} images of {printable(images.name)} ({measured})")
     _print_summary(measured, accuracy)
     if per_class:
         _print_classes(accuracy.per_class)

@@ -18,7 +18,7 @@ from types import MappingProxyType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from ..errors import ZooError, nearest, parse_enum, printable, shown
-from .paths import read_file
+from .paths import exists, is_file, read_file
 
 T = TypeVar("T")
 
@@ -167,8 +167,23 @@ def find(kind: type[T], source: object, known: Mapping[str, T], *, what: str, re
         return known[str(source)]
     path = Path(str(source))
     if path.suffix != ".json":
+        check_no_path(path, what, rest)
         raise ZooError(f"unknown {what} {str(source)!r}{nearest(str(source), known)}; {rest}")
     return read_json(kind, path)
+
+
+_IN_RUNS = {"model": "model.safetensors", "recipe": "recipe.json", "plan": "plan.json"}
+"""What a run's folder has of it."""
+
+
+def check_no_path(path: Path, what: str, rest: str) -> None:
+    """Raise :class:`ZooError` if ``path``, given as the name of a ``what``, is there, but not a file that can be one."""
+    if not exists(path):
+        return
+    own = path / _IN_RUNS.get(what, f"{what}.json")
+    if is_file(own):
+        raise ZooError(f"{path}: is a folder; give the {what} in it, {own}")
+    raise ZooError(f"{path}: is a {'file' if is_file(path) else 'folder'}, not a {what}; {rest}")
 
 
 def to_plain(value: object, *, defaults: bool = False) -> Any:

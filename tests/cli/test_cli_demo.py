@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import shutil
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from runs import few_digits, metrics
-from shell import Ended, run, succeed
+from shell import Ended, run, script, succeed
+from waiting import PATIENCE
 
 from fbnetv3_zoo.cli import demo as command
 from fbnetv3_zoo.cli.common import program
@@ -78,7 +80,7 @@ def test_every_step_is_a_command_that_can_be_typed(demo: Demo) -> None:
     assert [" ".join(one[:2]) if one[0] == "export" else one[0] for one in words] == [
         "train", "train", "export onnx", "validate", "export int8", "export web",
     ]  # fmt: skip
-    start = lines.index("31 of 152 images (test)")
+    start = lines.index("31 of 152 images of digits (test)")
     assert succeed(*words[3]).splitlines()[:2] == lines[start : start + 2]
 
 
@@ -133,6 +135,28 @@ def test_again_in_the_same_folder_it_begins_anew(demo: Demo, tmp_path: Path) -> 
     assert not list(folder.glob("*/checkpoints"))
     for name in ("model.onnx", "predictions.png", "student/curve.png"):
         assert (folder / name).read_bytes() != (demo.folder / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("sent", "code", "said"),
+    [
+        (signal.SIGINT, 130, "interrupted"),
+        (signal.SIGTERM, 143, "ended by SIGTERM; the demo begins anew the next time"),
+    ],
+)
+def test_a_signal_ends_it(demo: Demo, tmp_path: Path, sent: signal.Signals, code: int, said: str) -> None:
+    """Also where an earlier one has left all that the next steps read."""
+    folder = Path(shutil.copytree(demo.folder, tmp_path / "again"))
+    process = script("demo", "--epochs", 1000, "--output", folder, cwd=tmp_path)
+    assert process.stderr is not None
+    next(line for line in process.stderr if line.startswith("epoch   1/1000"))
+    process.send_signal(sent)
+    out, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, err.splitlines()[-1]) == (code, said)
+    assert [line for line in out.splitlines() if line.startswith("# ")] == [
+        "# A network that knows other characters learns these"
+    ]
+    assert "Traceback" not in err
 
 
 def test_a_folder_of_somebody_elses_is_left_alone(tmp_path: Path) -> None:

@@ -338,6 +338,6 @@ def test_every_field_of_the_settings_is_told() -> None:
     for name, value in told:
         default = defaults[name]
         assert value == (f"{default:g}" if isinstance(default, (int, float)) else ", ".join(f"{x:g}" for x in default))
-    example = re.search(r'^    (\{"format": "fbnetv3_zoo.settings".*\})$', DOCS, re.MULTILINE)
+    example = re.search(r'^(\{"format": "fbnetv3_zoo.settings".*\})$', DOCS, re.MULTILINE)
     assert example is not None
     assert from_json(RCNNSettings, example[1]).anchor_sizes == (24, 48, 96)

@@ -107,7 +107,7 @@ def test_what_it_prints(home: Home) -> None:
     assert home.data.counts("train").tolist() == [train // 2] * 2
     cost = arch_cost(load(model).arch)
     assert header == [
-        f"images   {train} to train on, {validation} to validate on, {test} to test on; "
+        f"images   {home.data.name}: {train} to train on, {validation} to validate on, {test} to test on; "
         f"2 classes with {train // 2} training images each",
         f"network  tiny, 32 x 32 pixels, {cost.parameters / 1e6:.2f} M parameters, {cost.macs / 1e6:.1f} M MACs; "
         "starts from random weights",

@@ -142,7 +142,7 @@ def test_images_as_an_argument(model: Path, pets: Path) -> None:
 def test_for_readers(model: Path) -> None:
     found = _told(model)
     first, *lines = succeed("validate", model).splitlines()
-    assert first == "364 of 1,797 images (test)"
+    assert first == "364 of 1,797 images of digits (test)"
     low, high = found["interval"]
     interval = f"95 % interval {low:.2%} to {high:.2%}"
     assert lines[0] == f"test accuracy {found['accuracy']:.2%} ({found['top1']} of 364; {interval})"
@@ -294,9 +294,12 @@ def test_published_names_and_repositories(tmp_path: Path, monkeypatch: pytest.Mo
 def test_without_a_test_split_validation_is_measured(pets: Path, photos: Path, tmp_path: Path) -> None:
     for split in ("train", "val"):
         shutil.copytree(photos / split, tmp_path / split)
-    assert succeed("validate", pets, "--data", tmp_path).splitlines()[0] == "2 of 8 images (validation)"
-    assert succeed("validate", pets, "--data", tmp_path, "--split", "all").splitlines()[0] == "8 of 8 images (all)"
-    assert succeed("validate", pets, "--data", tmp_path, "--split", "train").splitlines()[0] == "6 of 8 images (train)"
+    for options, line in (
+        ((), f"2 of 8 images of {tmp_path.name} (validation)"),
+        (("--split", "all"), f"8 of 8 images of {tmp_path.name} (all)"),
+        (("--split", "train"), f"6 of 8 images of {tmp_path.name} (train)"),
+    ):
+        assert succeed("validate", pets, "--data", tmp_path, *options).splitlines()[0] == line
     ended = run("validate", pets, "--data", tmp_path, "--split", "test")
     assert (ended.code, ended.err) == (2, "error: this split has no images to evaluate on; choose another split\n")
 
@@ -315,7 +318,7 @@ def test_a_folder_without_splits_is_measured_whole(pets: Path, tmp_path: Path) -
     (tmp_path / "猫" / "0.png").unlink()
     for split, count in (("train", 8), ("validation", 4), ("test", 4)):
         ended = succeed("validate", pets, "--data", tmp_path, "--split", split).splitlines()[0]
-        assert re.fullmatch(rf"\d of 14 images \({split}\)", ended), (ended, count)
+        assert re.fullmatch(rf"\d of 14 images of {tmp_path.name} \({split}\)", ended), (ended, count)
     assert _told(pets, "--data", tmp_path, "--seed", 3)["split"] == "test"
     short = _told(pets, "--data", tmp_path, "--split", "val")
     assert (short["split"], short["total"], short["images"]) == ("validation", 4, 14)

@@ -110,6 +110,9 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (path / "photos.json").write_text(RECIPES["digits"].to_json())
     (path / "subset.json").write_text(Subset("others", 0, ("0", "x"), ("1.png",)).to_json())
     (path / "one_class" / "cat").mkdir(parents=True)
+    (path / "run").mkdir()
+    for name in ("model.safetensors", "recipe.json"):
+        (path / "run" / name).touch()
     return path
 
 
@@ -367,6 +370,13 @@ COMMANDS: list[tuple[str, str]] = [
     ("list resnet*", "no model matches 'resnet*'; `fbnetv3 list` shows all"),
     ("info fbnet_v3_a", "unknown model 'fbnet_v3_a' (did you mean 'fbnetv3_a'?); `fbnetv3 list` shows all"),
     ("info {here}/absent.json", "{here}/absent.json: no such file"),
+    ("info {here}/image.png", "{here}/image.png: is a file, not a model; `fbnetv3 list` shows all"),
+    ("export onnx {here}/run", "{here}/run: is a folder; give the model in it, {here}/run/model.safetensors"),
+    ("train --model {here}/folder --output {here}/new",
+     "{here}/folder: is a folder, not a model; `fbnetv3 list` shows all"),
+    ("recipe show {here}/run", "{here}/run: is a folder; give the recipe in it, {here}/run/recipe.json"),
+    ("detect train {here}/none.json --output {here}/new", "{here}/none.json: no such file"),
+    ("train --output {here}/new --lr -1", "--lr is -1.0; it must be a number above 0"),
     ("info {here}/folder.json", "{here}/folder.json: is a folder, not a JSON file of format fbnetv3_zoo.arch"),
     ("info fbnetv3_a --width 0", "scaled: width is 0.0; it must be a number above 0"),
     ("info fbnetv3_a --depth nan", "scaled: depth is nan; it must be a number above 0"),

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import typer
 
 from ...errors import ZooError, check_number, check_whole
-from ...utils.paths import check_outside
 from ..option_groups import ArchOptions, Depth, Width
 
 if TYPE_CHECKING:
@@ -81,8 +80,6 @@ class TrainingBoxesOptions(BoxesOptions):
 
     def check(self, output: Path) -> None:
         """Raise :class:`ZooError` if ``output`` is inside a folder of images, or options contradict each other."""
-        for folder in (self.folder, self.validation_images):
-            check_outside(output, folder)
         if self.val_split is not None:
             check_number("--val-split", self.val_split, above=0, below=1)
             if self.validation is not None:
