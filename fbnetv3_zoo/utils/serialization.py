@@ -177,7 +177,7 @@ _IN_RUNS = {"model": "model.safetensors", "recipe": "recipe.json", "plan": "plan
 
 
 def check_no_path(path: Path, what: str, rest: str) -> None:
-    """Raise :class:`ZooError` if ``path``, given as the name of a ``what``, is there, but not a file that can be one."""
+    """Raise :class:`ZooError` if ``path``, given as the name of a ``what``, is there, though not as a file of one."""
     if not exists(path):
         return
     own = path / _IN_RUNS.get(what, f"{what}.json")

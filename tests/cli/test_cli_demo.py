@@ -163,6 +163,6 @@ def test_a_folder_of_somebody_elses_is_left_alone(tmp_path: Path) -> None:
     folder = tmp_path / "demo"
     (folder / "digits").mkdir(parents=True)
     (folder / "digits" / "mine.png").write_text("mine")
-    said = f"{folder / 'digits'}: already exists, and was not written by this program; give another folder as --output"
+    said = f"{folder / 'digits'}: already exists, and was not written by this program; give another folder, or move "
     ended = run("demo", "--output", folder)
     assert (ended.code, said in ended.err) == (2, True)

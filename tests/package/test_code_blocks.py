@@ -35,7 +35,7 @@ _SHELL = re.compile(r"^    (fbnetv3 (?:.*\\\n)*.*)", re.MULTILINE)
 def smaller(code: str) -> str:
     """The same with the package's own network, which has maps 0 to 2, two epochs, and no processes that load images."""
     code = _LARGE.sub('"fbnetv3_nano"', code).replace("(1, 2, 3)", "(0, 1, 2)").replace("workers=4", "workers=0")
-    return code.replace('fit_recipe(len(photos["train"]))', 'fit_recipe(len(photos["train"]), epochs=2)')
+    return code.replace('fit_recipe(len(photos["train"]),', 'fit_recipe(len(photos["train"]), epochs=2,')
 
 
 def photos(folder: Path, per_class: int = 6) -> None:
