@@ -62,7 +62,7 @@ def _program(
 app.command("list")(list_command.list_)
 for command in (info.info, train.train, distil.distil, validate.validate, classify.classify):
     app.command()(command)
-app.command("predict", help="Another name of classify.\n\nExample: fbnetv3 predict photos --model model.onnx")(
+app.command("predict", help="The same as classify.\n\nExample: fbnetv3 predict photos --model model.onnx")(
     classify.classify
 )
 for command in (subset.subset, demo.demo, serve_demo.serve_demo, benchmark.benchmark):

@@ -23,7 +23,7 @@ def info(
     shape: ArchOptions,
     as_json: Json = False,
 ) -> None:
-    """Show a network block by block, with its cost, the published figures and weights; of torchvision's, its size.
+    """Show a network block by block, with cost, published figures and weights, or the size of a model of torchvision.
 
     Example: fbnetv3 info fbnetv3_a
     """
