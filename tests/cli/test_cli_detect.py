@@ -341,3 +341,13 @@ def test_every_field_of_the_settings_is_told() -> None:
     example = re.search(r'^(\{"format": "fbnetv3_zoo.settings".*\})$', DOCS, re.MULTILINE)
     assert example is not None
     assert from_json(RCNNSettings, example[1]).anchor_sizes == (24, 48, 96)
+
+
+def test_outputs_may_lie_beside_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No later run takes them for images: annotations name these. Two are too few, which is what ends the command."""
+    shapes.write(tmp_path / "boxes", 2, seed=0, side=64)
+    monkeypatch.chdir(tmp_path / "boxes")
+    ended = run("detect", "train", "shapes.json", "--model", "fbnetv3_nano", "--output", "runs/boxes")
+    assert (ended.code, "data folder" in ended.err) == (2, False)
+    assert "2 images with objects" in ended.err
+    assert not (tmp_path / "boxes" / "runs").exists()
