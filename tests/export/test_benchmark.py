@@ -521,7 +521,7 @@ def test_no_compiler(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_timm(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     ended = run("benchmark", here / "short.json", "--against", "resnet50")
-    expected = '--against resnet50: needs timm, which is not installed; pip install "fbnetv3-zoo[bench]"'
+    expected = '--against resnet50: needs timm, which is not installed; pip install "fbnetv3-zoo[timm]"'
     assert (ended.code, ended.err) == (2, f"error: {expected}\n")
 
 
