@@ -72,7 +72,7 @@ def train(
     """
     from ...recipes import find_recipe
 
-    boxes.check(output)
+    boxes.check()
     given = find_recipe(recipe) if recipe else None
     data, judged = boxes.split(changes.data_seed(given))
     spec, source = detector.spec(data), detector.start()

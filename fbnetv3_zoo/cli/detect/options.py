@@ -78,8 +78,8 @@ class TrainingBoxesOptions(BoxesOptions):
         typer.Option(help="Share of the images to hold out for validation.", show_default=str(VAL_SPLIT)),
     ] = None
 
-    def check(self, output: Path) -> None:
-        """Raise :class:`ZooError` if ``output`` is inside a folder of images, or options contradict each other."""
+    def check(self) -> None:
+        """Raise :class:`ZooError` if options contradict each other."""
         if self.val_split is not None:
             check_number("--val-split", self.val_split, above=0, below=1)
             if self.validation is not None:
