@@ -167,7 +167,7 @@ def find(kind: type[T], source: object, known: Mapping[str, T], *, what: str, re
         return known[str(source)]
     path = Path(str(source))
     if path.suffix != ".json":
-        check_no_path(path, what, rest)
+        _check_no_path(path, what, rest)
         raise ZooError(f"unknown {what} {str(source)!r}{nearest(str(source), known)}; {rest}")
     return read_json(kind, path)
 
@@ -176,7 +176,7 @@ _IN_RUNS = {"model": "model.safetensors", "recipe": "recipe.json", "plan": "plan
 """What a run's folder has of it."""
 
 
-def check_no_path(path: Path, what: str, rest: str) -> None:
+def _check_no_path(path: Path, what: str, rest: str) -> None:
     """Raise :class:`ZooError` if ``path``, given as the name of a ``what``, is there, though not as a file of one."""
     if not exists(path):
         return

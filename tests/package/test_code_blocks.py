@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 import typer.main
-from folders import ROOT
+from pages import PAGES
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -26,7 +26,6 @@ import fbnetv3_zoo as zoo
 from fbnetv3_zoo.cli import app
 from fbnetv3_zoo.errors import ZooError
 
-PAGES = {path.relative_to(ROOT).as_posix(): path.read_text() for path in [ROOT / "README.md", *ROOT.glob("docs/*.md")]}
 _BLOCK = re.compile(r"(?:<!-- not run: (?P<reason>.+?) -->\n)?```python\n(?P<code>.*?)```", re.DOTALL)
 _LARGE = re.compile(r'"(?:fbnetv3_[a-g]|fbnetv2_l3)"')
 _SHELL = re.compile(r"^    (fbnetv3 (?:.*\\\n)*.*)", re.MULTILINE)
