@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Literal, TypeVar, overload
 
 import torch
+import torchvision
 
 from .arch import Arch
-from .arch.torchvision_arch import AnyArch, TorchvisionArch, is_torchvision
+from .arch.torchvision_arch import PREFIX, AnyArch, TorchvisionArch, is_torchvision
 from .errors import ZooError
 from .models.fbnet import FBNet
 from .models.features import FBNetFeatures
@@ -114,6 +115,8 @@ def find_any_network(source: str | Path | AnyArch) -> AnyArch:
     """The network that ``source`` names, as :func:`create` takes it."""
     if isinstance(source, TorchvisionArch):
         return source
+    if isinstance(source, str) and source in torchvision.models.list_models():
+        raise ZooError(f"unknown model {source!r} (did you mean '{PREFIX}{source}'?); `fbnetv3 list` shows all of ours")
     return find_torchvision(str(source)) if is_torchvision(source) else find_network(source)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fbnetv3_zoo.errors import ZooError, check_whole, shown
+from fbnetv3_zoo.training.callbacks import check_callbacks
 from fbnetv3_zoo.training.run_folder import check_foreign
 from fbnetv3_zoo.utils.temporary_folder import clear
 
@@ -70,6 +71,7 @@ def run_search(
     search, executor = Search(plan, costs=costs, points=points), executor or InProcess()
     source = json.loads(json.dumps(dict(origin or {})))
     check_whole("stages", stages, at_most=3)
+    check_callbacks(callbacks, SearchCallback, "search")
     search.check_all()
     capacity = executor.look(evaluator, limits)
     running = Path(folder) / RUNNING

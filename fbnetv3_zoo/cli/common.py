@@ -107,25 +107,28 @@ def network_of(model: str) -> Arch:
 
     Raises :class:`ZooError` for a model of torchvision.
     """
-    arch = any_network_of(model)
+    arch = _stored(model) or find_network(model)
     if isinstance(arch, TorchvisionArch):
-        named = "" if model == arch.name else f"{arch.name}, "
-        raise ZooError(f"{model}: is {named}a model of torchvision; this is for networks of this project")
+        raise ZooError(f"{model}: is {arch.name}, a model of torchvision; this is for networks of this project")
     return arch
 
 
 def any_network_of(model: str) -> AnyArch:
     """As :func:`network_of`; also a model of torchvision."""
-    if is_torchvision(model):
-        from ..models.torchvision_model import find_torchvision
+    from ..factory import find_any_network
 
-        return find_torchvision(model)
+    return _stored(model) or find_any_network(model)
+
+
+def _stored(model: str) -> AnyArch | None:
+    """The network that the file or repository ``model`` describes; None if it is a name or an arch JSON file."""
     if holds_weights(model):
         from .. import load
 
         return load(model).arch
-    _refuse_other_files(model, "a .safetensors or arch JSON file, or a name")
-    return find_network(model)
+    if not is_torchvision(model):
+        _refuse_other_files(model, "a .safetensors or arch JSON file, or a name")
+    return None
 
 
 def open_classifier(model: str, *, pretrained: bool) -> Classifier:

@@ -58,27 +58,25 @@ class Callback:
         """An epoch has ended and its checkpoint is written; ``epoch`` is its record, such as an :class:`Epoch`."""
 
 
-_EVENTS = {name: method for name, method in vars(Callback).items() if name.startswith("on_")}
-_KIND = "instances of fbnetv3_zoo.training.Callback"
-
-
-def check_callbacks(callbacks: object) -> None:
-    """Raise :class:`ZooError` unless ``callbacks`` are instances of :class:`Callback` that can be called as it is."""
+def check_callbacks(callbacks: object, kind: type = Callback, room: str = "training") -> None:
+    """Raise :class:`ZooError` unless ``callbacks`` are instances of ``kind``, of a subpackage, that can be called."""
+    wanted = f"instances of fbnetv3_zoo.{room}.{kind.__name__}"
     if not isinstance(callbacks, Sequence) or isinstance(callbacks, str):
-        raise ZooError(f"callbacks is {told(callbacks)}; it must be a list of {_KIND}")
+        raise ZooError(f"callbacks is {told(callbacks)}; it must be a list of {wanted}")
     for number, callback in enumerate(callbacks):
-        if not isinstance(callback, Callback):
-            made = isinstance(callback, type) and issubclass(callback, Callback)
+        if not isinstance(callback, kind):
+            made = isinstance(callback, type) and issubclass(callback, kind)
             remedy = f", such as {callback.__name__}()" if made else ""
-            raise ZooError(f"callbacks[{number}] is {told(callback)}; callbacks must be {_KIND}{remedy}")
-        _check_events(callback, f"callbacks[{number}]: {type(callback).__name__}")
+            raise ZooError(f"callbacks[{number}] is {told(callback)}; callbacks must be {wanted}{remedy}")
+        _check_events(callback, kind, f"callbacks[{number}]: {type(callback).__name__}")
 
 
-def _check_events(callback: Callback, place: str) -> None:
+def _check_events(callback: object, kind: type, place: str) -> None:
+    events = {name: method for name, method in vars(kind).items() if name.startswith("on_")}
     for name in dir(type(callback)):
-        if name.startswith("on_") and name not in _EVENTS and callable(getattr(type(callback), name)):
-            raise ZooError(f"{place}.{name} is never called{nearest(name, _EVENTS)}; there are {', '.join(_EVENTS)}")
-    for name, event in _EVENTS.items():
+        if name.startswith("on_") and name not in events and callable(getattr(type(callback), name)):
+            raise ZooError(f"{place}.{name} is never called{nearest(name, events)}; there are {', '.join(events)}")
+    for name, event in events.items():
         wanted = list(inspect.signature(event).parameters)
         try:
             inspect.signature(getattr(callback, name)).bind(*wanted[1:])

@@ -188,7 +188,8 @@ CALLS: list[tuple[Callable[[Path], object], str]] = [
      "arch.stages is 3; it must be a list"),
     # Models
     (lambda _: create("fbnetv3_h"), "unknown model 'fbnetv3_h' (did you mean 'fbnetv3_g'?); `fbnetv3 list` shows all"),
-    (lambda _: create("resnet50"), "unknown model 'resnet50'; `fbnetv3 list` shows all"),
+    (lambda _: create("resnet50"),
+     "unknown model 'resnet50' (did you mean 'torchvision:resnet50'?); `fbnetv3 list` shows all of ours"),
     (lambda _: create("fbnetv3_c", pretrained="commercial"),
      "fbnetv3_c: no published weights of it may be used commercially; those of fbnetv3_b, fbnetv3_d, fbnetv3_g, "
      "fbnetv3_nano may"),
@@ -368,6 +369,9 @@ COMMANDS: list[tuple[str, str]] = [
     ("list fbnetv3_c --commercial",
      "no model with weights for commercial use matches 'fbnetv3_c'; `fbnetv3 list` shows all"),
     ("list resnet*", "no model matches 'resnet*'; `fbnetv3 list` shows all"),
+    ("train PHOTOS --model resnet50 --output o",
+     "unknown model 'resnet50' (did you mean 'torchvision:resnet50'?); `fbnetv3 list` shows all of ours"),
+    ("info resnet50", "unknown model 'resnet50'; `fbnetv3 list` shows all"),
     ("info fbnet_v3_a", "unknown model 'fbnet_v3_a' (did you mean 'fbnetv3_a'?); `fbnetv3 list` shows all"),
     ("info {here}/absent.json", "{here}/absent.json: no such file"),
     ("info {here}/image.png", "{here}/image.png: is a file, not a model; `fbnetv3 list` shows all"),

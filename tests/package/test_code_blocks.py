@@ -2,14 +2,14 @@
 
 Blocks of a page run one after the other in one namespace, in a folder with the files that they name, with the package's
 own small network in place of those whose weights would have to be fetched. One that does not run says why, in a comment
-before it: ``<!-- not run: REASON -->``. Commands are run elsewhere (tests/cli); here, each must have the options shown.
+before it: ``<!-- not run: REASON -->``. Commands are run in test_shell_blocks.py; here, each must have the options
+shown.
 """
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 import typer.main
-from pages import PAGES
+from pages import PAGES, lines, shell_blocks
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -28,7 +28,6 @@ from fbnetv3_zoo.errors import ZooError
 
 _BLOCK = re.compile(r"(?:<!-- not run: (?P<reason>.+?) -->\n)?```python\n(?P<code>.*?)```", re.DOTALL)
 _LARGE = re.compile(r'"(?:fbnetv3_[a-g]|fbnetv2_l3)"')
-_SHELL = re.compile(r"^    (fbnetv3 (?:.*\\\n)*.*)", re.MULTILINE)
 
 
 def smaller(code: str) -> str:
@@ -75,17 +74,21 @@ def test_python_blocks_run(page: str, tmp_path: Path, monkeypatch: pytest.Monkey
             exec(compile("\n" * line + smaller(block["code"]), page, "exec"), names)
 
 
-def commands(page: str) -> Iterator[list[str]]:
-    """The words of every command that a page shows, in lines of code."""
-    for shown in _SHELL.findall(page):
-        for command in re.split(r"\s+(?=fbnetv3 )", shown.replace("\\\n", " ").split(" #")[0]):
-            words = shlex.split(command.split(" > ")[0])
-            yield words[1:]
+COMMANDS = {
+    page: [
+        shlex.split(line.partition(" > ")[0])[1:]
+        for block in shell_blocks(text)
+        for line in lines(block["code"])
+        if line.startswith("fbnetv3 ")
+    ]
+    for page, text in PAGES.items()
+}
+"""The words of every command that a page shows."""
 
 
-@pytest.mark.parametrize("page", [page for page, text in PAGES.items() if _SHELL.search(text)])
+@pytest.mark.parametrize("page", [page for page, found in COMMANDS.items() if found])
 def test_commands_have_the_options_shown(page: str) -> None:
-    for words in commands(PAGES[page]):
+    for words in COMMANDS[page]:
         command: Any = typer.main.get_command(app)
         rest = [*words]
         while hasattr(command, "commands"):

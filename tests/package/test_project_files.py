@@ -77,7 +77,7 @@ def test_every_python_is_tested() -> None:
     ends = {PYTHONS[0], PYTHONS[-1]}
     for system in ("ubuntu-24.04-arm", "macos-15"):
         assert {entry["python"] for entry in matrix["include"] if entry["os"] == system} == ends
-    assert {*_pythons(_yaml(ROOT / ".github" / "workflows" / "package.yml")["jobs"]["import"])} == ends
+    assert {*_pythons(_yaml(ROOT / ".github" / "workflows" / "package.yml")["jobs"]["install"])} == ends
 
 
 def test_makefile_has_what_workflows_make() -> None:

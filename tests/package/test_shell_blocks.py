@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import drawings
@@ -21,18 +20,13 @@ import shapes
 import shell
 import torch
 from folders import ROOT
-from pages import PAGES
+from pages import FENCED, PAGES, lines, shell_blocks
 from PIL import Image
 
 import fbnetv3_zoo as zoo
 from fbnetv3_zoo.detection import RCNNSettings
 from fbnetv3_zoo.utils.serialization import to_json
 
-_FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
-_BLOCK = re.compile(
-    r"(?:^<!-- not run: (?P<reason>.+?) -->\n\n)?(?<=\n\n)(?P<code>(?:^    .*\n)(?:^    .*\n|^\n(?=    ))*)",
-    re.MULTILINE,
-)
 _LARGE = re.compile(r"\bfbnetv3_[a-g]\b|\bfbnetv2_l3\b")
 _SLIM = "--small-images --width 0.25 --depth 0.25"
 LESS = {
@@ -63,7 +57,7 @@ def test_commands_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     if page == "docs/detection.md":
         prepare_boxes(tmp_path)
     monkeypatch.chdir(tmp_path)
-    for block in blocks(PAGES[page]):
+    for block in shell_blocks(PAGES[page]):
         for line in () if block["reason"] else lines(block["code"]):
             if not line.startswith((*NOT_RUN,)):
                 run(line)
@@ -96,27 +90,15 @@ def smaller(line: str) -> str:
     return line.replace("IMAGENET", "PHOTOS").replace("/usr/share/fonts", "fonts")
 
 
-def lines(code: str) -> Iterator[str]:
-    """The lines of a block, continued ones as one, without variables and comments."""
-    for line in code.replace("\\\n", " ").splitlines():
-        if command := re.sub(r"^\s*[A-Z_]+=\S+|\s+#.*", "", line).strip():
-            yield re.sub(r"\s+", " ", command)
-
-
-def blocks(text: str) -> Iterator[re.Match[str]]:
-    """The indented blocks of a page."""
-    yield from _BLOCK.finditer(_FENCED.sub("", text))
-
-
 @pytest.mark.parametrize("page", PAGES)
 def test_every_block_runs_or_says_why_not(page: str) -> None:
-    text, found = PAGES[page], [*blocks(PAGES[page])]
+    text, found = PAGES[page], [*shell_blocks(PAGES[page])]
     for block in found:
         for line in () if block["reason"] else lines(block["code"]):
             assert line.startswith(("fbnetv3 ", *NOT_RUN)), line
             if script := re.match(r"python (\S+)", line):
                 assert (ROOT / script[1]).is_file(), line
-    fenced = _FENCED.findall(text)
+    fenced = FENCED.findall(text)
     for block in fenced:
         runs = block.startswith("```python\n")  # in test_code_blocks.py
         assert runs or block.startswith(("```text\n", "```json\n", "```output\n")) or f" -->\n{block}" in text, block

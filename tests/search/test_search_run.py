@@ -114,6 +114,11 @@ class Halt(SearchCallback):
             raise KeyboardInterrupt
 
 
+class Deaf(SearchCallback):
+    def on_trial(self, trial: Trial) -> None:
+        """Is never called."""
+
+
 def test_interrupted_at_any_event_it_ends_where_it_would_have_ended(tmp_path: Path) -> None:
     counted, short = Halt(), plan(rounds=IterativeConfig(4, rounds=2, batch=4, predictor=QUICK))
     expected = run(tmp_path / "whole", Curves(raises=2), short, callbacks=[counted])
@@ -342,6 +347,10 @@ def test_a_refused_search_leaves_no_folder(tmp_path: Path) -> None:
         "space grid has one point that meets weight<=0; there is nothing to search":
             {"given": plan(within=bound("weight<=0"))},
         "space one has one point; there is nothing to search": {"given": plan(space=one, constraints=((),))},
+        "callbacks[0] is the class SearchCallback; callbacks must be instances of fbnetv3_zoo.search.SearchCallback":
+            {"callbacks": [SearchCallback]},
+        "callbacks[0]: Deaf.on_trial is never called (did you mean 'on_stage'?); there are on_stage, on_outcome":
+            {"callbacks": [Deaf()]},
         "the evaluator cannot be pickled": {"executor": LocalPool(1), "evaluator": FunctionEvaluator(lambda v: 0.0)},
     }  # fmt: skip
     for said, rest in unfit.items():

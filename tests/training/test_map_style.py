@@ -209,6 +209,19 @@ def test_classes_without_training_images_are_told(
     assert caplog.messages == [f"dataset: classes without training images, which are not learned: {unseen}"]
 
 
+class Named(Pairs):
+    """As torchvision's ImageNet, which lists synonyms, and some of them for two classes."""
+
+    classes = (("zero", "nought"), "one", "one", *"345678", "one")
+
+
+def test_classes_of_the_same_name_are_told_apart(caplog: pytest.LogCaptureFixture) -> None:
+    assert as_dataset(Named()).class_names == ("zero, nought", "one", "one (2)", *"345678", "one (9)")
+    assert caplog.messages == [
+        "dataset, train: classes 1 and 2 are both called 'one'; the second is now 'one (2)', and so on (2 classes)"
+    ]
+
+
 def test_more_classes_than_a_thousand_where_there_are_as_many_items() -> None:
     images, labels = [IMAGES[0]] * 1200, list(range(1200))
     assert len(as_dataset({"train": Pairs(images, labels), "validation": Pairs()}).class_names) == 1200

@@ -256,6 +256,8 @@ def test_what_else_is_refused(trained: Run, tmp_path: Path) -> None:
     classify = run("classify", "x.png", "--model", name).err
     assert classify == f"error: {name}: is a name, not a file; train it, and give its model.safetensors\n"
     family = run("distil", "--models", name, "--output", tmp_path / "run").err
-    assert family == f"error: {name}: is a model of torchvision; this is for networks of this project\n"
+    assert (
+        family == f"error: {name}: is a model of torchvision; this is for networks of this project (`fbnetv3 list`)\n"
+    )
     family = run("distil", "--models", file, "--output", tmp_path / "run").err
     assert family.startswith(f"error: {file}: is torchvision:resnet18@width=0.125, a model of torchvision; this is for")

@@ -189,7 +189,7 @@ class _Source:
     def class_names(self) -> tuple[str, ...]:
         """What the dataset calls them, otherwise numbers. Raises :class:`ZooError` if there would be too many."""
         if names := _class_names(self.items, self.columns):
-            return tuple(map(str, names))
+            return self._told_apart([", ".join(one) if isinstance(one, tuple) else str(one) for one in names])
         row = int(self.labels.argmax())
         highest, items = int(self.labels[row]), len(self.labels)
         if highest >= max(_MOST_UNNAMED, items):
@@ -198,6 +198,20 @@ class _Source:
                 f"items; number the labels from 0, or give class_names"
             )
         return tuple(map(str, range(highest + 1)))
+
+    def _told_apart(self, names: list[str]) -> tuple[str, ...]:
+        """``names``, each different: one that an earlier class has, too, is followed by the number of its class."""
+        first: dict[str, int] = {}
+        for label, name in enumerate(names):
+            first.setdefault(name, label)
+        apart = _distinct([name if first[name] == label else f"{name} ({label})" for label, name in enumerate(names)])
+        if again := [label for label, name in enumerate(names) if first[name] != label]:
+            name, others = names[again[0]], f", and so on ({len(again)} classes)" if len(again) > 1 else ""
+            warn(
+                f"{self.name}: classes {first[name]} and {again[0]} are both called {shown(name)}; the second is now "
+                f"{shown(apart[again[0]])}{others}"
+            )
+        return apart
 
     def examples(self, names: Sequence[str]) -> Examples:
         """All of them. Raises :class:`ZooError` for a label that is the index of none of ``names``."""
