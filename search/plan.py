@@ -169,6 +169,7 @@ PLANS: Mapping[str, SearchPlan] = MappingProxyType(
         )
     }
 )
+"""The plans by name, as ``fbnetv3 search run --plan`` takes them."""
 
 
 def find_plan(source: str | Path | SearchPlan) -> SearchPlan:

@@ -83,6 +83,7 @@ DETECTORS: Mapping[str, Detector] = MappingProxyType({d.name: d for d in (
     ), (_ir(3, 264, 2, 1, 6, _SE), _ir(5, 264, 1, 6, 5, _SE), _ir(5, 288, 1, 2, 6, _SE))),
 )})
 # fmt: on
+"""The published detectors by name, A to G, for :func:`faster_rcnn_c4`; their checkpoints are in detectron2's layout."""
 
 
 def find_detector(name: str) -> Detector:

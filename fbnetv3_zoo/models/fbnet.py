@@ -33,7 +33,7 @@ class FBNet(Network):
     Initialization: Kaiming normal with fan out for convolutions and classifier (the latter as for at least 1000
     classes), 0 for biases, weight 1 and bias 0 for norms, weight 0 for the last norm of a residual branch where the row
     says so. On a CPU, feature maps are kept channels-last whatever the layout of the input, because that is measured to
-    be faster (README, "Speed").
+    be faster (docs/networks.md, "Speed").
     """
 
     __jit_unused_properties__ = ("num_classes", "num_features", "head_hidden_size", "description", "feature_info")

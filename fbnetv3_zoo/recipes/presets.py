@@ -14,6 +14,8 @@ from .recipe import SGD, Augmentation, ExponentialDecay, RandAugment, Recipe, RM
 
 PAPER = "FBNetV3 paper (arXiv 2006.02049)"
 OWN = "this project's choice"
+"""The source of a value that no paper states."""
+
 CHOSEN = "chosen for this run"
 
 
@@ -144,7 +146,10 @@ _NAMED = {
 }
 
 NAMED: Mapping[str, RecipePreset] = MappingProxyType(_NAMED)
+"""The recipes of ``fbnetv3 recipe list`` by name, with their purposes and the sources of their values."""
+
 RECIPES: Mapping[str, Recipe] = MappingProxyType({name: named.recipe for name, named in _NAMED.items()})
+"""The recipes of ``fbnetv3 recipe list`` by name."""
 
 
 def find_recipe(source: str | Path | Recipe) -> Recipe:

@@ -58,7 +58,7 @@ class AdamW:
 
 
 Optimizer: TypeAlias = SGD | RMSProp | AdamW
-"""The optimizer; learning rate and weight decay are fields of the recipe."""
+"""An :class:`SGD`, :class:`RMSProp` or :class:`AdamW`; learning rate and weight decay are fields of the recipe."""
 
 OPTIMIZERS: Mapping[str, type[Optimizer]] = MappingProxyType({"rmsprop": RMSProp, "sgd": SGD, "adamw": AdamW})
 """The optimizers by the name that command line and search spaces have for them."""
@@ -85,7 +85,7 @@ class CosineDecay:
 
 
 Schedule: TypeAlias = ExponentialDecay | CosineDecay
-"""How the learning rate falls after warm-up."""
+"""How the learning rate falls after warm-up: an :class:`ExponentialDecay` or a :class:`CosineDecay`."""
 
 
 class PolicyData(Enum):

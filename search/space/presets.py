@@ -110,3 +110,4 @@ LETTERS = Space("letters", _LETTERS, Recipes(_LETTERS_BASE, _SEARCHED_LETTERS, R
 """Networks of 0.1 to 6 MMACs for gray images of 32 x 32 pixels, and recipes of twelve epochs: drawn letters."""
 
 SPACES: Mapping[str, Space] = MappingProxyType({space.name: space for space in (PAPER, PAPER_RECIPE, TINY, LETTERS)})
+"""The joint spaces by name, as ``fbnetv3 search space`` shows them."""

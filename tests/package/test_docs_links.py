@@ -54,6 +54,13 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert _broken(page, page.read_text(encoding="utf-8")) == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_lists_follow_an_empty_line(page: Path) -> None:
+    """Otherwise they are part of the paragraph before them on the site, though not in the repository."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    assert re.findall(r"^(?!- |\d+\. |  ).+\n(?:- |\d+\. ).*", text, re.MULTILINE) == []
+
+
 def test_broken_links_are_found() -> None:
     text = "# A `few` words\n\n[a](#a-few-words) [b](#none) [c](data.md#splits) [d](data.md#none) [e](../none.py)\n\n"
     code = "`[f](none)`\n\n    [g](none)\n\n```\n[h](none)\n# No heading\n```\n[i](../benchmarks) [j](#no-heading)\n"
@@ -132,4 +139,6 @@ def test_the_site_is_complete_and_loads_nothing_from_elsewhere(site: Path) -> No
         public = {public for public in module.__all__ if not isinstance(getattr(module, public), ModuleType)}
         missing = {public for public in public - {"__version__"} if f'id="{name}.{public}"' not in text}
         assert missing == set(), name
+        described = {public: text.partition(f'id="{name}.{public}"')[2].partition("<h2")[0] for public in public}
+        assert [public for public, about in described.items() if about and "<p>" not in about] == [], name
         assert re.search(r":(?:class|func|meth|mod|data|attr):", text) is None
