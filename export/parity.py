@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 
 from fbnetv3_zoo.classify import Classifier, Floats
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.models.network import Network
+from fbnetv3_zoo.models.network import Network, network_of
 from fbnetv3_zoo.preprocess import Preprocess, stack
 
 from .sample_images import photographs
@@ -131,8 +132,8 @@ def _compared(path: Path, expected: Floats, actual: Floats) -> FileParity:
 
 def _opened(reference: Network | str | Path) -> tuple[str, Classifier]:
     """The name of the reference and its classifier."""
-    if isinstance(reference, Network):
-        return "PyTorch", Classifier.of(copy.deepcopy(reference).cpu().eval())
+    if not isinstance(reference, (str, os.PathLike)):
+        return "PyTorch", Classifier.of(copy.deepcopy(network_of(reference, "reference")).cpu().eval())
     return str(reference), Classifier.open(reference)
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.models.network import Network
+from fbnetv3_zoo.models.network import Network, network_of
 from fbnetv3_zoo.utils.atomic_write import replacing_in, scratch
+from fbnetv3_zoo.utils.paths import to_path
 from fbnetv3_zoo.utils.serialization import json_text
 from fbnetv3_zoo.weights import hub
 from fbnetv3_zoo.weights.card import model_card, neighbors_section
@@ -55,7 +56,7 @@ def save_pretrained(
 
     Raises :class:`ZooError` if the files cannot be written, or if ``folder/onnx`` has other files.
     """
-    folder = Path(folder)
+    model, folder = network_of(model), to_path("folder", folder, "the path of a folder")
     if images is not None and not onnx:
         raise ZooError("images are for the int8 form of the ONNX file; leave out onnx=False")
     _check_graphs(folder / GRAPHS)

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from .description import Description
 from .errors import ZooError, check_flag, check_whole
+from .images.formats import no_image
 from .preprocess import stack
+from .utils.paths import to_path
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -61,7 +63,7 @@ class Classifier:
         if threads is not None:
             check_whole("threads", threads, at_most=1024)
         check_flag("bfloat16", bfloat16)
-        opened = _open(Path(path), threads, bfloat16)
+        opened = _open(to_path("path", path, "the path of a model file, such as 'model.onnx'"), threads, bfloat16)
         return cls(opened.description, opened.logits)
 
     @classmethod
@@ -69,6 +71,9 @@ class Classifier:
         """A classifier that runs ``model``, which must be in evaluation mode."""
         import torch
 
+        from .models.network import network_of
+
+        model = network_of(model)
         kind = next(model.parameters()).dtype
 
         def logits(images: Floats) -> Floats:
@@ -78,9 +83,24 @@ class Classifier:
 
         return cls(model.description, logits)
 
-    def __call__(self, images: Sequence[Image.Image], *, top: int = 5) -> list[list[Prediction]]:
-        """The ``top`` most probable classes of each image, most probable first."""
+    @overload
+    def __call__(self, images: Image.Image, *, top: int = 5) -> list[Prediction]: ...
+    @overload
+    def __call__(self, images: Sequence[Image.Image], *, top: int = 5) -> list[list[Prediction]]: ...
+    def __call__(
+        self, images: Image.Image | Sequence[Image.Image], *, top: int = 5
+    ) -> list[Prediction] | list[list[Prediction]]:
+        """The ``top`` most probable classes of an image, most probable first; of several, one list per image."""
+        from PIL import Image
+
         check_whole("top", top)
+        if isinstance(images, Image.Image):
+            return self._ranked([images], top)[0]
+        if not isinstance(images, Sequence) or isinstance(images, str):
+            raise no_image(images, "a Pillow image, or a list of them")
+        return self._ranked(images, top)
+
+    def _ranked(self, images: Sequence[Image.Image], top: int) -> list[list[Prediction]]:
         if not images:
             return []
         logits = self.logits(stack(self.description.preprocess, images)).astype(np.float64)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import difflib
 import math
+import operator
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import is_dataclass
 from enum import Enum
 from types import BuiltinFunctionType, FunctionType, MethodType, UnionType
-from typing import NoReturn, TypeVar
+from typing import NoReturn, SupportsIndex, TypeVar
 
 E = TypeVar("E", bound=Enum)
+T = TypeVar("T")
 
 
 class ZooError(ValueError):
@@ -112,9 +115,19 @@ LARGEST = 1_000_000
 def check_whole(name: str, value: object, *, at_least: int = 1, at_most: int = LARGEST) -> None:
     """Raise :class:`ZooError` unless ``value`` is an int (bools excluded) from ``at_least`` to ``at_most``."""
     if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
-        raise ZooError(f"{name} is {shown(value)}; it must be a whole number of at least {at_least}")
+        raise ZooError(f"{name} is {told(value)}; it must be a whole number of at least {at_least}{_as_int(value)}")
     if value > at_most:
         raise ZooError(f"{name} is {_short(value)}; it must be a whole number of at most {at_most}")
+
+
+def _as_int(value: object) -> str:
+    """What mends a whole number of another library."""
+    return f"; give int({shown(value)})" if hasattr(value, "__index__") and not isinstance(value, int) else ""
+
+
+def plain_whole(value: T) -> T | int:
+    """The int of a whole number of another library, such as NumPy's; anything else as it is."""
+    return value if isinstance(value, int) or not isinstance(value, SupportsIndex) else operator.index(value)
 
 
 def check_number(
@@ -135,7 +148,7 @@ def check_number(
 
 def _short(value: object) -> str:
     return (
-        f"a number of {value.bit_length()} bits" if isinstance(value, int) and value.bit_length() > 64 else shown(value)
+        f"a number of {value.bit_length()} bits" if isinstance(value, int) and value.bit_length() > 64 else told(value)
     )
 
 
@@ -152,11 +165,11 @@ def check_type(name: str, value: object, kind: type | UnionType, remedy: str) ->
 
 
 def told(value: object) -> str:
-    """As :func:`shown`, but functions and classes by their names, and by its type what has an address or many lines."""
+    """As :func:`shown`, but functions and classes by name, and by its type what has an address, lines or fields."""
     if isinstance(value, (type, FunctionType, BuiltinFunctionType, MethodType)):
         return f"the {'class' if isinstance(value, type) else 'function'} {printable(value.__name__)}"
     text = shown(value)
-    unclear = not isinstance(value, str) and (" at 0x" in text or "\\n" in text)
+    unclear = not isinstance(value, str) and (" at 0x" in text or "\\n" in text or is_dataclass(value))
     return f"of type {type(value).__name__}" if unclear else text
 
 

@@ -14,7 +14,7 @@ import torchvision
 
 from .arch import Arch
 from .arch.torchvision_arch import PREFIX, AnyArch, TorchvisionArch, is_torchvision
-from .errors import ZooError
+from .errors import ZooError, plain_whole
 from .models.fbnet import FBNet
 from .models.features import FBNetFeatures
 from .models.torchvision_model import TorchvisionModel, find_torchvision
@@ -85,6 +85,7 @@ def create(
     """
     if out_indices is not None and not features_only:
         raise ZooError("out_indices selects feature maps; add features_only=True")
+    num_classes, in_chans = plain_whole(num_classes), plain_whole(in_chans)
     arch = find_any_network(model)
     if isinstance(arch, TorchvisionArch):
         if features_only:

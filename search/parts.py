@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from fbnetv3_zoo.errors import ZooError
 
-from .plan import SearchPlan
+from .plan import SearchPlan, find_plan
 from .predictors import MLP, Predictor, Pretraining, pretrain_encoder
 from .predictors.mlp import Encoder
 from .space import Codes, Constraint, CostModel, NetworkCosts, NoCosts, Pool, check_constraint, draw_pool, outside
@@ -21,9 +22,12 @@ LEAST_POOL = 10
 
 
 class Search:
-    """The parts of a search that need no evaluator, each usable on its own."""
+    """The parts of a search that need no evaluator, each usable on its own; ``plan`` is as for :func:`find_plan`."""
 
-    def __init__(self, plan: SearchPlan, *, costs: CostModel | None = None, points: Codes | None = None) -> None:
+    def __init__(
+        self, plan: SearchPlan | str | Path, *, costs: CostModel | None = None, points: Codes | None = None
+    ) -> None:
+        plan = find_plan(plan)
         self.plan, self.space, self.points = plan, plan.space, points
         self.costs: CostModel = costs or (NetworkCosts(plan.space) if _searches_networks(plan) else NoCosts())
 

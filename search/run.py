@@ -11,19 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from fbnetv3_zoo.errors import ZooError, check_whole, shown
+from fbnetv3_zoo.errors import ZooError, check_type, check_whole, shown, told
 from fbnetv3_zoo.training.callbacks import check_callbacks
 from fbnetv3_zoo.training.run_folder import check_foreign
+from fbnetv3_zoo.utils.paths import to_path
 from fbnetv3_zoo.utils.temporary_folder import clear
 
 from .evaluation.running import RUNNING, Reporting, forget, running_folder
 from .evaluation.trial import Evaluator, Limits, Outcome, Task, Trial
-from .executors import Executor, InProcess
+from .executors import Executor, InProcess, find_executor
 from .executors.scheduling import longest_first
 from .journal import FILE, Journal
 from .notes import Winner, check_rows
 from .parts import Search
-from .plan import SearchPlan
+from .plan import SearchPlan, find_plan
 from .report import write_report
 from .result import ENCODER, REPORT, SearchResult, winner_files, write_winners
 from .space import Codes, CostModel, distinct, outside
@@ -41,7 +42,7 @@ class SearchCallback:
 
 
 def run_search(
-    plan: SearchPlan, evaluator: Evaluator, folder: str | Path, *, executor: Executor | None = None,
+    plan: SearchPlan | str | Path, evaluator: Evaluator, folder: str | Path, *, executor: Executor | str | None = None,
     limits: Limits = Limits(), costs: CostModel | None = None, points: Codes | None = None, resume: bool = False,
     stages: int = 3, origin: Mapping[str, Any] | None = None, callbacks: Sequence[SearchCallback] = (),
     report: bool = True, options: Mapping[str, Any] | None = None,
@@ -49,10 +50,11 @@ def run_search(
     """Carry out ``plan``, writing journal, results and report to ``folder``.
 
     Args:
-        plan: the search.
+        plan: the search, a :class:`SearchPlan`; or one's name or file, as for :func:`find_plan`.
         evaluator: scores candidates.
         folder: output folder; must not contain a search unless ``resume``.
-        executor: evaluates candidates (default: in this process, one after the other).
+        executor: evaluates candidates (default: in this process, one after the other); or its name, such as
+            ``"pool:4"``, as for :func:`find_executor`.
         limits: time, memory and retries of a candidate.
         costs: the free statistics (default: those of the space's networks, if any).
         points: the points to search, such as those of a recording (default: the whole space).
@@ -68,7 +70,12 @@ def run_search(
     where fewer than two candidates could be scored. Whatever else ends it (a full disk, Ctrl-C, a lost machine), the
     folder can be resumed.
     """
-    search, executor = Search(plan, costs=costs, points=points), executor or InProcess()
+    plan = find_plan(plan)
+    if not callable(evaluator):
+        raise ZooError(f"evaluator is {told(evaluator)}; it must be a function of a candidate and epochs")
+    folder = to_path("folder", folder, "the path of a folder, such as 'runs/search'")
+    check_type("limits", limits, Limits, "a Limits, such as Limits(seconds=60)")
+    search, executor = Search(plan, costs=costs, points=points), _executor(executor)
     source = json.loads(json.dumps(dict(origin or {})))
     check_whole("stages", stages, at_most=3)
     check_callbacks(callbacks, SearchCallback, "search")
@@ -92,6 +99,15 @@ def run_search(
     if report and result.done:
         write_report(result, result.folder / REPORT, costs=costs)
     return result
+
+
+def _executor(given: Executor | str | None) -> Executor:
+    """The executor that is given, or named."""
+    if given is None:
+        return InProcess()
+    if callable(getattr(given, "look", None)) and callable(getattr(given, "run", None)):
+        return given  # type: ignore[return-value]
+    return find_executor(given)  # type: ignore[arg-type]
 
 
 def _begin(journal: Journal, plan: SearchPlan, origin: Mapping[str, Any], *, resume: bool) -> None:

@@ -14,8 +14,9 @@ from torchvision.models.detection import FasterRCNN
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.errors import LARGEST, ZooError, check_number, nearest
 from fbnetv3_zoo.models.fbnet import FBNet
+from fbnetv3_zoo.models.network import unwrapped
 from fbnetv3_zoo.utils.serialization import from_json, is_unicode, to_json
-from fbnetv3_zoo.weights.effective_state import effective_state, unwrapped
+from fbnetv3_zoo.weights.effective_state import effective_state
 from fbnetv3_zoo.weights.serialization import read_tensors, write_tensors
 
 from .faster_rcnn import RCNNSettings, faster_rcnn_c4, faster_rcnn_fpn

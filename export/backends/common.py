@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from fbnetv3_zoo.description import Description
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.models.network import Network
+from fbnetv3_zoo.models.network import Network, network_of
 from fbnetv3_zoo.utils.atomic_write import replacing_together
 from fbnetv3_zoo.utils.onnx_io import entries_of
 
@@ -48,11 +49,11 @@ def source_graph(source: Network | str | Path, folder: Path, *, align: int = 1) 
 
     from ..onnx.export import export_onnx
 
-    if isinstance(source, Network):
-        name, model = source.arch.name, source
-        graph = folder / "network.onnx"
+    if not isinstance(source, (str, os.PathLike)):
+        model = network_of(source, "source")
+        name, graph = model.arch.name, folder / "network.onnx"
         try:
-            export_onnx(source, graph, align=align, batch_sizes=(1,))
+            export_onnx(model, graph, align=align, batch_sizes=(1,))
         except ZooError as error:
             raise ZooError(str(error).replace(str(graph), name)) from None
     else:

@@ -17,7 +17,7 @@ from fbnetv3_zoo.runtimes import sandbox
 from fbnetv3_zoo.runtimes.base import check_installed, missing_extra, silence
 from fbnetv3_zoo.runtimes.coreml import INPUT, MODEL, WEIGHTS, runs_core_ml, sealed, write_package
 from fbnetv3_zoo.utils.atomic_write import replacing_folder, scratch, settled
-from fbnetv3_zoo.utils.paths import FOREIGN, check_folder, exists, is_file
+from fbnetv3_zoo.utils.paths import FOREIGN, check_folder, exists, is_file, to_path
 
 from ..parity import TOLERANCE, FileParity
 from .common import ONNXSource, compared, source_graph
@@ -75,7 +75,7 @@ def export_coreml(
         weights: how weights are stored.
         images: images to compare on (default: photographs).
     """
-    path, weights = Path(path), parse_enum("weights", weights, WeightsType)
+    path, weights = to_path("path", path), parse_enum("weights", weights, WeightsType)
     check_target(path)
     check_installed(path, "coremltools", "coreml", "coremltools")
     with scratch() as folder:

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fbnetv3_zoo.errors import ZooError, check_whole, in_short
-from fbnetv3_zoo.models.network import Network
+from fbnetv3_zoo.models.network import Network, network_of
 from fbnetv3_zoo.runtimes import sandbox
 from fbnetv3_zoo.runtimes.base import check_installed, missing_extra, silence
 from fbnetv3_zoo.runtimes.executorch_pte import ENTRIES, FREE_BATCH, SEAL, quiet_import
 from fbnetv3_zoo.runtimes.seal import EMPTY, sealed
 from fbnetv3_zoo.utils.atomic_write import replacing, scratch
 from fbnetv3_zoo.utils.onnx_io import quiet_exporter
+from fbnetv3_zoo.utils.paths import to_path
 
 from ..parity import FileParity
 from .common import checked_parity
@@ -61,7 +62,7 @@ def export_executorch(
         max_batch: maximum batch size, for which memory is reserved; with 1 the batch size is fixed.
         images: images to compare on (default: photographs).
     """
-    path = Path(path)
+    model, path = network_of(model), to_path("path", path)
     if path.suffix != ".pte":
         raise ZooError(f"{path}: ExecuTorch programs end in .pte; change the extension")
     check_installed(path, "ExecuTorch", "executorch", "executorch")

@@ -13,6 +13,7 @@ from fbnetv3_zoo.models.network import Network
 from fbnetv3_zoo.runtimes import sandbox
 from fbnetv3_zoo.runtimes.base import check_installed, missing_extra
 from fbnetv3_zoo.utils.atomic_write import replacing, scratch
+from fbnetv3_zoo.utils.paths import to_path
 
 from ..parity import FileParity
 from .common import ONNXSource, compared, source_graph
@@ -55,7 +56,7 @@ def export_litert(
             quantized while LiteRT computes. For int8 maps: :func:`fbnetv3_zoo.export.quantize`.
         images: images to compare on (default: photographs).
     """
-    path = Path(path)
+    path = to_path("path", path)
     if path.suffix != ".tflite":
         raise ZooError(f"{path}: LiteRT files end in .tflite; change the extension")
     check_installed(path, "LiteRT", "litert", "ai_edge_litert")

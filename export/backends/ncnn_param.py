@@ -17,6 +17,7 @@ from fbnetv3_zoo.runtimes import sandbox
 from fbnetv3_zoo.runtimes.base import check_installed, missing_extra
 from fbnetv3_zoo.runtimes.ncnn_param import with_entries
 from fbnetv3_zoo.utils.atomic_write import scratch
+from fbnetv3_zoo.utils.paths import to_path
 from fbnetv3_zoo.utils.processes import last_line
 
 from ..parity import FileParity
@@ -55,7 +56,7 @@ def export_ncnn(
         path: file to write, ending in ``.ncnn.param``.
         images: images to compare on (default: photographs).
     """
-    path = Path(path)
+    path = to_path("path", path)
     if not path.name.endswith(ENDING):
         raise ZooError(f"{path}: ncnn files end in {ENDING}; change the extension")
     check_installed(path, "ncnn", "ncnn", "ncnn", "pnnx")

@@ -14,6 +14,7 @@ from fbnetv3_zoo.runtimes.base import check_installed, missing_extra, silence
 from fbnetv3_zoo.runtimes.openvino_ir import DIGEST, NO_SEAL, SEAL, SECTION, sealed
 from fbnetv3_zoo.utils.atomic_write import scratch
 from fbnetv3_zoo.utils.digest import digest_of
+from fbnetv3_zoo.utils.paths import to_path
 
 from ..onnx.passes import BLOCK
 from ..parity import FileParity
@@ -59,7 +60,7 @@ def export_openvino(
         half: store the weights as float16, in half the space; OpenVINO still computes in float32.
         images: images to compare on (default: photographs).
     """
-    path = Path(path)
+    path = to_path("path", path)
     if path.suffix != ".xml":
         raise ZooError(f"{path}: OpenVINO files end in .xml; change the extension")
     check_installed(path, "OpenVINO", "openvino", "openvino")

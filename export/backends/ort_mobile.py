@@ -18,6 +18,7 @@ from fbnetv3_zoo.models.network import Network
 from fbnetv3_zoo.runtimes import sandbox
 from fbnetv3_zoo.runtimes.ort import LAID_OUT_FOR
 from fbnetv3_zoo.utils.atomic_write import replacing_together, scratch
+from fbnetv3_zoo.utils.paths import to_path
 from fbnetv3_zoo.utils.processes import last_line
 
 from ..onnx.passes import BLOCK
@@ -113,7 +114,7 @@ def export_mobile(
         batch: fixed batch size (default: dynamic); accelerators need a fixed one.
         images: images to compare on (default: photographs).
     """
-    path = Path(path)
+    path = to_path("path", path)
     if path.suffix != ".ort":
         raise ZooError(f"{path}: ONNX Runtime's mobile files end in .ort; change the extension")
     style, platform = parse_enum("style", style, Style), parse_enum("platform", platform, Platform)

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fbnetv3_zoo.errors import ZooError, check_whole, in_short
-from fbnetv3_zoo.models.network import Network
+from fbnetv3_zoo.models.network import Network, network_of
 from fbnetv3_zoo.models.size import size_of
+from fbnetv3_zoo.utils.paths import to_path
 from fbnetv3_zoo.utils.serialization import to_json
 
 from ..bench.artifacts import BenchModel
@@ -21,7 +22,7 @@ from ..bench.measure import OnTurn, benchmark_files
 from ..bench.results import Benchmark, Row, Subject
 from ..bench.routes import BenchmarkConfig, Form, Route
 from ..parity import parity
-from ..quantization.calibration import IMAGES, read_calibration
+from ..quantization.calibration import IMAGES, check_images, read_calibration
 from ..whole_folder import files_in
 from .formats import FORMATS, ExportTask, Format
 from .page import write_page
@@ -95,8 +96,9 @@ def export_all(
 
     Raises :class:`ZooError` if the images or the folder cannot be used, or if no format can be written.
     """
-    folder = Path(folder)
+    network, folder = network_of(network, "network"), to_path("folder", folder, "the path of a folder")
     FOLDER.check_free(folder)
+    check_images("images", images)
     calibration, compared = _images(images, test)
     task = ExportTask(copy.deepcopy(network).cpu().eval(), calibration, compared, random, runtime)
     with FOLDER.replacing(folder) as new:

@@ -16,11 +16,12 @@ import numpy.typing as npt
 import torch
 
 from fbnetv3_zoo.errors import ZooError, check_whole
-from fbnetv3_zoo.models.network import Network
+from fbnetv3_zoo.models.network import Network, network_of
 from fbnetv3_zoo.preprocess import Preprocess, stack
 from fbnetv3_zoo.runtimes import sandbox
 from fbnetv3_zoo.utils.atomic_write import replacing
 from fbnetv3_zoo.utils.onnx_io import quiet_exporter, write_graph
+from fbnetv3_zoo.utils.paths import to_path
 
 from ..parity import TOLERANCE
 from ..sample_images import photographs
@@ -86,7 +87,8 @@ def export_onnx(
         input_name: name of the input; transformers.js wants ``pixel_values``.
         batch_sizes: batch sizes to compare with.
     """
-    if Path(path).suffix != ".onnx":
+    model = network_of(model)
+    if to_path("path", path).suffix != ".onnx":
         raise ZooError(f"{path}: ONNX files end in .onnx; change the extension")
     if not batch_sizes:
         raise ZooError("batch_sizes is empty; give at least one batch size to compare")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -13,7 +13,7 @@ import onnx
 import onnxruntime
 from PIL import Image
 
-from fbnetv3_zoo.errors import ZooError
+from fbnetv3_zoo.errors import ZooError, check_type
 from fbnetv3_zoo.images import read_image
 from fbnetv3_zoo.images.listing import images_in
 from fbnetv3_zoo.runtimes.ort import session_options
@@ -60,6 +60,11 @@ def read_calibration(folder: str | Path, *, most: int = IMAGES) -> tuple[list[Im
     return [read_image(folder / name) for name in chosen], [
         name.rpartition("/")[0].partition("/")[0] for name in chosen
     ]
+
+
+def check_images(name: str, images: object) -> None:
+    """Raise :class:`ZooError`, which calls them ``name``, unless ``images`` may be a list, an array or a folder."""
+    check_type(name, images, Sized | Path, "a list of images, or a folder of them")
 
 
 def check_enough(count: int, place: str, *, at_least: int = LEAST_IMAGES) -> None:

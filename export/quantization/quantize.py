@@ -21,9 +21,10 @@ from fbnetv3_zoo.preprocess import stack
 from fbnetv3_zoo.runtimes.base import check_installed, missing_extra
 from fbnetv3_zoo.utils.hardware import cpu_info
 from fbnetv3_zoo.utils.onnx_io import entries_of, read_graph
+from fbnetv3_zoo.utils.paths import to_path
 
 from ..timing.turns import quartiles, ratios
-from .calibration import LEAST_IMAGES, check_enough, read_calibration
+from .calibration import LEAST_IMAGES, check_enough, check_images, read_calibration
 from .candidates import Int8Model, OnnxBuild, agreement_of, good_enough
 from .fastest import FLOAT, WHOLE, Bench, FastestForm, TriedForm, fastest
 from .qdq import Activations, QDQSettings, layers_of, logits_of
@@ -161,7 +162,9 @@ def quantize(
 
     Raises :class:`ZooError` for unsuitable files, too few images or a missing extra, and then leaves no file.
     """
-    source, output = Path(source), Path(output)
+    source, output = to_path("source", source), to_path("output", output)
+    check_images("images", images)
+    check_images("test", () if test is None else test)
     _check_places(source, output, config)
     _check_labels(labels, test)
     if output.suffix == ".tflite":

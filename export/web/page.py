@@ -14,8 +14,10 @@ from fbnetv3_zoo.classify import Classifier
 from fbnetv3_zoo.description import Description
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.images import read_image
+from fbnetv3_zoo.models.network import network_of
 from fbnetv3_zoo.runtimes.ort import open_onnx
 from fbnetv3_zoo.utils.onnx_io import entries_of
+from fbnetv3_zoo.utils.paths import to_path
 from fbnetv3_zoo.utils.serialization import to_plain
 from fbnetv3_zoo.weights.cache import WeightsCache
 
@@ -84,7 +86,7 @@ def write_web(
 
     Raises :class:`ZooError` for a file that cannot be used, and where the page cannot be written.
     """
-    folder = Path(folder)
+    folder = to_path("folder", folder, "the path of a folder")
     PAGE.check_free(folder)
     _check_samples(samples)
     ready = _opened(model)
@@ -131,7 +133,7 @@ def _card(
 def _opened(model: str | Path | Network) -> Path | Network:
     """An ONNX file that is ours, or a network."""
     if not isinstance(model, (str, Path)):
-        return model
+        return network_of(model)
     if Path(model).suffix == ".onnx":
         open_onnx(Path(model))
         return Path(model)

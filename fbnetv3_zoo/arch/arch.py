@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 
-from ..errors import ZooError, assert_never, check_number, check_type, check_whole, shown
+from ..errors import ZooError, assert_never, check_number, check_type, check_whole, plain_whole, shown
 from ..utils.serialization import from_json, to_json
 from ..utils.tables import in_notebook, table
 from .rows import Conv, InvertedResidual, PoolingHead, Row, Skip, round_width
@@ -72,6 +72,7 @@ class Arch:
             rule = "use letters, digits, '.', '_' and '-', as in a file name, 200 at most"
             raise ZooError(f"Arch.name is {shown(self.name)}; {rule}")
         for field in ("resolution", "width_divisor", "in_channels", "num_classes"):
+            object.__setattr__(self, field, plain_whole(getattr(self, field)))
             check_whole(f"{self.name}: {field}", getattr(self, field))
         self._check_stages()
         if self.resolution < self.min_resolution:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from ..errors import ZooError, check_number, check_whole, nearest, shown
+from ..errors import ZooError, check_number, check_whole, nearest, plain_whole, shown
 from ..utils.serialization import format_of, from_json, to_json
 from .arch import Arch
 
@@ -39,6 +39,8 @@ class TorchvisionArch:
             raise ZooError(f"TorchvisionArch.model is {shown(self.model)}; give a name such as resnet18")
         for field in _FACTORS:
             check_number(f"{PREFIX}{self.model}: {field}", getattr(self, field), above=0, at_most=16)
+        for field in ("resolution", "num_classes", "in_channels"):
+            object.__setattr__(self, field, plain_whole(getattr(self, field)))
         for field in ("resolution", "num_classes"):
             check_whole(f"{PREFIX}{self.model}: {field}", getattr(self, field))
         if self.in_channels not in (1, 3):

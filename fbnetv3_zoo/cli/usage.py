@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
-from ..errors import ZooError, nearest, printable
+from ..errors import ZooError, nearest, printable, shown
 
 _ELSEWHERE = {
     "amp": "--precision", "arch": "--model", "architecture": "--model", "b": "--batch-size", "c": "--classes",
@@ -40,8 +41,29 @@ def line_of(error: Any, program: Any, arguments: Sequence[str]) -> str:
         known = [name for parameter in context.command.params for name in (*parameter.opts, *parameter.secondary_opts)]
         text = f"{error.message}{meant(error.option_name, known)}"
     text = text.replace(": Value error, ", ": ")  # pydantic's, within typer
+    text = _of_number(text, getattr(getattr(error, "param", None), "opts", ()), arguments)
     command = _named_in(program, arguments) if context is None else context.command_path
     return f"{' '.join(text.split())} (see `{command} --help`)"
+
+
+_NUMBERS = (
+    (r"valid integer()", "a whole number"),
+    (r"valid (?:number|float)()", "a number"),
+    (r"(?:greater than or equal to |x>=)([0-9.]*[0-9])", "at least {}"),
+    (r"(?:less than or equal to |x<=)([0-9.]*[0-9])", "at most {}"),
+)
+"""How libraries beneath typer say what a number must be, and how it is said here."""
+
+
+def _of_number(text: str, names: Sequence[str], arguments: Sequence[str]) -> str:
+    """``text``, about the option called ``names``, in this program's words if a number is refused."""
+    given = [(name, word) for name, word in pairwise(arguments) if name in names]
+    given += [(name, word) for name, _, word in (one.partition("=") for one in arguments) if word and name in names]
+    for pattern, must in _NUMBERS:
+        if given and (found := re.search(pattern, text)):
+            name, word = given[-1]
+            return f"{name} is {printable(word) if found[1] else shown(word)}; it must be {must.format(found[1])}"
+    return text
 
 
 def with_options(line: str, program: Any, arguments: Sequence[str]) -> str:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 
+from ..errors import ZooError
+
 SUFFIXES = {
     "BMP": (".bmp", ".dib"),
     "GIF": (".gif",),
@@ -30,3 +32,14 @@ IMAGE_SUFFIXES = frozenset(suffix for suffixes in SUFFIXES.values() for suffix i
 def is_image(name: str) -> bool:
     """Whether a file of this name counts as an image."""
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+
+
+def no_image(value: object, kinds: str, array: str = "Image.fromarray(array)") -> ZooError:
+    """The error for ``value`` where a Pillow image is wanted, or what else ``kinds`` names."""
+    import numpy as np
+
+    if isinstance(value, (str, os.PathLike)):
+        return ZooError(f"{os.fspath(value)!r} is a path; give read_image(path)")
+    if isinstance(value, np.ndarray):
+        return ZooError(f"a NumPy array; give {array}")
+    return ZooError(f"{type(value).__name__} is not an image; give {kinds}")

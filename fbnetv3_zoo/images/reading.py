@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeVar
 
 from ..errors import ZooError, in_short, printable
-from ..utils.paths import exists, is_folder, reason_of
+from ..utils.paths import exists, is_folder, reason_of, to_path
 from .formats import FORMATS
 from .limits import MAX_PIXELS, check_before_decoding, check_before_opening
 from .png import SIGNATURE, without_metadata
@@ -42,6 +42,7 @@ def read_image(path: str | Path) -> Image.Image:
     Raises :class:`ZooError` for a missing, unreadable, truncated or too large file (:data:`MAX_BYTES`, and
     ``MAX_PIXELS`` and ``MAX_MEMORY`` of ``limits.py``).
     """
+    to_path("path", path, "the path of an image file; an open one: decode_image(file, NAME)")
     shown = printable(str(path))
     if is_folder(path):
         raise ZooError(f"{shown}: is a folder; name image files")

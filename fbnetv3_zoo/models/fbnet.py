@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from ..arch import Arch, InvertedResidual, PoolingHead
 from ..errors import ZooError, check_number, check_whole
 from .blocks import ClassifierHead, Conv2d, InvertedResidualBlock, build_block, is_graph, laid_out
-from .network import FeatureInfo, FeatureMap, Network
+from .network import FeatureInfo, FeatureMap, Network, check_floating
 
 
 class FBNet(Network):
@@ -79,7 +79,7 @@ class FBNet(Network):
         """
         self.arch = replace(self.arch, num_classes=num_classes)
         old = self.classifier.weight
-        self.classifier = ClassifierHead(self.classifier.in_features, num_classes).to(old.device, old.dtype)
+        self.classifier = ClassifierHead(self.classifier.in_features, self.arch.num_classes).to(old.device, old.dtype)
         if generator is not None:
             self.classifier.reset_parameters(generator)
         self.class_names = None
@@ -194,6 +194,7 @@ def admit(arch: Arch, images: Tensor) -> Tensor:
     if images.ndim != 4 or images.shape[1] != channels:
         shape = tuple(images.shape)
         raise ZooError(f"{name}: images have shape {shape}; it takes (batch, {channels}, height, width)")
+    check_floating(name, images)
     height, width = images.shape[2:]
     if min(height, width) < side:
         remedy = f"{name}: images of {height} x {width} are too small; give at least {side} x {side}"

@@ -8,7 +8,7 @@ from itertools import groupby
 import torch
 from torch import Tensor, nn
 
-from ..errors import ZooError
+from ..errors import ZooError, check_type
 from .fbnet import FBNet, admit
 from .network import FeatureInfo
 
@@ -32,6 +32,7 @@ class FBNetFeatures(nn.Module):
     def __init__(self, model: FBNet, out_indices: Sequence[int] | None = None) -> None:
         super().__init__()
         maps = model.feature_info
+        check_type("out_indices", out_indices, Sequence | None, "a list, such as [2, 3, 4]")
         indices = range(len(maps)) if out_indices is None else out_indices
         for index in indices:
             if not isinstance(index, int) or not -len(maps) <= index < len(maps):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from ..arch.torchvision_arch import AnyArch
 from ..description import Description
+from ..errors import ZooError, told
 from ..preprocess import Preprocess
 
 
@@ -96,3 +98,35 @@ class Network(nn.Module, ABC):
     @abstractmethod
     def freeze(self, stages: int) -> None:
         """Keep weights and statistics of the first ``stages`` stages (0: of none) in all training that follows."""
+
+
+WRAPPERS = ("_orig_mod", "module", "_checkpoint_wrapped_module", "_fsdp_wrapped_module")
+"""Names under which torch.compile, DataParallel, averaged models and checkpoint wrappers hold the module."""
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The module inside all wrappers."""
+    while (inner := _wrapped_by(model)) is not None:
+        model = inner
+    return model
+
+
+def _wrapped_by(model: nn.Module) -> nn.Module | None:
+    return next((model._modules[name] for name in WRAPPERS if name in model._modules), None)
+
+
+def network_of(model: object, name: str = "model") -> Network:
+    """The network ``model``, without wrappers. Raises :class:`ZooError`, which calls it ``name``, for what is none."""
+    network = unwrapped(model) if isinstance(model, nn.Module) else model
+    if isinstance(network, Network):
+        return network
+    remedy = "create('fbnetv3_nano', pretrained=True), create('torchvision:resnet18') or load(FILE)"
+    why = "; a state dict alone does not say which network it is of" if isinstance(model, Mapping) else ""
+    raise ZooError(f"{name} is {told(network)}; it must be a network, such as {remedy}{why}")
+
+
+def check_floating(name: str, images: Tensor) -> None:
+    """Raise :class:`ZooError` for whole numbers, as images have before they are normalized for the network ``name``."""
+    if not images.is_floating_point() and not images.is_quantized:
+        kind = str(images.dtype).removeprefix("torch.")
+        raise ZooError(f"{name}: images are {kind}; normalize them: model.preprocess(images)")

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from ..arch.arch import MOST_WEIGHTS
 from ..arch.torchvision_arch import TorchvisionArch
 from ..errors import ZooError, check_number, in_short, nearest
-from .network import FeatureInfo, Network
+from .network import FeatureInfo, Network, check_floating
 
 
 def find_torchvision(source: str) -> TorchvisionArch:
@@ -78,6 +78,7 @@ class TorchvisionModel(Network):
         if images.ndim != 4 or images.shape[1] not in (1, 3):
             shape = tuple(images.shape)
             raise ZooError(f"{self.arch.name}: images have shape {shape}; it takes (batch, 1 or 3, height, width)")
+        check_floating(self.arch.name, images)
         logits: Tensor = self.inner(images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images)
         return logits
 

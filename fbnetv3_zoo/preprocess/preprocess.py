@@ -17,6 +17,7 @@ from ..images import FORMATS as FORMATS
 from ..images import LeastSize as LeastSize
 from ..images import decode_image as decode_image
 from ..images import read_image as read_image
+from ..images.formats import no_image
 from ..images.limits import MAX_PIXELS as MAX_PIXELS
 from ..images.pixels import to_eight_bits
 from ..zoo.published import PUBLISHED
@@ -192,5 +193,9 @@ class Preprocess:
 def stack(preprocess: Preprocess, images: Sequence[Image.Image]) -> Floats:
     """The preprocessed images as a batch (batch, channels, resolution, resolution)."""
     import numpy as np
+    from PIL import Image
 
+    for number, image in enumerate(images):
+        if not isinstance(image, Image.Image):
+            raise ZooError(f"images[{number}]: {no_image(image, 'a Pillow image')}")
     return np.stack([preprocess.array(image) for image in images])

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import math
 from itertools import accumulate, repeat
-from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import ZooError
+from ..images.formats import no_image
 
 HALF_LEVEL = 0.5 / 255
 LUMA = (19595, 38470, 7471)
@@ -27,12 +26,9 @@ def checked(image: object, dims: tuple[int, ...], channels: int) -> Tensor:
 
     Raises :class:`ZooError` for anything else.
     """
-    if isinstance(image, (str, Path)):
-        raise ZooError(f"{str(image)!r} is a path; give read_image(path)")
-    if isinstance(image, np.ndarray):
-        raise ZooError("a NumPy array; give Image.fromarray(array) or torch.from_numpy(array)")
     if not isinstance(image, Tensor):
-        raise ZooError(f"{type(image).__name__} is not an image; give a Pillow image or a tensor")
+        array = "Image.fromarray(array) or torch.from_numpy(array)"
+        raise no_image(image, "a Pillow image or a tensor", array)
     shape = tuple(image.shape)
     if image.ndim not in dims:
         batch = " or a batch (images, channels, height, width)" if 4 in dims else ""

@@ -10,7 +10,7 @@ import stat
 import unicodedata
 from pathlib import Path
 
-from ..errors import ZooError, printable
+from ..errors import ZooError, check_type, printable
 
 LARGEST_TEXT = 16 << 20
 """Largest JSON or other text file, in bytes."""
@@ -28,6 +28,12 @@ def composed(name: str) -> str:
     """
     whole = name.encode("utf-8", "backslashreplace").decode()
     return whole if whole.isascii() else unicodedata.normalize("NFC", whole)
+
+
+def to_path(name: str, value: object, remedy: str = "the path of a file") -> Path:
+    """``value`` as a path. Raises :class:`ZooError` for what is none; ``remedy`` completes "it must be ..."."""
+    check_type(name, value, str | os.PathLike, remedy)
+    return Path(value)  # type: ignore[arg-type]
 
 
 def is_file(path: str | Path) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
@@ -17,7 +18,7 @@ from pathlib import Path
 from types import MappingProxyType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from ..errors import ZooError, nearest, parse_enum, printable, shown
+from ..errors import ZooError, nearest, parse_enum, printable, shown, told
 from .paths import exists, is_file, read_file
 
 T = TypeVar("T")
@@ -163,6 +164,10 @@ def find(kind: type[T], source: object, known: Mapping[str, T], *, what: str, re
     """
     if isinstance(source, kind):
         return source
+    if not isinstance(source, (str, os.PathLike)):
+        own = "; that of a network is network.arch" if isinstance(getattr(source, "arch", None), kind) else ""
+        article = "an" if kind.__name__[0] in "AEIOU" else "a"
+        raise ZooError(f"a {what} is named by text, a path or {article} {kind.__name__}; this is {told(source)}{own}")
     if str(source) in known:
         return known[str(source)]
     path = Path(str(source))

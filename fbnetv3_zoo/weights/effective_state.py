@@ -15,19 +15,7 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-_WRAPPERS = ("_orig_mod", "module", "_checkpoint_wrapped_module", "_fsdp_wrapped_module")
-"""Names under which torch.compile, DataParallel, averaged models and checkpoint wrappers hold the module."""
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The module inside all wrappers."""
-    while (inner := _wrapped_by(model)) is not None:
-        model = inner
-    return model
-
-
-def _wrapped_by(model: nn.Module) -> nn.Module | None:
-    return next((model._modules[name] for name in _WRAPPERS if name in model._modules), None)
+from ..models.network import WRAPPERS, unwrapped
 
 
 @torch.no_grad()
@@ -113,7 +101,7 @@ def _same_kind(module: nn.Module, right: nn.Module) -> bool:
 
 
 def _plain(key: str) -> str:
-    return ".".join(part for part in key.split(".") if part not in _WRAPPERS)
+    return ".".join(part for part in key.split(".") if part not in WRAPPERS)
 
 
 def _apart(state: dict[str, Tensor]) -> dict[str, Tensor]:

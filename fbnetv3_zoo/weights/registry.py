@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from ..arch import Arch, Conv
-from ..errors import ZooError, nearest
+from ..errors import ZooError, check_type, nearest
 from ..preprocess import Preprocess
 from ..zoo import ARCHS, PUBLISHED, find_arch
 from .licenses import License, allows_commercial_use
@@ -240,6 +240,7 @@ def list_models(pattern: str = "*", *, commercial: bool = False) -> list[str]:
     With ``commercial``, only those with published weights whose license is known to allow commercial use, which
     ``create(name, pretrained="commercial")`` takes.
     """
+    check_type("pattern", pattern, str, "text, such as 'fbnetv3*'")
     names = [name for name in ARCHS if fnmatchcase(name, pattern)]
     if not commercial:
         return names
@@ -249,6 +250,7 @@ def list_models(pattern: str = "*", *, commercial: bool = False) -> list[str]:
 
 def list_weights(pattern: str = "*") -> list[str]:
     """Names of the published weights that match ``pattern``: shell wildcards, or the name of a network."""
+    check_type("pattern", pattern, str, "text, such as 'fbnetv3*'")
     return [name for name, record in RECORDS.items() if fnmatchcase(name, pattern) or record.arch.name == pattern]
 
 

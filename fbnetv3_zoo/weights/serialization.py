@@ -17,14 +17,14 @@ from ..arch.torchvision_arch import AnyArch, TorchvisionArch
 from ..description import Description, other_kind
 from ..errors import ZooError, in_short
 from ..models.fbnet import FBNet
-from ..models.network import Network
+from ..models.network import Network, network_of
 from ..utils.atomic_write import replacing
-from ..utils.paths import WEB_PAGE, check_file, is_web_page, read_file
+from ..utils.paths import WEB_PAGE, check_file, is_web_page, read_file, to_path
 from ..utils.safetensors_order import in_order
 from ..utils.serialization import parse_json
 from . import hub
 from .cache import LARGEST_FILE, WeightsCache
-from .effective_state import changed_layer, effective_state, unwrapped
+from .effective_state import changed_layer, effective_state
 from .repository import ENTRY, own_tensors
 from .state_dict import assemble, check_fit, non_finite, skeleton
 
@@ -40,11 +40,9 @@ def save(model: nn.Module, path: str | Path) -> None:
     evaluation mode; the classifier of an :class:`FBNet` that was replaced may have another width. Raises
     :class:`ZooError`, before anything is written, for a network that :func:`load` could not restore.
     """
-    if Path(path).suffix != ".safetensors":
+    network = network_of(model)
+    if to_path("path", path).suffix != ".safetensors":
         raise ZooError(f"{path}: weights are saved as .safetensors; change the extension")
-    network = unwrapped(model)
-    if not isinstance(network, Network):
-        raise ZooError(f"{path}: a {type(network).__name__} is no network of this project; save one that create() made")
     if any(tensor.is_meta for tensor in network.state_dict().values()):
         raise ZooError(f"{path}: the network has no values (it is on the meta device); load weights into it first")
     tensors = effective_state(network)
@@ -115,6 +113,7 @@ class WeightsFile:
 
 def open_weights(source: str | Path) -> WeightsFile:
     """Open a weight file of this project at a path or ``hf-hub:owner/name``. Raises :class:`ZooError` on failure."""
+    to_path("path", source, "the path of a weight file, or 'hf-hub:owner/name'")
     if str(source).startswith("hf-hub:"):
         return parse(hub.contents_of(str(source), offline=WeightsCache().offline), str(source))
     return read_tensors(source)

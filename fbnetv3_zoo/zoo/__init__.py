@@ -60,6 +60,4 @@ def find_arch(source: str | Path | Arch) -> Arch:
     """
     if is_torchvision(source):
         raise ZooError(f"{source}: is a model of torchvision; this is for networks of this project (`fbnetv3 list`)")
-    if not isinstance(source, (str, Path, Arch)):
-        raise ZooError(f"a model is named by text, a path or an Arch, not {source!r}")
     return find(Arch, source, ARCHS, what="model", rest="`fbnetv3 list` shows all")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fbnetv3_zoo.errors import ZooError, nearest
+from fbnetv3_zoo.errors import ZooError, check_type, nearest
 from fbnetv3_zoo.utils import telemetry  # noqa: F401 - before the libraries that it silences
 from fbnetv3_zoo.utils.hardware import cores
 
@@ -23,6 +23,7 @@ def find_executor(text: str, *, cpus_per_task: int = 1, gpus_per_task: float = 0
 
     A task has ``cpus_per_task`` cores and ``gpus_per_task`` GPUs (a share of one: 1/2, 1/3, ...; 0: none of its own).
     """
+    check_type("executor", text, str, f"text: {', '.join(KNOWN)}")
     kind, _, rest = text.partition(":")
     if text == "in-process":
         return InProcess(gpus_per_task=gpus_per_task)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from fbnetv3_zoo.arch import Activation
 from fbnetv3_zoo.arch.cost import Table, pool_cost
-from fbnetv3_zoo.errors import ZooError, check_number, nearest
+from fbnetv3_zoo.errors import ZooError, check_number, check_type, nearest
 
 from .base import Codes
 from .space import Space
@@ -122,13 +122,16 @@ def _number(value: float) -> str:
 
 def parse_constraint(text: str) -> Constraint:
     """Bounds from text such as ``"400M<=macs<=800M,parameters<=10M"``."""
+    check_type("constraint", text, str, "text, such as 'macs<=450M'")
     return tuple(_parse(part.strip()) for part in text.split(",") if part.strip())
 
 
 def _parse(text: str) -> Bound:
     match = re.fullmatch(rf"(?:{_NUMBER}\s*<=\s*)?([a-z_0-9]+?)(?:\s*<=\s*{_NUMBER})?", text)
     if not match or (match[1] is None and match[4] is None):
-        raise ZooError(f"bound {text!r} cannot be read; write 'macs<=450M' or '400M<=macs<=800M,parameters<=10M'")
+        lower = re.fullmatch(rf"([a-z_0-9]+)\s*>=\s*({_NUMBER})", text)
+        remedy = f"{lower[2]}<={lower[1]}" if lower else "macs<=450M' or '400M<=macs<=800M,parameters<=10M"
+        raise ZooError(f"bound {text!r} cannot be read; write '{remedy}'")
     low, low_unit, cost, high, high_unit = match.groups()
     at_least = float(low) * _UNITS[low_unit] if low else 0.0
     return Bound(cost, float(high) * _UNITS[high_unit] if high else np.inf, at_least)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 from refusals import refusal
 from safetensors.torch import save_file
@@ -25,7 +26,18 @@ from fbnetv3_zoo.arch.cost import arch_cost
 from fbnetv3_zoo.classify import Classifier
 from fbnetv3_zoo.cli import main
 from fbnetv3_zoo.description import Description
-from fbnetv3_zoo.export import export_onnx
+from fbnetv3_zoo.export import (
+    export_all,
+    export_executorch,
+    export_litert,
+    export_mobile,
+    export_onnx,
+    export_openvino,
+    push_to_hub,
+    quantize,
+    save_pretrained,
+    write_web,
+)
 from fbnetv3_zoo.factory import create
 from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.preprocess import Preprocess, read_image
@@ -37,11 +49,13 @@ from fbnetv3_zoo.recipes import (
     find_recipe,
     fit_recipe,
 )
+from fbnetv3_zoo.search import parse_constraint, run_search
 from fbnetv3_zoo.training import Callback, Dataset, evaluate, find_dataset, train
 from fbnetv3_zoo.training.data import Subset
 from fbnetv3_zoo.training.distill import Member, distil
+from fbnetv3_zoo.weights.registry import list_models, list_weights
 from fbnetv3_zoo.weights.serialization import load, save
-from fbnetv3_zoo.zoo import ARCHS
+from fbnetv3_zoo.zoo import ARCHS, cost_of
 
 RELU = Activation.RELU
 STEM = Conv(3, 8, 2, RELU)
@@ -50,6 +64,13 @@ BELOW_1 = "it must be a number at least 0 and below 1"
 FROM_0_TO_1 = "it must be a number at least 0 and at most 1"
 KNOWN = f"known are {', '.join(f'fbnetv3_{letter}' for letter in 'abcdefg')}, proxy, cifar10, digits"
 DIGITS = RECIPES["digits"]
+A_NETWORK = (
+    "it must be a network, such as create('fbnetv3_nano', pretrained=True), create('torchvision:resnet18') "
+    "or load(FILE)"
+)
+A_WEIGHT_FILE = "it must be the path of a weight file, or 'hf-hub:owner/name'"
+AN_IMAGE_FILE = "it must be the path of an image file; an open one: decode_image(file, NAME)"
+RESNET = torchvision.models.resnet18()
 AN_ARCH = "it must be an Arch or a name, such as 'fbnetv3_nano'"
 A_RECIPE = "it must be a recipe, such as RECIPES['digits'] or fit_recipe(IMAGES)"
 CALLBACKS = "instances of fbnetv3_zoo.training.Callback"
@@ -193,7 +214,13 @@ CALLS: list[tuple[Callable[[Path], object], str]] = [
     (lambda _: create("fbnetv3_c", pretrained="commercial"),
      "fbnetv3_c: no published weights of it may be used commercially; those of fbnetv3_b, fbnetv3_d, fbnetv3_g, "
      "fbnetv3_nano may"),
-    (lambda _: create(3), "a model is named by text, a path or an Arch, not 3"),
+    (lambda _: create(3), "a model is named by text, a path or an Arch; this is 3"),
+    (lambda _: cost_of(create(arch())),
+     "a model is named by text, a path or an Arch; this is of type FBNet; that of a network is network.arch"),
+    (lambda _: create(arch(), features_only=True, out_indices=2),
+     "out_indices is 2; it must be a list, such as [2, 3, 4]"),
+    (lambda _: list_models(3), "pattern is 3; it must be text, such as 'fbnetv3*'"),
+    (lambda _: list_weights(None), "pattern is None; it must be text, such as 'fbnetv3*'"),
     (lambda here: create(here / "absent.json"), "{here}/absent.json: no such file"),
     (lambda here: create(here / "garbage.json"),
      "{here}/garbage.json: arch JSON cannot be read: Expecting value: line 1 column 1 (char 0); correct the file, or "
@@ -213,6 +240,10 @@ CALLS: list[tuple[Callable[[Path], object], str]] = [
     (lambda _: small(channels=1), "net: images have shape (1, 1, 32, 32); it takes (batch, 3, height, width)"),
     (lambda _: FBNet(arch())(torch.zeros(3, 32, 32)),
      "net: images have shape (3, 32, 32); it takes (batch, 3, height, width)"),
+    (lambda _: FBNet(arch())(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)),
+     "net: images are uint8; normalize them: model.preprocess(images)"),
+    (lambda _: create("torchvision:resnet18")(torch.zeros(1, 3, 32, 32, dtype=torch.int64)),
+     "torchvision:resnet18: images are int64; normalize them: model.preprocess(images)"),
     (lambda _: create("fbnetv3_a")(torch.zeros(1, 3, 32, 32)),
      "fbnetv3_a: images of 32 x 32 are too small; give at least 49 x 49 or build arch.with_symmetric_padding()"),
     # Files
@@ -224,6 +255,12 @@ CALLS: list[tuple[Callable[[Path], object], str]] = [
      "{here}/newer.safetensors: has format version '2'; this release reads '1', upgrade fbnetv3-zoo"),
     (lambda here: save(create(arch()), here / "net.pt"),
      "{here}/net.pt: weights are saved as .safetensors; change the extension"),
+    (lambda _: load(None), f"path is None; {A_WEIGHT_FILE}"),
+    (lambda _: load(io.BytesIO()), f"path is of type BytesIO; {A_WEIGHT_FILE}"),
+    (lambda _: save("m.safetensors", create(arch())), f"model is 'm.safetensors'; {A_NETWORK}"),
+    (lambda _: save(create(arch()), None), "path is None; it must be the path of a file"),
+    (lambda _: save(create(arch()).state_dict(), "m.safetensors"),
+     f"model is of type OrderedDict; {A_NETWORK}; a state dict alone does not say which network it is of"),
     (lambda _: Description(arch(), Preprocess(32, 32), ("cat", "dog")), "class_names has 2 names; net has 10 classes"),
     # Images
     (lambda _: Preprocess(32, 0), f"Preprocess.resolution is 0; {WHOLE}"),
@@ -273,6 +310,8 @@ CALLS: list[tuple[Callable[[Path], object], str]] = [
     (lambda _: Preprocess(8, 8)([torch.zeros(3, 8, 8), torch.zeros(3, 8, 8, dtype=torch.uint8, device="meta")]),
      "images lie on cpu and meta; move them to one device"),
     (lambda here: read_image(here / "absent.png"), "{here}/absent.png: no such file"),
+    (lambda _: read_image(None), f"path is None; {AN_IMAGE_FILE}"),
+    (lambda _: read_image(io.BytesIO()), f"path is of type BytesIO; {AN_IMAGE_FILE}"),
     (lambda here: read_image(here / "folder"), "{here}/folder: is a folder; name image files"),
     (lambda here: read_image(here / "garbage.png"),
      "{here}/garbage.png: cannot be read as an image (none of BMP, GIF, ICO, JPEG, JPEG2000, PNG, PPM, TIFF, WEBP)"),
@@ -333,7 +372,9 @@ CALLS: list[tuple[Callable[[Path], object], str]] = [
      "digits: has no class 'x', unlike the subset of others"),
     (lambda here: find_dataset(here / "absent"),
      "{here}/absent: no such folder; give 'digits' or a folder of class folders"),
-    (lambda here: find_dataset(here / "one_class"), "{here}/one_class: needs at least 2 class folders, has 1"),
+    (lambda here: find_dataset(here / "one_class"),
+     "{here}/one_class: needs at least 2 class folders, has 1; put the images of each class into a folder of its own"),
+    (lambda _: fit_recipe(digits()), "images is of type Dataset; it must be a whole number of at least 2"),
     (lambda here: train(arch(), find_dataset("digits"), RECIPES["digits"], here / "used"),
      "{here}/used: holds a run; continue it with --resume (resume=True), or give another folder"),
     (lambda _: evaluate(lambda images: images, [], Preprocess(32, 32)),
@@ -341,6 +382,54 @@ CALLS: list[tuple[Callable[[Path], object], str]] = [
     (lambda here: export_onnx(create(arch()), here / "net.pb"),
      "{here}/net.pb: ONNX files end in .onnx; change the extension"),
     (lambda here: export_onnx(create(arch()), here / "net.onnx", opset=11), "opset is 11; choose from 18 to 23"),
+    (lambda _: export_onnx("fbnetv3_nano", "x.onnx"), f"model is 'fbnetv3_nano'; {A_NETWORK}"),
+    (lambda _: export_onnx("x.onnx", create(arch())), f"model is 'x.onnx'; {A_NETWORK}"),
+    (lambda _: export_onnx(create(arch()), create(arch())), "path is of type FBNet; it must be the path of a file"),
+    (lambda _: export_onnx(RESNET, "x.onnx"), f"model is of type ResNet; {A_NETWORK}"),
+    (lambda _: export_executorch(RESNET, "x.pte"), f"model is of type ResNet; {A_NETWORK}"),
+    (lambda _: export_mobile(RESNET, "x.ort"), f"source is of type ResNet; {A_NETWORK}"),
+    (lambda _: export_openvino("x.xml", create(arch())), "path is of type FBNet; it must be the path of a file"),
+    (lambda _: export_openvino(RESNET, "x.xml"), f"source is of type ResNet; {A_NETWORK}"),
+    (lambda _: export_litert(RESNET, "x.tflite"), f"source is of type ResNet; {A_NETWORK}"),
+    (lambda _: export_all("fbnetv3_nano", "exports", []), f"network is 'fbnetv3_nano'; {A_NETWORK}"),
+    (lambda _: export_all(create(arch()), "exports", None),
+     "images is None; it must be a list of images, or a folder of them"),
+    (lambda _: write_web(RESNET, "page"), f"model is of type ResNet; {A_NETWORK}"),
+    (lambda _: save_pretrained(RESNET, "repository"), f"model is of type ResNet; {A_NETWORK}"),
+    (lambda _: push_to_hub(RESNET, "me/mine"), f"model is of type ResNet; {A_NETWORK}"),
+    (lambda _: quantize("x.onnx", "y.onnx", None),
+     "images is None; it must be a list of images, or a folder of them"),
+    (lambda _: quantize(create(arch()), "y.onnx", []), "source is of type FBNet; it must be the path of a file"),
+    # Searches
+    (lambda here: run_search("tinny", max, here / "other"),
+     "unknown plan 'tinny' (did you mean 'tiny'?); shipped are paper, paper-literal, paper_recipe, tiny, letters, "
+     "others are files"),
+    (lambda here: run_search(None, max, here / "other"),
+     "a plan is named by text, a path or a SearchPlan; this is None"),
+    (lambda here: run_search("tiny", None, here / "other"),
+     "evaluator is None; it must be a function of a candidate and epochs"),
+    (lambda _: run_search("tiny", max, None),
+     "folder is None; it must be the path of a folder, such as 'runs/search'"),
+    (lambda here: run_search("tiny", max, here / "other", limits=60),
+     "limits is 60; it must be a Limits, such as Limits(seconds=60)"),
+    (lambda here: run_search("tiny", max, here / "other", executor="pol"),
+     "unknown executor 'pol' (did you mean 'pool'?); choose from in-process, pool, pool:N, ray, ray:ADDRESS, "
+     "ray://HOST:10001"),
+    (lambda here: run_search("tiny", max, here / "other", executor=4),
+     "executor is 4; it must be text: in-process, pool, pool:N, ray, ray:ADDRESS, ray://HOST:10001"),
+    (lambda _: parse_constraint(5), "constraint is 5; it must be text, such as 'macs<=450M'"),
+    (lambda _: parse_constraint("macs>=1M"), "bound 'macs>=1M' cannot be read; write '1M<=macs'"),
+    (lambda _: parse_constraint("macs"),
+     "bound 'macs' cannot be read; write 'macs<=450M' or '400M<=macs<=800M,parameters<=10M'"),
+    # Classification
+    (lambda _: Classifier.of("fbnetv3_nano"), f"model is 'fbnetv3_nano'; {A_NETWORK}"),
+    (lambda _: Classifier.open(None), "path is None; it must be the path of a model file, such as 'model.onnx'"),
+    (lambda _: Classifier.of(create(arch()).eval())("x.png"), "'x.png' is a path; give read_image(path)"),
+    (lambda _: Classifier.of(create(arch()).eval())(["x.png"]), "images[0]: 'x.png' is a path; give read_image(path)"),
+    (lambda _: Classifier.of(create(arch()).eval())(None),
+     "NoneType is not an image; give a Pillow image, or a list of them"),
+    (lambda _: Classifier.of(create(arch()).eval())([torch.zeros(3, 8, 8)]),
+     "images[0]: Tensor is not an image; give a Pillow image"),
     (lambda here: Classifier.open(here / "notes.txt"),
      "{here}/notes.txt: is not a model file; give one that ends in .safetensors, .onnx, .ort, .xml, .pte, .param, "
      ".tflite or .mlpackage"),
@@ -358,12 +447,15 @@ COMMANDS: list[tuple[str, str]] = [
     ("trian", "No such command 'trian'. Did you mean 'train'? (see `fbnetv3 --help`)"),
     ("list --bogus", "No such option: --bogus (see `fbnetv3 list --help`)"),
     ("train", "Missing option '--output'. (see `fbnetv3 train --help`)"),
-    ("train --output {here}/new --epochs many", "Invalid value for '--epochs': {...} (see `fbnetv3 train --help`)"),
-    ("info fbnetv3_a --width wide", "Invalid value for '--width': {...} (see `fbnetv3 info --help`)"),
+    ("train --output {here}/new --epochs many",
+     "--epochs is 'many'; it must be a whole number (see `fbnetv3 train --help`)"),
+    ("train --output {here}/new --epochs=1.5",
+     "--epochs is '1.5'; it must be a whole number (see `fbnetv3 train --help`)"),
+    ("info fbnetv3_a --width wide", "--width is 'wide'; it must be a number (see `fbnetv3 info --help`)"),
     ("validate {here}/letters.safetensors --split some",
      "Invalid value for '--split': {...}'some' is not one of 'all', {...} (see `fbnetv3 validate --help`)"),
     ("classify {here}/image.png --model {here}/letters.safetensors --top 0",
-     "Invalid value for '--top': {...} (see `fbnetv3 classify --help`)"),
+     "--top is 0; it must be at least 1 (see `fbnetv3 classify --help`)"),
     ("info fbnetv3_a fbnetv3_b", "Got unexpected extra argument{...} (see `fbnetv3 info --help`)"),
     ("classify x.png --model", "Option '--model' requires an argument. (see `fbnetv3 classify --help`)"),
     ("list fbnetv3_c --commercial",
@@ -371,7 +463,8 @@ COMMANDS: list[tuple[str, str]] = [
     ("list resnet*", "no model matches 'resnet*'; `fbnetv3 list` shows all"),
     ("train PHOTOS --model resnet50 --output o",
      "unknown model 'resnet50' (did you mean 'torchvision:resnet50'?); `fbnetv3 list` shows all of ours"),
-    ("info resnet50", "unknown model 'resnet50'; `fbnetv3 list` shows all"),
+    ("info resnet50",
+     "unknown model 'resnet50' (did you mean 'torchvision:resnet50'?); `fbnetv3 list` shows all of ours"),
     ("info fbnet_v3_a", "unknown model 'fbnet_v3_a' (did you mean 'fbnetv3_a'?); `fbnetv3 list` shows all"),
     ("info {here}/absent.json", "{here}/absent.json: no such file"),
     ("info {here}/image.png", "{here}/image.png: is a file, not a model; `fbnetv3 list` shows all"),
@@ -460,8 +553,8 @@ COMMANDS: list[tuple[str, str]] = [
      "{here}/empty.safetensors: cannot be read as safetensors (the file is empty); fetch or save it again"),
     ("train {here}/empty.safetensors --output {here}/new",
      "{here}/empty.safetensors: cannot be read as a data set (the file is empty); make it again"),
-    ("demo --output {here}/new --epochs 0", "Invalid value for '--epochs': {...} (see `fbnetv3 demo --help`)"),
-    ("demo --output {here}/new --seed -1", "Invalid value for '--seed': {...} (see `fbnetv3 demo --help`)"),
+    ("demo --output {here}/new --epochs 0", "--epochs is 0; it must be at least 1 (see `fbnetv3 demo --help`)"),
+    ("demo --output {here}/new --seed -1", "--seed is -1; it must be at least 0 (see `fbnetv3 demo --help`)"),
     ("validate {here}/letters.safetensors --seed -1", "seed is -1; it must be a whole number of at least 0"),
     ("validate {here}/absent.onnx", "{here}/absent.onnx: no such file"),
     ("validate {here}/folder",
@@ -537,15 +630,16 @@ def test_wrong_command(line: str, message: str, here: Path) -> None:
     assert [path.name for path in (here / "new").rglob("*") if path.is_file()] in ([], [".fbnetv3-zoo.lock"])
 
 
-def test_unknown_device(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("name", "hint"), [("nope", ""), ("gpu", "a GPU is called 'cuda'; ")])
+def test_unknown_device(name: str, hint: str, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)  # then the number of threads depends on the device
     with pytest.raises(RuntimeError) as caught:
-        torch.device("nope")
-    code, out, err = run(f"train --output {here}/new --model {here}/net.json --device nope")
+        torch.device(name)
+    code, out, err = run(f"train --output {here}/new --model {here}/net.json --device {name}")
     reason = str(caught.value).splitlines()[0]
     there = ["cpu", *(f"cuda:{n}" for n in range(torch.cuda.device_count()))]
     assert (code, out) == (2, "")
-    assert err == f"error: device 'nope' cannot be used ({reason}); choose from {', '.join(there)}\n"
+    assert err == f"error: device {name!r} cannot be used ({reason}); {hint}choose from {', '.join(there)}\n"
 
 
 def test_demo_into_a_file(here: Path) -> None:

@@ -153,9 +153,13 @@ INDICES = "dataset, train: labels must be class indices, whole numbers from 0; t
         ({"train": Pairs(labels=[0] * 59 + [10**9])},
          "dataset, train, item 59: has the label 1000000000, which makes 1,000,000,001 classes for 60 items; number "
          "the labels from 0, or give class_names"),
-        (Pairs(labels=[-1] * 60), "dataset, train, item 0: has the label -1; there are 0 classes"),
+        (Pairs(labels=[-1] * 60), "dataset, train, item 0: has the label -1; labels count from 0; change it, or leave "
+         "such items out"),
         (Pairs(labels=[0.5] * 60), f"{INDICES} 0.5"),
-        (Pairs(labels=[0] * 59 + [-1]), "dataset, train, item 59: has the label -1; there are 1 classes"),
+        (Pairs(labels=[0] * 59 + [-1]),
+         "dataset, train, item 59: has the label -1; labels count from 0; change it, or leave such items out"),
+        ([(IMAGES[0], 0)],
+         "dataset: class '0': has one image; at least 3 are needed, one per split: add some, or leave the class out"),
     ],
 )  # fmt: skip
 def test_what_is_no_dataset_is_refused(data: Any, said: str) -> None:
@@ -237,7 +241,7 @@ def test_a_test_split_without_labels_is_left_out(label: int | None, caplog: pyte
     assert [len(data[split]) for split in SPLITS] == [60, 60, 0]
     assert caplog.messages == ["dataset, test: left out, since its images have no labels (60 images)"]
     half = Pairs(labels=[0] * 30 + [-1] * 30)
-    with pytest.raises(ZooError, match=r"^dataset, test, item 30: has the label -1; there are 10 classes$"):
+    with pytest.raises(ZooError, match=r"^dataset, test, item 30: has the label -1; labels count from 0;"):
         as_dataset({"train": labeled, "validation": labeled, "test": half})
 
 

@@ -155,7 +155,7 @@ def test_the_result_for_scripts(finished: Run, data: Dataset) -> None:
 
 @pytest.mark.parametrize(
     ("right", "of", "told"),
-    [(6, 12, "from 12 test images, accuracy is known to ±25 points only; more of them make it certain"),
+    [(6, 12, "12 test images measure accuracy only to ±25 points; use more images for a surer figure"),
      (500, 1000, ""), (12, 12, "")],
 )  # fmt: skip
 def test_few_test_images_are_told_of(right: int, of: int, told: str) -> None:

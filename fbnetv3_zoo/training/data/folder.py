@@ -124,7 +124,8 @@ def _class_names(root: Path, folders: Sequence[str]) -> list[str]:
 def _enough(root: Path, names: Sequence[str]) -> Sequence[str]:
     if len(names) < 2:
         deeper = names and look_into(root / names[0]).folders
-        below = f" ({printable(names[0])}); give it instead if the classes are in it" if deeper else ""
+        below = "; put the images of each class into a folder of its own"
+        below = f" ({printable(names[0])}); give it instead if the classes are in it" if deeper else below
         if not names and (loose := sum(is_image(name) for name in os.listdir(root))):
             below = f" ({loose:,} images lie directly in it); put the images of each class into a folder"
         raise ZooError(f"{printable(str(root))}: needs at least 2 class folders, has {len(names)}{below}")

@@ -88,7 +88,9 @@ def as_dataset(
     splits: dict[Split, Examples] = {split: source.examples(names) for split, source in sources.items()}
     train = splits["train"]
     if not isinstance(data, Mapping):
-        parts = split_by_seed(train.labels, seed, image=lambda n: train.keys[n], classes=names)
+        parts = split_by_seed(
+            train.labels, seed, image=lambda n: train.keys[n], classes=[f"{name}: class {one!r}" for one in names]
+        )
         splits = {split: train.at(rows) for split, rows in parts.items()}
     elif "validation" not in splits:
         rest, held_out = hold_out_by_seed(train.labels, seed, first=np.arange(len(train)))
@@ -217,9 +219,11 @@ class _Source:
         """All of them. Raises :class:`ZooError` for a label that is the index of none of ``names``."""
         labels = self.labels
         if len(wrong := np.flatnonzero((labels < 0) | (labels >= len(names)))):
-            raise ZooError(
-                f"{self.name}, item {wrong[0]}: has the label {labels[wrong[0]]}; there are {len(names)} classes"
-            )
+            label = labels[wrong[0]]
+            remedy = "labels count from 0; change it, or leave such items out"
+            if label >= 0:
+                remedy = f"there are {len(names)} classes, 0 to {len(names) - 1}; give class_names for all of them"
+            raise ZooError(f"{self.name}, item {wrong[0]}: has the label {label}; {remedy}")
         keys = Names.of(f"{self.name}, item {n}" for n in range(len(labels)))
         return Examples(keys, labels, np.arange(len(labels)), self)
 

@@ -85,9 +85,10 @@ def _too_small(classes: Sequence[tuple[object, int]]) -> str:
     """The message about classes with fewer different images than there are splits."""
     needed = "at least 3 are needed, one per split"
     if len(classes) == 1:
-        return f"{classes[0][0]}: has {classes[0][1]} different images; {needed}"
+        images = "one image" if classes[0][1] == 1 else f"{classes[0][1]} different images"
+        return f"{classes[0][0]}: has {images}; {needed}: add some, or leave the class out"
     counts = first_few([f"{name} ({count})" for name, count in classes])
-    return f"{len(classes):,} classes have fewer than 3 different images; {needed}: {counts}"
+    return f"{len(classes):,} classes have fewer than 3 different images; {needed} (add some): {counts}"
 
 
 def _by_class(labels: Integers, first: Integers) -> Iterator[tuple[int, list[list[int]]]]:

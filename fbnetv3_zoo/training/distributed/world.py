@@ -111,7 +111,8 @@ def usable(name: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
         absent = isinstance(error, (NotImplementedError, ImportError))  # torch's own message is about operators then
         reason = "this build of PyTorch does not support it" if absent else in_short(error)
-        raise ZooError(f"device {name!r} cannot be used ({reason}); choose from {', '.join(_devices())}") from None
+        gpu = "a GPU is called 'cuda'; " if name.lower().startswith(("gpu", "nvidia")) else ""
+        raise ZooError(f"device {name!r} cannot be used ({reason}); {gpu}choose from {', '.join(_devices())}") from None
     device = computed.device  # with the number of a GPU, for which set_device() asks
     if device.type == "cuda":
         torch.cuda.set_device(device)

@@ -53,4 +53,4 @@ def hint_on(split: str, measured: Evaluation) -> str:
     if high - low <= WIDE:
         return ""
     images = counted(measured.total, f"{split} image")
-    return f"from {images}, accuracy is known to ±{50 * (high - low):.0f} points only; more of them make it certain"
+    return f"{images} measure accuracy only to ±{50 * (high - low):.0f} points; use more images for a surer figure"

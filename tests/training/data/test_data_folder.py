@@ -50,6 +50,9 @@ def _files(data: Dataset, split: str) -> set[str]:
     return {example.key for example in data[split]}  # type: ignore[index]
 
 
+OWN = "; put the images of each class into a folder of its own"
+
+
 def _refusal(path: Path) -> str:
     return refusal(lambda: folder(path))
 
@@ -126,7 +129,8 @@ def test_a_class_with_too_few_different_images(photos: Path) -> None:
     _write(photos / "owl" / "1.png")
     _write(photos / "owl" / "2.png")
     shutil.copy(photos / "owl" / "2.png", photos / "owl" / "3.png")
-    assert _refusal(photos) == f"{photos}/owl: has 2 different images; at least 3 are needed, one per split"
+    said = "has 2 different images; at least 3 are needed, one per split: add some, or leave the class out"
+    assert _refusal(photos) == f"{photos}/owl: {said}"
 
 
 def test_three_images_are_enough(tmp_path: Path) -> None:
@@ -210,11 +214,11 @@ def test_empty_class(photos: Path) -> None:
 
 
 def test_one_class_or_none(tmp_path: Path) -> None:
-    assert _refusal(tmp_path) == f"{tmp_path}: needs at least 2 class folders, has 0"
+    assert _refusal(tmp_path) == f"{tmp_path}: needs at least 2 class folders, has 0{OWN}"
     _write(tmp_path / "loose.png")
     assert _refusal(tmp_path).endswith(" (1 images lie directly in it); put the images of each class into a folder")
     _write(tmp_path / "cat" / "1.png")
-    assert _refusal(tmp_path) == f"{tmp_path}: needs at least 2 class folders, has 1"
+    assert _refusal(tmp_path) == f"{tmp_path}: needs at least 2 class folders, has 1{OWN}"
     (tmp_path / "cat" / "tabby").mkdir()
     expected = f"{tmp_path}: needs at least 2 class folders, has 1 (cat); give it instead if the classes are in it"
     assert _refusal(tmp_path) == expected

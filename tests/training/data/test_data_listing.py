@@ -91,7 +91,8 @@ def test_lonely_and_empty_classes_are_told_at_once(tmp_path: Path) -> None:
     images(tmp_path, *"abcdefg", count=2)
     names = ", ".join(f"{tmp_path}/{name} (2)" for name in "abcde")
     assert refusal(lambda: find_dataset(tmp_path)) == (
-        f"7 classes have fewer than 3 different images; at least 3 are needed, one per split: {names} and 2 more"
+        "7 classes have fewer than 3 different images; at least 3 are needed, one per split (add some): "
+        f"{names} and 2 more"
     )
     for name in "uvwxyz":
         (tmp_path / name).mkdir()

@@ -391,7 +391,8 @@ def test_too_few_classes_or_images(tmp_path: Path) -> None:
     tar(tmp_path / "a" / "x.tar", samples(0, 10, classes=1))
     assert refusal(lambda: shards(tmp_path / "a")) == f"{tmp_path}/a: needs at least 2 classes, has 1"
     tar(tmp_path / "b" / "x.tar", samples(0, 8))
-    expected = f"{tmp_path}/b: class '2': has 2 different images; at least 3 are needed, one per split"
+    fault = "has 2 different images; at least 3 are needed, one per split: add some, or leave the class out"
+    expected = f"{tmp_path}/b: class '2': {fault}"
     assert refusal(lambda: shards(tmp_path / "b")) == expected
 
 
