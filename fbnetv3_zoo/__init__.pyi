@@ -1,8 +1,16 @@
 # The public names: read by type checkers, and by lazy_loader, which imports each on first use.
 
-from . import detection as detection, export as export, search as search, timm as timm
+from . import (
+    detection as detection,
+    export as export,
+    recipes as recipes,
+    search as search,
+    timm as timm,
+    training as training,
+)
 from .arch import Arch as Arch
 from .arch.cost import Cost as Cost
+from .classify import Classifier as Classifier
 from .errors import ZooError as ZooError
 from .export import (
     export_onnx as export_onnx,

@@ -73,6 +73,11 @@ def test_five_unless_told_otherwise(file: Path) -> None:
     assert [len(answer) for answer in Classifier.open(file)([PHOTO, PHOTO])] == [5, 5]
 
 
+def test_an_image_alone_is_answered_alone(file: Path) -> None:
+    classifier = Classifier.open(file)
+    assert [classifier(PHOTO)] == classifier([PHOTO])
+
+
 def test_no_images(file: Path) -> None:
     assert Classifier.open(file)([]) == []
 

@@ -36,9 +36,27 @@ def _outputs(notebook: Path) -> list[str]:
     return [output.output_type for cell in cells for output in cell.get("outputs", ())]
 
 
-def test_the_script_fine_tunes_and_writes_files_for_a_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_script_fine_tunes_and_writes_files_for_a_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     photos(tmp_path / "photos")
     run = tmp_path / "run"
     monkeypatch.setattr(sys, "argv", ["fine_tune.py", str(tmp_path / "photos"), "--output", str(run), "--epochs", "1"])
-    runpy.run_path(str(ROOT / "examples" / "fine_tune.py"), run_name="__main__")
+    script = str(ROOT / "examples" / "fine_tune.py")
+    runpy.run_path(script, run_name="__main__")
     assert {"model.safetensors", "model.onnx", "model-int8.onnx"} <= {path.name for path in run.iterdir()}
+    fault = f"{run}: holds a run; continue it with --resume (resume=True), or give another folder"
+    assert _refused(script, capsys) == f"error: {fault}\n"
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--resume"])
+    runpy.run_path(script, run_name="__main__")
+    monkeypatch.setattr(sys, "argv", ["fine_tune.py", "nofolder"])
+    assert _refused(script, capsys) == "error: nofolder: no such folder; give 'digits' or a folder of class folders\n"
+
+
+def _refused(script: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """What the script says when it ends with exit code 2."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(script, run_name="__main__")
+    assert ended.value.code == 2
+    return capsys.readouterr().err

@@ -119,6 +119,12 @@ class Deaf(SearchCallback):
         """Is never called."""
 
 
+def test_plan_and_executor_by_name(tmp_path: Path) -> None:
+    (tmp_path / "mine.json").write_text(plan().to_json())
+    named = run_search(tmp_path / "mine.json", Curves(), tmp_path / "named", costs=Weight(), executor="in-process")
+    assert content(named) == content(run(tmp_path / "given"))
+
+
 def test_interrupted_at_any_event_it_ends_where_it_would_have_ended(tmp_path: Path) -> None:
     counted, short = Halt(), plan(rounds=IterativeConfig(4, rounds=2, batch=4, predictor=QUICK))
     expected = run(tmp_path / "whole", Curves(raises=2), short, callbacks=[counted])
