@@ -29,9 +29,10 @@ from search_jobs import Account, Job, killed, result, session, started
 
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.search.evaluation import Failure, Outcome, Trial
-from fbnetv3_zoo.search.journal import FILE, Journal
+from fbnetv3_zoo.search.journal import Journal
+from fbnetv3_zoo.utils.paths import JOURNAL
 
-WAL = f"{FILE}-wal"
+WAL = f"{JOURNAL}-wal"
 
 
 def uninterrupted(job: Job) -> float:
@@ -94,9 +95,9 @@ def journal(folder: Path) -> tuple[list[State], list[int]]:
             event()
             states.append((made.trials(), made.outcomes(), dict(made.notes())))
             sizes.append((folder / "made" / WAL).stat().st_size)
-        for name in (FILE, WAL):
+        for name in (JOURNAL, WAL):
             shutil.copy(folder / "made" / name, folder / name)
-    shutil.copy(folder / "made" / FILE, folder / "checkpointed")
+    shutil.copy(folder / "made" / JOURNAL, folder / "checkpointed")
     return states, sizes
 
 
@@ -121,7 +122,7 @@ def read(folder: Path) -> State | str:
 def damages(folder: Path, stride: int) -> None:
     """Cut, torn and altered files; print what became of them."""
     states, sizes = journal(folder)
-    main, wal, after = (folder / name for name in (FILE, WAL, "checkpointed"))
+    main, wal, after = (folder / name for name in (JOURNAL, WAL, "checkpointed"))
     whole, log, done = main.read_bytes(), wal.read_bytes(), after.read_bytes()
     cases: dict[str, Iterator[tuple[bytes, bytes, int]]] = {
         "WAL cut at byte n": ((whole, log[:n], reached(sizes, n)) for n in range(0, len(log) + 1, stride)),
@@ -153,7 +154,7 @@ def judged(folder: Path, data: bytes, wal: bytes, states: list[State], wanted: i
     """Write the files and read them. ``wanted``: the events that must be there; -1: any number, or a refusal."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    (folder / FILE).write_bytes(data)
+    (folder / JOURNAL).write_bytes(data)
     if wal:
         (folder / WAL).write_bytes(wal)
     found = read(folder)

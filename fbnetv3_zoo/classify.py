@@ -68,16 +68,16 @@ class Classifier:
 
     @classmethod
     def of(cls, model: Network) -> Classifier:
-        """A classifier that runs ``model``, which must be in evaluation mode."""
+        """A classifier that runs ``model`` in evaluation mode, and leaves it in the mode in which it is."""
         import torch
 
-        from .models.network import network_of
+        from .models.network import evaluating, network_of
 
         model = network_of(model)
         kind = next(model.parameters()).dtype
 
         def logits(images: Floats) -> Floats:
-            with torch.inference_mode():
+            with evaluating(model), torch.inference_mode():
                 answer: Floats = model(torch.from_numpy(images).to(kind)).float().numpy()
             return answer
 

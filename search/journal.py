@@ -19,11 +19,11 @@ from fbnetv3_zoo.errors import ZooError, shown
 from fbnetv3_zoo.utils.atomic_write import scratch
 from fbnetv3_zoo.utils.file_systems import network_file_system
 from fbnetv3_zoo.utils.move_together import sync_folder
+from fbnetv3_zoo.utils.paths import JOURNAL, LOCK
 from fbnetv3_zoo.utils.serialization import from_plain, parse_json
 
 from .evaluation.trial import Outcome, Trial
 
-FILE, LOCK = "journal.sqlite", ".fbnetv3-zoo.lock"
 _VERSION = 1
 T = TypeVar("T")
 _LARGEST = 256 << 20  # bytes of a journal: a search of 100,000 trials has a tenth
@@ -66,11 +66,11 @@ class Journal:
         folder = Path(folder)
         lock = _locked(folder)
         try:
-            _check_files(folder / FILE)
-            connection = _connect(folder / FILE, "rwc")
+            _check_files(folder / JOURNAL)
+            connection = _connect(folder / JOURNAL, "rwc")
             try:
-                with _explained(folder / FILE):
-                    _prepare(folder / FILE, connection)
+                with _explained(folder / JOURNAL):
+                    _prepare(folder / JOURNAL, connection)
             except BaseException:
                 connection.close()
                 raise
@@ -84,17 +84,17 @@ class Journal:
         """A snapshot of the journal in ``folder`` for reading, whether or not a search is running."""
         folder = Path(folder)
         try:
-            (folder / FILE).stat()
+            (folder / JOURNAL).stat()
         except (FileNotFoundError, NotADirectoryError):
             raise ZooError(
-                f"{folder}: holds no search of `fbnetv3 search run` (there is no {FILE}); start one with it"
+                f"{folder}: holds no search of `fbnetv3 search run` (there is no {JOURNAL}); start one with it"
             ) from None
         except OSError as error:
             raise ZooError(f"{folder}: cannot be read ({error.strerror})") from None
-        connection = _snapshot(folder / FILE)
+        connection = _snapshot(folder / JOURNAL)
         try:
-            with _explained(folder / FILE):
-                _check(folder / FILE, connection)
+            with _explained(folder / JOURNAL):
+                _check(folder / JOURNAL, connection)
         except BaseException:
             connection.close()
             raise
@@ -153,30 +153,30 @@ class Journal:
 
     def times(self) -> dict[int, float]:
         """When outcomes were stored, in seconds since 1970, by their trial's number; to the second."""
-        path = self.folder / FILE
+        path = self.folder / JOURNAL
         with _explained(path):
             rows = self._connection.execute("SELECT number, strftime('%s', at) FROM outcome").fetchall()
         return {number: float(at) for number, at in rows if at is not None}
 
     def _parsed(self, text: object, place: str) -> Any:
         if not isinstance(text, str):
-            raise _damaged(self.folder / FILE, f"{place} is no text")
+            raise _damaged(self.folder / JOURNAL, f"{place} is no text")
         try:
             return parse_json(text, place)
         except ZooError as error:
-            raise _damaged(self.folder / FILE, str(error)) from None
+            raise _damaged(self.folder / JOURNAL, str(error)) from None
 
     def _built(self, kind: type[T], fields: object, place: str) -> T:
         try:
             return from_plain(kind, fields, place)
         except ZooError as error:
-            raise _damaged(self.folder / FILE, str(error)) from None
+            raise _damaged(self.folder / JOURNAL, str(error)) from None
 
     def _insert(self, table: str, rows: Sequence[tuple[Any, ...]], *, replacing: bool = False) -> None:
         columns = _COLUMNS[table]
         slots = ", ".join("?" * (columns.count(",") + 2))
         statement = "INSERT OR REPLACE" if replacing else "INSERT"
-        with _explained(self.folder / FILE), self._transaction():
+        with _explained(self.folder / JOURNAL), self._transaction():
             self._connection.executemany(
                 f"{statement} INTO {table} ({columns}, digest) VALUES ({slots})",
                 [(*row, _digest(table, row)) for row in rows],
@@ -184,7 +184,7 @@ class Journal:
 
     def _rows(self, table: str) -> Iterator[tuple[Any, ...]]:
         """The rows of ``table``, in order of their key. Raises :class:`ZooError` if one was changed."""
-        path, columns = self.folder / FILE, _COLUMNS[table]
+        path, columns = self.folder / JOURNAL, _COLUMNS[table]
         with _explained(path):
             rows = self._connection.execute(f"SELECT {columns}, digest FROM {table} ORDER BY 1").fetchall()
         for *row, digest in rows:
@@ -266,11 +266,11 @@ def _snapshot(path: Path) -> sqlite3.Connection:
     with suppress(sqlite3.Error, ZooError):
         return _in_memory(path)
     with scratch() as folder:  # SQLite needs files next to a journal, and may not be allowed to create them
-        for name in (FILE, f"{FILE}-wal"):
+        for name in (JOURNAL, f"{JOURNAL}-wal"):
             with suppress(FileNotFoundError), _readable(path.with_name(name)):
                 shutil.copyfile(path.with_name(name), folder / name)
         with _explained(path):
-            return _in_memory(folder / FILE)
+            return _in_memory(folder / JOURNAL)
 
 
 def _in_memory(path: Path) -> sqlite3.Connection:

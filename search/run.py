@@ -11,17 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from fbnetv3_zoo.errors import ZooError, check_type, check_whole, shown, told
+from fbnetv3_zoo.errors import ZooError, check_type, check_whole, shown
 from fbnetv3_zoo.training.callbacks import check_callbacks
-from fbnetv3_zoo.training.run_folder import check_foreign
-from fbnetv3_zoo.utils.paths import to_path
+from fbnetv3_zoo.training.run_folder import check_foreign, check_no_run
+from fbnetv3_zoo.utils.paths import JOURNAL, exists, to_path
 from fbnetv3_zoo.utils.temporary_folder import clear
 
 from .evaluation.running import RUNNING, Reporting, forget, running_folder
-from .evaluation.trial import Evaluator, Limits, Outcome, Task, Trial
+from .evaluation.trial import Evaluator, Limits, Outcome, Task, Trial, check_evaluator
 from .executors import Executor, InProcess, find_executor
 from .executors.scheduling import longest_first
-from .journal import FILE, Journal
+from .journal import Journal
 from .notes import Winner, check_rows
 from .parts import Search
 from .plan import SearchPlan, find_plan
@@ -71,8 +71,7 @@ def run_search(
     folder can be resumed.
     """
     plan = find_plan(plan)
-    if not callable(evaluator):
-        raise ZooError(f"evaluator is {told(evaluator)}; it must be a function of a candidate and epochs")
+    check_evaluator(evaluator)
     folder = to_path("folder", folder, "the path of a folder, such as 'runs/search'")
     check_type("limits", limits, Limits, "a Limits, such as Limits(seconds=60)")
     search, executor = Search(plan, costs=costs, points=points), _executor(executor)
@@ -84,7 +83,9 @@ def run_search(
     running = Path(folder) / RUNNING
     if isinstance(evaluator, Reporting):
         evaluator = evaluator.reporting_to(running)
-    check_foreign(Path(folder), (REPORT, ENCODER, *winner_files(plan)), FILE)
+    if not exists(Path(folder, JOURNAL)):
+        check_no_run(Path(folder))
+        check_foreign(Path(folder), (REPORT, ENCODER, *winner_files(plan)))
     with Journal.write(folder) as journal:
         _begin(journal, plan, source, resume=resume)
         if options is not None:
@@ -118,7 +119,8 @@ def _begin(journal: Journal, plan: SearchPlan, origin: Mapping[str, Any], *, res
         journal.note("plan", plan.to_json())
         return
     if not resume:
-        raise ZooError(f"{folder}: holds a search; continue it with `fbnetv3 search resume`, or give another folder")
+        resume_it = "`fbnetv3 search resume` or run_search(resume=True)"
+        raise ZooError(f"{folder}: holds a search; continue it with {resume_it}, or give another folder")
     if notes["plan"] != plan.to_json():
         raise ZooError(f"{folder}: holds a search with another plan; give the same one, or another folder")
     if (before := notes.get("origin")) != dict(origin):
@@ -176,7 +178,7 @@ class _Run:
             reason = next(outcome.reason for outcome in outcomes if outcome.failure)
             raise ZooError(
                 f"{self.journal.folder}: {number} of {len(outcomes)} candidates could be scored, and 2 are needed; "
-                f"the first failure: {reason}"
+                f"the first failure: {reason}; mend the cause, and give another folder"
             )
 
     def stage_3(self) -> list[Evolved]:

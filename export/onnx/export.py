@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import hashlib
 import importlib.metadata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from fbnetv3_zoo.errors import ZooError, check_whole
-from fbnetv3_zoo.models.network import Network, network_of
+from fbnetv3_zoo.models.network import Network, evaluating, network_of
 from fbnetv3_zoo.preprocess import Preprocess, stack
 from fbnetv3_zoo.runtimes import sandbox
 from fbnetv3_zoo.utils.atomic_write import replacing
@@ -96,7 +95,7 @@ def export_onnx(
         check_whole("batch_sizes", size)
     form = _form(model, opset, resolution, any_size=any_size, preprocessing=preprocessing, align=align)
     form = replace(form, input_name=input_name)
-    with _evaluating(model), replacing(path) as temporary:
+    with evaluating(model), replacing(path) as temporary:
         _write(model, temporary, form)
         try:
             differences, scale = _compare(model, temporary, form, batch_sizes)
@@ -139,17 +138,6 @@ def _form(
 
         check_channels(model.arch.in_channels)
     return _Form(opset, model.preprocess.at_resolution(side), any_size and not preprocessing, preprocessing, align)
-
-
-@contextlib.contextmanager
-def _evaluating(model: Network) -> Iterator[None]:
-    was_training = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in was_training.items():  # one by one: a frozen norm may differ from the whole
-            module.training = training
 
 
 def _write(model: Network, path: Path, form: _Form) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Annotated, Any
 
 import typer
@@ -74,6 +75,9 @@ app.add_typer(recipe.app, name="recipe")
 app.add_typer(search.app, name="search")
 app.add_typer(weights.app, name="weights")
 
+INTERRUPTED = 128 + signal.SIGINT
+"""The exit code after Ctrl-C."""
+
 # The base class of all errors about options and arguments. Typer builds on click, newer releases on a private copy of
 # it; this works with both.
 ClickException: Any = typer.BadParameter.__mro__[2]
@@ -84,9 +88,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # spinning OpenMP threads make training up to 25 times slower if another program uses a core
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     output.prepare()
-    status = _carry_out((sys.argv[1:] if arguments is None else arguments) or ["--help"])
+    words = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    status = _carry_out(words)
+    if status == INTERRUPTED:
+        with _not_interrupted_again() if arguments is None else nullcontext():
+            output.complain(usage.interrupted(typer.main.get_command(app), words))
     output.drop()
     sys.exit(status)
+
+
+@contextmanager
+def _not_interrupted_again() -> Iterator[None]:
+    """Ctrl-C does nothing; afterwards it ends the program at once."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
 
 
 def _carry_out(arguments: Sequence[str]) -> int:
@@ -106,9 +122,7 @@ def _carry_out(arguments: Sequence[str]) -> int:
     except ClickException as error:
         return _fail(usage.line_of(error, typer.main.get_command(app), arguments))
     except (typer.Abort, KeyboardInterrupt):
-        status = 130
-    if status == 130:
-        output.complain(usage.interrupted(typer.main.get_command(app), arguments))
+        status = INTERRUPTED
     return int(status)
 
 

@@ -46,7 +46,8 @@ def demo(
 
     Example: fbnetv3 demo --output /tmp/demo
     """
-    from ..training.run_folder import LOCK, check_foreign
+    from ..training.run_folder import check_foreign
+    from ..utils.paths import LOCK
 
     check_foreign(output, MADE, f"teacher/{LOCK}", "teacher/recipe.json")
     started = time.perf_counter()

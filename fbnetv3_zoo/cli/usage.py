@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from ..errors import ZooError, nearest, printable, shown
+from ..utils.paths import JOURNAL
+from .output import in_shell
 
 _ELSEWHERE = {
     "amp": "--precision", "arch": "--model", "architecture": "--model", "b": "--batch-size", "c": "--classes",
@@ -16,6 +19,8 @@ _ELSEWHERE = {
     "j": "--workers", "o": "--output", "size": "--resolution", "source": "--data",
 }  # fmt: skip
 """Names of options in other programs, without leading hyphens."""
+_CHECKPOINTS = ("checkpoints/*", "*/checkpoints/*")
+"""In the folder of a run, or of several."""
 
 
 def check_given(arguments: Sequence[str]) -> None:
@@ -80,11 +85,23 @@ def with_options(line: str, program: Any, arguments: Sequence[str]) -> str:
 def interrupted(program: Any, arguments: Sequence[str]) -> str:
     """The line for a command of ``program`` that Ctrl-C has ended, and how to continue it."""
     name, command = _called(program, arguments)
-    if any("--resume" in parameter.opts for parameter in getattr(command, "params", ())):
+    resumes = any("--resume" in parameter.opts for parameter in getattr(command, "params", ()))
+    folders = [*_outputs(arguments)]
+    begun = [folder for folder in folders for place in _CHECKPOINTS for _ in folder.glob(place)]
+    if resumes and (begun or not folders):
         return "interrupted; the same command with --resume continues"
-    if name == "fbnetv3 search run":
-        return "interrupted; `fbnetv3 search resume FOLDER` continues"
+    for folder in folders:
+        if name == "fbnetv3 search run" and (folder / JOURNAL).exists():
+            return f"interrupted; `fbnetv3 search resume {in_shell(folder)}` continues"
     return "interrupted"
+
+
+def _outputs(arguments: Sequence[str]) -> Iterator[Path]:
+    """The folder that ``--output`` names, if it is given."""
+    for word, after in zip(arguments, [*arguments[1:], ""], strict=True):
+        option, equals, value = word.partition("=")
+        if option == "--output":
+            yield Path(value if equals else after)
 
 
 def _named_in(program: Any, arguments: Sequence[str]) -> str:

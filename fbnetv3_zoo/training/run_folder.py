@@ -11,13 +11,10 @@ import torch
 from filelock import FileLock, Timeout
 
 from ..errors import ZooError, check_type
-from ..utils.paths import FOREIGN, check_folder, exists
+from ..utils.paths import FOREIGN, JOURNAL, LOCK, check_folder, exists, is_ours
 from .callbacks import check_callbacks
 from .distributed import World
 from .execution import Execution
-
-LOCK = ".fbnetv3-zoo.lock"
-"""The file by which a run locks its folder."""
 
 CHECKPOINTS, METRICS, MODEL, REPORT = "checkpoints", "metrics.jsonl", "model.safetensors", "report.html"
 """In the folder of a run: that of its checkpoints, a line for every finished epoch, the result, the page."""
@@ -51,8 +48,15 @@ def check_foreign(folder: Path, files: Collection[str], *marks: str) -> None:
     """
     if any(True for mark in marks for _ in folder.glob(mark)):
         return
-    if found := [name for name in files if exists(folder / name)]:
-        raise ZooError(f"{folder / found[0]}: {FOREIGN}; give another folder, or move that file")
+    if found := [folder / name for name in files if exists(folder / name)]:
+        whose = "already exists, and is of another command" if is_ours(found[0]) else FOREIGN
+        raise ZooError(f"{found[0]}: {whose}; give another folder, or move that file")
+
+
+def check_no_run(folder: Path) -> None:
+    """Raise :class:`ZooError` if ``folder`` is that of a training run."""
+    if any(True for _ in folder.glob(_MARKS[1])):
+        raise ZooError(f"{folder}: holds a training run; give another folder")
 
 
 @contextmanager
@@ -66,6 +70,8 @@ def claimed(folder: Path, world: World, files: Collection[str] = ()) -> Iterator
         yield
         return
     check_folder(folder)
+    if exists(folder / JOURNAL):
+        raise ZooError(f"{folder}: holds a search; give another folder")
     check_foreign(folder, files, *_MARKS)
     new = not exists(folder)
     try:

@@ -14,7 +14,7 @@ from blake3 import blake3
 from torch import Tensor, nn
 
 from ..classify import Floats
-from ..errors import ZooError
+from ..errors import ZooError, nearest, shown
 from ..factory import create
 from ..models.network import Network
 from ..models.torchvision_model import TorchvisionModel
@@ -24,7 +24,7 @@ from ..runtimes.ort import open_onnx
 from ..runtimes.sandbox import LARGEST_MODEL
 from ..utils.digest import digest_of
 from ..utils.log import LOG
-from ..utils.paths import read_file
+from ..utils.paths import exists, read_file
 from ..weights.registry import RECORDS
 from ..weights.serialization import load
 from ..zoo import ARCHS
@@ -118,6 +118,9 @@ def find_teacher(source: TeacherSource, *, preprocess: Preprocess, device: torch
         return _module_teacher(create(name, pretrained=True), preprocess, device, name=name)
     if name.endswith(".onnx"):
         return _onnx_teacher(Path(source))
+    if not name.startswith("hf-hub:") and not Path(name).suffix and not exists(name):
+        guess = nearest(name, [*ARCHS, *RECORDS])
+        raise ZooError(f"unknown teacher {shown(name)}{guess}; give one of `fbnetv3 list`, or a model file")
     return _module_teacher(load(source), preprocess, device, name=name)
 
 

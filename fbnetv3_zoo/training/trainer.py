@@ -13,7 +13,7 @@ import torch
 
 from ..arch import Arch
 from ..arch.torchvision_arch import AnyArch, TorchvisionArch
-from ..errors import ZooError, check_type, in_short, printable
+from ..errors import ZooError, check_type, in_short, printable, shown
 from ..factory import create, find_any_network
 from ..models.fbnet import FBNet
 from ..models.network import Network
@@ -263,7 +263,7 @@ class _Trainer(Engine[Batch, Run]):
     def _no_better_than_chance(self, split: Split, measured: Evaluation) -> str:
         name, share = measured.commonest
         return (
-            f"{split} accuracy {measured.fraction:.2%} is no better than chance (always answering {printable(name)!r} "
+            f"{split} accuracy {measured.fraction:.2%} is no better than chance (always answering {shown(name)} "
             f"is right for {share:.2%}); train longer, or at another learning rate than {self.recipe.learning_rate:.4g}"
         )
 

@@ -51,6 +51,12 @@ def exists(path: str | Path) -> bool:
     return _mode(path) != 0
 
 
+LOCK = ".fbnetv3-zoo.lock"
+"""The file by which a training run or a search locks its folder."""
+
+JOURNAL = "journal.sqlite"
+"""The file in which a search keeps everything, in its folder."""
+
 FOREIGN = "already exists, and was not written by this program"
 """Why a file is not overwritten."""
 

@@ -6,7 +6,6 @@ Users wrap, prune and parametrize networks, which changes names and tensors of t
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +14,7 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from ..models.network import WRAPPERS, unwrapped
+from ..models.network import WRAPPERS, evaluating, unwrapped
 
 
 @torch.no_grad()
@@ -39,7 +38,7 @@ def effective_state(model: nn.Module) -> dict[str, Tensor]:
 def _own(module: nn.Module) -> Iterator[tuple[str, Tensor, tuple[str, ...]]]:
     """Tensors that ``module`` computes from others: name, value, and prefixes of the names of those."""
     if parametrize.is_parametrized(module):
-        with _in_evaluation(module):
+        with evaluating(module):  # in training mode, spectral norm updates its state
             for name in module.parametrizations:  # type: ignore[union-attr]
                 yield name, getattr(module, name), (f"parametrizations.{name}.",)
     for hook in module._forward_pre_hooks.values():
@@ -52,19 +51,6 @@ def _own(module: nn.Module) -> Iterator[tuple[str, Tensor, tuple[str, ...]]]:
         elif isinstance(hook, SpectralNorm):
             value = hook.compute_weight(module, do_power_iteration=False)
             yield hook.name, value, tuple(f"{hook.name}_{part}" for part in ("orig", "u", "v"))
-
-
-@contextmanager
-def _in_evaluation(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode, as some parametrizations (spectral norm) update their state in training mode."""
-    training = [part for part in module.modules() if part.training]
-    for part in training:
-        part.training = False
-    try:
-        yield
-    finally:
-        for part in training:
-            part.training = True
 
 
 _SETTINGS = ("eps", "stride", "padding", "dilation", "groups", "padding_mode", "output_size")

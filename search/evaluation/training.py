@@ -28,7 +28,8 @@ from fbnetv3_zoo.training.engine import Engine, ExplodedLossError
 from fbnetv3_zoo.training.execution import Execution
 from fbnetv3_zoo.training.learner import Learner
 from fbnetv3_zoo.training.loader import Batch, TrainingBatches, fitted
-from fbnetv3_zoo.training.run_folder import CHECKPOINTS, LOCK, METRICS, claimed
+from fbnetv3_zoo.training.run_folder import CHECKPOINTS, METRICS, claimed
+from fbnetv3_zoo.utils.paths import LOCK
 from fbnetv3_zoo.zoo import find_arch
 
 from ..space import Candidate

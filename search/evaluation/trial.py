@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-from fbnetv3_zoo.errors import check_number, check_whole
+from fbnetv3_zoo.errors import ZooError, check_number, check_whole, told
 
 from ..space import Candidate
 
@@ -20,6 +21,16 @@ class Evaluator(Protocol):
 
         An exception is recorded as the reason why the candidate has no score.
         """
+
+
+def check_evaluator(evaluator: object) -> None:
+    """Raise :class:`ZooError` unless ``evaluator`` can be called as an :class:`Evaluator`."""
+    try:
+        inspect.signature(evaluator).bind("candidate", "epochs")  # type: ignore[arg-type]
+    except TypeError:
+        raise ZooError(f"evaluator is {told(evaluator)}; it must be a function of a candidate and epochs") from None
+    except ValueError:  # built in: nothing is known
+        pass
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,7 +174,15 @@ def test_a_recording_needs_no_processes(table: Path, tmp_path: Path) -> None:
 
 def test_folders_it_refuses(searched: Path, table: Path, tmp_path: Path) -> None:
     ended = run("search", "run", "--plan", "tiny", "--table", table, "--output", searched)
-    assert ended.err.endswith("holds a search; continue it with `fbnetv3 search resume`, or give another folder\n")
+    assert ended.err == (
+        f"error: {searched}: holds a search; continue it with `fbnetv3 search resume` or run_search(resume=True), or "
+        "give another folder\n"
+    )
+    before = (searched / "report.html").read_bytes()
+    assert run("train", "digits", "--output", searched).err.splitlines()[-1] == (
+        f"error: {searched}: holds a search; give another folder"
+    )
+    assert (searched / "report.html").read_bytes() == before
     assert "holds no search of `fbnetv3 search run`" in run("search", "resume", tmp_path).err
     assert refusal(lambda: SearchResult.read(tmp_path)).endswith("start one with it")
 

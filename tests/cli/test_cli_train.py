@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import typer.main
 from PIL import Image
 from runs import checkpoints, metadata
 from shell import Ended, run
@@ -28,6 +29,7 @@ from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.arch.cost import arch_cost
 from fbnetv3_zoo.cli import app
 from fbnetv3_zoo.cli.progress import TrainingProgress
+from fbnetv3_zoo.cli.usage import interrupted
 from fbnetv3_zoo.description import Description
 from fbnetv3_zoo.errors import counted
 from fbnetv3_zoo.recipes import RECIPES, SGD, AdamW, ExponentialDecay, Recipe, RecipePreset, find_preset, fit_recipe
@@ -483,6 +485,50 @@ def test_interrupted_from_the_keyboard(home: Home, tmp_path: Path) -> None:
     assert (process.returncode, out) == (130, "")
     assert err.splitlines()[-1] == "interrupted; the same command with --resume continues"
     assert "Traceback" not in err
+
+
+def test_interrupted_twice(home: Home, tmp_path: Path) -> None:
+    process = _started("fbnetv3_zoo", "train", *home.options, "--output", "run", "--epochs", 100_000, cwd=tmp_path)
+    assert process.stderr is not None
+    next(line for line in process.stderr if line.startswith("epoch   1/100000"))
+    process.send_signal(signal.SIGINT)
+    last = next(line for line in process.stderr if "interrupted" in line)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, last, err) == (130, "interrupted; the same command with --resume continues\n", "")
+
+
+def test_interrupted_before_there_is_a_run(tmp_path: Path) -> None:
+    """While the program is imported, too."""
+    ready = "import os, signal; os.kill(os.getpid(), signal.SIGINT)\n"
+    (tmp_path / "typer.py").write_text(ready)
+    paths = {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    process = _started("fbnetv3_zoo", "list", cwd=tmp_path, env={**os.environ, **paths})
+    assert process.communicate(timeout=PATIENCE) == ("", "interrupted\n")
+    assert process.returncode == 130
+
+
+@pytest.mark.parametrize(
+    ("arguments", "made", "said"),
+    [
+        ("train --output run", None, "interrupted"),
+        ("train --output run", "run/checkpoints/epoch", "interrupted; the same command with --resume continues"),
+        ("distil --output=runs", "runs/a/checkpoints/epoch", "interrupted; the same command with --resume continues"),
+        ("train --config run/config.json", None, "interrupted; the same command with --resume continues"),
+        ("search run --output", None, "interrupted"),
+        ("search run --output here", None, "interrupted"),
+        ("search run --output here", "here/journal.sqlite", "interrupted; `fbnetv3 search resume here` continues"),
+        ("list", None, "interrupted"),
+    ],
+)
+def test_how_to_continue(
+    arguments: str, made: str | None, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if made is not None:
+        Path(made).parent.mkdir(parents=True)
+        Path(made).touch()
+    assert interrupted(typer.main.get_command(app), arguments.split()) == said
 
 
 def test_under_torchrun_one_process_speaks(home: Home, tmp_path: Path) -> None:

@@ -82,6 +82,17 @@ def test_no_images(file: Path) -> None:
     assert Classifier.open(file)([]) == []
 
 
+def test_a_network_in_training_mode_is_evaluated_and_stays_as_it_was(tiny_arch: Arch) -> None:
+    model = FBNet(tiny_arch, drop_rate=0.5).train()
+    model.stages[0].eval()  # as if frozen
+    modes = [part.training for part in model.modules()]
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    found = Classifier.of(model)([PHOTO, PHOTO])
+    assert [part.training for part in model.modules()] == modes
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert found == Classifier.of(model.eval())([PHOTO, PHOTO])
+
+
 def test_equal_probabilities_keep_the_order_of_classes(tiny_arch: Arch) -> None:
     (found,) = _answering(lambda images: [[1, 2, 1, 2, 1, 2, 1, 2, 1, 2]], tiny_arch)([PHOTO], top=10)
     assert [NAMES.index(p.name) for p in found] == [1, 3, 5, 7, 9, 0, 2, 4, 6, 8]

@@ -27,12 +27,13 @@ from safetensors.numpy import load_file
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.search.evaluation import Outcome, Trial
 from fbnetv3_zoo.search.executors import InProcess, LocalPool
-from fbnetv3_zoo.search.journal import FILE, Journal
+from fbnetv3_zoo.search.journal import Journal
 from fbnetv3_zoo.search.plan import SearchPlan
 from fbnetv3_zoo.search.predictors import MLP, Pretraining
 from fbnetv3_zoo.search.run import SearchCallback, run_search
 from fbnetv3_zoo.search.space import TINY, Candidate, parse_constraint
 from fbnetv3_zoo.search.stages import EvolutionConfig, IterativeConfig
+from fbnetv3_zoo.utils.paths import JOURNAL
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
@@ -170,7 +171,7 @@ def session(number: int) -> list[int]:
 def snapshot(job: Job) -> dict[str, Any] | None:
     """What the journal has (None: it is empty), read from a copy: the next life finds what the kill left."""
     with TemporaryDirectory() as copy:
-        for name in (FILE, f"{FILE}-wal"):
+        for name in (JOURNAL, f"{JOURNAL}-wal"):
             if (path := Path(job.folder) / name).exists():
                 shutil.copy(path, copy)
         try:
@@ -204,7 +205,7 @@ class Account:
         """After a kill: nothing that was there is gone or other, and whatever was told is there."""
         lines = read_lines(self.job.log)
         self.kills.append(next((word for word, _ in reversed(lines) if word.startswith(("stage", "round"))), "start"))
-        if not (Path(self.job.folder) / FILE).exists():
+        if not (Path(self.job.folder) / JOURNAL).exists():
             assert not self.before["trials"]
             return
         if (now := snapshot(self.job)) is None:

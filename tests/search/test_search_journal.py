@@ -20,10 +20,11 @@ from search_jobs import ENVIRONMENT
 
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.search.evaluation import Failure, Outcome, Trial
-from fbnetv3_zoo.search.journal import FILE, LOCK, Journal
+from fbnetv3_zoo.search.journal import Journal
 from fbnetv3_zoo.utils import file_systems
+from fbnetv3_zoo.utils.paths import JOURNAL, LOCK
 
-WAL = f"{FILE}-wal"
+WAL = f"{JOURNAL}-wal"
 TRIALS = [Trial(n, 1, (n, 1, 0), 3) for n in range(3)]
 OUTCOMES = {
     0: Outcome(0, (0.1, 0.25, 1 / 3), None, "", 1, 0.5),
@@ -74,7 +75,7 @@ def files(folder: Path) -> list[str]:
 
 def read(folder: Path, data: bytes, wal: bytes = b"") -> State | str:
     """What a journal of these bytes says, or how it is refused."""
-    for name, content in ((FILE, data), (WAL, wal), (f"{FILE}-shm", b"")):
+    for name, content in ((JOURNAL, data), (WAL, wal), (f"{JOURNAL}-shm", b"")):
         (folder / name).unlink(missing_ok=True)
         if content:
             (folder / name).write_bytes(content)
@@ -89,18 +90,18 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     written = filled(tmp_path / "deep" / "search")
     assert written == (tuple(TRIALS), OUTCOMES, {"plan": "another"})
     assert list(written[1]) == [0, 1, 2]
-    assert files(tmp_path / "deep" / "search") == [LOCK, FILE]  # nothing of SQLite's own
+    assert files(tmp_path / "deep" / "search") == [LOCK, JOURNAL]  # nothing of SQLite's own
     for opened in (Journal.read, Journal.write):
         with opened(tmp_path / "deep" / "search") as journal:
             assert state(journal) == written
-        assert files(tmp_path / "deep" / "search") == [LOCK, FILE]
+        assert files(tmp_path / "deep" / "search") == [LOCK, JOURNAL]
 
 
 def test_a_row_is_written_once_and_belongs_to_a_trial(tmp_path: Path) -> None:
     with Journal.write(tmp_path) as journal:
         journal.ask(TRIALS)
         journal.tell(OUTCOMES[0])
-        place = f"{tmp_path}/{FILE}: refuses the row "
+        place = f"{tmp_path}/{JOURNAL}: refuses the row "
         twice = refusal(lambda: journal.tell(Outcome(0, (0.9,))))
         assert twice == place + "(UNIQUE constraint failed: outcome.number)"
         assert refusal(lambda: journal.tell(Outcome(7, (0.9,)))) == place + "(FOREIGN KEY constraint failed)"
@@ -120,7 +121,7 @@ def test_every_event_reaches_the_disk_before_the_next(tmp_path: Path) -> None:
             copy = tmp_path / "copy"
             shutil.rmtree(copy, ignore_errors=True)
             copy.mkdir()
-            for name in (FILE, WAL):
+            for name in (JOURNAL, WAL):
                 shutil.copy(tmp_path / name, copy)
             with Journal.read(copy) as found:
                 assert state(found) == state(journal)
@@ -135,8 +136,8 @@ def torn(tmp_path_factory: pytest.TempPathFactory) -> Torn:
             event(journal)
             states.append(state(journal))
             sizes.append((folder / WAL).stat().st_size)
-        before, log = (folder / FILE).read_bytes(), (folder / WAL).read_bytes()
-    return Torn(states, sizes, before, log, (folder / FILE).read_bytes())
+        before, log = (folder / JOURNAL).read_bytes(), (folder / WAL).read_bytes()
+    return Torn(states, sizes, before, log, (folder / JOURNAL).read_bytes())
 
 
 def test_of_a_torn_write_nothing_is_there_and_of_earlier_ones_all(torn: Torn, tmp_path: Path) -> None:
@@ -154,7 +155,7 @@ def test_a_torn_checkpoint_is_done_again(torn: Torn, tmp_path: Path) -> None:
 
 
 def test_writing_goes_on_after_a_torn_write(torn: Torn, tmp_path: Path) -> None:
-    (tmp_path / FILE).write_bytes(torn.before)
+    (tmp_path / JOURNAL).write_bytes(torn.before)
     (tmp_path / WAL).write_bytes(torn.log[:-5])
     with Journal.write(tmp_path) as journal:
         assert state(journal) == torn.states[-2]
@@ -169,7 +170,7 @@ def test_altered_bytes_are_never_taken_for_results(torn: Torn, tmp_path: Path) -
     found = [read(tmp_path, _altered(torn.after, place)) for place in places]
     refused = [answer for answer in found if isinstance(answer, str)]
     assert all(answer in refused or answer == torn.states[-1] for answer in found)
-    assert all(answer.startswith(f"{tmp_path}/{FILE}: ") for answer in refused)
+    assert all(answer.startswith(f"{tmp_path}/{JOURNAL}: ") for answer in refused)
     assert len(refused) > 20
     assert all(answer.isprintable() for answer in refused)
     for place in range(0, len(torn.log), 211):
@@ -188,14 +189,14 @@ def test_an_altered_value_is_named(torn: Torn, tmp_path: Path) -> None:
         ("outcome", "seconds = 0.25"), ("outcome", "failure = NULL"), ("trial", "number = 9"),
         ("trial", "epochs = 4"), ("note", "value = '1'"), ("note", "key = 'stop'"),
     ):  # fmt: skip
-        (tmp_path / FILE).write_bytes(torn.after)
-        with closing(sqlite3.connect(tmp_path / FILE, isolation_level=None)) as connection:
+        (tmp_path / JOURNAL).write_bytes(torn.after)
+        with closing(sqlite3.connect(tmp_path / JOURNAL, isolation_level=None)) as connection:
             key = "key" if table == "note" else "number"
             connection.execute(f"UPDATE {table} SET {change} WHERE rowid = 2 OR {key} = 'plan'")
         (tmp_path / WAL).unlink(missing_ok=True)
         with Journal.read(tmp_path) as journal:
             said = refusal(lambda: state(journal))
-        assert f"{tmp_path}/{FILE}: is damaged ({table} " in said
+        assert f"{tmp_path}/{JOURNAL}: is damaged ({table} " in said
         assert said.endswith(" is not as it was written); bring back a copy of it, or give another folder")
 
 
@@ -209,11 +210,11 @@ def test_rows_that_damage_hides_are_missed(torn: Torn, tmp_path: Path) -> None:
         hidden[start + 4] -= 1
         said = read(tmp_path, bytes(hidden))
         assert isinstance(said, str)
-        assert said.startswith(f"{tmp_path}/{FILE}: is damaged (")
+        assert said.startswith(f"{tmp_path}/{JOURNAL}: is damaged (")
 
 
 def test_files_that_are_no_journals_are_left_alone(tmp_path: Path) -> None:
-    path = tmp_path / FILE
+    path = tmp_path / JOURNAL
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE theirs (a)")
     theirs = path.read_bytes()
@@ -232,13 +233,13 @@ def test_files_that_are_no_journals_are_left_alone(tmp_path: Path) -> None:
 
 def test_a_journal_of_a_later_release_is_left_alone(tmp_path: Path) -> None:
     filled(tmp_path)
-    with closing(sqlite3.connect(tmp_path / FILE)) as connection:
+    with closing(sqlite3.connect(tmp_path / JOURNAL)) as connection:
         connection.execute("PRAGMA user_version = 2")
-    before = (tmp_path / FILE).read_bytes()
+    before = (tmp_path / JOURNAL).read_bytes()
     for opened in (Journal.read, Journal.write):
         said = refusal(lambda o=opened: o(tmp_path))
-        assert said == f"{tmp_path}/{FILE}: is a journal of version 2; this release reads version 1"
-    assert (tmp_path / FILE).read_bytes() == before
+        assert said == f"{tmp_path}/{JOURNAL}: is a journal of version 2; this release reads version 1"
+    assert (tmp_path / JOURNAL).read_bytes() == before
 
 
 def test_what_is_missing_is_said(torn: Torn, tmp_path: Path) -> None:
@@ -252,15 +253,15 @@ def test_what_is_missing_is_said(torn: Torn, tmp_path: Path) -> None:
     )
     said = refusal(lambda: Journal.write(tmp_path / "notes.txt" / "search"))
     assert said == f"{tmp_path}/notes.txt/search: cannot be written (Not a directory)"
-    empty = f"{tmp_path}/{FILE}: is empty; its search has not begun, start it again with `fbnetv3 search run`"
-    (tmp_path / FILE).touch()
+    empty = f"{tmp_path}/{JOURNAL}: is empty; its search has not begun, start it again with `fbnetv3 search run`"
+    (tmp_path / JOURNAL).touch()
     assert refusal(lambda: Journal.read(tmp_path)) == empty
     (tmp_path / WAL).write_bytes(torn.log)  # SQLite would throw it away
     for opened, size in ((Journal.read, 0), (Journal.write, 0), (Journal.read, 1), (Journal.write, 1)):
-        (tmp_path / FILE).write_bytes(b"S" * size)
+        (tmp_path / JOURNAL).write_bytes(b"S" * size)
         assert refusal(lambda o=opened: o(tmp_path)) == (
-            f"{tmp_path}/{FILE}: is damaged (it is empty, and {WAL} is not); bring back a copy of it, or give another "
-            "folder"
+            f"{tmp_path}/{JOURNAL}: is damaged (it is empty, and {WAL} is not); bring back a copy of it, or give "
+            "another folder"
         )
     assert (tmp_path / WAL).read_bytes() == torn.log
 
@@ -278,7 +279,7 @@ def test_reading_while_it_is_written(tmp_path: Path) -> None:
             assert state(reader) == now  # as it was when it was opened
             said = refusal(lambda: reader.note("mine", 1)) if reader._lock else ""
             assert said == ""
-    assert files(tmp_path) == [LOCK, FILE]
+    assert files(tmp_path) == [LOCK, JOURNAL]
 
 
 @pytest.mark.parametrize("kind", ["nfs4", "ext4"])
@@ -313,7 +314,7 @@ def test_reading_where_nothing_may_be_written(torn: Torn, tmp_path: Path, killed
     for parent in tmp_path.parents:
         if parent.stat().st_uid == os.getuid() and parent.name.startswith(("pytest-", "popen-")):
             parent.chmod(0o755)
-    (tmp_path / FILE).write_bytes(torn.before if killed else torn.after)
+    (tmp_path / JOURNAL).write_bytes(torn.before if killed else torn.after)
     if killed:
         (tmp_path / WAL).write_bytes(torn.log)
     for path in tmp_path.iterdir():
@@ -326,9 +327,9 @@ def test_reading_where_nothing_may_be_written(torn: Torn, tmp_path: Path, killed
         said = refusal(lambda: Journal.write(tmp_path))
     assert said == f"{tmp_path}: cannot be written (Permission denied)"
     assert files(tmp_path) == before
-    (tmp_path / FILE).chmod(0)
+    (tmp_path / JOURNAL).chmod(0)
     with without_privileges():
-        assert refusal(lambda: Journal.read(tmp_path)) == f"{tmp_path}/{FILE}: cannot be read (Permission denied)"
+        assert refusal(lambda: Journal.read(tmp_path)) == f"{tmp_path}/{JOURNAL}: cannot be read (Permission denied)"
     tmp_path.chmod(0)
     with without_privileges():
         assert refusal(lambda: Journal.read(tmp_path)) == f"{tmp_path}: cannot be read (Permission denied)"
@@ -343,7 +344,7 @@ def test_a_full_disk_is_said_and_costs_nothing(tmp_path: Path) -> None:
             journal.tell(OUTCOMES[0])
             (disk / "filler").write_bytes(b"0" * 60_000)
             said = refusal(lambda: journal.note("large", "0123456789" * 30_000))
-            assert said.startswith(f"{disk}/search/{FILE}: the journal cannot be used (")
+            assert said.startswith(f"{disk}/search/{JOURNAL}: the journal cannot be used (")
             assert said.endswith("); mend that and resume the search")
             assert any(reason in said for reason in ("database or disk is full", "disk I/O error"))
             assert state(journal) == (tuple(TRIALS), {0: OUTCOMES[0]}, {})

@@ -20,7 +20,7 @@ from waiting import PATIENCE, until
 from fbnetv3_zoo.recipes import ExponentialDecay, Recipe
 from fbnetv3_zoo.search.evaluation import Evaluator, Failure, FunctionEvaluator, Limits, Outcome, Task, Trial
 from fbnetv3_zoo.search.executors import Capacity, InProcess, LocalPool
-from fbnetv3_zoo.search.journal import LOCK, Journal
+from fbnetv3_zoo.search.journal import Journal
 from fbnetv3_zoo.search.plan import PLANS, FinalTraining, SearchPlan, find_plan
 from fbnetv3_zoo.search.predictors import MLP, Trees, fit
 from fbnetv3_zoo.search.report.page import _Subject
@@ -40,6 +40,7 @@ from fbnetv3_zoo.search.space import (
     parse_constraint,
 )
 from fbnetv3_zoo.search.stages import EvolutionConfig, IterativeConfig
+from fbnetv3_zoo.utils.paths import LOCK
 from fbnetv3_zoo.utils.serialization import to_json
 
 SPACE = Space("grid", others=tuple(Dimension(name, Range(0, 4)) for name in "abcd"))
@@ -325,7 +326,9 @@ def test_what_is_resumed_must_be_the_same_search(tmp_path: Path) -> None:
     other = {"data": "cifar10"}
     assert first.origin == {"data": "digits", "sizes": [1, 2]}
     expected = {
-        "holds a search; continue it with `fbnetv3 search resume`, or give another folder": {},
+        "holds a search; continue it with `fbnetv3 search resume` or run_search(resume=True), or give another folder": (
+            {}
+        ),
         "holds a search with another plan; give the same one, or another folder": {
             "given": plan(seed=1),
             "resume": True,
@@ -353,6 +356,10 @@ def test_a_refused_search_leaves_no_folder(tmp_path: Path) -> None:
         "space grid has one point that meets weight<=0; there is nothing to search":
             {"given": plan(within=bound("weight<=0"))},
         "space one has one point; there is nothing to search": {"given": plan(space=one, constraints=((),))},
+        "evaluator is 'digits'; it must be a function of a candidate and epochs":
+            {"evaluator": "digits"},
+        "evaluator is the class FunctionEvaluator; it must be": {"evaluator": FunctionEvaluator},
+        "evaluator is the function <lambda>; it must be": {"evaluator": lambda candidate: [0.5]},
         "callbacks[0] is the class SearchCallback; callbacks must be instances of fbnetv3_zoo.search.SearchCallback":
             {"callbacks": [SearchCallback]},
         "callbacks[0]: Deaf.on_trial is never called (did you mean 'on_stage'?); there are on_stage, on_outcome":
@@ -365,6 +372,25 @@ def test_a_refused_search_leaves_no_folder(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         run(folder, origin={"not plain": object()})
     assert not folder.exists()
+
+
+def test_folders_of_other_commands_are_left_alone(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "run" / "checkpoints" / "epoch-0001-step-000000.safetensors"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_bytes(b"")
+    assert refusal(lambda: run(tmp_path / "run")) == f"{tmp_path}/run: holds a training run; give another folder"
+    (tmp_path / "other").mkdir()
+    report = tmp_path / "other" / "report.html"
+    report.write_text('<meta name="generator" content="fbnetv3_zoo 0.2.0">')
+    assert refusal(lambda: run(tmp_path / "other")) == (
+        f"{report}: already exists, and is of another command; give another folder, or move that file"
+    )
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == {checkpoint, report}
+
+
+def test_a_function_that_is_none() -> None:
+    said = "FunctionEvaluator.function is 0.5; it must be a function of the values"
+    assert refusal(lambda: FunctionEvaluator(0.5)) == said  # type: ignore[arg-type]
 
 
 def test_failures_are_recorded_and_the_search_goes_on(tmp_path: Path) -> None:
@@ -390,7 +416,7 @@ def test_a_search_whose_candidates_all_fail_says_so_at_the_end(tmp_path: Path) -
     said = refusal(lambda: run(tmp_path / "none", fails))
     assert said == (
         f"{tmp_path}/none: 0 of 18 candidates could be scored, and 2 are needed; the first failure: the score after "
-        "epoch 1 of 4 is inf"
+        "epoch 1 of 4 is inf; mend the cause, and give another folder"
     )
     assert refusal(lambda: run(tmp_path / "none", resume=True)) == said
     calls: list[str] = []

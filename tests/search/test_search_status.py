@@ -28,12 +28,13 @@ from fbnetv3_zoo.search.evaluation.running import (
 from fbnetv3_zoo.search.evaluation.training import _Training
 from fbnetv3_zoo.search.executors import Capacity, InProcess, LocalPool
 from fbnetv3_zoo.search.executors.scheduling import makespan
-from fbnetv3_zoo.search.journal import FILE, Journal
+from fbnetv3_zoo.search.journal import Journal
 from fbnetv3_zoo.search.plan import SearchPlan
 from fbnetv3_zoo.search.predictors import MLP
 from fbnetv3_zoo.search.space import Candidate, NetworkCosts, parse_constraint
 from fbnetv3_zoo.search.stages import EvolutionConfig, IterativeConfig
 from fbnetv3_zoo.search.status import SearchStatus
+from fbnetv3_zoo.utils.paths import JOURNAL
 from fbnetv3_zoo.utils.serialization import to_json
 
 TINY = SPACES["tiny"]
@@ -102,7 +103,7 @@ def test_before_the_first_candidate_nothing_is_estimated(tmp_path: Path) -> None
 def test_utilization_is_of_the_time_in_which_candidates_ran(tmp_path: Path) -> None:
     """Two at a time of 100 s and 50 s, an interruption, one of 50 s, on two GPUs: 200 of 300 GPU seconds."""
     journal(tmp_path, ended=[100, 50, 50], capacity=Capacity(2, 1, 2, "GPU"))
-    with closing(sqlite3.connect(tmp_path / FILE)) as connection, connection:
+    with closing(sqlite3.connect(tmp_path / JOURNAL)) as connection, connection:
         for number, at in enumerate(("10:00:00", "09:59:10", "17:30:00")):
             connection.execute("UPDATE outcome SET at = ? WHERE number = ?", (f"2026-01-01 {at}", number))
     found = status(tmp_path)

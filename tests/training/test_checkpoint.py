@@ -29,7 +29,7 @@ from fbnetv3_zoo.training.callbacks import Epoch
 from fbnetv3_zoo.training.checkpoint import Checkpoints, Progress, restore
 from fbnetv3_zoo.training.data import SPLITS
 from fbnetv3_zoo.training.learner import Learner
-from fbnetv3_zoo.training.run_folder import LOCK
+from fbnetv3_zoo.utils.paths import LOCK
 from fbnetv3_zoo.utils.serialization import parse_json
 
 EVERY_STEP = Execution(checkpoint_steps=1, keep_checkpoints=3)

@@ -13,6 +13,7 @@ import pytest
 import torch
 import torchvision
 from PIL import Image
+from refusals import refusal
 from runs import RECIPE, few_digits
 from sklearn.datasets import load_digits
 from torch.utils.data import Subset, TensorDataset
@@ -224,6 +225,11 @@ def test_classes_of_the_same_name_are_told_apart(caplog: pytest.LogCaptureFixtur
     assert caplog.messages == [
         "dataset, train: classes 1 and 2 are both called 'one'; the second is now 'one (2)', and so on (2 classes)"
     ]
+
+
+def test_one_class_is_not_enough() -> None:
+    said = "dataset: has one class, '0'; give images of at least two"
+    assert refusal(lambda: as_dataset(Pairs(labels=np.zeros(60, int)))) == said
 
 
 def test_more_classes_than_a_thousand_where_there_are_as_many_items() -> None:

@@ -190,6 +190,11 @@ print(found.name, torch.equal(found(pixels)[0], same(pixels)[0]), found.digest =
 def test_no_teacher(own: Preprocess, tmp_path: Path) -> None:
     for source, said in (
         (tmp_path / "none.safetensors", f"{tmp_path}/none.safetensors: no such file"),
+        (
+            "fbnetv3_nanno",
+            "unknown teacher 'fbnetv3_nanno' (did you mean 'fbnetv3_nano'?); give one of `fbnetv3 list`, or "
+            "a model file",
+        ),
         (str(tmp_path / "none.onnx"), f"{tmp_path}/none.onnx: no such file"),
     ):
         with pytest.raises(ZooError) as caught:

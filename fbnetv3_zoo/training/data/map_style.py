@@ -86,6 +86,8 @@ def as_dataset(
         warn_unlabeled(left_out.name, len(left_out.items))
     names = sources["train"].class_names if class_names is None else _distinct(class_names)
     splits: dict[Split, Examples] = {split: source.examples(names) for split, source in sources.items()}
+    if len(names) < 2:
+        raise ZooError(f"{name}: has one class, {shown(names[0])}; give images of at least two")
     train = splits["train"]
     if not isinstance(data, Mapping):
         parts = split_by_seed(
