@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -91,7 +92,7 @@ def interrupted(program: Any, arguments: Sequence[str]) -> str:
     if resumes and (begun or not folders):
         return "interrupted; the same command with --resume continues"
     for folder in folders:
-        if name == "fbnetv3 search run" and (folder / JOURNAL).exists():
+        if name == "fbnetv3 search run" and os.path.exists(folder / JOURNAL):
             return f"interrupted; `fbnetv3 search resume {in_shell(folder)}` continues"
     return "interrupted"
 

@@ -11,7 +11,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from ..errors import ZooError, check_type
-from ..utils.paths import FOREIGN, JOURNAL, LOCK, check_folder, exists, is_ours
+from ..utils.paths import FOREIGN, JOURNAL, LOCK, check_folder, exists, is_file, is_ours
 from .callbacks import check_callbacks
 from .distributed import World
 from .execution import Execution
@@ -49,7 +49,8 @@ def check_foreign(folder: Path, files: Collection[str], *marks: str) -> None:
     if any(True for mark in marks for _ in folder.glob(mark)):
         return
     if found := [folder / name for name in files if exists(folder / name)]:
-        whose = "already exists, and is of another command" if is_ours(found[0]) else FOREIGN
+        ours = is_file(found[0]) and is_ours(found[0])
+        whose = "already exists, and is of another command" if ours else FOREIGN
         raise ZooError(f"{found[0]}: {whose}; give another folder, or move that file")
 
 
