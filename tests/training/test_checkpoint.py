@@ -285,6 +285,18 @@ def test_files_of_others_are_left_alone(
     assert _contents(tmp_path) == before
 
 
+def test_folders_of_others_are_left_alone(tiny_arch: Arch, data: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "report.html").mkdir()
+    assert refusal(lambda: train(tiny_arch, data, PLAIN, tmp_path)) == (
+        f"{tmp_path}/report.html: already exists, and was not written by this program; give another folder, or "
+        "move that file"
+    )
+    (tmp_path / "search").mkdir()
+    (tmp_path / "search" / "journal.sqlite").touch()
+    said = refusal(lambda: train(tiny_arch, data, PLAIN, tmp_path / "search"))
+    assert said == f"{tmp_path}/search: holds a search; give another folder"
+
+
 def test_files_of_other_names_are_no_obstacle(tiny_arch: Arch, data: Dataset, tmp_path: Path) -> None:
     for name in (".hidden", "model.onnx", "notes.txt"):
         (tmp_path / name).write_text("mine")
