@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Literal, TypeVar, overload
 
 import torch
-import torchvision
 
 from .arch import Arch
 from .arch.torchvision_arch import PREFIX, AnyArch, TorchvisionArch, is_torchvision
@@ -116,9 +115,17 @@ def find_any_network(source: str | Path | AnyArch) -> AnyArch:
     """The network that ``source`` names, as :func:`create` takes it."""
     if isinstance(source, TorchvisionArch):
         return source
-    if isinstance(source, str) and source in torchvision.models.list_models():
+    if isinstance(source, str) and source not in ARCHS and source not in RECORDS and _is_in_torchvision(source):
         raise ZooError(f"unknown model {source!r} (did you mean '{PREFIX}{source}'?); `fbnetv3 list` shows all of ours")
     return find_torchvision(str(source)) if is_torchvision(source) else find_network(source)
+
+
+def _is_in_torchvision(name: str) -> bool:
+    if not name.isidentifier():
+        return False
+    import torchvision  # which takes a while
+
+    return name in torchvision.models.list_models()
 
 
 def _of_torchvision(

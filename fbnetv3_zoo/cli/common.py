@@ -115,9 +115,13 @@ def network_of(model: str) -> Arch:
 
 def any_network_of(model: str) -> AnyArch:
     """As :func:`network_of`; also a model of torchvision."""
+    if (arch := _stored(model)) is not None:
+        return arch
+    if model in ARCHS or model in RECORDS or model.endswith(".json"):
+        return find_network(model)
     from ..factory import find_any_network
 
-    return _stored(model) or find_any_network(model)
+    return find_any_network(model)
 
 
 def _stored(model: str) -> AnyArch | None:

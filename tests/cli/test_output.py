@@ -40,6 +40,7 @@ def test_nothing_is_printed_but_by_output() -> None:
                 found.add(path.relative_to(ROOT).as_posix())
     # What the processes say that read pickles and try model files out is read by the one that started them, not shown.
     apart = {"fbnetv3_zoo/runtimes/sandbox_process.py", "fbnetv3_zoo/weights/unpickle.py"}
+    apart.add("fbnetv3_zoo/__main__.py")  # which tells of Ctrl-C before there is `output`
     assert found == {"fbnetv3_zoo/cli/output.py", *apart}
 
 

@@ -142,9 +142,7 @@ def test_bounds_as_text() -> None:
     assert str(Bound("parameters", at_least=12_345)) == "12.345k<=parameters"
 
 
-@pytest.mark.parametrize(
-    "text", ["macs", "macs<450M", "macs>=450M", "450M", "<=macs", "macs<=450T", "macs<=-1", "a b<=3"]
-)
+@pytest.mark.parametrize("text", ["macs", "macs<450M", "450M", "<=macs", "macs<=450T", "macs<=-1", "a b<=3"])
 def test_text_that_is_no_bound(text: str) -> None:
     expected = f"bound {text!r} cannot be read; write 'macs<=450M' or '400M<=macs<=800M,parameters<=10M'"
     assert refusal(lambda: parse_constraint(f"parameters<=9M,{text}")) == expected

@@ -159,8 +159,8 @@ INDICES = "dataset, train: labels must be class indices, whole numbers from 0; t
         (Pairs(labels=[0.5] * 60), f"{INDICES} 0.5"),
         (Pairs(labels=[0] * 59 + [-1]),
          "dataset, train, item 59: has the label -1; labels count from 0; change it, or leave such items out"),
-        ([(IMAGES[0], 0)],
-         "dataset: class '0': has one image; at least 3 are needed, one per split: add some, or leave the class out"),
+        ([(IMAGES[n], int(n == 0)) for n in range(4)],
+         "dataset: class '1': has one image; at least 3 are needed, one per split: add some, or leave the class out"),
     ],
 )  # fmt: skip
 def test_what_is_no_dataset_is_refused(data: Any, said: str) -> None:
