@@ -24,7 +24,7 @@ from .executors.scheduling import longest_first
 from .journal import Journal
 from .notes import Winner, check_rows
 from .parts import Search
-from .plan import SearchPlan, find_plan
+from .plan import SearchPlan
 from .report import write_report
 from .result import ENCODER, REPORT, SearchResult, winner_files, write_winners
 from .space import Codes, CostModel, distinct, outside
@@ -70,22 +70,22 @@ def run_search(
     where fewer than two candidates could be scored. Whatever else ends it (a full disk, Ctrl-C, a lost machine), the
     folder can be resumed.
     """
-    plan = find_plan(plan)
     check_evaluator(evaluator)
     folder = to_path("folder", folder, "the path of a folder, such as 'runs/search'")
     check_type("limits", limits, Limits, "a Limits, such as Limits(seconds=60)")
     search, executor = Search(plan, costs=costs, points=points), _executor(executor)
+    plan = search.plan
     source = json.loads(json.dumps(dict(origin or {})))
     check_whole("stages", stages, at_most=3)
     check_callbacks(callbacks, SearchCallback, "search")
     search.check_all()
     capacity = executor.look(evaluator, limits)
-    running = Path(folder) / RUNNING
+    running = folder / RUNNING
     if isinstance(evaluator, Reporting):
         evaluator = evaluator.reporting_to(running)
-    if not exists(Path(folder, JOURNAL)):
-        check_no_run(Path(folder))
-        check_foreign(Path(folder), (REPORT, ENCODER, *winner_files(plan)))
+    if not exists(folder / JOURNAL):
+        check_no_run(folder)
+        check_foreign(folder, (REPORT, ENCODER, *winner_files(plan)))
     with Journal.write(folder) as journal:
         _begin(journal, plan, source, resume=resume)
         if options is not None:

@@ -75,9 +75,6 @@ app.add_typer(recipe.app, name="recipe")
 app.add_typer(search.app, name="search")
 app.add_typer(weights.app, name="weights")
 
-INTERRUPTED = 128 + signal.SIGINT
-"""The exit code after Ctrl-C."""
-
 # The base class of all errors about options and arguments. Typer builds on click, newer releases on a private copy of
 # it; this works with both.
 ClickException: Any = typer.BadParameter.__mro__[2]
@@ -90,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     output.prepare()
     words = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     status = _carry_out(words)
-    if status == INTERRUPTED:
+    if status == output.INTERRUPTED:
         with _not_interrupted_again() if arguments is None else nullcontext():
             output.complain(usage.interrupted(typer.main.get_command(app), words))
     output.drop()
@@ -102,7 +99,7 @@ def _not_interrupted_again() -> Iterator[None]:
     """Ctrl-C does nothing; afterwards it ends the program at once."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     yield
-    signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+    signal.signal(signal.SIGINT, lambda *_: os._exit(output.INTERRUPTED))
 
 
 def _carry_out(arguments: Sequence[str]) -> int:
@@ -122,7 +119,7 @@ def _carry_out(arguments: Sequence[str]) -> int:
     except ClickException as error:
         return _fail(usage.line_of(error, typer.main.get_command(app), arguments))
     except (typer.Abort, KeyboardInterrupt):
-        status = INTERRUPTED
+        status = output.INTERRUPTED
     return int(status)
 
 

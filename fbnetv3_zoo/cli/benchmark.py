@@ -15,14 +15,13 @@ from ..utils.paths import check_ours, make_folder
 from ..utils.tables import table
 from .common import Json, Pretrained, Resolution, output_folder, print_json, written
 from .option_groups import grouped
-from .output import console, say, say_text
+from .output import INTERRUPTED, console, say, say_text
 
 if TYPE_CHECKING:
     from fbnetv3_zoo.export.bench import BenchmarkConfig
     from fbnetv3_zoo.export.bench.measure import BenchProgress, OnTurn
     from fbnetv3_zoo.export.bench.results import Benchmark, Machine, Operators, Row
 
-INTERRUPTED = 130
 TOP = 8
 """Number of operator kinds to print."""
 

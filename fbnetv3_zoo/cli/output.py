@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 
 STANDARD_OUTPUT = "standard output"
+INTERRUPTED = 130
+"""The exit code after Ctrl-C."""
 
 
 def say(*lines: object) -> None:

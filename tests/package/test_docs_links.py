@@ -16,6 +16,7 @@ from typing import Literal
 import pytest
 from browser import AXE, browser, plainly_served, playwright
 from folders import ROOT
+from pages import FENCED
 from programs import needed_package
 
 from fbnetv3_zoo.export.web.ort_web import package_files
@@ -57,7 +58,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_lists_follow_an_empty_line(page: Path) -> None:
     """Otherwise they are part of the paragraph before them on the site, though not in the repository."""
-    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    text = FENCED.sub("", page.read_text(encoding="utf-8"))
     assert re.findall(r"^(?!- |\d+\. |  ).+\n(?:- |\d+\. ).*", text, re.MULTILINE) == []
 
 
@@ -139,6 +140,6 @@ def test_the_site_is_complete_and_loads_nothing_from_elsewhere(site: Path) -> No
         public = {public for public in module.__all__ if not isinstance(getattr(module, public), ModuleType)}
         missing = {public for public in public - {"__version__"} if f'id="{name}.{public}"' not in text}
         assert missing == set(), name
-        described = {public: text.partition(f'id="{name}.{public}"')[2].partition("<h2")[0] for public in public}
-        assert [public for public, about in described.items() if about and "<p>" not in about] == [], name
+        about = {one: text.partition(f'id="{name}.{one}"')[2].partition("<h2")[0] for one in public - {"__version__"}}
+        assert [one for one, described in about.items() if "<p>" not in described] == [], name
         assert re.search(r":(?:class|func|meth|mod|data|attr):", text) is None

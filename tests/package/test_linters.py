@@ -64,15 +64,18 @@ def test_actionlint_complains_of_a_mistake(actionlint: Path) -> None:
     assert any('"system" is not defined' in one for one in _complaints(actionlint, "tests.yml", wrong))
 
 
-def _hadolint(text: str) -> str:
+def _hadolint(text: str) -> tuple[int, str]:
+    """The exit code and the complaints about a Dockerfile."""
     command = [Path(sys.executable).with_name("hadolint"), "--no-color", "-"]
-    return subprocess.run(command, cwd=ROOT, input=text, capture_output=True, text=True, check=False).stdout
+    ended = subprocess.run(command, cwd=ROOT, input=text, capture_output=True, text=True, check=False)
+    return ended.returncode, ended.stdout
 
 
 def test_hadolint_accepts_the_dockerfile() -> None:
-    assert _hadolint((ROOT / "Dockerfile").read_text()) == ""
+    assert _hadolint((ROOT / "Dockerfile").read_text()) == (0, "")
 
 
 def test_hadolint_complains_of_a_mistake() -> None:
     text = (ROOT / "Dockerfile").read_text()
-    assert "DL3000" in _hadolint(text.replace("WORKDIR /work", "WORKDIR work"))
+    code, complaints = _hadolint(text.replace("WORKDIR /work", "WORKDIR work"))
+    assert (code, "DL3000" in complaints) == (1, True)

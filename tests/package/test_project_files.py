@@ -27,6 +27,8 @@ REPOSITORY = PROJECT["urls"]["Repository"]
 PYTHONS = [f"3.{minor}" for minor in range(30) if SpecifierSet(PROJECT["requires-python"]).contains(f"3.{minor}.0")]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 FORMS = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
+PERMISSIONS = {"package": {"id-token": "write"}, "docs": {"id-token": "write", "pages": "write"}}
+"""Of the jobs that publish, by workflow."""
 CONDA_NAMES = {"lazy_loader": "lazy-loader", "matplotlib": "matplotlib-base", "torch": "pytorch"}
 
 
@@ -65,7 +67,7 @@ def test_workflow(path: Path) -> None:
     assert workflow["permissions"] == {"contents": "read"}
     for name, job in workflow["jobs"].items():
         assert "timeout-minutes" in job, name
-        assert job.get("permissions", {}).keys() <= ({"id-token", "pages"} if name == "publish" else set()), name
+        assert job.get("permissions", {}) == (PERMISSIONS[path.stem] if name == "publish" else {}), name
     for step in _steps(workflow):
         assert re.fullmatch(r"[\w./-]+@(v\d+|release/v1)", step.get("uses", "a/b@v1")), step
     assert {*_pythons(workflow)} <= {*PYTHONS}
