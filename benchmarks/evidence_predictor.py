@@ -36,6 +36,7 @@ KINDS: Mapping[str, PredictorKind] = {
     "literal": LITERAL,
     "boosted trees": Trees(),
 }
+SCATTERED = 96
 FIRST_ROUND = 48
 REACHED = 0.92
 
@@ -67,14 +68,47 @@ def figure_4(seeds: int) -> None:
             for name, kind in KINDS.items():
                 pretrained = isinstance(kind, MLP) and kind.pretraining is not Pretraining.NONE
                 before = stage_1(kind, seed) if pretrained else None  # type: ignore[arg-type]
-                predictor = fit(kind, LETTERS, known.codes[fitted], told[fitted], encoder=before, seed=seed)
-                found = predictor.predict(known.codes[asked]).mean
+                predictor = fit(kind, LETTERS, known.codes[fitted], told[fitted] / 100, encoder=before, seed=seed)
+                found = 100 * predictor.predict(known.codes[asked]).mean
                 errors[name][seed, column] = np.mean((found - true[asked]) ** 2) / true.var()
                 taus[name][seed, column] = kendalltau(found, true[asked]).statistic
     for title, values in (("Mean squared error, in variances of the test accuracy", errors), ("Kendall's tau", taus)):
         print(f"\n{title}\n\n{markdown(['trainings', *samples], _cells(values))}")
     print(f"\nTrainings without pretraining that are as good as so many with it: {_saved(errors, samples, seeds)}")
     picture("figure-4", lambda axes: _draw(axes, samples, taus, "trainings", "Kendall's tau"))
+    _statistics(seeds)
+    _scatter(known, told, true)
+
+
+def _statistics(seeds: int) -> None:
+    """Figures 4 (a) and (b): how well stage 1 predicts what networks cost, on the fifth of its pool held out."""
+    found = [stage_1(MLP(), seed) for seed in range(seeds)]
+    rows = [
+        [name, *(mean_of([getattr(one, figure)[n] for one in found]) for figure in ("r2", "kendall"))]
+        for n, name in enumerate(found[0].statistics)
+    ]
+    print("\nStage 1, on networks held out\n\n" + markdown(["", "R2", "Kendall's tau"], rows))
+
+
+def _scatter(known: Recording, told: Doubles, true: Doubles) -> None:
+    """Figures 4 (c) and (d): predicted against true accuracies, after ``SCATTERED`` trainings."""
+    order = np.random.default_rng([0, 8]).permutation(len(known))
+    fitted, asked = order[:SCATTERED], order[SCATTERED:]
+
+    def draw(name: str) -> Callable[[Any], None]:
+        before = stage_1(MLP(), 0) if name == "shipped" else None
+        predictor = fit(KINDS[name], LETTERS, known.codes[fitted], told[fitted] / 100, encoder=before)
+        found = 100 * predictor.predict(known.codes[asked]).mean
+
+        def on(axes: Any) -> None:
+            axes.plot([0, 100], [0, 100], color=charts.FAINT, linewidth=0.8)
+            axes.scatter(true[asked], found, s=6)
+            ends = (min(true[asked].min(), found.min()) - 2, max(true[asked].max(), found.max()) + 2)
+            axes.set(title=name, xlabel="test accuracy, %", ylabel="predicted, %", xlim=ends, ylim=ends)
+
+        return on
+
+    picture("figure-4-scatter", *map(draw, ("shipped, without pretraining", "shipped")), size=(6.4, 3.2))
 
 
 def _cells(values: Mapping[str, Doubles]) -> list[list[str]]:

@@ -25,13 +25,19 @@ SEEDS = 20
 
 
 @cache
-def table(points: str = "pool", data: str = "letters") -> Recording:
-    """The shipped table's ``points`` (the pool, or a key of ``nars_letters.HELD``), with accuracies in percent."""
+def everything(data: str = "letters") -> Recording:
+    """All points of the shipped table, with accuracies in percent."""
     whole = Recording.load(f"nars-{data}")
+    assert whole.test_curves is not None
+    return replace(whole, curves=100 * whole.curves, test_curves=100 * whole.test_curves)
+
+
+@cache
+def table(points: str = "pool", data: str = "letters") -> Recording:
+    """Some of them: the pool, or a key of ``nars_letters.HELD``."""
+    whole = everything(data)
     listed = {tuple(code) for code in json.loads(nars_letters.POINTS.read_text())[points]}
-    part = whole.part(np.flatnonzero([tuple(code) in listed for code in whole.codes.tolist()]))
-    assert part.test_curves is not None
-    return replace(part, curves=100 * part.curves, test_curves=100 * part.test_curves)
+    return whole.part(np.flatnonzero([tuple(code) in listed for code in whole.codes.tolist()]))
 
 
 def encoder(kind: MLP, seed: int = 0) -> Encoder:
@@ -64,16 +70,16 @@ def markdown(head: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def picture(name: str, draw: Callable[[Any], None], *, size: tuple[float, float] = (6.4, 3.4)) -> None:
-    """Write what ``draw`` puts on matplotlib's axes as ``docs/evidence/NAME.png``."""
+def picture(name: str, *draws: Callable[[Any], None], size: tuple[float, float] = (6.4, 3.4)) -> None:
+    """Write what each of ``draws`` puts on matplotlib's axes, side by side, as ``docs/evidence/NAME.png``."""
     from matplotlib.figure import Figure
 
     PICTURES.mkdir(parents=True, exist_ok=True)
     with charts.style():
-        figure = Figure(figsize=size)
-        axes = figure.subplots()
-        draw(axes)
-        charts.legend_above(axes, columns=3)
+        figure = Figure(figsize=size, layout="constrained" if len(draws) > 1 else None)
+        for draw, axes in zip(draws, figure.subplots(1, len(draws), squeeze=False).ravel(), strict=True):
+            draw(axes)
+            charts.legend_above(axes, columns=3)
         charts.save_picture(figure, PICTURES / f"{name}.png", dpi=150)
 
 
