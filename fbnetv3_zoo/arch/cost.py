@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ZooError, assert_never, check_whole
-from .arch import Arch, Block
+from .arch import Arch
+from .blocks import Block
 from .rows import Conv, InvertedResidual, PoolingHead, Skip
 
 Ints = npt.NDArray[np.int64]

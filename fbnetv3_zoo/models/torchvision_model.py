@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ..arch.arch import MOST_WEIGHTS
+from ..arch.blocks import MOST_WEIGHTS
 from ..arch.torchvision_arch import TorchvisionArch
 from ..errors import ZooError, check_number, in_short, nearest
 from .network import FeatureInfo, Network, check_floating

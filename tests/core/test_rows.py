@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fbnetv3_zoo.arch import Block, Skip, settle
-from fbnetv3_zoo.arch.arch import check_size
+from fbnetv3_zoo.arch.blocks import check_size
 from fbnetv3_zoo.arch.cost import tabulate_blocks
 from fbnetv3_zoo.models.blocks import build_block
 from fbnetv3_zoo.search.supernet.mixed_op import _build
