@@ -37,10 +37,12 @@ from .publish import (
     push_to_hub as push_to_hub,
     save_pretrained as save_pretrained,
 )
-from .quantization.quantize import (
+from .quantization.config import (
     QuantizationConfig as QuantizationConfig,
-    QuantizationReport as QuantizationReport,
     Target as Target,
+)
+from .quantization.quantize import (
+    QuantizationReport as QuantizationReport,
     quantize as quantize,
 )
 from .web import (

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from fbnetv3_zoo.errors import ZooError
 from fbnetv3_zoo.models.network import Network, network_of
 from fbnetv3_zoo.utils.atomic_write import replacing_in, scratch
-from fbnetv3_zoo.utils.paths import to_path
+from fbnetv3_zoo.utils.paths import FOREIGN, exists, is_ours, to_path
 from fbnetv3_zoo.utils.serialization import json_text
 from fbnetv3_zoo.weights import hub
+from fbnetv3_zoo.weights.cache import WeightsCache
 from fbnetv3_zoo.weights.card import model_card, neighbors_section
 from fbnetv3_zoo.weights.repository import (
     architecture_of,
@@ -25,7 +26,8 @@ from fbnetv3_zoo.weights.repository import (
 from fbnetv3_zoo.weights.serialization import load, read_tensors, save, write_tensors
 
 from .onnx.export import export_onnx
-from .quantization.quantize import QuantizationConfig, Target, quantize
+from .quantization.config import QuantizationConfig, Target
+from .quantization.quantize import quantize
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -54,12 +56,14 @@ def save_pretrained(
         images: photographs like those it will see, or a folder of them, by which ``onnx/model_quantized.onnx`` is
             calibrated, the int8 form that transformers.js takes in browsers (default: do not write it).
 
-    Raises :class:`ZooError` if the files cannot be written, or if ``folder/onnx`` has other files.
+    Raises :class:`ZooError` if the files cannot be written, if ``folder`` has files of these names that are of
+    something else, or if ``folder/onnx`` has other files, or with ``onnx=False`` the graphs of older weights.
     """
     model, folder = network_of(model), to_path("folder", folder, "the path of a folder")
     if images is not None and not onnx:
         raise ZooError("images are for the int8 form of the ONNX file; leave out onnx=False")
-    _check_graphs(folder / GRAPHS)
+    _check_free(folder)
+    _check_graphs(folder / GRAPHS, replaced=onnx)
     names = [hub.FILE_NAME, CONFIG, PREPROCESSOR, CARD, *([GRAPHS] if onnx else [])]
     with scratch() as place:
         with _naming(folder, place):
@@ -79,11 +83,15 @@ def push_to_hub(
 ) -> str:  # fmt: skip
     """Upload ``model`` to the repository ``owner/name``, which is created if missing; see :func:`save_pretrained`.
 
-    Returns the commit's address. Raises :class:`ZooError` if the Hub refuses.
+    Graphs of older weights in the repository are removed. Returns the commit's address. Raises :class:`ZooError` if the
+    Hub refuses or cannot be reached, and with the offline switch on before anything is written.
     """
+    if WeightsCache().offline:
+        raise ZooError(f"hf-hub:{repository}: cannot be written, since FBNETV3_ZOO_OFFLINE is set")
     with scratch() as folder:
         save_pretrained(model, folder, license=license, onnx=onnx, images=images)
-        return hub.upload(folder, repository, private=private, token=token, message=message)
+        graphs = [f"{GRAPHS}/{name}" for name in (GRAPH, INT8)]
+        return hub.upload(folder, repository, private=private, token=token, message=message, replaced=graphs)
 
 
 @contextmanager
@@ -116,8 +124,19 @@ def _write_graphs(network: Network, folder: Path, images: Sequence[Image.Image] 
         LOG.info(f"{INT8}: the same class as float for {report.agreement:.2%} of {report.images} images")
 
 
-def _check_graphs(folder: Path) -> None:
-    """Raise :class:`ZooError` if ``folder``, which is replaced, has other files than ours."""
-    others = sorted(file.name for file in folder.iterdir()) if folder.is_dir() else []
-    if others := [name for name in others if name not in (GRAPH, INT8)]:
+def _check_free(folder: Path) -> None:
+    """Raise :class:`ZooError` if ``folder`` has some of the files to be written, and not from here."""
+    weights = folder / hub.FILE_NAME
+    if exists(weights) and is_ours(weights):
+        return
+    if found := [name for name in (hub.FILE_NAME, CONFIG, PREPROCESSOR, CARD) if exists(folder / name)]:
+        raise ZooError(f"{folder / found[0]}: {FOREIGN}; give another folder, or move that file")
+
+
+def _check_graphs(folder: Path, *, replaced: bool) -> None:
+    """Raise :class:`ZooError` if ``folder`` has other files than ours, or any that are not ``replaced``."""
+    found = sorted(file.name for file in folder.iterdir()) if folder.is_dir() else []
+    if others := [name for name in found if name not in (GRAPH, INT8)]:
         raise ZooError(f"{folder}: has {others[0]}, which is not of a repository; move it, or give another folder")
+    if found and not replaced:
+        raise ZooError(f"{folder}: has graphs of older weights; leave out onnx=False, or give another folder")

@@ -74,11 +74,11 @@ class Classifier:
         from .models.network import evaluating, network_of
 
         model = network_of(model)
-        kind = next(model.parameters()).dtype
 
         def logits(images: Floats) -> Floats:
+            like = next(model.parameters())  # where it is now, and its type
             with evaluating(model), torch.inference_mode():
-                answer: Floats = model(torch.from_numpy(images).to(kind)).float().numpy()
+                answer: Floats = model(torch.from_numpy(images).to(like)).float().cpu().numpy()
             return answer
 
         return cls(model.description, logits)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from fbnetv3_zoo.errors import ZooError
-from fbnetv3_zoo.utils.paths import exists
 
 from .evaluation.config import EvaluatorConfig
 from .evaluation.tabular import Recording, record
@@ -29,9 +28,9 @@ def search_of(result: SearchResult) -> Search:
 
 
 def predictor_of(result: SearchResult) -> Predictor:
-    """The predictor fitted on all scores of stage 2."""
-    path = result.folder / ENCODER
-    predictor = result.state().fit(Encoder.load(path) if exists(path) else None)
+    """The predictor fitted on all scores of stage 2, with the encoder of stage 1 where there was one."""
+    pretrained = result.encoder is not None
+    predictor = result.state().fit(Encoder.load(result.folder / ENCODER) if pretrained else None)
     if predictor is None:
         raise ZooError(
             f"{result.folder}: has {len(result.scored()[0])} scored candidates; a predictor needs at least 2"

@@ -129,6 +129,11 @@ class _Box:
     name: str
 
 
+def _pixels(value: Any) -> Any:
+    """``value``, as an int where it is a whole number with a point, as some tools write it."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 class _Reader:
     def __init__(self, path: Path, folder: ImageFolder, faults: Faults) -> None:
         self.path, self.folder, self.faults = path, folder, faults
@@ -156,7 +161,7 @@ class _Reader:
         numbers = set()
         for n, entry in enumerate(entries):
             number, name = _field(entry, "id"), _field(entry, "file_name")
-            size = _field(entry, "width"), _field(entry, "height")
+            size = _pixels(_field(entry, "width")), _pixels(_field(entry, "height"))
             if type(number) is not int or not isinstance(name, str) or number in numbers:
                 raise ZooError(f"{self.path}: images[{n}] needs a unique whole number 'id' and a text 'file_name'")
             numbers.add(number)

@@ -22,8 +22,9 @@ from fbnetv3_zoo.training.engine import Engine
 from fbnetv3_zoo.training.execution import Execution
 from fbnetv3_zoo.training.loader import seed_of
 from fbnetv3_zoo.training.report.results import RESULTS, write_results
-from fbnetv3_zoo.training.run_folder import CONFIG, METRICS, MODEL, REPORT, check_run, claimed, own_randomness
+from fbnetv3_zoo.training.run_folder import METRICS, MODEL, REPORT, check_run, claimed, own_randomness
 from fbnetv3_zoo.utils.log import LOG
+from fbnetv3_zoo.utils.paths import CONFIG
 from fbnetv3_zoo.utils.serialization import to_json
 
 from ..data.coco import AnnotatedImage, CocoData

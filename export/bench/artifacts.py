@@ -107,7 +107,8 @@ class BenchModel:
         return path
 
     def _quantize(self, path: Path) -> None:
-        from ..quantization.quantize import QuantizationConfig, quantize
+        from ..quantization.config import QuantizationConfig
+        from ..quantization.quantize import quantize
         from ..sample_images import photographs
 
         images = photographs(CALIBRATED_ON, seed=0) if self.images is None else self.images

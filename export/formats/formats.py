@@ -76,7 +76,8 @@ def _onnx(task: ExportTask, path: Path) -> Written:
 
 
 def _int8(task: ExportTask, path: Path) -> Written:
-    from ..quantization.quantize import QuantizationConfig, quantize
+    from ..quantization.config import QuantizationConfig
+    from ..quantization.quantize import quantize
 
     source = path.with_name(GRAPH)
     if not source.exists():

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import re
-import shutil
 from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -105,10 +106,11 @@ def export_all(
         written, unavailable = [], []
         for one in formats:
             progress.on_format(one)
+            before = set(files_in(new))
             try:
-                written.append(_written(task, one, new))
+                written.append(_written(task, one, new, before))
             except Exception as error:  # exporters raise many kinds; the others are still written
-                _remove(new, one)
+                _remove(new, set(files_in(new)) - before)
                 unavailable.append(UnavailableFormat(one.name, one.device, _reason(error, new)))
         report = check_written(FormatsReport(
             network=network.arch.name, resolution=network.preprocess.resolution, random=random,
@@ -131,16 +133,19 @@ def _images(
     if not isinstance(images, (str, Path)):
         return images, test if test else images
     found, _ = read_calibration(images, most=IMAGES + COMPARED)
+    for _ in found:  # one that cannot be read is told now
+        pass
     if test:
         return found[:IMAGES], test
     if len(found) < _ENOUGH:
         return found, found
-    held_out = found[_SHARE - 1 :: _SHARE][:COMPARED]
-    return [image for image in found if not any(image is other for other in held_out)][:IMAGES], held_out
+    held_out = range(_SHARE - 1, len(found), _SHARE)[:COMPARED]
+    rest = [n for n in range(len(found)) if n not in held_out]
+    return found.at(rest[:IMAGES]), found.at(held_out)
 
 
-def _written(task: ExportTask, one: Format, folder: Path) -> ExportedFile:
-    before = set(files_in(folder))
+def _written(task: ExportTask, one: Format, folder: Path, before: AbstractSet[str]) -> ExportedFile:
+    """Write a format beside the files ``before``, and compare it."""
     path = folder / one.file
     said = one.write(task, path)
     comparison = said.parity
@@ -154,14 +159,13 @@ def _written(task: ExportTask, one: Format, folder: Path) -> ExportedFile:
     )  # fmt: skip
 
 
-def _remove(folder: Path, one: Format) -> None:
-    """Remove a file that was written but could not be compared."""
-    path = folder / one.file
-    if path.is_dir():
-        shutil.rmtree(path)
-    for file in (path, path.with_suffix(".bin")):
-        if file.is_file():
-            file.unlink()
+def _remove(folder: Path, files: AbstractSet[str]) -> None:
+    """Remove ``files``, which were written but could not be compared, and the folders that they leave empty."""
+    for name in files:
+        (folder / name).unlink(missing_ok=True)
+        for parent in Path(name).parents[:-1]:
+            with suppress(OSError):
+                (folder / parent).rmdir()
 
 
 def _reason(error: Exception, folder: Path) -> str:

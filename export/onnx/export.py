@@ -14,8 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fbnetv3_zoo.errors import ZooError, check_whole
+from fbnetv3_zoo.arch.torchvision_arch import TorchvisionArch
+from fbnetv3_zoo.errors import ZooError, check_whole, in_short
 from fbnetv3_zoo.models.network import Network, evaluating, network_of
+from fbnetv3_zoo.models.torchvision_model import check_side
 from fbnetv3_zoo.preprocess import Preprocess, stack
 from fbnetv3_zoo.runtimes import sandbox
 from fbnetv3_zoo.utils.atomic_write import replacing
@@ -130,6 +132,8 @@ def _form(
         raise ZooError(f"opset is {opset!r}; choose from {OPSETS.start} to {OPSETS.stop - 1}")
     side = model.preprocess.resolution if resolution is None else resolution
     check_whole("resolution", side, at_least=model.arch.min_resolution)
+    if isinstance(model.arch, TorchvisionArch):
+        check_side(model.arch, side)
     check_whole("align", align)
     if (dtype := next(model.parameters()).dtype) is not torch.float32:
         raise ZooError(f"the network's weights are {dtype}; export needs torch.float32, call model.float() first")
@@ -146,12 +150,16 @@ def _write(model: Network, path: Path, form: _Form) -> None:
         least = model.arch.min_resolution
         axes |= {2: torch.export.Dim("height", min=least), 3: torch.export.Dim("width", min=least)}
     example = torch.zeros(2, model.arch.in_channels, side, side, device=next(model.parameters()).device)
-    with quiet_exporter():
-        program = torch.onnx.export(
-            model, (example,), dynamo=True, opset_version=form.opset, input_names=[form.input_name],
-            output_names=["logits"],
-            dynamic_shapes={"images": axes}, optimize=True, verbose=False,
-        )  # fmt: skip
+    try:
+        with quiet_exporter():
+            program = torch.onnx.export(
+                model, (example,), dynamo=True, opset_version=form.opset, input_names=[form.input_name],
+                output_names=["logits"],
+                dynamic_shapes={"images": axes}, optimize=True, verbose=False,
+            )  # fmt: skip
+    except torch.onnx.OnnxExporterError as error:
+        sizes = "images of any size" if form.any_size else f"images of {side} x {side}"
+        raise ZooError(f"{model.arch.name}: cannot be written as ONNX for {sizes} ({in_short(error)})") from None
     if program is None:
         raise AssertionError("torch.onnx.export returned nothing")
     proto = program.model_proto

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -39,17 +40,43 @@ class Example(Protocol):
         """The image."""
 
 
-def sample_images(examples: Sequence[Example]) -> list[Image.Image]:
+class StoredImages(Sequence[Image.Image]):
+    """Images that are read each time that one is asked for, as many photographs do not fit into memory."""
+
+    def __init__(self, reads: Sequence[Callable[[], Image.Image]]) -> None:
+        self._reads = reads
+
+    def __len__(self) -> int:
+        return len(self._reads)
+
+    @overload
+    def __getitem__(self, index: int) -> Image.Image: ...
+    @overload
+    def __getitem__(self, index: slice) -> StoredImages: ...
+    def __getitem__(self, index: int | slice) -> Image.Image | StoredImages:
+        return StoredImages(self._reads[index]) if isinstance(index, slice) else self._reads[index]()
+
+    def at(self, indices: Iterable[int]) -> StoredImages:
+        """The images with these numbers."""
+        return StoredImages([self._reads[n] for n in indices])
+
+    @classmethod
+    def of(cls, examples: Iterable[Example]) -> StoredImages:
+        """The images of ``examples``."""
+        return cls([example.read for example in examples])
+
+
+def sample_images(examples: Sequence[Example]) -> StoredImages:
     """Images spread evenly over ``examples``: all of them, or from 256 to twice as many."""
-    return [example.read() for example in examples[:: max(1, len(examples) // IMAGES)]]
+    return StoredImages.of(examples[:: max(1, len(examples) // IMAGES)])
 
 
-def read_calibration(folder: str | Path, *, most: int = IMAGES) -> tuple[list[Image.Image], list[str]]:
+def read_calibration(folder: str | Path, *, most: int = IMAGES) -> tuple[StoredImages, list[str]]:
     """The images in ``folder`` and its subfolders, at most ``most``, evenly spaced in the order of their names.
 
     What counts as an image is the same as for training. The second list has the name of each image's top subfolder of
     ``folder``, "" for images in ``folder`` itself. Raises :class:`ZooError` if the folder is missing or has fewer than
-    8 images, or if an image cannot be read.
+    8 images; so does an image that cannot be read.
     """
     folder = Path(folder)
     if not is_folder(folder):
@@ -57,9 +84,8 @@ def read_calibration(folder: str | Path, *, most: int = IMAGES) -> tuple[list[Im
     names = images_in(folder)
     check_enough(len(names), str(folder))
     chosen = [names[int(n)] for n in np.linspace(0, len(names) - 1, min(most, len(names)))]
-    return [read_image(folder / name) for name in chosen], [
-        name.rpartition("/")[0].partition("/")[0] for name in chosen
-    ]
+    reads = [partial(read_image, folder / name) for name in chosen]
+    return StoredImages(reads), [name.rpartition("/")[0].partition("/")[0] for name in chosen]
 
 
 def check_images(name: str, images: object) -> None:

@@ -59,9 +59,10 @@ class FastestForm:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """Times int8 models in turn with the float file ``source``, whose graph is ``model``, on so many ``threads``.
+    """Times int8 models in turn with the float file ``source``, on so many ``threads``.
 
-    ``output`` is the file that will be written; its extension selects the runtime.
+    ``model`` is its graph for images of one size, as :func:`at_size` gives it. ``output`` is the file that will be
+    written; its extension selects the runtime.
     """
 
     source: Path
@@ -89,6 +90,16 @@ class Bench:
         _, channels, side, _ = (axis.dim_value for axis in self.model.graph.input[0].type.tensor_type.shape.dim)
         how: How = "graph" if path.suffix == ".onnx" else "plain"
         return OpenRequest(str(path.resolve()), how, self.threads, channels, side)
+
+
+def at_size(model: onnx.ModelProto, shape: Sequence[int]) -> onnx.ModelProto:
+    """A copy of ``model`` for images of ``shape`` (images, channels, height, width) alone, but for their number."""
+    sized = onnx.ModelProto()
+    sized.CopyFrom(model)
+    for axis, size in zip(sized.graph.input[0].type.tensor_type.shape.dim[1:], shape[1:], strict=True):
+        axis.dim_value = size
+    del sized.graph.value_info[:]
+    return sized
 
 
 def fastest(

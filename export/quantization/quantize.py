@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import platform
-import statistics
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,17 +13,17 @@ import numpy.typing as npt
 import onnx
 
 from fbnetv3_zoo.description import Description
-from fbnetv3_zoo.errors import ZooError, check_flag, check_number, check_whole
+from fbnetv3_zoo.errors import ZooError, check_type
 from fbnetv3_zoo.preprocess import stack
 from fbnetv3_zoo.runtimes.base import check_installed, missing_extra
-from fbnetv3_zoo.utils.hardware import cpu_info
 from fbnetv3_zoo.utils.onnx_io import entries_of, read_graph
 from fbnetv3_zoo.utils.paths import to_path
 
 from ..timing.turns import quartiles, ratios
 from .calibration import LEAST_IMAGES, check_enough, check_images, read_calibration
 from .candidates import Int8Model, OnnxBuild, agreement_of, good_enough
-from .fastest import FLOAT, WHOLE, Bench, FastestForm, TriedForm, fastest
+from .config import QuantizationConfig, Target
+from .fastest import FLOAT, WHOLE, Bench, FastestForm, TriedForm, at_size, fastest
 from .qdq import Activations, QDQSettings, layers_of, logits_of
 
 if TYPE_CHECKING:
@@ -34,37 +31,6 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float32]
 ROUNDS = 25
-
-
-class Target(Enum):
-    """The processors for which an int8 file is written; they differ in the range of integers."""
-
-    AVX2 = "avx2"
-    """x86 without VNNI: 7-bit weights, since two products are added in 16 bits, which 8 bits would overflow."""
-
-    VNNI = "vnni"
-    """x86 with AVX-512 VNNI or AVX-VNNI: 8-bit weights."""
-
-    ARM64 = "arm64"
-    """64-bit ARM: signed weights and maps."""
-
-    @classmethod
-    def here(cls) -> Target:
-        """The target for this machine."""
-        if platform.machine().lower() in ("arm64", "aarch64"):
-            return cls.ARM64
-        flags = cpu_info()
-        return cls.VNNI if "avx512_vnni" in flags or "avx_vnni" in flags else cls.AVX2
-
-    @property
-    def activations(self) -> Activations:
-        """Integer type of the maps."""
-        return Activations.INT8 if self is Target.ARM64 else Activations.UINT8
-
-    @property
-    def weight_levels(self) -> int:
-        """The largest absolute value of an integer weight."""
-        return 63 if self is Target.AVX2 else 127
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,37 +73,6 @@ class QuantizationReport:
         return self.time_quartiles[1] < 1
 
 
-@dataclass(frozen=True, slots=True)
-class QuantizationConfig:
-    """How a float file is quantized.
-
-    Args:
-        target: processors to write for (None: this machine's).
-        clip: clip rare large values of maps if that makes the error smaller (for ONNX Runtime; NNCF's ways of doing so
-            cost more than they gain).
-        keep: names of convolutions to leave in float.
-        agreement: required fraction of calibration images with the same top class in int8 and float. If it is not
-            reached, the most sensitive layers are left in float.
-        most_float: maximum number of layers to leave in float for that.
-        fastest: time several forms here, with different layers in float, and take the fastest.
-        threads: number of threads to time with.
-    """
-
-    target: Target | None = None
-    clip: bool = True
-    keep: Collection[str] = ()
-    agreement: float = 0.99
-    most_float: int = 16
-    fastest: bool = False
-    threads: int = 1
-
-    def __post_init__(self) -> None:
-        check_number("agreement", self.agreement, at_least=0, at_most=1)
-        check_whole("most_float", self.most_float, at_least=0)
-        check_flag("fastest", self.fastest)
-        check_whole("threads", self.threads, at_most=1024)
-
-
 def quantize(
     source: str | Path, output: str | Path, images: str | Path | Sequence[Image.Image] | Floats, *,
     config: QuantizationConfig = QuantizationConfig(), test: Sequence[Image.Image] | Floats | None = None,
@@ -157,14 +92,16 @@ def quantize(
             An array has them preprocessed, in shape (images, channels, height, width). Without test images, folders
             in the folder that are named after the network's classes give labels.
         config: the processors, and what may stay in float.
-        test: images to compare on, given like ``images`` (default: the calibration images).
+        test: images to compare on, a list or an array like ``images`` (default: the calibration images).
         labels: classes of the test images, for accuracies.
 
     Raises :class:`ZooError` for unsuitable files, too few images or a missing extra, and then leaves no file.
     """
     source, output = to_path("source", source), to_path("output", output)
     check_images("images", images)
-    check_images("test", () if test is None else test)
+    check_type("test", () if test is None else test, Sequence | np.ndarray, "a list of images, or an array of them")
+    if isinstance(test, str):
+        raise ZooError("test is a path; give a list of images, or an array of them")
     _check_places(source, output, config)
     _check_labels(labels, test)
     if output.suffix == ".tflite":
@@ -177,7 +114,7 @@ def quantize(
     calibrated = float_logits(task.calibration)
     work = _Work.of(task, target, config, output)
     candidate, in_float = work.good_enough(calibrated)
-    bench = Bench(source, task.model, output, config.threads)
+    bench = Bench(source, at_size(task.model, task.calibration.shape), output, config.threads)
     chosen: FastestForm | None = None
     if config.fastest:
         chosen = fastest(
@@ -370,8 +307,7 @@ def _time_ratio(
     if bench.threads > 1:
         times = bench.times({WHOLE: candidate}, ROUNDS)
         return quartiles(ratios(times[WHOLE], times[FLOAT]))
-    low, middle, high = statistics.quantiles(_time_ratios(candidate, task.model, task.compared[:1]), n=4)
-    return low, middle, high
+    return quartiles(_time_ratios(candidate, task.model, task.compared[:1]))
 
 
 def _time_ratios(candidate: Int8Model, model: onnx.ModelProto, image: Floats) -> list[float]:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 MADE = ("digits", "teacher", "student", "model.onnx", "model-int8.onnx", "predictions.png", "web")
 """What the demo writes to its folder."""
+MARK = ".fbnetv3-zoo-demo"
+"""An empty file, by which the folder of a demo is recognized."""
 SHOWN = ("model.onnx", "model-int8.onnx", "predictions.png", "student/model.safetensors", "student/report.html")
 TEACHER_EPOCHS, STUDENT_EPOCHS = 8, 16
 _SIDE, _MARGIN = 32, 3
@@ -47,9 +49,11 @@ def demo(
     Example: fbnetv3 demo --output /tmp/demo
     """
     from ..training.run_folder import check_foreign
-    from ..utils.paths import LOCK
+    from ..utils.paths import make_folder
 
-    check_foreign(output, MADE, f"teacher/{LOCK}", "teacher/recipe.json")
+    check_foreign(output, MADE, MARK)
+    make_folder(output)
+    (output / MARK).touch()
     started = time.perf_counter()
     steps = _Steps(context, output, as_json=as_json)
     pictures = output / "digits"
@@ -108,12 +112,15 @@ class _Steps:
 
 
 def _run_all(steps: _Steps, pictures: Path, seed: int, epochs: int | None) -> None:
+    from ..training.run_folder import MODEL
+
     output = steps.output
     teacher, student = output / "teacher", output / "student"
     model, page = output / "model.onnx", output / "web"
     train = ("train", pictures, "--model", "fbnetv3_nano", "--seed", seed)
     for folder in (teacher, student):
         _discard_checkpoints(folder)
+        (folder / MODEL).unlink(missing_ok=True)
     steps.run(
         "teacher", "A network that knows other characters learns these", *train, "--pretrained",
         "--epochs", epochs or TEACHER_EPOCHS, "--output", teacher,

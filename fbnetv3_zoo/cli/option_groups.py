@@ -18,8 +18,9 @@ from typer.models import OptionInfo
 
 from ..errors import Interrupted, ZooError, nearest, printable, shown
 from ..utils.atomic_write import replacing
-from ..utils.paths import exists, is_folder, read_file
+from ..utils.paths import CONFIG, FOREIGN, exists, is_folder, read_file
 from ..utils.serialization import in_file, json_text, parse_json
+from ..weights.url import without_signature
 from .common import Resolution, any_network_of, leads, network_of
 
 if TYPE_CHECKING:
@@ -50,8 +51,11 @@ def configurable(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def with_options(*, config: Path | None, context: typer.Context, **values: Any) -> None:
+        if values.get("data_argument") is not None and _of_config(context, "data"):
+            values["data"] = None
         options = _by_option(context, values)
         output: Path = values["output"]
+        _check_kept(output)
         try:
             command(**_regrouped(values, groups))
         except (Interrupted, KeyboardInterrupt):
@@ -62,13 +66,35 @@ def configurable(command: Callable[..., None]) -> Callable[..., None]:
     return _with_signature(with_options, parameters)
 
 
-def _keep(options: Mapping[str, Any], output: Path, *, replaced: bool = True) -> None:
-    """Write the options of a run into its folder, if there is one; older ones are ``replaced``."""
-    from ..training.run_folder import CONFIG
+_FORMAT = "fbnetv3_zoo.options"
 
-    if leads() and is_folder(output) and (replaced or not exists(output / CONFIG)):
+
+def _of_config(context: typer.Context, parameter: str) -> bool:
+    """Whether a parameter's value is from the file of ``--config``."""
+    source = context.get_parameter_source(parameter)
+    return source is not None and source.name == "DEFAULT_MAP"
+
+
+def _check_kept(output: Path) -> None:
+    """Raise :class:`ZooError` if the file to write the options to is of something else."""
+    path = output / CONFIG
+    if not leads() or not exists(path):
+        return
+    try:
+        kept = parse_json(read_file(path, "a JSON file of options"), CONFIG)
+    except ZooError:
+        kept = None
+    if not isinstance(kept, dict) or kept.get("format") != _FORMAT:
+        raise ZooError(f"{path}: {FOREIGN}; give another folder, or move that file")
+
+
+def _keep(options: Mapping[str, Any], output: Path, *, replaced: bool = True) -> None:
+    """Write the options of a run into its folder; if not ``replaced``, only where one has begun and there are none."""
+    from ..training.run_folder import holds_runs
+
+    if leads() and is_folder(output) and (replaced or (holds_runs(output) and not exists(output / CONFIG))):
         with replacing(output / CONFIG) as temporary:
-            temporary.write_text(json_text(options, indent=1) + "\n", encoding="utf-8")
+            temporary.write_text(json_text({"format": _FORMAT, **options}, indent=1) + "\n", encoding="utf-8")
 
 
 _NOT_KEPT = ("config", "help", "json", "output", "resume")
@@ -87,11 +113,12 @@ def _by_option(context: typer.Context, values: Mapping[str, Any]) -> dict[str, A
         names.setdefault(parameter, name)
     arguments = {name.removesuffix("_argument"): value for name, value in values.items() if name.endswith("_argument")}
     given = {**values, **{name: value for name, value in arguments.items() if value is not None}}
-    return {
+    kept = {
         name: given[parameter]
         for parameter, name in names.items()
         if name not in _NOT_KEPT and given.get(parameter) is not None
     }
+    return {name: without_signature(value) if isinstance(value, str) else value for name, value in kept.items()}
 
 
 def _take_config(context: typer.Context, value: Path | None) -> Path | None:
@@ -104,6 +131,8 @@ def _take_config(context: typer.Context, value: Path | None) -> Path | None:
     except ZooError as error:
         raise in_file(value, error) from None
     known = {name: own for name, own in _long_names(context).items() if name not in ("config", "help")}
+    if isinstance(options, dict) and options.get("format") == _FORMAT:
+        del options["format"]
     _check_options(options, value, known)
     for name in options:
         if name.replace("_", "-") not in known:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ..errors import SHOWN, assert_never, counted, first_few, printable
+from ..errors import SHOWN, assert_never, counted, first_few, printable, without_secrets
 from ..training.callbacks import Callback
 from .common import leads, processes
 from .output import console, show_above
@@ -229,8 +229,9 @@ def _network(arch: AnyArch, weights: str | WeightsFile | None, images: Dataset) 
 
     cost = size_of(replace(arch, num_classes=len(images.class_names), in_channels=len(images.mean)))
     start = "random weights" if weights is None else weights if isinstance(weights, str) else weights.name
+    start = printable(without_secrets(start))
     size = f"{cost.parameters / 1e6:,.2f} M parameters, {cost.macs / 1e6:,.1f} M MACs"
-    return f"{arch.name}, {arch.resolution} x {arch.resolution} pixels, {size}; starts from {printable(start)}"
+    return f"{arch.name}, {arch.resolution} x {arch.resolution} pixels, {size}; starts from {start}"
 
 
 def recipe_lines(recipe: Recipe, images: int, named: str) -> list[str]:

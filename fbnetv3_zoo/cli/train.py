@@ -62,7 +62,9 @@ def train(
     lines = [] if as_json else header(arch, weights, images, chosen.recipe, execution, output, named=name)
     runs: list[Run] = []
     for folder, seeded in training.folders(output, chosen, seeds):
-        weights = start.network(shape)[1] if runs else weights  # a run owns the tensors that it starts from
+        if runs:  # a run owns the tensors that it starts from, and has a split by its own seed
+            weights = start.network(shape)[1]
+            images = find_dataset(data.source, seed=seeded.recipe.seed, subset=subset, val_split=data.val_split)
         lines = lines if seeds == 1 else [*lines, f"{folder.name}:"]
         with TrainingProgress(chosen.recipe.epochs, header=lines) as progress:
             run = run_training(

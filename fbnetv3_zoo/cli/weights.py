@@ -86,7 +86,7 @@ def fetch(
     rows = []
     for record in RECORDS.values() if all_ else [find_record(name) for name in names or ()]:
         if record.packaged is not None:
-            if not all_:
+            if not all_ and not as_json:
                 say(f"{record.name}: comes with the package")
             continue
         file = get(record, weights_cache)

@@ -195,7 +195,9 @@ def stack(preprocess: Preprocess, images: Sequence[Image.Image]) -> Floats:
     import numpy as np
     from PIL import Image
 
+    prepared = []
     for number, image in enumerate(images):
         if not isinstance(image, Image.Image):
             raise ZooError(f"images[{number}]: {no_image(image, 'a Pillow image')}")
-    return np.stack([preprocess.array(image) for image in images])
+        prepared.append(preprocess.array(image))
+    return np.stack(prepared)

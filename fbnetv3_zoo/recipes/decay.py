@@ -14,7 +14,7 @@ def warn_of_decay(recipe: Recipe, epochs: int) -> None:
     if not isinstance(recipe.schedule, ExponentialDecay) or not isinstance(scaled, ExponentialDecay):
         return
     meant, found = (_end(recipe, number) for number in (recipe.epochs, epochs))
-    if not 0.5 < found / meant < 2:
+    if not 0.5 * meant <= found <= 2 * meant:  # both may be too small for a float
         LOG.warning(
             "the learning rate falls x %g an epoch, made for %d epochs: after %d it ends at %.1g of its peak instead "
             "of %.1g; to fall as far, set schedule.factor to %.4g in a recipe file (`fbnetv3 recipe show NAME --json`)",

@@ -24,6 +24,7 @@ from ..recipes import CosineDecay, ExponentialDecay, Recipe
 from ..utils.atomic_write import replacing
 from ..utils.digest import short_digest
 from ..utils.log import LOG
+from ..utils.paths import exists
 from ..utils.safetensors_order import in_order
 from ..utils.serialization import json_text, parse_json, to_json
 from ..utils.temporary_folder import clear
@@ -31,7 +32,7 @@ from ..weights.serialization import parse
 from .callbacks import Epoch
 from .data.dataset import data_difference
 from .optim import MovingAverage
-from .run_folder import METRICS
+from .run_folder import METRICS, MODEL
 
 FORMAT, VERSION = "fbnetv3_zoo.checkpoint", "3"
 _NAME = re.compile(r"epoch-(\d{4,})-step-(\d{6,})-([0-9a-f]{16})\.safetensors")
@@ -155,11 +156,16 @@ class Checkpoints:
         """
         for folder in (self.folder.parent, self.folder):
             clear(folder)
-        if not resume and self.paths():
-            raise ZooError(
-                f"{self.folder.parent}: holds a run; continue it with --resume (resume=True), or give another folder"
-            )
+        self.check(resume=resume)
         return self.newest()
+
+    def check(self, *, resume: bool) -> None:
+        """Raise :class:`ZooError` where the folder holds a run that is not to be resumed, or that cannot be."""
+        run, begun = self.folder.parent, bool(self.paths())
+        if begun and not resume:
+            raise ZooError(f"{run}: holds a run; continue it with --resume (resume=True), or give another folder")
+        if not begun and exists(run / MODEL):
+            raise ZooError(f"{run}: holds a run that has ended, without checkpoints; give another folder")
 
     def newest(self) -> FoundCheckpoint | None:
         """The newest checkpoint that is whole; None where there is no checkpoint at all."""

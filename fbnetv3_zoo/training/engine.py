@@ -155,6 +155,12 @@ class Engine(ABC, Generic[AnyBatch, Result]):
 
     # The loop
 
+    def check_folder(self, *, resume: bool) -> None:
+        """Raise :class:`ZooError` where the folder holds a run that is not to be resumed, or that cannot be."""
+        assert self._checkpoints is not None
+        if self.world.leads:
+            self._checkpoints.check(resume=resume)
+
     def begin(self, *, resume: bool, epoch: Callable[..., Any]) -> None:
         """Resume from the newest checkpoint, if any; ``epoch`` makes a record of an epoch from its fields."""
         assert self._output is not None

@@ -9,9 +9,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from functools import partial
+from types import MappingProxyType
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -159,7 +160,12 @@ class _Sample(Generic[Value]):
 
 
 class Samples(ABC, TorchDataset[_Sample[Value]], Generic[Value]):
-    """Training images, prepared; an unreadable one is replaced by the next readable one."""
+    """Training images, prepared; an unreadable one is replaced by the next readable one.
+
+    ``unusable``: the reasons why some cannot be used, by index; they are not tried.
+    """
+
+    unusable: Mapping[int, str] = MappingProxyType({})
 
     @abstractmethod
     def __len__(self) -> int:
@@ -175,12 +181,18 @@ class Samples(ABC, TorchDataset[_Sample[Value]], Generic[Value]):
 
     def __getitem__(self, turn: Turn) -> _Sample[Value]:
         bad: list[tuple[str, str]] = []
-        for offset in range(min(_TRIES, len(self))):
+        tried = 0
+        for offset in range(len(self)):
             index = (turn.index + offset) % len(self)
             try:
+                if index in self.unusable:
+                    raise ZooError(self.unusable[index])
+                tried += 1
                 return _Sample(self.load(index, turn), tuple(bad))
             except ZooError as error:
                 bad.append((self.key(index), str(error)))
+            if tried == _TRIES:
+                break
         return _Sample(None, tuple(bad))
 
 
@@ -224,6 +236,10 @@ class Batches(Generic[AnyBatch]):
             generator=torch.Generator(),  # otherwise the loader would use the caller's
             worker_init_fn=worker_init(),
         )
+
+    def leave_out(self, unusable: Mapping[int, str]) -> None:
+        """Replace the images ``unusable``, of which the reason is told, without trying to read them."""
+        self._loader.dataset.unusable = unusable  # type: ignore[attr-defined]
 
     def epoch(self, number: int, *, first_step: int = 0) -> Iterator[list[AnyBatch]]:
         """The parts of each step of epoch ``number`` (from 0) for this process, starting at ``first_step``."""

@@ -19,12 +19,14 @@ Ints = npt.NDArray[np.int64]
 def labels_loss(logits: Tensor, targets: Tensor, smoothing: float, class_weights: Tensor | None) -> Tensor:
     """Cross entropy of ``targets``: classes, shape (images,), or probabilities, shape (images, classes).
 
-    Each class counts with its weight. The mean is over images, so that a batch may be divided.
+    Each image counts with the weight of its class; were the smoothed share of other classes weighted, too, rare ones
+    would be answered for everything. The mean is over images, so that a batch may be divided.
     """
     if class_weights is None:
         return F.cross_entropy(logits, targets, label_smoothing=smoothing)
-    total = F.cross_entropy(logits, targets, weight=class_weights, label_smoothing=smoothing, reduction="sum")
-    return total / len(logits)
+    losses = F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="none")
+    weights = class_weights[targets] if targets.ndim == 1 else targets.to(class_weights) @ class_weights
+    return (losses * weights).mean()
 
 
 def class_weights_of(counts: npt.NDArray[np.integer[Any]]) -> Tensor:

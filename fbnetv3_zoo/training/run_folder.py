@@ -19,9 +19,6 @@ from .execution import Execution
 CHECKPOINTS, METRICS, MODEL, REPORT = "checkpoints", "metrics.jsonl", "model.safetensors", "report.html"
 """In the folder of a run: that of its checkpoints, a line for every finished epoch, the result, the page."""
 
-CONFIG = "config.json"
-"""The options of the command, which writes it when the run has ended."""
-
 _MARKS = (LOCK, f"{CHECKPOINTS}/epoch-*-step-*.safetensors")  # Windows removes the lock
 
 _PATIENCE = (
@@ -52,6 +49,11 @@ def check_foreign(folder: Path, files: Collection[str], *marks: str) -> None:
         ours = is_file(found[0]) and is_ours(found[0])
         whose = "already exists, and is of another command" if ours else FOREIGN
         raise ZooError(f"{found[0]}: {whose}; give another folder, or move that file")
+
+
+def holds_runs(folder: Path) -> bool:
+    """Whether ``folder`` or a folder in it is that of a training run."""
+    return any(True for mark in _MARKS for place in ("", "*/") for _ in folder.glob(place + mark))
 
 
 def check_no_run(folder: Path) -> None:

@@ -21,12 +21,12 @@ from ..preprocess import Preprocess
 from ..recipes import Recipe, RecipePreset, preset_of
 from ..utils.atomic_write import replacing
 from ..utils.log import LOG
-from ..utils.paths import check_outside, exists
+from ..utils.paths import CONFIG, check_outside, exists
 from ..weights.serialization import WeightsFile, save
 from ..weights.state_dict import new_network
 from .callbacks import Callback, Epoch, Run, tell_looked
 from .checkpoint import recipe_identity
-from .data import SPLITS, Dataset, Split, TrainingData, as_dataset
+from .data import SPLITS, Dataset, Split, TrainingData, as_dataset, find_dataset
 from .data.image_headers import Unusable, look_before_run
 from .data.seen import sample_of
 from .distributed import World, join
@@ -41,8 +41,8 @@ from .qat import imitate_int8, plain_state
 from .report import Report, write_report
 from .report.curves import draw_curve
 from .report.results import RESULTS, hint_on, write_results
-from .run_folder import CONFIG, METRICS, MODEL, REPORT, check_run, claimed, own_randomness
-from .teacher import TeacherSource, find_teacher
+from .run_folder import METRICS, MODEL, REPORT, check_run, claimed, own_randomness
+from .teacher import Teacher, TeacherSource, find_teacher
 
 
 def train(
@@ -75,7 +75,8 @@ def train(
     check_run(folder, execution, callbacks)
     check_type("recipe", recipe, Recipe | RecipePreset, "a recipe, such as RECIPES['digits'] or fit_recipe(IMAGES)")
     arch = _network(arch)
-    data = as_dataset(data)
+    seed = (recipe.recipe if isinstance(recipe, RecipePreset) else recipe).seed
+    data = find_dataset(data, seed=seed) if isinstance(data, str | Path) else as_dataset(data)
     check_outside(folder, data.root)
     arch = replace(arch, num_classes=len(data.class_names), in_channels=len(data.mean))
     with (
@@ -84,8 +85,10 @@ def train(
         own_randomness(world),
         closing(_Trainer(arch, data, recipe, Path(folder), execution, world, report)) as trainer,
     ):
+        trainer.check_folder(resume=resume)
+        found = trainer.prepare(teacher, pretrained)
         trainer.look(callbacks)
-        trainer.prepare(teacher, pretrained)
+        trainer.check_teacher(found)
         trainer.begin(resume=resume, epoch=Epoch)
         trainer.keep_recipe()
         return trainer.run(callbacks)
@@ -130,9 +133,14 @@ class _Trainer(Engine[Batch, Run]):
             self.data, self.preprocess, self.recipe, execution=self.execution, world=self.world,
             looked=partial(tell_looked, callbacks),
         )  # fmt: skip
+        if reasons := {image.key: image.reason for image in self.unusable}:
+            keys = enumerate(example.key for example in self.data["train"])
+            self.batches.leave_out({index: reasons[key] for index, key in keys if key in reasons})
 
-    def prepare(self, teacher: TeacherSource | None, pretrained: bool | str | Path | WeightsFile) -> None:
-        """Build the network and open the teacher."""
+    def prepare(
+        self, teacher: TeacherSource | None, pretrained: bool | str | Path | WeightsFile
+    ) -> Teacher | None:  # fmt: skip
+        """Build the network, and open the teacher."""
         recipe, generator = self.recipe, torch.Generator().manual_seed(self.recipe.seed)
         network: Network = create(
             self.arch, drop_rate=recipe.dropout, drop_path_rate=recipe.stochastic_depth, generator=generator,
@@ -158,12 +166,16 @@ class _Trainer(Engine[Batch, Run]):
             network, recipe, teacher=found or None, execution=self.execution, world=self.world, generator=generator,
             class_weights=weights,
         )  # fmt: skip
-        if found:
-            accuracy = found.check(self.data, world=self.world, execution=self.execution)
-            self.notes.append(f"teacher {found.name}: validation accuracy {accuracy}")
         self.identity = self._identity()
         if self.world.leads:
             warn_of_long_average(recipe, self.batches.steps)
+        return found or None
+
+    def check_teacher(self, teacher: Teacher | None) -> None:
+        """Measure the teacher, if there is one."""
+        if teacher:
+            accuracy = teacher.check(self.data, world=self.world, execution=self.execution)
+            self.notes.append(f"teacher {teacher.name}: validation accuracy {accuracy}")
 
     @property
     def threads(self) -> int:

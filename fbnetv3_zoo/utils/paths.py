@@ -57,6 +57,9 @@ LOCK = ".fbnetv3-zoo.lock"
 JOURNAL = "journal.sqlite"
 """The file in which a search keeps everything, in its folder."""
 
+CONFIG = "config.json"
+"""The file of a command's options in its output folder, which is written when it has ended."""
+
 FOREIGN = "already exists, and was not written by this program"
 """Why a file is not overwritten."""
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from safetensors.torch import save as to_bytes
 
 from ..description import Description
@@ -217,27 +218,33 @@ def _obtained(record: WeightsEntry, address: str, cache: WeightsCache) -> bytes:
 
 
 def _converted(record: WeightsEntry, data: bytes, address: str, sha256: str) -> WeightsFile:
-    """The content of the cached file for a file with the bytes ``data``, strictly for the record's network."""
+    """The content of the cached file for a file with the bytes ``data``, strictly for the record's network.
+
+    A file of the user's that says nothing of itself stays as it is: what it is for, the caller says each time.
+    """
     # The name's ending tells the format: not that of a query, nor of a repository's name.
     hosted = address.startswith("hf-hub:")
     file = parse_any(data, f"{address}/{hub.FILE_NAME}" if hosted else without_secrets(address))
-    tensors = file.tensors
+    tensors, given = file.tensors, None
+    origin = {"source": without_secrets(address), SOURCE_SHA256: sha256}
     try:
         description = Description.from_metadata(file.metadata)
         if description is None:
-            arch, tensors = convert(record.arch, tensors)
+            given, (arch, tensors) = tensors, convert(record.arch, tensors)
             names = record.class_names if arch.num_classes == 1000 else None
             description = Description(arch, record.preprocess.for_channels(arch.in_channels), names)
     except ZooError as error:
         raise ZooError(f"{address}: {error}") from None
+    refuse_non_finite(tensors, address)
+    if given is not None and record.layout is None:
+        whole = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in given.items()}
+        return WeightsFile(address, whole, origin)
     if description.arch != record.arch and record.layout is not None:
         raise ZooError(f"{address}: holds {description.arch.name} in another form than {record.name}; refused")
     license = record.license.value if record.license else description.license
     description = replace(description, weights=record.name, license=license)
-    text = {**description.to_metadata(), "source": without_secrets(address), SOURCE_SHA256: sha256}
-    refuse_non_finite(tensors, address)
     floats = {name: (t.float() if t.is_floating_point() else t).contiguous() for name, t in tensors.items()}
-    return WeightsFile(address, floats, text)
+    return WeightsFile(address, floats, {**description.to_metadata(), **origin})
 
 
 def _by_hand(record: WeightsEntry, cache: WeightsCache) -> str:

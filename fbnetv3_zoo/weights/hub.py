@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -35,15 +36,22 @@ def contents_of(address: str, *, offline: bool = False) -> bytes:
     return data
 
 
-def upload(folder: str | Path, repository: str, *, private: bool, token: str | None, message: str) -> str:
-    """Upload the files in ``folder`` to ``owner/name``, which is created if missing. Returns the commit's address."""
+def upload(
+    folder: str | Path, repository: str, *, private: bool, token: str | None, message: str, replaced: Sequence[str] = ()
+) -> str:
+    """Upload the files in ``folder`` to ``owner/name``, which is created if missing. Returns the commit's address.
+
+    Older files there stay, but for those of the names ``replaced``.
+    """
     from huggingface_hub import HfApi
 
     try:
         api = HfApi(token=token)
         api.create_repo(repository, private=private, exist_ok=True)
-        commit = api.upload_folder(repo_id=repository, folder_path=folder, commit_message=message)
-    except (OSError, ValueError) as error:
+        commit = api.upload_folder(
+            repo_id=repository, folder_path=folder, commit_message=message, delete_patterns=list(replaced)
+        )
+    except Exception as error:  # the client of the Hub raises those of its HTTP library, too
         raise ZooError(f"hf-hub:{repository}: cannot be written ({_line(error)})") from None
     return str(commit.commit_url)
 

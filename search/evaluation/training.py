@@ -32,7 +32,7 @@ from fbnetv3_zoo.training.run_folder import CHECKPOINTS, METRICS, claimed
 from fbnetv3_zoo.utils.paths import LOCK
 from fbnetv3_zoo.zoo import find_arch
 
-from ..space import Candidate
+from ..space import Candidate, Recipes
 from .running import ProgressFile, progress_file
 
 
@@ -94,6 +94,7 @@ class TrainingEvaluator:
         """The same, of several splits in one training."""
         if candidate.recipe is None:
             raise ZooError(f"{candidate.name}: its space has no recipes, so it cannot be trained")
+        check_searched(candidate.recipe)
         if epochs > candidate.recipe.epochs:
             raise ZooError(f"{candidate.name}: {epochs} epochs asked for; its recipe has {candidate.recipe.epochs}")
         with torch.random.fork_rng(devices=[]), progress_file(self.progress, candidate.name, epochs) as file:
@@ -195,6 +196,26 @@ class _Report(Callback):
     def _tell(self) -> None:
         split = self._training.splits[0]
         self._file.tell([getattr(epoch, split) for epoch in self._training.progress.history])
+
+
+def check_searched(recipe: Recipe) -> None:
+    """Raise :class:`ZooError` for what candidates are not trained with, though networks are by :func:`train`."""
+    if recipe.balanced or recipe.frozen_stages or recipe.patience or recipe.weight_levels:
+        raise ZooError(
+            "recipe: candidates of a search know no balanced, frozen_stages, patience or weight_levels; leave them out"
+        )
+
+
+def check_recipes(recipes: Recipes, epochs: int) -> None:
+    """Raise :class:`ZooError` if candidates of ``epochs`` epochs cannot be trained by all of ``recipes``."""
+    for setting in recipes.settings:
+        if setting.field in ("balanced", "frozen_stages", "patience", "weight_levels"):
+            raise ZooError(f"recipes: candidates of a search know no {setting.field}; leave it out")
+    check_searched(recipes.base)
+    searched = [setting.options.values for setting in recipes.settings if setting.field == "epochs"]
+    least = min(map(int, searched[0])) if searched else recipes.base.epochs
+    if least < epochs:
+        raise ZooError(f"recipes: have {least} epochs, of which the rounds of the plan train {epochs}; make them equal")
 
 
 @cache

@@ -313,7 +313,7 @@ class _FittedTrees:
         self.members = [
             GradientBoostingRegressor(
                 loss="huber", n_estimators=kind.trees, max_depth=kind.depth, learning_rate=kind.learning_rate,
-                subsample=0.7, max_features=0.5, random_state=seed * 1000 + member,
+                subsample=0.7, max_features=0.5, random_state=(seed * 1000 + member) % 2**32,
             ).fit(encoded, scores)
             for member in range(kind.members)
         ]  # fmt: skip

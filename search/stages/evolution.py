@@ -149,7 +149,10 @@ class _Evolution:
         codes, scores = self._settled(np.concatenate([seeds, start[: 2 * self.how.population]]))
         while self.left and self.how.restarts:
             best = scores[0]
-            others = feasible_points(self.space, self.costs, self.constraint, self.rng)
+            try:
+                others = feasible_points(self.space, self.costs, self.constraint, self.rng)
+            except ZooError:  # so few points meet the constraint that none is found again
+                break
             new, new_scores = self._settled(others[self.rng.permutation(len(others))[: 2 * self.how.population]])
             codes, first = np.unique(np.concatenate([codes, new]), axis=0, return_index=True)
             codes, scores = _fittest(codes, np.concatenate([scores, new_scores])[first], self.how.population)

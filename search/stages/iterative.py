@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -118,7 +119,8 @@ class IterativeSearch:
         outcomes = [self.outcomes[trial.number] for trial in self.trials]  # in an order independent of their arrival
         curves = [outcome.curve for outcome in outcomes if outcome.failure is None]
         self.correlations = rank_correlations(np.array(curves)) if len(curves) > 2 else ()
-        reached = [e for e, value in enumerate(self.correlations, start=1) if value >= self.rounds.correlation]
+        enough = self.rounds.correlation if self.rounds.correlation < 1 else math.inf
+        reached = [e for e, value in enumerate(self.correlations, start=1) if value >= enough]
         self.stop_epoch = reached[0] if reached else self.rounds.epochs
 
 

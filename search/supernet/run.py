@@ -25,8 +25,8 @@ from fbnetv3_zoo.training.evaluation import Evaluation
 from fbnetv3_zoo.training.execution import Execution, Precision
 from fbnetv3_zoo.training.loader import Batch, TrainingBatches, seed_of
 from fbnetv3_zoo.training.optim import warn_of_long_average
-from fbnetv3_zoo.training.run_folder import CONFIG, check_run, claimed, own_randomness
-from fbnetv3_zoo.utils.paths import check_outside
+from fbnetv3_zoo.training.run_folder import check_run, claimed, own_randomness
+from fbnetv3_zoo.utils.paths import CONFIG, check_outside
 
 from .decoding import Doubles, check_target, draw, likeliest
 from .expected_cost import CostTables

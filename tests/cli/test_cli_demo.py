@@ -86,7 +86,7 @@ def test_every_step_is_a_command_that_can_be_typed(demo: Demo) -> None:
 
 def test_what_it_leaves(demo: Demo) -> None:
     assert {path.name for path in demo.folder.iterdir()} == {
-        *RUNS, "digits", "model.onnx", "model-int8.onnx", "predictions.png", "web",
+        ".fbnetv3-zoo-demo", *RUNS, "digits", "model.onnx", "model-int8.onnx", "predictions.png", "web",
     }  # fmt: skip
     for name in RUNS:
         assert {path.name for path in (demo.folder / name).iterdir()} - {".fbnetv3-zoo.lock"} == LEFT
@@ -159,9 +159,12 @@ def test_a_signal_ends_it(demo: Demo, tmp_path: Path, sent: signal.Signals, code
     assert "Traceback" not in err
 
 
-def test_a_folder_of_somebody_elses_is_left_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("teacher", [False, True], ids=["files", "runs of training"])
+def test_a_folder_of_somebody_elses_is_left_alone(demo: Demo, tmp_path: Path, teacher: bool) -> None:
     folder = tmp_path / "demo"
     (folder / "digits").mkdir(parents=True)
+    if teacher:
+        shutil.copytree(demo.folder / "teacher", folder / "teacher")
     (folder / "digits" / "mine.png").write_text("mine")
     said = f"{folder / 'digits'}: already exists, and was not written by this program; give another folder, or move "
     ended = run("demo", "--output", folder)

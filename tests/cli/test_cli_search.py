@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from refusals import refusal
 from shell import run, succeed
 
@@ -15,12 +18,15 @@ from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.cli.search.options import CandidateOptions
 from fbnetv3_zoo.recipes import Recipe
 from fbnetv3_zoo.search import PLANS, SPACES, Recording, SearchPlan, SearchResult, Space, parse_constraint
+from fbnetv3_zoo.search.evaluation.config import EvaluatorConfig
 from fbnetv3_zoo.search.executors import InProcess, LocalPool, RayExecutor
 from fbnetv3_zoo.search.journal import Journal
-from fbnetv3_zoo.search.space import NetworkCosts, draw_pool
+from fbnetv3_zoo.search.space import Choice, NetworkCosts, Setting, draw_pool
 from fbnetv3_zoo.training import Execution, Precision
 
 TINY = SPACES["tiny"]
+assert TINY.recipes is not None
+BASE = TINY.recipes.base
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +204,22 @@ def test_evolve_needs_all_rounds(table: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in folder.iterdir() if path.suffix == ".json") == []
 
 
+def test_evolve_leaves_the_winners_of_the_search(searched: Path) -> None:
+    before = {path.name: path.read_bytes() for path in searched.glob("*.json")}
+    own = str(SearchResult.read(searched).winners[0].constraint[0])
+    told = run("search", "evolve", searched, "--constraint", own)
+    said = f"error: --constraint '{own}' is the search's own, whose winner stays; give another bound\n"
+    assert (told.code, told.err) == (2, said)
+    assert {path.name: path.read_bytes() for path in searched.glob("*.json")} == before
+
+
+def test_evolve_needs_the_encoder_of_the_search(searched: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(searched, tmp_path / "copy"))
+    (folder / "encoder.safetensors").unlink()
+    told = run("search", "evolve", folder, "--constraint", "macs<=0.4M")
+    assert (told.code, told.err.startswith(f"error: {folder}/encoder.safetensors: ")) == (2, True)
+
+
 def test_a_table_of_the_package_is_searched_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "run"
     options = ("--plan", "letters", "--table", "nars-letters", "--executor", "in-process")
@@ -277,6 +299,41 @@ def test_how_candidates_are_computed() -> None:
         gradient_checkpointing=True
     )
     assert CandidateOptions("pool:2")._executor() == LocalPool(2)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without a GPU")
+def test_gpus_that_this_machine_has_not(tmp_path: Path) -> None:
+    """Nodes of Ray may have them."""
+    plan, config = PLANS["tiny"], EvaluatorConfig(data="digits")
+    told = refusal(lambda: CandidateOptions("pool", device="cuda")._fitted(plan, config))
+    assert told.startswith("device 'cuda' cannot be used (")
+    assert CandidateOptions("ray", device="cuda")._fitted(plan, config) == Execution("cuda")
+    assert refusal(lambda: CandidateOptions("ray", device="cuda", accumulation=0)._fitted(plan, config)) == (
+        "--accumulation 0 looks at a GPU of this machine, which has none; give a number"
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"base": replace(BASE, balanced=True)},
+         "recipe: candidates of a search know no balanced, frozen_stages, patience or weight_levels; leave them out"),
+        ({"settings": (Setting("patience", Choice((0, 3))),)},
+         "recipes: candidates of a search know no patience; leave it out"),
+        ({"base": replace(BASE, epochs=5)},
+         "recipes: have 5 epochs, of which the rounds of the plan train 6; make them equal"),
+        ({"settings": (Setting("epochs", Choice((4, 8))),)},
+         "recipes: have 4 epochs, of which the rounds of the plan train 6; make them equal"),
+    ],
+)  # fmt: skip
+def test_recipes_that_candidates_cannot_be_trained_by(change: dict[str, Any], told: str, tmp_path: Path) -> None:
+    tiny = PLANS["tiny"]
+    assert tiny.space.recipes is not None
+    plan = replace(tiny, space=replace(tiny.space, recipes=replace(tiny.space.recipes, **change)))
+    (tmp_path / "plan.json").write_text(plan.to_json())
+    ended = run("search", "run", "--plan", tmp_path / "plan.json", "--output", tmp_path / "new")
+    assert (ended.code, ended.err) == (2, f"error: {told}\n")
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_resumed_search_computes_as_before(table: Path, tmp_path: Path) -> None:

@@ -35,7 +35,9 @@ from fbnetv3_zoo.errors import counted
 from fbnetv3_zoo.recipes import RECIPES, SGD, AdamW, ExponentialDecay, Recipe, RecipePreset, find_preset, fit_recipe
 from fbnetv3_zoo.training import Dataset, Execution, OnBadImage, Precision
 from fbnetv3_zoo.training.data import SPLITS, choose_subset, digits
+from fbnetv3_zoo.training.data.seen import seen_among
 from fbnetv3_zoo.training.tensorboard_writer import TensorBoard
+from fbnetv3_zoo.utils.paths import LOCK
 from fbnetv3_zoo.weights.serialization import load, save
 from fbnetv3_zoo.zoo import ARCHS
 
@@ -149,6 +151,17 @@ def test_several_seeds(home: Home, tmp_path: Path) -> None:
     assert found["interval"] == pytest.approx([found["mean"] - half, found["mean"] + half])
     lines = run(*options, "--resume").out.splitlines()
     assert lines[-1].startswith(f"test accuracy over 2 seeds: mean {found['mean']:.2%}, 95 % interval ")
+
+
+def test_each_seed_has_its_own_split(home: Home, tmp_path: Path) -> None:
+    """So that no test image was trained on, if the split is made again by the seed of a run."""
+    model, recipe = home.folder / "arch.json", home.folder / "recipe.json"
+    assert run("train", "--model", model, "--recipe", recipe, "--output", tmp_path, "--seeds", 2).code == 0
+    for seed in (0, 1):
+        trained_on = load(tmp_path / f"seed-{seed}" / "model.safetensors").description.trained_on
+        assert [seen_among(trained_on, digits(seed=seed)[split]) for split in ("train", "test")] == [
+            len(trained_on), 0
+        ]  # fmt: skip
 
 
 def test_weights_fit_their_own_network_alone(tmp_path: Path) -> None:
@@ -329,6 +342,42 @@ def test_the_options_of_a_run_are_those_of_another(home: Home, tmp_path: Path) -
     assert json.loads((tmp_path / "again" / "config.json").read_text()) == config
     weights = [load(folder / "model.safetensors").state_dict() for folder in (home.folder / "run", tmp_path / "again")]
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+def test_images_given_beside_a_file_of_options_come_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "mine.json"
+    file.write_text('{"data": "elsewhere", "epochs": 2}')
+    assert _given(monkeypatch, "digits", "--config", file, "--output", tmp_path / "new").recipe.epochs == 2
+
+
+@pytest.mark.parametrize("command", [("train", "--seeds", 2), ("distil", "--models", "fbnetv3_nano")])
+def test_a_file_of_options_of_something_else_stays(command: tuple[object, ...], tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"mine": 1}')
+    ended = run(*command, "--output", tmp_path)
+    said = f"error: {tmp_path}/config.json: already exists, and was not written by this program; give another folder"
+    assert (ended.code, ended.err.startswith(said)) == (2, True)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ['{"mine": 1}']
+
+
+def _interrupted(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_options_are_kept_without_secrets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    address = "https://me:SECRET@a.b/c.safetensors?id=3&token=SECRET&X-Amz-Signature=SECRET#sha256=01234567"
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / LOCK).touch()  # as of a run that has begun
+    monkeypatch.setattr(training, "train", _interrupted)
+    ended = run("train", "--model", "fbnetv3_a", "--weights", address, "--output", tmp_path / "new")
+    assert (ended.code, "SECRET" in ended.out + ended.err) == (130, False)
+    kept = json.loads((tmp_path / "new" / "config.json").read_text())
+    assert kept["weights"] == "https://a.b/c.safetensors?id=3#sha256=01234567"
+
+
+def test_an_interruption_before_there_is_a_run_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(training, "find_dataset", _interrupted)
+    assert run("train", "--output", tmp_path).code == 130
+    assert not list(tmp_path.iterdir())
 
 
 def test_another_optimizer_needs_its_own_rate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -223,6 +223,11 @@ def test_convert_names_classes(tiny_arch: Arch, tmp_path: Path) -> None:
     assert not (tmp_path / "two.safetensors").exists()
 
 
+def test_fetching_what_the_package_brings_is_told_in_json_too() -> None:
+    assert succeed("weights", "fetch", "fbnetv3_nano").startswith("fbnetv3_nano.zoo_v1: comes with the package")
+    assert json.loads(succeed("weights", "fetch", "fbnetv3_nano", "--json")) == []
+
+
 def test_card(tiny_arch: Arch, tmp_path: Path) -> None:
     assert succeed("weights", "card", "fbnetv3_b.ra2_in1k") == record_card(RECORDS["fbnetv3_b.ra2_in1k"])
     save(FBNet(tiny_arch), tmp_path / "net.safetensors")

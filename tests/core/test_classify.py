@@ -82,6 +82,14 @@ def test_no_images(file: Path) -> None:
     assert Classifier.open(file)([]) == []
 
 
+def test_a_network_may_be_moved_and_cast_afterwards(tiny_arch: Arch) -> None:
+    model = FBNet(tiny_arch).eval()
+    classifier = Classifier.of(model)
+    first = classifier(PHOTO)[0].probability
+    model.double()
+    assert classifier(PHOTO)[0].probability == pytest.approx(first, rel=1e-5)
+
+
 def test_a_network_in_training_mode_is_evaluated_and_stays_as_it_was(tiny_arch: Arch) -> None:
     model = FBNet(tiny_arch, drop_rate=0.5).train()
     model.stages[0].eval()  # as if frozen

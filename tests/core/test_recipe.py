@@ -321,3 +321,5 @@ def test_another_number_of_epochs(caplog: pytest.LogCaptureFixture) -> None:
     warn_of_decay(proxy, 140)
     warn_of_decay(cosine, 4)
     assert len(caplog.messages) == 1
+    warn_of_decay(replace(proxy, schedule=ExponentialDecay(0.001)), 390)  # both ends are 0
+    assert len(caplog.messages) == 1

@@ -29,6 +29,14 @@ def numbers(part: CocoData) -> list[int]:
     return [sample.image_id for sample in part.samples]
 
 
+def test_an_image_that_is_listed_twice_is_on_one_side() -> None:
+    twice = data(*(image(n, 1 + n % 3) for n in range(8)), *(replace(image(n, 2), image_id=8 + n) for n in range(8)))
+    kept, held = hold_out(twice, 0.3, 0)
+    assert held.samples
+    assert not {sample.path for sample in kept.samples} & {sample.path for sample in held.samples}
+    assert refusal(lambda: hold_out(twice, 0.3, -1)) == "seed is -1; it must be a whole number of at least 0"
+
+
 def test_a_share_of_the_images_is_held_out_by_seed() -> None:
     many = data(*(image(n, 1 + n % 3) for n in range(20)), *(image(n) for n in range(20, 30)))
     kept, held = hold_out(many, 0.2, 0)

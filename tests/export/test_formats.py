@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -119,6 +120,37 @@ def test_a_file_that_cannot_be_compared_is_not_left(
     report = _export(network, tmp_path / "all", pictures, (FEW[0], torn))
     assert [one.format for one in report.unavailable] == ["int8"]
     assert sorted(os.listdir(tmp_path / "all")) == ["model.onnx", "report.html", "report.json"]
+
+
+def test_only_that_file_is_not_left(network: Network, pictures: Path, tmp_path: Path) -> None:
+    """OpenVINO's `model.bin` stays where another format of `model` fails, halfway through a folder."""
+
+    def fails(_: object, path: Path) -> Any:
+        path.mkdir()
+        (path / "weights").mkdir()
+        (path / "weights" / "1.bin").write_bytes(b"half")
+        raise ZooError("the rest cannot be written")
+
+    openvino = find_formats("openvino")
+    wrong = replace(find_formats("coreml")[-1], write=fails)
+    report = _export(network, tmp_path / "all", pictures, (*openvino, wrong))
+    assert [one.format for one in report.unavailable] == [wrong.name]
+    assert sorted(os.listdir(tmp_path / "all")) == [
+        "model.bin",
+        "model.onnx",
+        "model.xml",
+        "report.html",
+        "report.json",
+    ]
+
+
+def test_an_image_that_cannot_be_read_is_told_at_once(network: Network, pictures: Path, tmp_path: Path) -> None:
+    broken = Path(shutil.copytree(pictures, tmp_path / "pictures"))
+    (broken / "07.png").write_bytes((broken / "07.png").read_bytes()[:60])
+    asked: list[str] = []
+    with pytest.raises(ZooError, match=r"pictures/07\.png: "):
+        _export(network, tmp_path / "all", broken, progress=Progress(on_format=lambda one: asked.append(one.name)))
+    assert not asked
 
 
 def test_nothing_is_written_where_no_format_can_be(pictures: Path, tmp_path: Path, network: Network) -> None:

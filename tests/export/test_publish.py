@@ -270,6 +270,21 @@ def test_other_files_stay(smallest_arch: Arch, tmp_path: Path) -> None:
     assert after == {path: content for path, content in before.items() if path.name != "model_fp16.onnx"}
 
 
+def test_files_of_something_else_stay(smallest_arch: Arch, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("# My project")
+    with pytest.raises(ZooError) as caught:
+        save_pretrained(settled(smallest_arch), tmp_path)
+    told = "already exists, and was not written by this program; give another folder, or move that file"
+    assert str(caught.value) == f"{tmp_path}/README.md: {told}"
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+
+
+def test_graphs_of_older_weights_do_not_stay(smallest_arch: Arch, tmp_path: Path) -> None:
+    save_pretrained(settled(smallest_arch), tmp_path)
+    with pytest.raises(ZooError, match=r"onnx: has graphs of older weights; leave out onnx=False, or give another "):
+        save_pretrained(settled(smallest_arch), tmp_path, onnx=False)
+
+
 def test_a_damaged_description(repository: Path, tmp_path: Path) -> None:
     content = (repository / "model.safetensors").read_bytes()
     path = tmp_path / "model.safetensors"

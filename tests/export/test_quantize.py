@@ -36,7 +36,8 @@ from fbnetv3_zoo.export.quantization import fastest as fastest_form
 from fbnetv3_zoo.export.quantization import gptq as rounding
 from fbnetv3_zoo.export.quantization.calibration import ValueRange, find_ranges, read_calibration, sample_images
 from fbnetv3_zoo.export.quantization.candidates import OnnxBuild
-from fbnetv3_zoo.export.quantization.fastest import FLOAT, WHOLE, TriedForm, fastest, layer_choices, macs_of
+from fbnetv3_zoo.export.quantization.config import QuantizationConfig, Target
+from fbnetv3_zoo.export.quantization.fastest import FLOAT, WHOLE, TriedForm, at_size, fastest, layer_choices, macs_of
 from fbnetv3_zoo.export.quantization.gptq import input_moments, rounded
 from fbnetv3_zoo.export.quantization.qdq import (
     Activations,
@@ -47,7 +48,7 @@ from fbnetv3_zoo.export.quantization.qdq import (
     quantized,
     whole_weights,
 )
-from fbnetv3_zoo.export.quantization.quantize import QuantizationConfig, QuantizationReport, Target, quantize
+from fbnetv3_zoo.export.quantization.quantize import QuantizationReport, quantize
 from fbnetv3_zoo.export.quantization.sensitivity import by_sensitivity
 from fbnetv3_zoo.export.sample_images import photographs
 from fbnetv3_zoo.images import IMAGE_SUFFIXES
@@ -714,6 +715,17 @@ def test_the_fastest_form_is_chosen(
     floats = {node.name for node in found.model.model.graph.node if node.name in found.in_float}  # type: ignore[attr-defined]
     assert floats == found.in_float
     assert {WHOLE, "depthwise in float", "squeeze-excite in float"} <= {form.name for form in found.tried}
+
+
+def test_a_file_for_any_size_is_timed_at_that_of_the_images(model: onnx.ModelProto, images: Floats) -> None:
+    any_size = onnx.ModelProto()
+    any_size.CopyFrom(model)
+    for axis, name in zip(any_size.graph.input[0].type.tensor_type.shape.dim[2:], ("height", "width"), strict=True):
+        axis.dim_param = name
+    assert macs_of(at_size(any_size, images.shape)) == macs_of(model)
+    bench = fastest_form.Bench(Path("a.onnx"), at_size(any_size, images.shape), Path("b.onnx"), 2)
+    request = bench._request(Path("a.onnx"))
+    assert (request.channels, request.side) == images.shape[1:3]
 
 
 @pytest.mark.long

@@ -18,8 +18,9 @@ import torch
 from PIL import Image
 
 from fbnetv3_zoo.export.onnx.passes import align_channels, pool_globally
+from fbnetv3_zoo.export.quantization.config import Target
 from fbnetv3_zoo.export.quantization.qdq import Logits, layers_of, logits_of
-from fbnetv3_zoo.export.quantization.quantize import Target, quantize
+from fbnetv3_zoo.export.quantization.quantize import quantize
 from fbnetv3_zoo.preprocess import Interpolation, Preprocess, stack
 from fbnetv3_zoo.runtimes.litert_tflite import Runner
 from fbnetv3_zoo.utils.onnx_io import quiet_exporter

@@ -26,7 +26,8 @@ import numpy as np
 import torch
 from PIL import Image
 from fbnetv3_zoo.arch import Arch
-from fbnetv3_zoo.export.quantization.quantize import QuantizationConfig, Target, quantize
+from fbnetv3_zoo.export.quantization.config import QuantizationConfig, Target
+from fbnetv3_zoo.export.quantization.quantize import quantize
 from fbnetv3_zoo.export.backends.litert_tflite import export_litert
 from fbnetv3_zoo.export.backends.ncnn_param import export_ncnn
 from fbnetv3_zoo.export.backends.openvino_ir import export_openvino

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import importlib
 import json
 import os
 import re
@@ -437,6 +438,19 @@ def test_the_command_with_a_name(tmp_path: Path) -> None:
     assert first == "weights are random: good for timing, not for classifying"
     card = json.loads((tmp_path / "page" / "model.json").read_text())
     assert card["source"] == "random, its answers mean nothing"
+
+
+def test_the_command_with_weights_from_elsewhere(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a repository are not random; a file has its own."""
+    monkeypatch.setattr(
+        importlib.import_module("fbnetv3_zoo.cli.export.web"), "open_network", lambda *_, **__: FBNet(SHORT).eval()
+    )
+    first, *_ = succeed("export", "web", "hf-hub:me/net", "--out", tmp_path / "page").splitlines()
+    assert first.startswith(f"{tmp_path}/page: short")
+    assert json.loads((tmp_path / "page" / "model.json").read_text())["source"] != "random, its answers mean nothing"
+    ended = run("export", "web", model, "--pretrained", "--out", tmp_path / "other")
+    told = f"error: {model}: is a file with its own weights; leave out --pretrained"
+    assert (ended.code, ended.err.splitlines()[-1]) == (2, told)
 
 
 def test_the_command_offline(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,6 +44,9 @@ class _Handler(BaseHTTPRequestHandler):
         found = re.fullmatch(r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)", self.path)
         if self.server.refuse:
             return self._answer(403, b"no")
+        if listed := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/.*", self.path):
+            names = (name.removeprefix(f"{listed[1]}/") for name in self.server.files if name.startswith(listed[1]))
+            return self._json([{"type": "file", "path": name, "size": 1, "oid": "0"} for name in names])
         if found is None or f"{found[1]}/{found[2]}" not in self.server.files:
             return self._answer(404, b"", {"X-Error-Code": "EntryNotFound" if found else "RepoNotFound"})
         content = self.server.files[f"{found[1]}/{found[2]}"]
@@ -90,6 +93,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self.server.files[place] = base64.b64decode(value["content"])
             elif line["key"] == "lfsFile":
                 self.server.files[place] = self.server.objects[value["oid"]]
+            elif line["key"] == "deletedFile":
+                del self.server.files[place]
         address = f"{self.server.address}/{'/'.join(repository)}/commit/{COMMIT}"
         self._json({"success": True, "commitOid": COMMIT, "commitUrl": address, "hookOutput": ""})
 

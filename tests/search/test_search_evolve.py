@@ -11,6 +11,8 @@ from refusals import refusal
 
 from fbnetv3_zoo.search.space import (
     PAPER,
+    TINY,
+    Bound,
     Choice,
     Codes,
     Dimension,
@@ -242,6 +244,16 @@ def test_the_front_has_no_point_that_another_surpasses() -> None:
     assert (np.diff(front.costs) > 0).all()
     assert (np.diff(front.scores) > 0).all()
     assert front.costs[0] == 214116360  # the least reachable
+
+
+def test_a_bound_that_few_points_meet_is_not_refused_in_a_restart() -> None:
+    """What met it before stays, though random points that meet it cannot be found again."""
+    costs = NetworkCosts(TINY)
+    known = TINY.sample(400, np.random.default_rng(3))
+    (value,) = costs(known[:1])["macs"]
+    exactly = (Bound("macs", float(value), float(value)),)
+    (found,) = evolve(lambda codes: codes.sum(1).astype(float), TINY, costs, [exactly], seeds=known[:1])
+    assert (costs(found.codes)["macs"] == value).all()
 
 
 def test_fronts_that_are_refused() -> None:

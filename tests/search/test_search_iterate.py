@@ -79,6 +79,14 @@ def test_training_stops_at_the_first_epoch_that_ranks_like_the_last() -> None:
     assert scores.tolist() == [outcome(trial).curve[first - 1] for trial in stage.trials]
 
 
+@pytest.mark.parametrize("count", [3, 8, 24, 48])
+def test_a_correlation_of_1_never_stops_early(count: int) -> None:
+    """Not even where an earlier epoch ranks all like the last, for any rounding of the correlation."""
+    search = IterativeSearch(SPACE, POOL[:100], IterativeConfig(3, batch=count, correlation=1))
+    search.tell([Outcome(trial.number, (trial.number, trial.number, trial.number)) for trial in search.ask()])
+    assert search.stop_epoch == 3
+
+
 def test_ranks_that_cannot_be_compared_do_not_stop_early() -> None:
     assert rank_correlations(np.array([[1.0, 5.0], [1.0, 6.0], [1.0, 7.0]])) == (0.0, pytest.approx(1.0))
     assert rank_correlations(np.array([[1.0, 5.0], [2.0, 5.0], [3.0, 5.0]])) == (0.0, 0.0)

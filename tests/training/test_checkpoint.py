@@ -247,6 +247,18 @@ def test_a_folder_that_holds_a_run(tiny_arch: Arch, data: Dataset, begun: Path) 
     assert _contents(begun) == before
 
 
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_that_has_ended_is_not_replaced(resume: bool, tiny_arch: Arch, data: Dataset, tmp_path: Path) -> None:
+    """Though its checkpoints were deleted, to save space."""
+    train(tiny_arch, data, PLAIN, tmp_path, report=False)
+    shutil.rmtree(tmp_path / "checkpoints")
+    before = _contents(tmp_path)
+    assert refusal(lambda: train(tiny_arch, data, PLAIN, tmp_path, resume=resume)) == (
+        f"{tmp_path}: holds a run that has ended, without checkpoints; give another folder"
+    )
+    assert _contents(tmp_path) == before
+
+
 def test_two_runs_in_one_folder(
     tiny_arch: Arch, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,11 +54,25 @@ def test_the_balanced_loss(smoothing: float) -> None:
     assert (weights * torch.from_numpy(counts)).tolist() == pytest.approx([40 / 3, 40 / 3, 0, 40 / 3])
     logits, labels = torch.randn(8, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 0, 1, 3] * 2)
     targets = (1 - smoothing) * F.one_hot(labels, 4) + smoothing / 4
-    expected = -(targets * weights * logits.log_softmax(1)).sum() / 8
+    expected = -(targets * weights[labels, None] * logits.log_softmax(1)).sum() / 8
     for given in (labels, F.one_hot(labels, 4).float()):
         assert float(labels_loss(logits, given, smoothing, weights)) == pytest.approx(float(expected), rel=1e-6)
         halves = [labels_loss(logits[part], given[part], smoothing, weights) for part in (slice(4), slice(4, 8))]
         assert float(sum(halves) / 2) == pytest.approx(float(expected), rel=1e-6)
+
+
+@pytest.mark.parametrize("counts", [(990, 10), (400, 4, 4), (500, 500, 0)])
+def test_balanced_classes_are_told_apart_with_smoothing(counts: tuple[int, ...]) -> None:
+    """Where images of a class can be told, the best answer for them is that class, however rare others are."""
+    weights = class_weights_of(np.array(counts))
+    for label in np.flatnonzero(counts):
+        logits = torch.zeros(1, len(counts), requires_grad=True)
+        optimizer = torch.optim.SGD([logits], 0.5)
+        for _ in range(200):
+            optimizer.zero_grad()
+            (labels_loss(logits, torch.tensor([label]), 0.1, weights) / weights[label]).backward()
+            optimizer.step()
+        assert float(logits.softmax(1)[0, label].detach()) == pytest.approx(0.9 + 0.1 / len(counts), abs=0.01)
 
 
 def test_balanced_training_differs_where_classes_do(tiny_arch: Arch, data: Dataset, tmp_path: Path) -> None:

@@ -299,6 +299,17 @@ def test_bad_images_are_replaced_and_told(workers: int) -> None:
         assert part.images.shape == (6, 1, 8, 8)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_images_known_to_be_bad_are_not_tried(workers: int) -> None:
+    """However many there are in a row."""
+    wrong = range(10, 120)
+    batches = _batches(130, PLAIN, bad=wrong, workers=workers, on_bad_image=OnBadImage.SKIP)
+    batches.leave_out({n: f"{n}.png: is broken" for n in wrong})
+    parts = _parts(batches)
+    assert {int(label) for part in parts for label in part.labels}.isdisjoint(wrong)
+    assert {entry for part in parts for entry in part.bad} <= {(f"{n}.png", f"{n}.png: is broken") for n in wrong}
+
+
 def test_images_beside_a_bad_one_stay_as_they_were() -> None:
     parts, without = _parts(_batches(bad=(3,), on_bad_image=OnBadImage.SKIP)), _parts(_batches())
     for part, whole in zip(parts, without, strict=True):

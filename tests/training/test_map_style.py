@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -122,6 +123,23 @@ def test_one_dataset_alone_is_divided_into_three_splits() -> None:
     assert all((data.counts(split) > 0).all() for split in SPLITS)
     other = as_dataset(Pairs(IMAGES[:200], LABELS[:200]), seed=4)
     assert [one.key for one in other["test"]] != [one.key for one in data["test"]]
+
+
+def test_an_image_that_ends_early_is_told_with_its_item() -> None:
+    """Pillow opens a file without reading its pixels."""
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(256, size=(64, 64), dtype=np.uint8)).save(file, "JPEG")
+    items = [(Image.open(io.BytesIO(file.getvalue()[:1500])), 0), *((Image.fromarray(IMAGES[n]), 1) for n in range(9))]
+    data = as_dataset({"train": items, "validation": Pairs(labels=LABELS[:60] % 2)})
+    with pytest.raises(ZooError, match=r"^dataset, train, item 0: cannot be read \("):
+        data["train"][0].read()
+
+
+def test_so_is_one_that_is_in_a_mapping_alone() -> None:
+    alone = Pairs(IMAGES[:200], LABELS[:200])
+    sizes = [len(as_dataset(alone)[split]) for split in SPLITS]
+    for data in ({"train": alone}, {"train": alone, "test": []}):
+        assert [len(as_dataset(data)[split]) for split in SPLITS] == sizes
 
 
 INDICES = "dataset, train: labels must be class indices, whole numbers from 0; the first is"

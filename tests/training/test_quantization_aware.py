@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from fbnetv3_zoo.arch import Arch
 from fbnetv3_zoo.export import export_onnx
 from fbnetv3_zoo.export.quantization.calibration import ValueRange, find_ranges
+from fbnetv3_zoo.export.quantization.config import QuantizationConfig, Target
 from fbnetv3_zoo.export.quantization.qdq import (
     Activations,
     QDQSettings,
@@ -29,7 +30,7 @@ from fbnetv3_zoo.export.quantization.qdq import (
     quantized,
     whole_weights,
 )
-from fbnetv3_zoo.export.quantization.quantize import QuantizationConfig, Target, quantize
+from fbnetv3_zoo.export.quantization.quantize import quantize
 from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.preprocess import stack
 from fbnetv3_zoo.recipes import SGD, CosineDecay, Recipe

@@ -41,7 +41,7 @@ from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.preprocess import Preprocess, stack
 from fbnetv3_zoo.recipes import SGD, ExponentialDecay, Optimizer, Recipe, RMSProp
 from fbnetv3_zoo.training import Callback, Dataset, Epoch, Execution, Run, Step
-from fbnetv3_zoo.training.data import SPLITS
+from fbnetv3_zoo.training.data import SPLITS, digits
 from fbnetv3_zoo.training.data.seen import SAMPLE, sample_of, seen_among
 from fbnetv3_zoo.training.engine import Engine
 from fbnetv3_zoo.training.evaluation import Evaluation
@@ -76,6 +76,12 @@ def _without_times(values: Any) -> dict[str, Any]:
 
 
 # --- what a run gives ---
+
+
+def test_the_data_at_a_path_is_split_by_the_seed_of_the_recipe(tiny_arch: Arch, tmp_path: Path) -> None:
+    run = train(tiny_arch, "digits", replace(PLAIN, epochs=1, seed=3), tmp_path, report=False)
+    trained_on = run.model.description.trained_on
+    assert [seen_among(trained_on, digits(seed=3)[split]) for split in ("train", "test")] == [len(trained_on), 0]
 
 
 @pytest.mark.parametrize(

@@ -572,11 +572,11 @@ def test_memory_stays_within_the_limit(harm: dict[str, Any]) -> None:
 
 def _child_of(parent: int) -> int | None:
     """The process of a reader that ``parent`` has started."""
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            fields = path.read_text().rpartition(")")[2].split()
-            if int(fields[1]) == parent and unpickle.__name__.encode() in path.with_name("cmdline").read_bytes():
-                return int(path.parent.name)
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it may have ended
+            fields = (process / "stat").read_text().rpartition(")")[2].split()
+            if int(fields[1]) == parent and unpickle.__name__.encode() in (process / "cmdline").read_bytes():
+                return int(process.name)
     return None
 
 

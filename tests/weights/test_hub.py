@@ -119,6 +119,25 @@ def test_a_hub_that_refuses(model: FBNet, hub: FakeHub, tmp_path: Path) -> None:
     assert not hub.files
 
 
+def test_graphs_of_older_weights_do_not_stay(model: FBNet, hub: FakeHub, tmp_path: Path) -> None:
+    save(model, tmp_path / "mine.safetensors")
+    hub.files |= {f"me/net/{name}": b"older" for name in ("onnx/model_quantized.onnx", "onnx/mine.onnx", "notes.txt")}
+    _python(hub, tmp_path, "zoo.push_to_hub(zoo.load('mine.safetensors'), 'me/net')")
+    assert "me/net/onnx/model_quantized.onnx" not in hub.files
+    assert [hub.files[f"me/net/{name}"] for name in ("onnx/mine.onnx", "notes.txt")] == [b"older"] * 2
+
+
+def test_a_hub_that_cannot_be_reached(model: FBNet, hub: FakeHub, tmp_path: Path) -> None:
+    save(model, tmp_path / "mine.safetensors")
+    hub.shutdown()
+    hub.server_close()
+    code = "refusal(lambda: zoo.push_to_hub(zoo.load('mine.safetensors'), 'me/net', onnx=False))"
+    assert _python(hub, tmp_path, code).startswith("hf-hub:me/net: cannot be written (")
+    offline = f"import os; os.environ['FBNETV3_ZOO_OFFLINE'] = '1'\n{code}"
+    said = "hf-hub:me/net: cannot be written, since FBNETV3_ZOO_OFFLINE is set\n"
+    assert _python(hub, tmp_path, offline) == said
+
+
 @pytest.mark.parametrize("address", ["hf-hub:me", "hf-hub:a/b/c", "hf-hub:me/net@", "hf-hub:../x/y"])
 def test_addresses_that_name_no_repository(address: str) -> None:
     with pytest.raises(ZooError) as caught:

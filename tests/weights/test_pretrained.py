@@ -23,7 +23,7 @@ from sweeps import every
 from torch import Tensor, nn
 
 from fbnetv3_zoo import factory
-from fbnetv3_zoo.arch import Arch
+from fbnetv3_zoo.arch import Activation, Arch
 from fbnetv3_zoo.factory import create
 from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.preprocess import Preprocess
@@ -462,6 +462,24 @@ def test_an_address_may_be_pinned(
     wrong = ("0" if digest[0] != "0" else "1") + digest[1:digits]
     refused = refusal(lambda: create(tiny_arch, pretrained=f"{address}#sha256={wrong}", cache=cache))
     assert f"{address}: has SHA-256 {digest}, not {wrong}" in refused
+
+
+@pytest.mark.parametrize("place", ["address", "checkpoint"])
+def test_what_was_loaded_before_makes_no_difference(
+    place: str, site: Site, tiny: tuple[str, Path, FBNet], tiny_arch: Arch, tmp_path: Path
+) -> None:
+    """The cache keeps what the file says, not what it was loaded for."""
+    address, _, model = tiny
+    cache = replace(site.cache, folder=tmp_path / "cache", lock=None, mirror=None)
+    if place == "checkpoint":
+        torch.save(model.state_dict(), tmp_path / "tiny.pth")
+        address = str(tmp_path / "tiny.pth")
+    rows = tiny_arch.stages
+    other = replace(tiny_arch, stages=(*rows[:-1], tuple(replace(row, activation=Activation.RELU) for row in rows[-1])))
+    for arch in (replace(tiny_arch, resolution=64), other, tiny_arch, replace(tiny_arch, resolution=48)):
+        found = create(arch, pretrained=address, cache=cache)
+        assert (found.arch, found.preprocess) == (arch, Preprocess.for_arch(arch))
+        assert torch.equal(found.classifier.weight, model.classifier.weight)
 
 
 @pytest.mark.parametrize("pin", ["", "1234567", "g" * 8, "0" * 65, "12345678 "])

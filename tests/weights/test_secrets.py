@@ -19,7 +19,7 @@ from fbnetv3_zoo.factory import create
 from fbnetv3_zoo.models.fbnet import FBNet
 from fbnetv3_zoo.weights.cache import WeightsCache
 from fbnetv3_zoo.weights.registry import WeightsSource
-from fbnetv3_zoo.weights.url import identity_of
+from fbnetv3_zoo.weights.url import identity_of, without_signature
 
 
 @pytest.mark.parametrize(
@@ -44,8 +44,17 @@ def test_what_tells_one_file_from_another() -> None:
     signed = "https://a.b/c.pth?versionId=3&X-Amz-Date={0}&X-Amz-Signature={0}&X-Amz-Security-Token={0}"
     assert identity_of(signed.format(1)) == identity_of(signed.format(2)) == "https://a.b/c.pth?versionId=3"
     assert identity_of("https://me:1@a/b#f") == identity_of("https://me:2@a/b") == "https://a/b"
-    assert identity_of("https://a/b?id=1") != identity_of("https://a/b?id=2")
+    for name in ("id", "sku", "policy", "st", "sp", "skip", "expires", "token"):
+        assert identity_of(f"https://a/b?{name}=1") != identity_of(f"https://a/b?{name}=2")
+    azure = "https://a/b.pth?sv=1&st={0}&se={0}&sp=r&skoid={0}&sig={0}"
+    assert identity_of(azure.format(1)) == identity_of(azure.format(2)) == "https://a/b.pth"
+    google = "https://a/b?id=7&Expires={0}&Policy={0}&Signature={0}"
+    assert identity_of(google.format(1)) == identity_of(google.format(2)) == "https://a/b?id=7"
+    for rest in ("b.pth?", "b?x=1&y=2&"):
+        assert identity_of(f"https://a/{rest}token=1") == identity_of(f"https://a/{rest}token=2")
     assert identity_of("https://a/b?a=%2F&b") == "https://a/b?a=%2F&b"
+    assert without_signature("https://me:SECRET@a/b?token=SECRET&id=1#sha256=0a") == "https://a/b?id=1#sha256=0a"
+    assert without_signature("runs/b?token=1") == "runs/b?token=1"
     names = {"http://me:SECRET@a": "", "http://a/b.pth?c=/d.pth": "b.pth", "/x/y#z.pth": "y#z.pth"}
     assert {address: WeightsSource(address).file_name for address in names} == names
 

@@ -256,6 +256,8 @@ def _truths(
     data = read_coco(annotations, folder or annotations.parent)
     tell_faults(annotations, data)
     _check_classes(data, annotations, class_names, model)
+    if turned := [sample.path for sample in data.samples if sample.orientation != 1]:
+        complain(f"{annotations}: true boxes are not drawn in images that are stored turned: {first_few(turned)}")
     return {sample.path.resolve(): sample for sample in data.samples if sample.orientation == 1}
 
 

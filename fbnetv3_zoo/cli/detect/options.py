@@ -176,12 +176,18 @@ class DetectorOptions:
 
     def start(self) -> FBNet | None:
         """The network with its initial weights; None for random ones."""
+        from fbnetv3_zoo.detection import DETECTORS
+
         from ...factory import create
 
         if self.pretrained and self.weights is not None:
             raise ZooError("--pretrained and --weights both give weights to start from; give only one")
         if not self.pretrained and self.weights is None:
             return None
+        if self.model in DETECTORS:
+            network = self.model.removesuffix("_detector")
+            remedy = f"name its network, {network}, to start from the weights of that, or leave --pretrained out"
+            raise ZooError(f"{self.model}: a published detector does not start from weights here; {remedy}")
         if not self._shape.reshape:
             return create(self.model, pretrained=self.weights or True)
         if self.weights is None:

@@ -113,15 +113,15 @@ def export_all(
     warn_of_random_weights(model, network, pretrained=pretrained)
 
 
-def _of_dataset(data: str, seed: int) -> tuple[list[Image.Image], list[Image.Image]]:
+def _of_dataset(data: str, seed: int) -> tuple[Sequence[Image.Image], Sequence[Image.Image]]:
     """Images to calibrate with, and to compare on."""
-    from fbnetv3_zoo.export.quantization.calibration import sample_images
+    from fbnetv3_zoo.export.quantization.calibration import StoredImages, sample_images
 
     from ...training import find_dataset
 
     found = find_dataset(data, seed=seed)
     test = found["test"]
-    return sample_images(found["train"]), [example.read() for example in test[:: max(1, -(-len(test) // COMPARED))]]
+    return sample_images(found["train"]), StoredImages.of(test[:: max(1, -(-len(test) // COMPARED))])
 
 
 @contextmanager

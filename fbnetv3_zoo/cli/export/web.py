@@ -8,7 +8,16 @@ from typing import Annotated
 
 import typer
 
-from ..common import Json, Pretrained, open_network, output_folder, print_json, program
+from ..common import (
+    Json,
+    Pretrained,
+    brings_weights,
+    holds_weights,
+    open_network,
+    output_folder,
+    print_json,
+    program,
+)
 from ..output import in_shell, say
 
 RANDOM = "random, its answers mean nothing"
@@ -39,8 +48,11 @@ def web(
     from fbnetv3_zoo.export.web.folder import PAGE
 
     PAGE.check_free(output)
-    given = model if Path(model).suffix in (".safetensors", ".onnx") else open_network(model, pretrained=pretrained)
-    source = RANDOM if given is not model and not pretrained else None
+    is_file = Path(model).suffix in (".safetensors", ".onnx")
+    if is_file and pretrained:
+        raise brings_weights(model)
+    given = model if is_file else open_network(model, pretrained=pretrained)
+    source = None if is_file or pretrained or holds_weights(model) else RANDOM
     report = write_web(given, output, samples=sample or [], runtime=runtime, source=source)
     if as_json:
         print_json({"licence" if name == "license" else name: value for name, value in asdict(report).items()})

@@ -168,6 +168,9 @@ def evolve(
     record = SearchResult.read(folder)
     if bool(constraint) == bool(pareto):
         raise ZooError("give either --constraint (at least once) or --pareto")
+    if not record.measured:
+        remedy = f"{program()} search resume {in_shell(folder)}"
+        raise ZooError(f"{folder}: its rounds are not finished, so there is no final predictor; run {remedy} first")
     if pareto:
         front = front_of(record, pareto, steps)
         if as_json:
@@ -176,11 +179,13 @@ def evolve(
         for point in front:
             say(f"{pareto} {point['cost']:>16,.6g}  predicted {point['score']:.4f}")
         return
-    if not record.measured:
-        remedy = f"{program()} search resume {in_shell(folder)}"
-        raise ZooError(f"{folder}: its rounds are not finished, so there is no final predictor; run {remedy} first")
     check_folder(folder)
-    winners = evolve_again(record, [parse_constraint(text) for text in constraint or []])
+    constraints = [parse_constraint(text) for text in constraint or []]
+    found = {record.plan.result_name(winner.constraint) for winner in record.winners}
+    if own := [text for text, one in zip(constraint or [], constraints, strict=True)
+               if record.plan.result_name(one) in found]:  # fmt: skip
+        raise ZooError(f"--constraint {own[0]!r} is the search's own, whose winner stays; give another bound")
+    winners = evolve_again(record, constraints)
     paths = write_winners(record.plan, winners, folder)
     if as_json:
         print_json({"winners": [search_show.told(record, winner) for winner in winners], "files": paths})

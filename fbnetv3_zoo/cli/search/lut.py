@@ -78,6 +78,7 @@ def _what(
 
     from ...arch.latency import distinct_blocks
 
+    check_whole("--seed", seed, at_least=0)
     check_whole("--check", check, at_least=0)
     if 0 < check < 3:
         raise ZooError(f"--check is {check}; give at least 3 networks, or 0")

@@ -206,12 +206,15 @@ class CandidateOptions:
         """Run the search."""
         from fbnetv3_zoo.search import Limits, run_search
         from fbnetv3_zoo.search.evaluation import TrainingEvaluator
+        from fbnetv3_zoo.search.evaluation.training import check_recipes
 
         from .progress import SearchProgress
 
         check_outside(folder, None if config.data in ("", "digits") else config.data)
         evaluator = config.evaluator(plan.space, self._fitted(plan, config))
         if isinstance(evaluator, TrainingEvaluator):
+            if plan.space.recipes is not None:
+                check_recipes(plan.space.recipes, plan.rounds.epochs)
             evaluator.look()
             evaluator = replace(evaluator, processes=self._processes())
             if self.checkpoints:
@@ -242,6 +245,13 @@ class CandidateOptions:
 
         from fbnetv3_zoo.search.evaluation.memory import fit_memory
 
+        from ...training.distributed import usable
+
+        if self.executor.startswith("ray") and not torch.cuda.is_available():  # the nodes may have GPUs
+            if self.accumulation == 0:
+                raise ZooError("--accumulation 0 looks at a GPU of this machine, which has none; give a number")
+            return chosen
+        usable(self.device)
         share = min(1.0, self._gpus() or 1.0)
         available = torch.cuda.get_device_properties(self.device).total_memory * share
         fit = fit_memory(

@@ -82,6 +82,9 @@ class SupernetRunOptions(training.RunOptions):
 
         from fbnetv3_zoo.search.supernet.memory import fit_supernet
 
+        from ...training.distributed import usable
+
+        usable(self.device)
         available = torch.cuda.get_device_properties(self.device).total_memory
         fit = fit_supernet(plan, chosen, available, choose=self.accumulation == 0, processes=processes())
         if leads():

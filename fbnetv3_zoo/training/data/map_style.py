@@ -55,8 +55,8 @@ def as_dataset(
         data: a mapping with "train" and, if there are such splits, "validation" and "test" (a `DatasetDict` is one; the
             usual spellings, such as "val", are known), or one dataset; also what :func:`find_dataset` takes, without
             the options below. Without "validation", a fifth of the training images of each class, drawn by ``seed``,
-            is held out; one dataset alone is divided into all three splits. A test split without labels (-1
-            throughout) is left out. Images are read when they are needed.
+            is held out; one dataset alone, also in a mapping, is divided into all three splits. A test split without
+            labels (-1 throughout) is left out. Images are read when they are needed.
         name: for messages and reports.
         class_names: by label; default: what the training set calls them (``classes``, or the names of a `ClassLabel`),
             otherwise "0", "1", ... to the highest label, of which there may be 1,000, or as many as training images.
@@ -89,7 +89,7 @@ def as_dataset(
     if len(names) < 2:
         raise ZooError(f"{name}: has one class, {shown(names[0])}; give images of at least two")
     train = splits["train"]
-    if not isinstance(data, Mapping):
+    if given.keys() == {"train"}:
         parts = split_by_seed(
             train.labels, seed, image=lambda n: train.keys[n], classes=[f"{name}: class {one!r}" for one in names]
         )
@@ -283,7 +283,10 @@ class _ItemReader:
     def __call__(self, at_least: LeastSize | None = None) -> Image.Image:
         image, _ = self.source.parts(self.row)
         if isinstance(image, Image.Image):
-            return ImageOps.exif_transpose(image)
+            try:
+                return ImageOps.exif_transpose(image)  # decodes it
+            except Exception as error:  # Pillow's decoders raise many kinds
+                raise ZooError(f"{self.key}: cannot be read ({in_short(error)})") from None
         if remedy := _remedy(image, self.source):
             raise ZooError(f"{self.key}: {NO_IMAGE} {type(image).__name__}; {remedy}")
         return image_of(image, self.key, any_integers=hasattr(self.source.items, "with_format"))

@@ -60,6 +60,14 @@ def test_the_digits_stay_as_they_are(tmp_path: Path) -> None:
     )
 
 
+def test_odd_spaces_in_names_are_escaped(photos: Path) -> None:
+    """As macOS names pictures of its screen, with a narrow space."""
+    (photos / "train" / "cats" / "0.jpg").rename(photos / "train" / "cats" / "at 9.41\u202fAM.jpg")
+    assert [key for key in packed(find_dataset(photos), side=SIDE).keys if "AM" in key] == [
+        "train/cats/at 9.41\\u202fAM.jpg"
+    ]
+
+
 def test_unreadable_images(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
     (photos / "train" / "dogs" / "2.jpg").write_bytes(b"no image")
     data = find_dataset(photos)

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from ....errors import ZooError, check_member, check_whole, first_few
+from ....errors import ZooError, check_member, check_whole, first_few, printable
 from ....preprocess import Preprocess
 from ....utils.in_order import in_order
 from ....utils.log import LOG
@@ -54,7 +54,7 @@ def packed(data: Dataset, *, side: int, on_bad_image: OnBadImage = OnBadImage.RA
                     continue
                 images.append(found)
                 labels.append(example.label)
-                keys.append(example.key)
+                keys.append(printable(example.key))
             sizes.append(len(images) - before)
     if not images:
         raise ZooError(f"{data.name}: none of its {count:,} images can be read")
@@ -64,6 +64,7 @@ def packed(data: Dataset, *, side: int, on_bad_image: OnBadImage = OnBadImage.RA
     groups = np.repeat(np.arange(len(present)), [size for size in sizes if size])
     train, validation, test = sizes
     return DatasetFile(
-        data.name, data.class_names, tuple(present), data.mean, data.std, np.stack(images), np.array(labels), groups,
-        (train, validation, test), tuple(keys), json.dumps({"packed from": data.fingerprint, "side": side}),
+        printable(data.name), tuple(map(printable, data.class_names)), tuple(present), data.mean, data.std,
+        np.stack(images), np.array(labels), groups, (train, validation, test), tuple(keys),
+        json.dumps({"packed from": data.fingerprint, "side": side}),
     )  # fmt: skip
