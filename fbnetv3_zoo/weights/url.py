@@ -47,8 +47,11 @@ def without_signature(address: str) -> str:
     if not plain.startswith(("http://", "https://")):
         return address
     parts = urlsplit(identity_of(plain))
-    query = [(key, value) for key, value in parse_qsl(parts.query, keep_blank_values=True) if key.lower() != "token"]
-    return parts._replace(query=urlencode(query)).geturl() + pin + digest
+    query = parse_qsl(parts.query, keep_blank_values=True)
+    plain_query = [(key, value) for key, value in query if key.lower() != "token"]
+    if len(plain_query) < len(query):
+        parts = parts._replace(query=urlencode(plain_query))
+    return parts.geturl() + pin + digest
 
 
 def file_name_of(address: str) -> str:

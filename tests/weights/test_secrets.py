@@ -55,6 +55,7 @@ def test_what_tells_one_file_from_another() -> None:
     assert identity_of("https://a/b?a=%2F&b") == "https://a/b?a=%2F&b"
     assert without_signature("https://me:SECRET@a/b?token=SECRET&id=1#sha256=0a") == "https://a/b?id=1#sha256=0a"
     assert without_signature("runs/b?token=1") == "runs/b?token=1"
+    assert without_signature("https://a/b?c=%2F&d") == "https://a/b?c=%2F&d"
     names = {"http://me:SECRET@a": "", "http://a/b.pth?c=/d.pth": "b.pth", "/x/y#z.pth": "y#z.pth"}
     assert {address: WeightsSource(address).file_name for address in names} == names
 
