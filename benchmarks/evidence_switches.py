@@ -25,9 +25,10 @@ from evidence_methods import LITERAL, MOST, SHIPPED, Spent, Trainings, searched
 from evidence_table import SEEDS, Doubles, encoder, markdown, mean_of
 
 from fbnetv3_zoo.search import PLANS
-from fbnetv3_zoo.search.predictors import MLP, Predictor, fit
+from fbnetv3_zoo.search.predictors import MLP, fit
 from fbnetv3_zoo.search.space import LETTERS, Constraint, NetworkCosts, outside
 from fbnetv3_zoo.search.stages import EvolutionConfig, IterativeConfig, evolve
+from fbnetv3_zoo.search.stages.evolution import Evolved
 
 AT = (48, 96, 192)
 TRAININGS = 96
@@ -79,37 +80,37 @@ def after_rounds(name: str, seed: int) -> list[float]:
     return [float(true[train.rows[told[:number].argmax()]]) for number in AT]
 
 
-def _predictor(train: Trainings, seed: int) -> Predictor:
-    return fit(MLP(), LETTERS, train.codes[train.rows], train.told[train.rows] / 100, encoder=encoder(MLP(), seed),
-               seed=seed)  # fmt: skip
+def evolved(seed: int, evolving: EvolutionConfig) -> tuple[Trainings, list[Evolved]]:
+    """What stage 2 has had trained, and what stage 3 finds by the predictor fitted on that."""
+    train, _ = trained(SHIPPED, seed, TRAININGS)
+    codes, told = train.codes[train.rows], train.told[train.rows]
+    predictor = fit(MLP(), LETTERS, codes, told / 100, encoder=encoder(MLP(), seed), seed=seed)
+    found = evolve(
+        lambda asked: predictor.predict(asked).mean, LETTERS, _costs(), BOUNDS,
+        seeds=codes[np.argsort(-told, kind="stable")], evolving=evolving, seed=seed,
+    )  # fmt: skip
+    return train, found
 
 
 def after_evolution(name: str, seed: int) -> list[float]:
     """The accuracy of the points predicted best, their predicted one, and evaluations: means over the bounds."""
-    train, _ = trained(SHIPPED, seed, TRAININGS)
-    predictor, found = _predictor(train, seed), []
-    best = train.codes[train.rows][np.argsort(-train.told[train.rows], kind="stable")]
-    for evolved in evolve(
-        lambda codes: predictor.predict(codes).mean, LETTERS, _costs(), BOUNDS, seeds=best,
-        evolving=EVOLVING[name], seed=seed,
-    ):  # fmt: skip
-        accuracy = evidence_surrogate.surrogate().test(evolved.codes[:1])[0]
-        found.append([accuracy, 100 * evolved.scores[0], evolved.progress[-1][0]])
-    return [float(value) for value in np.mean(found, axis=0)]
+    test = evidence_surrogate.surrogate().test
+    _, found = evolved(seed, EVOLVING[name])
+    figures = [[test(one.codes[:1])[0], 100 * one.scores[0], one.progress[-1][0]] for one in found]
+    return [float(value) for value in np.mean(figures, axis=0)]
 
 
 def with_finalists(name: str, seed: int) -> list[float]:
     """The accuracy of the winners: the best predicted, or with finalists the best trained one; mean over the bounds."""
-    model, (train, _) = evidence_surrogate.surrogate(), trained(SHIPPED, seed, TRAININGS)
-    predictor, rng, costs, accuracies = _predictor(train, seed), np.random.default_rng([seed, 6]), _costs(), []
+    model, rng, accuracies = evidence_surrogate.surrogate(), np.random.default_rng([seed, 6]), []
+    train, found = evolved(seed, _SHIPPED_EVOLUTION)
     known, told = train.codes[train.rows], train.told[train.rows]
     order = np.argsort(-told, kind="stable")
-    for evolved in evolve(lambda codes: predictor.predict(codes).mean, LETTERS, costs, BOUNDS, seeds=known[order],
-                          seed=seed):  # fmt: skip
-        codes = evolved.codes[:1]
+    for one in found:
+        codes = one.codes[:1]
         if name != "0":  # the best trained so far is one of them
-            new = evolved.codes[: int(name) - 1]
-            fitting = order[outside(costs, evolved.constraint, known[order]) == 0]
+            new = one.codes[: int(name) - 1]
+            fitting = order[outside(_costs(), one.constraint, known[order]) == 0]
             codes = np.concatenate([known[fitting[:1]], new])
             codes = codes[[int(np.append(told[fitting[:1]], model.told(new, rng)).argmax())]]
         accuracies.append(model.test(codes)[0])

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol, overload
+from typing import Protocol, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +40,9 @@ class Example(Protocol):
         """The image."""
 
 
+AnyExample = TypeVar("AnyExample", bound=Example)
+
+
 class StoredImages(Sequence[Image.Image]):
     """Images that are read each time that one is asked for, as many photographs do not fit into memory."""
 
@@ -64,6 +67,11 @@ class StoredImages(Sequence[Image.Image]):
     def of(cls, examples: Iterable[Example]) -> StoredImages:
         """The images of ``examples``."""
         return cls([example.read for example in examples])
+
+
+def thinned(examples: Sequence[AnyExample], most: int) -> Sequence[AnyExample]:
+    """At most so many of ``examples``, spread evenly over them."""
+    return examples[:: max(1, -(-len(examples) // most))]
 
 
 def sample_images(examples: Sequence[Example]) -> StoredImages:

@@ -137,9 +137,7 @@ class _Trainer(Engine[Batch, Run]):
             keys = enumerate(example.key for example in self.data["train"])
             self.batches.leave_out({index: reasons[key] for index, key in keys if key in reasons})
 
-    def prepare(
-        self, teacher: TeacherSource | None, pretrained: bool | str | Path | WeightsFile
-    ) -> Teacher | None:  # fmt: skip
+    def prepare(self, teacher: TeacherSource | None, pretrained: bool | str | Path | WeightsFile) -> Teacher | None:
         """Build the network, and open the teacher."""
         recipe, generator = self.recipe, torch.Generator().manual_seed(self.recipe.seed)
         network: Network = create(

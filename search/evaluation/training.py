@@ -198,9 +198,13 @@ class _Report(Callback):
         self._file.tell([getattr(epoch, split) for epoch in self._training.progress.history])
 
 
+_NOT_TRAINED_WITH = ("balanced", "frozen_stages", "patience", "weight_levels")
+"""Fields of recipes that :func:`fbnetv3_zoo.training.train` knows, and candidates do not."""
+
+
 def check_searched(recipe: Recipe) -> None:
-    """Raise :class:`ZooError` for what candidates are not trained with, though networks are by :func:`train`."""
-    if recipe.balanced or recipe.frozen_stages or recipe.patience or recipe.weight_levels:
+    """Raise :class:`ZooError` for what candidates are not trained with."""
+    if any(getattr(recipe, field) for field in _NOT_TRAINED_WITH):
         raise ZooError(
             "recipe: candidates of a search know no balanced, frozen_stages, patience or weight_levels; leave them out"
         )
@@ -209,7 +213,7 @@ def check_searched(recipe: Recipe) -> None:
 def check_recipes(recipes: Recipes, epochs: int) -> None:
     """Raise :class:`ZooError` if candidates of ``epochs`` epochs cannot be trained by all of ``recipes``."""
     for setting in recipes.settings:
-        if setting.field in ("balanced", "frozen_stages", "patience", "weight_levels"):
+        if setting.field in _NOT_TRAINED_WITH:
             raise ZooError(f"recipes: candidates of a search know no {setting.field}; leave it out")
     check_searched(recipes.base)
     searched = [setting.options.values for setting in recipes.settings if setting.field == "epochs"]

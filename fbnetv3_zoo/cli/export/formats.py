@@ -115,13 +115,12 @@ def export_all(
 
 def _of_dataset(data: str, seed: int) -> tuple[Sequence[Image.Image], Sequence[Image.Image]]:
     """Images to calibrate with, and to compare on."""
-    from fbnetv3_zoo.export.quantization.calibration import StoredImages, sample_images
+    from fbnetv3_zoo.export.quantization.calibration import StoredImages, sample_images, thinned
 
     from ...training import find_dataset
 
     found = find_dataset(data, seed=seed)
-    test = found["test"]
-    return sample_images(found["train"]), StoredImages.of(test[:: max(1, -(-len(test) // COMPARED))])
+    return sample_images(found["train"]), StoredImages.of(thinned(found["test"], COMPARED))
 
 
 @contextmanager

@@ -110,11 +110,10 @@ def quantize_on(data: Dataset, model: Path, output: Path, config: QuantizationCo
 
     Of many, :data:`TESTED` are taken.
     """
-    from fbnetv3_zoo.export.quantization.calibration import StoredImages, sample_images
+    from fbnetv3_zoo.export.quantization.calibration import StoredImages, sample_images, thinned
     from fbnetv3_zoo.export.quantization.quantize import quantize
 
-    shown, test = sample_images(data["train"]), data["test"]
-    test = test[:: max(1, -(-len(test) // TESTED))]
+    shown, test = sample_images(data["train"]), thinned(data["test"], TESTED)
     if not test:
         return quantize(model, output, shown, config=config)
     labels = _labels(model, data, [example.label for example in test])
